@@ -1,0 +1,61 @@
+# make demo and make test are all that a newcomer needs: each makes .venv and installs what is missing.
+
+PYTHON ?= python3
+# The torch to install. On Linux the package index's own wheel brings CUDA; for the smaller CPU build, or
+# another CUDA version, give the address of a wheel index:  make demo TORCH_INDEX=URL
+TORCH ?= torch==2.13.*
+TORCH_INDEX ?=
+# Where the demo's runs go.
+RUNS ?= runs
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test test-all bench lint format clean
+
+demo: .venv/.core
+	$(BIN)/python train.py run_dir=$(RUNS)/demo-average
+	$(BIN)/python train.py tower=gru trainer.max_epochs=3 run_dir=$(RUNS)/demo-gru
+	$(BIN)/python embed.py run=$(RUNS)/demo-average
+	$(BIN)/two-tower search $(RUNS)/demo-average "how to compute cosine similarity between two vectors" -k 3
+	$(BIN)/two-tower search $(RUNS)/demo-average "reduce the learning rate when the loss stops improving" -k 3
+	$(BIN)/two-tower search $(RUNS)/demo-average "shortest path between two nodes in a graph" -k 3
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/.all
+	$(BIN)/python -m pytest
+
+bench: .venv/.all
+	$(BIN)/python -m benchmarks
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.torch:
+	$(PYTHON) -m venv .venv
+	$(PIP) "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@touch $@
+
+.venv/.core: .venv/.torch pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml
+	$(PIP) --editable ".[dev]"
+	@touch $@ .venv/.core
+
+.venv/.all: .venv/.torch pyproject.toml
+	$(PIP) --editable ".[all]"
+	@touch $@ .venv/.dev .venv/.core

@@ -1,0 +1,72 @@
+"""Generated collections, so that no test needs a download."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+SYLLABLES = ["ba", "be", "bi", "bo", "bu", "da", "de", "di", "do", "du", "fa", "fe", "fi", "fo", "fu", "ka", "ke", "ki", "ko", "ku", "la", "le", "li", "lo", "lu", "ma", "me", "mi", "mo", "mu"]
+
+
+def word(number: int) -> str:
+    """A made-up word, the same for the same number."""
+    base = len(SYLLABLES)
+    return SYLLABLES[number % base] + SYLLABLES[number // base % base] + SYLLABLES[number // base**2 % base]
+
+
+def write_collection(folder: Path, documents: int = 240, seed: int = 0, triples: bool = True) -> Path:
+    """A BEIR folder of generated text: every query shares two rare words with its one relevant passage."""
+    rng = np.random.default_rng(seed)
+    (folder / "qrels").mkdir(parents=True)
+    corpus, queries, qrels = [], [], {"train": [], "dev": [], "test": []}
+    for d in range(documents):
+        rare = [word(1000 + 3 * d + i) for i in range(3)]
+        common = [word(i) for i in rng.integers(0, 60, 12)]
+        text = " ".join(rng.permutation([*rare, *rare, *common]))
+        corpus.append({"_id": f"d{d}", "title": rare[0], "text": text})
+        queries.append({"_id": f"q{d}", "text": f"{rare[1]} {common[0]} {rare[2]}"})
+        split = "dev" if d % 6 == 0 else "test" if d % 6 == 1 else "train"
+        qrels[split].append((f"q{d}", f"d{d}", 1))
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    for split, rows in qrels.items():
+        lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, r)) for r in rows)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if triples:
+        rows = [(q, d, f"d{(int(d[1:]) + 7) % documents}") for q, d, _ in qrels["train"]]
+        lines = ["query-id\tpositive-id\tnegative-id", *("\t".join(r) for r in rows)]
+        (folder / "triples.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder of 240 generated passages with triples."""
+    return write_collection(tmp_path_factory.mktemp("collection") / "beir")
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run_command(*arguments: str | Path, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands as a user would, from another folder.
+
+    The first argument is ``train.py``, ``embed.py`` or ``two-tower``.
+    """
+    program, *rest = map(str, arguments)
+    start = ["-m", "two_tower"] if program == "two-tower" else [str(ROOT / program)]
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    return subprocess.run(
+        [sys.executable, *start, *rest],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip

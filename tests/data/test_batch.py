@@ -1,0 +1,138 @@
+"""Batches: a pure function of seed, epoch and position; the loader continues exactly."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_collection
+
+from two_tower.data.batch import Batches, BatchLoader, Examples
+from two_tower.data.beir import Beir
+from two_tower.data.module import TripletData
+from two_tower.errors import UserError
+from two_tower.negatives.base import KnownPositives, Negatives
+from two_tower.negatives.given import GivenNegatives
+from two_tower.negatives.in_batch import InBatchNegatives
+from two_tower.negatives.random import RandomNegatives
+from two_tower.ragged import Ragged
+from two_tower.tokenizer.word import WordTokenizer
+
+
+def make_batches(count: int = 50, size: int = 8, rank: int = 0, ranks: int = 1, seed: int = 3) -> Batches:
+    rows = np.arange(count)
+    texts = Ragged.from_lists([[i] for i in range(count)])
+    positives = KnownPositives(rows, rows, rows, rows)
+    return Batches(Examples(rows, rows), texts, texts, RandomNegatives(2), positives, size, seed, True, rank, ranks)
+
+
+def content(batches: Batches, epoch: int, k: int) -> tuple:
+    batch = batches[epoch, k]
+    return batch.query_rows.tolist(), batch.documents.to_lists(), batch.candidates.tolist()
+
+
+def test_a_batch_depends_on_its_position_only() -> None:
+    batches, again = make_batches(), make_batches()
+    in_order = {(e, k): content(batches, e, k) for e in range(2) for k in range(len(batches))}
+    for position in reversed(list(in_order)):
+        assert content(again, *position) == in_order[position]
+    assert in_order[0, 0] != in_order[1, 0]
+    assert content(make_batches(seed=4), 0, 0) != in_order[0, 0]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_share_an_epoch_without_loss_or_doubling(ranks: int) -> None:
+    parts = [make_batches(48, 4, rank, ranks) for rank in range(ranks)]
+    seen = [row for b in parts for k in range(len(b)) for row in content(b, 0, k)[0]]
+    assert sorted(seen) == sorted(set(seen))
+    assert len(seen) == len(parts[0]) * ranks * 4
+    # The ranks' parts of a step together are the one-process batch of that step.
+    whole = make_batches(48, 4 * ranks)
+    assert [r for b in parts for r in content(b, 0, 1)[0]] == content(whole, 0, 1)[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cut", [1, 5, 6, 7, 12, 17])
+def test_a_loader_continues_exactly_across_epochs(workers: int, cut: int) -> None:
+    def rows(loader: BatchLoader, count: int) -> list:
+        found: list = []
+        while len(found) < count:
+            for batch in loader:
+                found.append(batch.query_rows.tolist())
+                if len(found) == count:
+                    break
+        return found
+
+    expected = rows(BatchLoader(make_batches()), 18)
+    first = BatchLoader(make_batches(), workers)
+    assert rows(first, cut) == expected[:cut]
+    second = BatchLoader(make_batches(), workers)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert rows(second, 18 - cut) == expected[cut:]
+    assert len(second) == 6
+
+
+def make_data(folder: Path, tmp_path: Path, negatives: Negatives, **settings: object) -> TripletData:
+    arguments = {"batch_size": 32, "seed": 1, **settings}
+    return TripletData(Beir(str(folder)), WordTokenizer(), tmp_path / "tokenizer.json", negatives, **arguments)
+
+
+def test_the_positive_of_query_i_is_document_i(collection: Path, tmp_path: Path) -> None:
+    data = make_data(collection, tmp_path, RandomNegatives(3))
+    batch = data.batches[0, 0]
+    assert len(batch.documents) == 32 * 4
+    train, corpus = data.train, data.corpus
+    for i, row in enumerate(batch.query_rows.tolist()):
+        query_id = train.ids[row].as_py()
+        document = corpus.ids.to_pylist().index(query_id.replace("q", "d"))
+        assert batch.documents.to_lists()[i] == data.documents.select([document]).to_lists()[0]
+        assert batch.queries.to_lists()[i] == data.tokenizer.encode_queries([train.texts[row].as_py()]).to_lists()[0]
+    assert not batch.candidates[:, :32].diagonal().any()
+
+
+def test_equal_texts_and_other_positives_are_never_candidates(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "c", documents=60)
+    lines = (folder / "corpus.jsonl").read_text().splitlines()
+    copy = json.loads(lines[2])  # d2 is the positive of q2, a training query
+    copy["_id"], copy["text"] = "copy", copy["text"].upper() + "!"  # equal as the tokenizer sees it
+    (folder / "corpus.jsonl").write_text("\n".join([*lines, json.dumps(copy)]) + "\n")
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write("q3\tcopy\t1\nq4\td2\t0\n")  # d2 is shown, but not relevant to q4
+    data = make_data(folder, tmp_path, InBatchNegatives(), batch_size=41)
+    batch = data.batches[0, 0]
+    ids = [data.train.ids[r].as_py() for r in batch.query_rows.tolist()]
+    texts = batch.documents.to_lists()
+    two = data.documents.select([2]).to_lists()[0]
+    columns = [j for j, text in enumerate(texts) if text == two]
+    assert len(columns) == 2  # d2 itself and its copy
+    for query, row in zip(ids, batch.candidates.tolist(), strict=True):
+        assert all(row[j] == (query not in {"q2", "q3"}) for j in columns)
+
+
+def test_given_negatives_come_from_the_triples(collection: Path, tmp_path: Path) -> None:
+    data = make_data(collection, tmp_path, GivenNegatives(), share_batch=False)
+    batch = data.batches[0, 0]
+    for i, row in enumerate(batch.query_rows.tolist()):
+        number = int(data.train.ids[row].as_py()[1:])
+        negative = data.documents.select([(number + 7) % 240]).to_lists()[0]
+        assert batch.documents.to_lists()[32 + i] == negative
+        assert batch.candidates[i].nonzero().flatten().tolist() == [32 + i]
+
+
+def test_given_without_triples_names_the_alternatives(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "c", documents=60, triples=False)
+    with pytest.raises(UserError, match=r"has none: use negatives=in_batch or negatives=random"):
+        _ = make_data(folder, tmp_path, GivenNegatives()).batches
+
+
+def test_a_batch_larger_than_the_data_is_refused(collection: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.batch_size=500 .* set data.batch_size=160 or less"):
+        _ = make_data(collection, tmp_path, InBatchNegatives(), batch_size=500).batches
+
+
+def test_the_tokenizer_is_trained_once_and_then_read(collection: Path, tmp_path: Path) -> None:
+    first = make_data(collection, tmp_path, InBatchNegatives()).tokenizer
+    stamp = (tmp_path / "tokenizer.json").stat().st_mtime_ns
+    second = make_data(collection, tmp_path, InBatchNegatives()).tokenizer
+    assert second.fingerprint == first.fingerprint
+    assert (tmp_path / "tokenizer.json").stat().st_mtime_ns == stamp

@@ -1,0 +1,371 @@
+"""The harvest's rules on small generated packages; caching; one harvest of what is really installed."""
+
+import hashlib
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from two_tower.data.pydocs import PyDocs
+from two_tower.data.pydocs.docstring import Doc, read_module, split_docstring
+from two_tower.data.pydocs.harvest import drop_copies, source_files
+from two_tower.data.pydocs.pydocs import cache_folder
+from two_tower.data.source import CORPUS, QRELS, QUERIES
+from two_tower.errors import UserError
+
+HARVEST = "two_tower.data.pydocs.pydocs.harvest"
+BODY = "It takes one argument and gives back a number that tells how many there were of them before the call."
+OTHER = "Nothing here looks like any other text, because all words of it were written for this one test alone."
+
+
+def docstring(summary: str, body: str = BODY) -> str:
+    return f'"""{summary}\n\n    {body}\n    """'
+
+
+def parse(tmp_path: Path, source: str, module: str = "zoo.cage") -> list[Doc]:
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    return read_module(module, str(path))
+
+
+# One docstring -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Feed it. Then wait.\n\n  Long\n  body.", ("Feed it.", "Then wait. Long body.")),
+        ("\n    Feed it\n    well.\n\n    Body.\n    ", ("Feed it well.", "Body.")),
+        ("feed(animal, *, food=None) -> Animal\n\nFeed an animal.\n\nBody.", ("Feed an animal.", "Body.")),
+        ("See :func:`zoo.feed`\n\nFeed it.\n\nBody.", ("Feed it.", "Body.")),
+        ("Feed it.\n\nBefore.\n\n>>> feed(1)\n2\n\nAfter.", ("Feed it.", "Before. After.")),
+        ("Feed it.\n\nText\n>>> feed(1)\n... more\n2", ("Feed it.", "Text")),
+        ("Feed :class:`~zoo.Animal` or :py:func:`this <zoo.that>`.\n\nSee ``x``, `y`_.", (
+            "Feed zoo.Animal or this.", "See x, y.")),
+        ("Feed it.\n\nArgs\n----\n.. note:: careful", ("Feed it.", "Args careful")),
+        ("Feed e.g. cats, i.e. small ones. Body.", ("Feed e.g. cats, i.e. small ones.", "Body.")),
+        ("Feed it.\n\nArgs:\n    {input}\n    n {of} them", ("Feed it.", "Args: n {of} them")),
+        ("One line", ("One line", "")),
+        ("Half \ud800 pair.\n\nBody.", ("Half pair.", "Body.")),
+        ("", ("", "")),
+    ],
+)  # fmt: skip
+def test_a_docstring_is_cleaned_and_split(text: str, expected: tuple[str, str]) -> None:
+    assert split_docstring(text) == expected
+
+
+@given(st.text(st.sampled_from(" \n\t.`:>(){}aB~_<-=\u2028\ud800\"'"), max_size=60))
+def test_any_docstring_becomes_one_line_of_valid_text(text: str) -> None:
+    for part in split_docstring(text):
+        assert part == " ".join(part.split())
+        part.encode()
+
+
+# One module ----------------------------------------------------------------------------------------
+
+
+def test_public_names_of_a_module(tmp_path: Path) -> None:
+    source = "\n".join(
+        [
+            docstring("Cages of all kinds and sizes.").replace("\n    ", "\n"),
+            f"def feed():\n    {docstring('Feed all the animals here.')}",
+            f"async def wash():\n    {docstring('Wash all the animals here.')}",
+            f"def _hide():\n    {docstring('Hide all the animals here.')}",
+            f"class Cage:\n    {docstring('Hold animals of one kind.')}",
+            f"    def open(self):\n        {docstring('Open the door of it.')}",
+            f"    def _lock(self):\n        {docstring('Lock the door of it.')}",
+            f"class _Private:\n    {docstring('Nobody should see this one.')}",
+            f"    def shown(self):\n        {docstring('Nobody should see this either.')}",
+            f"if True:\n    def late():\n        {docstring('Come late to the zoo.')}",
+            f"def short():\n    {docstring('Too short.')}",
+            f"def long():\n    {docstring('word ' * 41)}",
+            f"def bare():\n    {docstring('Has nearly no body at all.', 'Only this.')}",
+            "def undocumented(): pass",
+        ]
+    )
+    assert {doc.name: doc.kind for doc in parse(tmp_path, source)} == {
+        "zoo.cage": "module", "zoo.cage.feed": "function", "zoo.cage.wash": "function",
+        "zoo.cage.Cage": "class", "zoo.cage.Cage.open": "function", "zoo.cage.late": "function",
+    }  # fmt: skip
+
+
+def test_documentation_added_by_calls(tmp_path: Path) -> None:
+    text = f"Add numbers to each other.\n\n{BODY}\n"
+    source = f'''
+add_docstr(zoo.abs, """abs(x) -> y\n{text}""")
+add_docstr_all("neg", """{text}""")
+add_newdoc("zoo.core", "sort", """{text}""")
+add_newdoc_for_scalar_type("int64", ["a", "b"], """{text}""")
+conv = _add_docstr(builtin.conv, r"""{text}""" + """More at {{place}}.""".format(place=there) + other)
+mean = _add_docstr(builtin.mean, """{text}Args:\n{{input}}\nn {{{{kept}}}}\n""".format(**common))
+print("""{text}""")
+'''
+    docs = {doc.name: doc for doc in parse(tmp_path, source)}
+    assert set(docs) == {
+        "zoo.abs", "torch.Tensor.neg", "zoo.core.sort", "zoo.int64", "zoo.cage.conv", "zoo.cage.mean",
+    }  # fmt: skip
+    assert {doc.kind for doc in docs.values()} == {"builtin"}
+    assert {doc.summary for doc in docs.values()} == {"Add numbers to each other."}
+    assert docs["zoo.abs"].body == BODY
+    assert docs["zoo.cage.conv"].body == f"{BODY} More at ."
+    assert docs["zoo.cage.mean"].body == f"{BODY} Args: n {{kept}}"
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("numpy._core.fromnumeric", ["numpy.fromnumeric.feed"]),
+        ("numpy.lib._arraysetops_impl", ["numpy.lib.feed"]),
+        ("torch.nn.functional", ["torch.nn.functional.feed"]),
+        ("torch._inductor.codegen", []),
+        ("torch._torch_docs", ["torch.feed"]),
+        ("__main__", ["__main__.feed"]),
+    ],
+)
+def test_names_are_the_public_ones(tmp_path: Path, module: str, names: list[str]) -> None:
+    source = f"def feed():\n    {docstring('Feed all the animals here.')}"
+    assert [doc.name for doc in parse(tmp_path, source, module)] == names
+
+
+@pytest.mark.parametrize("source", ["def (", "x = '\0'", "(" * 5000])
+def test_what_cannot_be_parsed_gives_nothing(tmp_path: Path, source: str) -> None:
+    assert parse(tmp_path, source) == []
+    assert read_module("zoo", str(tmp_path / "absent.py")) == []
+    (tmp_path / "latin.py").write_bytes(b"x = '\xe9'")
+    assert read_module("zoo", str(tmp_path / "latin.py")) == []
+
+
+# All modules ---------------------------------------------------------------------------------------
+
+
+def numbered(number: int, words: int = 30) -> str:
+    """A text of its own for each number."""
+    return " ".join("w" + hashlib.sha1(f"{number} {word}".encode()).hexdigest()[:6] for word in range(words))
+
+
+def test_copies_are_dropped_and_the_shortest_path_stays() -> None:
+    first = Doc("zoo.feed", "function", numbered(1, 5), numbered(2))
+    same_summary = Doc("zoo.inner.feed", "function", first.summary.upper(), numbered(3))
+    same_body = Doc("zoo.inner.wash", "function", numbered(4, 5), f"{first.body}!")
+    near = Doc("zoo.inner.brush", "function", numbered(5, 5), f"{first.body} And one thing more.")
+    related = Doc("zoo.inner.clip", "function", numbered(6, 5), f"{numbered(7, 25)} {first.body}")
+    other = Doc("zoo.inner.walk", "function", numbered(8, 5), numbered(9))
+    assert drop_copies([near, same_body, other, same_summary, related, first]) == [first, related, other]
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package ``zoo`` with 60 documented names, instead of the real ones."""
+    site = tmp_path / "site"
+    for folder in ("zoo/cages", "zoo/tests", "zoo/_vendor", "zoo/not-a-package"):
+        (site / folder).mkdir(parents=True)
+    functions = [f"def f{100 + i}():\n    {docstring(numbered(i, 6) + '.', numbered(-i))}\n" for i in range(60)]
+    (site / "zoo/__init__.py").write_text("raise RuntimeError('sources are parsed, never imported')\n")
+    (site / "zoo/cages/__init__.py").write_text("\n".join(functions[:40]))
+    (site / "zoo/cages/_inner.py").write_text("\n".join(functions[40:]))
+    again = docstring(numbered(70, 6), numbered(-70, 200))
+    (site / "zoo/cages/_other.py").write_text(f"def f140():\n    {again}\n")
+    for ignored in (
+        "zoo/tests/helper.py",
+        "zoo/_vendor/six.py",
+        "zoo/test_a.py",
+        "zoo/a_test.py",
+        "zoo/data.txt",
+    ):
+        (site / ignored).write_text(f"def ignored():\n    {docstring('Nobody should see this one.', OTHER)}\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr("two_tower.data.pydocs.harvest.PACKAGES", {"zoo": "zoo", "not_installed": "not-installed"})
+    monkeypatch.setattr("two_tower.data.pydocs.pydocs.MIN_PAIRS", 10)
+    return site
+
+
+def source(tmp_path: Path) -> PyDocs:
+    return PyDocs(stdlib=False, cache=str(tmp_path / "cache"))
+
+
+def table(batches: object) -> pa.Table:
+    return pa.Table.from_batches(batches)
+
+
+def forbid_harvest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HARVEST, lambda *_: pytest.fail("the cache should have been read"))
+
+
+@pytest.mark.usefixtures("packages")
+def test_which_files_are_read() -> None:
+    assert [module for module, _ in source_files(stdlib=False)] == [
+        "zoo", "zoo.cages", "zoo.cages._inner", "zoo.cages._other",
+    ]  # fmt: skip
+    with_stdlib = {module for module, _ in source_files(stdlib=True)}
+    assert {"argparse", "email.message", "zoo.cages"} <= with_stdlib
+    assert not {m for m in with_stdlib if m.startswith(("test.", "idlelib", "site-packages")) or ".tests." in m}
+
+
+@pytest.mark.usefixtures("packages")
+def test_passages_queries_and_judgements(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    docs = source(tmp_path)
+    corpus, shown = table(docs.corpus()), table(docs.search_corpus())
+    assert capfd.readouterr() == ("", "")
+    assert corpus.schema == shown.schema == CORPUS
+    assert len(corpus) == 61
+    ids = corpus["id"].to_pylist()
+    assert len(set(ids)) == len(ids)
+    assert [i for i in ids if "#" in i] == ["zoo.cages.f140#2"]
+    assert corpus["title"].to_pylist() == [i.partition("#")[0] for i in ids]
+    assert shown.select(["id", "title"]) == corpus.select(["id", "title"])
+
+    texts = dict(zip(ids, corpus["text"].to_pylist(), strict=True))
+    visible = dict(zip(ids, shown["text"].to_pylist(), strict=True))
+    assert texts["zoo.cages.f107"] == numbered(-7)
+    assert texts["zoo.cages.f140#2"] == " ".join(numbered(-70, 200).split()[:120])
+    judged: list[str] = []
+    for split in docs.splits():
+        queries, qrels = docs.queries(split), docs.qrels(split)
+        assert queries.schema == QUERIES
+        assert qrels.schema == QRELS
+        assert queries["id"].to_pylist() == qrels["query_id"].to_pylist()
+        assert set(qrels["grade"].to_pylist()) <= {1}
+        for document, query in zip(qrels["document_id"].to_pylist(), queries["text"].to_pylist(), strict=True):
+            assert query not in texts[document]
+            assert visible[document] == f"{query} {texts[document]}"
+            judged.append(document)
+    assert sorted(judged) == sorted(ids)
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_name_decides_its_split_alone(tmp_path: Path) -> None:
+    docs = source(tmp_path)
+    found = {d: split for split in docs.splits() for d in docs.qrels(split)["document_id"].to_pylist()}
+    expected = {}
+    for name in found:
+        bucket = int.from_bytes(hashlib.sha1(name.partition("#")[0].encode()).digest()[:4], "big") % 100
+        expected[name] = "train" if bucket >= 12 else "dev" if bucket >= 8 else "test"
+    assert found == expected
+    assert found["zoo.cages.f140"] == found["zoo.cages.f140#2"]
+    assert set(found.values()) == {"train", "dev", "test"}
+
+
+@pytest.mark.usefixtures("packages")
+def test_an_unknown_split_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    for method in (source(tmp_path).queries, source(tmp_path).qrels):
+        with pytest.raises(UserError, match="no split 'tset': did you mean 'test'"):
+            method("tset")
+
+
+def test_without_sources_the_remedy_is_named(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("two_tower.data.pydocs.pydocs.MIN_PAIRS", 2000)
+    with pytest.raises(UserError, match=r"found only 61 .* data=beir data\.path=FOLDER") as error:
+        list(source(tmp_path).corpus())
+    assert "\n" not in str(error.value)
+    shutil.rmtree(packages / "zoo")
+    with pytest.raises(UserError, match="found only 0 "):
+        list(source(tmp_path).corpus())
+
+
+# The cache -----------------------------------------------------------------------------------------
+
+
+def test_a_harvest_is_made_once(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = source(tmp_path)
+    corpus = table(first.corpus())
+    shutil.rmtree(packages)
+    forbid_harvest(monkeypatch)
+    second = source(tmp_path)
+    assert table(second.corpus()) == corpus
+    assert second.fingerprint() == first.fingerprint()
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("what", ["rules", "versions", "python", "stdlib"])
+def test_other_sources_have_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    docs = PyDocs(stdlib=what == "python", cache=str(tmp_path))
+    before = docs._key()
+    assert docs._key() == before
+    if what == "rules":
+        monkeypatch.setattr("two_tower.data.pydocs.pydocs.RULES", 10**6)
+    elif what == "versions":
+        monkeypatch.setattr("two_tower.data.pydocs.pydocs.versions", lambda: ["zoo==2"])
+    elif what == "python":
+        monkeypatch.setattr(sys, "version_info", SimpleNamespace(major=3, minor=99))
+    else:
+        docs = PyDocs(stdlib=True, cache=str(tmp_path))
+    assert docs._key() != before
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other columns", "too few rows"])
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, damage: str) -> None:
+    first = source(tmp_path)
+    corpus = table(first.corpus())
+    (path,) = (tmp_path / "cache").iterdir()
+    content = path.read_bytes()
+    if damage == "other columns":
+        pq.write_table(pa.table({"name": ["x"] * 50}), path)
+    elif damage == "too few rows":
+        pq.write_table(pq.read_table(path).slice(0, 3), path)
+    else:
+        flipped = bytearray(content)
+        flipped[len(content) // 4] ^= 0xFF
+        path.write_bytes({"cut": content[:-50], "flipped": bytes(flipped), "empty": b"", "text": b"oops"}[damage])
+    second = source(tmp_path)
+    assert table(second.corpus()) == corpus
+    assert [p.read_bytes() for p in (tmp_path / "cache").iterdir()] == [content]
+
+
+@pytest.mark.usefixtures("packages")
+def test_several_may_harvest_at_the_same_time(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        fingerprints = set(pool.map(lambda _: source(tmp_path).fingerprint(), range(4)))
+    assert len(fingerprints) == 1
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".parquet"]
+
+
+@pytest.mark.usefixtures("packages")
+def test_without_a_place_for_the_cache_it_works_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert len(table(source(tmp_path).corpus())) == 61
+
+
+@pytest.mark.usefixtures("packages")
+def test_the_fingerprint_follows_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [Doc(f"zoo.f{i}", "function", numbered(i, 6), numbered(-i)) for i in range(20)]
+    seen = set()
+    for number, row in enumerate([pairs[0], pairs[0]._replace(name="zoo.g"), pairs[0]._replace(body="other")]):
+        monkeypatch.setattr(HARVEST, lambda *_, row=row: [row, *pairs[1:]])
+        seen.add(PyDocs(stdlib=False, cache=str(tmp_path / str(number))).fingerprint())
+    assert len(seen) == 3
+
+
+def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("TWO_TOWER_CACHE")
+    assert cache_folder() == tmp_path / "xdg/two-tower"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache/two-tower"
+
+
+# What is installed ---------------------------------------------------------------------------------
+
+
+def test_the_installed_packages_make_a_search_problem() -> None:
+    docs = PyDocs()
+    corpus = table(docs.corpus())
+    ids = corpus["id"].to_pylist()
+    assert 8_000 < len(corpus) < 11_000
+    assert len(set(ids)) == len(ids)
+    assert not [i for i in ids if " " in i]
+    assert {"numpy.linalg.solve", "torch.nn.functional.cosine_similarity", "argparse"} <= set(ids)
+    sizes = {split: len(docs.qrels(split)) / len(ids) for split in docs.splits()}
+    assert sizes == pytest.approx({"train": 0.88, "dev": 0.04, "test": 0.08}, abs=0.01)
+    texts = corpus["text"].to_pylist()
+    assert not [t for t in texts if {"{input}", "{dtype}", "{out}", "{requires_grad}"} & set(t.split())]
+    assert max(len(t.split()) for t in texts) == 120

@@ -1,0 +1,206 @@
+"""Row reading against a plain line-by-line reference: good and bad rows, block borders, damaged files."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from two_tower.data import rows
+from two_tower.data.rows import BadRow, BadRows, JsonRows, TsvRows, read_rows
+from two_tower.errors import UserError
+
+PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
+GRADES = TsvRows(
+    pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())]), frozenset({"qid"})
+)
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+def read(path: Path, row_format: rows.RowFormat, bad: BadRows | None = None) -> list[tuple]:
+    """(line number, value, value, …) of every row."""
+    found: list[tuple] = []
+    for table, numbers in read_rows(path, row_format, bad or BadRows(1)):
+        assert len(table) == len(numbers)
+        found += zip(numbers.tolist(), *(column.to_pylist() for column in table.columns), strict=True)
+    return found
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def starts(block: bytes) -> np.ndarray:
+    return np.cumsum([0, *(len(line) + 1 for line in block.split(b"\n")[:-2])])
+
+
+@given(st.lists(st.fixed_dictionaries({"_id": text, "text": text, "title": text, "url": st.integers()}), min_size=1))
+def test_both_json_parsers_agree(objects: list[dict]) -> None:
+    for ascii_only in (True, False):
+        lines = [json.dumps(o, ensure_ascii=ascii_only).encode() for o in objects]
+        block = b"\n".join(lines) + b"\n"
+        fast = PASSAGE.parse_block(block, starts(block))
+        if any(not (o["text"] + o["title"]).strip() for o in objects):
+            continue  # the fast parser leaves doubtful blocks to the other
+        assert fast is not None
+        assert list(map(list, zip(*(c.to_pylist() for c in fast.columns), strict=True))) == [
+            PASSAGE.parse_line(line) for line in lines
+        ]
+
+
+GOOD = b'{"_id": "a", "title": "T", "text": "x y", "metadata": {"n": [1, null]}}'
+LINES = [
+    GOOD, GOOD + b"\r", b'{"_id": 7, "text": "\xc3\xa9"}', b'{"text": "w", "_id": "b", "metadata": "m"}',
+    b'{"_id": "c", "title": "only", "text": ""}', b'{"_id": "d", "title": " ", "text": ""}', b"", b"  ",
+    b"null", b"3", b"[]", b'{"_id": "e"', GOOD + GOOD, GOOD + b" null " + GOOD, b'{"_id": null, "text": "x"}',
+    b'{"_id": "f", "text": null}', b'{"_id": true, "text": "x"}', b'{"_id": "g", "text": ["x"]}',
+    b'{"_id": "h", "text": "\xff"}', b'{"_id": "i", "text": "\\ud800"}', b'{"_id": "j", "text": "x\ry"}',
+    b"\r", b'{"_id": "\\u00e9", "text": "x"}',
+    '{"_id": "k", "text": "one\u2028row\u0085still"}'.encode(), b'{"_id": "l", "text": "q", "text": "r"}',
+]  # fmt: skip
+
+
+def reference(content: bytes) -> tuple[list[tuple], list[int]]:
+    """Good rows and the numbers of bad ones, by the plainest code."""
+    good, bad = [], []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+            key = str(row["_id"]) if type(row["_id"]) is int else row["_id"]
+            values = [key, row["text"], row.get("title") or ""]
+            "".join(values).encode()
+            assert (values[1] + values[2]).strip()
+            good.append((number, *values))
+        except (ValueError, KeyError, TypeError, AssertionError):
+            bad.append(number)
+    return good, bad
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=12), st.booleans(), st.integers(1, 200))
+def test_any_mixture_of_lines_and_any_block_size(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], last_newline: bool, block_bytes: int
+) -> None:
+    content = b"\n".join(lines) + b"\n" * last_newline
+    path = write(tmp_path_factory.mktemp("rows") / "corpus.jsonl", content)
+    bad = BadRows(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_BLOCK_BYTES", block_bytes)
+        found = read(path, PASSAGE, bad)
+    good, wrong = reference(content)
+    assert found == good
+    assert bad.counts.total() == len(wrong)
+    if wrong:
+        with pytest.raises(UserError, match=rf"corpus\.jsonl, row {wrong[0]}: "):
+            bad.check(0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b'{"_id": "e"', "malformed JSON"),
+        (b"[1]", "malformed JSON"),
+        (b"[" * 100_000, "malformed JSON"),
+        (b'{"text": "x"}', "missing field"),
+        (b'{"_id": "a"}', "missing field"),
+        (b'{"_id": 1.5, "text": "x"}', "field that is no text"),
+        (b'{"_id": "h", "text": "\xff"}', "invalid UTF-8"),
+        (b'{"_id": "i", "text": "\\ud800"}', "invalid UTF-8"),
+        (b'{"_id": "d", "title": " ", "text": "\\n"}', "empty title and text"),
+    ],
+)
+def test_what_is_wrong_with_a_json_line(line: bytes, kind: str) -> None:
+    with pytest.raises(BadRow) as error:
+        PASSAGE.parse_line(line)
+    assert error.value.kind == kind
+
+
+def test_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "corpus.jsonl", b"\xef\xbb\xbf" + GOOD)
+    assert read(path, PASSAGE) == [(1, "a", "x y", "T")]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", '"b', "c,d", "'", "é\u2028"]), text, st.integers(-3, 3)), min_size=1))
+def test_both_tsv_parsers_agree(cells: list[tuple[str, str, int]]) -> None:
+    lines = ["\t".join([a, b.translate({9: " ", 10: " ", 13: " "}), str(n)]).encode() for a, b, n in cells]
+    block = b"\n".join(lines) + b"\n"
+    fast = GRADES.parse_block(block, starts(block))
+    assert fast is not None
+    assert list(map(list, zip(*(c.to_pylist() for c in fast.columns), strict=True))) == [
+        GRADES.parse_line(line) for line in lines
+    ]
+
+
+def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
+    content = (
+        b"QID\tdocument\tgrade\r\nq\td\t1\r\nq\td\n\nq\te\t1.0\nq\tf\t1.5\nq\tg\tmany\nq\t\xff\t1\n"
+        b'q\t"h\t-1\nq\ti\t9999999999\n'
+    )
+    bad = BadRows(1)
+    assert read(write(tmp_path / "dev.tsv", content), GRADES, bad) == [
+        (2, "q", "d", 1), (5, "q", "e", 1), (9, "q", '"h', -1)
+    ]  # fmt: skip
+    assert bad.counts == {
+        "wrong number of columns": 1, "value that is no whole number": 3, "invalid UTF-8": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "number"), [(b"q\td\t1\n", 1), (b"qid\td\tg\nq\td\t1", 2), (b"Qid\td\tg\nq\td\t1\n", 2)]
+)
+def test_the_header_is_optional(tmp_path: Path, content: bytes, number: int) -> None:
+    expected = [(number, "q", "d", 1)]
+    assert read(write(tmp_path / "dev.tsv.gz", content), GRADES) == expected
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.999])
+def test_a_cut_gz_file_is_named(tmp_path: Path, keep: float) -> None:
+    whole = gzip.compress(b"\n".join(b'{"_id": "%d", "text": "%d"}' % (i, i * i) for i in range(5000)))
+    path = tmp_path / "corpus.jsonl.gz"
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(UserError, match=r"corpus\.jsonl\.gz cannot be read to its end"):
+        read(path, PASSAGE)
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
+    damaged = tmp_path / "corpus.jsonl.gz"
+    damaged.write_bytes(b"<html>not found</html>")
+    for path in (damaged, tmp_path / "absent.jsonl"):
+        with pytest.raises(UserError, match=path.name):
+            read(path, PASSAGE)
+
+
+def test_bad_rows_are_allowed_up_to_the_limit() -> None:
+    bad = BadRows(0.01)
+    assert bad.summary() is None
+    bad.check(0)
+    bad.add("empty text", "queries.jsonl", 8)
+    bad.add("malformed JSON", "queries.jsonl", 5, "no comma")
+    bad.check(200)
+    with pytest.raises(UserError, match=r"queries\.jsonl, row 5: malformed JSON \(no comma\); 2 of 199 rows"):
+        bad.check(199)
+
+
+def test_the_summary_counts_all_and_shows_few() -> None:
+    bad = BadRows(1)
+    for row in range(1, 51):
+        bad.add("empty text", "queries.jsonl", row)
+    bad.add("malformed JSON", "queries.jsonl", 60)
+    summary = bad.summary()
+    assert summary is not None
+    assert "51 bad rows" in summary
+    assert "50 with empty text, 1 with malformed JSON" in summary
+    assert summary.count("queries.jsonl, row") == 4
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_the_limit_is_a_fraction(fraction: float) -> None:
+    with pytest.raises(UserError, match="max_bad_rows"):
+        BadRows(fraction)

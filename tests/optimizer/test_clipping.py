@@ -1,0 +1,111 @@
+"""Clipping against torch's on dense gradients, and against the dense form of sparse ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from two_tower.errors import UserError
+from two_tower.optimizer.clipping import clip_gradients
+
+V, D = 6, 3
+TORCH: dict[str, Callable] = {
+    "norm": torch.nn.utils.clip_grad_norm_,
+    "value": torch.nn.utils.clip_grad_value_,
+}
+
+
+@st.composite
+def gradients(draw: st.DrawFn) -> list[Tensor]:
+    """Dense and sparse gradients, rows repeated and unordered, of very different sizes."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    found = []
+    for rows in draw(
+        st.lists(st.one_of(st.none(), st.lists(st.integers(0, V - 1), max_size=9)), min_size=1, max_size=4)
+    ):
+        scale = 10.0 ** draw(st.integers(-6, 6))
+        if rows is None:
+            found.append(scale * torch.randn(V, D, generator=generator))
+        else:
+            values = scale * torch.randn(len(rows), D, generator=generator)
+            indices = torch.tensor([rows], dtype=torch.int64)
+            found.append(torch.sparse_coo_tensor(indices, values, (V, D), check_invariants=True))
+    return found
+
+
+def with_gradients(grads: list[Tensor]) -> list[nn.Parameter]:
+    parameters = [nn.Parameter(torch.zeros(V, D)) for _ in [*grads, None]]  # the last has no gradient
+    for parameter, grad in zip(parameters, grads, strict=False):
+        parameter.grad = grad.clone()
+    return parameters
+
+
+def grad_of(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@settings(max_examples=100, deadline=None)
+@given(grads=gradients(), exponent=st.floats(-4, 6))
+def test_equals_torch_on_the_dense_form(algorithm: str, grads: list[Tensor], exponent: float) -> None:
+    limit = 10.0**exponent
+    ours, dense = with_gradients(grads), with_gradients([g.to_dense() for g in grads])
+    norm_before = torch.nn.utils.get_total_norm([p.grad for p in dense if p.grad is not None])
+    TORCH[algorithm](dense, limit)
+    norm = clip_gradients(ours, limit, algorithm)
+    assert norm.shape == ()
+    torch.testing.assert_close(norm, norm_before, rtol=1e-5, atol=0)
+    for mine, reference, grad in zip(ours, dense, grads, strict=False):
+        assert grad_of(mine).is_sparse is grad.is_sparse
+        torch.testing.assert_close(grad_of(mine).to_dense(), grad_of(reference), rtol=1e-5, atol=0)
+    assert ours[-1].grad is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(grads=gradients(), exponent=st.floats(-4, 6))
+def test_the_norm_is_bounded_and_the_direction_kept(grads: list[Tensor], exponent: float) -> None:
+    limit = 10.0**exponent
+    parameters = with_gradients(grads)
+    norm = clip_gradients(parameters, limit)
+    after = clip_gradients(parameters, math.inf)
+    assert after <= limit * (1 + 1e-5)
+    scale = min(1.0, limit / (norm.item() + 1e-6))
+    for parameter, grad in zip(parameters, grads, strict=False):
+        torch.testing.assert_close(grad_of(parameter).to_dense(), scale * grad.to_dense(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_norm_that_is_not_finite_leaves_the_gradients(bad: float) -> None:
+    values = torch.ones(2, D)
+    values[0, 0] = bad
+    grads = [
+        torch.full((V, D), 7.0),
+        torch.sparse_coo_tensor(torch.tensor([[1, 3]]), values, (V, D), check_invariants=True),
+    ]
+    parameters = with_gradients(grads)
+    norm = clip_gradients(parameters, 1.0)
+    assert not norm.isfinite()
+    assert torch.equal(grad_of(parameters[0]), grads[0])
+    torch.testing.assert_close(grad_of(parameters[1]).to_dense(), grads[1].to_dense(), equal_nan=True, rtol=0, atol=0)
+
+
+def test_no_gradient_at_all() -> None:
+    assert clip_gradients([nn.Parameter(torch.zeros(2))], 1.0) == 0
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+def test_a_limit_must_be_positive(limit: float) -> None:
+    with pytest.raises(UserError, match="gradient_clip_val"):
+        clip_gradients([], limit)
+
+
+def test_an_unknown_algorithm_names_the_valid_ones() -> None:
+    with pytest.raises(UserError, match="did you mean 'norm'"):
+        clip_gradients([], 1.0, "nrom")

@@ -1,0 +1,59 @@
+"""Which parameters end in which group."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from two_tower.optimizer.groups import parameter_groups
+
+
+class Tower(nn.Module):
+    def __init__(self, words: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.words = words if words is not None else nn.Parameter(torch.zeros(5, 3))
+        self.words.is_word_table = True  # type: ignore[attr-defined]
+        self.projection = nn.Linear(3, 2)
+
+
+def names(groups: list[dict]) -> dict[str, tuple[int, bool]]:
+    return {g["name"]: (len(g["params"]), g["word_table"]) for g in groups}
+
+
+def test_two_towers_have_four_groups() -> None:
+    query, document = Tower(), Tower()
+    groups = parameter_groups({"query": query, "document": document})
+    assert names(groups) == {
+        "query/words": (1, True),
+        "query/dense": (2, False),
+        "document/words": (1, True),
+        "document/dense": (2, False),
+    }
+    assert groups[0]["params"][0] is query.words
+
+
+def test_one_tower_for_both_is_shared() -> None:
+    tower = Tower()
+    assert names(parameter_groups({"query": tower, "document": tower})) == {
+        "shared/words": (1, True),
+        "shared/dense": (2, False),
+    }
+
+
+def test_a_shared_table_is_in_one_group() -> None:
+    query = Tower()
+    groups = parameter_groups({"query": query, "document": Tower(query.words)})
+    assert names(groups) == {
+        "shared/words": (1, True),
+        "query/dense": (2, False),
+        "document/dense": (2, False),
+    }
+    parameters = [p for g in groups for p in g["params"]]
+    assert len(set(parameters)) == len(parameters)
+
+
+def test_frozen_parameters_are_grouped_and_empty_groups_left_out() -> None:
+    tower = Tower()
+    tower.words.requires_grad_(False)
+    groups = parameter_groups({"query": tower, "nothing": nn.Identity(), "head": nn.Linear(2, 2)})
+    assert names(groups) == {"query/words": (1, True), "query/dense": (2, False), "head/dense": (2, False)}

@@ -1,0 +1,474 @@
+"""Adam and Adagrad against torch's optimizers, plain loops in double precision, and their own promises."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from two_tower.errors import UserError
+from two_tower.optimizer.adagrad import Adagrad
+from two_tower.optimizer.adam import Adam
+from two_tower.optimizer.groups import parameter_groups
+from two_tower.optimizer.rows import RowOptimizer, coalesced
+
+V, D = 12, 5
+BOTH = pytest.mark.parametrize("optimizer_class", [Adam, Adagrad])
+CONF = Path(__file__).parents[2] / "conf" / "optimizer"
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both implementations of the row update, the one for CPUs and the one for other devices."""
+    monkeypatch.setattr(RowOptimizer, "_compiled", request.param == "compiled")
+    return request.param
+
+
+def sparse(rows: list[int], values: Tensor, size: tuple[int, ...] = (V, D)) -> Tensor:
+    return torch.sparse_coo_tensor(torch.tensor([rows]), values, size, check_invariants=True)
+
+
+def table(*size: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    generator = torch.Generator().manual_seed(seed)
+    return nn.Parameter(torch.randn(*(size or (V, D)), generator=generator, dtype=dtype))
+
+
+def row_gradients(steps: int, size: tuple[int, ...] = (V, D), scale: float = 1.0) -> Iterator[tuple[list[int], Tensor]]:
+    """Per step: some rows in ascending order (row 11 only in the last step), their gradients."""
+    generator = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        rows = torch.randperm(V - 1, generator=generator)[:4].sort().values.tolist()
+        if step == steps - 1:
+            rows.append(V - 1)
+        yield rows, scale * torch.randn(len(rows), *size[1:], generator=generator)
+
+
+def follow(ours: RowOptimizer, theirs: torch.optim.Optimizer, grads: Callable[[], Iterator[Tensor]]) -> None:
+    """Give both optimizers' only parameter the same gradients; the parameters must stay equal."""
+    (mine,), (reference,) = ours.param_groups[0]["params"], theirs.param_groups[0]["params"]
+    start = mine.detach().clone()
+    for grad in grads():
+        mine.grad, reference.grad = grad.clone(), grad.clone()
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(mine, reference, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(mine, start, atol=1e-3)
+
+
+def dense_gradients(transposed: bool = False) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(6):
+        grad = torch.randn(D, V, generator=generator).T
+        yield grad if transposed else grad.contiguous()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_dense_adam_equals_adamw(weight_decay: float, transposed: bool) -> None:
+    options: dict[str, Any] = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": weight_decay}
+    ours, theirs = Adam([table()], **options), torch.optim.AdamW([table()], **options)
+    follow(ours, theirs, lambda: dense_gradients(transposed))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_dense_adagrad_equals_torch(weight_decay: float, transposed: bool) -> None:
+    options: dict[str, Any] = {"lr": 0.02, "eps": 1e-6, "weight_decay": weight_decay}
+    ours = Adagrad([table()], **options, initial_accumulator=0.1)
+    theirs = torch.optim.Adagrad([table()], **options, initial_accumulator_value=0.1)
+    follow(ours, theirs, lambda: dense_gradients(transposed))
+
+
+@pytest.mark.parametrize("size", [(V, D), (V,), (V, 2, 3)])
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_sparse_adam_equals_sparse_adam(path: str, size: tuple[int, ...], scale: float) -> None:
+    options: dict[str, Any] = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-7}
+    ours = Adam([table(*size)], **options, row_wise=False)
+    theirs = torch.optim.SparseAdam([table(*size)], **options)
+    follow(ours, theirs, lambda: (sparse(r, g, size) for r, g in row_gradients(6, size, scale)))
+
+
+@pytest.mark.parametrize("size", [(V, D), (V,), (V, 2, 3)])
+def test_sparse_adagrad_equals_torch(path: str, size: tuple[int, ...]) -> None:
+    ours = Adagrad([table(*size)], lr=0.02, initial_accumulator=0.1, row_wise=False)
+    theirs = torch.optim.Adagrad([table(*size)], lr=0.02, initial_accumulator_value=0.1)
+    follow(ours, theirs, lambda: (sparse(r, g, size) for r, g in row_gradients(6, size)))
+
+
+def adam_row_by_row(rows_and_grads: list[tuple[list[int], list]], start: list, lr: float, decay: float) -> list:
+    """Lazy Adam with one second moment per row, number by number in double precision."""
+    words, means, squares = [list(r) for r in start], [[0.0] * D for _ in start], [0.0] * len(start)
+    for step, (rows, grads) in enumerate(rows_and_grads, 1):
+        rate = lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        for row, grad in zip(rows, grads, strict=True):
+            squares[row] = 0.999 * squares[row] + 0.001 * sum(g * g for g in grad) / D
+            for j in range(D):
+                means[row][j] = 0.9 * means[row][j] + 0.1 * grad[j]
+                words[row][j] -= lr * decay * words[row][j]
+                words[row][j] -= rate * means[row][j] / (math.sqrt(squares[row]) + 1e-8)
+    return words
+
+
+def adagrad_row_by_row(rows_and_grads: list[tuple[list[int], list]], start: list, lr: float, decay: float) -> list:
+    """Adagrad with one sum per row, number by number in double precision."""
+    words, squares = [list(r) for r in start], [0.0] * len(start)
+    for rows, grads in rows_and_grads:
+        for row, plain in zip(rows, grads, strict=True):
+            grad = [g + decay * w for g, w in zip(plain, words[row], strict=True)]
+            squares[row] += sum(g * g for g in grad) / D
+            for j in range(D):
+                words[row][j] -= lr * grad[j] / (math.sqrt(squares[row]) + 1e-10)
+    return words
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "oracle"),
+    [(Adam, adam_row_by_row), (Adagrad, adagrad_row_by_row)],
+    ids=["adam", "adagrad"],
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_row_wise_equals_a_plain_loop(
+    path: str, optimizer_class: type, oracle: Callable, dtype: torch.dtype, tolerance: float, layout: str
+) -> None:
+    words = table(dtype=dtype)
+    start = words.double().tolist()
+    steps = list(row_gradients(7))
+    if layout == "dense":  # a word table's dense gradient touches every row
+        steps = [(list(range(V)), sparse(*step).to_dense()) for step in steps]
+    group = {"params": [words], "word_table": True}
+    optimizer = optimizer_class([group], lr=0.02, embedding_weight_decay=0.3, row_wise=True)
+    for rows, values in steps:
+        words.grad = values.to(dtype) if layout == "dense" else sparse(rows, values.to(dtype))
+        optimizer.step()
+    expected = oracle([(r, g.double().tolist()) for r, g in steps], start, 0.02, 0.3)
+    torch.testing.assert_close(words.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=tolerance)
+
+
+@BOTH
+@pytest.mark.parametrize("row_wise", [False, True])
+def test_untouched_rows_keep_their_bits_and_decay_is_for_touched_rows(
+    path: str, optimizer_class: type, row_wise: bool
+) -> None:
+    plain, decayed = table(), table()
+    groups = [
+        {"params": [plain], "word_table": True, "weight_decay": 0.0},
+        {"params": [decayed], "word_table": True},
+    ]
+    optimizer = optimizer_class(groups, lr=0.1, embedding_weight_decay=0.5, row_wise=row_wise)
+    before = plain.detach().clone()
+    for _ in range(3):
+        for words in (plain, decayed):
+            words.grad = sparse([1, 4], torch.ones(2, D))
+        optimizer.step()
+    untouched = [row for row in range(V) if row not in (1, 4)]
+    assert torch.equal(plain[untouched], before[untouched])
+    assert torch.equal(decayed[untouched], before[untouched])
+    assert (plain[[1, 4]] != before[[1, 4]]).all()
+    assert (plain[[1, 4]] != decayed[[1, 4]]).all()
+
+
+@BOTH
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.integers(0, V - 1), max_size=20),
+    row_wise=st.booleans(),
+    compiled=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_repeated_rows_count_as_their_sum(
+    optimizer_class: type, rows: list[int], row_wise: bool, compiled: bool, seed: int
+) -> None:
+    """Accumulated (uncoalesced) gradients equal coalesced ones, also without any row."""
+    values = torch.randn(len(rows), D, generator=torch.Generator().manual_seed(seed))
+    results = []
+    for coalesce in (False, True):
+        words = table()
+        optimizer = optimizer_class([words], lr=0.1, row_wise=row_wise)
+        optimizer._compiled = compiled
+        for _ in range(2):
+            grad = torch.sparse_coo_tensor(
+                torch.tensor([rows], dtype=torch.int64), values, (V, D), check_invariants=True
+            )
+            words.grad = grad.coalesce() if coalesce else grad
+            optimizer.step()
+        results.append(words.detach())
+    assert torch.equal(*results)
+
+
+def test_gradients_accumulated_by_autograd() -> None:
+    """Two backward passes before a step equal one over both batches."""
+    ids, offsets = torch.tensor([3, 1, 3, 7]), torch.tensor([0, 2])
+    results = []
+    for batches in ([ids], [ids[:2], ids[2:]]):
+        bag = nn.EmbeddingBag.from_pretrained(table().detach().clone(), mode="sum", sparse=True, freeze=False)
+        optimizer = Adam(bag.parameters(), lr=0.1)
+        for batch in batches:
+            out = bag(batch, offsets if len(batches) == 1 else torch.tensor([0]))
+            out.sin().sum().backward()
+        optimizer.step()
+        results.append(bag.weight.detach())
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)
+
+
+def test_sorted_rows_are_known_as_coalesced_without_copying() -> None:
+    values = torch.randn(3, D)
+    grad = sparse([0, 4, 9], values)
+    assert not grad.is_coalesced()
+    found = coalesced(grad)
+    assert found.is_coalesced()
+    assert found.values().data_ptr() == values.data_ptr()
+    for rows in ([4, 0, 9], [0, 4, 4]):
+        grad = sparse(rows, values)
+        assert torch.equal(coalesced(grad).to_dense(), grad.to_dense())
+        assert coalesced(grad).indices()[0].tolist() == sorted(set(rows))
+
+
+def test_gradients_sparse_in_both_dimensions_are_refused() -> None:
+    words = table()
+    words.grad = torch.ones(V, D).to_sparse()
+    with pytest.raises(ValueError, match="first dimension only, not in 2"):
+        Adam([words]).step()
+
+
+@BOTH
+def test_paths_agree_over_many_steps(optimizer_class: type) -> None:
+    """The compiled kernels and what other devices run give the same table."""
+    for row_wise in (False, True):
+        results = []
+        for compiled in (False, True):
+            words = table()
+            optimizer = optimizer_class([words], lr=0.02, weight_decay=0.1, row_wise=row_wise)
+            optimizer._compiled = compiled
+            for rows, values in row_gradients(50):
+                words.grad = sparse(rows, values)
+                optimizer.step()
+            results.append(words.detach())
+        torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
+@BOTH
+def test_a_gradient_that_is_not_a_number_is_not_hidden(path: str, optimizer_class: type) -> None:
+    for row_wise in (False, True):
+        words = table()
+        values = torch.ones(2, D)
+        values[0, 2] = math.nan
+        words.grad = sparse([1, 4], values)
+        optimizer_class([words], row_wise=row_wise).step()
+        assert words[1, 2].isnan()
+        assert words[4].isfinite().all()
+
+
+@BOTH
+def test_tables_of_any_strides(optimizer_class: type) -> None:
+    size = (V, 2, 3)
+    words = table(*size)
+    permuted = nn.Parameter(words.detach().transpose(1, 2).contiguous().transpose(1, 2))
+    assert not permuted.is_contiguous()
+    optimizers = [optimizer_class([p], lr=0.1) for p in (words, permuted)]
+    for rows, values in row_gradients(3, size):
+        for parameter, optimizer in zip((words, permuted), optimizers, strict=True):
+            parameter.grad = sparse(rows, values, size)
+            optimizer.step()
+    torch.testing.assert_close(words, permuted, rtol=1e-6, atol=1e-6)
+
+
+def test_row_wise_state_is_one_number_per_row() -> None:
+    words, weights, matrix = table(), table(V), table()
+    optimizer = Adam([{"params": [words, weights], "word_table": True}, {"params": [matrix]}])
+    for parameter in (words, weights, matrix):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    shapes = [tuple(optimizer.state[p]["exp_avg_sq"].shape) for p in (words, weights, matrix)]
+    assert shapes == [(V, 1), (V,), (V, D)]
+
+
+def test_sparse_and_dense_gradients_of_one_parameter_share_the_state() -> None:
+    """Without row_wise a sparse gradient over all rows steps as the dense one would."""
+    results = []
+    for kinds in ("dddd", "dsds", "ssss"):
+        words = table()
+        optimizer = Adam([words], lr=0.02, weight_decay=0.1, row_wise=False)
+        for kind, grad in zip(kinds, dense_gradients(), strict=False):
+            words.grad = grad if kind == "d" else sparse(list(range(V)), grad)
+            optimizer.step()
+        results.append(words.detach())
+    torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(results[2], results[0], rtol=1e-6, atol=1e-6)
+
+
+@BOTH
+def test_word_tables_have_their_own_rate_and_decay(optimizer_class: type) -> None:
+    module = nn.Module()
+    module.words, module.matrix = table(), table()
+    module.words.is_word_table = True  # type: ignore[attr-defined]
+    optimizer = optimizer_class(
+        parameter_groups({"query": module}),
+        lr=0.01,
+        embedding_lr_scale=5,
+        weight_decay=0.1,
+        embedding_weight_decay=0.2,
+    )
+    found = {g["name"]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert found == {"query/words": (pytest.approx(0.05), 0.2), "query/dense": (0.01, 0.1)}
+    optimizer.add_param_group({"params": [table()], "word_table": True, "lr": 0.3})
+    assert (optimizer.param_groups[-1]["lr"], optimizer.param_groups[-1]["weight_decay"]) == (0.3, 0.2)
+
+
+def test_the_scale_multiplies_the_step() -> None:
+    """Adam's first step has the size of the rate, so the scale can be read off."""
+    words, matrix = table(), table()
+    optimizer = Adam([{"params": [words], "word_table": True}, {"params": [matrix]}], lr=0.01, embedding_lr_scale=5)
+    before = words.detach().clone()
+    words.grad, matrix.grad = sparse([2], torch.ones(1, D)), torch.ones(V, D)
+    optimizer.step()
+    torch.testing.assert_close(before[2] - words[2], torch.full((D,), 0.05), rtol=1e-4, atol=0)
+    torch.testing.assert_close(before - matrix, torch.full((V, D), 0.01), rtol=1e-4, atol=0)
+
+
+@BOTH
+def test_frozen_parameters_stay_and_can_be_unfrozen(optimizer_class: type) -> None:
+    bag, head = nn.EmbeddingBag(V, D, sparse=True), nn.Linear(D, 2)
+    bag.weight.requires_grad_(False)
+    optimizer = optimizer_class([{"params": [bag.weight], "word_table": True}, {"params": head.parameters()}], lr=0.1)
+    before = bag.weight.detach().clone()
+    for unfreeze in (False, True):
+        bag.weight.requires_grad_(unfreeze)
+        optimizer.zero_grad()
+        head(bag(torch.tensor([[1, 2]]))).square().sum().backward()
+        optimizer.step()
+        assert torch.equal(bag.weight, before) is not unfreeze
+
+
+@BOTH
+@pytest.mark.parametrize("row_wise", [False, True])
+def test_state_dict_continues_exactly(optimizer_class: type, row_wise: bool) -> None:
+    """Saved, read with weights_only=True and continued by a new optimizer: the same bits."""
+
+    def build(words: nn.Parameter, matrix: nn.Parameter) -> RowOptimizer:
+        groups = [
+            {"params": [words], "word_table": True, "name": "words"},
+            {"params": [matrix], "name": "dense"},
+        ]
+        return optimizer_class(groups, lr=0.02, embedding_lr_scale=3, row_wise=row_wise)
+
+    def train(parameters: list[nn.Parameter], optimizer: RowOptimizer, steps: slice) -> None:
+        for (rows, values), grad in list(zip(row_gradients(6), dense_gradients(), strict=True))[steps]:
+            parameters[0].grad, parameters[1].grad = sparse(rows, values), grad
+            optimizer.step()
+
+    whole = [table(), table(seed=3)]
+    train(whole, build(*whole), slice(0, 6))
+    part = [table(), table(seed=3)]
+    optimizer = build(*part)
+    train(part, optimizer, slice(0, 3))
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    continued = build(*part)
+    continued.load_state_dict(saved)
+    assert [g["name"] for g in continued.state_dict()["param_groups"]] == ["words", "dense"]
+    train(part, continued, slice(3, 6))
+    assert torch.equal(part[0], whole[0])
+    assert torch.equal(part[1], whole[1])
+
+
+@BOTH
+def test_copies_are_independent(optimizer_class: type) -> None:
+    words = table()
+    optimizer = optimizer_class([words], lr=0.1, embedding_lr_scale=4)
+    words.grad = sparse([0], torch.ones(1, D))
+    optimizer.step()
+    twin = copy.deepcopy(optimizer)
+    twin.add_param_group({"params": [table()], "word_table": True})
+    assert twin.param_groups[1]["lr"] == pytest.approx(0.4)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_closure_runs_with_gradients_and_its_loss_is_returned() -> None:
+    words = table()
+    optimizer = Adam([words], lr=0.1)
+
+    def closure() -> Tensor:
+        loss = words.square().sum()
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure)
+    words.grad = None
+    assert optimizer.step(closure) < first
+
+
+@BOTH
+@pytest.mark.parametrize("row_wise", [False, True])
+def test_a_small_training_lowers_the_loss(path: str, optimizer_class: type, row_wise: bool) -> None:
+    torch.manual_seed(0)
+    bag, head = nn.EmbeddingBag(50, 8, sparse=True), nn.Linear(8, 3)
+    ids = torch.randint(0, 50, (64, 6))
+    labels = ids[:, 0] % 3
+    modules = {"tower": bag, "head": head}
+    bag.weight.is_word_table = True  # type: ignore[attr-defined]
+    optimizer = optimizer_class(parameter_groups(modules), lr=0.02, embedding_lr_scale=5, row_wise=row_wise)
+    losses = []
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(head(bag(ids)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        assert bag.weight.grad is not None
+        assert bag.weight.grad.is_sparse
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 1
+    assert losses[-1] < 0.4
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("lr", -1),
+        ("lr", math.nan),
+        ("embedding_lr_scale", -0.1),
+        ("weight_decay", -1),
+        ("eps", -1),
+        ("lr", math.inf),
+    ],
+)
+def test_values_out_of_range_name_the_key(optimizer_class: type, option: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"optimizer.{option} is {value}"):
+        optimizer_class([table()], **{option: value})
+
+
+@pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, -0.1)])
+def test_betas_out_of_range(betas: tuple[float, float]) -> None:
+    with pytest.raises(UserError, match="below 1"):
+        Adam([table()], betas=betas)
+
+
+@pytest.mark.parametrize(("name", "optimizer_class"), [("adam", Adam), ("adagrad", Adagrad)])
+def test_config_builds_the_optimizer(name: str, optimizer_class: type[RowOptimizer]) -> None:
+    text = (CONF / f"{name}.yaml").read_text()
+    assert all("  # " in line for line in text.splitlines())
+    config = OmegaConf.create(text)
+    options = set(config) - {"_target_", "_partial_"}
+    assert options == set(inspect.signature(optimizer_class).parameters) - {"params"}
+    optimizer = instantiate(config)([{"params": [table()], "word_table": True}])
+    assert isinstance(optimizer, optimizer_class)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(config.lr * config.embedding_lr_scale)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)  # no OmegaConf object may hide in the state
+    file.seek(0)
+    torch.load(file, weights_only=True)

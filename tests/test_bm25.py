@@ -1,0 +1,203 @@
+"""BM25 against its formula written out, against bm25s, and its published figures on real data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import oracles
+import pyarrow as pa
+import pytest
+import torch
+from conftest import SHARED_DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_tower.bm25 import BM25, words
+from two_tower.errors import UserError
+from two_tower.metrics import Qrels, evaluate, mean
+from two_tower.ranking import id_order
+
+DATA = SHARED_DATA / "msmarco-small"
+
+# Words that the stemmer leaves alone, so that the formula can be checked without a stemmer.
+VOCABULARY = ["cat", "dog", "fish", "bird", "x1", "é", "中"]
+TEXTS = st.lists(st.lists(st.sampled_from(VOCABULARY), max_size=12).map(" ".join), min_size=1, max_size=20)
+
+
+def all_scores(bm25: BM25, queries: list[str]) -> np.ndarray:
+    return bm25.scorer(queries)(slice(0, len(queries)), slice(0, len(bm25))).numpy()
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS, st.sampled_from([(0.9, 0.4), (1.5, 0.75), (0.5, 0.0), (2.0, 1.0)]))
+def test_scores_equal_the_formula(documents: list[str], queries: list[str], parameters: tuple) -> None:
+    k1, b = parameters
+    if not any(documents):  # the mean length, 0, has no formula
+        documents = [*documents, "cat"]
+    scores = all_scores(BM25(documents, k1=k1, b=b), queries)
+    split = [d.split() for d in documents]
+    expected = [oracles.bm25(split, query.split(), k1, b) for query in queries]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    assert scores.dtype == np.float32
+
+
+def test_another_variant_differs() -> None:
+    """Negative control: Robertson's weights are not what is computed."""
+    documents = ["cat dog", "cat", "fish cat"]
+    index = bm25s.BM25(k1=0.9, b=0.4, method="robertson")
+    index.index([d.split() for d in documents], show_progress=False)
+    assert not np.allclose(index.get_scores(["cat"]), all_scores(BM25(documents), ["cat"])[0], atol=0.01)
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS, st.integers(1, 5), st.integers(1, 21))
+def test_blocks_do_not_change_a_score(
+    documents: list[str], queries: list[str], query_block: int, document_block: int
+) -> None:
+    bm25 = BM25(documents)
+    score, whole = bm25.scorer(queries), all_scores(bm25, queries)
+    for q in range(0, len(queries), query_block):
+        for d in range(0, len(documents), document_block):
+            rows, columns = slice(q, q + query_block), slice(d, d + document_block)
+            np.testing.assert_array_equal(score(rows, columns).numpy(), whole[rows, columns])
+
+
+def test_scores_are_those_of_bm25s_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    documents = [" ".join(rng.choice(VOCABULARY, n)) for n in rng.integers(1, 40, 200)]
+    queries = [" ".join(rng.choice(VOCABULARY, n)) for n in rng.integers(1, 8, 50)]
+    index = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
+    index.index([d.split() for d in documents], show_progress=False)
+    expected = np.stack([index.get_scores(query.split()) for query in queries])
+    np.testing.assert_array_equal(all_scores(BM25(documents), queries), expected)
+
+
+def test_threads_do_not_change_the_result() -> None:
+    bm25, threads = BM25(["cat dog", "dog", "fish", "bird cat cat"]), torch.get_num_threads()
+    queries = ["cat", "dog fish", "bird", "", "cat dog"]
+    results = []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            results.append(all_scores(bm25, queries))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_inflected_words_match() -> None:
+    bm25 = BM25(["Running horses", "a RUNNER", "he runs", "nothing here"])
+    assert (all_scores(bm25, ["run horse"])[0] > 0).tolist() == [True, False, True, False]
+
+
+def test_no_word_is_a_stop_word() -> None:
+    assert (all_scores(BM25(["the", "who is it", "not"]), ["the who"])[0] > 0).tolist() == [True, True, False]
+
+
+def test_a_repeated_query_word_counts_twice() -> None:
+    bm25 = BM25(["cat dog", "fish"])
+    once, twice = all_scores(bm25, ["cat dog", "cat cat dog dog"])
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "split"),
+    [
+        ("Hello, World!", ["hello", "world"], ["hello", "world"]),
+        (
+            "torch.nn.ReduceLROnPlateau",
+            ["torch", "nn", "reducelronplateau"],
+            ["torch", "nn", "reduce", "lr", "on", "plateau"],
+        ),
+        ("cosine_similarity(x1)", ["cosine", "similarity", "x1"], ["cosine", "similarity", "x1"]),
+        ("HTMLParser.parseURL", ["htmlparser", "parseurl"], ["html", "parser", "parse", "url"]),
+        ("Conv2d utf8Decode", ["conv2d", "utf8decode"], ["conv2d", "utf8", "decode"]),
+        ("don’t I", ["don", "t", "i"], ["don", "t", "i"]),
+        ("Ärger naïve ÉCOLE 東京", ["ärger", "naïve", "école", "東京"], ["ärger", "naïve", "école", "東京"]),
+        ("_ -- \t\n", [], []),
+        ("", [], []),
+    ],
+)
+def test_words(text: str, plain: list[str], split: list[str]) -> None:
+    assert words(text) == plain
+    assert words(text, split_camel_case=True) == split
+
+
+def test_camel_case_is_split_in_queries_too() -> None:
+    documents = ["class ReduceLROnPlateau", "class Plateau"]
+    queries = ["reduce on plateau", "ReduceLROnPlateau"]
+    assert (all_scores(BM25(documents), queries) > 0).tolist() == [[False, True], [True, False]]
+    split = BM25(documents, split_camel_case=True)
+    assert (all_scores(split, queries) > 0).tolist() == [[True, True], [True, True]]
+
+
+@pytest.mark.parametrize("query", ["", "  ,;", "unknown words only", "🙂"])
+def test_query_without_a_known_word_retrieves_nothing(query: str) -> None:
+    bm25 = BM25(["cat dog", "fish", ""])
+    pairs = (np.array([0, 0, 1]), np.array([0, 1, 1]))
+    found = bm25.rank([query, "fish"], order=np.arange(3), pairs=pairs, k=2)
+    assert found.rows.tolist() == [[-1, -1], [1, -1]]
+    assert found.ranks.tolist() == [0, 0, 1]
+
+
+def test_equal_scores_are_ranked_by_order() -> None:
+    found = BM25(["cat", "dog", "cat", "cat"]).rank(["cat"], order=np.array([2, 3, 0, 1]), k=4)
+    assert found.rows.tolist() == [[0, 3, 2, -1]]
+
+
+def test_documents_as_arrow_or_list() -> None:
+    documents = ["cat dog", "", "fish"]
+    expected = all_scores(BM25(documents), ["fish cat"])
+    for column in (pa.array(documents), pa.chunked_array([documents[:1], documents[1:]])):
+        bm25 = BM25(column)
+        assert len(bm25) == 3
+        np.testing.assert_array_equal(all_scores(bm25, ["fish cat"]), expected)
+
+
+def test_corpus_without_any_word_scores_zero() -> None:
+    found = BM25(["", "--"]).rank(["cat", ""], order=np.arange(2), k=1)
+    assert found.rows.tolist() == [[-1], [-1]]
+
+
+def test_no_queries() -> None:
+    assert BM25(["cat"]).rank([], order=np.arange(1), k=1).rows.shape == (0, 1)
+
+
+def test_no_documents() -> None:
+    with pytest.raises(UserError, match="at least one document"):
+        BM25([])
+
+
+def test_building_writes_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        BM25(["cat dog", "fish"]).rank(["cat"], order=np.arange(2), k=1)
+    assert capfd.readouterr() == ("", "")
+    assert [r for r in caplog.records if r.name.startswith("bm25s")] == []
+
+
+def read(path: Path) -> list[dict]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="msmarco-small is not here")
+def test_published_figures_on_real_data() -> None:
+    corpus = read(DATA / "corpus.jsonl.gz")
+    texts = [f"{d['title']} {d['text']}" if d["title"] else d["text"] for d in corpus]
+    documents = {d["_id"]: row for row, d in enumerate(corpus)}
+    queries = {q["_id"]: q["text"] for q in read(DATA / "queries.jsonl.gz")}
+    bm25, order = BM25(texts), id_order(list(documents))
+    for split, mrr, recall in (("dev", 0.694, 0.974), ("test", 0.829, 0.978)):
+        lines = [line.split("\t") for line in (DATA / f"qrels/{split}.tsv").read_text().splitlines()[1:]]
+        rows = {q: row for row, q in enumerate(dict.fromkeys(q for q, _, _ in lines))}
+        pairs = (np.array([rows[q] for q, _, _ in lines]), np.array([documents[d] for _, d, _ in lines]))
+        qrels = Qrels(*pairs, np.array([int(g) for _, _, g in lines], np.int32), len(rows))
+        ranks = bm25.rank([queries[q] for q in rows], order=order, pairs=pairs).ranks
+        means = mean(evaluate(ranks, qrels, ["mrr@10", "recall@100"]))
+        assert means["mrr@10"] == pytest.approx(mrr, abs=0.005)
+        assert means["recall@100"] == pytest.approx(recall, abs=0.005)

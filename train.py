@@ -1,0 +1,81 @@
+"""Run one experiment: compose a configuration, build its parts, fit, report.
+
+python train.py [group=choice] [key=value]      one run; the same command continues or repeats nothing
+python train.py -m tower=average,gru seed=0,1   a sweep
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from two_tower.config.entry import run_hydra
+
+
+def train(config: dict[str, Any]) -> dict[str, Any]:
+    """Train what a checked configuration describes, in its run folder; returns the results."""
+    import lightning as L
+    import torch
+
+    from two_tower.assemble import make_data, make_model
+    from two_tower.callbacks.checkpoint import AtomicCheckpointIO
+    from two_tower.config import build
+    from two_tower.logger.csv import CsvLogger
+    from two_tower.report.console import say, show_warnings
+    from two_tower.report.results import finish
+    from two_tower.report.run import Run
+
+    show_warnings()
+    run = Run(Path(config["run_dir"]))
+    if not run.start(config):
+        say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
+        return run.read_results()
+
+    torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over
+    L.seed_everything(config["seed"], verbose=False)
+    data = make_data(config, run.tokenizer)
+    model = make_model(config, data)
+
+    history = CsvLogger(run.metrics)
+    validation = build(config["validation"], run=run)
+    callbacks = [validation, *(build(c, offer={"run": run}) for c in config["callbacks"].values())]
+    trainer = build(
+        config["trainer"],
+        callbacks=callbacks,
+        logger=[history],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run.path,
+        use_distributed_sampler=False,  # the loader gives each rank its own part
+    )
+    trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+    return finish(run, trainer, validation)
+
+
+def resolve(composed: DictConfig) -> dict[str, Any]:
+    """Check a composed configuration and settle the run folder."""
+    from two_tower.assemble import LOADER_KEYS
+    from two_tower.config import check, digest
+
+    config = check(composed, extra_keys={"data": LOADER_KEYS})
+    if config["run_dir"] is None:
+        hydra_config = HydraConfig.get()
+        parts = [hydra_config.runtime.choices[group] for group in ("data", "tower", "loss", "negatives")]
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        name = f"runs/{'-'.join(parts)}-{digest(config)}"
+        config["run_dir"] = hydra_config.runtime.output_dir if in_sweep else name
+    return config
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(composed: DictConfig) -> None:
+    """Compose, check, train."""
+    train(resolve(composed))
+
+
+if __name__ == "__main__":
+    run_hydra(main, "train")

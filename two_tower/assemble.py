@@ -1,0 +1,111 @@
+"""From a checked configuration to the parts of a run: data, towers, model.
+
+The same functions serve training and the loading of a finished run, so both have the same parts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from two_tower.config import build, read
+from two_tower.data.module import TripletData
+from two_tower.data.source import Source
+from two_tower.embedding.base import Embedding
+from two_tower.errors import UserError
+from two_tower.model import TwoTower
+from two_tower.report.run import Run
+from two_tower.similarity import Similarity
+from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tower.base import Tower
+from two_tower.tower.words import WordTable
+
+__all__ = ["LOADER_KEYS", "load_model", "make_data", "make_model", "make_source"]
+
+# Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml).
+LOADER_KEYS = frozenset({"batch_size", "num_workers", "train_split", "validation_split"})
+assert set(inspect.signature(TripletData).parameters) >= LOADER_KEYS
+
+
+def make_source(config: Mapping[str, Any]) -> Source:
+    """The data source of a configuration's ``data`` group."""
+    return build({k: v for k, v in config.items() if k not in LOADER_KEYS})
+
+
+def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
+    """The data module of a configuration; reads nothing yet."""
+    negatives, loss = build(config["negatives"]), build(config["loss"])
+    share = negatives.share_batch
+    return TripletData(
+        make_source(config["data"]),
+        build(config["tokenizer"]),
+        tokenizer_path,
+        negatives,
+        loss.shares_batch if share is None else share,
+        seed=config["seed"],
+        **{k: v for k, v in config["data"].items() if k in LOADER_KEYS},
+    )
+
+
+def _towers(config: Mapping[str, Any], vocabulary_size: int) -> tuple[Tower, Tower]:
+    """Query and document tower with empty word tables; two of their own start equal."""
+    embedding: Embedding = build(config["embedding"])
+
+    def tower() -> Tower:
+        words = WordTable(vocabulary_size, embedding.dim)
+        made: Tower = build(config["tower"], words=words)
+        words.freeze(embedding.freeze)
+        return made
+
+    query_tower = tower()
+    if config["shared_towers"]:
+        return query_tower, query_tower
+    document_tower = tower()
+    document_tower.load_state_dict(query_tower.state_dict())
+    return query_tower, document_tower
+
+
+def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
+    """A model to train: word tables initialised from the embedding group and the corpus."""
+    torch.manual_seed(config["seed"])
+    size = len(data.tokenizer)
+    towers = _towers(config, size)
+    embedding: Embedding = build(config["embedding"])
+    vectors = embedding.vectors(data.tokenizer.vocabulary)
+    weights = embedding.token_weights(data.documents, size)
+    for module in {id(t): t for t in towers}.values():
+        for table in module.modules():
+            if isinstance(table, WordTable):
+                table.initialise(vectors, weights)
+    return TwoTower(
+        *towers,
+        Similarity(config["similarity"]),
+        build(config["loss"]),
+        build(config["optimizer"]),
+        build(config["scheduler"]),
+        seed=config["seed"],
+        facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
+    )
+
+
+def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
+    """The best model of a run, ready for use, and its tokenizer.
+
+    Raises:
+        UserError: the run has no checkpoint, or its parts do not belong together.
+    """
+    config, tokenizer = read(run.config), Tokenizer.load(run.tokenizer)
+    try:
+        checkpoint = torch.load(run.best, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{run.best} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if checkpoint["two_tower"]["tokenizer"] != tokenizer.fingerprint:
+        raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
+    model = TwoTower(*_towers(config, len(tokenizer)), Similarity(config["similarity"]))
+    state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("loss.")}
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False), tokenizer

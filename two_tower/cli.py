@@ -1,0 +1,152 @@
+"""The two-tower command: use the results of experiments.
+
+Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from two_tower.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from two_tower.search import Hit, Searcher
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="two-tower",
+    help="Search with trained two-tower models, and judge them. Experiments are run with train.py.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.py", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+
+
+@app.callback()
+def _root() -> None:
+    """Search with trained two-tower models, and judge them. Experiments are run with train.py."""
+
+
+@app.command()
+def search(
+    run: RunFolder,
+    query: Annotated[str | None, typer.Argument(help="the question; without it, a prompt asks")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
+    index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the passages nearest to a query."""
+    from two_tower.search import Searcher
+
+    searcher = Searcher.load(run, index)
+    if query is not None:
+        _answer(searcher, query, k, as_json)
+        return
+    if as_json and sys.stdin.isatty():
+        raise UserError('--json needs a query on the command line: two-tower search RUN "query" --json')
+    for line in _lines():
+        _answer(searcher, line, k, as_json)
+
+
+def _lines() -> Any:  # noqa: ANN401
+    """Queries typed at a prompt, or piped in; an empty line or the end of input stops."""
+    while True:
+        try:
+            line = input("query> " if sys.stdin.isatty() else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if not line:
+            return
+        yield line
+
+
+def _answer(searcher: Searcher, query: str, k: int, as_json: bool) -> None:
+    hits = searcher.search([query], k)[0]
+    if as_json:
+        _print_json({"query": query, "hits": [hit.to_dict() for hit in hits]})
+        return
+    from two_tower.report.console import say
+
+    if not hits:
+        say(f"No word of '{query}' is in the vocabulary of this model: nothing to search with.")
+    for hit in hits:
+        _show(hit)
+
+
+def _show(hit: Hit) -> None:
+    from two_tower.report.console import say
+
+    say(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title or hit.id}", style="bold")
+    text = hit.text if len(hit.text) <= 200 else hit.text[:197].rsplit(" ", 1)[0] + " …"
+    say(f"            {text}", style="dim")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[Path | None, typer.Option(help="folder in the BEIR layout; without it, the run's own data")] = None,
+    split: Annotated[str, typer.Option(help="which queries: dev or test")] = "dev",
+    as_json: AsJson = False,
+) -> None:
+    """Whole-corpus metrics of a run, beside BM25 on the same corpus."""
+    from two_tower.evaluation import evaluate_run
+
+    results = evaluate_run(run, data, split)
+    if as_json:
+        _print_json(results)
+        return
+    _table(results, split)
+
+
+def _table(results: Mapping[str, float | int], split: str) -> None:
+    from two_tower.report.console import EpochTable
+
+    systems = dict.fromkeys(key.split("/")[0] for key in results if "/" in key)
+    metrics = [key.split("/")[1] for key in results if key.startswith("dense/")]
+    table = EpochTable(metrics, int(results["queries"]), int(results["documents"]), split)
+    for system in sorted(systems):
+        table.row(system, {m: results[f"{system}/{m}"] for m in metrics})
+
+
+def _print_json(document: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Run the command; 0 done, 2 a user's mistake (one sentence on stderr), 1 anything else."""
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(1)
+    except Exception as error:
+        if getattr(error, "exit_code", None) != 2 or not hasattr(error, "format_message"):
+            raise
+        _fail(_usage(error.format_message()))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(message: str) -> str:
+    """The parser's complaint with the nearest command, if it names an unknown one."""
+    commands = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
+    words = message.split("'")
+    guess = nearest(words[1], commands) if message.startswith("No such command") and len(words) > 1 else None
+    hint = f" Did you mean '{guess}'?" if guess else ""
+    return f"{message.rstrip('.')}.{hint} See: two-tower --help"
+
+
+def _fail(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.exit(2)

@@ -1,0 +1,10 @@
+"""Configurations: composed by Hydra, checked before anything loads, then plain dicts everywhere.
+
+The only package that sees OmegaConf and Hydra, besides train.py and embed.py.
+"""
+
+from two_tower.config.build import build
+from two_tower.config.check import check
+from two_tower.config.saved import differences, digest, read, to_yaml
+
+__all__ = ["build", "check", "differences", "digest", "read", "to_yaml"]

@@ -1,0 +1,194 @@
+"""One training batch, and the map from its position (epoch, k) to its content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from two_tower.data.order import BlockShuffle
+from two_tower.negatives.base import KnownPositives, Negatives, candidate_mask
+from two_tower.ragged import Ragged
+
+__all__ = ["Batch", "BatchLoader", "Batches", "Examples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a training step gets.
+
+    Attributes:
+        queries: B texts.
+        documents: N ≥ B texts: the positive of each query, then each query's extra documents in turn.
+        candidates: (B, N) bool, the documents that each query is pushed away from.
+        query_rows: (B,) int64 rows of the training queries; identifies the batch.
+    """
+
+    queries: Ragged
+    documents: Ragged
+    candidates: Tensor
+    query_rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch on another device."""
+        return Batch(
+            self.queries.to(device, non_blocking),
+            self.documents.to(device, non_blocking),
+            self.candidates.to(device, non_blocking=non_blocking),
+            self.query_rows.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory."""
+        return Batch(
+            self.queries.pin_memory(),
+            self.documents.pin_memory(),
+            self.candidates.pin_memory(),
+            self.query_rows.pin_memory(),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """All training examples in rows.
+
+    Attributes:
+        query_rows: (E,) int64.
+        positive_rows: (E,) int64.
+        negative_rows: (E, G) int64, the negatives that the data gives, or None.
+    """
+
+    query_rows: np.ndarray
+    positive_rows: np.ndarray
+    negative_rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+
+class Batches(Dataset[Batch]):
+    """Batch ``(epoch, k)`` of one rank: a pure function of the seed, so any batch can be made at any time.
+
+    Args:
+        examples: the training examples.
+        queries: tokens of the training queries.
+        documents: tokens of the corpus.
+        negatives: proposes the extra documents.
+        positives: known relevant pairs.
+        batch_size: examples per rank and batch.
+        seed: the run's seed.
+        share_batch: every query uses all documents of the batch (see `Negatives`).
+        rank: this process' rank.
+        ranks: number of processes.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        queries: Ragged,
+        documents: Ragged,
+        negatives: Negatives,
+        positives: KnownPositives,
+        batch_size: int,
+        seed: int,
+        share_batch: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.examples, self.queries, self.documents = examples, queries, documents
+        self.negatives, self.positives = negatives, positives
+        self.batch_size, self.seed, self.share_batch = batch_size, seed, share_batch
+        self.rank, self.ranks = rank, ranks
+        self._order: tuple[int, BlockShuffle] | None = None
+
+    def __len__(self) -> int:
+        """Whole global batches of an epoch; the last incomplete one is dropped."""
+        return len(self.examples) // (self.batch_size * self.ranks)
+
+    def __getitem__(self, position: tuple[int, int]) -> Batch:
+        """The batch of this rank at (epoch, k)."""
+        epoch, k = position
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, BlockShuffle(len(self.examples), self.seed, epoch))
+        start = (k * self.ranks + self.rank) * self.batch_size
+        rows = self._order[1].take(start, start + self.batch_size)
+        rng = np.random.default_rng((self.seed, epoch, k, self.rank))
+        return self.assemble(rows, rng)
+
+    def assemble(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
+        """The batch of the examples ``rows``."""
+        queries, given = self.examples.query_rows[rows], self.examples.negative_rows
+        extras = self.negatives.extras(queries, None if given is None else given[rows], self.positives, rng)
+        documents = np.concatenate([self.examples.positive_rows[rows], extras.ravel()])
+        mask = candidate_mask(
+            queries,
+            documents,
+            self.positives,
+            use_batch=self.share_batch,
+            share_extras=self.share_batch,
+        )
+        return Batch(
+            self.queries.select(queries),
+            self.documents.select(documents),
+            torch.from_numpy(mask),
+            torch.from_numpy(queries),
+        )
+
+
+class _Positions(Sampler[tuple[int, int]]):
+    """The positions from (epoch, batch) to the end of the epoch."""
+
+    def __init__(self) -> None:
+        self.epoch, self.batch, self.stop = 0, 0, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(self.epoch, k) for k in range(self.batch, self.stop)])
+
+    def __len__(self) -> int:
+        return self.stop
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A loader whose state is the position (epoch, batch); Lightning keeps it in the checkpoint.
+
+    It counts in the main process what it has handed out, so the position is exact for any number of
+    workers. Its length is that of a whole epoch, also when it continues in the middle of one.
+    """
+
+    def __init__(self, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> None:
+        self._positions = _Positions()
+        self._positions.stop = len(batches)
+        super().__init__(
+            batches,
+            batch_size=None,
+            sampler=self._positions,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+        )
+        self._epoch, self._batch = 0, 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._positions.epoch, self._positions.batch = self._epoch, self._batch
+        for batch in super().__iter__():
+            # Before the yield: Lightning never runs a sized loader to exhaustion, so nothing after the
+            # last yield would happen.
+            self._batch += 1
+            if self._batch == len(self):
+                self._epoch, self._batch = self._epoch + 1, 0
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position of the next batch."""
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at a saved position."""
+        self._epoch, self._batch = state["epoch"], state["batch"]

@@ -1,0 +1,1 @@
+"""Initial word vectors and token weights of a tower's word table."""

@@ -1,0 +1,22 @@
+"""Random word vectors: no download, and with idf weights a hash of tf-idf from the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from two_tower.embedding.base import Embedding
+
+__all__ = ["RandomEmbedding"]
+
+
+class RandomEmbedding(Embedding):
+    """Vectors drawn from a normal distribution, of unit length on average.
+
+    Nearly orthogonal random directions tell words apart, so an untrained average tower already finds
+    passages that share rare words with the query.
+    """
+
+    def vectors(self, vocabulary: list[str]) -> Tensor:
+        """(V, D) float32 with standard deviation ``dim ** -0.5``."""
+        return torch.randn(len(vocabulary), self.dim) * self.dim**-0.5

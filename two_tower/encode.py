@@ -1,0 +1,142 @@
+"""Text to vectors as they are served: one tokenizer, one tower, one similarity, from a run's folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from two_tower.assemble import load_model
+from two_tower.data.source import Source, full_text
+from two_tower.errors import UserError
+from two_tower.model import TwoTower
+from two_tower.report.run import Run
+from two_tower.store import Manifest, VectorStore, checksum
+from two_tower.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Encoder", "embed_corpus"]
+
+Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
+
+# Texts that one thread tokenises and pools at a time: their tokens are still in its cache when the tower
+# reads them.
+CHUNK = 1024
+
+
+class Encoder:
+    """A run's model and tokenizer.
+
+    Args:
+        model: the towers.
+        tokenizer: the tokenizer that they were trained with.
+        fingerprint: identifies the checkpoint.
+    """
+
+    def __init__(self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "") -> None:
+        self.model, self.tokenizer, self.fingerprint = model.eval(), tokenizer, fingerprint
+
+    @classmethod
+    def load(cls, run: Run) -> Encoder:
+        """The best checkpoint of a run.
+
+        Raises:
+            UserError: there is none, or its parts do not belong together.
+        """
+        model, tokenizer = load_model(run)
+        return cls(model, tokenizer, checksum(run.best))
+
+    def queries(self, texts: Texts) -> np.ndarray:
+        """Vectors of queries, (B, D) float32, prepared for the similarity."""
+        return self.model.encode("queries", self.tokenizer.encode_queries(texts)).cpu().numpy()
+
+    def documents(self, texts: Texts) -> np.ndarray:
+        """Vectors of passages (title and text, see `two_tower.data.source.full_text`), (N, D) float32."""
+        tower = self.model.document_tower
+        if not tower.parallel_by_text or self.model.device.type != "cpu":
+            return self.model.encode("documents", self.tokenizer.encode_documents(texts)).cpu().numpy()
+        column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
+        out = np.empty((len(column), tower.dim), np.float32)
+
+        def encode(start: int) -> None:
+            tokens = self.tokenizer.encode_documents(column.slice(start, CHUNK), threads=1)
+            out[start : start + CHUNK] = self.model.encode("documents", tokens).numpy()
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(encode, range(0, len(column), CHUNK)))
+        return out
+
+    def manifest(self, source: Source, shard_rows: int) -> Manifest:
+        """What a store of this source's passages is made of."""
+        return Manifest(
+            checkpoint=self.fingerprint,
+            tokenizer=self.tokenizer.fingerprint,
+            corpus=source.fingerprint(),
+            similarity=self.model.similarity.name,
+            dim=self.model.document_tower.dim,
+            shard_rows=shard_rows,
+        )
+
+
+def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
+    """The passages of a source, re-cut into tables of ``shard_rows`` rows."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in source.search_corpus():
+        while count + len(batch) >= shard_rows:
+            part = batch.slice(0, shard_rows - count)
+            batch = batch.slice(len(part))
+            yield pa.Table.from_batches([*waiting, part])
+            waiting, count = [], 0
+        if len(batch):
+            waiting.append(batch)
+            count += len(batch)
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def embed_corpus(
+    encoder: Encoder,
+    source: Source,
+    path: Path,
+    shard_rows: int = 262_144,
+    progress: Callable[[int], None] | None = None,
+) -> VectorStore:
+    """Encode every passage of a source into a store; finished shards of the same source are kept.
+
+    Args:
+        encoder: the run's encoder.
+        source: where the passages come from.
+        path: the store's folder.
+        shard_rows: passages per shard; what is held in memory at a time.
+        progress: called with the number of passages done since the last call.
+
+    Raises:
+        UserError: the folder holds vectors of another source, or there is no passage.
+    """
+    store = VectorStore(path, encoder.manifest(source, shard_rows))
+    if (path / "manifest.json").exists():
+        existing = VectorStore.open(path)
+        if existing.manifest.source() != store.manifest.source():
+            raise UserError(
+                f"{path} holds vectors of another checkpoint, corpus or setting: "
+                "delete that folder or choose another output=PATH."
+            )
+        store = existing
+    if store.manifest.complete:
+        return store
+    os.makedirs(path, exist_ok=True)
+    for number, passages in enumerate(_shards(source, shard_rows)):
+        if not store.has(number):
+            store.write(number, encoder.documents(full_text(passages)), passages)
+        if progress:
+            progress(passages.num_rows)
+    if not store.manifest.shards:
+        raise UserError(f"The corpus of {source.name} is empty: there is nothing to embed.")
+    store.finish()
+    return store

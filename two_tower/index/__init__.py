@@ -1,0 +1,1 @@
+"""Vector indexes: nearest documents of a query vector."""

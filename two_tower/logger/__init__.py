@@ -1,0 +1,1 @@
+"""Loggers. The CSV history is always written."""

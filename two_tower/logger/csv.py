@@ -1,0 +1,90 @@
+"""The history of a run as one CSV file that survives interruption."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from two_tower.files import atomic_path
+
+__all__ = ["CsvLogger"]
+
+# The whole file is written each time (new metrics bring new columns), so not more often than this.
+SECONDS_BETWEEN_WRITES = 5.0
+
+
+class CsvLogger(Logger):
+    """Writes ``metrics.csv``: a row per logged step, a column per metric, empty where not logged.
+
+    Lightning's own CSV logger deletes an existing file when a run continues; this one keeps its rows up
+    to the step at which the run continues.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        self._path = Path(path)
+        self._rows: list[dict[str, Any]] = []
+        self._written = 0.0
+        if self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                self._rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+    @property
+    def name(self) -> str:
+        """Lightning's name for the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Lightning's version of the run; there is only one."""
+        return "0"
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> None:
+        """No underlying object."""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Nothing: the run folder holds the configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values at a step; several calls for one step share a row."""
+        if self._rows and int(self._rows[-1]["step"]) == step:
+            self._rows[-1].update(metrics)
+        else:
+            self._rows.append({"step": step or 0, **metrics})
+
+    @rank_zero_only
+    def continue_at(self, step: int) -> None:
+        """Forget rows after ``step``: the interrupted run had gone on past its last checkpoint."""
+        self._rows = [row for row in self._rows if int(row["step"]) <= step]
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file if that has not just been done; Lightning calls this at every logged step."""
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self._write()
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(["step", "epoch", *(k for row in self._rows for k in row)]))
+        with atomic_path(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        self._written = time.monotonic()

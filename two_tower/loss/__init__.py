@@ -1,0 +1,1 @@
+"""Losses reduce scores and a mask of candidates to a scalar and named diagnostics."""

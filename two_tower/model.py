@@ -1,0 +1,143 @@
+"""The LightningModule: two towers, one similarity, one loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from two_tower.data.batch import Batch
+from two_tower.loss.base import Loss
+from two_tower.optimizer.clipping import clip_gradients
+from two_tower.optimizer.groups import parameter_groups
+from two_tower.ragged import Ragged
+from two_tower.similarity import Similarity
+from two_tower.tower.base import Tower
+
+__all__ = ["TwoTower"]
+
+# Texts that are encoded together outside training: the token vectors of an RNN for them fit in cache-size
+# memory, and a progress bar moves.
+ENCODE_BATCH = 2048
+
+
+class TwoTower(L.LightningModule):
+    """Query tower, document tower (perhaps the same one), similarity and loss.
+
+    Args:
+        query_tower: tokens → (B, D).
+        document_tower: tokens → (N, D); the same object for shared towers.
+        similarity: how vectors are compared, everywhere.
+        loss: reduces scores and candidates; None for a model that is only used.
+        optimizer: called with the parameter groups.
+        scheduler: has ``build(optimizer, total_steps)``, a Lightning scheduler config or None.
+        seed: the run's seed; dropout of step k depends on (seed, k) only, so a continued run draws the same.
+        facts: plain data kept in the checkpoint (config, tokenizer fingerprint).
+    """
+
+    def __init__(
+        self,
+        query_tower: Tower,
+        document_tower: Tower,
+        similarity: Similarity,
+        loss: Loss | None = None,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
+        scheduler: Any = None,  # noqa: ANN401
+        seed: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.query_tower: Tower = query_tower
+        self.document_tower: Tower = document_tower
+        self.similarity = similarity
+        self.loss = loss
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._seed, self._facts = seed, dict(facts or {})
+
+    @property
+    def shared(self) -> bool:
+        """Whether both sides are one tower."""
+        return self.query_tower is self.document_tower
+
+    def queries(self, tokens: Ragged) -> Tensor:
+        """Vectors of queries, prepared for the similarity, (B, D)."""
+        return self.similarity.prepare(self.query_tower(tokens))
+
+    def documents(self, tokens: Ragged) -> Tensor:
+        """Vectors of documents, prepared for the similarity, (N, D)."""
+        return self.similarity.prepare(self.document_tower(tokens))
+
+    @torch.inference_mode()
+    def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
+        """Vectors of any number of texts as they are in use: no dropout, no gradients.
+
+        The one encode path of validation, embedding and search.
+
+        Args:
+            side: ``queries`` or ``documents``.
+            tokens: the texts.
+            progress: called with the number of texts done, after each block.
+
+        Returns:
+            (B, D) float32, on the model's device.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            encode = self.queries if side == "queries" else self.documents
+            blocks = []
+            for start in range(0, len(tokens), ENCODE_BATCH):
+                block = tokens.slice(start, min(start + ENCODE_BATCH, len(tokens)))
+                blocks.append(encode(block.to(self.device)).float())
+                if progress:
+                    progress(len(block))
+            return torch.cat(blocks) if blocks else encode(tokens.to(self.device)).float()
+        finally:
+            self.train(was_training)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch; logs it with its diagnostics under ``train/``."""
+        if self.loss is None:
+            raise RuntimeError("This model was loaded for use and has no loss.")
+        torch.manual_seed((self._seed << 32) ^ self.global_step)
+        scores_BN = self.similarity.scores(self.queries(batch.queries), self.documents(batch.documents))
+        loss, diagnostics = self.loss(scores_BN, batch.candidates)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
+        return loss
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
+        """The one optimizer over dense parameters and word-table rows, with its schedule."""
+        if self._optimizer is None:
+            raise RuntimeError("This model was loaded for use and has no optimizer.")
+        modules: dict[str, nn.Module] = {
+            "query_tower": self.query_tower,
+            "document_tower": self.document_tower,
+        }
+        if self.loss is not None:
+            modules["loss"] = self.loss
+        optimizer = self._optimizer(parameter_groups(modules))
+        total = self.trainer.estimated_stepping_batches
+        steps = int(total) if math.isfinite(total) and total > 0 else None
+        schedule = self._scheduler.build(optimizer, steps) if self._scheduler else None
+        return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip dense and sparse gradients together; the library's own clipping refuses sparse ones."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val:
+            clip_gradients(parameters, float(gradient_clip_val), gradient_clip_algorithm or "norm")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the plain facts that tie a checkpoint to its configuration and tokenizer."""
+        checkpoint["two_tower"] = self._facts

@@ -1,0 +1,1 @@
+"""Negatives strategies propose candidates: the documents that a query is pushed away from."""

@@ -1,0 +1,26 @@
+"""The other queries' positives as negatives: no extra documents to encode."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from two_tower.negatives.base import KnownPositives, Negatives
+
+__all__ = ["InBatchNegatives"]
+
+
+class InBatchNegatives(Negatives):
+    """No extras: every other document of the batch is a candidate (always shared)."""
+
+    def __init__(self) -> None:
+        super().__init__(share_batch=True)
+
+    def extras(
+        self,
+        query_rows: np.ndarray,
+        given: np.ndarray | None,
+        positives: KnownPositives,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """(B, 0)."""
+        return np.empty((len(query_rows), 0), np.int64)

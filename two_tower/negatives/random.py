@@ -1,0 +1,49 @@
+"""Documents drawn at random from the whole corpus."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from two_tower.errors import UserError
+from two_tower.negatives.base import KnownPositives, Negatives
+
+__all__ = ["RandomNegatives"]
+
+# A known positive is drawn again this often; what is left then is masked out, so it is never wrong.
+REDRAWS = 8
+
+
+class RandomNegatives(Negatives):
+    """``count`` documents per query, uniform over the corpus, none of them a known positive.
+
+    Args:
+        count: extra documents per query.
+        share_batch: see `Negatives`.
+
+    Raises:
+        UserError: a count below 1.
+    """
+
+    def __init__(self, count: int = 1, share_batch: bool | None = None) -> None:
+        super().__init__(share_batch)
+        if count < 1:
+            raise UserError(f"negatives.count={count} must be at least 1.")
+        self.count = count
+
+    def extras(
+        self,
+        query_rows: np.ndarray,
+        given: np.ndarray | None,
+        positives: KnownPositives,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """(B, count)."""
+        documents = len(positives.document_group)
+        rows = rng.integers(documents, size=(len(query_rows), self.count))
+        queries = np.broadcast_to(query_rows[:, None], rows.shape)
+        for _ in range(REDRAWS):
+            wrong = positives.contains(queries, rows)
+            if not wrong.any():
+                break
+            rows[wrong] = rng.integers(documents, size=int(wrong.sum()))
+        return rows

@@ -1,0 +1,1 @@
+"""Optimizers that step dense parameters and only the touched rows of word tables; groups, clipping."""

@@ -1,0 +1,164 @@
+"""Adam with decoupled weight decay (AdamW), lazy on the rows of word tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from two_tower.optimizer.rows import RowOptimizer, by_row, check_range, fusible, new_moment
+
+__all__ = ["Adam"]
+
+
+class Adam(RowOptimizer):
+    """AdamW for dense gradients, lazy Adam on the touched rows for sparse ones.
+
+    Dense parameters step as in `torch.optim.AdamW`. Of a parameter with a sparse gradient only the rows in
+    it step, decay and change their moments; with ``row_wise`` false exactly as in `torch.optim.SparseAdam`.
+    Bias correction counts the parameter's steps, as there, not each row's: a row that is first touched late
+    then starts with an update of up to (1 - beta1) / sqrt(1 - beta2) = 3.2 rates instead of 1. That favours
+    rare words, which get few updates, and needs no counter per row.
+
+    Args:
+        params: parameters, or groups as from `two_tower.optimizer.groups.parameter_groups`.
+        lr: learning rate, about the largest change of a number in a step.
+        embedding_lr_scale: multiplies ``lr`` for word tables.
+        betas: decay of the running means of the gradient and of its square.
+        eps: keeps the division finite.
+        weight_decay: a step first multiplies parameters by ``1 - lr * weight_decay``.
+        embedding_weight_decay: the same for word tables, touched rows only.
+        row_wise: one second moment per row of a word table, the mean over its dimensions, instead of one per
+            number: a third less state and time. A word table is a parameter of a group marked ``word_table``,
+            or one whose first gradient is sparse.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    _moment = "exp_avg_sq"
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        embedding_lr_scale: float = 1.0,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        embedding_weight_decay: float = 0.0,
+        row_wise: bool = True,
+    ) -> None:
+        beta1, beta2 = betas
+        check_range("betas[0]", beta1, below=1)
+        check_range("betas[1]", beta2, below=1)
+        check_range("eps", eps)
+        defaults = {
+            "lr": lr,
+            "embedding_lr_scale": embedding_lr_scale,
+            "betas": (beta1, beta2),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "embedding_weight_decay": embedding_weight_decay,
+            "row_wise": row_wise,
+        }
+        super().__init__(params, defaults)
+
+    def _new_state(self, param: Tensor, group: dict[str, Any], row_wise: bool) -> dict[str, Tensor]:
+        return {
+            "step": torch.zeros((), dtype=torch.float32),
+            "exp_avg": torch.zeros_like(param),
+            "exp_avg_sq": new_moment(param, row_wise),
+        }
+
+    def _step_dense(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[p] for p in params]
+        beta1, beta2 = group["betas"]
+        adamw(
+            params,
+            [p.grad for p in params if p.grad is not None],
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
+            [],
+            [s["step"] for s in states],
+            fused=True if fusible(params) else None,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _step_rows(self, param: Tensor, rows: Tensor, values: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[param]
+        state["step"] += 1
+        step = state["step"].item()
+        beta1, beta2 = group["betas"]
+        rate = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        keep = 1 - group["lr"] * group["weight_decay"]
+        tables = (param, state["exp_avg"], state["exp_avg_sq"])
+        scalars = (1 - beta1, 1 - beta2, rate, group["eps"], keep)
+        self._run(_adam_rows, _adam_rows_torch, rows, values, tables, scalars)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def _adam_rows(
+    rows: np.ndarray,
+    grads: np.ndarray,
+    table: np.ndarray,
+    means: np.ndarray,
+    squares: np.ndarray,
+    new1: float,
+    new2: float,
+    rate: float,
+    eps: float,
+    keep: float,
+) -> None:
+    """Step the rows; ``squares`` is (V, D), or (V, 1) for one second moment per row."""
+    dim = table.shape[1]
+    for r in range(len(rows)):
+        i = rows[r]
+        grad, row, mean, square = grads[r], table[i], means[i], squares[i]
+        if len(square) == dim:
+            for j in range(dim):
+                mean[j] += (grad[j] - mean[j]) * new1
+                square[j] += (grad[j] * grad[j] - square[j]) * new2
+                row[j] = row[j] * keep - rate * mean[j] / (np.sqrt(square[j]) + eps)
+        else:
+            total = grad[0] * grad[0]
+            for j in range(1, dim):
+                total += grad[j] * grad[j]
+            square[0] += (total / grad.dtype.type(dim) - square[0]) * new2
+            row_rate = rate / (np.sqrt(square[0]) + eps)
+            for j in range(dim):
+                mean[j] += (grad[j] - mean[j]) * new1
+                row[j] = row[j] * keep - row_rate * mean[j]
+
+
+def _adam_rows_torch(
+    rows: Tensor,
+    grads: Tensor,
+    table: Tensor,
+    means: Tensor,
+    squares: Tensor,
+    new1: float,
+    new2: float,
+    rate: float,
+    eps: float,
+    keep: float,
+) -> None:
+    """`_adam_rows` for any device."""
+    mean = means[rows].lerp_(grads, new1)
+    square = squares[rows].lerp_(by_row(grads.square(), squares), new2)
+    means.index_copy_(0, rows, mean)
+    squares.index_copy_(0, rows, square)
+    step = mean.div_(square.sqrt_().add_(eps))
+    table.index_copy_(0, rows, table[rows].mul_(keep).sub_(step, alpha=rate))

@@ -1,0 +1,38 @@
+"""Which parameters step together: word tables apart from the rest, each module apart from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+__all__ = ["parameter_groups"]
+
+
+def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer of this package, or any of torch that ignores extra keys.
+
+    A parameter is a word table if its attribute ``is_word_table`` is true. Frozen parameters are in a group
+    too (they may be unfrozen later); an optimizer skips them as long as they have no gradient.
+
+    Args:
+        modules: name → module, e.g. ``{"query": tower, "document": tower}``.
+
+    Returns:
+        Groups ``{"name": "query/words", "params": [...], "word_table": True}`` (or ``"query/dense"``, False)
+        without empty ones. Each parameter is in exactly one group: one that several modules hold is in
+        ``"shared/words"`` or ``"shared/dense"``.
+    """
+    owners: dict[nn.Parameter, list[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters():
+            owners.setdefault(parameter, []).append(name)
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter, names in owners.items():
+        word_table = bool(getattr(parameter, "is_word_table", False))
+        owner = names[0] if len(names) == 1 else "shared"
+        name = f"{owner}/{'words' if word_table else 'dense'}"
+        group = groups.setdefault(name, {"name": name, "params": [], "word_table": word_table})
+        group["params"].append(parameter)
+    return list(groups.values())

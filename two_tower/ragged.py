@@ -1,0 +1,104 @@
+"""Token batches without padding: all ids one after another, and where each text starts.
+
+This is the only form in which tokens cross a module border, so no pad token can be averaged in or be
+the last state of an RNN. Shape legend used in the whole package:
+
+    B  texts (or queries) of a batch     N  documents of a batch or corpus     T  tokens, all texts together
+    D  dimensions of a vector            V  rows of a word table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Ragged"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A batch of token sequences.
+
+    Attributes:
+        ids: (T,) int32, the tokens of all texts, one text after another.
+        offsets: (B + 1,) int64, ascending from 0 to T; text ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
+            A text may be empty.
+    """
+
+    ids: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def from_numpy(cls, ids: np.ndarray, offsets: np.ndarray) -> Ragged:
+        """Wrap arrays without copying: ``ids`` (T,) int32 and ``offsets`` (B + 1,) int64."""
+        return cls(torch.from_numpy(ids), torch.from_numpy(offsets))
+
+    @classmethod
+    def from_lists(cls, texts: Sequence[Sequence[int]]) -> Ragged:
+        """Build a batch from one list of ids per text."""
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(t) for t in texts], out=offsets[1:])
+        ids = np.fromiter((i for t in texts for i in t), np.int32, count=int(offsets[-1]))
+        return cls.from_numpy(ids, offsets)
+
+    @classmethod
+    def join(cls, batches: Sequence[Ragged]) -> Ragged:
+        """The texts of several batches as one batch, in order."""
+        if not batches:
+            return cls.from_lists([])
+        offsets, end = [batches[0].offsets[:1]], 0
+        for batch in batches:
+            offsets.append(batch.offsets[1:] + end)
+            end += int(batch.offsets[-1])
+        return cls(torch.cat([b.ids for b in batches]), torch.cat(offsets))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, tokens per text."""
+        return self.offsets.diff()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.ids.device
+
+    def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Ragged:
+        """The texts ``rows`` (R,), in that order; a row may occur several times."""
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.offsets.device)
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        offsets = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        # Token t of the result stands at t + (start in the source - start in the result) in the source.
+        shift = torch.repeat_interleave(starts - offsets[:-1], lengths)
+        return Ragged(self.ids[shift + torch.arange(len(shift), device=rows.device)], offsets)
+
+    def slice(self, start: int, stop: int) -> Ragged:
+        """The texts ``start`` to ``stop`` (exclusive); the ids are a view, nothing is copied."""
+        offsets = self.offsets[start : stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        return Ragged(self.ids[first:last], offsets - first)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
+        """The batch on another device."""
+        return Ragged(
+            self.ids.to(device, non_blocking=non_blocking),
+            self.offsets.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Ragged:
+        """The batch in page-locked memory, from which copies to a GPU run beside the computation."""
+        return Ragged(self.ids.pin_memory(), self.offsets.pin_memory())
+
+    def to_lists(self) -> list[list[int]]:
+        """One list of ids per text; for tests and messages."""
+        ends = self.offsets.tolist()
+        ids = self.ids.tolist()
+        return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]

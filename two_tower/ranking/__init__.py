@@ -1,0 +1,12 @@
+"""Exact ranking of a corpus: best documents and ranks of judged pairs, block by block, in bounded memory.
+
+Knows nothing of models: a caller gives a function that scores a block of queries against a block of
+documents. Validation, mining, the flat index and BM25 share it. **One order everywhere:** score
+descending, then document id descending, as trec_eval has it.
+"""
+
+from two_tower.ranking.exact import Ranking, Score, rank
+from two_tower.ranking.kernels import in_threads
+from two_tower.ranking.trec import id_order, write_run
+
+__all__ = ["Ranking", "Score", "id_order", "in_threads", "rank", "write_run"]

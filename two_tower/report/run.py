@@ -1,0 +1,145 @@
+"""The run folder: one experiment's configuration, checkpoints, history and results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from two_tower.config.saved import differences, read, to_yaml
+from two_tower.errors import UserError
+from two_tower.files import write_json, write_text
+
+__all__ = ["Run"]
+
+PACKAGES = (
+    "torch",
+    "lightning",
+    "hydra-core",
+    "numpy",
+    "numba",
+    "pyarrow",
+    "tokenizers",
+    "bm25s",
+    "faiss-cpu",
+)
+
+
+class Run:
+    """Paths and states of a run folder.
+
+    ``results.json`` appears last and atomically, so its presence means that the run is complete.
+
+    Args:
+        path: the folder; need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.tokenizer = path / "tokenizer.json"
+        self.results = path / "results.json"
+        self.metrics = path / "metrics.csv"
+        self.checkpoints = path / "checkpoints"
+        self.best = self.checkpoints / "best.ckpt"
+        self.last = self.checkpoints / "last.ckpt"
+        self.index = path / "index"
+
+    @classmethod
+    def existing(cls, path: Path | str) -> Run:
+        """The folder of a run that has trained at least one epoch.
+
+        Raises:
+            UserError: there is no such run, or it has no checkpoint yet.
+        """
+        run = cls(Path(path))
+        if not run.config.exists():
+            raise UserError(f"{path} is not the folder of a run: it holds no config.yaml.")
+        if not run.best.exists():
+            raise UserError(
+                f"{path} has no checkpoint yet ({run.best.relative_to(run.path)}): the run did not finish its "
+                "first epoch; start its train.py command again."
+            )
+        return run
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has finished."""
+        return self.results.exists()
+
+    def start(self, config: Mapping[str, Any]) -> bool:
+        """Take the folder for a configuration: begin a new run or continue the interrupted one in it.
+
+        Returns:
+            Whether there is anything to do: False if the run is complete.
+
+        Raises:
+            UserError: the folder holds a run of another configuration, or cannot be made.
+        """
+        if self.config.exists():
+            changed = differences(read(self.config), config)
+            if changed:
+                more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+                raise UserError(
+                    f"{self.path} holds a run with another configuration ({changed[0]}{more}): "
+                    "choose another run_dir or delete that folder."
+                )
+            if self.complete:
+                return False
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run_dir={self.path} cannot be made: {error.strerror}.") from error
+        write_text(self.config, to_yaml(config))
+        write_json(self.path / "environment.json", environment())
+        return True
+
+    def read_results(self) -> dict[str, Any]:
+        """The results of a complete run."""
+        return json.loads(self.results.read_text(encoding="utf-8"))
+
+
+def environment() -> dict[str, Any]:
+    """Code version, package versions and machine of this process."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "two_tower": importlib.metadata.version("two-tower"),
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of the code, with ``+`` where files differ from it; None outside a repository."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=5
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")

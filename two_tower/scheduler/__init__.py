@@ -1,0 +1,1 @@
+"""How the learning rate changes during training; every schedule multiplies each group's own rate."""

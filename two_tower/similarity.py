@@ -1,0 +1,59 @@
+"""How near two vectors are: the one choice that loss, metrics and index all take from the model.
+
+This is the only place that normalises. A larger score always means nearer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from two_tower.errors import UserError, one_of
+
+__all__ = ["SIMILARITIES", "Similarity"]
+
+SIMILARITIES = ("cosine", "dot", "euclidean")
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine, dot product or negative Euclidean distance between query and document vectors.
+
+    Args:
+        name: ``cosine``, ``dot`` or ``euclidean``.
+
+    Raises:
+        UserError: another name.
+    """
+
+    name: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.name not in SIMILARITIES:
+            raise UserError(f"similarity={self.name} does not exist; {one_of(self.name, SIMILARITIES)}.")
+
+    @property
+    def metric(self) -> Literal["inner_product", "l2"]:
+        """What a vector index must compute over *prepared* vectors to rank as `scores` does."""
+        return "l2" if self.name == "euclidean" else "inner_product"
+
+    def prepare(self, vectors: Tensor) -> Tensor:
+        """What leaves a tower, (B, D) float: unit length for cosine, unchanged otherwise.
+
+        A zero vector (a text without any known word) stays zero, so it scores 0 against everything.
+        """
+        return F.normalize(vectors, dim=1) if self.name == "cosine" else vectors
+
+    def scores(self, q_BD: Tensor, d_ND: Tensor) -> Tensor:
+        """Similarity of every query with every document, both prepared; returns (B, N)."""
+        if self.name == "euclidean":
+            return -torch.cdist(q_BD, d_ND)
+        return q_BD @ d_ND.T
+
+    def from_distance(self, distances: Tensor) -> Tensor:
+        """Scores from what an index returns: inner products, or squared distances for ``l2``."""
+        return -distances.clamp(min=0).sqrt() if self.metric == "l2" else distances

@@ -1,0 +1,258 @@
+"""Text → token ids, as a `tokenizer.json` of Hugging Face `tokenizers` defines them, without padding.
+
+A file with this project's word rules (see `folding`) is encoded by numba kernels, straight from Arrow buffers;
+any other file by the library. The ids are the library's either way, at any number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tokenizers
+import torch
+
+from two_tower.errors import UserError
+from two_tower.files import write_text
+from two_tower.ragged import Ragged
+from two_tower.tokenizer import folding, kernel
+
+__all__ = ["Texts", "Tokenizer", "buffers", "truncation"]
+
+#: What is encoded: an Arrow string column (no Python object per text), or strings.
+Texts = pa.Array | pa.ChunkedArray | Sequence[str]
+
+#: The ids (int32) and offsets (int64) of one chunk of texts, as in `Ragged`.
+Encoded = tuple[np.ndarray, np.ndarray]
+
+#: Texts that a thread takes at once: their folded bytes (about 400 KB) stay in the core's own cache.
+CHUNK = 1024
+
+
+def buffers(texts: Texts) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The texts in chunks as the kernels read them, without copying Arrow's bytes; a null is an empty text.
+
+    Yields:
+        UTF-8 bytes (uint8) and (B + 1,) int64, where each text starts in them; both read-only.
+
+    Raises:
+        TypeError: one string instead of a sequence of strings.
+    """
+    for array in _arrays(texts):
+        # Widens the offsets of a string array, shares its bytes; joins the views of a string_view array.
+        array = array.cast(pa.large_string())
+        if array.null_count:
+            array = pc.fill_null(array, "")
+        _, starts, text = array.buffers()
+        data = np.frombuffer(text or b"", np.uint8)
+        all_starts = np.frombuffer(starts or bytes(8), np.int64)[array.offset : array.offset + len(array) + 1]
+        data.flags.writeable = all_starts.flags.writeable = False  # one type, so each kernel compiles once
+        for first in range(0, len(array), CHUNK):
+            yield data, all_starts[first : first + CHUNK + 1]
+
+
+def _arrays(texts: Texts) -> list[pa.Array]:
+    if isinstance(texts, str):
+        raise TypeError("texts must be a sequence of strings, not one string")
+    if isinstance(texts, pa.ChunkedArray):
+        return texts.chunks
+    if isinstance(texts, pa.Array):
+        return [texts]
+    try:
+        return [pa.array(list(texts), pa.large_string())]
+    except UnicodeEncodeError:  # half of a surrogate pair, from a broken JSON escape: it becomes a question mark
+        return [pa.array([text and text.encode(errors="replace") for text in texts]).cast(pa.large_string())]
+
+
+def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
+    """The section ``truncation`` of a `tokenizer.json` that keeps so many tokens of a query and of a passage."""
+    return {
+        "direction": "Right",
+        "max_length": document_tokens,
+        "query_tokens": query_tokens,  # the library ignores a key that it does not know in this section
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+
+
+def _joined(parts: list[Encoded]) -> Ragged:
+    """The chunks as one batch. NumPy copies with one thread: torch.cat waits for busy cores (1 ms or 400)."""
+    ends = np.cumsum([0, *(len(ids) for ids, _ in parts)])
+    offsets = [start + offsets[1:] for start, (_, offsets) in zip(ends, parts, strict=False)]
+    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
+    return Ragged.from_numpy(ids, np.concatenate([np.zeros(1, np.int64), *offsets]))
+
+
+class Tokenizer:
+    """Encodes texts as a `tokenizer.json` says.
+
+    The file's ``truncation.max_length`` is the most tokens kept of a passage, ``truncation.query_tokens`` that
+    of a query; 256 and 64 where it has none.
+
+    Args:
+        definition: a parsed `tokenizer.json`.
+
+    Attributes:
+        query_tokens: most tokens kept of a query.
+        document_tokens: most tokens kept of a passage.
+        split_camel_case: whether the words of identifiers are separated.
+        unknown_id: id of the words that are not in the vocabulary; -1 where the file has no such word.
+
+    Raises:
+        UserError: the definition is malformed.
+    """
+
+    def __init__(self, definition: Mapping[str, Any]) -> None:
+        self._definition = definition
+        self._is_word = folding.is_word_definition(definition)
+        read = folding.rules if self._is_word else lambda whole: tokenizers.Tokenizer.from_str(json.dumps(whole))
+        try:
+            self._library = read(definition)
+        except Exception as error:  # the library raises nothing more specific
+            raise UserError(f"not a tokenizer.json that `tokenizers` can read ({error}).") from error
+        limits = definition.get("truncation") or {}
+        self.document_tokens: int = limits.get("max_length", 256)
+        self.query_tokens: int = limits.get("query_tokens", min(64, self.document_tokens))
+        self.split_camel_case = folding.splits_camel_case(definition)
+        self.unknown_id = self._unknown_id()
+        self._library.no_truncation()
+        self._library.no_padding()
+        self._libraries: dict[int | None, tokenizers.Tokenizer] = {None: self._library}
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            UserError: there is no such file, or it is malformed.
+        """
+        try:
+            definition = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(definition, dict):
+                raise UserError("not a JSON object.")
+            return cls(definition)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist: train a tokenizer first, or correct the path.") from None
+        except (UserError, ValueError, OSError) as error:
+            raise UserError(f"{path} is not a usable tokenizer.json: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it too."""
+        write_text(Path(path), json.dumps(self._definition, ensure_ascii=False))
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Mapping[str, Any]]]:
+        return Tokenizer, (self._definition,)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """All words; index = id (an empty string where a foreign file leaves an id out)."""
+        ids = self._definition["model"]["vocab"] if self._is_word else self._library.get_vocab()
+        words = [""] * (max(ids.values(), default=-1) + 1)
+        for word, i in ids.items():
+            words[i] = word
+        return words
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any rule, word or limit, and with nothing else."""
+        canonical = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def encode(self, texts: Texts, max_tokens: int | None = None, threads: int | None = None) -> Ragged:
+        """The tokens of texts.
+
+        Args:
+            texts: an Arrow string column of any kind (nulls are empty texts) or a sequence of strings.
+            max_tokens: keep only the first so many tokens of each text; None keeps all.
+            threads: number of threads, by default torch's; the result does not depend on it.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}, must be at least 1")
+        run = self._by_kernel(max_tokens) if self._is_word else self._by_library(max_tokens)
+        threads = threads or torch.get_num_threads()
+        chunks = list(buffers(texts))
+        # Two chunks (1 ms each) are not worth starting threads for; the library has threads of its own.
+        if threads == 1 or len(chunks) <= 2 or not self._is_word:
+            return _joined([run(*chunk) for chunk in chunks])
+        with ThreadPoolExecutor(threads) as pool:
+            return _joined(list(pool.map(run, *zip(*chunks, strict=True))))
+
+    def encode_queries(self, texts: Texts, threads: int | None = None) -> Ragged:
+        """The first ``query_tokens`` tokens of each text."""
+        return self.encode(texts, self.query_tokens, threads)
+
+    def encode_documents(self, texts: Texts, threads: int | None = None) -> Ragged:
+        """The first ``document_tokens`` tokens of each text."""
+        return self.encode(texts, self.document_tokens, threads)
+
+    def statistics(self, texts: Texts, max_tokens: int | None = None) -> dict[str, int]:
+        """Counts of ``texts``, their ``tokens``, the ``unknown`` among these, and the texts ``truncated``.
+
+        Args:
+            texts: as for `encode`.
+            max_tokens: a text with more tokens counts as truncated; by default ``document_tokens``.
+        """
+        tokens = self.encode(texts)
+        return {
+            "texts": len(tokens),
+            "tokens": len(tokens.ids),
+            "unknown": int((tokens.ids == self.unknown_id).sum()),
+            "truncated": int((tokens.lengths > (max_tokens or self.document_tokens)).sum()),
+        }
+
+    def words(self, text: str) -> list[str]:
+        """The words of a text in order, as the vocabulary spells them, known or not."""
+        return [word for word, _ in folding.pieces(self._library, text)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each of `words` stands in the text: first character and the one after the last."""
+        return [span for _, span in folding.pieces(self._library, text)]
+
+    def _unknown_id(self) -> int:
+        model = self._definition["model"]
+        if self._is_word:
+            return model["vocab"][model["unk_token"]]
+        unknown = model.get("unk_id")  # Unigram gives the id, the others the word
+        if unknown is None and model.get("unk_token") is not None:
+            unknown = self._library.token_to_id(model["unk_token"])
+        return -1 if unknown is None else unknown
+
+    @cached_property
+    def _kernel(self) -> tuple[folding.Folding, kernel.Table]:
+        """The fast path's two tables. Counting the vocabulary once gives each word its id as its number."""
+        words = np.frombuffer("\0".join([*self.vocabulary, ""]).encode(), np.uint8)
+        return folding.Folding(self._library, self.split_camel_case), kernel.count(words, kernel.empty_table())
+
+    def _by_kernel(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
+        fold, table = self._kernel
+        limit = np.iinfo(np.int64).max if max_tokens is None else max_tokens
+
+        def run(text: np.ndarray, starts: np.ndarray) -> Encoded:
+            return kernel.look_up(*fold(text, starts), table, self.unknown_id, limit)
+
+        return run
+
+    def _by_library(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
+        if max_tokens not in self._libraries:
+            library = tokenizers.Tokenizer.from_str(self._library.to_str())
+            library.enable_truncation(max_tokens)
+            self._libraries[max_tokens] = library
+        library = self._libraries[max_tokens]
+
+        def run(text: np.ndarray, starts: np.ndarray) -> Encoded:
+            strings = [bytes(text[a:b]).decode() for a, b in zip(starts, starts[1:], strict=False)]
+            ids = [np.asarray(e.ids, np.int32) for e in library.encode_batch_fast(strings)]
+            return np.concatenate([np.zeros(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)], dtype=np.int64)
+
+        return run

@@ -1,0 +1,1 @@
+"""Tokens to vectors. A tower knows nothing of queries, documents or similarities."""

@@ -1,0 +1,170 @@
+"""The word table of a tower: one vector per word, perhaps one learned weight, gradients only for used rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from two_tower.ragged import Ragged
+from two_tower.tower.kernels import distinct_rows, group_by_row, in_parts, pool_rows, sum_rows
+
+__all__ = ["WordTable", "lookup", "pool"]
+
+
+def _sparse(rows: Tensor, values: Tensor, size: torch.Size) -> Tensor:
+    """A coalesced sparse gradient: ``rows`` (R,) ascending and distinct, ``values`` (R, …)."""
+    return torch.sparse_coo_tensor(rows.unsqueeze(0), values, size, is_coalesced=True, check_invariants=False)
+
+
+def _row_gradients(ids: np.ndarray, size: int, source: np.ndarray, grads: np.ndarray, scale: np.ndarray) -> tuple:
+    """Gradients summed per distinct id; returns rows (R,), sums (R, D), and the grouping of the tokens."""
+    rows = distinct_rows(ids, np.zeros(size, np.bool_))
+    starts, tokens = group_by_row(ids, rows, np.empty(size, np.int32))
+    out = np.empty((len(rows), grads.shape[1]), np.float32)
+    in_parts(lambda a, b: sum_rows(starts, tokens, a, b, source, grads, scale, out), starts)
+    return rows, out, starts, tokens
+
+
+class _Pool(torch.autograd.Function):
+    """Weighted mean of word vectors on the CPU with coalesced sparse gradients (see `pool`)."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, offsets: Tensor, vectors: Tensor, log_weights: Tensor) -> Tensor:  # noqa: ANN401
+        weights = log_weights.detach().exp()
+        out = torch.empty(len(offsets) - 1, vectors.shape[1])
+        total = torch.empty(len(offsets) - 1)
+        ids_, offsets_, vectors_, weights_, out_, total_ = (
+            t.detach().numpy() for t in (ids, offsets, vectors, weights, out, total)
+        )
+        in_parts(lambda a, b: pool_rows(ids_, offsets_, a, b, vectors_, weights_, out_, total_), offsets_)
+        ctx.save_for_backward(ids, offsets, vectors, weights, out, total)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BD: Tensor) -> tuple:  # noqa: ANN401
+        ids, offsets, vectors, weights, out, total = ctx.saved_tensors
+        grad_BD = grad_BD.contiguous()
+        scale = torch.where(total > 0, 1 / total, 0)
+        text = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+        rows, summed, starts, tokens = _row_gradients(
+            ids.numpy(), len(vectors), text.numpy(), grad_BD.numpy(), scale.numpy()
+        )
+        used = torch.from_numpy(rows)
+        grad_vectors = torch.from_numpy(summed).mul_(weights[used].unsqueeze(1))
+        grad_weights = None
+        if ctx.needs_input_grad[3]:
+            # d out_b / d log w_i = (w_i / W_b) (v_i - out_b), so only one dot product per used row is left.
+            pull = (out * grad_BD).sum(1) * scale
+            per_row = torch.zeros(len(rows)).index_add_(
+                0,
+                torch.repeat_interleave(torch.arange(len(rows)), torch.from_numpy(starts).diff()),
+                pull[text[torch.from_numpy(tokens)]],
+            )
+            values = (grad_vectors * vectors.detach()[used]).sum(1) - weights[used] * per_row
+            grad_weights = _sparse(used, values, weights.shape)
+        sparse_vectors = _sparse(used, grad_vectors, vectors.shape) if ctx.needs_input_grad[2] else None
+        return None, None, sparse_vectors, grad_weights
+
+
+class _Lookup(torch.autograd.Function):
+    """The rows of the tokens with a coalesced sparse gradient, on any device (see `lookup`)."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, table: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(ids)
+        ctx.size = table.shape
+        return table[ids.long()]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # noqa: ANN401
+        (ids,) = ctx.saved_tensors
+        if grad.dim() == 2 and _on_cpu(grad := grad.contiguous()):
+            each = np.arange(len(ids))
+            rows, summed, *_ = _row_gradients(
+                ids.numpy(), ctx.size[0], each, grad.numpy(), np.ones(len(ids), np.float32)
+            )
+            return None, _sparse(torch.from_numpy(rows), torch.from_numpy(summed), ctx.size)
+        used, place = torch.unique(ids.long(), return_inverse=True)
+        summed_ = grad.new_zeros((len(used), *ctx.size[1:])).index_add_(0, place, grad)
+        return None, _sparse(used, summed_, ctx.size)
+
+
+def _on_cpu(vectors: Tensor) -> bool:
+    return vectors.device.type == "cpu" and vectors.dtype == torch.float32 and vectors.is_contiguous()
+
+
+def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor) -> Tensor:
+    """Weighted mean of each text's word vectors, the weights being ``exp(log_weights)``.
+
+    The backward pass gives sparse gradients that hold only the rows which the batch used: with 400,000
+    words a dense gradient alone would cost some ten times the rest of a training step.
+
+    Args:
+        tokens: B texts.
+        vectors: (V, D) float table.
+        log_weights: (V,) float.
+
+    Returns:
+        (B, D); a text without tokens gives zeros. Bit-equal whatever the batch and the thread count
+        (CPU, float32).
+    """
+    if _on_cpu(vectors):
+        return _Pool.apply(tokens.ids, tokens.offsets, vectors, log_weights)
+    ids, offsets = tokens.ids.long(), tokens.offsets
+    weights = _Lookup.apply(ids, log_weights).exp()
+    summed = F.embedding_bag(
+        ids, vectors, offsets[:-1], mode="sum", per_sample_weights=weights.to(vectors.dtype), sparse=True
+    )
+    text = torch.repeat_interleave(torch.arange(len(tokens), device=ids.device), tokens.lengths)
+    total = torch.zeros(len(tokens), device=ids.device, dtype=weights.dtype).index_add(0, text, weights)
+    return summed / total.clamp(min=torch.finfo(total.dtype).tiny).unsqueeze(1).to(summed.dtype)
+
+
+def lookup(ids: Tensor, vectors: Tensor) -> Tensor:
+    """The vectors of the tokens ``ids`` (T,), as (T, D); sparse gradient with the used rows only."""
+    return _Lookup.apply(ids, vectors)
+
+
+class WordTable(nn.Module):
+    """Word vectors and log token weights, the parameters that an optimizer steps row by row.
+
+    Args:
+        vocabulary_size: V.
+        dim: D.
+
+    Attributes:
+        vectors: (V, D) float32 parameter.
+        log_weights: (V,) float32 parameter.
+    """
+
+    def __init__(self, vocabulary_size: int, dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
+        self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
+        for parameter in self.parameters():
+            parameter.is_word_table = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor, weights: Tensor | None) -> None:
+        """Start from ``vectors`` (V, D) and ``weights`` (V,) > 0; without weights every token counts 1."""
+        self.vectors.copy_(vectors)
+        self.log_weights.copy_(torch.zeros_like(self.log_weights) if weights is None else weights.log())
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Keep the vectors (not the token weights) as they are."""
+        self.vectors.requires_grad_(not frozen)
+
+    def pool(self, tokens: Ragged) -> Tensor:
+        """Weighted mean of each text's vectors, (B, D)."""
+        return pool(tokens, self.vectors, self.log_weights)
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """The tokens' vectors, (T, D)."""
+        return lookup(ids, self.vectors)

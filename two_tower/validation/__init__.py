@@ -1,0 +1,1 @@
+"""Evaluation against all documents, in training and afterwards."""

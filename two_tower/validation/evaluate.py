@@ -1,0 +1,89 @@
+"""Metrics of a model or of BM25 over a whole corpus; the one way from vectors to numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from two_tower.bm25 import BM25
+from two_tower.data.corpus import Corpus, Split
+from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
+from two_tower.model import TwoTower
+from two_tower.ragged import Ragged
+from two_tower.ranking import Ranking, rank
+
+__all__ = ["Evaluation", "evaluate_bm25", "evaluate_dense"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one system scores on one split.
+
+    Attributes:
+        means: metric → mean over the queries.
+        per_query: metric → (Q,) float64.
+        ranking: the top documents of every query and the ranks of the judged ones.
+        seconds: what it cost.
+    """
+
+    means: dict[str, float]
+    per_query: dict[str, np.ndarray]
+    ranking: Ranking
+    seconds: float
+
+
+def _evaluation(ranking: Ranking, qrels: Qrels, metrics: Sequence[str], start: float) -> Evaluation:
+    per_query = evaluate(ranking.ranks, qrels, metrics)
+    return Evaluation(mean(per_query), per_query, ranking, time.perf_counter() - start)
+
+
+def evaluate_dense(
+    model: TwoTower,
+    queries: Ragged,
+    documents: Ragged,
+    qrels: Qrels,
+    order: np.ndarray,
+    depth: int = 100,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Encode everything and rank all documents for every query.
+
+    Args:
+        model: the towers.
+        queries: Q texts.
+        documents: N texts.
+        qrels: judgements in rows.
+        order: (N,) decides between equal scores (see `two_tower.ranking`).
+        depth: length of the kept ranking.
+        metrics: names, see `two_tower.metrics`.
+        progress: called with the number of documents encoded since the last call.
+    """
+    start = time.perf_counter()
+    q_QD = model.encode("queries", queries)
+    d_ND = model.encode("documents", documents, progress)
+
+    def score(rows: slice, columns: slice) -> Tensor:
+        return model.similarity.scores(q_QD[rows], d_ND[columns])
+
+    pairs = (qrels.query_rows, qrels.document_rows)
+    ranking = rank(score, len(queries), len(documents), order=order, pairs=pairs, k=depth)
+    return _evaluation(ranking, qrels, metrics, start)
+
+
+def evaluate_bm25(
+    bm25: BM25,
+    corpus: Corpus,
+    split: Split,
+    depth: int = 100,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+) -> Evaluation:
+    """The lexical baseline on the same queries and documents."""
+    start = time.perf_counter()
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    ranking = bm25.rank(split.texts.to_pylist(), order=corpus.order, pairs=pairs, k=depth)
+    return _evaluation(ranking, split.qrels, metrics, start)

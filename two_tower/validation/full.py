@@ -1,0 +1,138 @@
+"""Whole-corpus validation as a callback: before training and after every epoch, beside BM25."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from two_tower.bm25 import BM25
+from two_tower.data.module import TripletData
+from two_tower.metrics import DEFAULT_METRICS
+from two_tower.model import TwoTower
+from two_tower.ranking import write_run
+from two_tower.report.console import EpochTable
+from two_tower.report.run import Run
+from two_tower.validation.evaluate import Evaluation, evaluate_bm25, evaluate_dense
+
+__all__ = ["FullValidation"]
+
+
+class FullValidation(Callback):
+    """Ranks every passage of the corpus for every validation query.
+
+    Logs ``val/METRIC`` after each epoch, ``untrained/METRIC`` and ``bm25/METRIC`` once. The epoch with
+    the best ``monitor`` gets its ranking written to ``run.trec``. Epoch 0, the untrained model, is a
+    baseline and never the best.
+
+    Args:
+        run: the run folder.
+        metrics: what to compute, see `two_tower.metrics`.
+        monitor: the metric that says which epoch is best (larger is better).
+        depth: how many documents per query the run file keeps.
+        bm25: compute the lexical baseline.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        metrics: list[str] | None = None,
+        monitor: str = "mrr@10",
+        depth: int = 100,
+        bm25: bool = True,
+    ) -> None:
+        self.run, self.monitor, self.depth, self.with_bm25 = run, monitor, depth, bm25
+        self.metrics = list(metrics or DEFAULT_METRICS)
+        if monitor not in self.metrics:
+            self.metrics.append(monitor)
+        self.untrained: dict[str, float] = {}
+        self.bm25: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
+        self.split, self.queries, self.documents = "", 0, 0
+        self._table: EpochTable | None = None
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The best trained epoch so far (the earliest of equals), or None before the first."""
+        return max(self.history, key=lambda row: row[self.monitor], default=None)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure BM25 and the untrained towers, unless a continued run knows them already."""
+        data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
+        self.split, self.queries, self.documents = (
+            data.validation.name,
+            len(data.validation),
+            len(data.corpus),
+        )
+        if trainer.is_global_zero:
+            self._table = EpochTable(self.metrics, self.queries, self.documents, self.split)
+        start = time.perf_counter()
+        if self.with_bm25 and not self.bm25:
+            bm25 = BM25(data.corpus.texts, split_camel_case=data.tokenizer.split_camel_case)
+            self.bm25 = evaluate_bm25(bm25, data.corpus, data.validation, 0, self.metrics).means
+        self._show("BM25", self.bm25, time.perf_counter() - start)
+        seconds = 0.0
+        if not self.untrained:
+            evaluation = self._evaluate(trainer, pl_module)
+            self.untrained, seconds = evaluation.means, evaluation.seconds
+            baselines = {f"untrained/{k}": v for k, v in self.untrained.items()}
+            baselines |= {f"bm25/{k}": v for k, v in self.bm25.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(baselines, step=0)
+        self._show("untrained", self.untrained, seconds)
+        for row in self.history:
+            self._show(f"epoch {int(row['epoch'])}", row, row["seconds"], row is self.best)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the epoch; Lightning calls checkpoints and schedulers after this."""
+        evaluation = self._evaluate(trainer, pl_module)
+        row = {"epoch": float(trainer.current_epoch + 1), "seconds": evaluation.seconds, **evaluation.means}
+        self.history.append(row)
+        pl_module.log_dict({f"val/{k}": v for k, v in evaluation.means.items()}, rank_zero_only=False)
+        is_best = row is self.best
+        if is_best and trainer.is_global_zero:
+            data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
+            write_run(
+                self.run.path / "run.trec",
+                data.validation.ids,
+                data.corpus.ids,
+                evaluation.ranking,
+                tag=self.run.path.name,
+            )
+        loss = trainer.callback_metrics.get("train/loss")
+        self._show(
+            f"epoch {int(row['epoch'])}",
+            row,
+            evaluation.seconds,
+            is_best,
+            None if loss is None else float(loss),
+        )
+
+    def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Evaluation:
+        data, model = cast(TripletData, trainer.datamodule), cast(TwoTower, pl_module)  # type: ignore[attr-defined]
+        queries = data.tokenizer.encode_queries(data.validation.texts)
+        return evaluate_dense(
+            model, queries, data.documents, data.validation.qrels, data.corpus.order, self.depth, self.metrics
+        )
+
+    def _show(
+        self,
+        name: str,
+        means: dict[str, float],
+        seconds: float,
+        best: bool = False,
+        loss: float | None = None,
+    ) -> None:
+        if self._table is not None and means:
+            self._table.row(name, means, seconds, best, loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run must not measure again (the towers are trained by then)."""
+        return {"untrained": self.untrained, "bm25": self.bm25, "history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the measurements of the interrupted run."""
+        self.untrained, self.bm25 = state_dict["untrained"], state_dict["bm25"]
+        self.history = list(state_dict["history"])
