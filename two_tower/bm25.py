@@ -58,14 +58,14 @@ class BM25:
         if not len(documents):
             raise UserError("BM25 needs at least one document, but the corpus is empty.")
         self.split_camel_case = split_camel_case
-        self.documents = len(documents)
+        self._documents = len(documents)
         self._stems = _Stems()
         texts = documents.to_pylist() if isinstance(documents, pa.Array | pa.ChunkedArray) else documents
         ids = [[self._stems[w] for w in words(text, split_camel_case)] for text in texts]
         self._weights, self._rows, self._starts = _postings(ids, self._stems.numbers, k1, b)
 
     def __len__(self) -> int:
-        return self.documents
+        return self._documents
 
     def scorer(self, queries: Sequence[str]) -> Score:
         """A function that scores blocks, for `two_tower.ranking.rank`.

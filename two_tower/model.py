@@ -122,9 +122,7 @@ class TwoTower(L.LightningModule):
         if self.loss is not None:
             modules["loss"] = self.loss
         optimizer = self._optimizer(parameter_groups(modules))
-        total = self.trainer.estimated_stepping_batches
-        steps = int(total) if math.isfinite(total) and total > 0 else None
-        schedule = self._scheduler.build(optimizer, steps) if self._scheduler else None
+        schedule = self._scheduler.build(optimizer, _total_steps(self.trainer)) if self._scheduler else None
         return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
 
     def configure_gradient_clipping(
@@ -141,3 +139,18 @@ class TwoTower(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the plain facts that tie a checkpoint to its configuration and tokenizer."""
         checkpoint["two_tower"] = self._facts
+
+
+def _total_steps(trainer: L.Trainer) -> int | None:
+    """Optimizer steps of the whole training, None if unknown.
+
+    Not ``trainer.estimated_stepping_batches``: that sets the loader up before a checkpoint is read, and
+    its saved position is then never restored (Lightning 2.6).
+    """
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    batches = getattr(trainer.datamodule, "batches_per_epoch", None)  # type: ignore[attr-defined]
+    if batches and trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limit = trainer.limit_train_batches
+        used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        limits.append(math.ceil(used / trainer.accumulate_grad_batches) * trainer.max_epochs)
+    return min(limits) if limits else None

@@ -55,6 +55,11 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
 
+def _plateaus(trainer: L.Trainer) -> list[Any]:
+    """The descriptions of the schedules that wait for a metric."""
+    return [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+
+
 class LastCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt``: the state from which the same command continues.
 
@@ -72,12 +77,17 @@ class LastCheckpoint(Checkpoint):
         self._path = run.last
         self._every = every_seconds
         self._saved = time.monotonic()
+        self._waiting: dict[str, float] = {}
         self._asked_to_stop = False
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over Ctrl-C and SIGTERM."""
+        """Catch up on schedules; take over Ctrl-C and SIGTERM."""
         self._saved = time.monotonic()
+        for config in _plateaus(trainer):
+            if config.monitor in self._waiting:
+                config.scheduler.step(self._waiting[config.monitor])
+        self._waiting = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._ask_to_stop)
@@ -90,19 +100,35 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
         """Save when it is time, or stop when asked to."""
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return  # the end of the epoch saves, with its validation
+            return  # saved after the epoch's validation
         if self._asked_to_stop or time.monotonic() - self._saved >= self._every:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save after the epoch's validation."""
+        metrics = trainer.callback_metrics
+        monitored = {c.monitor for c in _plateaus(trainer) if c.monitor in metrics}
+        self._waiting = {name: float(metrics[name]) for name in monitored}
         self._save(trainer)
+        self._waiting = {}
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self._path)
         self._saved = time.monotonic()
         if self._asked_to_stop:
             raise KeyboardInterrupt
+
+    def state_dict(self) -> dict[str, Any]:
+        """At the end of an epoch, the metrics that plateau schedules have not seen yet.
+
+        Lightning steps those schedules only after the last hook in which a checkpoint can be written, so
+        a continued run would miss one step of theirs.
+        """
+        return {"waiting": self._waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what `on_train_start` has to catch up on."""
+        self._waiting = dict(state_dict["waiting"])
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS, Source
 from two_tower.errors import UserError, one_of
 
 __all__ = ["Beir"]
+
+_log = logging.getLogger(__name__)
 
 # Split -> names of its file; other tools write validation.tsv for dev.
 _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
@@ -71,7 +74,8 @@ class Beir(Source):
             yield from table.select(["_id", "title", "text"]).rename_columns(CORPUS.names).to_batches()
         if not unique.keys:
             raise UserError(f"{path} holds no passage")
-        self._passage_ids, self.bad_rows[path.name] = unique.keys, bad
+        self._passage_ids = unique.keys
+        self._report(path.name, bad)
 
     def splits(self) -> tuple[str, ...]:
         """The splits that have a file in ``qrels``."""
@@ -107,6 +111,13 @@ class Beir(Source):
                     digest.update(block)
         return digest.hexdigest()
 
+    def _report(self, file: str, bad: BadRows) -> None:
+        """Keep a file's bad rows, and warn of them the first time that it was read to its end."""
+        summary = bad.summary()
+        if summary and file not in self.bad_rows:
+            _log.warning("%s: %s.", self.path / file, summary)
+        self.bad_rows[file] = bad
+
     def bad_rows_summary(self) -> str | None:
         """What was left out of the files read so far, or None where all rows were good."""
         found = [(file, bad.summary()) for file, bad in self.bad_rows.items()]
@@ -119,7 +130,7 @@ class Beir(Source):
             unique.filter(table, rows, bad, path, "id that another text had before")
             for table, rows in read_rows(path, _QUESTIONS, bad)
         ]
-        self.bad_rows[path.name] = bad
+        self._report(path.name, bad)
         return pa.concat_tables(
             [QUERIES.empty_table(), *(t.rename_columns(QUERIES.names) for t in tables)]
         ), unique.keys
@@ -130,7 +141,7 @@ class Beir(Source):
         for table, rows in read_rows(path, TsvRows(QRELS, _HEADER), bad):
             table, rows = self._known(table, rows, bad, path)
             tables.append(unique.filter(table, rows, bad, path, "judgement that contradicts an earlier one"))
-        self.bad_rows[f"qrels/{path.name}"] = bad
+        self._report(f"qrels/{path.name}", bad)
         if not unique.keys:
             raise UserError(f"{path} holds no judgement")
         return pa.concat_tables(tables)
@@ -139,7 +150,7 @@ class Beir(Source):
         bad = BadRows(self.max_bad_rows)
         for table, rows in read_rows(path, TsvRows(TRIPLETS, _HEADER), bad):
             yield from self._known(table, rows, bad, path)[0].to_batches()
-        self.bad_rows[path.name] = bad
+        self._report(path.name, bad)
 
     def _known(self, table: pa.Table, rows: np.ndarray, bad: BadRows, path: Path) -> tuple[pa.Table, np.ndarray]:
         """The rows of which all ids exist; a passage's id is known once the corpus was read."""

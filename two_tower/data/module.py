@@ -149,6 +149,11 @@ class TripletData(L.LightningDataModule):
             )  # fmt: skip
         return Examples(query[known], positive[known], negative[known][:, None])
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Steps of this process in an epoch, before gradient accumulation."""
+        return len(self.batches)
+
     def setup(self, stage: str) -> None:
         """Lightning's hook: prepare the batches before the first epoch."""
         if stage == "fit":

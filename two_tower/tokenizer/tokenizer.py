@@ -1,18 +1,19 @@
 """Text → token ids, as a `tokenizer.json` of Hugging Face `tokenizers` defines them, without padding.
 
-A file with this project's word rules (see `folding`) is encoded by numba kernels, straight from Arrow buffers;
-any other file by the library. The ids are the library's either way, at any number of threads.
+A file with this project's word rules (see `folding`) is encoded by numba kernels, straight from Arrow
+buffers; any other file by the library. Either way the ids are the library's, at any number of threads.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +24,15 @@ import torch
 from two_tower.errors import UserError
 from two_tower.files import write_text
 from two_tower.ragged import Ragged
-from two_tower.tokenizer import folding, kernel
+from two_tower.tokenizer import folding, word_table
 
 __all__ = ["Texts", "Tokenizer", "buffers", "truncation"]
 
 #: What is encoded: an Arrow string column (no Python object per text), or strings.
-Texts = pa.Array | pa.ChunkedArray | Sequence[str]
+Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
 #: The ids (int32) and offsets (int64) of one chunk of texts, as in `Ragged`.
-Encoded = tuple[np.ndarray, np.ndarray]
+Encoded: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 #: Texts that a thread takes at once: their folded bytes (about 400 KB) stay in the core's own cache.
 CHUNK = 1024
@@ -47,7 +48,7 @@ def buffers(texts: Texts) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         TypeError: one string instead of a sequence of strings.
     """
     for array in _arrays(texts):
-        # Widens the offsets of a string array, shares its bytes; joins the views of a string_view array.
+        # Widens the offsets of a string array and shares its bytes; copies other kinds.
         array = array.cast(pa.large_string())
         if array.null_count:
             array = pc.fill_null(array, "")
@@ -68,12 +69,20 @@ def _arrays(texts: Texts) -> list[pa.Array]:
         return [texts]
     try:
         return [pa.array(list(texts), pa.large_string())]
-    except UnicodeEncodeError:  # half of a surrogate pair, from a broken JSON escape: it becomes a question mark
-        return [pa.array([text and text.encode(errors="replace") for text in texts]).cast(pa.large_string())]
+    except UnicodeEncodeError:  # half of a surrogate pair, from a broken JSON escape: becomes a question mark
+        return [pa.array([t if t is None else t.encode(errors="replace").decode() for t in texts])]
+
+
+def _joined(parts: list[Encoded]) -> Ragged:
+    """The chunks as one batch. NumPy copies in this thread: torch.cat waits for busy cores (400 ms once)."""
+    ends = np.cumsum([0, *(len(ids) for ids, _ in parts)])
+    offsets = [end + offsets[1:] for end, (_, offsets) in zip(ends, parts, strict=False)]
+    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
+    return Ragged.from_numpy(ids, np.concatenate([np.zeros(1, np.int64), *offsets]))
 
 
 def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
-    """The section ``truncation`` of a `tokenizer.json` that keeps so many tokens of a query and of a passage."""
+    """The section ``truncation`` of a `tokenizer.json`: most tokens kept of a query and of a passage."""
     return {
         "direction": "Right",
         "max_length": document_tokens,
@@ -83,19 +92,11 @@ def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
     }
 
 
-def _joined(parts: list[Encoded]) -> Ragged:
-    """The chunks as one batch. NumPy copies with one thread: torch.cat waits for busy cores (1 ms or 400)."""
-    ends = np.cumsum([0, *(len(ids) for ids, _ in parts)])
-    offsets = [start + offsets[1:] for start, (_, offsets) in zip(ends, parts, strict=False)]
-    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
-    return Ragged.from_numpy(ids, np.concatenate([np.zeros(1, np.int64), *offsets]))
-
-
 class Tokenizer:
     """Encodes texts as a `tokenizer.json` says.
 
-    The file's ``truncation.max_length`` is the most tokens kept of a passage, ``truncation.query_tokens`` that
-    of a query; 256 and 64 where it has none.
+    The file's ``truncation.max_length`` is the most tokens kept of a passage, ``truncation.query_tokens``
+    that of a query; 256 and 64 where it has none.
 
     Args:
         definition: a parsed `tokenizer.json`.
@@ -113,19 +114,23 @@ class Tokenizer:
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self._definition = definition
         self._is_word = folding.is_word_definition(definition)
-        read = folding.rules if self._is_word else lambda whole: tokenizers.Tokenizer.from_str(json.dumps(whole))
         try:
-            self._library = read(definition)
+            if self._is_word:  # the kernels hold the vocabulary themselves
+                self._library = folding.rules(definition)
+            else:
+                self._library = tokenizers.Tokenizer.from_str(json.dumps(definition))
         except Exception as error:  # the library raises nothing more specific
-            raise UserError(f"not a tokenizer.json that `tokenizers` can read ({error}).") from error
+            raise UserError(f"`tokenizers` cannot read this tokenizer.json: {error}.") from error
         limits = definition.get("truncation") or {}
         self.document_tokens: int = limits.get("max_length", 256)
         self.query_tokens: int = limits.get("query_tokens", min(64, self.document_tokens))
+        if not (isinstance(self.query_tokens, int) and min(self.query_tokens, self.document_tokens) > 0):
+            raise UserError("max_length and query_tokens of the section truncation must be whole numbers above 0.")
         self.split_camel_case = folding.splits_camel_case(definition)
         self.unknown_id = self._unknown_id()
         self._library.no_truncation()
         self._library.no_padding()
-        self._libraries: dict[int | None, tokenizers.Tokenizer] = {None: self._library}
+        self._libraries: dict[int, tokenizers.Tokenizer] = {}
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -136,13 +141,16 @@ class Tokenizer:
         """
         try:
             definition = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(definition, dict):
-                raise UserError("not a JSON object.")
-            return cls(definition)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: train a tokenizer first, or correct the path.") from None
-        except (UserError, ValueError, OSError) as error:
-            raise UserError(f"{path} is not a usable tokenizer.json: {error}") from error
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} is not a tokenizer.json: {error}.") from error
+        if not isinstance(definition, dict):
+            raise UserError(f"{path} is not a tokenizer.json: it holds no JSON object.")
+        try:
+            return cls(definition)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
     def save(self, path: Path) -> None:
         """Write the `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it too."""
@@ -176,13 +184,16 @@ class Tokenizer:
             texts: an Arrow string column of any kind (nulls are empty texts) or a sequence of strings.
             max_tokens: keep only the first so many tokens of each text; None keeps all.
             threads: number of threads, by default torch's; the result does not depend on it.
+
+        Raises:
+            ValueError: ``max_tokens`` is below 1.
         """
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}, must be at least 1")
         run = self._by_kernel(max_tokens) if self._is_word else self._by_library(max_tokens)
         threads = threads or torch.get_num_threads()
         chunks = list(buffers(texts))
-        # Two chunks (1 ms each) are not worth starting threads for; the library has threads of its own.
+        # Two chunks (2 ms each) are not worth starting threads for; the library has threads of its own.
         if threads == 1 or len(chunks) <= 2 or not self._is_word:
             return _joined([run(*chunk) for chunk in chunks])
         with ThreadPoolExecutor(threads) as pool:
@@ -223,36 +234,42 @@ class Tokenizer:
         model = self._definition["model"]
         if self._is_word:
             return model["vocab"][model["unk_token"]]
-        unknown = model.get("unk_id")  # Unigram gives the id, the others the word
+        unknown = model.get("unk_id")  # Unigram gives the id, the others give the word
         if unknown is None and model.get("unk_token") is not None:
             unknown = self._library.token_to_id(model["unk_token"])
         return -1 if unknown is None else unknown
 
     @cached_property
-    def _kernel(self) -> tuple[folding.Folding, kernel.Table]:
-        """The fast path's two tables. Counting the vocabulary once gives each word its id as its number."""
-        words = np.frombuffer("\0".join([*self.vocabulary, ""]).encode(), np.uint8)
-        return folding.Folding(self._library, self.split_camel_case), kernel.count(words, kernel.empty_table())
+    def _tables(self) -> tuple[folding.Folding, word_table.WordTable]:
+        """The two tables of the fast path. Counting the vocabulary once gives each word its id as number."""
+        words = np.frombuffer(bytearray("\0".join([*self.vocabulary, ""]).encode()), np.uint8)
+        return (
+            folding.Folding(self._library, self.split_camel_case),
+            word_table.count(words, word_table.empty()),
+        )
 
     def _by_kernel(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
-        fold, table = self._kernel
+        fold, table = self._tables
         limit = np.iinfo(np.int64).max if max_tokens is None else max_tokens
 
         def run(text: np.ndarray, starts: np.ndarray) -> Encoded:
-            return kernel.look_up(*fold(text, starts), table, self.unknown_id, limit)
+            return word_table.look_up(*fold(text, starts), table, self.unknown_id, limit)
 
         return run
 
     def _by_library(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
-        if max_tokens not in self._libraries:
-            library = tokenizers.Tokenizer.from_str(self._library.to_str())
-            library.enable_truncation(max_tokens)
-            self._libraries[max_tokens] = library
-        library = self._libraries[max_tokens]
+        library = self._library
+        if max_tokens is not None:
+            if max_tokens not in self._libraries:
+                # A copy for each limit: a switch on one object would reach other threads.
+                self._libraries[max_tokens] = tokenizers.Tokenizer.from_str(library.to_str())
+                self._libraries[max_tokens].enable_truncation(max_tokens)
+            library = self._libraries[max_tokens]
 
         def run(text: np.ndarray, starts: np.ndarray) -> Encoded:
-            strings = [bytes(text[a:b]).decode() for a, b in zip(starts, starts[1:], strict=False)]
-            ids = [np.asarray(e.ids, np.int32) for e in library.encode_batch_fast(strings)]
-            return np.concatenate([np.zeros(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)], dtype=np.int64)
+            strings = [bytes(text[a:b]).decode() for a, b in itertools.pairwise(starts)]
+            ids = [np.asarray(encoding.ids, np.int32) for encoding in library.encode_batch_fast(strings)]
+            offsets = np.cumsum([0, *(len(i) for i in ids)], dtype=np.int64)
+            return np.concatenate([np.zeros(0, np.int32), *ids]), offsets
 
         return run

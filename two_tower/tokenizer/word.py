@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.tokenizer import folding, kernel
+from two_tower.tokenizer import folding, word_table
 from two_tower.tokenizer.tokenizer import Texts, Tokenizer, buffers, truncation
 
 __all__ = ["UNKNOWN", "WordTokenizer"]
@@ -44,21 +44,17 @@ class WordTokenizer:
         self.vocabulary_size, self.min_frequency = vocabulary_size, min_frequency
         self.split_camel_case, self.strip_accents = split_camel_case, strip_accents
         self.query_tokens, self.document_tokens = query_tokens, document_tokens
-        for name, least in (
-            ("vocabulary_size", 2),
-            ("min_frequency", 1),
-            ("query_tokens", 1),
-            ("document_tokens", 1),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: choose at least {least}.")
+        least = {"vocabulary_size": 2, "min_frequency": 1, "query_tokens": 1, "document_tokens": 1}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: choose at least {bound}.")
 
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
         """Count the words of all texts and keep the most frequent ones.
 
         Args:
-            texts: batches of texts, each an Arrow string column or a sequence of strings; read once, one batch
-                after another, so that memory holds one batch and the distinct words.
+            texts: batches of texts, each an Arrow string column or a sequence of strings; read once, one
+                batch after another, so that memory holds one batch and the distinct words.
 
         Returns:
             The tokenizer: id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in
@@ -68,11 +64,11 @@ class WordTokenizer:
             UserError: no word occurs ``min_frequency`` times.
         """
         rules = folding.rules(self._definition([UNKNOWN]))
-        fold, table = folding.Folding(rules, self.split_camel_case), kernel.empty_table()
+        fold, counted = folding.Folding(rules, self.split_camel_case), word_table.empty()
         for batch in texts:
             for text, starts in buffers(batch):
-                table = kernel.count(fold(text, starts)[0], table)
-        words = self._most_frequent(table)
+                counted = word_table.count(fold(text, starts)[0], counted)
+        words = self._most_frequent(counted)
         if not words:
             raise UserError(
                 f"no word occurs {self.min_frequency} times in the training texts: "
@@ -80,8 +76,8 @@ class WordTokenizer:
             )
         return Tokenizer(self._definition([UNKNOWN, *words]))
 
-    def _most_frequent(self, table: kernel.Table) -> list[str]:
-        _, words, starts, counts, size = table
+    def _most_frequent(self, counted: word_table.WordTable) -> list[str]:
+        _, words, starts, counts, size = counted
         kept, room = np.flatnonzero(counts[:size] >= self.min_frequency), self.vocabulary_size - 1
         if len(kept) > room:  # sort only the words that can be among the first, with their ties
             least = np.partition(counts[kept], len(kept) - room)[len(kept) - room]
@@ -92,7 +88,7 @@ class WordTokenizer:
         return [word for _, word in ranked[:room]]
 
     def _definition(self, vocabulary: list[str]) -> dict[str, Any]:
-        """The `tokenizer.json` with these words; the library itself would write the same."""
+        """The `tokenizer.json` with these words, as the library itself would write it."""
         return {
             "version": "1.0",
             "truncation": truncation(self.query_tokens, self.document_tokens),

@@ -1,0 +1,195 @@
+"""Training in process: every combination steps, a continued run equals an uninterrupted one."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from train import train
+from two_tower.assemble import LOADER_KEYS, load_model
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.config import check
+from two_tower.config.entry import CONF
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+
+
+def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
+    base = [
+        "data=beir", f"data.path={folder}", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=2",
+        "tower.dim=16", f"run_dir={run}", "+trainer.enable_model_summary=false", "+trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(compose("train", [*base, *overrides]), {"data": LOADER_KEYS})
+
+
+def fit(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
+    return train(configure(folder, run, *overrides))
+
+
+STEPS_PER_EPOCH = 5
+TOWERS, LOSSES = ("average", "gru"), ("in_batch", "triplet")
+SIMILARITIES, SHARED = ("cosine", "dot", "euclidean"), ("true", "false")
+
+
+@pytest.mark.parametrize(
+    ("tower", "loss", "similarity", "shared"), itertools.product(TOWERS, LOSSES, SIMILARITIES, SHARED)
+)
+def test_every_combination_trains_with_clipping_on(
+    tower: str, loss: str, similarity: str, shared: str, collection: Path, tmp_path: Path
+) -> None:
+    results = fit(
+        collection, tmp_path / "run",
+        f"tower={tower}", f"loss={loss}", f"similarity={similarity}", f"shared_towers={shared}",
+        "trainer.gradient_clip_val=0.5", "trainer.max_epochs=4", "scheduler=none",
+        "trainer.log_every_n_steps=1",
+    )  # fmt: skip
+    assert results["epochs"] == 4
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) == 4 * STEPS_PER_EPOCH
+    assert losses[-1] < losses[0]
+    model, _ = load_model(Run(tmp_path / "run"))
+    assert model.shared == (shared == "true")
+    if not model.shared:
+        query, document = model.query_tower.words.vectors, model.document_tower.words.vectors
+        assert not torch.equal(query, document)  # they started equal and each learnt its own side
+
+
+@pytest.mark.parametrize("negatives", ["in_batch", "random", "given"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("share", ["null", "true", "false"])
+def test_every_loss_works_with_every_negatives(
+    loss: str, negatives: str, share: str, collection: Path, tmp_path: Path
+) -> None:
+    extra = [] if negatives == "in_batch" else [f"negatives.share_batch={share}"]
+    if negatives == "in_batch" and share != "null":
+        pytest.skip("in-batch negatives are always shared")
+    results = fit(collection, tmp_path / "run", f"loss={loss}", f"negatives={negatives}", *extra)
+    assert results["epochs"] == 2
+    assert 0 <= results["train/loss"] < 5
+
+
+def test_the_run_folder_holds_what_it_must(collection: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = fit(collection, run)
+    for name in ("config.yaml", "environment.json", "results.json", "metrics.csv", "tokenizer.json", "run.trec"):
+        assert (run / name).stat().st_size > 0, name
+    assert (run / "checkpoints" / "best.ckpt").exists()
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert "BM25" in (run / "report.md").read_text()
+    stored = json.loads((run / "results.json").read_text())
+    assert stored == results
+    names = ["mrr", "mrr@10", "recall@1", "recall@5", "recall@10", "recall@100", "ndcg@10"]
+    for prefix in ("val", "untrained", "bm25"):
+        assert all(0 <= stored[f"{prefix}/{name}"] <= 1 for name in names)
+    for key in ("train/loss", "train/triplets_per_second", "seconds", "epochs", "best_epoch"):
+        assert stored[key] > 0
+    torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    lines = (run / "run.trec").read_text().splitlines()
+    assert len({line.split()[0] for line in lines}) == stored["queries"] == 40
+
+
+def test_the_best_checkpoint_gives_the_reported_numbers(collection: Path, tmp_path: Path) -> None:
+    from two_tower.evaluation import evaluate_run
+
+    results = fit(collection, tmp_path / "run", "trainer.max_epochs=3", "similarity=dot")
+    again = evaluate_run(tmp_path / "run", None, "dev")
+    for name in ("mrr", "mrr@10", "recall@10", "ndcg@10"):
+        assert again[f"dense/{name}"] == pytest.approx(results[f"val/{name}"], abs=1e-12)
+        assert again[f"bm25/{name}"] == pytest.approx(results[f"bm25/{name}"], abs=1e-12)
+
+
+def test_a_cpu_run_repeats_bit_for_bit(collection: Path, tmp_path: Path) -> None:
+    def weights(run: Path, *overrides: str) -> dict[str, torch.Tensor]:
+        fit(collection, run, *overrides)
+        return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    other = weights(tmp_path / "three", "seed=1")
+    assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+class _Stop(BaseException):
+    """Not an Exception: nothing may catch it on the way, as with a killed process."""
+
+
+@pytest.mark.parametrize(
+    ("tower", "scheduler", "stop_after"),
+    [
+        ("average", "plateau", 3),
+        ("average", "linear", 5),  # after an epoch's last step, before its validation
+        ("average", "plateau", 7),
+        ("gru", "cosine", 12),
+        ("average", "plateau", "epoch 1"),  # just after the checkpoint at an epoch's end
+        ("average", "plateau", "epoch 3"),
+    ],
+)
+def test_a_continued_run_equals_an_uninterrupted_one(
+    tower: str, scheduler: str, stop_after: int | str, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [
+        f"tower={tower}", f"scheduler={scheduler}", "trainer.max_epochs=4", "negatives=random",
+        "callbacks.last.every_seconds=0", *(["tower.layers=2", "tower.dropout=0.2"] if tower == "gru" else []),
+        *(["scheduler.patience=0"] if scheduler == "plateau" else []),
+    ]  # fmt: skip
+    whole = fit(collection, tmp_path / "whole", *options)
+
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original(self, trainer, *args)
+        if trainer.global_step == stop_after:
+            raise _Stop
+
+    def stop_at_end(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original_end(self, trainer, *args)
+        if f"epoch {trainer.current_epoch + 1}" == stop_after:
+            raise _Stop
+
+    original, original_end = LastCheckpoint.on_train_batch_end, LastCheckpoint.on_train_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", stop_at_end)
+        with pytest.raises(_Stop):
+            fit(collection, tmp_path / "cut", *options)
+    assert not (tmp_path / "cut" / "results.json").exists()
+    continued = fit(collection, tmp_path / "cut", *options)
+    timed = {"seconds", "train/triplets_per_second"}
+    assert {k: v for k, v in continued.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}
+    one, two = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "cut")
+    )
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    tables = [
+        [row.split(",")[:2] for row in (tmp_path / name / "metrics.csv").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_a_complete_run_is_left_alone_and_another_configuration_refused(collection: Path, tmp_path: Path) -> None:
+    first = fit(collection, tmp_path / "run")
+    stamp = (tmp_path / "run" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    assert fit(collection, tmp_path / "run") == first
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == stamp
+    with pytest.raises(UserError, match=r"another configuration \(seed: 0 → 5\)"):
+        fit(collection, tmp_path / "run", "seed=5")
+
+
+def test_separate_towers_start_equal(collection: Path, tmp_path: Path) -> None:
+    one = fit(collection, tmp_path / "one", "trainer.max_epochs=1")
+    two = fit(collection, tmp_path / "two", "trainer.max_epochs=1", "shared_towers=false")
+    assert one["untrained/mrr"] == two["untrained/mrr"]
+
+
+def test_triplet_with_random_negatives_leaves_the_margin(collection: Path, tmp_path: Path) -> None:
+    results = fit(collection, tmp_path / "run", "loss=triplet", "negatives=random", "tower=gru", "trainer.max_epochs=4")
+    assert results["train/loss"] < 0.2

@@ -1,0 +1,163 @@
+"""The fast path's words against the library's, for every kind of character."""
+
+import sys
+import unicodedata
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from two_tower.tokenizer import folding
+from two_tower.tokenizer.folding import Folding
+from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
+
+RULES = [(camel, accents) for camel in (False, True) for accents in (False, True)]
+
+#: What is known to go wrong: case and marks that depend on neighbours, expansion, invisible characters.
+TRICKY = [
+    "ΟΔΟΣ", "ὈΔΥΣΣΕΎΣ", "ς", "İstanbul", "ıI", "Straße", "ẞ", "ﬁnd", "ﬀ", "e\u0301", "é", "\u0301", "a\u0323\u0307",
+    "a\u0307\u0323", "한국어", "\u1112\u1161\u11ab", "ㅋㅋ", "ㅠㅠ", "中文字", "コーヒー", "ｶﾞ", "が", "हिन्दी", "ไทย",
+    "🙂", "👩\u200d💻", "𝐀𝐁", "½", "x²", "①", "ﷺ", "㍿", "Ǆ", "ŉ", "don’t", "don't", "—", "…", "™", "℠", "co\u00adop",
+    "\u200b", "\u200c", "\u2060", "\ufeff", "\0", "\u0085", "\u2028", "\n", "\t", "\u00a0", "snake_case", "3.14",
+    "camelCase", "HTTPServer", "URLs", "IsA", "aBCd", "Conv2D", "sha256Hash", "éA", "aÉ", "a\u0301B", "\U000e0101",
+    "\U00020000", "\U0010ffff", "ﬃx", "ªº", "ʼn", "Ⅷ", "々", "〇", "ᾳ", "ΐ", "\u0345", "ß\u0307",
+]  # fmt: skip
+
+texts = st.one_of(
+    st.text(max_size=40),
+    st.lists(st.sampled_from([*TRICKY, " ", "a", "B", "Cd", "9", "s"]), max_size=12).map("".join),
+    st.text("aBcDsS1 ", max_size=20),
+)
+
+
+def rules(camel: bool, accents: bool) -> tokenizers.Tokenizer:
+    tokenizer = WordTokenizer(split_camel_case=camel, strip_accents=accents)
+    return folding.rules(tokenizer._definition([UNKNOWN]))
+
+
+def raw(documents: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.cumsum([0, *map(len, documents)], dtype=np.int64)
+    text = np.frombuffer(b"".join(documents), np.uint8)
+    starts.flags.writeable = False
+    return text, starts
+
+
+def fast_words(fold: Folding, documents: list[bytes]) -> list[list[str]]:
+    folded, starts = fold(*raw(documents))
+    pieces = [folded[a:b].tobytes().split(b"\0") for a, b in zip(starts, starts[1:], strict=False)]
+    return [[word.decode() for word in words if word] for words in pieces]
+
+
+def library_words(library: tokenizers.Tokenizer, documents: list[str]) -> list[list[str]]:
+    return [
+        [word for word, _ in library.pre_tokenizer.pre_tokenize_str(library.normalizer.normalize_str(document))]
+        for document in documents
+    ]
+
+
+@pytest.fixture(scope="module", params=RULES, ids=str)
+def both(request: pytest.FixtureRequest) -> tuple[tokenizers.Tokenizer, Folding]:
+    library = rules(*request.param)
+    return library, Folding(library, request.param[0])
+
+
+@given(documents=st.lists(texts, max_size=4))
+def test_words_are_the_librarys(both: tuple[tokenizers.Tokenizer, Folding], documents: list[str]) -> None:
+    library, fold = both
+    assert fast_words(fold, [d.encode() for d in documents]) == library_words(library, documents)
+
+
+@pytest.mark.parametrize("accents", [False, True])
+def test_every_code_point_among_neighbours(accents: bool) -> None:
+    """All assigned characters but most of the Han and Hangul ones, which are alike, and some unassigned ones."""
+
+    def is_chosen(code: int) -> bool:
+        alike = 0x3400 <= code < 0xD7B0 or code >= 0x17000
+        category = unicodedata.category(chr(code))
+        return category != "Cs" and (code % 64 == 0 if alike or category in ("Cn", "Co") else True)
+
+    codes = filter(is_chosen, [*range(0x80, 0x1FC00), *range(0x1FC00, sys.maxunicode + 1, 97)])
+    documents = [f"x{chr(c)}Y{chr(c)}{chr(c)} É{chr(c)}e\u0301{chr(c)} {chr(c)}" for c in codes]
+    library = rules(False, accents)
+    fast = fast_words(Folding(library, False), [d.encode() for d in documents])
+    wrong = [d for d, a, b in zip(documents, fast, library_words(library, documents), strict=True) if a != b]
+    assert len(documents) > 20_000
+    assert not wrong
+
+
+def test_marks_do_not_change_places() -> None:
+    """Why a table per code point is enough: canonical order moves only marks, and those are stripped.
+
+    The library's Unicode version may not know the newest marks; then it neither strips nor moves them.
+    """
+    library = rules(False, True)
+    fold = Folding(library, False)
+    marks = [chr(c) for c in range(sys.maxunicode + 1) if unicodedata.combining(chr(c))]
+    words = fast_words(fold, [f"x{mark}y".encode() for mark in marks])
+    kept = [mark for mark, word in zip(marks, words, strict=True) if word != ["xy"]]
+    assert len(kept) < len(marks) / 4
+    documents = [f"x{a}{b}\u0323y" for a in kept for b in (*kept[:60], "\u0301")]
+    assert fast_words(fold, [d.encode() for d in documents]) == library_words(library, documents)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Straße, ﬁnd x² in İSTANBUL!", "straße find x2 in istanbul"),
+        ("naïve CAFÉ cafe\u0301 １２", "naive cafe cafe 12"),
+        ("don't don’t the world’s ½ cup", "don t don t the world s 1 2 cup"),
+        ("Tylenol™ infor\u00admation 中文 コー", "tylenol information 中 文 コ ー"),
+        ("snake_case HTTPServer a\0b\u0085c", "snake case httpserver a b c"),
+    ],
+)
+def test_prose(text: str, words: str) -> None:
+    assert fast_words(Folding(rules(False, True), False), [text.encode()]) == [words.split()]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ReduceLROnPlateau", "reduce lr on plateau"),
+        ("HTTPServer parseJSONText", "http server parse json text"),
+        ("URLs of GPUs, IDs", "urls of gpus ids"),
+        ("Conv2D sha256Hash plot3DView", "conv2d sha256 hash plot3d view"),
+        ("torch.nn.BCEWithLogitsLoss", "torch nn bce with logits loss"),
+    ],
+)
+def test_identifiers(text: str, words: str) -> None:
+    assert fast_words(Folding(rules(True, True), True), [text.encode()]) == [words.split()]
+
+
+def test_accents_stay_where_asked_for() -> None:
+    words = fast_words(Folding(rules(False, False), False), ["CAFÉ हिन्दी ﬁ".encode()])
+    assert words == [["café", "हिन्दी", "ﬁ"]]
+
+
+@given(broken=st.binary(max_size=30), before=texts, after=texts)
+def test_bytes_that_are_not_utf8_harm_no_other_text(
+    both: tuple[tokenizers.Tokenizer, Folding], broken: bytes, before: str, after: str
+) -> None:
+    first, _, last = fast_words(both[1], [before.encode(), broken, after.encode()])
+    assert [first, last] == fast_words(both[1], [before.encode(), after.encode()])
+
+
+def test_foreign_rules_are_not_taken_for_ours() -> None:
+    definition = WordTokenizer()._definition([UNKNOWN, "a"])
+    assert folding.is_word_definition(definition)
+    steps = definition["normalizer"]["normalizers"]
+    changes = [
+        {"normalizer": {"type": "Lowercase"}},
+        {"normalizer": {"type": "Sequence", "normalizers": steps[::-1]}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"pre_tokenizer": None},
+        {"model": {**definition["model"], "vocab": {UNKNOWN: 0, "a": 2}}},
+        {"model": {**definition["model"], "vocab": {UNKNOWN: 0, "a\0b": 1}}},
+        {"model": {**definition["model"], "vocab": {UNKNOWN: 0, "": 1}}},
+        {"model": {**definition["model"], "unk_token": "?"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}},
+        {"added_tokens": [{"id": 1, "content": "a", "special": False}]},
+        {"post_processor": {"type": "BertProcessing", "sep": ["a", 1], "cls": ["a", 1]}},
+    ]
+    assert not any(folding.is_word_definition({**definition, **change}) for change in changes)

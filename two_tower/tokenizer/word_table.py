@@ -1,0 +1,177 @@
+"""A table of words: count the words of folded texts, look their numbers up.
+
+Works on what `kernel.fold` gives: words with 0 bytes between them, a 0 after each text. Functions release the
+GIL and use one thread; loops run over slices from 0, see `kernel`.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = ["WordTable", "count", "empty", "look_up"]
+
+ONE = np.uint64(1)
+
+#: A set of words, numbered as they came: (slots, words, word_starts, counts, size). Word ``i`` is
+#: ``words[word_starts[i]:word_starts[i + 1]]``. ``slots`` is an open-addressing table with two uint64 a slot,
+#: side by side for one cache miss: the word's hash, and twice its number + 1, plus one if it is longer than
+#: 8 bytes (0: the slot is free).
+WordTable = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+
+
+def empty(bits: int = 12) -> WordTable:
+    """A table of no words with ``2 ** bits`` slots; it grows by itself."""
+    slots, words = np.zeros(2 << bits, np.uint64), np.zeros(8 << bits, np.uint8)
+    return slots, words, np.zeros((1 << bits) + 1, np.int64), np.zeros(1 << bits, np.int64), 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _grown(array: np.ndarray, size: int) -> np.ndarray:
+    """The array if it has room for ``size`` elements, else a copy with twice that room."""
+    if size <= len(array):
+        return array
+    result = np.empty(2 * size, array.dtype)
+    result[: len(array)] = array
+    return result
+
+
+@numba.njit(nogil=True, cache=True)
+def _mixed(h: np.uint64) -> np.uint64:
+    """A bijection of 64 bits (each step can be undone) in which every bit depends on every other."""
+    h ^= h >> np.uint64(32)
+    h *= np.uint64(0x9E3779B97F4A7C15)
+    h ^= h >> np.uint64(29)
+    h *= np.uint64(0xBF58476D1CE4E5B9)
+    return h ^ (h >> np.uint64(32))
+
+
+@numba.njit(nogil=True, cache=True)
+def _scan(folded: np.ndarray, hashes: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> int:
+    """Find the words of a folded text, as many as ``hashes`` (uint64), ``ends``, ``lengths`` (int64) can hold.
+
+    Bytes are gathered into blocks of 8, so that mixing costs little per byte, and a word of one block has a
+    hash of its own: equal hashes of two short words prove that the words are equal.
+
+    Returns:
+        The number of words.
+    """
+    n, h, block, size = 0, np.uint64(0), np.uint64(0), 0
+    for p in range(len(folded)):
+        byte = folded[p]
+        if byte != 0:
+            if size != 0 and size & 7 == 0:
+                h, block = _mixed(h ^ block), np.uint64(0)
+            block = (block << np.uint64(8)) | np.uint64(byte)
+            size += 1
+        elif size != 0:
+            if n == len(hashes):
+                break
+            hashes[n], ends[n], lengths[n] = _mixed(h ^ block), p, size
+            n, h, block, size = n + 1, np.uint64(0), np.uint64(0), 0
+    return n
+
+
+@numba.njit(nogil=True, cache=True)
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    if len(a) != len(b):
+        return False
+    for k in range(len(a)):  # noqa: SIM110  (numba takes no generator)
+        if a[k] != b[k]:
+            return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _find(slots: np.ndarray, words: np.ndarray, word_starts: np.ndarray, word: np.ndarray, h: np.uint64) -> int:
+    """Where in ``slots`` a word of hash ``h`` is, or the free slot to put it in."""
+    mask = np.uint64(len(slots) - 2)
+    is_long = np.uint64(len(word) > 8)
+    s = (h << ONE) & mask
+    while slots[s + ONE] != 0:
+        if slots[s] == h and slots[s + ONE] & ONE == is_long:
+            i = int(slots[s + ONE] >> ONE) - 1
+            if is_long == 0 or _equal(words[word_starts[i] : word_starts[i + 1]], word):
+                break
+        s = (s + ONE + ONE) & mask
+    return int(s)
+
+
+@numba.njit(nogil=True, cache=True)
+def _with_twice_the_slots(slots: np.ndarray) -> np.ndarray:
+    result = np.zeros(2 * len(slots), slots.dtype)
+    mask = np.uint64(len(result) - 2)
+    for old in range(0, len(slots), 2):
+        if slots[old + 1] != 0:
+            s = (slots[old] << ONE) & mask
+            while result[s + ONE] != 0:
+                s = (s + ONE + ONE) & mask
+            result[s], result[s + ONE] = slots[old], slots[old + 1]
+    return result
+
+
+@numba.njit(nogil=True, cache=True)
+def count(folded: np.ndarray, table: WordTable) -> WordTable:
+    """Count the words of folded texts into a table; a new word gets the next number.
+
+    Args:
+        folded: uint8, as `kernel.fold` gives them.
+        table: from `empty` or an earlier call; its arrays change, use only the result afterwards.
+    """
+    slots, words, word_starts, counts, size = table
+    most = len(folded) // 2
+    hashes, ends, lengths = np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most, np.int64)
+    for j in range(_scan(folded, hashes, ends, lengths)):
+        word = folded[ends[j] - lengths[j] : ends[j]]
+        s = _find(slots, words, word_starts, word, hashes[j])
+        if slots[s + 1] != 0:
+            counts[int(slots[s + 1] >> ONE) - 1] += 1
+            continue
+        slots[s], slots[s + 1] = hashes[j], np.uint64(2 * (size + 1) + (len(word) > 8))
+        first, last = word_starts[size], word_starts[size] + len(word)
+        words = _grown(words, last)
+        words[first:last] = word
+        word_starts, counts = _grown(word_starts, size + 2), _grown(counts, size + 1)
+        word_starts[size + 1], counts[size] = last, 1
+        size += 1
+        if 4 * size > len(slots):  # half of the slots are taken
+            slots = _with_twice_the_slots(slots)
+    return slots, words, word_starts, counts, size
+
+
+@numba.njit(nogil=True, cache=True)
+def look_up(
+    folded: np.ndarray, starts: np.ndarray, table: WordTable, unknown: int, max_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The number of every word of folded texts.
+
+    Args:
+        folded: uint8, as `kernel.fold` gives them.
+        starts: (B + 1,) int64, where each text starts in ``folded``.
+        table: the words; a word's number is its id.
+        unknown: id of the words that are not in the table.
+        max_tokens: words kept per text.
+
+    Returns:
+        ids (T,) int32 and offsets (B + 1,) int64, as in `two_tower.ragged.Ragged`.
+    """
+    slots, words, word_starts = table[0], table[1], table[2]
+    mask = np.uint64(len(slots) - 2)
+    ids, n, offsets = np.empty(len(folded) // 2, np.int32), 0, np.zeros(len(starts), np.int64)
+    most = min(max_tokens, len(ids))
+    hashes, ends, lengths = np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most, np.int64)
+    for i in range(len(starts) - 1):
+        text = folded[starts[i] : starts[i + 1]]
+        n_words = _scan(text, hashes, ends, lengths)
+        out = ids[n : n + n_words]
+        for j in range(n_words):
+            s = (hashes[j] << ONE) & mask
+            # Most words are short and in their first slot; `_find` would take a third more time.
+            if lengths[j] > 8 or slots[s] != hashes[j] or slots[s + ONE] & ONE != 0:
+                word = text[ends[j] - lengths[j] : ends[j]]
+                s = np.uint64(_find(slots, words, word_starts, word, hashes[j]))
+            entry = slots[s + ONE]
+            out[j] = int(entry >> ONE) - 1 if entry != 0 else unknown
+        n += n_words
+        offsets[i + 1] = n
+    return ids[:n].copy(), offsets
