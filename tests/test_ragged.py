@@ -1,3 +1,5 @@
+"""Ragged batches against plain lists."""
+
 import numpy as np
 import torch
 from hypothesis import given

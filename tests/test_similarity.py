@@ -1,3 +1,5 @@
+"""Similarities against their definitions."""
+
 import numpy as np
 import pytest
 import torch

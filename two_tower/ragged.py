@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -101,4 +102,4 @@ class Ragged:
         """One list of ids per text; for tests and messages."""
         ends = self.offsets.tolist()
         ids = self.ids.tolist()
-        return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [ids[a:b] for a, b in pairwise(ends)]

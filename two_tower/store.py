@@ -117,9 +117,11 @@ class VectorStore:
 
         The manifest names the shard only after both files are whole.
         """
-        with atomic_path(self.path / _passages(number)) as temporary:
-            with pa.ipc.new_file(temporary, passages.schema) as file:  # not compressed, so that it can be mapped
-                file.write_table(passages)
+        with (
+            atomic_path(self.path / _passages(number)) as temporary,
+            pa.ipc.new_file(temporary, passages.schema) as file,  # not compressed, so that it can be mapped
+        ):
+            file.write_table(passages)
         path = self.path / _vectors(number)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, vectors)

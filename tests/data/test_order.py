@@ -1,3 +1,5 @@
+"""The order of training data."""
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,12 +1,13 @@
 """The fast path's words against the library's, for every kind of character."""
 
+import itertools
 import sys
 import unicodedata
 
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.tokenizer import folding
@@ -46,7 +47,7 @@ def raw(documents: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 def fast_words(fold: Folding, documents: list[bytes]) -> list[list[str]]:
     folded, starts = fold(*raw(documents))
-    pieces = [folded[a:b].tobytes().split(b"\0") for a, b in zip(starts, starts[1:], strict=False)]
+    pieces = [folded[a:b].tobytes().split(b"\0") for a, b in itertools.pairwise(starts)]
     return [[word.decode() for word in words if word] for words in pieces]
 
 
@@ -63,6 +64,7 @@ def both(request: pytest.FixtureRequest) -> tuple[tokenizers.Tokenizer, Folding]
     return library, Folding(library, request.param[0])
 
 
+@settings(deadline=None, max_examples=300)  # the first example may compile
 @given(documents=st.lists(texts, max_size=4))
 def test_words_are_the_librarys(both: tuple[tokenizers.Tokenizer, Folding], documents: list[str]) -> None:
     library, fold = both
@@ -135,6 +137,7 @@ def test_accents_stay_where_asked_for() -> None:
     assert words == [["café", "हिन्दी", "ﬁ"]]
 
 
+@settings(deadline=None)
 @given(broken=st.binary(max_size=30), before=texts, after=texts)
 def test_bytes_that_are_not_utf8_harm_no_other_text(
     both: tuple[tokenizers.Tokenizer, Folding], broken: bytes, before: str, after: str

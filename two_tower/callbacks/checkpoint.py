@@ -16,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from two_tower.files import atomic_path
+from two_tower.logger.csv import CsvLogger
 from two_tower.report.run import Run
 
 __all__ = ["AtomicCheckpointIO", "BestCheckpoint", "LastCheckpoint"]
@@ -60,6 +61,11 @@ def _plateaus(trainer: L.Trainer) -> list[Any]:
     return [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
 
 
+def _histories(trainer: L.Trainer) -> list[CsvLogger]:
+    """The history that must not fall behind the checkpoint."""
+    return [logger for logger in trainer.loggers if isinstance(logger, CsvLogger)]
+
+
 class LastCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt``: the state from which the same command continues.
 
@@ -82,8 +88,10 @@ class LastCheckpoint(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Catch up on schedules; take over Ctrl-C and SIGTERM."""
+        """Catch up with the checkpoint that the run continues from; take over Ctrl-C and SIGTERM."""
         self._saved = time.monotonic()
+        for history in _histories(trainer):
+            history.rewind(trainer.global_step)
         for config in _plateaus(trainer):
             if config.monitor in self._waiting:
                 config.scheduler.step(self._waiting[config.monitor])
@@ -113,6 +121,8 @@ class LastCheckpoint(Checkpoint):
         self._waiting = {}
 
     def _save(self, trainer: L.Trainer) -> None:
+        for history in _histories(trainer):
+            history.flush()
         trainer.save_checkpoint(self._path)
         self._saved = time.monotonic()
         if self._asked_to_stop:

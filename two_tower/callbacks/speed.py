@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from two_tower.data.batch import Batch
+from two_tower.logger import log_epoch
 
 __all__ = ["Speed"]
 
@@ -55,7 +56,7 @@ class Speed(Callback):
         """Log the speed of the run so far."""
         self.seconds += time.monotonic() - self._tick
         self._tick = time.monotonic()
-        pl_module.log("train/triplets_per_second", self.triplets_per_second, rank_zero_only=False)
+        log_epoch(trainer, {"train/triplets_per_second": self.triplets_per_second})
 
     def state_dict(self) -> dict[str, Any]:
         """Counts of the run so far."""

@@ -59,6 +59,8 @@ class TripletData(L.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.train_split, self.validation_split = train_split, validation_split
         self._trainer_of_tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
+        self._loader: BatchLoader | None = None
+        self._position = {"epoch": 0, "batch": 0}
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -162,4 +164,18 @@ class TripletData(L.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Resumable loader of this process' batches."""
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(self.batches, self.num_workers, pin_memory=on_gpu)
+        self._loader = BatchLoader(self.batches, self.num_workers, pin_memory=on_gpu)
+        self._loader.load_state_dict(self._position)
+        return self._loader
+
+    def state_dict(self) -> dict[str, int]:
+        """The position of the next batch.
+
+        Lightning keeps the loader's own state too, but restores it only for checkpoints written within
+        an epoch, not for those written between two.
+        """
+        return self._loader.state_dict() if self._loader else self._position
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue at a saved position."""
+        self._position = dict(state_dict)

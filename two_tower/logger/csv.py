@@ -66,22 +66,24 @@ class CsvLogger(Logger):
             self._rows.append({"step": step or 0, **metrics})
 
     @rank_zero_only
-    def continue_at(self, step: int) -> None:
-        """Forget rows after ``step``: the interrupted run had gone on past its last checkpoint."""
-        self._rows = [row for row in self._rows if int(row["step"]) <= step]
+    def rewind(self, step: int) -> None:
+        """Forget the rows from ``step`` on: the interrupted run had gone on past its last checkpoint."""
+        self._rows = [row for row in self._rows if int(row["step"]) < step]
 
     @rank_zero_only
     def save(self) -> None:
         """Write the file if that has not just been done; Lightning calls this at every logged step."""
         if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
-            self._write()
+            self.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        self._write()
+        self.flush()
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def flush(self) -> None:
+        """Write the file now."""
         columns = list(dict.fromkeys(["step", "epoch", *(k for row in self._rows for k in row)]))
         with atomic_path(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from two_tower.bm25 import BM25
 from two_tower.data.module import TripletData
+from two_tower.logger import log_epoch
 from two_tower.metrics import DEFAULT_METRICS
 from two_tower.model import TwoTower
 from two_tower.ranking import write_run
@@ -90,7 +91,9 @@ class FullValidation(Callback):
         evaluation = self._evaluate(trainer, pl_module)
         row = {"epoch": float(trainer.current_epoch + 1), "seconds": evaluation.seconds, **evaluation.means}
         self.history.append(row)
-        pl_module.log_dict({f"val/{k}": v for k, v in evaluation.means.items()}, rank_zero_only=False)
+        metrics = {f"val/{k}": v for k, v in evaluation.means.items()}
+        pl_module.log_dict(metrics, logger=False)  # for checkpoints, schedules and early stopping
+        log_epoch(trainer, metrics)
         is_best = row is self.best
         if is_best and trainer.is_global_zero:
             data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]

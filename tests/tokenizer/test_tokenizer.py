@@ -1,0 +1,283 @@
+"""Ids, limits and files of the tokenizer against Hugging Face `tokenizers` reading the same `tokenizer.json`."""
+
+import gzip
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tokenizers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_tower.errors import UserError
+from two_tower.ragged import Ragged
+from two_tower.tokenizer import tokenizer as module
+from two_tower.tokenizer import word_table
+from two_tower.tokenizer.tokenizer import Texts, Tokenizer
+from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "msmarco-small"
+
+#: Real words, punctuation and scripts, cut from no corpus.
+PIECES = ["What", "is", "the", "naïve", "don’t", "“quoted”", "HTTPServer", "中文", "İZMİR", "3.5", "a", "🙂", "—"]
+
+documents = st.lists(
+    st.one_of(st.lists(st.sampled_from(PIECES), max_size=20).map(" ".join), st.text(max_size=30)), max_size=8
+)
+
+
+def library(tokenizer: Tokenizer, max_tokens: int | None = None) -> tokenizers.Tokenizer:
+    """The reference: the library itself, from the same definition."""
+    reference = tokenizers.Tokenizer.from_str(json.dumps(tokenizer._definition))
+    reference.no_padding()
+    if max_tokens is None:
+        reference.no_truncation()
+    else:
+        reference.enable_truncation(max_tokens)
+    return reference
+
+
+def expected(tokenizer: Tokenizer, texts: list[str], max_tokens: int | None = None) -> list[list[int]]:
+    return [encoding.ids for encoding in library(tokenizer, max_tokens).encode_batch(texts)]
+
+
+def same(a: Ragged, b: Ragged) -> bool:
+    return torch.equal(a.ids, b.ids) and torch.equal(a.offsets, b.offsets)
+
+
+@pytest.fixture(scope="module", params=[(c, a) for c in (False, True) for a in (False, True)], ids=str)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    """A word tokenizer that knows about half of the words of `PIECES`."""
+    camel, accents = request.param
+    trainer = WordTokenizer(vocabulary_size=12, min_frequency=1, split_camel_case=camel, strip_accents=accents)
+    return trainer.train([[" ".join(PIECES)]])
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+
+
+@settings(deadline=None)
+@given(texts=documents, max_tokens=st.one_of(st.none(), st.integers(1, 8)))
+def test_ids_are_the_librarys(tokenizer: Tokenizer, texts: list[str], max_tokens: int | None) -> None:
+    tokens = tokenizer.encode(texts, max_tokens)
+    assert tokens.to_lists() == expected(tokenizer, texts, max_tokens)
+    assert tokens.ids.dtype == torch.int32
+    assert tokens.offsets.dtype == torch.int64
+
+
+@settings(deadline=None)
+@given(known=st.sets(st.text("ab", min_size=1, max_size=20)), texts=st.lists(st.text("ab ", max_size=60)))
+def test_long_words_that_differ_little(known: set[str], texts: list[str]) -> None:
+    """Words of 7, 8, 9, 16, 17 letters are where the hash's blocks end."""
+    definition = WordTokenizer()._definition([UNKNOWN, *sorted(known)])
+    tokenizer = Tokenizer(definition)
+    texts = [*texts, " ".join(known), " ".join(word + "a" for word in known)]
+    assert tokenizer.encode(texts).to_lists() == expected(tokenizer, texts)
+
+
+def test_a_hash_collision_gives_no_wrong_id() -> None:
+    """A table whose slot has the hash of the word looked up, but holds another word of the same length."""
+
+    def table(word: bytes) -> word_table.WordTable:
+        return word_table.count(np.frombuffer(bytearray(word + b"\0"), np.uint8), word_table.empty())
+
+    wanted, other = table(b"photosynthesis"), table(b"photosynthetic")
+    forged = (wanted[0], *other[1:])
+    text, starts = np.frombuffer(bytearray(b"photosynthesis\0"), np.uint8), np.array([0, 15])
+    assert word_table.look_up(text, starts, wanted, 7, 9)[0].tolist() == [0]
+    assert word_table.look_up(text, starts, forged, 7, 9)[0].tolist() == [7]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("max_tokens", [None, 3])
+def test_any_number_of_threads_gives_the_same(tokenizer: Tokenizer, max_tokens: int | None) -> None:
+    texts = [" ".join(PIECES[i % 5 : i % 14]) + chr(0x400 + i) for i in range(97)]
+    alone = tokenizer.encode(texts, max_tokens, threads=1)
+    assert alone.to_lists() == expected(tokenizer, texts, max_tokens)
+    for threads in (2, 5):
+        assert same(Tokenizer(tokenizer._definition).encode(texts, max_tokens, threads), alone)
+
+
+TEXTS = ["What is", "", "the naïve “quoted” a", "İZMİR 中文", "unseen a a"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda texts: pa.array(texts, pa.string()),
+        lambda texts: pa.array(texts, pa.large_string()),
+        lambda texts: pa.array(texts, pa.string_view()),
+        lambda texts: pa.array(texts).dictionary_encode(),
+        lambda texts: pa.array(["x y", *texts, "z"]).slice(1, len(texts)),
+        lambda texts: pa.array(["x y", *texts, None], pa.large_string()).slice(1, len(texts)),
+        lambda texts: pa.chunked_array([texts[:2], [], texts[2:]], pa.string()),
+        lambda texts: pa.chunked_array([["x", *texts]]).slice(1),
+        lambda texts: np.array(texts, object),
+        tuple,
+    ],
+)
+@pytest.mark.usefixtures("small_chunks")
+def test_any_kind_of_column(tokenizer: Tokenizer, column: Callable[[list[str]], Any]) -> None:
+    assert tokenizer.encode(column(TEXTS)).to_lists() == expected(tokenizer, TEXTS)
+
+
+def test_nulls_are_empty_texts(tokenizer: Tokenizer) -> None:
+    for texts in (["a", None, "is"], pa.array(["a", None, "is"]), pa.array(["x", "a", None, "is"]).slice(1)):
+        assert tokenizer.encode(texts).to_lists() == expected(tokenizer, ["a", "", "is"])
+    assert tokenizer.encode(pa.nulls(2)).to_lists() == [[], []]
+    _, starts, text = pa.array(["a", "the", "is"]).buffers()
+    hidden = pa.StringArray.from_buffers(3, starts, text, pa.py_buffer(bytes([0b101])))  # a null over "the"
+    assert tokenizer.encode(hidden).to_lists() == expected(tokenizer, ["a", "", "is"])
+
+
+@pytest.mark.parametrize("nothing", [[], pa.array([], pa.string()), pa.chunked_array([], pa.string())])
+def test_no_texts(tokenizer: Tokenizer, nothing: Texts) -> None:
+    tokens = tokenizer.encode(nothing)
+    assert (len(tokens), len(tokens.ids), tokens.ids.dtype) == (0, 0, torch.int32)
+
+
+def test_half_a_surrogate_pair_separates_words(tokenizer: Tokenizer) -> None:
+    texts = ["a\ud83dis", None, "the"]
+    assert tokenizer.encode(texts).to_lists() == expected(tokenizer, ["a is", "", "the"])
+
+
+def test_one_string_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TypeError, match="sequence of strings"):
+        tokenizer.encode("what is")
+
+
+def test_limits_of_queries_and_documents(tmp_path: Path) -> None:
+    trainer = WordTokenizer(min_frequency=1, query_tokens=2, document_tokens=3)
+    trainer.train([["a b c d"]]).save(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (tokenizer.query_tokens, tokenizer.document_tokens) == (2, 3)
+    assert tokenizer.encode_queries(["a b c d"]).to_lists() == [[1, 2]]
+    assert tokenizer.encode_documents(["a b c d"]).to_lists() == [[1, 2, 3]]
+    assert tokenizer.encode(["a b c d"]).to_lists() == [[1, 2, 3, 4]]
+    with pytest.raises(ValueError, match="at least 1"):
+        tokenizer.encode(["a"], max_tokens=0)
+
+
+def test_the_library_reads_what_is_saved(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "tokenizer.json"
+    tokenizer.save(path)
+    reference = tokenizers.Tokenizer.from_file(str(path))
+    assert reference.get_vocab() == {word: i for i, word in enumerate(tokenizer.vocabulary)}
+    assert reference.truncation["max_length"] == tokenizer.document_tokens
+    assert reference.encode(" ".join(PIECES)).ids == tokenizer.encode([" ".join(PIECES)]).to_lists()[0]
+
+
+def test_saving_loading_and_pickling_change_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer.json")
+    for copy in (Tokenizer.load(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(tokenizer))):
+        assert copy.fingerprint == tokenizer.fingerprint
+        assert copy.vocabulary == tokenizer.vocabulary
+        assert copy.split_camel_case == tokenizer.split_camel_case
+        assert same(copy.encode(TEXTS), tokenizer.encode(TEXTS))
+
+
+def test_fingerprint_sees_every_difference() -> None:
+    trainers = [
+        WordTokenizer(min_frequency=1),
+        WordTokenizer(min_frequency=1, split_camel_case=True),
+        WordTokenizer(min_frequency=1, strip_accents=False),
+        WordTokenizer(min_frequency=1, query_tokens=63),
+        WordTokenizer(min_frequency=1, document_tokens=255),
+        WordTokenizer(min_frequency=1, vocabulary_size=2),
+    ]
+    assert len({trainer.train([["a b"]]).fingerprint for trainer in trainers}) == len(trainers)
+    assert trainers[0].train([["a b"]]).fingerprint == trainers[0].train([["a", "b"]]).fingerprint
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "not json", "[1]", "{}", '{"model": null}', '{"model": {"type": "WordLevel"}}', "\udcff", "WORD", "LIMIT"],
+)
+def test_a_malformed_file_is_a_users_mistake(tmp_path: Path, content: str) -> None:
+    definition = WordTokenizer()._definition([UNKNOWN])
+    if content == "WORD":
+        content = json.dumps({**definition, "version": "9"})
+    if content == "LIMIT":
+        content = json.dumps({**definition, "truncation": {**definition["truncation"], "query_tokens": "6"}})
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UserError, match=r"tokenizer\.json") as caught:
+        Tokenizer.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.json does not exist"):
+        Tokenizer.load(tmp_path / "none.json")
+
+
+def foreign(kind: str) -> dict[str, Any]:
+    """The `tokenizer.json` of a small tokenizer with other rules than ours."""
+    texts = ["what is the unseen word", "the words of the world", "unhappy naïve person"]
+    special = ["[UNK]", "[CLS]", "[SEP]"]
+    if kind == "bpe":
+        result = tokenizers.Tokenizer(tokenizers.models.BPE())
+        result.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer: Any = tokenizers.trainers.BpeTrainer(vocab_size=300)
+    elif kind == "wordpiece":
+        result = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+        result.normalizer = tokenizers.normalizers.BertNormalizer()
+        result.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+        result.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+        result.enable_padding()
+        result.enable_truncation(9)
+        trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=60, special_tokens=special)
+    else:
+        result = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
+        result.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        trainer = tokenizers.trainers.WordLevelTrainer(special_tokens=special)
+    result.train_from_iterator(texts, trainer)
+    return json.loads(result.to_str())
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "whitespace"])
+@pytest.mark.parametrize("max_tokens", [None, 5])
+def test_foreign_tokenizers_work_too(kind: str, max_tokens: int | None) -> None:
+    tokenizer = Tokenizer(foreign(kind))
+    texts = [*PIECES, "", "what is the unseen word", "The Words of naïve persons in the world"]
+    assert tokenizer.encode(texts, max_tokens).to_lists() == expected(tokenizer, texts, max_tokens)
+    assert tokenizer.unknown_id == {"bpe": -1, "wordpiece": 0, "whitespace": 0}[kind]
+    assert (tokenizer.query_tokens, tokenizer.document_tokens) == ((9, 9) if kind == "wordpiece" else (64, 256))
+    assert {tokenizer.vocabulary.index(word): word for word in tokenizer.vocabulary} == {
+        i: word for word, i in library(tokenizer).get_vocab().items()
+    }
+    assert len(tokenizer) == len(tokenizer.vocabulary)
+
+
+def test_words_and_where_they_stand() -> None:
+    tokenizer = WordTokenizer(min_frequency=1, split_camel_case=True).train([["a"]])
+    text = "The ﬁrst naïve HTTPServer, 🙂 isn’t"
+    assert tokenizer.words(text) == ["the", "first", "naive", "http", "server", "isn", "t"]
+    assert [text[a:b] for a, b in tokenizer.spans(text)] == ["The", "ﬁrst", "naïve", "HTTP", "Server", "isn", "t"]
+
+
+def test_statistics() -> None:
+    tokenizer = WordTokenizer(min_frequency=1, document_tokens=2).train([["a b c"]])
+    counts = tokenizer.statistics(["a b", "a x c", "", "x"])
+    assert counts == {"texts": 4, "tokens": 6, "unknown": 2, "truncated": 1}
+    assert tokenizer.statistics(["a b", "a x c"], max_tokens=1)["truncated"] == 2
+
+
+def test_real_passages(tmp_path: Path) -> None:
+    if not SHARED.exists():
+        pytest.skip("msmarco-small is not there")
+    with gzip.open(SHARED / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line, _ in zip(file, range(4000), strict=False)]
+    tokenizer = WordTokenizer(min_frequency=3).train([texts])
+    assert tokenizer.encode(pa.array(texts)).to_lists() == expected(tokenizer, texts)
+    assert tokenizer.encode_documents(texts).to_lists() == expected(tokenizer, texts, 256)

@@ -1,0 +1,86 @@
+"""Vocabularies against a plain count of the library's words."""
+
+import inspect
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_tower.errors import UserError
+from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
+
+CONF = Path(__file__).parents[2] / "conf" / "tokenizer"
+
+
+def expected(tokenizer: WordTokenizer, texts: list[str]) -> list[str]:
+    rules = tokenizer.train([["a"] * tokenizer.min_frequency])
+    counts = Counter(word for text in texts for word in rules.words(text))
+    kept = [word for word, count in counts.items() if count >= tokenizer.min_frequency]
+    ranked = sorted(kept, key=lambda word: (-counts[word], word))
+    return [UNKNOWN, *ranked[: tokenizer.vocabulary_size - 1]]
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.one_of(st.text("abAB é中ﬁ’", max_size=30), st.text(max_size=30))),
+    camel=st.booleans(),
+    accents=st.booleans(),
+    size=st.integers(2, 12),
+    least=st.integers(1, 3),
+)
+def test_vocabulary_is_the_most_frequent_words(
+    texts: list[str], camel: bool, accents: bool, size: int, least: int
+) -> None:
+    texts = [*texts, "a " * least]
+    tokenizer = WordTokenizer(size, least, split_camel_case=camel, strip_accents=accents)
+    assert tokenizer.train([texts]).vocabulary == expected(tokenizer, texts)
+
+
+def test_many_words() -> None:
+    """More words than a new table has room for, several times over, some of them long."""
+    rng = random.Random(0)
+    words = [f"{rng.randrange(40_000):x}" * rng.randrange(1, 4) for _ in range(60_000)]
+    texts = [" ".join(words[i : i + 50]) for i in range(0, len(words), 50)]
+    tokenizer = WordTokenizer(vocabulary_size=20_000)
+    assert tokenizer.train([texts]).vocabulary == expected(tokenizer, texts)
+
+
+def test_batches_make_no_difference_and_are_read_once() -> None:
+    texts = ["b a b", "c é", "", "C c — b", "É a"]
+
+    def batches() -> Iterator[pa.ChunkedArray | pa.Array | list[str]]:
+        yield pa.array(texts[:2])
+        yield pa.chunked_array([texts[2:3], texts[3:4]])
+        yield texts[4:]
+
+    tokenizer = WordTokenizer(min_frequency=1)
+    whole = tokenizer.train([texts])
+    assert whole.vocabulary == [UNKNOWN, "b", "c", "a", "e"]
+    assert tokenizer.train(batches()).fingerprint == whole.fingerprint
+    assert tokenizer.train([texts[::-1]]).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("texts", [[], [[]], [["", "?!"]], [["once only"]]])
+def test_no_word_is_a_users_mistake(texts: list[list[str]]) -> None:
+    with pytest.raises(UserError, match="min_frequency"):
+        WordTokenizer().train(texts)
+
+
+@pytest.mark.parametrize("name", ["vocabulary_size", "min_frequency", "query_tokens", "document_tokens"])
+def test_numbers_out_of_range(name: str) -> None:
+    with pytest.raises(UserError, match=f"tokenizer.{name} is 0"):
+        WordTokenizer(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["word", "code"])
+def test_the_configs_name_every_argument(name: str) -> None:
+    config = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert config.pop("_target_") == "two_tower.tokenizer.word.WordTokenizer"
+    assert list(config) == list(inspect.signature(WordTokenizer).parameters)
+    assert WordTokenizer(**config).split_camel_case == (name == "code")
