@@ -87,6 +87,12 @@ class Ragged:
         first, last = int(offsets[0]), int(offsets[-1])
         return Ragged(self.ids[first:last], offsets - first)
 
+    def keep(self, mask: Tensor) -> Ragged:
+        """Only the tokens where ``mask`` (T,) bool is true; a text may become empty."""
+        ends = torch.zeros(len(mask) + 1, dtype=torch.int64, device=mask.device)
+        torch.cumsum(mask, 0, out=ends[1:])
+        return Ragged(self.ids[mask], ends[self.offsets])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         """The batch on another device."""
         return Ragged(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower.base import Tower
 from two_tower.tower.words import WordTable
@@ -21,16 +23,25 @@ class AverageTower(Tower):
         words: the word table, (V, E).
         dim: dimensions of the output; another number than the word vectors' adds a linear projection.
         learn_weights: learn the token weights (false: they stay at their start).
+        token_dropout: share of the tokens that is left out at random in training, against over-fitting.
+
+    Raises:
+        UserError: a ``token_dropout`` outside 0 … 1.
     """
 
     parallel_by_text = True
 
-    def __init__(self, words: WordTable, dim: int, learn_weights: bool = True) -> None:
+    def __init__(self, words: WordTable, dim: int, learn_weights: bool = True, token_dropout: float = 0.0) -> None:
         super().__init__(words, dim)
+        if not 0 <= token_dropout < 1:
+            raise UserError(f"tower.token_dropout={token_dropout} must be from 0 up to, not including, 1.")
+        self.token_dropout = token_dropout
         words.log_weights.requires_grad_(learn_weights)
         width = words.vectors.shape[1]
         self.projection = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
+        if self.training and self.token_dropout:
+            tokens = tokens.keep(torch.rand(len(tokens.ids), device=tokens.device) >= self.token_dropout)
         return self.projection(self.words.pool(tokens))

@@ -68,16 +68,22 @@ def pool_rows(
     """
     dim = vectors.shape[1]
     for b in range(first, last):
-        start, end = offsets[b], offsets[b + 1]
-        row = out[b]
+        text, row = ids[offsets[b] : offsets[b + 1]], out[b]
         for j in range(dim):
             row[j] = 0
         weight_sum = np.float32(0)
-        for t in range(start, end):
-            i = ids[t]
-            w = weights[i]
+        whole = len(text) - len(text) % 4
+        for t in range(0, whole, 4):
+            i0, i1, i2, i3 = text[t], text[t + 1], text[t + 2], text[t + 3]
+            w0, w1, w2, w3 = weights[i0], weights[i1], weights[i2], weights[i3]
+            v0, v1, v2, v3 = vectors[i0], vectors[i1], vectors[i2], vectors[i3]
+            weight_sum += w0 + w1 + w2 + w3
+            for j in range(dim):
+                row[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
+        for t in range(whole, len(text)):
+            i = text[t]
+            w, vector = weights[i], vectors[i]
             weight_sum += w
-            vector = vectors[i]
             for j in range(dim):
                 row[j] += w * vector[j]
         total[b] = weight_sum
