@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TypeAlias
 
 import numpy as np
@@ -24,8 +25,8 @@ __all__ = ["Encoder", "embed_corpus"]
 
 Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
-# Texts that one thread tokenises and pools at a time: their tokens are still in its cache when the tower
-# reads them.
+# Texts that one thread tokenises and pools at a time: their tokens and vectors (2 MB) are still in its cache
+# when the next step reads them.
 CHUNK = 1024
 
 
@@ -67,7 +68,10 @@ class Encoder:
             tokens = self.tokenizer.encode_documents(column.slice(start, CHUNK), threads=1)
             out[start : start + CHUNK] = self.model.encode("documents", tokens).numpy()
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        if len(column) <= CHUNK:
+            encode(0)
+            return out
+        with _workers(torch.get_num_threads()) as pool:
             list(pool.map(encode, range(0, len(column), CHUNK)))
         return out
 
@@ -81,6 +85,25 @@ class Encoder:
             dim=self.model.document_tower.dim,
             shard_rows=shard_rows,
         )
+
+
+def _workers(count: int) -> ThreadPoolExecutor:
+    """``count`` threads, in each of which torch itself uses one.
+
+    Otherwise every operation of every thread is split among all cores and waits for the busiest of them.
+    """
+    started = Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=start)
+    for _ in range(count):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(count)  # for threads that others make later; they begin with the number set last
+    return pool
 
 
 def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:

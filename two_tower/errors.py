@@ -1,11 +1,14 @@
-"""The one exception that a user's mistake raises; entry points turn it into one sentence and exit status 2."""
+"""The one exception that a user's mistake raises, and how the commands end: one sentence and an exit status."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
-__all__ = ["UserError", "nearest", "one_of"]
+__all__ = ["UserError", "exit_statuses", "fail", "nearest", "one_of"]
 
 
 class UserError(Exception):
@@ -22,8 +25,34 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 
 def one_of(name: str, valid: Iterable[str]) -> str:
-    """The end of an error message: ``did you mean 'dev'? (dev, test, train)``."""
+    """The end of an error message: ``did you mean 'dev'? (valid: dev, test, train)``."""
     names = sorted(valid)
     guess = nearest(name, names)
     listing = ", ".join(names) if names else "none"
     return f"did you mean {guess!r}? (valid: {listing})" if guess else f"valid: {listing}"
+
+
+@contextmanager
+def exit_statuses() -> Iterator[None]:
+    """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
+
+    Any other exception passes, so it ends in a traceback and status 1. The argument of a KeyboardInterrupt
+    says where the work stopped and how it goes on.
+    """
+    try:
+        yield
+    except UserError as error:
+        fail(str(error))
+    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        # What a path on the command line leads to, wherever it is first used.
+        fail(f"{error.filename} cannot be used: {error.strerror}")
+    except KeyboardInterrupt as error:
+        fail(" ".join(["Interrupted", *map(str, error.args)]), status=1)
+
+
+def fail(sentence: str, status: int = 2) -> NoReturn:
+    """Write one line on stderr and exit."""
+    line = " ".join(sentence.split())
+    sys.stderr.write(line if line.endswith((".", "?", "!")) else f"{line}.")
+    sys.stderr.write("\n")
+    sys.exit(status)

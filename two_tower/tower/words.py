@@ -35,20 +35,22 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, offsets: Tensor, vectors: Tensor, log_weights: Tensor) -> Tensor:  # noqa: ANN401
-        weights = log_weights.detach().exp()
         out = torch.empty(len(offsets) - 1, vectors.shape[1])
         total = torch.empty(len(offsets) - 1)
-        ids_, offsets_, vectors_, weights_, out_, total_ = (
-            t.detach().numpy() for t in (ids, offsets, vectors, weights, out, total)
+        ids_, offsets_, vectors_, log_weights_, out_, total_ = (
+            t.detach().numpy() for t in (ids, offsets, vectors, log_weights, out, total)
         )
-        in_parts(lambda a, b: pool_rows(ids_, offsets_, a, b, vectors_, weights_, out_, total_), offsets_)
-        ctx.save_for_backward(ids, offsets, vectors, weights, out, total)
+        # NumPy, and only the tokens' weights: torch would split this among its threads, and the wait for
+        # a busy core took 8 ms; of 400,000 words it would take longer than to pool a query.
+        weights = np.exp(log_weights_.take(ids_))
+        in_parts(lambda a, b: pool_rows(ids_, offsets_, a, b, vectors_, weights, out_, total_), offsets_)
+        ctx.save_for_backward(ids, offsets, vectors, log_weights, out, total)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BD: Tensor) -> tuple:  # noqa: ANN401
-        ids, offsets, vectors, weights, out, total = ctx.saved_tensors
+        ids, offsets, vectors, log_weights, out, total = ctx.saved_tensors
         grad_BD = grad_BD.contiguous()
         scale = torch.where(total > 0, 1 / total, 0)
         text = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
@@ -56,7 +58,8 @@ class _Pool(torch.autograd.Function):
             ids.numpy(), len(vectors), text.numpy(), grad_BD.numpy(), scale.numpy()
         )
         used = torch.from_numpy(rows)
-        grad_vectors = torch.from_numpy(summed).mul_(weights[used].unsqueeze(1))
+        weights = log_weights.detach()[used].exp()
+        grad_vectors = torch.from_numpy(summed).mul_(weights.unsqueeze(1))
         grad_weights = None
         if ctx.needs_input_grad[3]:
             # d out_b / d log w_i = (w_i / W_b) (v_i - out_b), so only one dot product per used row is left.
@@ -66,8 +69,8 @@ class _Pool(torch.autograd.Function):
                 torch.repeat_interleave(torch.arange(len(rows)), torch.from_numpy(starts).diff()),
                 pull[text[torch.from_numpy(tokens)]],
             )
-            values = (grad_vectors * vectors.detach()[used]).sum(1) - weights[used] * per_row
-            grad_weights = _sparse(used, values, weights.shape)
+            values = (grad_vectors * vectors.detach()[used]).sum(1) - weights * per_row
+            grad_weights = _sparse(used, values, log_weights.shape)
         sparse_vectors = _sparse(used, grad_vectors, vectors.shape) if ctx.needs_input_grad[2] else None
         return None, None, sparse_vectors, grad_weights
 

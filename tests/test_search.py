@@ -1,0 +1,168 @@
+"""From vectors on disk to ranked passages: store, encoding, index and search of one small run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from test_train import fit
+
+from embed import embed
+from two_tower.data.beir import Beir
+from two_tower.data.corpus import Corpus
+from two_tower.encode import CHUNK, Encoder, embed_corpus
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+from two_tower.search import Searcher
+from two_tower.store import VectorStore, checksum
+
+FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+
+
+@pytest.fixture(scope="module", params=["cosine", "dot", "euclidean"])
+def run(request: pytest.FixtureRequest, collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp(request.param) / "run"
+    fit(collection, path, f"similarity={request.param}", "shared_towers=false")
+    embed({"run": str(path), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
+    return Run(path)
+
+
+@pytest.fixture
+def copy(run: Run, tmp_path: Path) -> Run:
+    """A run of one's own to damage."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    return Run(tmp_path / "copy")
+
+
+def test_search_equals_brute_force(run: Run, collection: Path) -> None:
+    source = Beir(str(collection))
+    corpus, encoder = Corpus.load(source), Encoder.load(run)
+    queries = source.queries("test")["text"].to_pylist()
+    scores = encoder.model.similarity.scores(
+        torch.from_numpy(encoder.queries(queries)), torch.from_numpy(encoder.documents(corpus.texts))
+    ).numpy()
+    ids = corpus.ids.to_pylist()
+    found = Searcher.load(run.path).search(queries, k=7)
+    for row, hits in zip(scores, found, strict=True):
+        best = sorted(range(len(ids)), key=lambda i: (row[i], ids[i].encode()), reverse=True)[:7]
+        assert [h.rank for h in hits] == list(range(1, 8))
+        np.testing.assert_allclose([h.score for h in hits], row[best], atol=1e-5)
+        # Scores that differ by rounding only may change places.
+        if np.diff(np.sort(row)[-8:]).min() > 1e-5:
+            assert [h.id for h in hits] == [ids[i] for i in best]
+
+
+def test_hits_carry_the_passage(run: Run, collection: Path) -> None:
+    rows = {r["_id"]: r for r in map(json.loads, (collection / "corpus.jsonl").read_text().splitlines())}
+    for hit in Searcher.load(run.path).search([rows["d17"]["title"]], k=3)[0]:
+        assert (hit.title, hit.text) == (rows[hit.id]["title"], rows[hit.id]["text"])
+    assert set(hit.to_dict()) == {"rank", "id", "score", "title", "text"}
+
+
+def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
+    searcher = Searcher.load(run.path)
+    everything, nothing = searcher.search(["ba be", ""], k=5000)
+    assert len(everything) == 240
+    assert nothing == []
+
+
+def test_the_store_is_the_contract(run: Run) -> None:
+    folder = run.index
+    assert sorted(p.name for p in folder.glob("vectors-*.npy")) == [f"vectors-0000{i}.npy" for i in range(3)]
+    assert (folder / "ids.txt").read_text().splitlines() == [f"d{i}" for i in range(240)]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert manifest["checkpoint"] == checksum(run.best)
+    vectors = np.concatenate([np.load(p) for p in sorted(folder.glob("vectors-*.npy"))])
+    assert vectors.shape == (240, 16)
+    store = VectorStore.open(folder)
+    store.verify()
+    np.testing.assert_array_equal(vectors, np.concatenate(list(store.vectors())))
+    assert [p["id"] for p in store.passages([239, 0, 101])] == ["d239", "d0", "d101"]
+
+
+def test_encoding_is_the_same_in_chunks_on_threads_and_alone(run: Run) -> None:
+    encoder = Encoder.load(run)
+    texts = [f"ba be {'bi ' * (i % 7)} bo" for i in range(2 * CHUNK + 3)]
+    together = encoder.documents(texts)
+    np.testing.assert_array_equal(together, encoder.documents(pa.chunked_array([texts[:5], texts[5:]])))
+    np.testing.assert_array_equal(together[[0, 1000, -1]], encoder.documents([texts[0], texts[1000], texts[-1]]))
+
+
+class _Killed(BaseException):
+    """As if the process had died."""
+
+
+@pytest.mark.parametrize("shard_rows", [70, 100, 240, 1000])
+def test_an_interrupted_embedding_continues_with_equal_bytes(
+    run: Run, collection: Path, tmp_path: Path, shard_rows: int
+) -> None:
+    encoder = Encoder.load(run)
+
+    class Dying(Beir):
+        def search_corpus(self) -> Iterator[pa.RecordBatch]:
+            for batch in super().corpus():
+                yield batch.slice(0, 150)
+                raise _Killed
+
+    whole = embed_corpus(encoder, Beir(str(collection)), tmp_path / "whole", shard_rows)
+    with pytest.raises(_Killed):
+        embed_corpus(encoder, Dying(str(collection)), tmp_path / "cut", shard_rows)
+    first = tmp_path / "cut" / "vectors-00000.npy"
+    stamp = first.stat().st_mtime_ns if first.exists() else None
+    with pytest.raises(UserError, match="holds no finished index"):
+        Searcher.load(run.path, tmp_path / "cut")
+    continued = embed_corpus(encoder, Beir(str(collection)), tmp_path / "cut", shard_rows)
+    assert stamp is None or first.stat().st_mtime_ns == stamp
+    assert continued.manifest == whole.manifest
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
+    assert not list((tmp_path / "cut").glob(".*tmp"))
+
+
+def test_vectors_of_another_model_are_refused(run: Run, copy: Run, collection: Path) -> None:
+    with copy.best.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match="another checkpoint"):
+        Searcher.load(copy.path)
+    with pytest.raises(UserError, match="another checkpoint, corpus or setting"):
+        embed_corpus(Encoder.load(copy), Beir(str(collection)), copy.index, 100)
+
+
+def test_another_tokenizer_is_refused(copy: Run) -> None:
+    text = copy.tokenizer.read_text()
+    copy.tokenizer.write_text(text.replace('"ba', '"xx', 1))
+    with pytest.raises(UserError, match=r"not the tokenizer that .* was trained with"):
+        Searcher.load(copy.path)
+
+
+def test_damaged_files_are_named(copy: Run) -> None:
+    shard = copy.index / "vectors-00001.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"vectors-00001.npy"):
+        list(VectorStore.open(copy.index).vectors())
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"vectors-00001.npy is not as it was written"):
+        VectorStore.open(copy.index).verify()
+    (copy.index / "index.faiss").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
+        Searcher.load(copy.path)
+    (copy.index / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest.json cannot be read"):
+        VectorStore.open(copy.index)
+    copy.best.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"best.ckpt cannot be read as a checkpoint"):
+        Encoder.load(copy)
+
+
+def test_a_run_without_an_index_says_what_to_do(copy: Run) -> None:
+    shutil.rmtree(copy.index)
+    with pytest.raises(UserError, match=r"run  python embed.py run="):
+        Searcher.load(copy.path)
