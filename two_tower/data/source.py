@@ -11,12 +11,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["CORPUS", "QRELS", "QUERIES", "TRIPLETS", "Source", "full_text"]
+__all__ = ["CORPUS", "QRELS", "QUERIES", "TEXT_TRIPLETS", "TRIPLETS", "Source", "full_text"]
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("document_id", pa.string()), ("grade", pa.int32())])
 TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), ("negative_id", pa.string())])
+TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
 
 def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
@@ -69,6 +70,10 @@ class Source(ABC):
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Explicit training triplets, rows of the schema `TRIPLETS`, or None where the source has none."""
+        return None
+
+    def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
+        """Training triplets that come as texts without ids, rows of the schema `TEXT_TRIPLETS`, or None."""
         return None
 
     @abstractmethod
