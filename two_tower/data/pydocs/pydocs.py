@@ -15,12 +15,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from two_tower.data.cache import cache_folder
 from two_tower.data.pydocs.docstring import Doc
 from two_tower.data.pydocs.harvest import harvest, source_files, versions
 from two_tower.data.source import CORPUS, QRELS, QUERIES, Source
 from two_tower.errors import UserError, one_of
 
-__all__ = ["PyDocs", "cache_folder"]
+__all__ = ["PyDocs"]
 
 RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
 PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is details and examples
@@ -119,13 +120,6 @@ class PyDocs(Source):
         python = [f"python=={sys.version_info.major}.{sys.version_info.minor}"] if self.stdlib else []
         parts = "\n".join([f"rules=={RULES}", *python, *versions()])
         return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
-
-
-def cache_folder() -> Path:
-    """``$TWO_TOWER_CACHE``, or ``two-tower`` in ``$XDG_CACHE_HOME`` (by default ``~/.cache``)."""
-    if own := os.environ.get("TWO_TOWER_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "two-tower"
 
 
 def _split_of(name: str) -> str:
