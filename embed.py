@@ -8,12 +8,19 @@ The same command again continues an interrupted one, or says that it is done.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig
 
 from two_tower.config.entry import run_hydra
+from two_tower.errors import UserError
+
+if TYPE_CHECKING:
+    from two_tower.index.base import VectorIndex
+    from two_tower.similarity import Similarity
+
+# The keys of conf/embed.yaml that belong to no group.
+TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int}
 
 
 def embed(config: dict[str, Any]) -> Path:
@@ -22,7 +29,8 @@ def embed(config: dict[str, Any]) -> Path:
     from two_tower.config import build, read, to_yaml
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.files import write_text
-    from two_tower.report.console import counter, say
+    from two_tower.progress import counter
+    from two_tower.report.console import say
     from two_tower.report.run import Run
 
     run = Run.existing(config["run"])
@@ -33,10 +41,11 @@ def embed(config: dict[str, Any]) -> Path:
     with counter(f"Embedding {source.name}", "passages") as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress)
     done = path / "index.yaml"  # appears last, so its presence means that the index is complete
-    if done.exists() and read(done) == config["index"]:
+    index = build(config["index"])
+    if done.exists() and read(done) == config["index"] and _is_whole(index, path, encoder.model.similarity):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         return path
-    index = build(config["index"])
+    done.unlink(missing_ok=True)
     index.build(store, encoder.model.similarity)
     index.save(path)
     write_text(done, to_yaml(config["index"]))
@@ -45,13 +54,20 @@ def embed(config: dict[str, Any]) -> Path:
     return path
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="embed")
+def _is_whole(index: VectorIndex, path: Path, similarity: Similarity) -> bool:
+    try:
+        index.load(path, similarity)
+    except UserError:
+        return False
+    return True
+
+
 def main(composed: DictConfig) -> None:
-    """Compose, check, embed."""
+    """Check, embed."""
     from two_tower.assemble import LOADER_KEYS
     from two_tower.config import check
 
-    embed(check(composed, extra_keys={"data": LOADER_KEYS}))
+    embed(check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS}))
 
 
 if __name__ == "__main__":

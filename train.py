@@ -9,28 +9,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from two_tower.config.entry import run_hydra
+from two_tower.errors import UserError
+
+# The keys of conf/train.yaml that belong to no group.
+TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None}
 
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
-    """Train what a checked configuration describes, in its run folder; returns the results."""
+    """Train what a checked configuration describes, in its run folder; returns the results.
+
+    Raises:
+        UserError: a value that its component refuses, or a mistake in the data.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the same configuration continues.
+    """
     import lightning as L
     import torch
 
-    from two_tower.assemble import make_data, make_model
+    from two_tower.assemble import make_data, make_model, summary, try_parts
     from two_tower.callbacks.checkpoint import AtomicCheckpointIO
     from two_tower.config import build
     from two_tower.logger.csv import CsvLogger
-    from two_tower.report.console import say, show_warnings
+    from two_tower.report.console import on_terminal, say, show_log
     from two_tower.report.results import finish
     from two_tower.report.run import Run
 
-    show_warnings()
+    show_log()
+    try_parts(config)
     run = Run(Path(config["run_dir"]))
     if not run.start(config):
         say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
@@ -38,21 +47,28 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over
     L.seed_everything(config["seed"], verbose=False)
-    data = make_data(config, run.tokenizer)
-    model = make_model(config, data)
-
-    history = CsvLogger(run.metrics)
-    validation = build(config["validation"], run=run)
-    callbacks = [validation, *(build(c, offer={"run": run}) for c in config["callbacks"].values())]
-    trainer = build(
-        config["trainer"],
-        callbacks=callbacks,
-        logger=[history],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=run.path,
-        use_distributed_sampler=False,  # the loader gives each rank its own part
-    )
-    trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+    bar = config["trainer"].get("enable_progress_bar")
+    try:
+        validation = build(config["validation"], run=run)
+        callbacks = [validation, *(build(c, offer={"run": run}) for c in config["callbacks"].values())]
+        trainer = build(
+            config["trainer"],
+            enable_progress_bar=on_terminal() if bar is None else bar,
+            callbacks=callbacks,
+            logger=[CsvLogger(run.metrics)],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run.path,
+            use_distributed_sampler=False,  # the loader gives each rank its own part
+        )
+        data = make_data(config, run.tokenizer)
+        model = make_model(config, data)
+        say(summary(config, data, model))
+        trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+    except UserError:
+        run.abandon()
+        raise
+    except SystemExit:  # what Lightning makes of KeyboardInterrupt
+        raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
     return finish(run, trainer, validation)
 
 
@@ -61,7 +77,7 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
     from two_tower.assemble import LOADER_KEYS
     from two_tower.config import check, digest
 
-    config = check(composed, extra_keys={"data": LOADER_KEYS})
+    config = check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})
     if config["run_dir"] is None:
         hydra_config = HydraConfig.get()
         parts = [hydra_config.runtime.choices[group] for group in ("data", "tower", "loss", "negatives")]
@@ -71,9 +87,8 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
     return config
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    """Compose, check, train."""
+    """Check, train."""
     train(resolve(composed))
 
 

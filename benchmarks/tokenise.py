@@ -1,48 +1,32 @@
-"""Tokenisation side by side: `Tokenizer.encode` and `tokenizers.encode_batch_fast` on the same tokenizer.json.
+"""Tokenisation: `Tokenizer.encode` and `tokenizers.encode_batch_fast` on the same tokenizer.json.
 
-    python benchmarks/tokenise.py
-
-Each side gets its texts in its own best form (an Arrow column, a list of strings) and all threads. Ids are compared
-first, then rounds alternate in one process, so that a busy machine slows both. A second row gives the library simpler
-rules (lower case, ASCII letters and digits only): the fastest words it can make, though not the same ones.
+Each side gets its texts in its own best form: an Arrow column, a list of strings. A second row gives the library
+simpler rules (lower case, ASCII letters and digits only): the fastest words it can make, though not the same ones.
 """
 
 from __future__ import annotations
 
-import random
-import re
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import tokenizers
 
-from two_tower.tokenizer.word import WordTokenizer
+from benchmarks.inputs import passages, tokenizer
+from benchmarks.measure import Row, alternate, compare
+from two_tower.tokenizer.tokenizer import Tokenizer
 
-WORDS = 57  # per text, as in MS MARCO passages
-TYPOGRAPHIC = 0.23  # share of the texts with characters beyond ASCII, as there
+__all__ = ["library_tokenizer", "run", "simplest"]
 
 
-def passages(count: int, seed: int = 0) -> list[str]:
-    """Real English: ``count`` cuts of the docstrings of installed packages, some with typographic quotes and dashes."""
-    words: list[str] = []
-    for package in ("torch", "numpy", "pyarrow"):
-        for file in sorted(Path(str(import_module(package).__file__)).parent.rglob("*.py")):
-            for docstring in re.findall(r'"""(.+?)"""', file.read_text(encoding="utf-8", errors="ignore"), re.DOTALL):
-                words += docstring.split()
-    rng, texts = random.Random(seed), []
-    for _ in range(count):
-        start = rng.randrange(len(words) - 2 * WORDS)
-        text = words[start : start + rng.randint(WORDS // 2, WORDS * 3 // 2)]
-        if rng.random() < TYPOGRAPHIC:
-            text[3], text[9] = f"“{text[3]}”", f"{text[9]}’s —"
-        texts.append(" ".join(text))
-    return texts
+def library_tokenizer(ours: Tokenizer) -> tokenizers.Tokenizer:
+    """The library's tokenizer of the same tokenizer.json, without truncation."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save(Path(folder) / "tokenizer.json")
+        result = tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    result.no_truncation()
+    return result
 
 
 def simplest(library: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -53,60 +37,33 @@ def simplest(library: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return result
 
 
-def rate(encode: Callable[[], Any], count: int) -> float:
-    """Texts per second of one call."""
-    start = time.perf_counter()
-    encode()
-    return count / (time.perf_counter() - start)
+def _require_equal_ids(library: tokenizers.Tokenizer, ours: Tokenizer, texts: Sequence[str]) -> None:
+    if [encoding.ids for encoding in library.encode_batch_fast(texts)] != ours.encode(texts).to_lists():
+        raise RuntimeError("the ids differ from those of the tokenizers library")
 
 
-def row(name: str, ours: list[float], peer: list[float], peer_name: str) -> dict[str, Any]:
-    """A row of the benchmark table: medians over the rounds."""
-    return {
-        "name": name,
-        "ours": round(statistics.median(ours)),
-        "peer": round(statistics.median(peer)),
-        "unit": "texts/s",
-        "ratio": round(statistics.median(a / b for a, b in zip(ours, peer, strict=True)), 1),
-        "peer_name": peer_name,
-    }
-
-
-def run(count: int = 20_000, rounds: int = 5) -> list[dict[str, Any]]:
-    """Compare both; the rows ``tokenise`` and ``tokenise_simplest`` of the benchmark table.
+def run(quick: bool = False) -> list[Row]:
+    """The rows ``tokenise`` and ``tokenise_simplest``.
 
     Args:
-        count: number of texts.
-        rounds: times that each side encodes all texts; medians are reported.
+        quick: few texts, one round: shows that it works, not how fast.
 
     Raises:
         RuntimeError: the ids differ.
     """
-    texts = passages(count)
-    column = pa.array(texts)
-    tokenizer = WordTokenizer().train([column])
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder) / "tokenizer.json")
-        library = tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    library.no_truncation()
-    if [encoding.ids for encoding in library.encode_batch_fast(texts)] != tokenizer.encode(column).to_lists():
-        raise RuntimeError("the ids differ from those of the tokenizers library")
+    texts = passages(200 if quick else 30_000)
+    column, ours = pa.array(texts), tokenizer()
+    library = library_tokenizer(ours)
     simple = simplest(library)
-    contestants: dict[str, Callable[[], Any]] = {
-        "ours": lambda: tokenizer.encode(column),
-        "same": lambda: library.encode_batch_fast(texts),
-        "simplest": lambda: simple.encode_batch_fast(texts),
+    _require_equal_ids(library, ours, texts)
+    _require_equal_ids(simple, ours, [text for text in texts if text.isascii()])
+    contestants = {
+        "ours": lambda: ours.encode(column),
+        "tokenizers": lambda: library.encode_batch_fast(texts),
+        "tokenizers, ASCII rules": lambda: simple.encode_batch_fast(texts),
     }
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, encode in contestants.items():
-            rates[name].append(rate(encode, count))
+    rates = alternate(contestants, len(texts), *((1, 0.0) if quick else (5,)))
     return [
-        row("tokenise", rates["ours"], rates["same"], "tokenizers"),
-        row("tokenise_simplest", rates["ours"], rates["simplest"], "tokenizers, ASCII rules"),
+        compare("tokenise", "texts/s", rates, "ours", ["tokenizers"]),
+        compare("tokenise_simplest", "texts/s", rates, "ours", ["tokenizers, ASCII rules"]),
     ]
-
-
-if __name__ == "__main__":
-    for result in run():
-        print("{name}: {ours:,} {unit}, {peer_name} {peer:,}: {ratio} times".format(**result))

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,18 +85,32 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_collection(tmp_path_factory.mktemp("collection") / "beir")
 
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Prepared data goes into a folder of this test session; only the harvest of pydocs is shared."""
+    os.environ["TWO_TOWER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def run_command(*arguments: str | Path, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's commands as a user would, from another folder.
+def start_command(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """Start one of the project's commands as a user would, from another folder.
 
     The first argument is ``train.py``, ``embed.py`` or ``two-tower``.
     """
     program, *rest = map(str, arguments)
     start = ["-m", "two_tower"] if program == "two-tower" else [str(ROOT / program)]
     environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    return subprocess.run(
-        [sys.executable, *start, *rest],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, *start, *rest], cwd=cwd, env=environment, text=True, **pipes)
+
+
+def run_command(
+    *arguments: str | Path, cwd: Path, stdin: str = "", timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, see `start_command`."""
+    with start_command(*arguments, cwd=cwd) as process:
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -42,10 +42,11 @@ def copy(run: Run, tmp_path: Path) -> Run:
 
 def test_search_equals_brute_force(run: Run, collection: Path) -> None:
     source = Beir(str(collection))
-    corpus, encoder = Corpus.load(source), Encoder.load(run)
+    encoder = Encoder.load(run)
+    corpus = Corpus.load(source, encoder.tokenizer)
     queries = source.queries("test")["text"].to_pylist()
     scores = encoder.model.similarity.scores(
-        torch.from_numpy(encoder.queries(queries)), torch.from_numpy(encoder.documents(corpus.texts))
+        torch.from_numpy(encoder.queries(queries)), torch.from_numpy(encoder.documents(corpus.texts()))
     ).numpy()
     ids = corpus.ids.to_pylist()
     found = Searcher.load(run.path).search(queries, k=7)

@@ -24,7 +24,7 @@ from two_tower.report.run import Run
 def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
     base = [
         "data=beir", f"data.path={folder}", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=2",
-        "tower.dim=16", f"run_dir={run}", "+trainer.enable_model_summary=false", "+trainer.enable_progress_bar=false",
+        "tower.dim=16", f"run_dir={run}",
     ]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check(compose("train", [*base, *overrides]), {"data": LOADER_KEYS})

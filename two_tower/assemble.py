@@ -5,10 +5,9 @@ The same functions serve training and the loading of a finished run, so both hav
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -18,17 +17,33 @@ from two_tower.data.source import Source
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
+from two_tower.optimizer.groups import parameter_groups
 from two_tower.report.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.base import Tower
 from two_tower.tower.words import WordTable
 
-__all__ = ["LOADER_KEYS", "load_model", "make_data", "make_model", "make_source"]
+__all__ = ["LOADER_KEYS", "load_model", "make_data", "make_model", "make_source", "summary", "try_parts"]
 
-# Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml).
-LOADER_KEYS = frozenset({"batch_size", "num_workers", "train_split", "validation_split"})
-assert set(inspect.signature(TripletData).parameters) >= LOADER_KEYS
+# Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
+LOADER_KEYS = {
+    key: get_type_hints(TripletData.__init__)[key]
+    for key in ("batch_size", "num_workers", "train_split", "validation_split")
+}
+
+
+def try_parts(config: Mapping[str, Any]) -> None:
+    """Build every part that needs no data, so that a wrong value is refused before anything is read.
+
+    Raises:
+        UserError: a component refuses its configuration.
+    """
+    for group in ("tokenizer", "negatives", "scheduler"):
+        build(config[group])
+    towers = _towers(config, vocabulary_size=2)
+    model = TwoTower(*towers, Similarity(config["similarity"]), build(config["loss"]))
+    build(config["optimizer"])(parameter_groups({"model": model}))
 
 
 def make_source(config: Mapping[str, Any]) -> Source:
@@ -76,7 +91,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     towers = _towers(config, size)
     embedding: Embedding = build(config["embedding"])
     vectors = embedding.vectors(data.tokenizer.vocabulary)
-    weights = embedding.token_weights(data.documents, size)
+    weights = embedding.token_weights(data.corpus.tokens, size)
     for module in {id(t): t for t in towers}.values():
         for table in module.modules():
             if isinstance(table, WordTable):
@@ -89,6 +104,17 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         build(config["scheduler"]),
         seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
+    )
+
+
+def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> str:
+    """One line on what is about to be trained on what."""
+    tower = type(model.query_tower).__name__ + (", shared" if model.shared else ", one each")
+    parameters = sum(p.numel() for p in model.parameters())
+    return (
+        f"{data.source.name}: {len(data.batches.examples):,} training pairs in {data.batches_per_epoch} batches of "
+        f"{data.batch_size}, {len(data.corpus):,} passages, {len(data.tokenizer):,} words. "
+        f"{tower}, {parameters / 1e6:.1f} million parameters, {config['similarity']}, {model.device}."
     )
 
 

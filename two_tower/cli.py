@@ -6,14 +6,15 @@ Nothing heavy is imported before a command needs it, so that ``--help`` answers 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from two_tower.errors import UserError, nearest
+from two_tower.errors import UserError, exit_statuses, one_of
 
 if TYPE_CHECKING:
     from two_tower.search import Hit, Searcher
@@ -24,7 +25,6 @@ app = typer.Typer(
     name="two-tower",
     help="Search with trained two-tower models, and judge them. Experiments are run with train.py.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -41,7 +41,7 @@ def _root() -> None:
 @app.command()
 def search(
     run: RunFolder,
-    query: Annotated[str | None, typer.Argument(help="the question; without it, a prompt asks")] = None,
+    query: Annotated[str | None, typer.Argument(help="the question; without it, a prompt asks, or each line of a pipe is one")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
     index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
     as_json: AsJson = False,
@@ -59,11 +59,14 @@ def search(
         _answer(searcher, line, k, as_json)
 
 
-def _lines() -> Any:  # noqa: ANN401
-    """Queries typed at a prompt, or piped in; an empty line or the end of input stops."""
+def _lines() -> Iterator[str]:
+    """Queries typed at a prompt, where an empty line stops, or piped in, one per line."""
+    if not sys.stdin.isatty():
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
     while True:
         try:
-            line = input("query> " if sys.stdin.isatty() else "").strip()
+            line = input("query> ").strip()
         except (EOFError, KeyboardInterrupt):
             return
         if not line:
@@ -125,28 +128,22 @@ def _print_json(document: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Run the command; 0 done, 2 a user's mistake (one sentence on stderr), 1 anything else."""
-    try:
-        status = app(standalone_mode=False)
-    except UserError as error:
-        _fail(str(error))
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(1)
-    except Exception as error:
-        if getattr(error, "exit_code", None) != 2 or not hasattr(error, "format_message"):
-            raise
-        _fail(_usage(error.format_message()))
+    with exit_statuses():
+        try:
+            status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        except typer.Abort:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            if getattr(error, "exit_code", None) != 2 or not hasattr(error, "format_message"):
+                raise
+            raise UserError(_usage(error.format_message())) from error
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _usage(message: str) -> str:
-    """The parser's complaint with the nearest command, if it names an unknown one."""
-    commands = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
-    words = message.split("'")
-    guess = nearest(words[1], commands) if message.startswith("No such command") and len(words) > 1 else None
-    hint = f" Did you mean '{guess}'?" if guess else ""
-    return f"{message.rstrip('.')}.{hint} See: two-tower --help"
-
-
-def _fail(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
-    sys.exit(2)
+def _usage(complaint: str) -> str:
+    """The parser's complaint; of an unknown command, with the nearest one."""
+    unknown = re.match("No such command '(.*?)'", complaint)
+    if unknown:
+        commands = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
+        return f"two-tower {unknown[1]} does not exist; {one_of(unknown[1], commands)}"
+    return f"{complaint.rstrip('.')}; see --help"

@@ -27,7 +27,7 @@ Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
 # Texts that one thread tokenises and pools at a time: their tokens and vectors (2 MB) are still in its cache
 # when the next step reads them.
-CHUNK = 1024
+CHUNK = 2048
 
 
 class Encoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,11 +34,13 @@ def one_of(name: str, valid: Iterable[str]) -> str:
 
 
 @contextmanager
-def exit_statuses() -> Iterator[None]:
+def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
 
-    Any other exception passes, so it ends in a traceback and status 1. The argument of a KeyboardInterrupt
-    says where the work stopped and how it goes on.
+    Any other exception passes, so it ends in a traceback and status 1.
+
+    Args:
+        after_interrupt: how to go on after Ctrl-C. Where the work stopped is the exception's own argument.
     """
     try:
         yield
@@ -47,7 +50,11 @@ def exit_statuses() -> Iterator[None]:
         # What a path on the command line leads to, wherever it is first used.
         fail(f"{error.filename} cannot be used: {error.strerror}")
     except KeyboardInterrupt as error:
-        fail(" ".join(["Interrupted", *map(str, error.args)]), status=1)
+        where = " ".join(["Interrupted", *map(str, error.args)])
+        fail(f"{where}: {after_interrupt}" if after_interrupt else where, status=1)
+    except BrokenPipeError:  # whoever read the output, head for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
+        sys.exit(1)
 
 
 def fail(sentence: str, status: int = 2) -> NoReturn:

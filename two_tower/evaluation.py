@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from two_tower.assemble import make_source
-from two_tower.bm25 import BM25
 from two_tower.config import read
 from two_tower.data.beir import Beir
 from two_tower.data.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.report.run import Run
-from two_tower.validation.evaluate import evaluate_bm25, evaluate_dense
+from two_tower.validation.evaluate import bm25_means, evaluate_dense
 
 __all__ = ["evaluate_run"]
 
@@ -32,21 +31,14 @@ def evaluate_run(path: Path, data: Path | None, split: str) -> dict[str, float |
     """
     run = Run.existing(path)
     source = Beir(str(data)) if data else make_source(read(run.config)["data"])
-    corpus = Corpus.load(source)
-    queries = Split.load(source, split, corpus)
     encoder = Encoder.load(run)
-    dense = evaluate_dense(
-        encoder.model,
-        encoder.tokenizer.encode_queries(queries.texts),
-        encoder.tokenizer.encode_documents(corpus.texts),
-        queries.qrels,
-        corpus.order,
-    )
-    bm25 = BM25(corpus.texts, split_camel_case=encoder.tokenizer.split_camel_case)
-    lexical = evaluate_bm25(bm25, corpus, queries)
+    corpus = Corpus.load(source, encoder.tokenizer)
+    queries = Split.load(corpus, split, encoder.tokenizer)
+    dense = evaluate_dense(encoder.model, corpus, queries).means
+    lexical = bm25_means(corpus, queries, encoder.tokenizer)
     return {
-        **{f"dense/{name}": value for name, value in dense.means.items()},
-        **{f"bm25/{name}": value for name, value in lexical.means.items()},
+        **{f"dense/{name}": value for name, value in dense.items()},
+        **{f"bm25/{name}": value for name, value in lexical.items()},
         "documents": len(corpus),
         "queries": len(queries),
     }

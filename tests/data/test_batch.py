@@ -85,7 +85,7 @@ def test_the_positive_of_query_i_is_document_i(collection: Path, tmp_path: Path)
     for i, row in enumerate(batch.query_rows.tolist()):
         query_id = train.ids[row].as_py()
         document = corpus.ids.to_pylist().index(query_id.replace("q", "d"))
-        assert batch.documents.to_lists()[i] == data.documents.select([document]).to_lists()[0]
+        assert batch.documents.to_lists()[i] == data.corpus.tokens.select([document]).to_lists()[0]
         assert batch.queries.to_lists()[i] == data.tokenizer.encode_queries([train.texts[row].as_py()]).to_lists()[0]
     assert not batch.candidates[:, :32].diagonal().any()
 
@@ -102,7 +102,7 @@ def test_equal_texts_and_other_positives_are_never_candidates(tmp_path: Path) ->
     batch = data.batches[0, 0]
     ids = [data.train.ids[r].as_py() for r in batch.query_rows.tolist()]
     texts = batch.documents.to_lists()
-    two = data.documents.select([2]).to_lists()[0]
+    two = data.corpus.tokens.select([2]).to_lists()[0]
     columns = [j for j, text in enumerate(texts) if text == two]
     assert len(columns) == 2  # d2 itself and its copy
     for query, row in zip(ids, batch.candidates.tolist(), strict=True):
@@ -114,7 +114,7 @@ def test_given_negatives_come_from_the_triples(collection: Path, tmp_path: Path)
     batch = data.batches[0, 0]
     for i, row in enumerate(batch.query_rows.tolist()):
         number = int(data.train.ids[row].as_py()[1:])
-        negative = data.documents.select([(number + 7) % 240]).to_lists()[0]
+        negative = data.corpus.tokens.select([(number + 7) % 240]).to_lists()[0]
         assert batch.documents.to_lists()[32 + i] == negative
         assert batch.candidates[i].nonzero().flatten().tolist() == [32 + i]
 

@@ -36,6 +36,9 @@ def build(spec: Mapping[str, Any], offer: Mapping[str, Any] | None = None, **ext
         spec: the component's configuration.
         offer: more arguments, each passed only if the target has a parameter of that name.
         extra: more arguments, passed in any case.
+
+    Raises:
+        UserError: the target cannot be imported or refuses its arguments.
     """
     target = target_of(spec)
     keys = {k: _built(v) for k, v in spec.items() if not k.startswith("_")}
@@ -43,7 +46,15 @@ def build(spec: Mapping[str, Any], offer: Mapping[str, Any] | None = None, **ext
         accepted = inspect.signature(target).parameters
         keys.update({k: v for k, v in offer.items() if k in accepted})
     keys.update(extra)
-    return partial(target, **keys) if spec.get("_partial_") else target(**keys)
+    if spec.get("_partial_"):
+        return partial(target, **keys)
+    try:
+        return target(**keys)
+    except Exception as error:
+        if isinstance(error, UserError) or target.__module__.startswith("two_tower."):
+            raise
+        # A library's own check of its arguments; ours raise UserError, so anything else of ours is a bug.
+        raise UserError(f"{spec['_target_']} refuses its settings: {str(error).splitlines()[0]}") from error
 
 
 def _built(value: Any) -> Any:  # noqa: ANN401

@@ -2,73 +2,98 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
+import math
+import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.build import target_of
+from two_tower.config.groups import groups
+from two_tower.config.rules import check_rules
 from two_tower.errors import UserError, one_of
 
 __all__ = ["check", "matches"]
 
+Types = Mapping[str, Any]  # key → type annotation
 
-def check(config: DictConfig, extra_keys: Mapping[str, Iterable[str]] | None = None) -> dict[str, Any]:
+
+def check(config: DictConfig, extra: Mapping[str, Types] | None = None) -> dict[str, Any]:
     """Resolve a composed configuration and check every component against its ``_target_``'s signature.
+
+    Whole numbers given for text become text: a folder may be called 2024.
 
     Args:
         config: what Hydra composed.
-        extra_keys: group → keys that are no arguments of its target but used elsewhere.
+        extra: place → keys there that are no arguments of a target, with their types. The place is a group,
+            or empty for the top level, where then no other keys are allowed besides the groups.
 
     Returns:
         The configuration as plain dicts, lists and scalars.
 
     Raises:
-        UserError: a missing value, an unknown key or a value of the wrong type, with its place.
+        UserError: a missing value, an unknown key, a value of the wrong type or one that cannot work, with
+            its place.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set and has no default: add {missing[0]}=VALUE to the command.")
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    for key, value in plain.items():
-        _check_component(str(key), value, frozenset((extra_keys or {}).get(str(key), ())))
-    return typing.cast(dict[str, Any], plain)
+    for resolve in (False, True):  # first what was written, so that a mistake is named where it was made
+        plain = typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
+        _check_all(plain, extra or {})
+    check_rules(plain)
+    return plain
 
 
-def _check_component(place: str, value: Any, extra: frozenset[str] = frozenset()) -> None:  # noqa: ANN401
-    if not isinstance(value, Mapping):
+def _check_all(config: dict[str, Any], extra: Mapping[str, Types]) -> None:
+    if "" in extra:
+        _check_top_level(config, extra[""])
+    for key, value in config.items():
+        _check_component(key, value, extra.get(key, {}))
+
+
+def _check_top_level(config: dict[str, Any], hints: Types) -> None:
+    for key, value in config.items():
+        if key in hints:
+            config[key] = _checked(key, value, hints[key])
+        elif key not in groups():
+            raise UserError(f"{key} does not exist; {one_of(key, [*hints, *(k for k in config if k in groups())])}")
+        elif isinstance(value, Mapping) and "_target_" not in value and not all(map(_is_component, value.values())):
+            raise UserError(f"{key} names no component: choose one with {key}=CHOICE")
+
+
+def _is_component(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def _check_component(place: str, value: Any, extra: Types) -> None:  # noqa: ANN401
+    if not isinstance(value, dict):
         return
     if "_target_" in value:
         _check_arguments(place, value, extra)
     for key, inner in value.items():
-        _check_component(f"{place}.{key}", inner)
+        _check_component(f"{place}.{key}", inner, {})
 
 
-def _check_arguments(place: str, spec: Mapping[str, Any], extra: frozenset[str]) -> None:
+def _check_arguments(place: str, spec: dict[str, Any], extra: Types) -> None:
     target = target_of(spec, place)
-    parameters = _parameters(target)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = _hints(target)
+    parameters = inspect.signature(target).parameters.values()
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    # Arguments without a default that the configuration does not give come from the program.
+    valid = {p.name for p in parameters if p.default is not p.empty or p.name in spec} | {*extra}
+    hints = {**_hints(target), **extra}
     for key, value in spec.items():
-        if key.startswith("_") or key in extra:
+        if key.startswith("_"):
             continue
-        if key not in parameters and not open_ended:
-            raise UserError(f"{place}.{key} does not exist; {one_of(key, {*parameters, *extra})}.")
-        hint = hints.get(key)
-        if hint is not None and not isinstance(value, Mapping) and not matches(value, hint):
-            raise UserError(f"{place}.{key}={value!r} has the wrong type: it must be {_words(hint)}.")
-
-
-def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments of a target, those of base classes included where it passes ``**`` on."""
-    parameters = dict(inspect.signature(target).parameters)
-    parameters.pop("self", None)
-    return parameters
+        if key not in valid and not open_ended:
+            raise UserError(f"{place}.{key} does not exist; {one_of(key, valid)}.")
+        if key in hints and not _is_component(value):
+            spec[key] = _checked(f"{place}.{key}", value, hints[key])
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -79,33 +104,68 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
+def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    if matches(value, hint) or (isinstance(value, str) and "${" in value):  # not resolved yet
+        return value
+    if type(value) is int and matches(str(value), hint):
+        return str(value)
+    choices = _choices(hint)
+    if choices:
+        raise UserError(f"{place}={value} does not exist; {one_of(str(value), choices)}")
+    raise UserError(f"{place}={value} has the wrong type: it must be {_words(hint)}")
+
+
+def _alternatives(hint: Any) -> list[Any]:  # noqa: ANN401
+    """The members of a union, else the annotation itself."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [inner for argument in typing.get_args(hint) for inner in _alternatives(argument)]
+    return [hint]
+
+
 def matches(value: Any, hint: Any) -> bool:  # noqa: ANN401
     """Whether a plain configuration value fits a type annotation; unknown annotations accept all."""
+    alternatives = _alternatives(hint)
+    if len(alternatives) > 1:
+        return any(matches(value, a) for a in alternatives)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(matches(value, a) for a in arguments)
     if origin is typing.Literal:
-        return value in arguments
-    if hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return value in arguments and type(value) in map(type, arguments)  # 1 == True, but is no bool
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint in (str, Path):
+        return type(value) in (int, float) and not math.isnan(value)
+    if hint in (bool, int, str, types.NoneType):
+        return type(value) is hint
+    kind = origin or hint
+    if not inspect.isclass(kind):
+        return True
+    if issubclass(kind, os.PathLike):
         return isinstance(value, str)
-    if origin in (list, tuple, typing.Sequence) or getattr(origin, "__name__", "") == "Sequence":
-        return isinstance(value, list) and all(matches(v, arguments[0]) for v in value if arguments)
-    return True
+    if issubclass(kind, collections.abc.Sequence | collections.abc.Iterable) and isinstance(value, list):
+        return _items_match(value, kind, arguments)
+    return isinstance(value, kind)
+
+
+def _items_match(values: list[Any], kind: type, hints: tuple[Any, ...]) -> bool:
+    if issubclass(kind, Mapping | str):
+        return False
+    if kind is tuple and hints and hints[-1] is not ...:
+        return len(values) == len(hints) and all(map(matches, values, hints))
+    return all(matches(value, hints[0]) for value in values if hints)
+
+
+def _choices(hint: Any) -> list[str]:  # noqa: ANN401
+    """The values of the literals in a type annotation."""
+    literals = [a for a in _alternatives(hint) if typing.get_origin(a) is typing.Literal]
+    return list(dict.fromkeys(str(value) for literal in literals for value in typing.get_args(literal)))
 
 
 def _words(hint: Any) -> str:  # noqa: ANN401
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, arguments))
-    if arguments and typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_words(a) for a in arguments)
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+    """What a type annotation allows, for people: ``a whole number or null``."""
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    words = []
+    for alternative in _alternatives(hint):
+        kind = typing.get_origin(alternative) or alternative
+        if kind in names:
+            words.append(names[kind])
+        elif inspect.isclass(kind) and issubclass(kind, list | tuple | Mapping | collections.abc.Sequence):
+            words.append("a mapping" if issubclass(kind, Mapping) else "a list")
+    return " or ".join(words) or getattr(hint, "__name__", str(hint))

@@ -1,92 +1,78 @@
-"""Runs a Hydra main function so that a mistake ends in one clear sentence and exit status 2."""
+"""Runs train.py and embed.py: Hydra composes, a mistake ends in one clear sentence and exit status 2."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+import hydra
+from hydra._internal.utils import get_args_parser  # nothing public knows Hydra's own options
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from two_tower.errors import UserError, one_of
+from two_tower.config.explain import check_overrides, explain
+from two_tower.config.groups import CONF
+from two_tower.errors import UserError, exit_statuses, fail
 
-__all__ = ["CONF", "explain", "run_hydra"]
-
-CONF = Path(__file__).parents[2] / "conf"
+__all__ = ["CONF", "run_hydra"]
 
 
-def run_hydra(main: Callable[[], None], config_name: str) -> None:
-    """Call a ``@hydra.main`` function; exit 2 for a user's mistake, with one sentence on stderr.
+def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Compose a configuration from the command line and call ``task`` with it; in a sweep, once per combination.
+
+    Exits as `exit_statuses` says. In a sweep a failing job does not stop the others; at the end the first
+    failure decides the exit status, and Hydra's own line in front of the sentence names the combination.
 
     Args:
-        main: the decorated function.
-        config_name: the configuration that it composes, e.g. ``train``.
+        task: does the work.
+        config_name: the configuration to compose, e.g. ``train``.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
-    try:
-        main()
-    except UserError as error:
-        _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(explain(error, config_name, [a for a in sys.argv[1:] if not a.startswith("-")]))
+    started, failures = [False], list[Exception]()
+
+    @wraps(task)
+    def guarded(composed: DictConfig) -> None:
+        started[0] = True
+        try:
+            task(composed)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            failures.append(error)  # raised outside of Hydra, which would add a line of its own
+
+    with exit_statuses("the same command continues"):
+        overrides = _overrides(sys.argv[1:])
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+            if failures:
+                raise failures[0]
+        except Exception as error:
+            composing = not started[0] and not isinstance(error, UserError | BrokenPipeError)
+            if composing or isinstance(error, HydraException | OmegaConfBaseException):
+                raise UserError(explain(error, config_name, overrides)) from error
+            raise
 
 
-def _fail(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
-    sys.exit(2)
+def _overrides(arguments: list[str]) -> list[str]:
+    """The overrides among the arguments.
 
-
-def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
-    """One sentence for what Hydra or OmegaConf found wrong, with the nearest valid name."""
-    text = str(error)
-    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if missing:
-        group, choice = missing.groups()
-        return f"{group}={choice} does not exist; {one_of(choice, _choices(group))}."
-    wrong = re.search(r"Could not override '([^']+)'", text)
-    if wrong:
-        key = wrong.group(1).partition("@")[0]
-        kept = [o for o in overrides if not re.match(rf"[+~]*{re.escape(key)}\s*=", o)]
-        valid = _keys(config_name, kept)
-        parent, _, _ = key.rpartition(".")
-        near = {k for k in valid if k.rpartition(".")[0] == parent} or valid
-        return f"{key} does not exist; {one_of(key, near)}."
-    for override in overrides:
-        if "=" not in override and not override.startswith("~"):
-            return f"'{override}' is not an override of the form key=value or group=choice."
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    key = getattr(error, "full_key", None)
-    return f"Configuration mistake{f' at {key}' if key else ''}: {first.strip().rstrip('.')}."
-
-
-def _choices(group: str) -> list[str]:
-    return [p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_")]
-
-
-def _keys(config_name: str, overrides: list[str]) -> set[str]:
-    """Every valid key of the configuration composed with the other overrides."""
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(config_name)
-    groups = {p.name for p in CONF.iterdir() if p.is_dir()}
-    return groups | set(_names(OmegaConf.to_container(config)))
-
-
-def _names(config: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            name = f"{place}.{key}" if place else str(key)
-            if not str(key).startswith("_"):
-                yield name
-                yield from _names(value, name)
+    Raises:
+        UserError: there is no ``conf``, an option that Hydra does not have, or an override that is none.
+    """
+    if not CONF.is_dir():
+        raise UserError(f"{CONF} does not exist: install from a clone with  pip install --editable .")
+    parser = get_args_parser()
+    parser.error = fail
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        plain = unknown[0].lstrip("-")
+        hint = f"did you mean {plain}?" if "=" in plain else "settings are written key=value, without dashes"
+        raise UserError(f"{unknown[0]} is no option; {hint} (see --help)")
+    check_overrides(known.overrides)
+    return known.overrides

@@ -58,7 +58,11 @@ def entry(kind: str, key: str, make: Callable[[Path], None]) -> Path:
             temporary = path.with_name(f".{key}.tmp")
             shutil.rmtree(temporary, ignore_errors=True)  # of a maker that was killed: the lock is ours
             temporary.mkdir()
-            make(temporary)
+            try:
+                make(temporary)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
             temporary.rename(path)
     return path
 

@@ -1,25 +1,35 @@
-"""From string ids to rows: the corpus, and a split's queries with their judgements."""
+"""From string ids to rows: the corpus, and a split's queries with their judgements.
+
+Both are parsed and tokenised once; later starts map the result into memory.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.cache import entry, key_of
 from two_tower.data.source import QUERIES, Source, full_text
+from two_tower.data.token_store import TokenWriter, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
+from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.ranking import id_order
+from two_tower.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Corpus", "Split", "rows_of", "text_groups"]
+__all__ = ["Corpus", "Split", "rows_of", "training_texts"]
 
 log = logging.getLogger(__name__)
+
+# Raise whenever the files of an entry, or what is in them, change.
+LAYOUT = 1
 
 
 def rows_of(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -29,59 +39,68 @@ def rows_of(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) 
     return pc.fill_null(pc.index_in(ids, value_set=among), -1).to_numpy().astype(np.int64)
 
 
-@numba.njit(nogil=True, cache=True)
-def _hash_texts(ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    out = np.empty(len(offsets) - 1, np.uint64)
-    for b in range(len(out)):
-        h = np.uint64(0xCBF29CE484222325)
-        for t in range(offsets[b], offsets[b + 1]):
-            h = (h ^ np.uint64(ids[t])) * np.uint64(0x9E3779B97F4A7C15)
-            h ^= h >> np.uint64(29)
-        out[b] = h
-    return out
+def _read_arrow(path: Path) -> pa.Table:
+    """An uncompressed Arrow file, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def text_groups(tokens: Ragged) -> np.ndarray:
-    """(B,) int64: equal numbers for texts of equal tokens, by a 64-bit hash of the token sequence."""
-    hashes = _hash_texts(tokens.ids.numpy(), tokens.offsets.numpy())
-    return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """All passages of a source, in its order.
 
     Attributes:
+        source: where they come from.
         ids: (N,) string ids.
-        texts: (N,) what towers and BM25 read: title and text.
+        tokens: N texts, title and text together.
+        hashes: (N,) uint64, equal for texts of equal tokens.
+        order: (N,) int64, place of each id in ascending byte order; decides between equal scores.
     """
 
+    source: Source
     ids: pa.ChunkedArray
-    texts: pa.ChunkedArray
+    tokens: Ragged
+    hashes: np.ndarray
+    order: np.ndarray
 
     @classmethod
-    def load(cls, source: Source) -> Corpus:
-        """Read a source's corpus.
+    def load(cls, source: Source, tokenizer: Tokenizer) -> Corpus:
+        """The tokenised corpus, from the cache or made now.
 
         Raises:
-            UserError: it has no passages.
+            UserError: the source has no passages.
         """
-        batches = list(source.corpus())
-        ids = pa.chunked_array([b.column("id") for b in batches], pa.string())
-        if len(ids) == 0:
-            raise UserError(f"The corpus of {source.name} is empty: there is nothing to search.")
-        return cls(ids, pa.chunked_array([full_text(b) for b in batches], pa.string()))
+        key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
+        folder = entry("corpus", key, lambda path: _write_corpus(path, source, tokenizer))
+        tokens, hashes = read_tokens(folder, "documents")
+        ids = _read_arrow(folder / "ids.arrow")["id"]
+        return cls(source, ids, tokens, hashes, np.load(folder / "order.npy", mmap_mode="r"))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @cached_property
-    def order(self) -> np.ndarray:
-        """(N,) int64: place of each id in ascending byte order, which decides between equal scores."""
-        return id_order(self.ids)
+    def texts(self) -> pa.ChunkedArray:
+        """(N,) what towers and BM25 read of each passage, read from the source again."""
+        return pa.chunked_array([full_text(b) for b in self.source.corpus()], pa.string())
 
 
-@dataclass(frozen=True)
+def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
+    schema = pa.schema([("id", pa.string())])
+    with (
+        counter(f"Tokenising {source.name}", "passages") as progress,
+        pa.ipc.new_file(folder / "ids.arrow", schema) as ids,
+        TokenWriter(folder, "documents") as tokens,
+    ):
+        for batch in source.corpus():
+            tokens.append(tokenizer.encode_documents(full_text(batch)))
+            ids.write_batch(batch.select(["id"]).cast(schema))
+            progress(len(batch))
+    if tokens.texts == 0:
+        raise UserError(f"The corpus of {source.name} is empty: there is nothing to search.")
+    np.save(folder / "order.npy", id_order(_read_arrow(folder / "ids.arrow")["id"]))
+    log.info("%s: parsed and tokenised %d passages.", source.name, tokens.texts)
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """The queries of one split and their judgements, in rows of this split and of the corpus.
 
@@ -89,37 +108,70 @@ class Split:
         name: ``train``, ``dev`` or ``test``.
         ids: (Q,) string ids.
         texts: (Q,) the queries.
+        tokens: Q texts.
+        hashes: (Q,) uint64, equal for texts of equal tokens.
         qrels: judgements; only of documents that the corpus holds.
     """
 
     name: str
     ids: pa.ChunkedArray
     texts: pa.ChunkedArray
+    tokens: Ragged
+    hashes: np.ndarray
     qrels: Qrels
 
     @classmethod
-    def load(cls, source: Source, name: str, corpus: Corpus) -> Split:
-        """Read a split; judgements of unknown queries or documents are counted and reported.
+    def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:
+        """A split of the corpus' source, from the cache or made now.
+
+        Judgements of unknown queries or documents are counted and reported.
 
         Raises:
             UserError: the split does not exist or has no judged query.
         """
-        queries, judged = source.queries(name).select(QUERIES.names), source.qrels(name)
-        if queries.num_rows == 0:
-            raise UserError(f"The split {name} of {source.name} has no queries.")
-        query_rows = rows_of(judged["query_id"], queries["id"])
-        document_rows = rows_of(judged["document_id"], corpus.ids)
-        known = (query_rows >= 0) & (document_rows >= 0)
-        if not known.all():
-            log.warning(
-                "%s, split %s: %d of %d judgements name a query or passage that does not exist; left out.",
-                source.name, name, int((~known).sum()), len(known),
-            )  # fmt: skip
-        kept = np.flatnonzero(known)
-        kept = kept[np.argsort(query_rows[kept], kind="stable")]
-        grades = judged["grade"].to_numpy()[kept].astype(np.int32)
-        qrels = Qrels(query_rows[kept], document_rows[kept], grades, queries.num_rows)
-        return cls(name, queries["id"], queries["text"], qrels)
+        source = corpus.source
+        key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint, name)
+        folder = entry("split", key, lambda path: _write_split(path, corpus, name, tokenizer))
+        tokens, hashes = read_tokens(folder, "queries")
+        table = _read_arrow(folder / "queries.arrow")
+        with np.load(folder / "qrels.npz") as saved:
+            qrels = Qrels(saved["query_rows"], saved["document_rows"], saved["grades"], table.num_rows)
+        return cls(name, table["id"], table["text"], tokens, hashes, qrels)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) -> None:
+    source = corpus.source
+    queries, judged = source.queries(name).select(QUERIES.names), source.qrels(name)
+    if queries.num_rows == 0:
+        raise UserError(f"The split {name} of {source.name} has no queries.")
+    query_rows = rows_of(judged["query_id"], queries["id"])
+    document_rows = rows_of(judged["document_id"], corpus.ids)
+    known = (query_rows >= 0) & (document_rows >= 0)
+    if not known.all():
+        log.warning(
+            "%s, split %s: %d of %d judgements name a query or passage that does not exist; left out.",
+            source.name, name, int((~known).sum()), len(known),
+        )  # fmt: skip
+    kept = np.flatnonzero(known)
+    kept = kept[np.argsort(query_rows[kept], kind="stable")]
+    np.savez(
+        folder / "qrels.npz",
+        query_rows=query_rows[kept],
+        document_rows=document_rows[kept],
+        grades=judged["grade"].to_numpy()[kept].astype(np.int32),
+    )
+    with pa.ipc.new_file(folder / "queries.arrow", QUERIES) as file:
+        file.write_table(queries.cast(QUERIES))
+    with TokenWriter(folder, "queries") as tokens:
+        tokens.append(tokenizer.encode_queries(queries["text"]))
+    log.info("%s: parsed and tokenised %d queries of %s.", source.name, len(queries), name)
+
+
+def training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.ChunkedArray]:
+    """What a vocabulary is trained on: every passage, and the queries of the training split."""
+    for batch in source.corpus():
+        yield full_text(batch)
+    yield source.queries(split)["text"]

@@ -11,17 +11,22 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.data.batch import Batches, BatchLoader, Examples
-from two_tower.data.corpus import Corpus, Split, rows_of, text_groups
-from two_tower.data.source import Source
-from two_tower.errors import UserError
+from two_tower.data.cache import entry, key_of
+from two_tower.data.corpus import Corpus, Split, rows_of, training_texts
+from two_tower.data.source import TRIPLETS, Source
+from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import KnownPositives, Negatives
-from two_tower.ragged import Ragged
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 __all__ = ["TripletData"]
 
 log = logging.getLogger(__name__)
+
+
+def _groups(hashes: np.ndarray) -> np.ndarray:
+    """(B,) int64: equal numbers for equal hashes."""
+    return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
 class TripletData(L.LightningDataModule):
@@ -39,6 +44,9 @@ class TripletData(L.LightningDataModule):
         train_split: split to train on.
         validation_split: split to validate on.
         seed: the run's seed.
+
+    Raises:
+        UserError: a split that the source does not have, or no triplets where ``negatives`` needs them.
     """
 
     def __init__(
@@ -55,64 +63,69 @@ class TripletData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for key, split in (("train_split", train_split), ("validation_split", validation_split)):
+            if split not in source.splits():
+                raise UserError(
+                    f"data.{key}={split} does not exist in {source.name}; {one_of(split, source.splits())}."
+                )
+        if negatives.needs_triplets and source.triplets() is None:
+            raise UserError(
+                f"negatives=given needs data with triplets, and {source.name} has none: "
+                "use negatives=in_batch or negatives=random."
+            )
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.train_split, self.validation_split = train_split, validation_split
-        self._trainer_of_tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
+        self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
 
     @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer: read if it exists, else trained on the corpus and the training queries."""
+        if not self._tokenizer_path.exists():
+            settings = vars(self._tokenizer)
+            key = key_of(self.source.fingerprint(), self.train_split, *sorted(settings.items()))
+            folder = entry("tokenizer", key, self._train_tokenizer)
+            Tokenizer.load(folder / "tokenizer.json").save(self._tokenizer_path)
+        return Tokenizer.load(self._tokenizer_path)
+
+    def _train_tokenizer(self, folder: Path) -> None:
+        texts = training_texts(self.source, self.train_split)
+        self._tokenizer.train(texts).save(folder / "tokenizer.json")
+
+    @cached_property
     def corpus(self) -> Corpus:
-        """The passages as text."""
-        return Corpus.load(self.source)
+        """The passages."""
+        return Corpus.load(self.source, self.tokenizer)
 
     @cached_property
     def train(self) -> Split:
         """The training queries."""
-        return Split.load(self.source, self.train_split, self.corpus)
+        return Split.load(self.corpus, self.train_split, self.tokenizer)
 
     @cached_property
     def validation(self) -> Split:
         """The validation queries."""
-        return Split.load(self.source, self.validation_split, self.corpus)
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer: read if it exists, else trained on the corpus and the training queries."""
-        if self._tokenizer_path.exists():
-            return Tokenizer.load(self._tokenizer_path)
-        tokenizer = self._trainer_of_tokenizer.train([self.corpus.texts, self.train.texts])
-        tokenizer.save(self._tokenizer_path)
-        return tokenizer
-
-    @cached_property
-    def documents(self) -> Ragged:
-        """Tokens of all passages."""
-        return self.tokenizer.encode_documents(self.corpus.texts)
+        return Split.load(self.corpus, self.validation_split, self.tokenizer)
 
     @cached_property
     def batches(self) -> Batches:
         """The training batches of this process.
 
         Raises:
-            UserError: too little data for one batch, or no triplets where the strategy needs them.
+            UserError: too little data for one batch.
         """
-        queries = self.tokenizer.encode_queries(self.train.texts)
         qrels = self.train.qrels
         relevant = qrels.grades > 0
-        positives = KnownPositives(
-            qrels.query_rows[relevant],
-            qrels.document_rows[relevant],
-            text_groups(queries),
-            text_groups(self.documents),
-        )
-        examples = self._examples(qrels.query_rows[relevant], qrels.document_rows[relevant])
+        query_rows, document_rows = qrels.query_rows[relevant], qrels.document_rows[relevant]
+        positives = KnownPositives(query_rows, document_rows, _groups(self.train.hashes), _groups(self.corpus.hashes))
+        examples = self._examples(query_rows, document_rows)
         trainer = self.trainer
         batches = Batches(
             examples,
-            queries,
-            self.documents,
+            self.train.tokens,
+            self.corpus.tokens,
             self.negatives,
             positives,
             self.batch_size,
@@ -133,13 +146,7 @@ class TripletData(L.LightningDataModule):
     def _examples(self, query_rows: np.ndarray, document_rows: np.ndarray) -> Examples:
         if not self.negatives.needs_triplets:
             return Examples(query_rows, document_rows)
-        triplets = self.source.triplets()
-        if triplets is None:
-            raise UserError(
-                f"negatives=given needs data with triplets, and {self.source.name} has none: "
-                "use negatives=in_batch or negatives=random."
-            )
-        table = pa.Table.from_batches(triplets)
+        table = pa.Table.from_batches(self.source.triplets() or (), TRIPLETS)
         query = rows_of(table["query_id"], self.train.ids)
         positive = rows_of(table["positive_id"], self.corpus.ids)
         negative = rows_of(table["negative_id"], self.corpus.ids)

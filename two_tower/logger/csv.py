@@ -46,7 +46,7 @@ class CsvLogger(Logger):
     @property
     def version(self) -> str:
         """Lightning's version of the run; there is only one."""
-        return "0"
+        return ""
 
     @property
     @rank_zero_experiment

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import rich
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-__all__ = ["EpochTable", "counter", "say"]
+__all__ = ["EpochTable", "on_terminal", "say", "show_log"]
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -18,18 +16,27 @@ def say(text: str, style: str | None = None) -> None:
     rich.get_console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
-class _Warnings(logging.Handler):
-    """Shows the package's warnings between the lines of the run."""
+class _Console(logging.Handler):
+    """Shows the package's log between the lines of the run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.levelname.capitalize()}: {record.getMessage()}", style="yellow")
+        if record.levelno >= logging.WARNING:
+            say(f"{record.levelname.capitalize()}: {record.getMessage()}", style="yellow")
+        else:
+            say(record.getMessage(), style="dim")
 
 
-def show_warnings() -> None:
-    """Send the package's log to the console from WARNING on, and quieten the trainer's own messages."""
+def on_terminal() -> bool:
+    """Whether a person may be watching."""
+    return rich.get_console().is_terminal
+
+
+def show_log() -> None:
+    """Send the package's log to the console, and quieten the trainer's own messages."""
     log = logging.getLogger("two_tower")
     if not log.handlers:
-        log.addHandler(_Warnings(logging.WARNING))
+        log.addHandler(_Console())
+        log.setLevel(logging.INFO)
         log.propagate = False
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -68,19 +75,3 @@ class EpochTable:
         shown_loss = f"{loss:>10.4f}" if loss is not None else " " * 10
         spent = f"{seconds:>9.1f}" if seconds else " " * 9
         say(f"{name:<12}{values}{shown_loss}{spent}{'  *' if best else ''}")
-
-
-@contextmanager
-def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A progress line with count and rate for work of unknown length; shown on a terminal only."""
-    console = rich.get_console()
-    columns = [
-        TextColumn(title),
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} " + unit),
-        TextColumn("{task.speed:,.0f}/s"),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done: progress.update(task, advance=done)

@@ -100,6 +100,20 @@ class Run:
         write_json(self.path / "environment.json", environment())
         return True
 
+    def abandon(self) -> None:
+        """Leave the folder as if the run had never begun; does nothing once there is a checkpoint.
+
+        For a mistake that shows only when the data is read: its correction is another configuration, which
+        the folder would refuse.
+        """
+        if self.last.exists() or self.best.exists():
+            return
+        for file in (self.config, self.path / "environment.json", self.tokenizer, self.metrics):
+            file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.path):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
     def read_results(self) -> dict[str, Any]:
         """The results of a complete run."""
         return json.loads(self.results.read_text(encoding="utf-8"))

@@ -15,7 +15,11 @@ import numba
 import numpy as np
 import torch
 
-__all__ = ["distinct_rows", "group_by_row", "in_parts", "pool_rows", "sum_rows"]
+__all__ = ["distinct_rows", "group_by_row", "in_parts", "pool_gradients", "pool_rows", "sum_rows"]
+
+# What the compiler may do to float32 sums so that they become vector instructions; NaN and infinity keep their
+# meaning.
+FAST = {"contract", "reassoc"}
 
 # Below this many tokens a second thread costs more than it brings (a hand-over is about 30 µs).
 PARALLEL_TOKENS = 20_000
@@ -43,7 +47,28 @@ def in_parts(work: Callable[[int, int], None], ends: np.ndarray) -> None:
     list(_threads(parts).map(work, bounds[:-1], bounds[1:]))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
+def _weighted_sum(rows: np.ndarray, factors: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """``out = sum_k factors[k] * table[rows[k]]``.
+
+    Four rows at a time: the sum is loaded and stored a quarter as often, and four rows of the table are on
+    their way from memory together (60,000 texts of 62 tokens: 76 ms instead of 125; eight gain nothing more).
+    """
+    for j in range(len(out)):
+        out[j] = 0
+    whole = len(rows) - len(rows) % 4
+    for k in range(0, whole, 4):
+        f0, f1, f2, f3 = factors[k], factors[k + 1], factors[k + 2], factors[k + 3]
+        r0, r1, r2, r3 = table[rows[k]], table[rows[k + 1]], table[rows[k + 2]], table[rows[k + 3]]
+        for j in range(len(out)):
+            out[j] += f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
+    for k in range(whole, len(rows)):
+        f, r = factors[k], table[rows[k]]
+        for j in range(len(out)):
+            out[j] += f * r[j]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
 def pool_rows(
     ids: np.ndarray,
     offsets: np.ndarray,
@@ -56,9 +81,6 @@ def pool_rows(
 ) -> None:
     """Weighted mean of each text's rows: ``out[b] = sum_t w_t v_t / sum_t w_t``; zero for an empty text.
 
-    Four rows at a time: the sum is loaded and stored a quarter as often, and four rows of the table are on
-    their way from memory together (60,000 texts of 62 tokens: 76 ms instead of 125; eight gain nothing more).
-
     Args:
         ids: (T,) integers, rows of the table.
         offsets: (B + 1,) where each text starts.
@@ -69,30 +91,16 @@ def pool_rows(
         out: (B, D) float32, written.
         total: (B,) float32, written: the sum of the text's weights.
     """
-    dim = vectors.shape[1]
     for b in range(first, last):
-        start, end, row = offsets[b], offsets[b + 1], out[b]
-        text, counts = ids[start:end], weights[start:end]
-        for j in range(dim):
-            row[j] = 0
+        row, counts = out[b], weights[offsets[b] : offsets[b + 1]]
+        _weighted_sum(ids[offsets[b] : offsets[b + 1]], counts, vectors, row)
         weight_sum = np.float32(0)
-        whole = len(text) - len(text) % 4
-        for t in range(0, whole, 4):
-            w0, w1, w2, w3 = counts[t], counts[t + 1], counts[t + 2], counts[t + 3]
-            v0, v1 = vectors[text[t]], vectors[text[t + 1]]
-            v2, v3 = vectors[text[t + 2]], vectors[text[t + 3]]
-            weight_sum += w0 + w1 + w2 + w3
-            for j in range(dim):
-                row[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
-        for t in range(whole, len(text)):
-            w, vector = counts[t], vectors[text[t]]
+        for w in counts:
             weight_sum += w
-            for j in range(dim):
-                row[j] += w * vector[j]
         total[b] = weight_sum
         if weight_sum > 0:
             scale = np.float32(1) / weight_sum
-            for j in range(dim):
+            for j in range(len(row)):
                 row[j] *= scale
 
 
@@ -120,16 +128,19 @@ def distinct_rows(ids: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def group_by_row(ids: np.ndarray, distinct: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token positions ordered by row (a counting sort), in token order within a row.
+def group_by_row(
+    ids: np.ndarray, offsets: np.ndarray, distinct: np.ndarray, position: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The texts of each row's tokens (a counting sort), in token order within a row.
 
     Args:
         ids: (T,) integers.
+        offsets: (B + 1,) where each text starts.
         distinct: (R,) the distinct ids, ascending.
         position: (V,) int32 scratch, overwritten at ``distinct``.
 
     Returns:
-        (R + 1,) where each row's tokens start, and (T,) the token positions.
+        (R + 1,) int64 where each row's tokens start, and (T,) int32 the text of each of them.
     """
     starts = np.zeros(len(distinct) + 1, np.int64)
     for k in range(len(distinct)):
@@ -138,46 +149,84 @@ def group_by_row(ids: np.ndarray, distinct: np.ndarray, position: np.ndarray) ->
         starts[position[i] + 1] += 1
     for k in range(len(distinct)):
         starts[k + 1] += starts[k]
-    tokens = np.empty(len(ids), np.int64)
+    texts = np.empty(len(ids), np.int32)
     fill = starts[:-1].copy()
-    for t in range(len(ids)):
-        k = position[ids[t]]
-        tokens[fill[k]] = t
-        fill[k] += 1
-    return starts, tokens
+    for b in range(len(offsets) - 1):
+        for t in range(offsets[b], offsets[b + 1]):
+            k = position[ids[t]]
+            texts[fill[k]] = b
+            fill[k] += 1
+    return starts, texts
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
 def sum_rows(
     starts: np.ndarray,
-    tokens: np.ndarray,
+    texts: np.ndarray,
     first: int,
     last: int,
-    source: np.ndarray,
     grads: np.ndarray,
-    scale: np.ndarray,
+    factors: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """``out[r] = sum over the row's tokens t of scale[s] * grads[s]`` with ``s = source[t]``.
+    """Gradients summed per row of the table: ``out[r] = sum_k factors[k] * grads[texts[k]]`` over its tokens k.
 
     Args:
         starts: (R + 1,) from `group_by_row`.
-        tokens: (T,) from `group_by_row`.
+        texts: (T,) from `group_by_row`.
         first: first row to do.
         last: last row to do (exclusive).
-        source: (T,) which row of ``grads`` a token's gradient comes from (its text, or itself).
-        grads: (S, D) float32.
-        scale: (S,) float32.
+        grads: (B, D) float32.
+        factors: (T,) float32, in the order of ``texts``.
         out: (R, D) float32, written.
     """
-    dim = grads.shape[1]
     for r in range(first, last):
-        row = out[r]
-        for j in range(dim):
-            row[j] = 0
-        for k in range(starts[r], starts[r + 1]):
-            s = source[tokens[k]]
-            factor = scale[s]
-            grad = grads[s]
-            for j in range(dim):
-                row[j] += factor * grad[j]
+        tokens = slice(starts[r], starts[r + 1])
+        _weighted_sum(texts[tokens], factors[tokens], grads, out[r])
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
+def pool_gradients(
+    rows: np.ndarray,
+    starts: np.ndarray,
+    texts: np.ndarray,
+    first: int,
+    last: int,
+    grads: np.ndarray,
+    factors: np.ndarray,
+    pull: np.ndarray,
+    vectors: np.ndarray,
+    weights: np.ndarray,
+    grad_vectors: np.ndarray,
+    grad_weights: np.ndarray,
+) -> None:
+    """The backward pass of `pool_rows`, for the vectors and the logarithms of the weights.
+
+    With W_b the sum of a text's weights, ``d out_b / d v_i = w_i / W_b`` and
+    ``d out_b / d log w_i = (w_i / W_b) (v_i - out_b)`` for each token i, so that all the second needs beside
+    the first is one dot product per row.
+
+    Args:
+        rows: (R,) rows of the table.
+        starts: (R + 1,) from `group_by_row`.
+        texts: (T,) from `group_by_row`.
+        first: first row to do.
+        last: last row to do (exclusive).
+        grads: (B, D) float32, gradient of the means.
+        factors: (T,) float32, 1 / W_b of each token's text.
+        pull: (B,) float32, ``grads[b] · out[b] / W_b``.
+        vectors: (V, D) float32, the table.
+        weights: (R,) float32, what a token of each row counts.
+        grad_vectors: (R, D) float32, written.
+        grad_weights: (R,) float32, written.
+    """
+    for r in range(first, last):
+        tokens, row, vector, w = slice(starts[r], starts[r + 1]), grad_vectors[r], vectors[rows[r]], weights[r]
+        _weighted_sum(texts[tokens], factors[tokens], grads, row)
+        dot, pulled = np.float32(0), np.float32(0)
+        for j in range(len(row)):
+            row[j] *= w
+            dot += row[j] * vector[j]
+        for b in texts[tokens]:
+            pulled += pull[b]
+        grad_weights[r] = dot - w * pulled

@@ -11,23 +11,25 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from two_tower.ragged import Ragged
-from two_tower.tower.kernels import distinct_rows, group_by_row, in_parts, pool_rows, sum_rows
+from two_tower.tower.kernels import distinct_rows, group_by_row, in_parts, pool_gradients, pool_rows, sum_rows
 
 __all__ = ["WordTable", "lookup", "pool"]
 
 
-def _sparse(rows: Tensor, values: Tensor, size: torch.Size) -> Tensor:
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """The same memory as NumPy arrays."""
+    return tuple(t.detach().numpy() for t in tensors)
+
+
+def _sparse(rows: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     """A coalesced sparse gradient: ``rows`` (R,) ascending and distinct, ``values`` (R, …)."""
     return torch.sparse_coo_tensor(rows.unsqueeze(0), values, size, is_coalesced=True, check_invariants=False)
 
 
-def _row_gradients(ids: np.ndarray, size: int, source: np.ndarray, grads: np.ndarray, scale: np.ndarray) -> tuple:
-    """Gradients summed per distinct id; returns rows (R,), sums (R, D), and the grouping of the tokens."""
+def _grouped(ids: np.ndarray, offsets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct ids (R,), where the tokens of each start (R + 1,), and the texts of these (T,)."""
     rows = distinct_rows(ids, np.zeros(size, np.bool_))
-    starts, tokens = group_by_row(ids, rows, np.empty(size, np.int32))
-    out = np.empty((len(rows), grads.shape[1]), np.float32)
-    in_parts(lambda a, b: sum_rows(starts, tokens, a, b, source, grads, scale, out), starts)
-    return rows, out, starts, tokens
+    return rows, *group_by_row(ids, offsets, rows, np.empty(size, np.int32))
 
 
 class _Pool(torch.autograd.Function):
@@ -35,44 +37,31 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, offsets: Tensor, vectors: Tensor, log_weights: Tensor) -> Tensor:  # noqa: ANN401
-        out = torch.empty(len(offsets) - 1, vectors.shape[1])
-        total = torch.empty(len(offsets) - 1)
-        ids_, offsets_, vectors_, log_weights_, out_, total_ = (
-            t.detach().numpy() for t in (ids, offsets, vectors, log_weights, out, total)
-        )
-        # NumPy, and only the tokens' weights: torch would split this among its threads, and the wait for
-        # a busy core took 8 ms; of 400,000 words it would take longer than to pool a query.
-        weights = np.exp(log_weights_.take(ids_))
-        in_parts(lambda a, b: pool_rows(ids_, offsets_, a, b, vectors_, weights, out_, total_), offsets_)
+        out, total = torch.empty(len(offsets) - 1, vectors.shape[1]), torch.empty(len(offsets) - 1)
         ctx.save_for_backward(ids, offsets, vectors, log_weights, out, total)
+        # NumPy, and only the tokens' weights: torch would split the exponentials among its threads, and the
+        # wait for a busy core took 8 ms; those of 400,000 words would take longer than to pool a query.
+        tokens, starts, table, logs, means, sums = _arrays(ids, offsets, vectors, log_weights, out, total)
+        weights = np.exp(logs.take(tokens))
+        in_parts(lambda a, b: pool_rows(tokens, starts, a, b, table, weights, means, sums), starts)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BD: Tensor) -> tuple:  # noqa: ANN401
-        ids, offsets, vectors, log_weights, out, total = ctx.saved_tensors
-        grad_BD = grad_BD.contiguous()
-        scale = torch.where(total > 0, 1 / total, 0)
-        text = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
-        rows, summed, starts, tokens = _row_gradients(
-            ids.numpy(), len(vectors), text.numpy(), grad_BD.numpy(), scale.numpy()
-        )
+        ids, offsets, vectors, log_weights, out, total = _arrays(*ctx.saved_tensors)
+        (grads,) = _arrays(grad_BD.contiguous())
+        scale = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+        pull = np.einsum("bd,bd->b", out, grads) * scale
+        rows, starts, texts = _grouped(ids, offsets, len(vectors))
+        factors, weights = scale.take(texts), np.exp(log_weights.take(rows))
+        grad_vectors, grad_weights = np.empty((len(rows), vectors.shape[1]), np.float32), np.empty_like(weights)
+        inputs, outputs = (grads, factors, pull, vectors, weights), (grad_vectors, grad_weights)
+        in_parts(lambda a, b: pool_gradients(rows, starts, texts, a, b, *inputs, *outputs), starts)
         used = torch.from_numpy(rows)
-        weights = log_weights.detach()[used].exp()
-        grad_vectors = torch.from_numpy(summed).mul_(weights.unsqueeze(1))
-        grad_weights = None
-        if ctx.needs_input_grad[3]:
-            # d out_b / d log w_i = (w_i / W_b) (v_i - out_b), so only one dot product per used row is left.
-            pull = (out * grad_BD).sum(1) * scale
-            per_row = torch.zeros(len(rows)).index_add_(
-                0,
-                torch.repeat_interleave(torch.arange(len(rows)), torch.from_numpy(starts).diff()),
-                pull[text[torch.from_numpy(tokens)]],
-            )
-            values = (grad_vectors * vectors.detach()[used]).sum(1) - weights * per_row
-            grad_weights = _sparse(used, values, log_weights.shape)
-        sparse_vectors = _sparse(used, grad_vectors, vectors.shape) if ctx.needs_input_grad[2] else None
-        return None, None, sparse_vectors, grad_weights
+        needed = zip(ctx.needs_input_grad[2:], outputs, (vectors.shape, log_weights.shape), strict=True)
+        sparse = [_sparse(used, torch.from_numpy(grad), size) if need else None for need, grad, size in needed]
+        return None, None, *sparse
 
 
 class _Lookup(torch.autograd.Function):
@@ -89,14 +78,18 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:  # noqa: ANN401
         (ids,) = ctx.saved_tensors
         if grad.dim() == 2 and _on_cpu(grad := grad.contiguous()):
-            each = np.arange(len(ids))
-            rows, summed, *_ = _row_gradients(
-                ids.numpy(), ctx.size[0], each, grad.numpy(), np.ones(len(ids), np.float32)
-            )
-            return None, _sparse(torch.from_numpy(rows), torch.from_numpy(summed), ctx.size)
+            return None, _lookup_gradient(ids.numpy(), grad.numpy(), ctx.size)
         used, place = torch.unique(ids.long(), return_inverse=True)
-        summed_ = grad.new_zeros((len(used), *ctx.size[1:])).index_add_(0, place, grad)
-        return None, _sparse(used, summed_, ctx.size)
+        summed = grad.new_zeros((len(used), *ctx.size[1:])).index_add_(0, place, grad)
+        return None, _sparse(used, summed, ctx.size)
+
+
+def _lookup_gradient(ids: np.ndarray, grads: np.ndarray, size: torch.Size) -> Tensor:
+    """The gradients ``grads`` (T, D) of the tokens summed per row: each token is a text of its own."""
+    rows, starts, tokens = _grouped(ids, np.arange(len(ids) + 1), size[0])
+    out, ones = np.empty((len(rows), grads.shape[1]), np.float32), np.ones(len(ids), np.float32)
+    in_parts(lambda a, b: sum_rows(starts, tokens, a, b, grads, ones, out), starts)
+    return _sparse(torch.from_numpy(rows), torch.from_numpy(out), size)
 
 
 def _on_cpu(vectors: Tensor) -> bool:

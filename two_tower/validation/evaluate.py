@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from two_tower.bm25 import BM25
+from two_tower.data.cache import entry, key_of
 from two_tower.data.corpus import Corpus, Split
+from two_tower.files import write_json
 from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
 from two_tower.model import TwoTower
-from two_tower.ragged import Ragged
 from two_tower.ranking import Ranking, rank
+from two_tower.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Evaluation", "evaluate_bm25", "evaluate_dense"]
+__all__ = ["Evaluation", "bm25_means", "evaluate_bm25", "evaluate_dense"]
+
+# Raise whenever BM25 or a metric would give other numbers.
+BM25_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,8 @@ def _evaluation(ranking: Ranking, qrels: Qrels, metrics: Sequence[str], start: f
 
 def evaluate_dense(
     model: TwoTower,
-    queries: Ragged,
-    documents: Ragged,
-    qrels: Qrels,
-    order: np.ndarray,
+    corpus: Corpus,
+    split: Split,
     depth: int = 100,
     metrics: Sequence[str] = DEFAULT_METRICS,
     progress: Callable[[int], None] | None = None,
@@ -55,24 +60,22 @@ def evaluate_dense(
 
     Args:
         model: the towers.
-        queries: Q texts.
-        documents: N texts.
-        qrels: judgements in rows.
-        order: (N,) decides between equal scores (see `two_tower.ranking`).
+        corpus: N documents.
+        split: Q queries with their judgements.
         depth: length of the kept ranking.
         metrics: names, see `two_tower.metrics`.
         progress: called with the number of documents encoded since the last call.
     """
     start = time.perf_counter()
-    q_QD = model.encode("queries", queries)
-    d_ND = model.encode("documents", documents, progress)
+    q_QD = model.encode("queries", split.tokens)
+    d_ND = model.encode("documents", corpus.tokens, progress)
 
     def score(rows: slice, columns: slice) -> Tensor:
         return model.similarity.scores(q_QD[rows], d_ND[columns])
 
-    pairs = (qrels.query_rows, qrels.document_rows)
-    ranking = rank(score, len(queries), len(documents), order=order, pairs=pairs, k=depth)
-    return _evaluation(ranking, qrels, metrics, start)
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    ranking = rank(score, len(split), len(corpus), order=corpus.order, pairs=pairs, k=depth)
+    return _evaluation(ranking, split.qrels, metrics, start)
 
 
 def evaluate_bm25(
@@ -87,3 +90,17 @@ def evaluate_bm25(
     pairs = (split.qrels.query_rows, split.qrels.document_rows)
     ranking = bm25.rank(split.texts.to_pylist(), order=corpus.order, pairs=pairs, k=depth)
     return _evaluation(ranking, split.qrels, metrics, start)
+
+
+def bm25_means(
+    corpus: Corpus, split: Split, tokenizer: Tokenizer, metrics: Sequence[str] = DEFAULT_METRICS
+) -> dict[str, float]:
+    """BM25's metrics on a split, measured once per collection and then read from the cache."""
+    camel = tokenizer.split_camel_case
+    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, *metrics)
+
+    def measure(folder: Path) -> None:
+        bm25 = BM25(corpus.texts(), split_camel_case=camel)
+        write_json(folder / "means.json", evaluate_bm25(bm25, corpus, split, 0, metrics).means)
+
+    return json.loads((entry("bm25", key, measure) / "means.json").read_text(encoding="utf-8"))

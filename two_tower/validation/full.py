@@ -8,7 +8,6 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from two_tower.bm25 import BM25
 from two_tower.data.module import TripletData
 from two_tower.logger import log_epoch
 from two_tower.metrics import DEFAULT_METRICS
@@ -16,7 +15,7 @@ from two_tower.model import TwoTower
 from two_tower.ranking import write_run
 from two_tower.report.console import EpochTable
 from two_tower.report.run import Run
-from two_tower.validation.evaluate import Evaluation, evaluate_bm25, evaluate_dense
+from two_tower.validation.evaluate import Evaluation, bm25_means, evaluate_dense
 
 __all__ = ["FullValidation"]
 
@@ -71,8 +70,7 @@ class FullValidation(Callback):
             self._table = EpochTable(self.metrics, self.queries, self.documents, self.split)
         start = time.perf_counter()
         if self.with_bm25 and not self.bm25:
-            bm25 = BM25(data.corpus.texts, split_camel_case=data.tokenizer.split_camel_case)
-            self.bm25 = evaluate_bm25(bm25, data.corpus, data.validation, 0, self.metrics).means
+            self.bm25 = bm25_means(data.corpus, data.validation, data.tokenizer, self.metrics)
         self._show("BM25", self.bm25, time.perf_counter() - start)
         seconds = 0.0
         if not self.untrained:
@@ -115,10 +113,7 @@ class FullValidation(Callback):
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Evaluation:
         data, model = cast(TripletData, trainer.datamodule), cast(TwoTower, pl_module)  # type: ignore[attr-defined]
-        queries = data.tokenizer.encode_queries(data.validation.texts)
-        return evaluate_dense(
-            model, queries, data.documents, data.validation.qrels, data.corpus.order, self.depth, self.metrics
-        )
+        return evaluate_dense(model, data.corpus, data.validation, self.depth, self.metrics)
 
     def _show(
         self,

@@ -1,0 +1,62 @@
+"""``python -m benchmarks [NAME…] [--quick] [--output FILE]``: run benchmarks, show a table, write results.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Row
+
+__all__ = ["NAMES", "main", "missing"]
+
+#: One file each.
+NAMES = ("tokenise", "encode_average", "train_average", "validate", "exact_search")
+
+console = Console()
+
+
+def missing(name: str) -> list[str]:
+    """The packages that a benchmark compares with and that are not installed."""
+    needs: Sequence[str] = getattr(import_module(f"benchmarks.{name}"), "NEEDS", ())
+    return [package for package in needs if find_spec(package) is None]
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = Table("work", "unit", "ours", "peer", "ratio", "fastest peer")
+    for column in table.columns[2:5]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(row.name, row.unit, f"{row.ours:,}", f"{row.peer:,}", f"{row.ratio:g}×", row.peer_name)
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; ``arguments`` are those of the process by default."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Compare with other packages on equal work.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all works, not how fast")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"), help="the JSON file")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in NAMES]:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    rows: list[Row] = []
+    for name in options.names or NAMES:
+        if packages := missing(name):
+            console.print(f"{name} is left out: {' and '.join(packages)} not installed (pip install -e '.[bench]')")
+            continue
+        with console.status(name):
+            rows += import_module(f"benchmarks.{name}").run(options.quick)
+    _show(rows)
+    options.output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

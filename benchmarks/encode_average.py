@@ -1,0 +1,134 @@
+"""Text → unit vectors in memory with an average tower: `Encoder.documents` and three libraries.
+
+All have the same vocabulary, the same vectors (256 dimensions) and uniform word weights. With the same
+tokenizer.json, Sentence Transformers' `StaticEmbedding` and model2vec compute the same function, which is checked.
+Sentence Transformers' `WordEmbeddings` splits at blanks; it is checked on texts that are nothing but words. A second
+row gives the peers the cheapest rules that make words (see `tokenise`), which are the same on ASCII texts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.inputs import passages, tokenizer
+from benchmarks.measure import Call, Row, alternate, compare, require_equal
+from benchmarks.tokenise import library_tokenizer, simplest
+from two_tower.encode import Encoder
+from two_tower.model import TwoTower
+from two_tower.similarity import Similarity
+from two_tower.tower.average import AverageTower
+from two_tower.tower.words import WordTable
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["NEEDS", "run"]
+
+NEEDS = ("sentence_transformers", "model2vec")
+DIM = 256
+TOLERANCE = 1e-5  # of unit vectors
+# Texts that StaticEmbedding takes at once: which is better depends on the machine.
+BATCHES = (1024, 16_384)
+
+Encode = Callable[[list[str]], np.ndarray]
+
+
+def _encoder() -> Encoder:
+    words = WordTable(len(tokenizer()), DIM)
+    words.initialise(torch.randn(len(tokenizer()), DIM, generator=torch.Generator().manual_seed(0)), None)
+    tower = AverageTower(words, DIM)
+    return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer())
+
+
+def _static_embedding(library: tokenizers.Tokenizer, table: np.ndarray, batch_size: int) -> Encode:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    model = SentenceTransformer(modules=[StaticEmbedding(library, embedding_weights=table)], device="cpu")
+    return lambda texts: model.encode(texts, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True)
+
+
+def _word_embeddings(vocabulary: list[str], table: np.ndarray) -> Encode:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    splitter = WhitespaceTokenizer(vocabulary, stop_words=(), do_lower_case=True)
+    model = SentenceTransformer(modules=[WordEmbeddings(splitter, table), Pooling(DIM, "mean")], device="cpu")
+    # Larger batches are slower: it pads.
+    return lambda texts: model.encode(texts, batch_size=256, show_progress_bar=False, normalize_embeddings=True)
+
+
+def _model2vec(library: tokenizers.Tokenizer, table: np.ndarray, batch_threads: bool) -> Encode:
+    from model2vec import StaticModel
+
+    model = StaticModel(table, library, normalize=True, max_length=None)
+
+    def encode(texts: list[str]) -> np.ndarray:
+        before = os.environ.get("TOKENIZERS_PARALLELISM")
+        try:
+            return model.encode(texts, use_multiprocessing=batch_threads, multiprocessing_threshold=1)
+        finally:  # with threads of its own it takes those of `tokenizers` away, from everybody and for good
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)
+            if before is not None:
+                os.environ["TOKENIZERS_PARALLELISM"] = before
+
+    return encode
+
+
+def _same_function(library: tokenizers.Tokenizer, table: np.ndarray, rules: str) -> dict[str, Encode]:
+    """The peers that take a tokenizer of the library."""
+    peers = {
+        f"StaticEmbedding{rules}, batch {size:,}": _static_embedding(library, table.copy(), size) for size in BATCHES
+    }
+    for name, batch_threads in (("a thread per batch", True), ("threads in a batch", False)):
+        peers[f"model2vec{rules}, {name}"] = _model2vec(library, table, batch_threads)
+    return peers
+
+
+def _check(name: str, encode: Encode, encoder: Encoder, texts: list[str]) -> None:
+    require_equal(f"vectors of {name}", encoder.documents(pa.array(texts)), encode(texts), TOLERANCE)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The rows ``encode_average`` and ``encode_average_simplest``.
+
+    Args:
+        quick: few texts, one round: shows that it works, not how fast.
+
+    Raises:
+        RuntimeError: vectors differ.
+    """
+    texts = passages(200 if quick else 30_000)
+    encoder, column = _encoder(), pa.array(texts)
+    table = encoder.model.document_tower.words.vectors.detach().numpy()
+    library = library_tokenizer(encoder.tokenizer)
+
+    same = _same_function(library, table, "")
+    ascii_only = _same_function(simplest(library), table, ", ASCII rules")
+    at_blanks = {"WordEmbeddings": _word_embeddings(encoder.tokenizer.vocabulary, table)}
+    few = texts[:1000]
+    samples: list[tuple[Mapping[str, Encode], list[str]]] = [
+        (same, few),
+        (ascii_only, [text for text in few if text.isascii()]),
+        (at_blanks, [" ".join(encoder.tokenizer.words(text)) for text in few[:100]]),
+    ]
+    for peers, sample in samples:
+        for name, encode in peers.items():
+            _check(name, encode, encoder, sample)
+
+    everybody = {**same, **ascii_only, **at_blanks}
+    contestants: dict[str, Call] = {name: partial(encode, texts) for name, encode in everybody.items()}
+    contestants["ours"] = partial(encoder.documents, column)
+    rates = alternate(contestants, len(texts), *((1, 0.0) if quick else (3,)))
+    return [
+        compare("encode_average", "passages/s", rates, "ours", [*same, *at_blanks]),
+        compare("encode_average_simplest", "passages/s", rates, "ours", ascii_only),
+    ]

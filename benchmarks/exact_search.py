@@ -1,0 +1,51 @@
+"""Exact search: the 100 nearest of 60,000 vectors (256 dimensions) for 1,000 queries, `rank` and FAISS.
+
+``index=flat`` searches with FAISS itself; validation and mining use `rank`, which also knows ties and ranks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks.inputs import vectors
+from benchmarks.measure import Row, alternate, compare, require_equal
+from two_tower.ranking import Ranking, rank
+
+__all__ = ["run"]
+
+K = 100
+
+
+def _ours(q_QD: torch.Tensor, d_ND: torch.Tensor) -> Ranking:
+    return rank(
+        lambda queries, documents: q_QD[queries] @ d_ND[documents].T,
+        len(q_QD),
+        len(d_ND),
+        order=np.arange(len(d_ND)),
+        k=K,
+    )
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The row ``exact_search``.
+
+    Args:
+        quick: few vectors, one round: shows that it works, not how fast.
+
+    Raises:
+        RuntimeError: the scores differ.
+    """
+    import faiss  # late: on macOS faiss and torch both bring OpenMP, and faiss must come second
+
+    q, d, _ = vectors(*((20, 500) if quick else (1000, 60_000)), 256)
+    q_QD, d_ND = torch.from_numpy(q), torch.from_numpy(d)
+    index = faiss.IndexFlatIP(d.shape[1])
+    index.add(d)
+    require_equal("scores of faiss", _ours(q_QD, d_ND).scores, index.search(q, K)[0], 1e-5)
+    contestants = {
+        "ours": lambda: _ours(q_QD, d_ND),
+        "faiss.IndexFlatIP": lambda: index.search(q, K),
+    }
+    rates = alternate(contestants, len(q), *((1, 0.0) if quick else (5,)))
+    return [compare("exact_search", "queries/s", rates, "ours", ["faiss.IndexFlatIP"])]

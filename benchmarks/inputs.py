@@ -1,0 +1,68 @@
+"""What the benchmarks work on: real words, made-up vectors."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.word import WordTokenizer
+
+__all__ = ["passages", "tokenizer", "vectors"]
+
+# All come with the project's own requirements; together they use 32,000 words.
+PACKAGES = ("torch", "numpy", "pyarrow", "sympy", "networkx", "lightning")
+WORDS = 57  # per text, as in MS MARCO passages
+TYPOGRAPHIC = 0.23  # share of the texts with characters beyond ASCII, as there
+
+
+def _docstrings() -> Iterator[str]:
+    for package in PACKAGES:
+        for file in sorted(Path(str(import_module(package).__file__)).parent.rglob("*.py")):
+            yield from re.findall(r'"""(.+?)"""', file.read_text(encoding="utf-8", errors="ignore"), re.DOTALL)
+
+
+@cache
+def _words() -> list[str]:
+    return [word for docstring in _docstrings() for word in docstring.split()]
+
+
+def passages(count: int, seed: int = 0) -> list[str]:
+    """Real English: ``count`` cuts of the docstrings of installed packages, some with typographic quotes and dashes."""
+    words = _words()
+    rng, texts = random.Random(seed), []
+    for _ in range(count):
+        start = rng.randrange(len(words) - 2 * WORDS)
+        text = words[start : start + rng.randint(WORDS // 2, WORDS * 3 // 2)]
+        if rng.random() < TYPOGRAPHIC:
+            text[3], text[9] = f"“{text[3]}”", f"{text[9]}’s —"
+        texts.append(" ".join(text))
+    return texts
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """Knows every word of `passages`."""
+    return WordTokenizer(min_frequency=1).train([pa.array([" ".join(_words()), "s"])])
+
+
+def vectors(queries: int, documents: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors among which search is neither trivial nor hopeless.
+
+    Returns:
+        (Q, D) float32, (N, D) float32 and (Q,) int64: the one document that each query was made from.
+    """
+    rng = np.random.default_rng(seed)
+    d_ND = rng.standard_normal((documents, dim), np.float32)
+    relevant = rng.integers(documents, size=queries)
+    q_QD = d_ND[relevant] + 3 * rng.standard_normal((queries, dim), np.float32)
+    for x in (q_QD, d_ND):
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return q_QD, d_ND, relevant

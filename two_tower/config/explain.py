@@ -1,0 +1,85 @@
+"""What is wrong with a command line, in one sentence with the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from two_tower.config.groups import CONF, choices, groups
+from two_tower.errors import UserError, one_of
+
+__all__ = ["check_overrides", "explain"]
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Find what Hydra would take for something else, or has no clear words for.
+
+    Raises:
+        UserError: an override without a name or value, or a group without a choice.
+    """
+    for override in overrides:
+        name, equals, value = override.lstrip("+~").partition("=")
+        if not name or not (equals or override.startswith("~")):
+            raise UserError(f"'{override}' cannot be read: write key=value or group=choice")
+        if name in groups() and (override.startswith("~") or value in ("", "null")):
+            raise UserError(f"{override} leaves {name} without a choice; {one_of(value, choices(name))}")
+        if name in groups() and override.startswith("+"):
+            raise UserError(f"{name} is set already: write {name}={value} without '+'")
+
+
+def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
+    """One sentence for what Hydra or OmegaConf found wrong.
+
+    Args:
+        error: what was raised while composing.
+        config_name: the configuration that was composed, e.g. ``train``.
+        overrides: the command line's.
+    """
+    text = str(error)
+    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
+        listed = [c for c in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not c.startswith("_")]
+        return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}"
+    if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
+        return _unknown_key(found[1], config_name, overrides)
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{found[1]} has several values: add -m to run one experiment for each"
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    place = getattr(error, "override", None) or getattr(error, "full_key", None)
+    return f"{place or 'The configuration'} cannot be used: {first}"
+
+
+def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
+    valid = _valid_keys(config_name, [o for o in overrides if not re.match(rf"[+~]*{re.escape(key)}\s*=", o)])
+    parent = key.rpartition(".")[0]
+    siblings = {name for name in valid if name.rpartition(".")[0] == parent}
+    if not siblings and parent in valid:
+        return f"{key} does not exist, since no {parent} is chosen: add {parent}=CHOICE"
+    return f"{key} does not exist; {one_of(key, siblings or valid)}"
+
+
+def _valid_keys(config_name: str, overrides: list[str]) -> set[str]:
+    """Every key of the configuration composed with the other overrides, and the groups that have no choice yet."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            config = compose(config_name, overrides)
+        except Exception:  # another override is wrong too
+            config = compose(config_name)
+    listed = yaml.safe_load((CONF / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    named = {key for entry in listed if isinstance(entry, dict) for key in entry if key in groups()}
+    return named | set(_names(OmegaConf.to_container(config)))
+
+
+def _names(config: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            name = f"{place}.{key}" if place else str(key)
+            if not str(key).startswith("_"):
+                yield name
+                yield from _names(value, name)

@@ -1,0 +1,35 @@
+"""Progress of long work, shown on a terminal only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import rich
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+__all__ = ["counter"]
+
+
+@contextmanager
+def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """A line with count and rate for work of unknown length.
+
+    Args:
+        title: what is done.
+        unit: what is counted.
+
+    Yields:
+        A function to call with the number done since the last call.
+    """
+    console = rich.get_console()
+    columns = [
+        TextColumn(title),
+        SpinnerColumn(),
+        TextColumn("{task.completed:,} " + unit),
+        TextColumn("{task.speed:,.0f}/s"),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done: progress.update(task, advance=done)
