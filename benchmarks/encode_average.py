@@ -23,6 +23,7 @@ from benchmarks.tokenise import library_tokenizer, simplest
 from two_tower.encode import Encoder
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
+from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.average import AverageTower
 from two_tower.tower.words import WordTable
 
@@ -40,11 +41,11 @@ BATCHES = (1024, 16_384)
 Encode = Callable[[list[str]], np.ndarray]
 
 
-def _encoder() -> Encoder:
-    words = WordTable(len(tokenizer()), DIM)
-    words.initialise(torch.randn(len(tokenizer()), DIM, generator=torch.Generator().manual_seed(0)), None)
+def _encoder(tokenizer: Tokenizer) -> Encoder:
+    words = WordTable(len(tokenizer), DIM)
+    words.initialise(torch.randn(len(tokenizer), DIM, generator=torch.Generator().manual_seed(0)), None)
     tower = AverageTower(words, DIM)
-    return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer())
+    return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer)
 
 
 def _static_embedding(library: tokenizers.Tokenizer, table: np.ndarray, batch_size: int) -> Encode:
@@ -106,8 +107,8 @@ def run(quick: bool = False) -> list[Row]:
     Raises:
         RuntimeError: vectors differ.
     """
-    texts = passages(200 if quick else 30_000)
-    encoder, column = _encoder(), pa.array(texts)
+    texts = passages(200 if quick else 30_000, quick)
+    encoder, column = _encoder(tokenizer(quick)), pa.array(texts)
     table = encoder.model.document_tower.words.vectors.detach().numpy()
     library = library_tokenizer(encoder.tokenizer)
 

@@ -51,8 +51,8 @@ def run(quick: bool = False) -> list[Row]:
     Raises:
         RuntimeError: the ids differ.
     """
-    texts = passages(200 if quick else 30_000)
-    column, ours = pa.array(texts), tokenizer()
+    texts = passages(200 if quick else 30_000, quick)
+    column, ours = pa.array(texts), tokenizer(quick)
     library = library_tokenizer(ours)
     simple = simplest(library)
     _require_equal_ids(library, ours, texts)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Row, alternate, compare, require_equal
 from benchmarks.tokenise import library_tokenizer
-from two_tower.data.batch import Batch, Batches, Examples
+from two_tower.data.batch import Batch, Batches
+from two_tower.data.triplets import Pairs, TrainingSet
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.model import TwoTower
 from two_tower.negatives.base import KnownPositives
@@ -94,24 +95,23 @@ class Triplets:
     Args:
         size: triplets a batch.
         batches: number of batches.
+        quick: see `passages`.
     """
 
-    def __init__(self, size: int, batches: int) -> None:
+    def __init__(self, size: int, batches: int, quick: bool) -> None:
         n = size * batches
-        texts = passages(2 * n)
+        texts = passages(2 * n, quick)
         queries = [" ".join(text.split()[10:17]) for text in texts[:n]]
         self.columns = queries, texts[:n], texts[n:]
         rows = np.arange(n)
-        self.batches = Batches(
-            Examples(rows, rows, rows[:, None] + n),
-            tokenizer().encode(pa.array(queries)),
-            tokenizer().encode(pa.array(texts)),
-            GivenNegatives(),
+        self.tokenizer = tokenizer(quick)
+        training_set = TrainingSet(
+            Pairs(rows, rows, rows[:, None] + n),
+            self.tokenizer.encode(pa.array(queries)),
+            self.tokenizer.encode(pa.array(texts)),
             KnownPositives(rows, rows, rows, np.arange(2 * n)),
-            size,
-            seed=0,
-            share_batch=True,
         )
+        self.batches = Batches(training_set, GivenNegatives(), size, seed=0, share_batch=True)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -175,7 +175,7 @@ def _sentence_transformers(data: Triplets, words: int) -> Contestant:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    embedding = StaticEmbedding(library_tokenizer(tokenizer()), embedding_weights=_table(words))
+    embedding = StaticEmbedding(library_tokenizer(data.tokenizer), embedding_weights=_table(words))
     model = SentenceTransformer(modules=[embedding], device="cpu")
     criterion = MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
@@ -215,8 +215,8 @@ def run(quick: bool = False) -> list[Row]:
     # A model that no trainer drives says at every step that it cannot log.
     warnings.filterwarnings("ignore", message=".*self.trainer.*")
     size, batches, rounds, seconds = (32, 2, 1, 0.0) if quick else (1024, 8, 5, 1.0)
-    words, large = len(tokenizer()), len(tokenizer()) + 100 if quick else LARGE
-    data = Triplets(size, batches)
+    data = Triplets(size, batches, quick)
+    words, large = len(data.tokenizer), len(data.tokenizer) + 100 if quick else LARGE
     plain = {"nn.EmbeddingBag, AdamW": False, "nn.EmbeddingBag, SparseAdam": True}
     peer = "MultipleNegativesRankingLoss"
     small = {"ours": _ours(data, words), peer: _sentence_transformers(data, words)}

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import run_command, start_command
+from conftest import run_command, start_command, write_collection
 
+from two_tower import cli
 from two_tower.metrics import DEFAULT_METRICS
+
+Call = Callable[..., Any]  # see conftest.py in this folder
 
 EPOCHS = 30
 TIMES = {"seconds", "train/triplets_per_second"}
@@ -65,39 +75,67 @@ def test_search_prints_one_json_document(run: Path, collection: Path, place: Pat
     assert scores == sorted(scores, reverse=True)
 
 
-def test_search_answers_every_line_of_a_pipe(run: Path, collection: Path, place: Path) -> None:
+def test_search_answers_every_line_of_a_pipe(run: Path, collection: Path, call: Call) -> None:
     titles = [json.loads(line)["title"] for line in (collection / "corpus.jsonl").read_text().splitlines()][:2]
-    for options in ([], ["--json"]):
-        printed = succeeds("two-tower", "search", "whole", "-k", "1", *options, cwd=place, stdin="\n\n".join(titles))
-        assert [printed.find(title) >= 0 for title in titles] == [True, True]
-    assert [json.loads(line)["query"] for line in printed.splitlines()] == titles
+    ended = call("two-tower", "search", run, "-k", "1", "--json", stdin="\n\n".join(titles))
+    assert [json.loads(line)["query"] for line in ended.out.splitlines()] == titles
+    ended = call("two-tower", "search", run, "-k", "2", stdin="\n\n".join(titles))
+    assert [line.split()[0] for line in ended.out.splitlines()[::2]] == ["1", "2", "1", "2"]
 
 
-def test_evaluate_gives_the_numbers_of_the_run(run: Path, collection: Path, place: Path) -> None:
+def test_evaluate_gives_the_numbers_of_the_run(run: Path, collection: Path, call: Call) -> None:
     results = json.loads((run / "results.json").read_text())
-    printed = succeeds("two-tower", "evaluate", "whole", "--data", collection, "--split", "dev", "--json", cwd=place)
-    dev = json.loads(printed)
+    ended = call("two-tower", "evaluate", run, "--data", collection, "--split", "dev", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    dev = json.loads(ended.out)
     for name in DEFAULT_METRICS:
         assert dev.pop(f"dense/{name}") == pytest.approx(results[f"val/{name}"], abs=1e-12)
         assert dev.pop(f"bm25/{name}") == pytest.approx(results[f"bm25/{name}"], abs=1e-12)
     assert dev == {"documents": 240, "queries": 40}
-    table = succeeds("two-tower", "evaluate", run, "--split", "test", cwd=place)
+    table = call("two-tower", "evaluate", run, "--split", "test").out
     assert "40 queries of 'test', each against all 240 passages" in table
 
 
-def test_the_same_commands_again_change_nothing(run: Path, collection: Path, place: Path) -> None:
+def test_the_same_commands_again_change_nothing(run: Path, collection: Path, place: Path, call: Call) -> None:
     before = files(run)
-    assert "complete: nothing to do" in succeeds(*train_command(collection, "whole"), cwd=place)
-    assert "complete: 240 passages, nothing to do" in succeeds("embed.py", "run=whole", cwd=place)
+    trained = call(*train_command(collection, "whole"), cwd=place)
+    assert (trained.status, trained.err) == (0, "")
+    assert "complete: nothing to do" in trained.out
+    embedded = call("embed.py", "run=whole", cwd=place)
+    assert (embedded.status, embedded.err) == (0, "")
+    assert "complete: 240 passages, nothing to do" in embedded.out
     assert files(run) == before
 
 
-def test_a_folder_of_another_configuration_is_refused(run: Path, collection: Path, place: Path) -> None:
+def test_a_folder_of_another_configuration_is_refused(run: Path, collection: Path, place: Path, call: Call) -> None:
     before = files(run)
-    done = run_command(*train_command(collection, "whole", "tower.dim=8"), cwd=place)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "(embedding.dim: 16 → 8 and 1 more)" in done.stderr
+    ended = call(*train_command(collection, "whole", "tower.dim=8"), cwd=place)
+    assert (ended.status, ended.out) == (2, "")
+    assert "(embedding.dim: 16 → 8 and 1 more)" in ended.err
     assert files(run) == before
+
+
+def test_a_lost_index_is_made_again(run: Path, call: Call, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "index" / "index.faiss").unlink()
+    assert "run embed.py again" in call("two-tower", "search", copy, "x").err
+    assert call("embed.py", f"run={copy}").status == 0
+    assert (copy / "index" / "index.faiss").read_bytes() == (run / "index" / "index.faiss").read_bytes()
+
+
+def test_the_installed_command_is_the_module() -> None:
+    (script,) = entry_points(group="console_scripts", name="two-tower")
+    assert script.load() is cli.main
+
+
+def test_help_answers_without_loading_a_model(tmp_path: Path) -> None:
+    code = "import sys; sys.argv[1:] = ['--help']; from two_tower.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "search" in done.stdout
+    assert "evaluate" in done.stdout
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert {"two_tower", "typer"} <= loaded
+    assert not loaded & {"torch", "lightning", "numpy", "numba", "pyarrow", "hydra", "faiss", "bm25s"}
 
 
 def results_but_times(run: Path) -> dict[str, float]:
@@ -108,13 +146,11 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     """Until the file exists, or is another one than it was."""
     before = path.stat().st_mtime_ns if path.exists() else None
     while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
-        pass
+        time.sleep(0.001)
     assert process.poll() is None, process.communicate()[1]
 
 
 def test_a_killed_and_interrupted_training_ends_as_if_it_never_was(run: Path, collection: Path, place: Path) -> None:
-    import signal
-
     command, cut = train_command(collection, "cut"), place / "cut"
     with start_command(*command, cwd=place) as process:
         wait_for(cut / "checkpoints" / "last.ckpt", process)
@@ -134,21 +170,17 @@ def test_a_killed_and_interrupted_training_ends_as_if_it_never_was(run: Path, co
     assert results_but_times(cut) == results_but_times(run)
 
 
-def test_a_killed_embedding_ends_as_if_it_never_was(run: Path, place: Path) -> None:
-    from conftest import write_collection
-
-    large = write_collection(place / "large", documents=3000)
+def test_a_killed_embedding_ends_as_if_it_never_was(run: Path, place: Path, call: Call) -> None:
+    large = write_collection(place / "large", documents=1000)
     command = ["embed.py", "run=whole", "data=beir", f"data.path={large}", "shard_rows=10"]
-    succeeds(*command, "output=one", cwd=place)
-    with start_command(*command, "output=two", cwd=place) as process:
-        wait_for(place / "two" / "vectors-00005.npy", process)
+    with start_command(*command, "output=cut", cwd=place) as process:
+        wait_for(place / "cut" / "vectors-00005.npy", process)
         process.kill()
-    written = files(place / "two")
-    assert not (place / "two" / "ids.txt").exists()
-    succeeds(*command, "output=two", cwd=place)
-    names = {p.name for p in (place / "one").iterdir()}
-    assert names <= {p.name for p in (place / "two").iterdir()}
-    for name in names:
-        assert (place / "one" / name).read_bytes() == (place / "two" / name).read_bytes(), name
-    kept = [f"vectors-0000{i}.npy" for i in range(5)]
-    assert all(files(place / "two")[name] == written[name] for name in kept)
+    written = files(place / "cut")
+    assert not (place / "cut" / "ids.txt").exists()
+    succeeds(*command, "output=cut", cwd=place)
+    assert all(files(place / "cut")[name] == written[name] for name in (f"vectors-0000{i}.npy" for i in range(5)))
+
+    assert call(*command, "output=whole-index", cwd=place).status == 0
+    for path in (place / "whole-index").iterdir():
+        assert (place / "cut" / path.name).read_bytes() == path.read_bytes(), path.name

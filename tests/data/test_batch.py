@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import write_collection
 
-from two_tower.data.batch import Batches, BatchLoader, Examples
+from two_tower.data.batch import Batches, BatchLoader
 from two_tower.data.beir import Beir
 from two_tower.data.module import TripletData
+from two_tower.data.triplets import Pairs, TrainingSet
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Negatives
 from two_tower.negatives.given import GivenNegatives
@@ -23,7 +24,8 @@ def make_batches(count: int = 50, size: int = 8, rank: int = 0, ranks: int = 1, 
     rows = np.arange(count)
     texts = Ragged.from_lists([[i] for i in range(count)])
     positives = KnownPositives(rows, rows, rows, rows)
-    return Batches(Examples(rows, rows), texts, texts, RandomNegatives(2), positives, size, seed, True, rank, ranks)
+    data = TrainingSet(Pairs(rows, rows), texts, texts, positives)
+    return Batches(data, RandomNegatives(2), size, seed, True, rank, ranks)
 
 
 def content(batches: Batches, epoch: int, k: int) -> tuple:

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from two_tower.data.order import BlockShuffle
-from two_tower.negatives.base import KnownPositives, Negatives, candidate_mask
+from two_tower.data.triplets import TrainingSet
+from two_tower.negatives.base import Negatives, candidate_mask
 from two_tower.ragged import Ragged
 
-__all__ = ["Batch", "BatchLoader", "Batches", "Examples"]
+__all__ = ["Batch", "BatchLoader", "Batches"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,33 +56,12 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """All training examples in rows.
-
-    Attributes:
-        query_rows: (E,) int64.
-        positive_rows: (E,) int64.
-        negative_rows: (E, G) int64, the negatives that the data gives, or None.
-    """
-
-    query_rows: np.ndarray
-    positive_rows: np.ndarray
-    negative_rows: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.query_rows)
-
-
 class Batches(Dataset[Batch]):
     """Batch ``(epoch, k)`` of one rank: a pure function of the seed, so any batch can be made at any time.
 
     Args:
-        examples: the training examples.
-        queries: tokens of the training queries.
-        documents: tokens of the corpus.
+        data: the examples and their texts.
         negatives: proposes the extra documents.
-        positives: known relevant pairs.
         batch_size: examples per rank and batch.
         seed: the run's seed.
         share_batch: every query uses all documents of the batch (see `Negatives`).
@@ -91,32 +71,28 @@ class Batches(Dataset[Batch]):
 
     def __init__(
         self,
-        examples: Examples,
-        queries: Ragged,
-        documents: Ragged,
+        data: TrainingSet,
         negatives: Negatives,
-        positives: KnownPositives,
         batch_size: int,
         seed: int,
         share_batch: bool,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.examples, self.queries, self.documents = examples, queries, documents
-        self.negatives, self.positives = negatives, positives
+        self.data, self.negatives = data, negatives
         self.batch_size, self.seed, self.share_batch = batch_size, seed, share_batch
         self.rank, self.ranks = rank, ranks
         self._order: tuple[int, BlockShuffle] | None = None
 
     def __len__(self) -> int:
         """Whole global batches of an epoch; the last incomplete one is dropped."""
-        return len(self.examples) // (self.batch_size * self.ranks)
+        return len(self.data.examples) // (self.batch_size * self.ranks)
 
     def __getitem__(self, position: tuple[int, int]) -> Batch:
         """The batch of this rank at (epoch, k)."""
         epoch, k = position
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, BlockShuffle(len(self.examples), self.seed, epoch))
+            self._order = (epoch, BlockShuffle(len(self.data.examples), self.seed, epoch))
         start = (k * self.ranks + self.rank) * self.batch_size
         rows = self._order[1].take(start, start + self.batch_size)
         rng = np.random.default_rng((self.seed, epoch, k, self.rank))
@@ -124,19 +100,16 @@ class Batches(Dataset[Batch]):
 
     def assemble(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
         """The batch of the examples ``rows``."""
-        queries, given = self.examples.query_rows[rows], self.examples.negative_rows
-        extras = self.negatives.extras(queries, None if given is None else given[rows], self.positives, rng)
-        documents = np.concatenate([self.examples.positive_rows[rows], extras.ravel()])
+        data = self.data
+        queries, positives, given = data.examples.take(rows)
+        extras = self.negatives.extras(queries, given, data.positives, rng)
+        documents = np.concatenate([positives, extras.ravel()])
         mask = candidate_mask(
-            queries,
-            documents,
-            self.positives,
-            use_batch=self.share_batch,
-            share_extras=self.share_batch,
+            queries, documents, data.positives, use_batch=self.share_batch, share_extras=self.share_batch
         )
         return Batch(
-            self.queries.select(queries),
-            self.documents.select(documents),
+            data.queries.select(queries),
+            data.documents.select(documents),
             torch.from_numpy(mask),
             torch.from_numpy(queries),
         )

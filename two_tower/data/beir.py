@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.cache import file_fingerprint, key_of
 from two_tower.data.rows import BadRows, JsonRows, TsvRows, read_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS, Source
 from two_tower.errors import UserError, one_of
@@ -103,13 +103,7 @@ class Beir(Source):
 
     def fingerprint(self) -> str:
         """Hash of the names and bytes of all files."""
-        digest = hashlib.blake2b(digest_size=8)
-        for path in self._files():
-            digest.update(f"{path.relative_to(self.path)} {path.stat().st_size}\n".encode())
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return key_of(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in self._files()))
 
     def _report(self, file: str, bad: BadRows) -> None:
         """Keep a file's bad rows, and warn of them the first time that it was read to its end."""

@@ -7,26 +7,20 @@ from functools import cached_property
 from pathlib import Path
 
 import lightning as L
-import numpy as np
-import pyarrow as pa
 
-from two_tower.data.batch import Batches, BatchLoader, Examples
+from two_tower.data.batch import Batches, BatchLoader
 from two_tower.data.cache import entry, key_of
-from two_tower.data.corpus import Corpus, Split, rows_of, training_texts
-from two_tower.data.source import TRIPLETS, Source
+from two_tower.data.corpus import Corpus, Split, training_texts
+from two_tower.data.source import Source
+from two_tower.data.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
-from two_tower.negatives.base import KnownPositives, Negatives
+from two_tower.negatives.base import Negatives
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 __all__ = ["TripletData"]
 
 log = logging.getLogger(__name__)
-
-
-def _groups(hashes: np.ndarray) -> np.ndarray:
-    """(B,) int64: equal numbers for equal hashes."""
-    return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
 class TripletData(L.LightningDataModule):
@@ -68,7 +62,7 @@ class TripletData(L.LightningDataModule):
                 raise UserError(
                     f"data.{key}={split} does not exist in {source.name}; {one_of(split, source.splits())}."
                 )
-        if negatives.needs_triplets and source.triplets() is None:
+        if negatives.needs_triplets and source.triplets() is None and source.text_triplets() is None:
             raise UserError(
                 f"negatives=given needs data with triplets, and {source.name} has none: "
                 "use negatives=in_batch or negatives=random."
@@ -116,24 +110,17 @@ class TripletData(L.LightningDataModule):
         Raises:
             UserError: too little data for one batch.
         """
-        qrels = self.train.qrels
-        relevant = qrels.grades > 0
-        query_rows, document_rows = qrels.query_rows[relevant], qrels.document_rows[relevant]
-        positives = KnownPositives(query_rows, document_rows, _groups(self.train.hashes), _groups(self.corpus.hashes))
-        examples = self._examples(query_rows, document_rows)
         trainer = self.trainer
         batches = Batches(
-            examples,
-            self.train.tokens,
-            self.corpus.tokens,
+            self.training_set,
             self.negatives,
-            positives,
             self.batch_size,
             self.seed,
             self.share_batch,
             trainer.global_rank if trainer else 0,
             trainer.world_size if trainer else 1,
         )
+        examples = self.training_set.examples
         if len(batches) == 0:
             raise UserError(
                 f"data.batch_size={self.batch_size} is more than the {len(examples)} training examples "
@@ -143,20 +130,14 @@ class TripletData(L.LightningDataModule):
         log.info("%d batches an epoch; the last %d examples of its order are left out.", len(batches), dropped)
         return batches
 
-    def _examples(self, query_rows: np.ndarray, document_rows: np.ndarray) -> Examples:
+    @cached_property
+    def training_set(self) -> TrainingSet:
+        """The training examples: judged pairs, or the data's own triplets where the strategy needs them."""
         if not self.negatives.needs_triplets:
-            return Examples(query_rows, document_rows)
-        table = pa.Table.from_batches(self.source.triplets() or (), TRIPLETS)
-        query = rows_of(table["query_id"], self.train.ids)
-        positive = rows_of(table["positive_id"], self.corpus.ids)
-        negative = rows_of(table["negative_id"], self.corpus.ids)
-        known = (query >= 0) & (positive >= 0) & (negative >= 0)
-        if not known.all():
-            log.warning(
-                "%s: %d of %d triplets are left out: their query is not of the split %s, or a passage is unknown.",
-                self.source.name, int((~known).sum()), len(known), self.train_split,
-            )  # fmt: skip
-        return Examples(query[known], positive[known], negative[known][:, None])
+            return judged_pairs(self.corpus, self.train)
+        if self.source.text_triplets() is not None:
+            return text_triplets(self.source, self.tokenizer)
+        return id_triplets(self.corpus, self.train)
 
     @property
     def batches_per_epoch(self) -> int:

@@ -7,10 +7,27 @@ from typing import ClassVar
 
 import numpy as np
 
-__all__ = ["KnownPositives", "Negatives", "candidate_mask"]
+__all__ = ["KnownPositives", "Negatives", "Positives", "candidate_mask"]
 
 
-class KnownPositives:
+class Positives(ABC):
+    """Which documents are known to be relevant to which queries."""
+
+    @property
+    @abstractmethod
+    def documents(self) -> int:
+        """How many documents there are, rows 0 to ``documents - 1``."""
+
+    @abstractmethod
+    def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """Whether each pair is known to be relevant: two equal-shaped int arrays in, bool out."""
+
+    @abstractmethod
+    def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(B, N) bool: which documents of a batch are relevant to which of its queries."""
+
+
+class KnownPositives(Positives):
     """Which documents are relevant to a query, up to equal texts of queries and of documents.
 
     Two texts are equal if the tower cannot tell them apart: their token sequences are the same. So a
@@ -41,8 +58,13 @@ class KnownPositives:
         bounds = np.arange(int(query_group.max(initial=-1)) + 2)
         self._starts = np.searchsorted(self._keys, bounds * groups)
 
+    @property
+    def documents(self) -> int:
+        """The corpus' size."""
+        return len(self.document_group)
+
     def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """Whether each pair is known to be relevant: two equal-shaped int arrays in, bool out."""
+        """See `Positives.contains`."""
         if len(self._keys) == 0:
             return np.zeros(np.broadcast(query_rows, document_rows).shape, bool)
         keys = self.query_group[query_rows] * self._stride + self.document_group[document_rows]
@@ -50,7 +72,7 @@ class KnownPositives:
         return self._keys[np.minimum(found, len(self._keys) - 1)] == keys
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, N) bool: which documents of a batch are relevant to which of its queries.
+        """See `Positives.mark`.
 
         Looks up each query's few positives among the batch's documents instead of testing all pairs.
         """
@@ -74,7 +96,7 @@ class KnownPositives:
 def candidate_mask(
     query_rows: np.ndarray,
     document_rows: np.ndarray,
-    positives: KnownPositives,
+    positives: Positives,
     use_batch: bool,
     share_extras: bool,
 ) -> np.ndarray:
@@ -120,7 +142,7 @@ class Negatives(ABC):
         self,
         query_rows: np.ndarray,
         given: np.ndarray | None,
-        positives: KnownPositives,
+        positives: Positives,
         rng: np.random.Generator,
     ) -> np.ndarray:
         """Rows of extra documents, (B, K) int64; K may be 0.

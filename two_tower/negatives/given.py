@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.negatives.base import KnownPositives, Negatives
+from two_tower.negatives.base import Negatives, Positives
 
 __all__ = ["GivenNegatives"]
 
@@ -21,7 +21,7 @@ class GivenNegatives(Negatives):
         self,
         query_rows: np.ndarray,
         given: np.ndarray | None,
-        positives: KnownPositives,
+        positives: Positives,
         rng: np.random.Generator,
     ) -> np.ndarray:
         """(B, G), just what the data gives.

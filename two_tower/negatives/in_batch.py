@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from two_tower.negatives.base import KnownPositives, Negatives
+from two_tower.negatives.base import Negatives, Positives
 
 __all__ = ["InBatchNegatives"]
 
@@ -19,7 +19,7 @@ class InBatchNegatives(Negatives):
         self,
         query_rows: np.ndarray,
         given: np.ndarray | None,
-        positives: KnownPositives,
+        positives: Positives,
         rng: np.random.Generator,
     ) -> np.ndarray:
         """(B, 0)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.negatives.base import KnownPositives, Negatives
+from two_tower.negatives.base import Negatives, Positives
 
 __all__ = ["RandomNegatives"]
 
@@ -34,11 +34,11 @@ class RandomNegatives(Negatives):
         self,
         query_rows: np.ndarray,
         given: np.ndarray | None,
-        positives: KnownPositives,
+        positives: Positives,
         rng: np.random.Generator,
     ) -> np.ndarray:
         """(B, count)."""
-        documents = len(positives.document_group)
+        documents = positives.documents
         rows = rng.integers(documents, size=(len(query_rows), self.count))
         queries = np.broadcast_to(query_rows[:, None], rows.shape)
         for _ in range(REDRAWS):

@@ -1,0 +1,55 @@
+"""Commands inside the test's process: as a process of its own would end, without the seconds that one costs."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import embed
+import train
+from two_tower import cli
+from two_tower.config.entry import run_hydra
+
+PROGRAMS: dict[str, Callable[[], None]] = {
+    "train.py": partial(run_hydra, train.main, "train"),
+    "embed.py": partial(run_hydra, embed.main, "embed"),
+    "two-tower": cli.main,
+}
+
+
+class Ended(NamedTuple):
+    """What a command left: exit status and the two streams."""
+
+    status: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """``call(program, *arguments, cwd=…, stdin=…)``; by default from an empty folder."""
+
+    def run(program: str, *arguments: str | Path, cwd: Path = tmp_path, stdin: str = "") -> Ended:
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # put back afterwards
+        monkeypatch.chdir(cwd)
+        capfd.readouterr()
+        status: object = 0
+        try:
+            PROGRAMS[program]()
+        except SystemExit as error:
+            status = error.code
+        assert isinstance(status, int)
+        return Ended(status, *capfd.readouterr())
+
+    return run

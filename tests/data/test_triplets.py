@@ -1,0 +1,129 @@
+"""Triplets of ids and of texts become the batches that a plain reading of the data gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import word, write_collection
+
+from two_tower.data.batch import Batches
+from two_tower.data.beir import Beir
+from two_tower.data.corpus import Corpus, Split
+from two_tower.data.source import TEXT_TRIPLETS
+from two_tower.data.token_store import TokenWriter, read_tokens, text_hashes
+from two_tower.data.triplets import id_triplets, text_triplets
+from two_tower.errors import UserError
+from two_tower.negatives.base import Negatives
+from two_tower.negatives.given import GivenNegatives
+from two_tower.negatives.in_batch import InBatchNegatives
+from two_tower.negatives.random import RandomNegatives
+from two_tower.ragged import Ragged
+from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.word import WordTokenizer
+
+COUNT = 90
+
+
+class TextSource(Beir):
+    """A collection whose triplets come as texts; some queries and passages occur in several of them."""
+
+    rows = [  # noqa: RUF012
+        (
+            f"{word(i % 40)} {word(100 + i % 40)}",
+            f"{word(200 + i % 60)} yes",
+            f"{word(200 + (i + 7) % 50)} {'no' * (i % 2)}",
+        )
+        for i in range(COUNT)
+    ]
+
+    def text_triplets(self) -> Iterator[pa.RecordBatch]:
+        columns = list(zip(*self.rows, strict=True))
+        table = pa.table([list(c) for c in columns], TEXT_TRIPLETS)
+        yield from table.to_batches(13)
+
+    def fingerprint(self) -> str:
+        return super().fingerprint() + "texts"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return WordTokenizer(min_frequency=1).train([[" ".join(row) for row in TextSource.rows]])
+
+
+@pytest.mark.parametrize(
+    ("negatives", "extras"), [(GivenNegatives(), 1), (InBatchNegatives(), 0), (RandomNegatives(2), 2)]
+)
+@pytest.mark.parametrize("share", [True, False])
+def test_batches_of_texts_equal_a_plain_reading(
+    negatives: Negatives, extras: int, share: bool, collection: Path, tokenizer: Tokenizer
+) -> None:
+    data = text_triplets(TextSource(str(collection)), tokenizer)
+    batch = Batches(data, negatives, 32, seed=0, share_batch=share)[0, 1]
+    rows = [TextSource.rows[r] for r in batch.query_rows.tolist()]
+    queries, documents = batch.queries.to_lists(), batch.documents.to_lists()
+    assert queries == tokenizer.encode_queries([r[0] for r in rows]).to_lists()
+    assert documents[:32] == tokenizer.encode_documents([r[1] for r in rows]).to_lists()
+    assert len(documents) == 32 * (1 + extras)
+    if isinstance(negatives, GivenNegatives):
+        assert documents[32:] == tokenizer.encode_documents([r[2] for r in rows]).to_lists()
+    for i, row in enumerate(batch.candidates.tolist()):
+        known = [documents[j] for j in range(32) if queries[j] == queries[i]]
+        for j, candidate in enumerate(row):
+            own = j >= 32 and (j - 32) // max(extras, 1) == i
+            assert candidate == ((share or own) and documents[j] not in known)
+
+
+def test_texts_are_parsed_once(collection: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    class Once(TextSource):
+        def fingerprint(self) -> str:
+            return super().fingerprint() + "once"
+
+    with caplog.at_level("INFO", "two_tower"):
+        text_triplets(Once(str(collection)), tokenizer)
+        assert f"parsed and tokenised {COUNT} triplets" in caplog.text
+        caplog.clear()
+        again = text_triplets(Once(str(collection)), tokenizer)
+    assert caplog.text == ""
+    assert len(again.examples) == COUNT
+
+
+def test_id_triplets_of_other_splits_and_unknown_passages_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_collection(tmp_path / "c", documents=60)
+    with (folder / "triples.tsv").open("a") as file:
+        file.write("q0\td0\td1\n")  # a dev query
+    source = Beir(str(folder))
+    tokenizer = WordTokenizer().train([["ba be", "ba be"]])
+    corpus = Corpus.load(source, tokenizer)
+    split = Split.load(corpus, "train", tokenizer)
+    with caplog.at_level("WARNING", "two_tower"):
+        data = id_triplets(corpus, split)
+    assert "1 of 41 triplets are left out" in caplog.text
+    queries, positives, negatives = data.examples.take(np.array([0, 5]))
+    for q, d, n in zip(queries, positives, negatives, strict=True):
+        number = int(split.ids[int(q)].as_py()[1:])
+        assert (d, n.tolist()) == (number, [(number + 7) % 60])
+    (folder / "triples.tsv").write_text("q0\td0\td1\n")
+    fresh = Beir(str(folder))
+    with pytest.raises(UserError, match="None of the 1 triplets"):
+        id_triplets(Corpus.load(fresh, tokenizer), Split.load(corpus, "train", tokenizer))
+
+
+def test_a_token_store_gives_back_what_went_in(tmp_path: Path) -> None:
+    parts = [Ragged.from_lists(texts) for texts in ([[1, 2], []], [], [[3], [1, 2], [4, 5, 6]])]
+    with TokenWriter(tmp_path, "texts") as writer:
+        for part in parts:
+            writer.append(part)
+    tokens, hashes = read_tokens(tmp_path, "texts")
+    assert tokens.to_lists() == [[1, 2], [], [3], [1, 2], [4, 5, 6]]
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes.tolist())) == 4
+    np.testing.assert_array_equal(hashes, text_hashes(tokens))
+    with TokenWriter(tmp_path, "none"):
+        pass
+    assert len(read_tokens(tmp_path, "none")[0]) == 0

@@ -1,0 +1,313 @@
+"""`data=msmarco_passage`: the official files of the MS MARCO passage ranking task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from two_tower.data.archive import Folder, Member
+from two_tower.data.cache import file_fingerprint, key_of
+from two_tower.data.download import download as fetch
+from two_tower.data.file_source import FileSource
+from two_tower.data.rows import BadRows, TsvRows, read_rows
+from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.unique import HashSet, Unique, hash_rows
+from two_tower.errors import UserError, one_of
+
+__all__ = ["Download", "MsMarcoPassage"]
+
+_SPLITS = ("train", "dev", "test")
+_QUERY_FILES = {
+    "train": "queries.train.tsv",
+    "dev": "queries.dev.small.tsv",
+    "test": "msmarco-test2019-queries.tsv",
+}
+_QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test": "2019qrels-pass.txt"}
+_ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
+
+_PASSAGES = TsvRows(pa.schema([("id", pa.string()), ("text", pa.string())]), filled=("id", "text"))
+_QUESTIONS = TsvRows(QUERIES, filled=("id", "text"))
+_ID_TRIPLES = TsvRows(TRIPLETS, filled=TRIPLETS.names)
+_TEXT_TRIPLES = TsvRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
+
+File = Path | Member
+
+
+class _TrecQrels(TsvRows):
+    """Judgements as trec_eval reads them: query, an unused column, passage, grade, with tabs or blanks between."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.schema([QRELS.field(0), ("iteration", pa.string()), QRELS.field(1), QRELS.field(2)]))
+
+    def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
+        """Arrow's parser; blanks become tabs first."""
+        if b" " in block:
+            block = b"\n".join(b"\t".join(line.split()) for line in block.split(b"\n"))
+        return super().parse_block(block, starts)
+
+    def parse_line(self, line: bytes) -> list[str | int]:
+        """The cells of one line."""
+        return super().parse_line(b"\t".join(line.split()))
+
+
+@dataclass(frozen=True)
+class Download:
+    """Where a file comes from.
+
+    Attributes:
+        url: its address.
+        size: its bytes, as published.
+        checksum: ``md5:HEX`` or another algorithm, as published; None where it is not.
+        holds: names of the files in it, if it is an archive of several.
+    """
+
+    url: str
+    size: int | None = None
+    checksum: str | None = None
+    holds: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, name: str, entry: Mapping[str, Any]) -> Download:
+        """One entry of the configuration.
+
+        Raises:
+            UserError: an unknown key, or no address.
+        """
+        for key in entry:
+            if key not in cls.__annotations__:
+                raise UserError(
+                    f"data.downloads has {name}.{key}, which does not exist; {one_of(key, cls.__annotations__)}"
+                )
+        if not entry.get("url"):
+            raise UserError(f"data.downloads has no url for {name}: give its address, or leave {name} out")
+        return cls(**entry)
+
+    def provides(self, own_name: str, file: str) -> bool:
+        """Whether ``file`` is this download, called ``own_name``, or in it."""
+        return own_name in (file, f"{file}.gz", f"{Path(file).stem}.tar.gz") or file in self.holds
+
+
+class MsMarcoPassage(FileSource):
+    """Read ``collection.tsv``, ``queries.*.tsv``, ``qrels.*.tsv`` and triples of ids or of texts.
+
+    The files are tab separated, UTF-8, without header and without quoting (a quote character is text). Each
+    may lie in the folder as it is, as ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages
+    have no title. Grades are kept as they are (0 to 3 at TREC).
+
+    Bad rows (wrong number of columns, invalid UTF-8, an empty id or text, an id again with another text,
+    judgements that contradict each other or whose query is unknown, or whose passage is, where the collection
+    was read before) are left out and counted up to a limit. Ids in triples are not looked up here.
+
+    A folder with triples of texts and nothing else is enough to train on, but not to validate on.
+
+    Args:
+        path: the folder.
+        corpus: file of the passages: id, text.
+        queries: by split (``train``, ``dev``, ``test``) the file of the queries: id, text. A split whose files
+            are not there, or null, does not exist.
+        qrels: by split the file of the judgements: query, 0, passage, grade.
+        triples: file of training triples, either ids or texts (query, positive, negative); None for none.
+        archives: archives that are looked into for any of the files; ``NAME.tar.gz`` is for ``NAME.tsv`` anyway.
+        download: whether to download files that are not there.
+        downloads: by file name what `Download` holds.
+        headers: HTTP headers for all downloads.
+        max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
+        repair_encoding: whether to repair UTF-8 that was encoded twice.
+        name: short name; by default the folder's.
+
+    Raises:
+        UserError: the folder does not exist, holds neither passages nor triples, or a download failed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        corpus: str = "collection.tsv",
+        queries: Mapping[str, str | None] = _QUERY_FILES,
+        qrels: Mapping[str, str | None] = _QRELS_FILES,
+        triples: str | None = None,
+        archives: Sequence[str] = _ARCHIVES,
+        download: bool = False,
+        downloads: Mapping[str, Mapping[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_bad_rows: float = 0.001,
+        repair_encoding: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(max_bad_rows, repair_encoding)
+        for key, files in (("queries", queries), ("qrels", qrels)):
+            for split in files:
+                if split not in _SPLITS:
+                    raise UserError(f"data.{key}.{split} is no split; {one_of(split, _SPLITS)}")
+        self.path = Path(path).expanduser()
+        self.downloads = {file: Download.of(file, entry) for file, entry in (downloads or {}).items()}
+        self._folder = Folder(self.path, archives)
+        self._files = {"corpus": corpus, "triples": triples}
+        for split in _SPLITS:
+            self._files |= {f"queries.{split}": queries.get(split), f"qrels.{split}": qrels.get(split)}
+        self._queries: dict[str, tuple[pa.Table, HashSet]] = {}
+        self._qrels: dict[str, pa.Table] = {}
+        self._passages: HashSet | None = None
+        if download:
+            self._download(dict(headers or {}))
+        if not self.path.is_dir():
+            raise UserError(f"data.path={path} is no folder: give one with {corpus}, or set data.download=true")
+        self.name = name or self.path.resolve().name
+        if triples is not None or self._find("corpus") is None:
+            self._file("triples" if triples is not None else "corpus")
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        """All passages in file order; their titles are empty.
+
+        Raises:
+            UserError: there is no collection; or, at the end, too many rows were bad or there was no passage.
+        """
+        path, bad, unique = self._file("corpus"), BadRows(self.max_bad_rows), Unique(key=1)
+        for table, rows in read_rows(path, _PASSAGES, bad):
+            table = self._repaired(unique.filter(table, rows, bad, path, "id that another text had before"), "text")
+            titles = pa.repeat(pa.scalar(""), len(table))
+            yield from pa.table([table["id"], titles, table["text"]], CORPUS).to_batches()
+        if not unique.keys:
+            raise UserError(f"{path} holds no passage")
+        self._passages = unique.keys
+        self._report(path, bad)
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits whose queries and judgements are there."""
+        return tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
+
+    def queries(self, split: str) -> pa.Table:
+        """The queries with at least one judgement in the split, in file order."""
+        judged = pc.unique(self.qrels(split)["query_id"])
+        table, _ = self._read_queries(split)
+        return table.filter(pc.is_in(table["id"], value_set=judged))
+
+    def qrels(self, split: str) -> pa.Table:
+        """The judgements of a split in file order, grade 0 too."""
+        if split not in _SPLITS:
+            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
+        if split not in self._qrels:
+            self._qrels[split] = self._read_qrels(split)
+        return self._qrels[split]
+
+    def triplets(self) -> Iterator[pa.RecordBatch] | None:
+        """The rows of a file of ids, in file order; whether the ids exist is not checked."""
+        return self._read_triples(_ID_TRIPLES) if self._triples_are("ids") else None
+
+    def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
+        """The rows of a file of texts, in file order; in memory are a few blocks of 8 MiB."""
+        return self._read_triples(_TEXT_TRIPLES) if self._triples_are("texts") else None
+
+    def fingerprint(self) -> str:
+        """Hash of the bytes of all files, packed as they are, and of what they are taken for."""
+        parts: list[object] = [self.repair_encoding]
+        for role in self._files:
+            file = self._find(role)
+            if file is not None:
+                parts += [role, file.name, file_fingerprint(file.archive.path if isinstance(file, Member) else file)]
+        return key_of(*parts)
+
+    def _find(self, role: str) -> File | None:
+        name = self._files[role]
+        return None if name is None else self._folder.find(name)
+
+    def _file(self, role: str) -> File:
+        """The file of a role, ``corpus`` or ``qrels.dev``.
+
+        Raises:
+            UserError: it is not there, with what to do.
+        """
+        file = self._find(role)
+        if file is not None:
+            return file
+        name = self._files[role]
+        if name is None:
+            raise UserError(f"data.{role} is null, so {self.name} has none: give the name of a file in {self.path}")
+        if role != "triples" and self._triples_are("texts"):
+            raise UserError(
+                f"{self.path} holds triples of texts but no {name}: it can be trained on, but validation and search "
+                f"need a collection with queries and qrels, so put {name} there too"
+            )
+        raise UserError(f"{self.path} holds no {name} ({self._remedy(role, name)})")
+
+    def _remedy(self, role: str, name: str) -> str:
+        if any(entry.provides(own, name) for own, entry in self.downloads.items()):
+            return "data.download=true fetches it"
+        nearest = self._folder.nearest(name)
+        if nearest is not None:
+            return f"did you mean data.{role}={nearest}?"
+        return f"neither as it is, nor {name}.gz, nor in {', '.join(self._folder.archives) or 'an archive'}"
+
+    def _download(self, headers: dict[str, str]) -> None:
+        """Fetch what is not there, of several possible downloads the smallest."""
+        for role, name in self._files.items():
+            if name is None or self._find(role) is not None:
+                continue
+            able = [(own, entry) for own, entry in self.downloads.items() if entry.provides(own, name)]
+            if not able:
+                raise UserError(
+                    f"data.downloads has no address for {name}, and it is not in {self.path}: "
+                    f"put it there, add its address, or set data.{role}=null"
+                )
+            own, entry = min(able, key=lambda pair: pair[1].size or 0)
+            fetch(entry.url, self.path / own, entry.size, entry.checksum, headers)
+
+    def _read_queries(self, split: str) -> tuple[pa.Table, HashSet]:
+        if split not in self._queries:
+            path, bad, unique = self._file(f"queries.{split}"), BadRows(self.max_bad_rows), Unique(key=1)
+            tables = [
+                unique.filter(table, rows, bad, path, "id that another text had before")
+                for table, rows in read_rows(path, _QUESTIONS, bad)
+            ]
+            self._report(path, bad)
+            table = pa.concat_tables([QUERIES.empty_table(), *tables])
+            self._queries[split] = self._repaired(table, "text"), unique.keys
+        return self._queries[split]
+
+    def _read_qrels(self, split: str) -> pa.Table:
+        path, bad, unique = self._file(f"qrels.{split}"), BadRows(self.max_bad_rows), Unique(key=2)
+        known = {"query_id": self._read_queries(split)[1], "document_id": self._passages}
+        tables = []
+        for read, rows in read_rows(path, _TrecQrels(), bad):
+            table = read.select(QRELS.names)
+            for column, ids in known.items():
+                table, rows = _known(table, rows, column, ids, bad, path)
+            tables.append(unique.filter(table, rows, bad, path, "judgement that contradicts an earlier one"))
+        self._report(path, bad)
+        if not unique.keys:
+            raise UserError(f"{path} holds no judgement")
+        return pa.concat_tables(tables)
+
+    def _triples_are(self, kind: str) -> bool:
+        """Whether the triples are ``ids`` or ``texts``: no cell of an id triple holds white space."""
+        if self._files["triples"] is None:
+            return False
+        for table, _ in read_rows(self._file("triples"), _TEXT_TRIPLES, BadRows(1)):
+            if len(table):
+                cells = [column[0].as_py() for column in table.columns]
+                return (kind == "ids") == all(len(cell.split()) == 1 for cell in cells)
+        raise UserError(f"{self._file('triples')} holds no triple")
+
+    def _read_triples(self, row_format: TsvRows) -> Iterator[pa.RecordBatch]:
+        path, bad = self._file("triples"), BadRows(self.max_bad_rows)
+        for table, _ in read_rows(path, row_format, bad):
+            if row_format is _TEXT_TRIPLES:
+                table = self._repaired(table, *table.column_names)
+            yield from table.to_batches()
+        self._report(path, bad)
+
+
+def _known(
+    table: pa.Table, rows: np.ndarray, column: str, ids: HashSet | None, bad: BadRows, path: File
+) -> tuple[pa.Table, np.ndarray]:
+    """The rows whose id is among ``ids``; all where that is not known."""
+    known = np.ones(len(table), bool) if ids is None else ids.contains(hash_rows(table[column]))
+    for row in np.flatnonzero(~known):
+        bad.add(f"unknown {column}", path, int(rows[row]), table[column][int(row)].as_py())
+    return (table, rows) if known.all() else (table.filter(pa.array(known)), rows[known])

@@ -1,0 +1,251 @@
+"""Training examples: pairs from judgements, triplets of ids, triplets of texts; large ones stay on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from two_tower.data.cache import entry, key_of
+from two_tower.data.corpus import LAYOUT, Corpus, Split, rows_of
+from two_tower.data.source import Source
+from two_tower.data.token_store import TokenWriter, read_tokens
+from two_tower.errors import UserError
+from two_tower.negatives.base import KnownPositives, Positives
+from two_tower.progress import counter
+from two_tower.ragged import Ragged
+from two_tower.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Examples", "Pairs", "Texts", "TrainingSet", "id_triplets", "judged_pairs", "text_triplets"]
+
+log = logging.getLogger(__name__)
+
+# Rows that are looked up together: finding ids among a corpus costs a hash table of the corpus each time.
+LOOKUP_ROWS = 1 << 20
+
+
+class Texts(Protocol):
+    """Token sequences that can be picked by row: a `Ragged`, or several one after another."""
+
+    def select(self, rows: np.ndarray) -> Ragged:
+        """The texts of these rows, in that order."""
+
+
+class Examples(Protocol):
+    """Training examples by position."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Rows of the queries (B,), of their positives (B,), and of given negatives (B, G) or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Examples held as rows; the arrays may be memory-mapped.
+
+    Attributes:
+        query_rows: (E,) integers.
+        positive_rows: (E,) integers.
+        negative_rows: (E, G) integers, or None.
+    """
+
+    query_rows: np.ndarray
+    positive_rows: np.ndarray
+    negative_rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """See `Examples.take`."""
+        negatives = None if self.negative_rows is None else self.negative_rows[positions].astype(np.int64)
+        queries, positives = self.query_rows[positions], self.positive_rows[positions]
+        return queries.astype(np.int64), positives.astype(np.int64), negatives
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Everything that batches are made of.
+
+    Attributes:
+        examples: which texts belong together.
+        queries: the texts of the query rows.
+        documents: the texts of the document rows.
+        positives: which documents are known to be relevant to which queries.
+    """
+
+    examples: Examples
+    queries: Texts
+    documents: Texts
+    positives: Positives
+
+
+def _groups(hashes: np.ndarray) -> np.ndarray:
+    """(B,) int64: equal numbers for equal hashes."""
+    return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+
+
+def _known(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray, KnownPositives]:
+    relevant = split.qrels.grades > 0
+    queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
+    return queries, documents, KnownPositives(queries, documents, _groups(split.hashes), _groups(corpus.hashes))
+
+
+def judged_pairs(corpus: Corpus, split: Split) -> TrainingSet:
+    """One example for every relevant (query, document) of a split's judgements."""
+    queries, documents, positives = _known(corpus, split)
+    return TrainingSet(Pairs(queries, documents), split.tokens, corpus.tokens, positives)
+
+
+def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
+    """The source's own triplets of ids, as rows on disk.
+
+    Triplets with an unknown passage, or with a query of another split, are counted and left out.
+    """
+    key = key_of(LAYOUT, corpus.source.fingerprint(), split.name)
+    folder = entry("triplets", key, lambda path: _write_triplets(path, corpus, split))
+    rows = np.memmap(folder / "rows", np.int32, mode="r").reshape(-1, 3)
+    return TrainingSet(
+        Pairs(rows[:, 0], rows[:, 1], rows[:, 2:]), split.tokens, corpus.tokens, _known(corpus, split)[2]
+    )
+
+
+def _rebatched(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= rows:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
+    source, total, kept = corpus.source, 0, 0
+    ids = corpus.ids.combine_chunks()
+    triplets = source.triplets()
+    assert triplets is not None
+    with (folder / "rows").open("wb") as file, counter(f"Reading triplets of {source.name}", "triplets") as progress:
+        for table in _rebatched(triplets, LOOKUP_ROWS):
+            query = rows_of(table["query_id"], split.ids)
+            rows = np.stack([query, rows_of(table["positive_id"], ids), rows_of(table["negative_id"], ids)], axis=1)
+            rows = rows[(rows >= 0).all(axis=1)]
+            file.write(np.ascontiguousarray(rows, np.int32).data)
+            total, kept = total + table.num_rows, kept + len(rows)
+            progress(table.num_rows)
+    log.info("%s: parsed %d triplets.", source.name, total)
+    if not kept:
+        raise UserError(
+            f"None of the {total} triplets of {source.name} has a query of the split {split.name} and known passages: "
+            "use negatives=in_batch or negatives=random."
+        )
+    if kept < total:
+        log.warning(
+            "%s: %d of %d triplets are left out: their query is not of the split %s, or a passage is unknown.",
+            source.name, total - kept, total, split.name,
+        )  # fmt: skip
+
+
+class _InTurn:
+    """Texts of several stores as one: the rows of the first come before those of the second."""
+
+    def __init__(self, parts: Sequence[Ragged]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def select(self, rows: np.ndarray) -> Ragged:
+        """The texts of these rows, in that order."""
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(part, kind="stable")
+        joined = Ragged.join([store.select(rows[part == p] - self._starts[p]) for p, store in enumerate(self._parts)])
+        if (np.diff(part) >= 0).all():
+            return joined
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return joined.select(back)
+
+
+@dataclass(frozen=True, eq=False)
+class _TextExamples:
+    """Triplet t is query t, document t and document ``count + t``."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """See `Examples.take`."""
+        return positions, positions, (self.count + positions)[:, None]
+
+
+class _TextPositives(Positives):
+    """What triplets of texts reveal: within a batch, a query's positives are those of all equal queries."""
+
+    def __init__(self, queries: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> None:
+        self._queries, self._positives, self._negatives = queries, positives, negatives
+
+    @property
+    def documents(self) -> int:
+        """The positives and the negatives."""
+        return len(self._positives) + len(self._negatives)
+
+    def _hashes(self, rows: np.ndarray) -> np.ndarray:
+        count = len(self._positives)
+        own = self._positives[np.minimum(rows, count - 1)]
+        return np.where(rows < count, own, self._negatives[np.maximum(rows - count, 0)])
+
+    def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """Whether each document equals the query's own positive."""
+        return self._hashes(document_rows) == self._positives[query_rows]
+
+    def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(B, N) bool, see `Positives.mark`; known is what the batch's own triplets say."""
+        queries, documents = self._queries[query_rows], self._hashes(document_rows)
+        both = np.unique(np.concatenate([documents, self._positives[query_rows]]), return_inverse=True)[1]
+        known = KnownPositives(
+            np.arange(len(queries)),
+            len(documents) + np.arange(len(queries)),
+            _groups(queries),
+            both.astype(np.int64),
+        )
+        return known.mark(np.arange(len(queries)), np.arange(len(documents)))
+
+
+def text_triplets(source: Source, tokenizer: Tokenizer) -> TrainingSet:
+    """The source's triplets that come as texts, tokenised once into a store on disk."""
+    key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
+    folder = entry("text-triplets", key, lambda path: _write_text_triplets(path, source, tokenizer))
+    (queries, q_hashes), (positives, p_hashes), (negatives, n_hashes) = (
+        read_tokens(folder, name) for name in ("query", "positive", "negative")
+    )
+    return TrainingSet(
+        _TextExamples(len(queries)),
+        queries,
+        _InTurn([positives, negatives]),
+        _TextPositives(q_hashes, p_hashes, n_hashes),
+    )
+
+
+def _write_text_triplets(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
+    triplets = source.text_triplets()
+    assert triplets is not None
+    with (
+        TokenWriter(folder, "query") as query,
+        TokenWriter(folder, "positive") as positive,
+        TokenWriter(folder, "negative") as negative,
+        counter(f"Tokenising triplets of {source.name}", "triplets") as progress,
+    ):
+        for batch in triplets:
+            query.append(tokenizer.encode_queries(batch.column("query")))
+            positive.append(tokenizer.encode_documents(batch.column("positive")))
+            negative.append(tokenizer.encode_documents(batch.column("negative")))
+            progress(len(batch))
+    log.info("%s: parsed and tokenised %d triplets.", source.name, query.texts)
