@@ -112,8 +112,9 @@ def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> st
     tower = type(model.query_tower).__name__ + (", shared" if model.shared else ", one each")
     parameters = sum(p.numel() for p in model.parameters())
     return (
-        f"{data.source.name}: {len(data.training_set.examples):,} training examples in {data.batches_per_epoch} batches of "
-        f"{data.batch_size}, {len(data.corpus):,} passages, {len(data.tokenizer):,} words. "
+        f"{data.source.name}: {len(data.training_set.examples):,} training examples in {data.batches_per_epoch} "
+        f"batches of {data.batch_size}, {len(data.validation):,} validation queries, {len(data.corpus):,} passages, "
+        f"{len(data.tokenizer):,} words. "
         f"{tower}, {parameters / 1e6:.1f} million parameters, {config['similarity']}, {model.device}."
     )
 

@@ -29,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.py", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
@@ -41,7 +43,9 @@ def _root() -> None:
 @app.command()
 def search(
     run: RunFolder,
-    query: Annotated[str | None, typer.Argument(help="the question; without it, a prompt asks, or each line of a pipe is one")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="the question; without it, a prompt asks, or each line of a pipe is one")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
     index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
     as_json: AsJson = False,
@@ -131,12 +135,12 @@ def main() -> None:
     with exit_statuses():
         try:
             status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-        except typer.Abort:  # what typer makes of Ctrl-C
-            raise KeyboardInterrupt from None
         except Exception as error:
             if getattr(error, "exit_code", None) != 2 or not hasattr(error, "format_message"):
                 raise
             raise UserError(_usage(error.format_message())) from error
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
     sys.exit(status if isinstance(status, int) else 0)
 
 

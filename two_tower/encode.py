@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,11 @@ __all__ = ["Encoder", "embed_corpus"]
 
 Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
-# Texts that one thread tokenises and pools at a time: their tokens and vectors (2 MB) are still in its cache
-# when the next step reads them.
-CHUNK = 2048
+# Most texts that a thread tokenises, then pools. It should change between the two rarely, since the tokenizer's
+# table and the word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 with 4,096, 257 with 8,192).
+CHUNK = 8192
+# Fewer are not worth another thread: these take 4 ms.
+LEAST = 1024
 
 
 class Encoder:
@@ -63,16 +66,18 @@ class Encoder:
             return self.model.encode("documents", self.tokenizer.encode_documents(texts)).cpu().numpy()
         column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
         out = np.empty((len(column), tower.dim), np.float32)
+        threads = torch.get_num_threads()
+        size = _chunk(len(column), threads)
 
         def encode(start: int) -> None:
-            tokens = self.tokenizer.encode_documents(column.slice(start, CHUNK), threads=1)
-            out[start : start + CHUNK] = self.model.encode("documents", tokens).numpy()
+            tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
+            out[start : start + size] = self.model.encode("documents", tokens).numpy()
 
-        if len(column) <= CHUNK:
+        if len(column) <= size:
             encode(0)
             return out
-        with _workers(torch.get_num_threads()) as pool:
-            list(pool.map(encode, range(0, len(column), CHUNK)))
+        with _workers(threads) as pool:
+            list(pool.map(encode, range(0, len(column), size)))
         return out
 
     def manifest(self, source: Source, shard_rows: int) -> Manifest:
@@ -85,6 +90,12 @@ class Encoder:
             dim=self.model.document_tower.dim,
             shard_rows=shard_rows,
         )
+
+
+def _chunk(texts: int, threads: int) -> int:
+    """Texts of a chunk: equally many chunks for each thread, none above `CHUNK`."""
+    rounds = max(1, math.ceil(texts / (threads * CHUNK)))
+    return max(LEAST, math.ceil(texts / (threads * rounds)))
 
 
 def _workers(count: int) -> ThreadPoolExecutor:
@@ -145,10 +156,11 @@ def embed_corpus(
     store = VectorStore(path, encoder.manifest(source, shard_rows))
     if (path / "manifest.json").exists():
         existing = VectorStore.open(path)
-        if existing.manifest.source() != store.manifest.source():
+        old, new = existing.manifest.source(), store.manifest.source()
+        changed = ", ".join(key for key in new if old[key] != new[key])
+        if changed:
             raise UserError(
-                f"{path} holds vectors of another checkpoint, corpus or setting: "
-                "delete that folder or choose another output=PATH."
+                f"{path} holds vectors made with another {changed}: delete that folder or choose another output=PATH."
             )
         store = existing
     if store.manifest.complete:

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from conftest import run_command, start_command, write_collection
 
+from embed import embed
 from two_tower import cli
 from two_tower.metrics import DEFAULT_METRICS
+from two_tower.search import Searcher
 
 Call = Callable[..., Any]  # see conftest.py in this folder
 
@@ -55,8 +57,8 @@ def run(collection: Path, place: Path) -> Path:
     """A run that was never interrupted, embedded."""
     printed = succeeds(*train_command(collection, "whole"), cwd=place)
     assert "Next: python embed.py run=whole" in printed
-    printed = succeeds("embed.py", "run=whole", cwd=place)
-    assert 'Next: two-tower search whole "your question"' in printed
+    flat = {"_target_": "two_tower.index.flat.FlatIndex"}
+    embed({"run": str(place / "whole"), "output": None, "data": None, "index": flat, "shard_rows": 262_144})
     return place / "whole"
 
 
@@ -81,6 +83,14 @@ def test_search_answers_every_line_of_a_pipe(run: Path, collection: Path, call: 
     assert [json.loads(line)["query"] for line in ended.out.splitlines()] == titles
     ended = call("two-tower", "search", run, "-k", "2", stdin="\n\n".join(titles))
     assert [line.split()[0] for line in ended.out.splitlines()[::2]] == ["1", "2", "1", "2"]
+
+
+def test_ctrl_c_ends_a_search_with_one_sentence(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Searcher, "search", interrupted)
+    assert call("two-tower", "search", run, "x") == (1, "", "Interrupted.\n")
 
 
 def test_evaluate_gives_the_numbers_of_the_run(run: Path, collection: Path, call: Call) -> None:
@@ -129,8 +139,10 @@ def test_the_installed_command_is_the_module() -> None:
 
 
 def test_help_answers_without_loading_a_model(tmp_path: Path) -> None:
-    code = "import sys; sys.argv[1:] = ['--help']; from two_tower.cli import main\ntry: main()\nfinally: print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    code = "import sys\nfrom two_tower.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
     assert "search" in done.stdout
     assert "evaluate" in done.stdout
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
@@ -178,7 +190,8 @@ def test_a_killed_embedding_ends_as_if_it_never_was(run: Path, place: Path, call
         process.kill()
     written = files(place / "cut")
     assert not (place / "cut" / "ids.txt").exists()
-    succeeds(*command, "output=cut", cwd=place)
+    printed = succeeds(*command, "output=cut", cwd=place)
+    assert 'Next: two-tower search whole "your question"' in printed
     assert all(files(place / "cut")[name] == written[name] for name in (f"vectors-0000{i}.npy" for i in range(5)))
 
     assert call(*command, "output=whole-index", cwd=place).status == 0

@@ -161,6 +161,18 @@ def test_one_bad_row_in_a_thousand_is_left_out(folder: Path) -> None:
         list(source.corpus())
 
 
+def test_double_encoded_text_is_repaired_on_request(folder: Path) -> None:
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "d1", "title": "cafÃ©", "text": "itâ\x80\x99s"}))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q3", "text": "itâ€™s"}))
+    (folder / "qrels/dev.tsv").write_text("q3\td1\t1\n")
+    repaired, plain = Beir(str(folder), repair_encoding=True), Beir(str(folder))
+    assert rows(list(repaired.corpus())) == [("d1", "café", "it’s")]
+    assert rows(repaired.queries("dev")) == [("q3", "it’s")]
+    assert rows(list(plain.corpus())) == [("d1", "cafÃ©", "itâ\x80\x99s")]
+    assert rows(plain.queries("dev")) == [("q3", "itâ€™s")]
+    assert repaired.fingerprint() != plain.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("split", "answer"),
     [("tset", "valid: dev, train"), ("validation", "valid: "), ("dve", "did you mean 'dev'")],

@@ -135,18 +135,16 @@ def matches(value: Any, hint: Any) -> bool:  # noqa: ANN401
     if hint in (bool, int, str, types.NoneType):
         return type(value) is hint
     kind = origin or hint
-    if not inspect.isclass(kind):
+    if kind in (Any, object) or not inspect.isclass(kind):
         return True
     if issubclass(kind, os.PathLike):
         return isinstance(value, str)
-    if issubclass(kind, collections.abc.Sequence | collections.abc.Iterable) and isinstance(value, list):
+    if isinstance(value, list) and not issubclass(kind, Mapping | str):
         return _items_match(value, kind, arguments)
-    return isinstance(value, kind)
+    return isinstance(value, kind) and not isinstance(value, str)
 
 
 def _items_match(values: list[Any], kind: type, hints: tuple[Any, ...]) -> bool:
-    if issubclass(kind, Mapping | str):
-        return False
     if kind is tuple and hints and hints[-1] is not ...:
         return len(values) == len(hints) and all(map(matches, values, hints))
     return all(matches(value, hints[0]) for value in values if hints)

@@ -68,7 +68,7 @@ def _overrides(arguments: list[str]) -> list[str]:
     if not CONF.is_dir():
         raise UserError(f"{CONF} does not exist: install from a clone with  pip install --editable .")
     parser = get_args_parser()
-    parser.error = fail
+    parser.error = fail  # type: ignore[method-assign, assignment]
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         plain = unknown[0].lstrip("-")

@@ -27,7 +27,7 @@ def check_overrides(overrides: list[str]) -> None:
         name, equals, value = override.lstrip("+~").partition("=")
         if not name or not (equals or override.startswith("~")):
             raise UserError(f"'{override}' cannot be read: write key=value or group=choice")
-        if name in groups() and (override.startswith("~") or value in ("", "null")):
+        if name in groups() and (override.startswith("~") or value in ("", "null") or value.startswith("_")):
             raise UserError(f"{override} leaves {name} without a choice; {one_of(value, choices(name))}")
         if name in groups() and override.startswith("+"):
             raise UserError(f"{name} is set already: write {name}={value} without '+'")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.cache import file_fingerprint, key_of
+from two_tower.data.repair import repair_encoding
 from two_tower.data.rows import BadRows, JsonRows, TsvRows, read_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS, Source
 from two_tower.errors import UserError, one_of
@@ -39,6 +40,7 @@ class Beir(Source):
         path: the folder.
         max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
         name: short name; by default the folder's.
+        repair_encoding: whether to repair UTF-8 that was encoded twice.
 
     Attributes:
         name: short name for folders and messages.
@@ -48,9 +50,11 @@ class Beir(Source):
         UserError: the folder or its corpus does not exist.
     """
 
-    def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
+    def __init__(
+        self, path: str, max_bad_rows: float = 0.001, name: str | None = None, repair_encoding: bool = False
+    ) -> None:
         self.path = Path(path).expanduser()
-        self.max_bad_rows = max_bad_rows
+        self.max_bad_rows, self.repair_encoding = max_bad_rows, repair_encoding
         self.bad_rows: dict[str, BadRows] = {}
         self._qrels: dict[str, pa.Table] = {}
         self._passage_ids: _Hashes | None = None
@@ -70,6 +74,7 @@ class Beir(Source):
         """
         path, bad, unique = self._file("corpus.jsonl"), BadRows(self.max_bad_rows), _Unique(key=1)
         for table, rows in read_rows(path, _PASSAGES, bad):
+            table = self._repaired(table, "title", "text")
             table = unique.filter(table, rows, bad, path, "id that another text had before")
             yield from table.select(["_id", "title", "text"]).rename_columns(CORPUS.names).to_batches()
         if not unique.keys:
@@ -102,8 +107,14 @@ class Beir(Source):
         return None if path is None else self._read_triplets(path)
 
     def fingerprint(self) -> str:
-        """Hash of the names and bytes of all files."""
-        return key_of(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in self._files()))
+        """Hash of the names and bytes of all files, and of whether texts are repaired."""
+        files = (f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in self._files())
+        return key_of(*files, *(["repaired"] if self.repair_encoding else []))
+
+    def _repaired(self, table: pa.Table, *columns: str) -> pa.Table:
+        for name in columns if self.repair_encoding else ():
+            table = table.set_column(table.column_names.index(name), name, repair_encoding(table[name]))
+        return table
 
     def _report(self, file: str, bad: BadRows) -> None:
         """Keep a file's bad rows, and warn of them the first time that it was read to its end."""
@@ -121,7 +132,7 @@ class Beir(Source):
     def _queries(self) -> tuple[pa.Table, _Hashes]:
         path, bad, unique = self._file("queries.jsonl"), BadRows(self.max_bad_rows), _Unique(key=1)
         tables = [
-            unique.filter(table, rows, bad, path, "id that another text had before")
+            unique.filter(self._repaired(table, "text"), rows, bad, path, "id that another text had before")
             for table, rows in read_rows(path, _QUESTIONS, bad)
         ]
         self._report(path.name, bad)

@@ -17,8 +17,8 @@ from two_tower.data.download import download as fetch
 from two_tower.data.file_source import FileSource
 from two_tower.data.rows import BadRows, TsvRows, read_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
-from two_tower.data.unique import HashSet, Unique, hash_rows
-from two_tower.errors import UserError, one_of
+from two_tower.data.unique import HashSet, Unique, keep_known
+from two_tower.errors import UserError, nearest, one_of
 
 __all__ = ["Download", "MsMarcoPassage"]
 
@@ -239,9 +239,10 @@ class MsMarcoPassage(FileSource):
     def _remedy(self, role: str, name: str) -> str:
         if any(entry.provides(own, name) for own, entry in self.downloads.items()):
             return "data.download=true fetches it"
-        nearest = self._folder.nearest(name)
-        if nearest is not None:
-            return f"did you mean data.{role}={nearest}?"
+        names = self._folder.names()
+        guess = nearest(name, [n for n in names if n.split(".")[0] == name.split(".")[0]]) or nearest(name, names)
+        if guess is not None:
+            return f"did you mean data.{role}={guess}?"
         return f"neither as it is, nor {name}.gz, nor in {', '.join(self._folder.archives) or 'an archive'}"
 
     def _download(self, headers: dict[str, str]) -> None:
@@ -277,7 +278,7 @@ class MsMarcoPassage(FileSource):
         for read, rows in read_rows(path, _TrecQrels(), bad):
             table = read.select(QRELS.names)
             for column, ids in known.items():
-                table, rows = _known(table, rows, column, ids, bad, path)
+                table, rows = keep_known(table, rows, column, ids, bad, path)
             tables.append(unique.filter(table, rows, bad, path, "judgement that contradicts an earlier one"))
         self._report(path, bad)
         if not unique.keys:
@@ -301,13 +302,3 @@ class MsMarcoPassage(FileSource):
                 table = self._repaired(table, *table.column_names)
             yield from table.to_batches()
         self._report(path, bad)
-
-
-def _known(
-    table: pa.Table, rows: np.ndarray, column: str, ids: HashSet | None, bad: BadRows, path: File
-) -> tuple[pa.Table, np.ndarray]:
-    """The rows whose id is among ``ids``; all where that is not known."""
-    known = np.ones(len(table), bool) if ids is None else ids.contains(hash_rows(table[column]))
-    for row in np.flatnonzero(~known):
-        bad.add(f"unknown {column}", path, int(rows[row]), table[column][int(row)].as_py())
-    return (table, rows) if known.all() else (table.filter(pa.array(known)), rows[known])

@@ -1,4 +1,4 @@
-"""Tolerant reading of JSON lines and tab-separated rows, plain or .gz: bad rows are counted and left out.
+"""Tolerant reading of JSON lines and tab-separated rows, plain, .gz or in a .tar.gz: bad rows are counted, left out.
 
 Arrow parses a block of whole lines at once; only a block that it refuses is parsed line by line, which finds
 the bad rows with their numbers. Lines end with a line feed and nothing else (U+0085 and U+2028 are text).
@@ -18,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.archive import Member
 from two_tower.errors import UserError
 
 __all__ = ["BadRow", "BadRows", "JsonRows", "RowFormat", "TsvRows", "read_rows"]
 
 _BLOCK_BYTES = 8 << 20  # large enough for Arrow's threads, small enough to parse again line by line
 _EXAMPLES = 3
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class BadRow(Exception):
@@ -53,7 +55,7 @@ class BadRows:
         self.examples: dict[str, list[str]] = {}
         self._first: tuple[int, str] | None = None
 
-    def add(self, kind: str, file: str | Path, row: int, detail: str = "") -> None:
+    def add(self, kind: str, file: str | Path | Member, row: int, detail: str = "") -> None:
         """Count one bad row; ``row`` is its line number, from 1."""
         self.counts[kind] += 1
         shown = self.examples.setdefault(kind, [])
@@ -104,11 +106,11 @@ class RowFormat(Protocol):
         """
 
 
-def read_rows(path: Path, row_format: RowFormat, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Read a file in blocks of about 8 MiB; empty lines are left out silently, bad rows are counted.
 
     Args:
-        path: the file; ``.gz`` is decompressed.
+        path: the file; ``.gz`` is decompressed, a member of an archive is read in place.
         row_format: what a row looks like.
         bad: takes the bad rows, also those that the caller finds while it reads.
 
@@ -141,7 +143,7 @@ def _line_starts(block: bytes) -> np.ndarray:
 
 
 def _parse_lines(
-    lines: list[tuple[int, bytes]], row_format: RowFormat, path: Path, bad: BadRows
+    lines: list[tuple[int, bytes]], row_format: RowFormat, path: Path | Member, bad: BadRows
 ) -> tuple[pa.Table, np.ndarray]:
     rows, numbers = [], []
     for number, line in lines:
@@ -155,12 +157,12 @@ def _parse_lines(
     return pa.table(arrays, row_format.schema), np.array(numbers, np.int64)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path | Member) -> Iterator[bytes]:
     """A file's lines, many at a time."""
     rest = b""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            if (start := file.read(3)) != b"\xef\xbb\xbf":  # a byte order mark is no text
+        with gzip.open(path) if isinstance(path, Path) and path.suffix == ".gz" else path.open("rb") as file:
+            if (start := file.read(3)) != _BYTE_ORDER_MARK:  # it is no text
                 rest = start
             while chunk := file.read(_BLOCK_BYTES):
                 block, newline, rest = (rest + chunk).rpartition(b"\n")
@@ -170,6 +172,10 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise UserError(f"{path} cannot be read to its end ({error}): get a whole copy of it") from error
     if rest:
         yield rest
+
+
+def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
 
 
 class JsonRows:
@@ -210,9 +216,7 @@ class JsonRows:
         return None if self._has_blank(table) else table
 
     def _has_blank(self, table: pa.Table) -> bool:
-        blank = [
-            pc.or_(pc.equal(pc.binary_length(table[name]), 0), pc.utf8_is_space(table[name])) for name in self.some_text
-        ]
+        blank = [_is_blank(table[name]) for name in self.some_text]
         while len(blank) > 1:
             blank.append(pc.and_(blank.pop(), blank.pop()))
         return bool(blank and pc.any(blank[0]).as_py())
@@ -254,11 +258,12 @@ class TsvRows:
 
     Args:
         schema: the columns.
-        header: first cells (in lower case) by which a line of column names is known.
+        header: first cells (in lower case) by which a line of column names is known; files without one need none.
+        filled: columns that must hold more than white space.
     """
 
-    def __init__(self, schema: pa.Schema, header: frozenset[str]) -> None:
-        self.schema, self.header = schema, header
+    def __init__(self, schema: pa.Schema, header: frozenset[str] = frozenset(), filled: Sequence[str] = ()) -> None:
+        self.schema, self.header, self.filled = schema, header, frozenset(filled)
 
     def is_header(self, line: bytes) -> bool:
         """Whether the first cell is the name of a column."""
@@ -268,6 +273,9 @@ class TsvRows:
         """Arrow's parser for blocks in which every line is one row."""
         import pyarrow.csv as pv
 
+        # Arrow takes a lone carriage return for the end of a line, and leaves out a byte order mark.
+        if block.startswith(_BYTE_ORDER_MARK) or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+            return None
         types = {field.name: field.type for field in self.schema}
         try:
             table = pv.read_csv(
@@ -278,7 +286,8 @@ class TsvRows:
             )
         except pa.ArrowInvalid:
             return None
-        return table if len(table) == len(starts) else None
+        blank = any(pc.any(_is_blank(table[name])).as_py() for name in self.filled)
+        return table if len(table) == len(starts) and not blank else None
 
     def parse_line(self, line: bytes) -> list[str | int]:
         """The cells of one line."""
@@ -288,6 +297,9 @@ class TsvRows:
             raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
         if len(cells) != len(self.schema):
             raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
+        for cell, name in zip(cells, self.schema.names, strict=True):
+            if name in self.filled and not cell.strip():
+                raise BadRow(f"empty {name}")
         return [
             _integer(cell, field.name) if field.type == pa.int32() else cell
             for cell, field in zip(cells, self.schema, strict=True)

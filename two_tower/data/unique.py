@@ -14,7 +14,7 @@ import pyarrow as pa
 from two_tower.data.archive import Member
 from two_tower.data.rows import BadRows
 
-__all__ = ["HashSet", "Unique", "hash_rows"]
+__all__ = ["HashSet", "OneText", "Unique", "hash_rows", "keep_known"]
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
@@ -147,7 +147,7 @@ class Unique:
     def __init__(self, key: int) -> None:
         self.key, self.keys, self._rows = key, HashSet(), HashSet()
 
-    def filter(self, table: pa.Table, rows: np.ndarray, bad: BadRows, path: Path | Member, kind: str) -> pa.Table:
+    def filter(self, table: pa.Table, rows: np.ndarray, bad: BadRows, path: Path | Member | str, kind: str) -> pa.Table:
         """Leave out rows whose key came before; those that differ in another column from all before are bad.
 
         Args:
@@ -162,3 +162,32 @@ class Unique:
         for row in np.flatnonzero(different):
             bad.add(kind, path, int(rows[row]), table[0][int(row)].as_py())
         return table.filter(pa.array(~again)) if again.any() else table
+
+
+class OneText:
+    """Finds rows whose id came before with another text; unlike with `Unique`, repeated rows are good."""
+
+    def __init__(self) -> None:
+        self._ids, self._rows, self._contradictions = HashSet(), HashSet(), HashSet()
+
+    def contradictions(self, ids: pa.ChunkedArray, *texts: pa.ChunkedArray) -> np.ndarray:
+        """Which rows differ from the first one with their id, (N,) bool.
+
+        Args:
+            ids: (N,) ids.
+            texts: (N,) columns in which rows with the same id must be equal.
+        """
+        rows = hash_rows(ids, *texts)
+        again = self._ids.add(hash_rows(ids))
+        self._contradictions.add(rows[again & ~self._rows.add(rows)])
+        return self._contradictions.contains(rows)
+
+
+def keep_known(
+    table: pa.Table, rows: np.ndarray, column: str, ids: HashSet | None, bad: BadRows, path: Path | Member | str
+) -> tuple[pa.Table, np.ndarray]:
+    """The rows (N,) whose id in ``column`` is among ``ids``; the others are bad. All where ``ids`` is None."""
+    known = np.ones(len(table), bool) if ids is None else ids.contains(hash_rows(table[column]))
+    for row in np.flatnonzero(~known):
+        bad.add(f"unknown {column}", path, int(rows[row]), table[column][int(row)].as_py())
+    return (table, rows) if known.all() else (table.filter(pa.array(known)), rows[known])

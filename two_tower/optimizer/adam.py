@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numba
@@ -49,7 +49,7 @@ class Adam(RowOptimizer):
         params: Iterable[Any],
         lr: float = 2e-3,
         embedding_lr_scale: float = 1.0,
-        betas: Sequence[float] = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         embedding_weight_decay: float = 0.0,

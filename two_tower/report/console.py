@@ -37,7 +37,6 @@ def show_log() -> None:
     if not log.handlers:
         log.addHandler(_Console())
         log.setLevel(logging.INFO)
-        log.propagate = False
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from two_tower.data.module import TripletData
 from two_tower.logger import log_epoch
-from two_tower.metrics import DEFAULT_METRICS
+from two_tower.metrics import DEFAULT_METRICS, parse
 from two_tower.model import TwoTower
 from two_tower.ranking import write_run
 from two_tower.report.console import EpochTable
@@ -33,6 +33,9 @@ class FullValidation(Callback):
         monitor: the metric that says which epoch is best (larger is better).
         depth: how many documents per query the run file keeps.
         bm25: compute the lexical baseline.
+
+    Raises:
+        UserError: there is no such metric.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class FullValidation(Callback):
         self.metrics = list(metrics or DEFAULT_METRICS)
         if monitor not in self.metrics:
             self.metrics.append(monitor)
+        for name in self.metrics:
+            parse(name)
         self.untrained: dict[str, float] = {}
         self.bm25: dict[str, float] = {}
         self.history: list[dict[str, float]] = []

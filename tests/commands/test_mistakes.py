@@ -1,0 +1,242 @@
+"""Every mistake ends with status 2 and one sentence that names the place and what would be right."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_command, write_collection
+
+Call = Callable[..., Any]  # see conftest.py in this folder
+
+
+def is_one_sentence(err: str, expected: str) -> None:
+    """One line that matches, no traceback, nothing else."""
+    assert err.count("\n") == 1
+    assert err.endswith((".\n", "?\n", "!\n"))
+    assert re.search(expected, err), err
+
+
+@pytest.fixture
+def refused(call: Call, tmp_path: Path) -> Callable[..., None]:
+    """Calls a command that must be refused before it writes anything, on either stream or into its folder."""
+    (tmp_path / "empty").mkdir()
+
+    def run(expected: str, program: str, *arguments: str | Path) -> None:
+        ended = call(program, *arguments, cwd=tmp_path / "empty")
+        is_one_sentence(ended.err, expected)
+        assert (ended.status, ended.out) == (2, "")
+        assert [p.name for p in (tmp_path / "empty").rglob("*")] in ([], ["runs"])
+
+    return run
+
+
+UNREADABLE = {
+    "tower=averge": r"^tower=averge does not exist; did you mean 'average'\?",
+    "towr=gru": r"^towr does not exist; did you mean 'tower'\?",
+    "tower.dmi=3": r"^tower.dmi does not exist; did you mean 'tower.dim'\? \(valid: tower.dim, ",
+    "trainer.max_epoch=3": r"^trainer.max_epoch does not exist; did you mean 'trainer.max_epochs'\?",
+    "similarty=dot": r"^similarty does not exist; did you mean 'similarity'\?",
+    "logger=cvs": r"^logger=cvs does not exist; did you mean 'csv'\?",
+    "data=_loader": r"^data=_loader leaves data without a choice; valid: beir, ",
+    "epochs": r"^'epochs' cannot be read: write key=value",
+    "=3": r"^'=3' cannot be read: write key=value",
+    "tower.dim=[": r"^tower.dim=\[ cannot be used",
+    "tower=average,gru": r"add -m to run one experiment for each",
+    "tower=null": r"^tower=null leaves tower without a choice; valid: average, gru",
+    "~loss": r"^~loss leaves loss without a choice; valid: in_batch, triplet",
+    "+tower=gru": r"^tower is set already: write tower=gru without '\+'",
+    "+epochs=3": r"^epochs does not exist; valid: ",
+    "+tower.epochs=3": r"^tower.epochs does not exist; valid: ",
+    "~epochs": r"^epochs does not exist; valid: ",
+    "hydra.run.dir=/dev/null/x": r"cannot be used: .*/dev/null/x",
+    "tower.dim=${nothing}": r"Interpolation key 'nothing' not found",
+    "--tower=gru": r"^--tower=gru is no option; did you mean tower=gru\?",
+    "--epochs": r"^--epochs is no option; settings are written key=value",
+}
+WRONG = {
+    "tower.dim=abc": "^tower.dim=abc has the wrong type: it must be a whole number",
+    "tower.dim={a: 1}": "^tower.dim=.* has the wrong type: it must be a whole number",
+    "trainer.max_epochs=two": "^trainer.max_epochs=two has the wrong type: it must be a whole number or null",
+    "data.batch_size=1.5": "^data.batch_size=1.5 has the wrong type: it must be a whole number",
+    "shared_towers=5": "^shared_towers=5 has the wrong type: it must be true or false",
+    "loss.symmetric=1": "^loss.symmetric=1 has the wrong type: it must be true or false",
+    "optimizer.betas=[0.9]": "^optimizer.betas=.* has the wrong type: it must be a list",
+    "validation.metrics=mrr": "^validation.metrics=mrr has the wrong type: it must be a list or null",
+    "callbacks.last.every_seconds=x": "^callbacks.last.every_seconds=x has the wrong type: it must be a number",
+    "seed=abc": "^seed=abc has the wrong type: it must be a whole number",
+    "seed=-1": "^seed=-1 must be from 0 to 4294967295",
+    "similarity=cosin": r"^similarity=cosin does not exist; did you mean 'cosine'\?",
+    "trainer.precision=bf16-mixd": r"^trainer.precision=bf16-mixd does not exist; did you mean 'bf16-mixed'\?",
+    "trainer.accelerator=abacus": "^lightning.Trainer refuses its settings: .*abacus",
+    "trainer.max_epochs=0": "^trainer.max_epochs=0 trains nothing: choose at least 1",
+    "trainer.max_steps=0": "^trainer.max_steps=0 trains nothing: choose at least 1",
+    "trainer.max_epochs=-1": "^trainer.max_epochs=-1 never ends: choose at least 1, or set trainer.max_steps",
+    "tower.dim=0": "^tower.dim=0 must be at least 1",
+    "embedding.dim=-3": "^embedding.dim=-3 must be at least 1",
+    "data.batch_size=0": "^data.batch_size=0 must be at least 1",
+    "data.num_workers=-1": "^data.num_workers=-1 must be at least 0",
+    "optimizer.lr=-1": "^optimizer.lr is -1",
+    "optimizer.lr=nan": "^optimizer.lr=nan has the wrong type: it must be a number",
+    "loss.temperature=0": "^loss.temperature=0 must be above 0",
+    "validation.depth=0": "^validation.depth=0 must be at least 1",
+    "validation.metrics=[mrr@x]": "^Metric .mrr@x. needs a positive whole number",
+    "validation.monitor=mmr": r"^There is no metric .mmr.; did you mean .mrr.\?",
+    "embedding.weights=idff": r"^embedding.weights=idff does not exist; did you mean 'idf'\?",
+    "scheduler.warmup=2": "^scheduler.warmup is 2",
+    "tokenizer.min_frequency=0": "^tokenizer.min_frequency is 0",
+    "tokenizer.min_frequency=100000": "no word occurs 100000 times",
+    "negatives=random negatives.count=0": "^negatives.count=0 must be at least 1",
+    "loss=triplet loss.margin=0": "^loss.margin=0 must be above 0",
+    "tower=gru tower.layers=0": "^tower.layers=0 must be at least 1",
+    "tower=gru tower.dropout=2": "^tower.dropout=2 must be from 0 to 1",
+    "tower=gru tower.pooling=lst": r"^tower.pooling=lst does not exist; did you mean 'last'\?",
+    "tower=gru tower.dim=15 tower.bidirectional=true": "^tower.dim=15 must be even",
+    "optimizer._target_=torch.optim.Adm": "^optimizer._target_=torch.optim.Adm cannot be imported",
+    "data.train_split=trian": r"^data.train_split=trian does not exist in beir; did you mean 'train'\?",
+    "data.validation_split=dve": r"^data.validation_split=dve does not exist in beir; did you mean 'dev'\?",
+    "data.path=nowhere": "^data.path=nowhere is no folder",
+    "data.path=???": "^data.path is not set",
+    "data.batch_size=1000": "^data.batch_size=1000 is more than the 160 training examples of beir",
+    "run_dir=/dev/null/run": "^run_dir=/dev/null/run cannot be made: Not a directory",
+}
+
+
+@pytest.mark.parametrize("override", UNREADABLE)
+def test_what_cannot_be_composed(override: str, refused: Callable[..., None]) -> None:
+    refused(UNREADABLE[override], "train.py", override)
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_what_cannot_work(overrides: str, collection: Path, refused: Callable[..., None]) -> None:
+    options = [overrides] if "{" in overrides else overrides.split()
+    refused(WRONG[overrides], "train.py", "data=beir", f"data.path={collection}", "trainer=cpu", *options)
+
+
+def _damage(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Breaks a collection in one way after the other; yields what must be said of it, and overrides."""
+    corpus = folder / "corpus.jsonl"
+    lines = corpus.read_text().splitlines(keepends=True)
+    corpus.write_text("".join([*lines[:4], '{"_id": "d4", "text": \n', *lines[5:]]))
+    yield "corpus.jsonl", "row 5: malformed JSON .* more than data.max_bad_rows", []
+    corpus.write_text("".join([*lines[:4], '{"_id": "d4"}\n', *lines[5:]]))
+    yield "corpus.jsonl", r"row 5: missing field \(text\)", []
+    corpus.write_text("")
+    yield "corpus.jsonl", "holds no passage", []
+    corpus.unlink()
+    yield "corpus.jsonl", "does not exist", []
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode())[:-20])
+    yield "corpus.jsonl.gz", "cannot be read to its end", []
+    (folder / "corpus.jsonl.gz").unlink()
+    corpus.write_text("".join(lines))
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\tmany\n")
+    yield "dev.tsv", "row 2: value that is no whole number", []
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    yield "dev.tsv", "holds no judgement", []
+    (folder / "qrels" / "dev.tsv").unlink()
+    yield "data.validation_split=dev", r"valid: test, train", []
+    yield (
+        "negatives=given",
+        "needs data with triplets.* use negatives=",
+        ["negatives=given", "data.validation_split=test"],
+    )
+
+
+def test_damaged_data(tmp_path: Path, refused: Callable[..., None]) -> None:
+    folder = write_collection(tmp_path / "broken", documents=60, triples=False)
+    for place, problem, overrides in _damage(folder):
+        sentence = f"{re.escape(place)}.*{problem}"
+        refused(
+            sentence, "train.py", "data=beir", f"data.path={folder}", "data.batch_size=8", "trainer=cpu", *overrides
+        )
+
+
+def test_a_run_dir_that_is_in_use(collection: Path, tmp_path: Path, refused: Callable[..., None]) -> None:
+    (tmp_path / "file").write_text("")
+    base = ["train.py", "data=beir", f"data.path={collection}", "trainer=cpu"]
+    refused(r"file cannot be made: Not a directory", *base, f"run_dir={tmp_path / 'file'}")
+
+
+EMBED = {
+    "": "^run is not set and has no default: add run=VALUE",
+    "run=nowhere": "^nowhere is not the folder of a run",
+    "run=2024": "^2024 is not the folder of a run",
+    "run=x index=flt": r"^index=flt does not exist; did you mean 'flat'\?",
+    "rnu=x": r"^rnu does not exist; did you mean 'run'\?",
+    "run=x shard_rows=0": "^shard_rows=0 must be at least 1",
+    "run=x shard_rows=1e3": "^shard_rows=1000.0 has the wrong type: it must be a whole number",
+    "run=x data.path=y": "^data.path does not exist, since no data is chosen: add data=CHOICE",
+    "run=x data=beir": "^data.path is not set and has no default",
+}
+TWO_TOWER = {
+    "serch": r"^two-tower serch does not exist; did you mean 'search'\? \(valid: evaluate, search",
+    "search": "^Missing argument 'run'",
+    "search nowhere x": "^nowhere is not the folder of a run",
+    "search x y z": r"unexpected extra argument.*z",
+    "search x y -k 0": "^Invalid value for '-k': .*greater than or equal to 1",
+    "search x y -k three": "^Invalid value for '-k'",
+    "search x y --jsn": "^No such option: --jsn .*--json",
+    "evaluate nowhere": "^nowhere is not the folder of a run",
+}
+
+
+@pytest.mark.parametrize("arguments", EMBED)
+def test_embed(arguments: str, refused: Callable[..., None]) -> None:
+    refused(EMBED[arguments], "embed.py", *arguments.split())
+
+
+@pytest.mark.parametrize("arguments", TWO_TOWER)
+def test_two_tower(arguments: str, refused: Callable[..., None]) -> None:
+    refused(TWO_TOWER[arguments], "two-tower", *arguments.split())
+
+
+def test_what_is_wrong_with_a_run(collection: Path, tmp_path: Path, call: Call, refused: Callable[..., None]) -> None:
+    run = tmp_path / "run"
+    base = ["data=beir", f"data.path={collection}", "data.batch_size=32", "trainer=cpu", "tower.dim=8"]
+    assert call("train.py", *base, "trainer.max_steps=3", f"run_dir={run}").status == 0
+    refused("holds no finished index: run  python embed.py run=.*run  first", "two-tower", "search", run, "x")
+    refused(r"has no split 'dve'.*did you mean 'dev'\?", "two-tower", "evaluate", run, "--split", "dve")
+    refused("no is no folder", "two-tower", "evaluate", run, "--data", "no")
+    refused("trainer.max_steps: 3 → 4", "train.py", *base, "trainer.max_steps=4", f"run_dir={run}")
+    refused("/dev/null/x cannot be used: Not a directory", "embed.py", f"run={run}", "output=/dev/null/x")
+    assert call("embed.py", f"run={run}").status == 0
+    refused("made with another shard_rows", "embed.py", f"run={run}", "shard_rows=7")
+    (run / "checkpoints" / "best.ckpt").write_text("no checkpoint")
+    refused("best.ckpt cannot be read as a checkpoint", "two-tower", "search", run, "x")
+
+
+def test_a_corrected_command_may_use_the_same_run_dir(collection: Path, call: Call, tmp_path: Path) -> None:
+    base = ["train.py", "data=beir", f"data.path={collection}", "trainer=cpu", "tower.dim=8", "trainer.max_epochs=1"]
+    assert call(*base, "run_dir=r", "data.batch_size=1000").status == 2
+    assert call(*base, "run_dir=r", "data.batch_size=100").status == 0
+
+
+def test_a_sweep_goes_on_after_a_mistake(collection: Path, call: Call, tmp_path: Path) -> None:
+    ended = call(
+        "train.py", "-m", "data=beir", f"data.path={collection}", "trainer=cpu", "trainer.max_epochs=1",
+        "tower.dim=8", "data.batch_size=1000,100", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}",
+    )  # fmt: skip
+    assert ended.status == 2
+    which, sentence = ended.err.splitlines()
+    assert "data.batch_size=1000" in which
+    assert sentence.startswith("data.batch_size=1000 is more than the 160 training examples")
+    assert not (tmp_path / "sweep" / "0" / "results.json").exists()
+    assert (tmp_path / "sweep" / "1" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("train.py", "-m", "tower=averge"), "did you mean 'average'"),
+        (("train.py", "tower.dim=abc"), "^tower.dim=abc has the wrong type"),
+        (("two-tower", "serch"), "did you mean 'search'"),
+    ],
+)
+def test_as_a_process(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    done = run_command(*arguments, cwd=tmp_path)
+    is_one_sentence(done.stderr, expected)
+    assert (done.returncode, done.stdout) == (2, "")

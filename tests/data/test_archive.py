@@ -1,0 +1,144 @@
+"""Packed files: read in place, bytes equal to what was packed, whatever the compressor's blocks."""
+
+import gzip
+import io
+import random
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from two_tower.data import archive
+from two_tower.data.archive import Archive, Folder, GzipReader, Member, MemberReader
+from two_tower.errors import UserError
+
+
+def pack(path: Path, members: dict[str, bytes], part_size: int | None = None) -> Path:
+    """A .tar.gz, as one compressed stream or as many of ``part_size`` bytes each."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    data = plain.getvalue()
+    size = part_size or len(data)
+    path.write_bytes(b"".join(gzip.compress(data[i : i + size]) for i in range(0, len(data), size)))
+    return path
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+MEMBERS = {
+    "./data/collection.tsv": b"0\tfirst passage\n" * 5000 + noise(700_000),
+    "./data/empty.tsv": b"",
+    "qrels.tsv": noise(512, seed=1),
+    "a/very/long/" + "name/" * 60 + "queries.tsv": b"1\tquery\n" * 3000,
+}
+
+
+@pytest.mark.parametrize("part_size", [None, 512, 10_240, 100_001])
+@pytest.mark.parametrize("order", [1, -1])
+def test_members_in_any_order(tmp_path: Path, part_size: int | None, order: int) -> None:
+    packed = Archive(pack(tmp_path / "all.tar.gz", MEMBERS, part_size))
+    for name, content in list(MEMBERS.items())[::order]:
+        member = packed.find(name.rpartition("/")[2])
+        assert member is not None
+        for _ in range(2):
+            with member.open() as file:
+                assert file.read() == content
+    assert [packed.find("absent.tsv") for _ in range(2)] == [None, None]
+    assert packed.members == ["collection.tsv", "empty.tsv", "qrels.tsv", "queries.tsv"]
+
+
+def test_two_members_at_the_same_time(tmp_path: Path) -> None:
+    packed = Archive(pack(tmp_path / "all.tar.gz", {"a": noise(100_000, 1), "b": noise(100_000, 2)}))
+    found = packed.find("a"), packed.find("b")
+    files = [member.open() for member in found if member]
+    read: list[list[bytes]] = [[], []]
+    for _ in range(100):
+        for parts, file in zip(read, files, strict=True):
+            parts.append(file.read(1001))
+    assert [b"".join(parts) for parts in read] == [noise(100_000, 1), noise(100_000, 2)]
+
+
+def test_finding_stops_at_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_CHUNK_BYTES", 1 << 12)
+    path = pack(tmp_path / "all.tar.gz", {"first.tsv": b"1\tx\n", "large.tsv": noise(3_000_000)})
+    path.write_bytes(path.read_bytes()[:1_000_000])
+    packed = Archive(path)
+    member = packed.find("first.tsv")
+    assert member is not None
+    with member.open() as file:
+        assert file.read() == b"1\tx\n"
+    with pytest.raises(UserError, match=r"all\.tar\.gz cannot be read to its end"):
+        packed.find("last.tsv")
+    with Member(packed, "large.tsv").open() as file, pytest.raises(EOFError):
+        file.read()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", gzip.compress(b"no tar" * 200), gzip.compress(b"")])
+def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "all.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"all\.tar\.gz cannot be read"):
+        Archive(path).find("a")
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20, -1])
+def test_gzip_data_equal_what_python_reads(tmp_path: Path, size: int) -> None:
+    path, content = tmp_path / "a.gz", noise(30_000) + b"x" * 500_000
+    path.write_bytes(gzip.compress(content[:9]) + gzip.compress(b"") + gzip.compress(content[9:]) + b"\0" * 700)
+    with GzipReader(path) as reader:
+        assert b"".join(iter(lambda: reader.read(size), b"")) == content == gzip.decompress(path.read_bytes())
+        assert reader.tell() == len(content)
+
+
+@pytest.mark.parametrize("place", [0, 1, 29_999, 30_000, 300_000])
+def test_a_bookmark_is_a_start(tmp_path: Path, place: int) -> None:
+    path, content = tmp_path / "a.gz", noise(30_000) + b"x" * 500_000
+    path.write_bytes(gzip.compress(content[:30_000]) + gzip.compress(content[30_000:]))
+    with GzipReader(path) as reader:
+        assert reader.seek(place) == place
+        bookmark = reader.bookmark()
+        assert reader.read() == content[place:]
+        with pytest.raises(io.UnsupportedOperation):
+            reader.seek(0)
+    for _ in range(2):
+        with GzipReader(path, bookmark) as reader:
+            assert reader.read(1000) == content[place : place + 1000]
+
+
+@pytest.mark.parametrize("place", [-1, -5, 3000])
+def test_a_changed_byte_is_found(tmp_path: Path, place: int) -> None:
+    data = bytearray(gzip.compress(noise(30_000)))
+    data[place] ^= 1
+    path = tmp_path / "a.gz"
+    path.write_bytes(data)
+    with GzipReader(path) as reader, pytest.raises(zlib.error):
+        reader.read()
+
+
+def test_a_folder_finds_a_file_in_each_form(tmp_path: Path) -> None:
+    packed = {"queries.tsv": b"packed", "plain.tsv": b"never read", "other.tsv": b"o"}
+    pack(tmp_path / "several.tar.gz", packed)
+    pack(tmp_path / "triples.train.small.tar.gz", {"triples.train.small.tsv": b"own"})
+    (tmp_path / "plain.tsv").write_bytes(b"plain")
+    (tmp_path / "zipped.tsv.gz").write_bytes(gzip.compress(b"zipped"))
+    folder = Folder(tmp_path, ["several.tar.gz", "absent.tar.gz"])
+
+    assert folder.find("plain.tsv") == tmp_path / "plain.tsv"
+    assert folder.find("zipped.tsv") == tmp_path / "zipped.tsv.gz"
+    for name, content in (("queries.tsv", b"packed"), ("triples.train.small.tsv", b"own")):
+        member = folder.find(name)
+        assert isinstance(member, Member)
+        with member.open() as file:
+            assert isinstance(file, MemberReader)
+            assert file.read() == content
+    assert str(folder.find("queries.tsv")) == f"{tmp_path}/several.tar.gz/queries.tsv"
+    assert folder.find("absent.tsv") is None
+    assert Folder(tmp_path).find("queries.tsv") is None  # only archives that were named are searched
+    assert {"other.tsv", "zipped.tsv", "plain.tsv"} <= set(folder.names())

@@ -1,0 +1,235 @@
+"""Collections of the package ir_datasets: generated ones, registered as the package's own are."""
+
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pytest
+
+from two_tower.data.ir_datasets import IrDatasets
+from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
+from two_tower.errors import UserError
+
+_home = tempfile.TemporaryDirectory()  # the package makes its folders there when it is imported
+os.environ.setdefault("IR_DATASETS_HOME", _home.name)
+library: Any = pytest.importorskip("ir_datasets", reason="the extra ir is not installed")
+formats: Any = library.formats
+
+
+class Animal(NamedTuple):
+    doc_id: str
+    title: str
+    url: str
+    text: str
+
+    def default_text(self) -> str:
+        return f"{self.title} {self.text}"
+
+
+class Plain(NamedTuple):
+    doc_id: str
+    text: str
+    more: str
+
+
+FILES = {
+    "docs": "d1\tTiger\thttp://t\tA big cat.\nd2\t\thttp://r\tTiger river.\nd3\tOak\thttp://o\t\n",
+    "train.queries": "q2\tcat with stripes\nq1\twater\nq9\tnever judged\n",
+    "train.qrels": "q1 0 d2 1\nq2 0 d1 2\nq2 0 d2 0\n",
+    "train.docpairs": "q2\td1\td2\nq1\td2\td3\n",
+    "val.queries": "q3\toak\n",
+    "val.qrels": "q3 0 d3 1\n",
+}
+
+count = itertools.count()
+Register = Callable[..., str]
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Register:
+    """Registers a collection with splits train and val, and returns its id."""
+
+    def made(changes: dict[str, str] | None = None, doc_class: type = Animal) -> str:
+        whole = f"generated/animals-{next(count)}"
+        folder = tmp_path / whole
+        folder.mkdir(parents=True)
+        for name, content in {**FILES, **(changes or {})}.items():
+            (folder / name).write_text(content, encoding="utf-8")
+
+        def file(name: str) -> Any:  # noqa: ANN401
+            return library.util.LocalDownload(folder / name)
+
+        docs = formats.TsvDocs(file("docs"), doc_cls=doc_class)
+        library.registry.register(whole, library.Dataset(docs))
+        for split in ("train", "val"):
+            parts = [formats.TsvQueries(file(f"{split}.queries")), formats.TrecQrels(file(f"{split}.qrels"), {})]
+            if split == "train":
+                parts.append(formats.TsvDocPairs(file("train.docpairs")))
+            library.registry.register(f"{whole}/{split}", library.Dataset(docs, *parts))
+        return whole
+
+    return made
+
+
+def values(batches: Any) -> list[tuple]:  # noqa: ANN401
+    table = batches if isinstance(batches, pa.Table) else pa.Table.from_batches(batches)
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def everything(source: IrDatasets) -> list[list[tuple]]:
+    found = [values(source.corpus())]
+    for split in source.splits():
+        found += [values(source.qrels(split)), values(source.queries(split))]
+    return [*found, values(source.triplets())]
+
+
+def test_a_collection_with_its_usual_splits(register: Register) -> None:
+    whole = register()
+    source = IrDatasets(whole)
+    assert source.name == whole.replace("/", "-")
+    batches = list(source.corpus())
+    assert all(batch.schema == CORPUS for batch in batches)
+    assert values(batches) == [("d1", "Tiger", "A big cat."), ("d2", "", "Tiger river."), ("d3", "Oak", "")]
+    assert source.splits() == ("train", "dev")
+    assert source.queries("train").schema == QUERIES
+    assert source.qrels("train").schema == QRELS
+    assert values(source.queries("train")) == [("q2", "cat with stripes"), ("q1", "water")]
+    assert values(source.qrels("train")) == [("q1", "d2", 1), ("q2", "d1", 2), ("q2", "d2", 0)]
+    assert values(source.queries("dev")) == [("q3", "oak")]
+    assert values(source.qrels("dev")) == [("q3", "d3", 1)]
+    triplets = source.triplets()
+    assert triplets is not None
+    table = pa.Table.from_batches(triplets)
+    assert table.schema == TRIPLETS
+    assert values(table) == [("q2", "d1", "d2"), ("q1", "d2", "d3")]
+    assert source.text_triplets() is None
+    assert source.bad_rows_summary() is None
+    assert everything(source) == everything(source)
+
+
+def test_splits_and_corpus_by_id(register: Register) -> None:
+    one, other = register(), register({"docs": "d3\tOak\tu\tA tree.\nd2\t\tu\tA lake.\nd1\t\tu\tA cat.\n"})
+    source = IrDatasets(one, train=f"{other}/val", test=f"{one}/train", corpus=f"{other}/val", name="zoo")
+    assert source.name == "zoo"
+    assert source.splits() == ("train", "dev", "test")
+    assert values(source.queries("train")) == [("q3", "oak")]
+    assert values(source.corpus())[0] == ("d3", "Oak", "A tree.")
+    assert source.triplets() is None
+
+
+def test_an_id_without_splits_is_the_one_it_is_called_after(register: Register) -> None:
+    whole = register()
+    assert IrDatasets(f"{whole}/train").splits() == ("train",)
+    assert IrDatasets(f"{whole}/val").splits() == ("dev",)
+    library.registry.register(f"{whole}/other", library.load(f"{whole}/val"))
+    source = IrDatasets(f"{whole}/other")
+    assert source.splits() == ("test",)
+    assert values(source.corpus())[0][0] == "d1"
+
+
+def test_fields_of_text_are_joined_where_the_library_does_not_say_how(register: Register) -> None:
+    source = IrDatasets(register({"docs": "d1\tA cat.\tIt sleeps.\nd2\tA dog.\t\nd3\tA cow.\tx\n"}, doc_class=Plain))
+    assert values(source.corpus())[:2] == [("d1", "", "A cat. It sleeps."), ("d2", "", "A dog.")]
+
+
+BAD = [
+    ("docs", "d4\t\tu\t \n", "empty text"),
+    ("docs", "d1\tTiger\tu\tA big dog.\n", "id that another text had before"),
+    ("train.queries", "q4\t \n", "empty text"),
+    ("train.queries", "q1\tother\n", "id that another text had before"),
+    ("train.qrels", "q7 0 d1 1\n", "unknown query_id"),
+    ("train.qrels", "q1 0 d7 1\n", "unknown document_id"),
+    ("train.qrels", "q1 0 d2 0\n", "judgement that contradicts an earlier one"),
+]
+
+
+@pytest.mark.parametrize(("part", "line", "kind"), BAD)
+def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(
+    register: Register, part: str, line: str, kind: str
+) -> None:
+    expected = everything(IrDatasets(register()))
+    whole = register({part: FILES[part] + line})
+    place = f"{whole} docs" if part == "docs" else f"{whole}/train {part.partition('.')[2]}"
+    with pytest.raises(UserError, match=f"{place}, row 4: {kind}"):
+        everything(IrDatasets(whole))
+    tolerant = IrDatasets(whole, max_bad_rows=0.5)
+    assert everything(tolerant) == expected
+    assert place in (tolerant.bad_rows_summary() or "")
+
+
+def test_documents_come_in_batches(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("two_tower.data.ir_datasets._BATCH_ROWS", 2)
+    source = IrDatasets(register())
+    assert [len(batch) for batch in source.corpus()] == [2, 1]
+    assert everything(source)[0] == [("d1", "Tiger", "A big cat."), ("d2", "", "Tiger river."), ("d3", "Oak", "")]
+
+
+def test_texts_are_repaired_where_asked_for(register: Register) -> None:
+    whole = register({"docs": "d1\tâ€™s\tu\tâ\x80\x99t\nd2\t\tu\tx\nd3\t\tu\ty\n", "val.queries": "q3\tdonâ€™t\n"})
+    source = IrDatasets(whole, repair_encoding=True)
+    assert values(source.corpus())[0] == ("d1", "’s", "’t")
+    assert values(source.queries("dev")) == [("q3", "don’t")]
+    assert values(IrDatasets(whole).queries("dev")) == [("q3", "donâ€™t")]
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_the_fingerprint_sees_every_file(
+    register: Register, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
+    whole = register()
+    before = IrDatasets(whole).fingerprint()
+    assert IrDatasets(whole).fingerprint() == before
+    assert IrDatasets(whole, repair_encoding=True).fingerprint() != before
+    (tmp_path / whole / part).write_text(FILES[part].replace("d", "e").replace("a", "o"))
+    assert IrDatasets(whole).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ({"id": "beir/scifct"}, r"ir_datasets has no beir/scifct; did you mean 'beir/scifact'\?"),
+        ({"id": "ID", "train": "ID/trian"}, r"ir_datasets has no .*/trian; did you mean '.*/train'\?"),
+        ({"id": "ID", "dev": "ID"}, r"data\.dev=.* has no queries with judgements"),
+        ({"id": "ID", "max_bad_rows": 2.0}, r"data\.max_bad_rows=2\.0 "),
+    ],
+)
+def test_a_mistake_is_named(register: Register, arguments: dict[str, Any], answer: str) -> None:
+    whole = register()
+    arguments = {
+        key: value.replace("ID", whole) if isinstance(value, str) else value for key, value in arguments.items()
+    }
+    with pytest.raises(UserError, match=answer):
+        IrDatasets(**arguments)
+
+
+def test_an_unknown_split_is_answered_with_the_nearest(register: Register) -> None:
+    source = IrDatasets(register())
+    for method in (source.qrels, source.queries):
+        with pytest.raises(UserError, match=r"no split 'test': valid: dev, train"):
+            method("test")
+
+
+def test_an_id_without_documents_is_named(register: Register) -> None:
+    whole = register()
+    library.registry.register(f"{whole}/bare", library.Dataset(library.load(f"{whole}/val").queries_handler()))
+    with pytest.raises(UserError, match=r"/bare has no documents: set data\.corpus"):
+        IrDatasets(whole, corpus=f"{whole}/bare")
+
+
+def test_what_cannot_be_had_is_named(register: Register, tmp_path: Path) -> None:
+    whole = register()
+    (tmp_path / whole / "docs").unlink()
+    with pytest.raises(UserError, match=rf"ir_datasets cannot provide the docs of {whole}: "):
+        list(IrDatasets(whole).corpus())
+
+
+def test_without_the_package_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_datasets", None)
+    with pytest.raises(UserError, match=r'pip install "two-tower\[ir\]"'):
+        IrDatasets("beir/scifact")

@@ -1,0 +1,415 @@
+"""`microsoft/ms_marco` through the real `datasets`, on local Parquet files with the hub's column types."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub.constants
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from two_tower.data.groups import GroupSource
+from two_tower.data.hub import HubData
+from two_tower.data.msmarco import MsMarco
+from two_tower.data.rows import BadRows
+from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
+from two_tower.errors import UserError
+
+# What `datasets` writes for microsoft/ms_marco.
+HUB = pa.schema(
+    [
+        ("answers", pa.list_(pa.string())),
+        (
+            "passages",
+            pa.struct(
+                [
+                    ("is_selected", pa.list_(pa.int32())),
+                    ("passage_text", pa.list_(pa.string())),
+                    ("url", pa.list_(pa.string())),
+                ]
+            ),
+        ),
+        ("query", pa.string()),
+        ("query_id", pa.int32()),
+        ("query_type", pa.string()),
+        ("wellFormedAnswers", pa.list_(pa.string())),
+    ]
+)
+
+Row = tuple[int | None, str | None, list[tuple[str | None, int]]]
+
+TRAIN: list[Row] = [
+    (7, "capital of france", [("Paris is old.", 0), ("Paris is the capital.", 1), ("Rome is a city.", 0)]),
+    (8, "what is rba", [("A bank.", 0), ("Another bank.", 0)]),
+    (9, "capital of italy", [("Rome is a city.", 1), ("It is Rome.", 1), ("Paris is old.", 0), ("It is Rome.", 0)]),
+]
+DEV: list[Row] = [(3, "old city", [("Paris is old.", 1), ("Oslo is new.", 0)])]
+TEST: list[Row] = [(1, "anything", [("Unmarked.", 0)])]
+
+
+def hub_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    return [
+        {
+            "answers": ["an answer"],
+            "passages": {
+                "is_selected": [selected for _, selected in passages],
+                "passage_text": [text for text, _ in passages],
+                "url": ["https://example.org"] * len(passages),
+            },
+            "query": query,
+            "query_id": query_id,
+            "query_type": "description",
+            "wellFormedAnswers": [],
+        }
+        for query_id, query, passages in rows
+    ]
+
+
+def write_split(folder: Path, split: str, rows: Sequence[Row], files: int = 1, group: int = 1000) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate(np.array_split(np.arange(len(rows)), files)):
+        table = pa.Table.from_pylist(hub_rows(rows[i] for i in part), HUB)
+        pq.write_table(table, folder / f"{split}-{number:05}-of-{files:05}.parquet", row_group_size=group)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The library keeps locks and downloads there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    for split, rows in (("train", TRAIN), ("validation", DEV), ("test", TEST)):
+        write_split(tmp_path / "ms_marco" / "v1.1", split, rows)
+    return tmp_path / "ms_marco"
+
+
+def rows_of(table: Any) -> list[tuple]:  # noqa: ANN401
+    if not isinstance(table, pa.Table):
+        table = pa.Table.from_batches(table)
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def test_everything(hub: Path) -> None:
+    source = MsMarco(path=str(hub))
+    batches = list(source.corpus())
+    assert all(batch.schema == CORPUS for batch in batches)
+    assert rows_of(batches) == [
+        ("7-0", "", "Paris is old."),
+        ("7-1", "", "Paris is the capital."),
+        ("7-2", "", "Rome is a city."),
+        ("8-0", "", "A bank."),
+        ("8-1", "", "Another bank."),
+        ("9-1", "", "It is Rome."),
+        ("3-1", "", "Oslo is new."),
+    ]
+    assert source.name == "msmarco-v1.1"
+    assert source.splits() == ("train", "dev")
+    assert source.queries("train").schema == QUERIES
+    assert rows_of(source.queries("train")) == [("7", "capital of france"), ("9", "capital of italy")]
+    assert source.qrels("train").schema == QRELS
+    assert rows_of(source.qrels("train")) == [
+        ("7", "7-0", 0),
+        ("7", "7-1", 1),
+        ("7", "7-2", 0),
+        ("9", "7-0", 0),
+        ("9", "7-2", 1),
+        ("9", "9-1", 1),  # marked at one of its two places
+    ]
+    assert rows_of(source.qrels("dev")) == [("3", "7-0", 1), ("3", "3-1", 0)]
+    triplets = source.triplets()
+    assert triplets is not None
+    table = pa.Table.from_batches(triplets)
+    assert table.schema == TRIPLETS
+    assert rows_of(table) == [
+        ("7", "7-1", "7-0"),
+        ("7", "7-1", "7-2"),
+        ("9", "7-2", "7-0"),
+        ("9", "9-1", "7-0"),
+    ]
+    assert source.text_triplets() is None
+    assert source.bad_rows_summary() is None
+
+
+def test_judgements_can_be_read_before_the_corpus_and_everything_twice(hub: Path) -> None:
+    source = MsMarco(path=str(hub), name="short")
+    assert rows_of(source.queries("dev")) == rows_of(source.queries("dev")) == [("3", "old city")]
+    assert rows_of(source.corpus()) == rows_of(source.corpus())
+    assert rows_of(source.triplets()) == rows_of(source.triplets())
+    assert source.name == "short"
+
+
+def test_one_pass_answers_everything(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    tables = HubData.tables
+
+    def counted(
+        self: HubData, split: str, columns: Sequence[str], bad: BadRows
+    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        read.append(split)
+        return tables(self, split, columns, bad)
+
+    monkeypatch.setattr(HubData, "tables", counted)
+    source = MsMarco(path=str(hub))
+    assert source.triplets() is not None
+    assert read == []  # asking whether there are any reads nothing
+    for split in source.splits():
+        source.queries(split)
+        source.qrels(split)
+    rows_of(source.triplets())
+    assert read == ["train", "validation"]
+
+
+def test_equal_texts_may_stay_apart(hub: Path) -> None:
+    source = MsMarco(path=str(hub), unique_passages=False)
+    ids = [row[0] for row in rows_of(source.corpus())]
+    assert ids == ["7-0", "7-1", "7-2", "8-0", "8-1", "9-0", "9-1", "9-2", "9-3", "3-0", "3-1"]
+    assert ("9", "9-1", "9-3") in rows_of(source.triplets())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "first", "splits"),
+    [
+        (["dev"], "3-0", ("dev",)),
+        (["test", "dev"], "3-0", ("dev",)),
+        (["test"], "1-0", ()),
+        (["train"], "7-0", ("train",)),
+    ],
+)
+def test_the_corpus_is_that_of_the_chosen_splits(
+    hub: Path, chosen: list[str], first: str, splits: tuple[str, ...]
+) -> None:
+    source = MsMarco(path=str(hub), corpus_splits=chosen)
+    passages = rows_of(source.corpus())
+    assert passages[0][0] == first
+    assert ("1-0", "", "Unmarked.") in passages or "test" not in chosen
+    assert source.splits() == splits
+    assert (source.triplets() is None) == ("train" not in chosen)
+
+
+def test_queries_without_a_marked_passage_are_reported_once(hub: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = MsMarco(path=str(hub))
+    with caplog.at_level(logging.WARNING):
+        source.qrels("train")
+        rows_of(source.corpus())
+        source.queries("train")
+    assert [r.getMessage() for r in caplog.records] == [
+        "msmarco-v1.1, split train: 1 of 3 queries have no passage that is marked as an answer; left out."
+    ]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_downloaded_or_streamed_in_several_files(tmp_path: Path, streaming: bool) -> None:
+    datasets.disable_progress_bars()
+    many: list[Row] = [
+        (i, f"query {i}", [(f"passage {i} {j}", int(j == i % 3)) for j in range(3)]) for i in range(10, 2510)
+    ]
+    write_split(tmp_path / "hub/v2.1", "train", many, files=3, group=70)
+    write_split(tmp_path / "hub/v2.1", "validation", DEV)
+    source = MsMarco("v2.1", str(tmp_path / "hub"), streaming=streaming)
+    expected = [f"{i}-{j}" for i in range(10, 2510) for j in range(3)]
+    assert [row[0] for row in rows_of(source.corpus())][:7500] == expected
+    assert rows_of(source.qrels("train"))[5:7] == [("11", "11-2", 1), ("12", "12-0", 1)]
+    assert sum(map(len, source.triplets() or ())) == 5000
+
+
+def test_the_files_may_lie_in_the_folder_itself(hub: Path) -> None:
+    inside = MsMarco(path=str(hub / "v1.1"))
+    assert rows_of(inside.corpus()) == rows_of(MsMarco(path=str(hub)).corpus())
+    assert inside.fingerprint() == MsMarco(path=str(hub)).fingerprint()
+
+
+def test_passages_may_be_a_list_of_structs(tmp_path: Path) -> None:
+    rows = hub_rows(TRAIN)
+    for row in rows:
+        lists = row["passages"]
+        row["passages"] = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    kind = pa.list_(pa.struct([("is_selected", pa.int32()), ("passage_text", pa.string()), ("url", pa.string())]))
+    (tmp_path / "hub").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, HUB.set(1, pa.field("passages", kind))), tmp_path / "hub/train.parquet")
+    write_split(tmp_path / "other/v1.1", "train", TRAIN)
+    sources = [MsMarco(path=str(tmp_path / name), corpus_splits=["train"]) for name in ("hub", "other")]
+    assert rows_of(sources[0].corpus()) == rows_of(sources[1].corpus())
+    assert rows_of(sources[0].qrels("train")) == rows_of(sources[1].qrels("train"))
+
+
+texts = st.sampled_from(["a", "b", "c", "d", "e", "f g", "ä", "😀 h"])
+groups = st.lists(st.tuples(texts, st.lists(st.tuples(texts, st.integers(0, 1)), max_size=5)), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=15, phases=[Phase.explicit, Phase.generate])  # shrinking would take minutes
+@given(groups, st.booleans())
+def test_any_rows_against_a_plain_reading(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[tuple[str, list[tuple[str, int]]]], unique: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("hub")
+    rows: list[Row] = [(10 * i, query, list(passages)) for i, (query, passages) in enumerate(groups)]
+    write_split(folder, "train", rows, group=3)
+    source = MsMarco(path=str(folder), corpus_splits=["train"], unique_passages=unique)
+
+    first: dict[object, str] = {}
+    qrels: dict[tuple[str, str], int] = {}
+    corpus, triplets, answered = [], set(), []
+    for query_id, query, passages in rows:
+        grades: dict[str, int] = {}
+        for place, (text, selected) in enumerate(passages):
+            own = f"{query_id}-{place}"
+            name = first.setdefault(text if unique else own, own)
+            if name == own:
+                corpus.append((own, "", text))
+            grades[name] = max(grades.get(name, 0), selected)
+        if any(grades.values()):
+            answered.append((str(query_id), query))
+            qrels |= {(str(query_id), name): grade for name, grade in grades.items()}
+        good = [name for name, grade in grades.items() if grade]
+        triplets |= {(str(query_id), p, n) for p, n in product(good, grades) if not grades[n]}
+
+    if not corpus:
+        with pytest.raises(UserError, match="holds no passage"):
+            rows_of(source.corpus())
+        return
+    assert rows_of(source.corpus()) == corpus
+    if not answered:
+        with pytest.raises(UserError, match=r"No query of .* train, has a passage that is marked"):
+            source.queries("train")
+        return
+    assert rows_of(source.queries("train")) == answered
+    judged = rows_of(source.qrels("train"))
+    assert {(query, name): grade for query, name, grade in judged} == qrels
+    assert len(judged) == len(qrels)
+    found = rows_of(pa.Table.from_batches(source.triplets() or (), TRIPLETS))
+    assert set(found) == triplets
+    assert len(found) == len(triplets)
+
+
+BAD: list[tuple[Row, str]] = [
+    ((4, None, [("x", 0)]), "query without text"),
+    ((4, " ", [("x", 0)]), "query without text"),
+    ((None, "query", [("x", 0)]), "missing query_id"),
+    ((7, "another", [("x", 0)]), "query_id that another query had before"),
+    ((4, "query", [(" ", 0)]), "empty passage"),
+    ((4, "query", [(None, 0)]), "empty passage"),
+]
+
+
+@pytest.mark.parametrize(("row", "kind"), BAD)
+def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(hub: Path, row: Row, kind: str) -> None:
+    expected = rows_of(MsMarco(path=str(hub)).corpus())
+    write_split(hub / "v1.1", "train", [*TRAIN, row])
+    with pytest.raises(UserError, match=rf"ms_marco v1\.1 train, row 4: {kind}.*data\.max_bad_rows") as error:
+        rows_of(MsMarco(path=str(hub)).corpus())
+    assert "\n" not in str(error.value)
+    source = MsMarco(path=str(hub), max_bad_rows=0.5)
+    assert rows_of(source.corpus()) == rows_of(source.corpus()) == expected
+    assert f"1 with {kind}" in str(source.bad_rows_summary())
+    assert ("4", "query") not in rows_of(source.queries("train"))
+
+
+def test_lists_of_unequal_length_and_invalid_text_are_bad_rows(hub: Path) -> None:
+    expected = rows_of(MsMarco(path=str(hub)).corpus())
+    rows = hub_rows([*TRAIN, (5, "q", [("x", 1)]), (6, "q", [("y", 1)]), (4, "q", [("z", 0)])])
+    rows[3]["passages"]["is_selected"] = [1, 0]
+    table = pa.Table.from_pylist(rows, HUB)
+    invalid = pa.array([b"q"] * 4 + [b"\xff", b"q"], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(2, HUB.field("query"), invalid), hub / "v1.1/train-00000-of-00001.parquet")
+    source = MsMarco(path=str(hub), max_bad_rows=0.5)
+    assert rows_of(source.corpus())[6] == ("4-0", "", "z")
+    assert len(rows_of(source.corpus())) == len(expected) + 1
+    summary = str(source.bad_rows_summary())
+    assert "train, row 4: lists of unequal length" in summary
+    assert "train, row 5: invalid UTF-8" in summary
+
+
+def test_double_encoded_text_is_repaired_on_request(tmp_path: Path) -> None:
+    write_split(tmp_path / "hub", "train", [(1, "cafÃ©", [("itâ\x80\x99s", 1), ("it’s", 0), ("x", 0)])])
+    plain, repaired = (
+        MsMarco(path=str(tmp_path / "hub"), corpus_splits=["train"], repair_encoding=on) for on in (False, True)
+    )
+    assert [row[2] for row in rows_of(plain.corpus())] == ["itâ\x80\x99s", "it’s", "x"]
+    assert [row[2] for row in rows_of(repaired.corpus())] == ["it’s", "x"]  # now equal, so one passage
+    assert rows_of(repaired.queries("train")) == [("1", "café")]
+    assert plain.fingerprint() != repaired.fingerprint()
+
+
+def test_the_fingerprint_is_that_of_the_content(hub: Path) -> None:
+    before = MsMarco(path=str(hub)).fingerprint()
+    assert MsMarco(path=str(hub.rename(hub.with_name("elsewhere")))).fingerprint() == before
+    hub = hub.with_name("elsewhere")
+    assert MsMarco(path=str(hub), corpus_splits=["dev"]).fingerprint() != before
+    assert MsMarco(path=str(hub), unique_passages=False).fingerprint() != before
+    write_split(hub / "v1.1", "validation", [(3, "old city", [("Paris is old.", 1), ("Oslo is old.", 0)])])
+    assert MsMarco(path=str(hub)).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("split", "answer"),
+    [
+        ("test", "test of msmarco-v1.1 has no marked passages"),
+        ("dve", "has no split 'dve': did you mean 'dev'"),
+        ("train", "train of msmarco-v1.1 is not among data.corpus_splits"),
+    ],
+)
+def test_a_split_that_cannot_be_used_says_why(hub: Path, split: str, answer: str) -> None:
+    source = MsMarco(path=str(hub), corpus_splits=["dev", "test"])
+    for method in (source.qrels, source.queries):
+        with pytest.raises(UserError, match=answer):
+            method(split)
+
+
+def mistake(source: GroupSource) -> str:
+    with pytest.raises(UserError) as error:
+        list(source.corpus())
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_mistakes_in_the_settings_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere does not exist: give a folder"):
+        MsMarco(path=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"data\.corpus_splits names 'validation'"):
+        MsMarco(corpus_splits=["train", "validation"])
+    with pytest.raises(UserError, match=r"data\.corpus_splits is empty"):
+        MsMarco(corpus_splits=[])
+    with pytest.raises(UserError, match=r"data\.max_bad_rows=2 "):
+        MsMarco(max_bad_rows=2)
+
+
+def test_files_that_are_not_what_they_should_be(tmp_path: Path, hub: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "give a folder of Parquet" in mistake(MsMarco(path=str(tmp_path / "empty")))
+    (hub / "v1.1/validation-00000-of-00001.parquet").unlink()
+    assert "has no split dev: leave it out of data.corpus_splits" in mistake(MsMarco(path=str(hub)))
+    damaged = hub / "v1.1/train-00000-of-00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert f"{hub} v1.1 train cannot be read" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
+    pq.write_table(pa.table({"query": ["q"], "text": ["t"]}), damaged)
+    assert "train has no column query_id, but query, text" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
+
+
+def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert "microsoft/ms_marco v1.1 cannot be read from the hub" in mistake(MsMarco())
+    assert "or download its Parquet files and give their folder" in mistake(MsMarco())
+    with pytest.raises(UserError, match="cannot be read from the hub"):
+        MsMarco().fingerprint()
+
+
+def test_a_program_that_ends_right_after_reading_ends_well(hub: Path) -> None:
+    program = f"from two_tower.data.msmarco import MsMarco\nfor batch in MsMarco(path={str(hub)!r}).corpus(): pass"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,355 @@
+"""A user's own pairs: every kind of file, columns by name or usual name, splits without leaks, clear mistakes."""
+
+import csv
+import gzip
+import io
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_tower.data.pairs import Pairs
+from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
+from two_tower.errors import UserError
+
+KINDS = ["csv", "csv.gz", "semicolon.csv", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet"]
+Row = dict[str, Any]
+
+ROWS = [
+    {"query": "water", "title": "River", "passage": "A river, wide.", "negative": "A tree."},
+    {"query": "stripes", "title": "Tiger", "passage": 'A "big" cat.', "negative": ""},
+    {"query": "water", "title": "", "passage": "A lake.", "negative": "A river, wide."},
+    {"query": "cat", "title": "Tiger", "passage": 'A "big" cat.', "negative": "A lake."},
+    {"query": "water", "title": "River", "passage": "A river, wide.", "negative": ""},
+]
+
+
+def write(path: Path, rows: Sequence[Row]) -> Path:
+    """A file of the kind that its name says, with the columns of the first row."""
+    columns = list(rows[0])
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({c: [row[c] for row in rows] for c in columns}), path)
+        return path
+    text = io.StringIO()
+    if ".jsonl" in path.name:
+        text.writelines(json.dumps(row) + "\n" for row in rows)
+    elif ".tsv" in path.name:
+        text.writelines("\t".join(map(str, line)) + "\n" for line in [columns, *(row.values() for row in rows)])
+    else:
+        writer = csv.writer(text, delimiter=";" if "semicolon" in path.name else ",")
+        writer.writerows([columns, *(row.values() for row in rows)])
+    content = text.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def values(batches: Any) -> list[tuple]:  # noqa: ANN401
+    table = batches if isinstance(batches, pa.Table) else pa.Table.from_batches(batches)
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def texts(source: Pairs) -> dict[str, str]:
+    """What stands behind each id."""
+    found = {i: f"{title}|{text}" for i, title, text in values(source.corpus())}
+    return found | {i: text for split in source.splits() for i, text in values(source.queries(split))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_of_files(tmp_path: Path, kind: str) -> None:
+    source = Pairs(str(write(tmp_path / f"mine.{kind}", ROWS)), dev_share=0.3)
+    assert source.name == ("mine.semicolon" if "semicolon" in kind else "mine")
+    batches = list(source.corpus())
+    assert all(batch.schema == CORPUS for batch in batches)
+    assert sorted(row[1:] for row in values(batches)) == sorted([
+        ("River", "A river, wide."), ("Tiger", 'A "big" cat.'), ("", "A lake."),
+        ("", "A tree."), ("", "A river, wide."),
+    ])  # fmt: skip
+    assert source.splits() == ("train", "dev")
+    for split in source.splits():
+        assert source.queries(split).schema == QUERIES
+        assert source.qrels(split).schema == QRELS
+    name = texts(source)
+    assert len(name) == 5 + 3
+    queries = {split: [text for _, text in values(source.queries(split))] for split in source.splits()}
+    assert sorted(queries["train"] + queries["dev"]) == ["cat", "stripes", "water"]
+    judged = {split: [(name[q], name[d], grade) for q, d, grade in values(source.qrels(split))] for split in queries}
+    assert sorted(judged["train"] + judged["dev"]) == [
+        ("cat", 'Tiger|A "big" cat.', 1), ("stripes", 'Tiger|A "big" cat.', 1),
+        ("water", "River|A river, wide.", 1), ("water", "|A lake.", 1),
+    ]  # fmt: skip
+    assert all({q for q, *_ in judged[split]} == set(queries[split]) for split in queries)
+    triplets = source.triplets()
+    assert triplets is not None
+    table = pa.Table.from_batches(triplets)
+    assert table.schema == TRIPLETS
+    assert [tuple(name[i] for i in row) for row in values(table)] == [
+        row
+        for row in [
+            ("water", "River|A river, wide.", "|A tree."), ("water", "|A lake.", "|A river, wide."),
+            ("cat", 'Tiger|A "big" cat.', "|A lake."),
+        ]
+        if row[0] in queries["train"]
+    ]  # fmt: skip
+    assert source.bad_rows_summary() is None
+
+
+def test_kinds_of_files_agree(tmp_path: Path) -> None:
+    found = []
+    for kind in KINDS:
+        source = Pairs(str(write(tmp_path / f"mine.{kind}", ROWS)))
+        found.append([values(source.corpus()), values(source.queries("train")), values(source.qrels("dev"))])
+    assert all(other == found[0] for other in found)
+
+
+def test_ids_never_change(tmp_path: Path) -> None:
+    rows = [{"q": "water", "p": "A lake.", "title": "Lake"}, {"q": "fire", "p": "A fire.", "title": ""}]
+    found = texts(Pairs(str(write(tmp_path / "a.jsonl", rows)), "q", "p"))
+    assert found == {
+        "e243695c0ef0dea3": "water", "e2d79e45c9c68ccf": "Lake|A lake.",
+        "05f9739e76bd2d6f": "fire", "ef1bdc82c077a6eb": "|A fire.",
+    }  # fmt: skip
+
+
+USUAL = [
+    ({"anchor": "a", "positive": "b"}, ("a", "", "b")),
+    ({"Question": "a", "Answer": "b"}, ("a", "", "b")),
+    ({"text": "b", "query": "a", "title": "c"}, ("a", "c", "b")),
+    ({"id": "7", "question": "a", "document": "b", "url": "u"}, ("a", "", "b")),
+]
+
+
+@pytest.mark.parametrize(("row", "expected"), USUAL)
+def test_usual_names_are_known(tmp_path: Path, row: Row, expected: tuple[str, str, str]) -> None:
+    other = {key: value + "2" for key, value in row.items()}
+    source = Pairs(str(write(tmp_path / "mine.csv", [row, other])))
+    found = texts(source)
+    pairs = [(found[q], found[d]) for split in source.splits() for q, d, _ in values(source.qrels(split))]
+    assert (expected[0], "|".join(expected[1:])) in pairs
+    assert source.triplets() is None
+
+
+def test_a_json_field_may_be_missing_in_some_rows(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "passage": f"p{i}"} | ({"negative": "n"} if i > 3 else {}) for i in range(40)]
+    triplets = Pairs(str(write(tmp_path / "a.jsonl", rows))).triplets()
+    assert triplets is not None
+    assert 20 < len(values(triplets)) <= 36
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    rows = [{"query": "no", "frage": f"f{i}", "antwort": f"a{i}", "titel": "t", "falsch": f"n{i}"} for i in range(5)]
+    source = Pairs(str(write(tmp_path / "mine.tsv", rows)), "frage", "antwort", "titel", "falsch")
+    assert {text for _, title, text in values(source.corpus()) if title == "t"} == {f"a{i}" for i in range(5)}
+    assert {text for _, text in values(source.queries("train"))} < {f"f{i}" for i in range(5)}
+    assert source.triplets() is not None
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_tsv_file_of_two_columns_needs_no_header(
+    tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mine.tsv"
+    path.write_bytes(ending.join(['who "was" it\tA "man', "where\tThere"]).encode())
+    with caplog.at_level(logging.WARNING):
+        source = Pairs(str(path))
+    assert set(texts(source).values()) == {'who "was" it', '|A "man', "where", "|There"}
+    assert "taken for query and passage" in caplog.text
+
+
+def test_given_ids_are_kept(tmp_path: Path) -> None:
+    rows = [{"qid": 7, "query": "a", "pid": "p1", "passage": "x", "negative": "z"},
+            {"qid": 8, "query": "b", "pid": "p2", "passage": "x", "negative": "z"},
+            {"qid": 7, "query": "a", "pid": "p2", "passage": "x", "negative": ""}]  # fmt: skip
+    for kind in ("jsonl", "parquet", "csv"):
+        source = Pairs(str(write(tmp_path / f"a.{kind}", rows)), query_id_column="qid", passage_id_column="pid")
+        judged = [row[:2] for split in source.splits() for row in values(source.qrels(split))]
+        assert sorted(judged) == [("7", "p1"), ("7", "p2"), ("8", "p2")]
+        assert [text for i, _, text in values(source.corpus()) if i in ("p1", "p2")] == ["x", "x"]
+        assert len(values(source.corpus())) == 3
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("uvwxyz")), min_size=1, max_size=30),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+)
+def test_no_query_is_on_both_sides_and_none_is_lost(
+    any_folder: Path, pairs: list[tuple[str, str]], share: float, seed: int
+) -> None:
+    # Equal but for case and white space: different queries, but one of them would give the other away.
+    rows = [{"query": q, "passage": p} for q, p in pairs] + [
+        {"query": f" {q.upper()}  ?", "passage": p} for q, p in pairs
+    ]
+    rows += [{"query": f"{q} ?", "passage": p} for q, p in pairs] + [{"query": "z", "passage": "z"}]
+    source = Pairs(str(write(any_folder / "mine.jsonl", rows)), dev_share=share, split_seed=seed)
+    sides = {
+        split: [" ".join(t.lower().split()) for _, t in values(source.queries(split))] for split in source.splits()
+    }
+    assert sides["train"]
+    assert sides["dev"]
+    assert not set(sides["train"]) & set(sides["dev"])
+    found = texts(source)
+    judged = [(found[q], found[d]) for split in source.splits() for q, d, _ in values(source.qrels(split))]
+    assert sorted(judged) == sorted({(row["query"].strip(), "|" + row["passage"]) for row in rows})
+
+
+@pytest.fixture(scope="module")
+def any_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pairs")
+
+
+def test_the_share_is_kept_and_queries_stay_when_the_file_grows(tmp_path: Path) -> None:
+    rows = [{"query": f"query {i}", "passage": f"passage {i % 100}"} for i in range(2000)]
+
+    def dev(path: Path, **arguments: Any) -> set[str]:  # noqa: ANN401
+        return {text for _, text in values(Pairs(str(path), **arguments).queries("dev"))}
+
+    few, many = write(tmp_path / "few.csv", rows[:1000]), write(tmp_path / "many.csv", rows)
+    assert 140 < len(dev(many)) < 260
+    assert dev(few) == {text for text in dev(many) if int(text.split()[1]) < 1000}
+    assert dev(many, split_seed=1) != dev(many)
+    assert dev(many, dev_share=0.2) > dev(many)
+
+
+def test_values_that_need_quotes(tmp_path: Path) -> None:
+    rows = [{"query": 'two\nlines, "quoted"', "passage": "a;b\tc"}, {"query": "plain", "passage": "y" * 200_000}]
+    source = Pairs(str(write(tmp_path / "mine.csv", rows)))
+    assert set(texts(source).values()) == {'two\nlines, "quoted"', "|a;b\tc", "plain", "|" + "y" * 200_000}
+
+
+BAD = [
+    ("a.csv", b"q9,p9,more\n", "wrong number of columns"),
+    ("a.csv", b'"q9,p9\n', "malformed quoting"),
+    ("a.csv", b'"q"9,p9\n', "malformed quoting"),
+    ("a.csv", b" ,p9\n", "empty query"),
+    ("a.csv", b"q9,\xff\n", "invalid UTF-8"),
+    ("a.tsv", b"q9\n", "wrong number of columns"),
+    ("a.tsv", b"q9\t\xe2\x80\xa8 \n", "empty passage"),
+    ("a.tsv", b"q9\t\xff\n", "invalid UTF-8"),
+    ("a.jsonl", b'{"query": "q9"}\n', "missing field"),
+    ("a.jsonl", b'{"query": "q9", "passage": ["p9"]}\n', "field that is no text"),
+    ("a.jsonl", b'{"query": "q9", "passage": ""}\n', "empty passage"),
+    ("a.jsonl", b"q9\n", "malformed JSON"),
+]
+
+
+@pytest.mark.parametrize(("name", "line", "kind"), BAD)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: bytes, kind: str, compressed: bool
+) -> None:
+    rows = [{"query": f"q{i}", "passage": f"p{i}"} for i in range(4)]
+    path = write(tmp_path / name, rows)
+    expected = [values(Pairs(str(path)).corpus()), values(Pairs(str(path)).qrels("train"))]
+    content = path.read_bytes()
+    number = content.count(b"\n") + 1
+    if compressed:
+        path = tmp_path / f"{name}.gz"
+    path.write_bytes(gzip.compress(content + line) if compressed else content + line)
+
+    with pytest.raises(UserError, match=f"{path.name}, row {number}: {kind}"):
+        list(Pairs(str(path)).corpus())
+    tolerant = Pairs(str(path), max_bad_rows=0.3)
+    with caplog.at_level(logging.WARNING):
+        assert [values(tolerant.corpus()), values(tolerant.qrels("train"))] == expected
+    assert len(caplog.records) == 1
+    assert [dict(bad.counts) for bad in tolerant.bad_rows.values()] == [{kind: 1}]
+
+
+def test_rows_after_a_quote_that_is_not_closed_are_all_bad(tmp_path: Path) -> None:
+    lines = ["query,passage", *(f"q{i},p{i}" for i in range(50))]
+    lines[21] = '"q20,p20'
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"a\.csv, row 22: malformed quoting.*30 of 50 rows"):
+        list(Pairs(str(path), max_bad_rows=0.5).corpus())
+
+
+def test_empty_cells_of_a_parquet_file_are_bad(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "passage": None if i == 2 else f"p{i}"} for i in range(6)]
+    path = write(tmp_path / "a.parquet", rows)
+    with pytest.raises(UserError, match=r"a\.parquet, row 3: empty passage; 1 of 6 rows"):
+        list(Pairs(str(path)).corpus())
+    assert len(values(Pairs(str(path), max_bad_rows=0.2).corpus())) == 5
+
+
+def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
+    rows = [{"i": i, "query": q, "passage": p} for i, q, p in
+            [("1", "a", "x"), ("2", "b", "y"), ("1", "c", "z"), ("1", "a", "x"), ("1", "c", "w")]]  # fmt: skip
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=r"row 3: id that another text had before; 2 of 5"):
+        list(Pairs(str(path), query_id_column="i").corpus())
+    source = Pairs(str(path), query_id_column="i", max_bad_rows=0.5)
+    assert sorted(text for *_, text in values(source.corpus())) == ["x", "y"]
+    assert sum(len(source.qrels(split)) for split in source.splits()) == 2
+
+
+MISTAKES = [
+    ("a.csv", b"query,passage\nq,p\n", {"query_column": "qury"}, r"query_column=qury is no column.*mean 'query'\?"),
+    ("a.csv", b"frage,antwort\nq,p\n", {}, r"no column with a usual name for a query .*frage, antwort"),
+    ("a.csv", b"query,antwort\nq,p\n", {}, r"no column with a usual name for a passage .*data\.passage_column"),
+    ("a.tsv", b"q\tp\tn\nq2\tp2\tn2\n", {}, "no column with a usual name for a query"),
+    ("a.csv", b"query,query\nq,p\n", {}, "two columns that are called 'query'"),
+    ("a.csv", b"query,passage\nq,p\n", {"title_column": "query", "query_column": "query"}, "title_column=query has"),
+    ("a.csv", b"query,passage\n", {}, "holds no row with a query and a passage"),
+    ("a.csv", b"query,passage\nq,p\nq,p2\n", {}, "holds only one query"),
+    ("a.csv", b"", {}, "a.csv is empty"),
+    ("a.tsv", b"", {}, "a.tsv is empty"),
+    ("a.tsv.gz", gzip.compress(b""), {}, "a.tsv.gz is empty"),
+    ("a.jsonl", b"", {}, "a.jsonl is empty"),
+    ("a.jsonl", b"[1]\n[2]\n", {}, "holds no JSON object"),
+    ("a.xlsx", b"PK", {}, r"a\.xlsx is of no known kind: .*\.csv, \.tsv"),
+    ("a.parquet", b"PAR1", {}, r"a\.parquet cannot be read"),
+    ("a.csv.gz", gzip.compress(b"query,passage\n" + b"q,p\n" * 1000)[:40], {}, r"a\.csv\.gz cannot be read"),
+    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 0.0}, r"data\.dev_share=0\.0 must be between"),
+    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 1.0}, r"data\.dev_share=1\.0 must be between"),
+    ("a.csv", b"query,passage\nq,p\n", {"max_bad_rows": -1.0}, r"data\.max_bad_rows=-1\.0 "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "arguments", "answer"), MISTAKES)
+def test_a_mistake_is_named(tmp_path: Path, name: str, content: bytes, arguments: Row, answer: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=answer) as error:
+        Pairs(str(tmp_path / name), **arguments).queries("dev")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_an_unknown_split_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.csv is no file"):
+        Pairs(str(tmp_path / "nowhere.csv"))
+    source = Pairs(str(write(tmp_path / "a.csv", ROWS)))
+    for method in (source.qrels, source.queries):
+        with pytest.raises(UserError, match=r"no split 'test': valid: dev, train"):
+            method("test")
+
+
+def test_columns_that_hold_no_text(tmp_path: Path) -> None:
+    rows = [{"query": "a", "passage": ["p1", "p2"]}]
+    path = write(tmp_path / "a.parquet", rows)
+    with pytest.raises(UserError, match=r"Column 'passage' of .*a\.parquet holds list<.*>, not text"):
+        list(Pairs(str(path)).corpus())
+
+
+def test_texts_are_repaired_where_asked_for(tmp_path: Path) -> None:
+    rows = [{"query": "donâ€™t", "passage": "â\x80\x99"}, {"query": "b", "passage": "c"}]
+    path = str(write(tmp_path / "a.jsonl", rows))
+    assert {"don’t", "|’"} < set(texts(Pairs(path, repair_encoding=True)).values())
+    assert {"donâ€™t", "|â\x80\x99"} < set(texts(Pairs(path)).values())
+
+
+def test_the_fingerprint_sees_the_file_and_how_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path / "a.csv", ROWS)
+    settings_of = [{}, {"passage_column": "title"}, {"dev_share": 0.5}, {"split_seed": 1}, {"repair_encoding": True}]
+    found = [Pairs(str(path), **arguments).fingerprint() for arguments in settings_of]
+    changed = write(tmp_path / "b.csv", [*ROWS[:-1], {**ROWS[-1], "negative": "x"}])
+    assert len({*found, Pairs(str(changed)).fingerprint()}) == len(settings_of) + 1
+    assert Pairs(str(path.rename(tmp_path / "elsewhere.csv"))).fingerprint() == found[0]

@@ -1,0 +1,86 @@
+"""The folder conf: every file builds what its place says, every key exists, every line says why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+import embed
+import train
+from two_tower.assemble import LOADER_KEYS
+from two_tower.config import check
+from two_tower.config.groups import CONF, choices, groups
+
+FILES = sorted(CONF.rglob("*.yaml"))
+CHOICES = [(group, choice) for group in sorted(groups()) for choice in choices(group)]
+
+
+def composed(program: str, *overrides: str) -> dict[str, Any]:
+    """A configuration of train.py or embed.py, checked; what has no default gets some value."""
+    top_level = {"train": train.TOP_LEVEL, "embed": embed.TOP_LEVEL}[program]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(program, [*overrides, *(["run=x"] if program == "embed" else [])])
+        for key in config.data if config.get("data") else ():
+            if not isinstance(key, str) or config.data._get_node(key)._is_missing():
+                config.data[key] = "x"
+    return check(config, {"": top_level, "data": LOADER_KEYS})
+
+
+def defaults(program: str) -> set[str]:
+    """The groups that a program's configuration is made of."""
+    listed = yaml.safe_load((CONF / f"{program}.yaml").read_text())["defaults"]
+    return {key for entry in listed if isinstance(entry, dict) for key in entry if not key.startswith("override")}
+
+
+def targets(config: Any) -> Iterator[str]:  # noqa: ANN401
+    if isinstance(config, dict):
+        yield from [config["_target_"]] if "_target_" in config else []
+        for value in config.values():
+            yield from targets(value)
+
+
+def test_every_folder_is_a_group_of_a_program() -> None:
+    named = defaults("train") | defaults("embed")
+    assert groups() <= named
+    assert named - groups() <= {"experiment"}  # presets are optional
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_builds_a_class_of_its_folder(group: str, choice: str) -> None:
+    program = "train" if group in defaults("train") else "embed"
+    config = composed(program, f"{group}={choice}")  # keys and types are checked
+    if group == "experiment":
+        return
+    found = list(targets(config[group]))
+    assert found
+    for target in found:
+        assert target.startswith(f"two_tower.{group}.") or not target.startswith("two_tower."), target
+
+
+@pytest.mark.parametrize("choice", choices("data"))
+def test_every_data_source_can_be_embedded(choice: str) -> None:
+    assert composed("embed", f"data={choice}")["data"]["_target_"].startswith("two_tower.data.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(CONF)) for p in FILES])
+def test_every_line_is_explained(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    assert "#" in lines[0], "the first line says what the file is for"
+    blocks: list[tuple[int, str]] = [(-1, "")]  # the lines that the current one is inside of
+    for line in lines:
+        found = re.match(r"(\s*)(?:- )?([\w/@. ]+):\s*([^#]*)", line)
+        if found is None:
+            continue
+        indent, key, value = len(found[1]), found[2], found[3]
+        while blocks[-1][0] >= indent:
+            blocks.pop()
+        if not value:
+            blocks.append((indent, line))
+        elif key not in ("_target_", "defaults") and not key.startswith("override hydra/"):
+            assert re.search(r"\s#\s*\S", line + "".join(outer for _, outer in blocks)), line

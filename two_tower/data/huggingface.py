@@ -1,0 +1,175 @@
+"""`data=huggingface`: dual-encoder data from the hub, or local Parquet and JSON lines, in the usual schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from two_tower.data.cache import key_of
+from two_tower.data.groups import Groups, GroupSource, Part
+from two_tower.data.hub import HubData, split_names, text_of
+from two_tower.data.links import Links
+from two_tower.data.rows import BadRows
+from two_tower.data.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognise
+from two_tower.data.source import QUERIES
+from two_tower.data.unique import hash_rows
+from two_tower.errors import UserError
+
+__all__ = ["HuggingFace"]
+
+
+class HuggingFace(GroupSource):
+    """Read a data set whose columns are those of one of three schemas.
+
+    - *Texts*: a query with a positive and perhaps negatives, each a text or a list of texts. There are no ids, so
+      equal texts are one query, or one passage, with a hash of the text as its id. The corpus is all passages.
+    - *Tevatron*: ``query_id``, ``query``, ``positive_passages`` and ``negative_passages``, lists of
+      ``{docid, title, text}``; perhaps a corpus of its own (``docid``, ``title``, ``text``).
+    - *BEIR*: the configurations ``corpus`` and ``queries``, and ``qrels`` as a data set of its own.
+
+    Negatives were not judged: they are in the triplets, but not in the judgements. A passage's title is read
+    where there is one.
+
+    Where there is a split ``train`` but no ``dev``, a part of the queries of ``train`` becomes ``dev``. A hash of a
+    query's text (without regard to case) decides, so equal queries are on one side.
+
+    Args:
+        path: OWNER/NAME on the hub, or a local folder or file.
+        config: the configuration of the data set.
+        corpus: a data set of passages, for Tevatron's schema.
+        qrels: a data set of judgements, for BEIR's schema.
+        splits: names of splits there, by ``train``, ``dev`` and ``test``; those that are absent are found by
+            their usual names.
+        query_column: column of the queries; None finds it by its usual names.
+        positive_column: the same for positives.
+        negative_columns: the same for negatives; an empty list leaves them out.
+        dev_share: the fraction of the queries of ``train`` that become ``dev`` where there is none; 0 is none.
+        dev_seed: another number takes other queries.
+        streaming: read over the network each time; otherwise download once, to the library's cache.
+        revision: branch, tag or commit of ``path`` on the hub; None is the newest.
+        max_bad_rows: the fraction of a split's queries and passages that may be bad before it is an error.
+        repair_encoding: whether to repair UTF-8 that was encoded twice.
+        name: short name; by default the last part of ``path``.
+
+    Attributes:
+        name: short name for folders and messages.
+
+    Raises:
+        UserError: a path that does not exist, or a share or limit that is no fraction.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        config: str | None = None,
+        corpus: str | None = None,
+        qrels: str | None = None,
+        splits: Mapping[str, str | None] | None = None,
+        query_column: str | None = None,
+        positive_column: str | None = None,
+        negative_columns: Sequence[str] | None = None,
+        dev_share: float = 0.05,
+        dev_seed: int = 0,
+        streaming: bool = True,
+        revision: str | None = None,
+        max_bad_rows: float = 0.001,
+        repair_encoding: bool = False,
+        name: str | None = None,
+    ) -> None:
+        if not 0 <= dev_share < 1:
+            raise UserError(f"data.dev_share={dev_share} must be a fraction of the queries, from 0 to less than 1")
+        if qrels is not None and corpus is not None:
+            raise UserError("data.qrels belongs to BEIR's schema, data.corpus to Tevatron's: set one of them")
+        super().__init__(name or Path(path).name, max_bad_rows, repair_encoding)
+        self._data = HubData(path, config, streaming, revision)
+        self._beir = [HubData(path, part, streaming, revision) for part in ("corpus", "queries")] if qrels else []
+        self._corpus = self._beir[0] if qrels else HubData(corpus, None, streaming) if corpus else None
+        self._rows = HubData(qrels, None, streaming) if qrels else self._data
+        self._wanted_splits = dict(splits or {})
+        self._columns = (query_column, positive_column, None if negative_columns is None else tuple(negative_columns))
+        self._dev_share, self._dev_seed = dev_share, dev_seed
+        self.judged_negatives = qrels is not None
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return split_names(self._rows, self._wanted_splits)
+
+    @property
+    def _divides_train(self) -> bool:
+        return "train" in self._names and "dev" not in self._names and self._dev_share > 0
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the data set, and ``dev`` where it is made of ``train``."""
+        found = {*self._names, "dev"} if self._divides_train else {*self._names}
+        return tuple(split for split in ("train", "dev", "test") if split in found)
+
+    def triplets(self) -> Iterator[pa.RecordBatch] | None:
+        """Every (query, positive, negative) of ``train``, query by query; None where there are no negatives."""
+        return super().triplets() if self._schema.has_negatives else None
+
+    def fingerprint(self) -> str:
+        """Hash of the files, or the commits on the hub, and of what is made of them."""
+        read = [self._rows, *self._beir] if self._corpus is None or self._beir else [self._rows, self._corpus]
+        settings = (sorted(self._names.items()), self._columns, self._dev_share, self._dev_seed, self.repair_encoding)
+        return key_of("huggingface", 1, *(data.fingerprint() for data in read), *settings)
+
+    @cached_property
+    def _schema(self) -> Schema:
+        if self._beir:
+            return QrelsColumns(self._beir_queries())
+        split = next(iter(self._names.values()))
+        schema = recognise(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
+        if self._corpus is None:
+            return schema
+        if not isinstance(schema, TevatronColumns):
+            raise UserError(
+                f"data.corpus is for Tevatron's schema, and the columns {', '.join(schema.columns)} of "
+                f"{self._data.label} are texts: leave data.corpus out"
+            )
+        return replace(schema, ids_only=True)
+
+    def _beir_queries(self) -> pa.Table:
+        data, bad, tables = self._beir[1], BadRows(self.max_bad_rows), [QUERIES.empty_table()]
+        for split in data.files:
+            data.require(split, ("_id", "text"))
+            for table, _ in data.tables(split, ("_id", "text"), bad):
+                texts = text_of(table["text"], self.repair_encoding)
+                tables.append(pa.table([text_of(table["_id"]), texts], QUERIES))
+        queries = pa.concat_tables(tables).combine_chunks()
+        bad.check(len(queries))
+        self._report(data.label, bad)
+        return queries
+
+    def _parts(self) -> Iterator[Part]:
+        if self._corpus is not None:
+            for split in self._corpus.files:
+                yield self._part(None, self._corpus, split, PassageColumns("_id" if self._beir else "docid"))
+        for split, name in self._names.items():
+            yield self._part(split, self._rows, name, self._schema)
+
+    def _part(self, split: str | None, data: HubData, name: str, schema: Schema) -> Part:
+        def read(bad: BadRows) -> Iterator[Groups]:
+            data.require(name, schema.columns)
+            for table, rows in data.tables(name, (*schema.columns, "title"), bad):
+                yield schema.groups(table, rows, self.repair_encoding)
+
+        closed = self._corpus is not None and split is not None
+        return Part(split, f"{data.label} {name}", read, closed, schema.has_ids)
+
+    def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
+        if not self._divides_train:
+            return links
+        train = links["train"]
+        texts = pc.utf8_lower(pc.utf8_trim_whitespace(train.queries["text"]))
+        seeds = pa.chunked_array([pa.repeat(str(self._dev_seed), len(texts))])
+        dev = hash_rows(seeds, texts) / np.float64(2**64) < self._dev_share
+        return {**links, "train": train.part(~dev), "dev": train.part(dev)}
+
+    def _no_split(self, split: str) -> str:
+        return f"{self._rows.label} has no split {split!r}"

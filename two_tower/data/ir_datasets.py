@@ -1,0 +1,257 @@
+"""`data=ir_datasets`: any collection that the package ir_datasets knows, by its id."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from two_tower.data.cache import file_fingerprint, key_of
+from two_tower.data.file_source import FileSource
+from two_tower.data.rows import BadRows
+from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
+from two_tower.data.unique import HashSet, Unique, keep_known
+from two_tower.errors import UserError, nearest, one_of
+
+__all__ = ["IrDatasets"]
+
+# Split -> how its id usually goes on after the collection's.
+_SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
+_BATCH_ROWS = 10_000
+
+Entry = Any  # one of the library's named tuples
+
+
+class IrDatasets(FileSource):
+    """Read a collection through ir_datasets, which downloads it on first use to ``$IR_DATASETS_HOME``.
+
+    Texts are what the collection's authors take for the text of a document (title, body, abstract …) and of a
+    query; a title is kept apart. Bad rows (no text, an id again with another text, judgements that contradict
+    each other or whose query is unknown, or whose passage is, where the corpus was read before) are left out
+    and counted up to a limit. Training triplets are the document pairs of the training split, where it has some.
+
+    Args:
+        id: id of the collection, for example ``beir/scifact``.
+        train: id of the training split; None takes ``ID/train`` if it exists.
+        dev: id of the validation split; None takes ``ID/dev``, ``ID/validation`` or ``ID/val`` if it exists.
+        test: id of the test split; None takes ``ID/test`` if it exists. An ``id`` without splits is its own: the one
+            after which it is called, else ``test``.
+        corpus: id that gives the documents; None takes ``ID``, or a split where that has none.
+        max_bad_rows: the fraction of rows that may be bad before reading is an error.
+        repair_encoding: whether to repair UTF-8 that was encoded twice; ir_datasets does that by itself for MS MARCO.
+        name: short name; by default the id with dashes.
+
+    Raises:
+        UserError: the package is not installed, an id does not exist or has not what it is given for.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        train: str | None = None,
+        dev: str | None = None,
+        test: str | None = None,
+        corpus: str | None = None,
+        max_bad_rows: float = 0.001,
+        repair_encoding: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(max_bad_rows, repair_encoding)
+        try:
+            self._library = importlib.import_module("ir_datasets")
+        except ImportError as error:
+            raise UserError(
+                'data=ir_datasets needs the package ir-datasets: install it with pip install "two-tower[ir]"'
+            ) from error
+        self.name = name or id.replace("/", "-")
+        self.ids = self._split_ids(id, {"train": train, "dev": dev, "test": test})
+        self.corpus_id = corpus or next((i for i in (id, *self.ids.values()) if self._load(i).has_docs()), id)
+        if not self._load(self.corpus_id).has_docs():
+            raise UserError(f"{self.corpus_id} has no documents: set data.corpus to an id that has them")
+        self._passages: HashSet | None = None
+        self._queries: dict[str, tuple[pa.Table, HashSet]] = {}
+        self._qrels: dict[str, pa.Table] = {}
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        """All documents in the collection's order; title is empty text where there is none.
+
+        Raises:
+            UserError: they cannot be had; or, at the end, too many rows were bad or there was no document.
+        """
+        what, bad, unique = f"{self.corpus_id} docs", BadRows(self.max_bad_rows), Unique(key=1)
+        for read, rows in self._read(self.corpus_id, "docs", _document, CORPUS, bad):
+            table = unique.filter(read, rows, bad, what, "id that another text had before")
+            yield from self._repaired(table, "title", "text").to_batches()
+        if not unique.keys:
+            raise UserError(f"{self.corpus_id} holds no document")
+        self._passages = unique.keys
+        self._report(what, bad)
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that were given or exist."""
+        return tuple(self.ids)
+
+    def queries(self, split: str) -> pa.Table:
+        """The queries with at least one judgement in the split, in the collection's order."""
+        judged = pc.unique(self.qrels(split)["query_id"])
+        table, _ = self._read_queries(split)
+        return table.filter(pc.is_in(table["id"], value_set=judged))
+
+    def qrels(self, split: str) -> pa.Table:
+        """The judgements of a split; grades of 0 and below are kept."""
+        if split not in self.ids:
+            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
+        if split not in self._qrels:
+            self._qrels[split] = self._read_qrels(split)
+        return self._qrels[split]
+
+    def triplets(self) -> Iterator[pa.RecordBatch] | None:
+        """The document pairs of the training split; whether their ids exist is not checked."""
+        if "train" not in self.ids or not self._load(self.ids["train"]).has_docpairs():
+            return None
+        read = self._read(self.ids["train"], "docpairs", _triplet, TRIPLETS, BadRows(self.max_bad_rows))
+        return (batch for table, _ in read for batch in table.to_batches())
+
+    def fingerprint(self) -> str:
+        """Hash of the ids, of the library's version, and of the bytes of those parts that are one file each.
+
+        The others are fixed by checksums in the library.
+        """
+        parts: list[object] = [self._library.__version__, self.corpus_id, self.ids, self.repair_encoding]
+        for dataset_id in dict.fromkeys((self.corpus_id, *self.ids.values())):
+            for kind in ("docs", "queries", "qrels", "docpairs"):
+                path = self._path(dataset_id, kind)
+                parts.append(file_fingerprint(path) if path is not None else "")
+        return key_of(*parts)
+
+    def _path(self, dataset_id: str, kind: str) -> Path | None:
+        """The file of a part of a collection, downloaded where it is not there yet; None where it is not one file."""
+        dataset = self._load(dataset_id)
+        if not hasattr(dataset, f"{kind}_path"):
+            return None
+        try:
+            path = Path(getattr(dataset, f"{kind}_path")())
+        except Exception as error:
+            raise _unavailable(dataset_id, kind, error) from error
+        return path if path.is_file() else None
+
+    def _load(self, dataset_id: str) -> Any:  # noqa: ANN401
+        try:
+            return self._library.load(dataset_id)
+        except KeyError as error:
+            guess = nearest(dataset_id, self._library.registry)
+            raise UserError(
+                f"ir_datasets has no {dataset_id}" + (f"; did you mean {guess!r}?" if guess else "")
+                + " (https://ir-datasets.com lists all ids)"
+            ) from error  # fmt: skip
+
+    def _split_ids(self, whole: str, given: Mapping[str, str | None]) -> dict[str, str]:
+        self._load(whole)
+        ids = {}
+        for split, own in given.items():
+            if own is not None and not self._is_judged(own):
+                raise UserError(f"data.{split}={own} has no queries with judgements: choose another id")
+            usual = (f"{whole}/{ending}" for ending in _SPLITS[split])
+            found = own or next((i for i in usual if self._exists(i) and self._is_judged(i)), None)
+            if found is not None:
+                ids[split] = found
+        if not ids and self._is_judged(whole):
+            ending = whole.rpartition("/")[2]
+            ids[next((split for split, endings in _SPLITS.items() if ending in endings), "test")] = whole
+        return ids
+
+    def _exists(self, dataset_id: str) -> bool:
+        try:
+            self._load(dataset_id)
+        except UserError:
+            return False
+        return True
+
+    def _is_judged(self, dataset_id: str) -> bool:
+        dataset = self._load(dataset_id)
+        return dataset.has_queries() and dataset.has_qrels()
+
+    def _read_queries(self, split: str) -> tuple[pa.Table, HashSet]:
+        if split not in self._queries:
+            what, bad, unique = f"{self.ids[split]} queries", BadRows(self.max_bad_rows), Unique(key=1)
+            tables = [
+                unique.filter(table, rows, bad, what, "id that another text had before")
+                for table, rows in self._read(self.ids[split], "queries", _query, QUERIES, bad)
+            ]
+            self._report(what, bad)
+            table = self._repaired(pa.concat_tables([QUERIES.empty_table(), *tables]), "text")
+            self._queries[split] = table, unique.keys
+        return self._queries[split]
+
+    def _read_qrels(self, split: str) -> pa.Table:
+        what, bad, unique = f"{self.ids[split]} qrels", BadRows(self.max_bad_rows), Unique(key=2)
+        known = {"query_id": self._read_queries(split)[1], "document_id": self._passages}
+        tables = []
+        for table, rows in self._read(self.ids[split], "qrels", _judgement, QRELS, bad):
+            for column, ids in known.items():
+                table, rows = keep_known(table, rows, column, ids, bad, what)
+            tables.append(unique.filter(table, rows, bad, what, "judgement that contradicts an earlier one"))
+        self._report(what, bad)
+        if not unique.keys:
+            raise UserError(f"{self.ids[split]} holds no judgement")
+        return pa.concat_tables(tables)
+
+    def _read(
+        self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema, bad: BadRows
+    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """Rows of ``schema`` and their numbers, from 1; those without any text are bad."""
+        entries, total = self._entries(dataset_id, kind), 0
+        while read := list(itertools.islice(entries, _BATCH_ROWS)):
+            rows = list(enumerate(map(convert, read), total + 1))
+            if "text" in schema.names:
+                for row, (first, *texts) in rows:
+                    if not any(texts):
+                        bad.add("empty text", f"{dataset_id} {kind}", row, first)
+                rows = [(row, value) for row, value in rows if any(value[1:])]
+            columns = zip(*(value for _, value in rows), strict=True) if rows else [()] * len(schema)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            yield pa.table(arrays, schema), np.array([row for row, _ in rows], np.int64)
+            total += len(read)
+        bad.check(total)
+
+    def _entries(self, dataset_id: str, kind: str) -> Iterator[Entry]:
+        try:
+            yield from getattr(self._load(dataset_id), f"{kind}_iter")()
+        except Exception as error:  # the library's own, those of its downloads and of each collection's reader
+            raise _unavailable(dataset_id, kind, error) from error
+
+
+def _unavailable(dataset_id: str, kind: str, error: Exception) -> UserError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return UserError(f"ir_datasets cannot provide the {kind} of {dataset_id}: {reason}")
+
+
+def _document(entry: Entry) -> tuple[str, str, str]:
+    title = (getattr(entry, "title", None) or "").strip()
+    text = _text(entry)
+    return entry.doc_id, title, text[len(title) :].lstrip() if text.startswith(title) else text
+
+
+def _query(entry: Entry) -> tuple[str, str]:
+    return entry.query_id, _text(entry)
+
+
+def _judgement(entry: Entry) -> tuple[str, str, int]:
+    return entry.query_id, entry.doc_id, int(entry.relevance)
+
+
+def _triplet(entry: Entry) -> tuple[str, str, str]:
+    return entry.query_id, entry.doc_id_a, entry.doc_id_b
+
+
+def _text(entry: Entry) -> str:
+    """What the collection's authors say is the text, else all fields of text after the id."""
+    if hasattr(entry, "default_text"):
+        return (entry.default_text() or "").strip()
+    return " ".join(value for value in entry[1:] if isinstance(value, str)).strip()

@@ -1,0 +1,136 @@
+"""`data=msmarco_v1_1` and `data=msmarco_v2_1`: `microsoft/ms_marco` from the hub, or its Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from two_tower.data.cache import key_of
+from two_tower.data.groups import Groups, GroupSource, Part
+from two_tower.data.hub import HubData, flat_lists, split_names, text_of
+from two_tower.data.rows import BadRows
+from two_tower.data.source import CORPUS
+from two_tower.data.unique import hash_rows
+from two_tower.errors import UserError, one_of
+
+__all__ = ["MsMarco"]
+
+_SPLITS = ("train", "dev", "test")
+_COLUMNS = ("query_id", "query", "passages")
+_LISTS = ("is_selected", "passage_text")
+
+
+class MsMarco(GroupSource):
+    """Questions to a search engine, each with about ten passages that it showed; a person marked the answers.
+
+    A marked passage (``is_selected``) is relevant, the others of its query were judged irrelevant: they are
+    grade 0 in the judgements and the negatives of the triplets. They may answer the query too, so as negatives
+    they have noise. Queries without a marked passage are left out (3 % in v1.1, 38 % in v2.1), their passages
+    are not.
+
+    A passage's id is ``QUERY-NUMBER``: the query that it came with, and its place there from 0. A text that came
+    with several queries is one passage, with the id of its first appearance in the order of ``corpus_splits``.
+
+    Args:
+        version: the configuration, ``v1.1`` or ``v2.1``.
+        path: name on the hub, or a folder of its Parquet files, for example
+            ``FOLDER/v1.1/train-00000-of-00001.parquet``.
+        streaming: read over the network each time; otherwise download once, to the library's cache.
+        revision: branch, tag or commit on the hub; None is the newest.
+        corpus_splits: whose passages make the corpus; only these can be trained on or evaluated.
+        unique_passages: whether equal texts are one passage. Two of them under two ids make a good answer
+            count as a wrong one.
+        max_bad_rows: the fraction of a split's queries and passages that may be bad before it is an error.
+        repair_encoding: whether to repair UTF-8 that was encoded twice.
+        name: short name; by default ``msmarco-VERSION``.
+
+    Attributes:
+        name: short name for folders and messages.
+        bad_rows: the bad rows of each split that was read.
+
+    Raises:
+        UserError: a path that does not exist, or unknown splits.
+    """
+
+    repeated_queries = False
+    judged_negatives = True
+
+    def __init__(
+        self,
+        version: str = "v1.1",
+        path: str = "microsoft/ms_marco",
+        streaming: bool = True,
+        revision: str | None = None,
+        corpus_splits: Sequence[str] = ("train", "dev"),
+        unique_passages: bool = True,
+        max_bad_rows: float = 0.001,
+        repair_encoding: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or f"msmarco-{version}", max_bad_rows, repair_encoding)
+        for split in corpus_splits:
+            if split not in _SPLITS:
+                raise UserError(f"data.corpus_splits names {split!r}; {one_of(split, _SPLITS)}")
+        self.corpus_splits = tuple(split for split in _SPLITS if split in corpus_splits)
+        if not self.corpus_splits:
+            raise UserError("data.corpus_splits is empty: name at least one of train, dev, test")
+        self.unique_passages = unique_passages
+        files_of_one_version = any(Path(path).expanduser().glob("*.parquet"))
+        self._data = HubData(path, None if files_of_one_version else version, streaming, revision)
+
+    def splits(self) -> tuple[str, ...]:
+        """Those of ``corpus_splits`` that have marked passages; ``test`` has none."""
+        return tuple(split for split in self.corpus_splits if split != "test")
+
+    def fingerprint(self) -> str:
+        """Hash of the files, or the commit on the hub, and of what is made of them."""
+        settings = (self.corpus_splits, self.unique_passages, self.repair_encoding)
+        return key_of("msmarco", 1, self._data.fingerprint(), *settings)
+
+    def _no_split(self, split: str) -> str:
+        if split == "test":
+            return f"The split test of {self.name} has no marked passages, so nothing can be evaluated on it"
+        if split in _SPLITS:
+            return f"The split {split} of {self.name} is not among data.corpus_splits"
+        return f"{self.name} has no split {split!r}"
+
+    def _parts(self) -> Iterator[Part]:
+        names = split_names(self._data)
+        for split in self.corpus_splits:
+            if split not in names:
+                raise UserError(f"{self._data.label} has no split {split}: leave it out of data.corpus_splits")
+            self._data.require(names[split], _COLUMNS)
+            yield Part(split, f"{self._data.label} {names[split]}", partial(self._read, names[split]))
+
+    def _read(self, split: str, bad: BadRows) -> Iterator[Groups]:
+        for table, rows in self._data.tables(split, _COLUMNS, bad):
+            (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
+            uneven = lengths != text_lengths
+            for row in rows[uneven]:
+                bad.add("lists of unequal length", f"{self._data.label} {split}", int(row))
+            if uneven.any():
+                table, rows = table.filter(pa.array(~uneven)), rows[~uneven]
+            yield self._groups(table, rows)
+
+    def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
+        (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)
+        query_ids = table["query_id"].cast(pa.string()).combine_chunks()
+        owner = np.repeat(np.arange(len(table)), lengths)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
+        texts = text_of(texts, self.repair_encoding)
+        passages = pa.table([pc.fill_null(ids, ""), pa.repeat("", len(ids)), texts], CORPUS)
+        return Groups(
+            rows,
+            query_ids,
+            text_of(table["query"], self.repair_encoding),
+            owner,
+            pc.fill_null(selected.cast(pa.int32()), 0).to_numpy(),
+            passages,
+            hash_rows(passages["text" if self.unique_passages else "id"]),
+        )
