@@ -329,6 +329,13 @@ def test_unknown_ids_in_judgements_are_bad_rows(tmp_path: Path, line: str, kind:
     assert f"1 with {kind}" in str(source.bad_rows_summary())
 
 
+def test_a_score_that_is_no_number(tmp_path: Path) -> None:
+    path, qrels = beir(tmp_path)
+    (tmp_path / "animals-qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\thigh\n")
+    with pytest.raises(UserError, match=r"animals-qrels test (has a column that does not hold|cannot be read)"):
+        HuggingFace(path, qrels=qrels).qrels("test")
+
+
 @pytest.mark.parametrize(
     ("row", "kind"),
     [

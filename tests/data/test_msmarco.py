@@ -378,7 +378,7 @@ def mistake(source: GroupSource) -> str:
 
 
 def test_mistakes_in_the_settings_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere does not exist: give a folder"):
+    with pytest.raises(UserError, match=r"data\.path=.*nowhere does not exist: give a folder"):
         MsMarco(path=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"data\.corpus_splits names 'validation'"):
         MsMarco(corpus_splits=["train", "validation"])
@@ -390,7 +390,7 @@ def test_mistakes_in_the_settings_are_named_at_once(tmp_path: Path) -> None:
 
 def test_files_that_are_not_what_they_should_be(tmp_path: Path, hub: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "give a folder of Parquet" in mistake(MsMarco(path=str(tmp_path / "empty")))
+    assert "data.path must be a folder of Parquet" in mistake(MsMarco(path=str(tmp_path / "empty")))
     (hub / "v1.1/validation-00000-of-00001.parquet").unlink()
     assert "has no split dev: leave it out of data.corpus_splits" in mistake(MsMarco(path=str(hub)))
     damaged = hub / "v1.1/train-00000-of-00001.parquet"
@@ -398,13 +398,24 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path, hub: Path) -> No
     assert f"{hub} v1.1 train cannot be read" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
     pq.write_table(pa.table({"query": ["q"], "text": ["t"]}), damaged)
     assert "train has no column query_id, but query, text" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
+    for passages, answer in (
+        ({"text": ["a"]}, "must hold lists is_selected and passage_text, not ['text']"),
+        ("a", "[]"),
+    ):
+        pq.write_table(pa.table({"query_id": [1], "query": ["q"], "passages": [passages]}), damaged)
+        assert answer in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
+    wrong = {"is_selected": ["yes"], "passage_text": ["a"]}
+    pq.write_table(pa.table({"query_id": [1], "query": ["q"], "passages": [wrong]}), damaged)
+    assert "has a column that does not hold what its name says" in mistake(
+        MsMarco(path=str(hub), corpus_splits=["train"])
+    )
 
 
 def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     assert "microsoft/ms_marco v1.1 cannot be read from the hub" in mistake(MsMarco())
-    assert "or download its Parquet files and give their folder" in mistake(MsMarco())
+    assert "or download its Parquet files and set data.path=FOLDER" in mistake(MsMarco())
     with pytest.raises(UserError, match="cannot be read from the hub"):
         MsMarco().fingerprint()
 

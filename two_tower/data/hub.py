@@ -22,7 +22,7 @@ from two_tower.errors import UserError, one_of
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset
 
-__all__ = ["HubData", "flat_lists", "list_lengths", "split_names", "text_of"]
+__all__ = ["HubData", "column_types", "flat_lists", "list_fields", "list_lengths", "split_names", "text_of"]
 
 # Rows of a table: 1,000 are read faster than 250 or 4,000 (134,000 rows/s, 110,000 and 108,000).
 _ROWS = 1000
@@ -41,6 +41,7 @@ class HubData:
         name: the configuration; in a local folder its subfolder of that name, where there is one.
         streaming: read over the network as needed, every time; otherwise download once, to the library's cache.
         revision: branch, tag or commit on the hub; None is the newest.
+        key: the setting that ``path`` comes from, for messages.
 
     Attributes:
         label: path and configuration, for messages.
@@ -49,13 +50,22 @@ class HubData:
         UserError: a local path that does not exist.
     """
 
-    def __init__(self, path: str, name: str | None = None, streaming: bool = True, revision: str | None = None) -> None:
-        self.path, self.name, self.streaming, self.revision = path, name, streaming, revision
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        streaming: bool = True,
+        revision: str | None = None,
+        key: str = "data.path",
+    ) -> None:
+        self.path, self.name, self.streaming, self.revision, self._key = path, name, streaming, revision, key
         self.label = f"{path} {name}" if name else path
         local = Path(path).expanduser()
         self.local = local if local.exists() else None
         if self.local is None and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
-            raise UserError(f"{path} does not exist: give a folder or file, or OWNER/NAME of a data set on the hub")
+            raise UserError(
+                f"{key}={path} does not exist: give a folder or file, or OWNER/NAME of a data set on the hub"
+            )
 
     @cached_property
     def _builder(self) -> DatasetBuilder:
@@ -154,12 +164,12 @@ class HubData:
     def _explanation(self, error: Exception, what: str) -> str:
         cause = str(error).strip().split("\n")[0] or type(error).__name__
         if self.local is not None:
-            return f"{what} cannot be read ({cause}): give a folder of Parquet or JSON lines files"
+            return f"{what} cannot be read ({cause}): {self._key} must be a folder of Parquet or JSON lines files"
         if isinstance(error, FileNotFoundError):
-            return f"{what} is not on the hub ({cause}): check the name, or give a folder of its Parquet files"
+            return f"{what} is not on the hub ({cause}): correct {self._key}, OWNER/NAME or a folder of Parquet files"
         return (
-            f"{what} cannot be read from the hub ({cause}): check the name and the network, "
-            "or download its Parquet files and give their folder"
+            f"{what} cannot be read from the hub ({cause}): check the name and the network, or download "
+            f"its Parquet files and set {self._key}=FOLDER"
         )
 
 
@@ -237,6 +247,26 @@ def flat_lists(column: pa.ChunkedArray, fields: Sequence[str]) -> list[tuple[np.
     return [(list_lengths(array), values) for values in lists]
 
 
+def list_fields(kind: pa.DataType) -> list[str]:
+    """The names of the fields in structs of lists, or lists of structs; none for other types."""
+    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return [field.name for field in inner] if pa.types.is_struct(inner) else []
+
+
 def list_lengths(lists: pa.Array) -> np.ndarray:
     """How long each list is, (N,) int64; 0 for nulls."""
     return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+@contextmanager
+def column_types(label: str) -> Iterator[None]:
+    """Around work with columns whose types come from a file.
+
+    Raises:
+        UserError: a column cannot be what it should.
+    """
+    try:
+        yield
+    except pa.ArrowException as error:
+        cause = str(error).split("\n")[0]
+        raise UserError(f"{label} has a column that does not hold what its name says ({cause})") from error

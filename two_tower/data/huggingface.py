@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from two_tower.data.cache import key_of
 from two_tower.data.groups import Groups, GroupSource, Part
-from two_tower.data.hub import HubData, split_names, text_of
+from two_tower.data.hub import HubData, column_types, split_names, text_of
 from two_tower.data.links import Links
 from two_tower.data.rows import BadRows
 from two_tower.data.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognise
@@ -89,8 +89,8 @@ class HuggingFace(GroupSource):
         super().__init__(name or Path(path).name, max_bad_rows, repair_encoding)
         self._data = HubData(path, config, streaming, revision)
         self._beir = [HubData(path, part, streaming, revision) for part in ("corpus", "queries")] if qrels else []
-        self._corpus = self._beir[0] if qrels else HubData(corpus, None, streaming) if corpus else None
-        self._rows = HubData(qrels, None, streaming) if qrels else self._data
+        self._corpus = HubData(corpus, None, streaming, key="data.corpus") if corpus else next(iter(self._beir), None)
+        self._rows = HubData(qrels, None, streaming, key="data.qrels") if qrels else self._data
         self._wanted_splits = dict(splits or {})
         self._columns = (query_column, positive_column, None if negative_columns is None else tuple(negative_columns))
         self._dev_share, self._dev_seed = dev_share, dev_seed
@@ -154,13 +154,17 @@ class HuggingFace(GroupSource):
             yield self._part(split, self._rows, name, self._schema)
 
     def _part(self, split: str | None, data: HubData, name: str, schema: Schema) -> Part:
+        label = f"{data.label} {name}"
+
         def read(bad: BadRows) -> Iterator[Groups]:
             data.require(name, schema.columns)
             for table, rows in data.tables(name, (*schema.columns, "title"), bad):
-                yield schema.groups(table, rows, self.repair_encoding)
+                with column_types(label):
+                    groups = schema.groups(table, rows, self.repair_encoding)
+                yield groups
 
         closed = self._corpus is not None and split is not None
-        return Part(split, f"{data.label} {name}", read, closed, schema.has_ids)
+        return Part(split, label, read, closed, schema.has_ids)
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
         if not self._divides_train:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from two_tower.data.cache import key_of
 from two_tower.data.groups import Groups, GroupSource, Part
-from two_tower.data.hub import HubData, flat_lists, split_names, text_of
+from two_tower.data.hub import HubData, column_types, flat_lists, list_fields, split_names, text_of
 from two_tower.data.rows import BadRows
 from two_tower.data.source import CORPUS
 from two_tower.data.unique import hash_rows
@@ -104,18 +104,24 @@ class MsMarco(GroupSource):
         for split in self.corpus_splits:
             if split not in names:
                 raise UserError(f"{self._data.label} has no split {split}: leave it out of data.corpus_splits")
+            label = f"{self._data.label} {names[split]}"
             self._data.require(names[split], _COLUMNS)
-            yield Part(split, f"{self._data.label} {names[split]}", partial(self._read, names[split]))
+            found = list_fields(self._data.schema(names[split]).field("passages").type)
+            if not {*_LISTS} <= {*found}:
+                raise UserError(f"{label}: the column passages must hold lists {' and '.join(_LISTS)}, not {found}")
+            yield Part(split, label, partial(self._read, names[split], label))
 
-    def _read(self, split: str, bad: BadRows) -> Iterator[Groups]:
+    def _read(self, split: str, label: str, bad: BadRows) -> Iterator[Groups]:
         for table, rows in self._data.tables(split, _COLUMNS, bad):
-            (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
-            uneven = lengths != text_lengths
-            for row in rows[uneven]:
-                bad.add("lists of unequal length", f"{self._data.label} {split}", int(row))
-            if uneven.any():
-                table, rows = table.filter(pa.array(~uneven)), rows[~uneven]
-            yield self._groups(table, rows)
+            with column_types(label):
+                (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
+                uneven = lengths != text_lengths
+                for row in rows[uneven]:
+                    bad.add("lists of unequal length", label, int(row))
+                if uneven.any():
+                    table, rows = table.filter(pa.array(~uneven)), rows[~uneven]
+                groups = self._groups(table, rows)
+            yield groups
 
     def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.groups import Groups
-from two_tower.data.hub import flat_lists, list_lengths, text_of
+from two_tower.data.hub import flat_lists, list_fields, list_lengths, text_of
 from two_tower.data.source import CORPUS
 from two_tower.data.unique import hash_rows
 from two_tower.errors import UserError, one_of
@@ -193,7 +193,7 @@ def recognise(
         UserError: a given column does not exist or holds no text, or the schema is none of the known ones.
     """
     tevatron = [name for name in ("query_id", "query", "positive_passages") if name in schema.names]
-    if len(tevatron) == 3 and "docid" in _fields(schema.field("positive_passages").type) and positive is None:
+    if len(tevatron) == 3 and "docid" in list_fields(schema.field("positive_passages").type) and positive is None:
         return TevatronColumns(has_negatives="negative_passages" in schema.names)
     texts = [field.name for field in schema if _is_text(field.type)]
     query = _column("query_column", query, texts, _QUERIES, schema, label)
@@ -239,7 +239,7 @@ def _passages(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
 
 def _entries(column: pa.ChunkedArray, ids_only: bool, repair: bool) -> tuple[np.ndarray, pa.Table]:
     """Which row each of Tevatron's passages belongs to, and the passages as rows of `CORPUS`."""
-    fields = _fields(column.type)
+    fields = list_fields(column.type)
     if not fields:  # no row has a passage, so their type is not known
         return np.empty(0, np.int64), CORPUS.empty_table()
     wanted = ["docid"] if ids_only else [name for name in ("docid", "title", "text") if name in fields]
@@ -247,12 +247,6 @@ def _entries(column: pa.ChunkedArray, ids_only: bool, repair: bool) -> tuple[np.
     lengths, ids = found["docid"]
     texts = [text_of(found[name][1], repair) if name in found else _empty(len(ids)) for name in ("title", "text")]
     return np.repeat(np.arange(len(lengths)), lengths), pa.table([text_of(ids), *texts], CORPUS)
-
-
-def _fields(kind: pa.DataType) -> list[str]:
-    """The names of the fields in lists of structs, or in a struct of lists."""
-    inner = kind.value_type if _is_list(kind) else kind
-    return [field.name for field in inner] if pa.types.is_struct(inner) else []
 
 
 def _empty(count: int) -> pa.Array:
