@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Row, alternate, compare, require_equal
 from benchmarks.tokenise import library_tokenizer
-from two_tower.data.batch import Batch, Batches
-from two_tower.data.triplets import Pairs, TrainingSet
+from two_tower.data.stream.batch import Batch, Batches
+from two_tower.data.stream.triplets import Pairs, TrainingSet
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.model import TwoTower
 from two_tower.negatives.base import KnownPositives

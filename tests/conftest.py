@@ -24,6 +24,14 @@ def _plain_arithmetic() -> Iterator[None]:
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_said() -> None:
+    """Each test is a process as far as notices are concerned, which are said once in a process."""
+    from two_tower import cache
+
+    cache._said.clear()
+
+
 SYLLABLES = [
     "ba",
     "be",

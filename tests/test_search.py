@@ -15,7 +15,7 @@ from test_train import fit
 
 from embed import embed
 from two_tower.data.beir import Beir
-from two_tower.data.corpus import Corpus
+from two_tower.data.stream.corpus import Corpus
 from two_tower.encode import CHUNK, Encoder, embed_corpus
 from two_tower.errors import UserError
 from two_tower.report.run import Run

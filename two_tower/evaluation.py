@@ -7,7 +7,7 @@ from pathlib import Path
 from two_tower.assemble import make_source
 from two_tower.config import read
 from two_tower.data.beir import Beir
-from two_tower.data.corpus import Corpus, Split
+from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.report.run import Run
 from two_tower.validation.evaluate import bm25_means, evaluate_dense

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from two_tower.data.batch import Batch
+from two_tower.data.stream.batch import Batch
 from two_tower.loss.base import Loss
 from two_tower.optimizer.clipping import clip_gradients
 from two_tower.optimizer.groups import parameter_groups

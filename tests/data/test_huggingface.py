@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from two_tower.data.huggingface import HuggingFace
-from two_tower.data.schemas import TevatronColumns, TextColumns, recognise
+from two_tower.data.reading.schemas import TevatronColumns, TextColumns, recognise
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 

@@ -17,9 +17,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.data import msmarco_passage, rows
+from two_tower.data import msmarco_passage
 from two_tower.data.msmarco_passage import Download, MsMarcoPassage
-from two_tower.data.rows import BadRows, TsvRows, read_rows
+from two_tower.data.reading import rows
+from two_tower.data.reading.rows import BadRows, TsvRows, read_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError
 

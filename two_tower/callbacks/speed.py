@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from two_tower.data.batch import Batch
+from two_tower.data.stream.batch import Batch
 from two_tower.logger import log_epoch
 
 __all__ = ["Speed"]

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import file_fingerprint, key_of
-from two_tower.data.repair import repair_encoding
-from two_tower.data.rows import BadRows, JsonRows, TsvRows, read_rows
+from two_tower.cache import file_fingerprint, key_of
+from two_tower.data.reading.repair import repair_encoding
+from two_tower.data.reading.rows import BadRows, JsonRows, TsvRows, read_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS, Source
 from two_tower.errors import UserError, one_of
 

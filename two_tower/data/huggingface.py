@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import key_of
-from two_tower.data.groups import Groups, GroupSource, Part
-from two_tower.data.hub import HubData, column_types, split_names, text_of
-from two_tower.data.links import Links
-from two_tower.data.rows import BadRows
-from two_tower.data.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognise
+from two_tower.data.reading.groups import Groups, GroupSource, Part
+from two_tower.data.reading.hub import HubData, column_types, split_names, text_of
+from two_tower.data.reading.links import Links
+from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognise
+from two_tower.data.reading.unique import hash_rows
 from two_tower.data.source import QUERIES
-from two_tower.data.unique import hash_rows
 from two_tower.errors import UserError
 
 __all__ = ["HuggingFace"]
@@ -116,8 +115,8 @@ class HuggingFace(GroupSource):
     def fingerprint(self) -> str:
         """Hash of the files, or the commits on the hub, and of what is made of them."""
         read = [self._rows, *self._beir] if self._corpus is None or self._beir else [self._rows, self._corpus]
-        settings = (sorted(self._names.items()), self._columns, self._dev_share, self._dev_seed, self.repair_encoding)
-        return key_of("huggingface", 1, *(data.fingerprint() for data in read), *settings)
+        settings = (sorted(self._names.items()), self._columns, self._dev_share, self._dev_seed)
+        return self._key("huggingface", *(data.fingerprint() for data in read), *settings)
 
     @cached_property
     def _schema(self) -> Schema:

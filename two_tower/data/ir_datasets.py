@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import file_fingerprint, key_of
-from two_tower.data.file_source import FileSource
-from two_tower.data.rows import BadRows
+from two_tower.cache import file_fingerprint
+from two_tower.data.reading.file_source import FileSource
+from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.unique import HashSet, Unique, keep_known
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
-from two_tower.data.unique import HashSet, Unique, keep_known
 from two_tower.errors import UserError, nearest, one_of
 
 __all__ = ["IrDatasets"]
@@ -123,12 +123,12 @@ class IrDatasets(FileSource):
 
         The others are fixed by checksums in the library.
         """
-        parts: list[object] = [self._library.__version__, self.corpus_id, self.ids, self.repair_encoding]
+        parts: list[object] = [self._library.__version__, self.corpus_id, self.ids]
         for dataset_id in dict.fromkeys((self.corpus_id, *self.ids.values())):
             for kind in ("docs", "queries", "qrels", "docpairs"):
                 path = self._path(dataset_id, kind)
                 parts.append(file_fingerprint(path) if path is not None else "")
-        return key_of(*parts)
+        return self._key(*parts)
 
     def _path(self, dataset_id: str, kind: str) -> Path | None:
         """The file of a part of a collection, downloaded where it is not there yet; None where it is not one file."""

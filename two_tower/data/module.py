@@ -8,11 +8,11 @@ from pathlib import Path
 
 import lightning as L
 
-from two_tower.data.batch import Batches, BatchLoader
-from two_tower.data.cache import entry, key_of
-from two_tower.data.corpus import Corpus, Split, training_texts
+from two_tower.cache import entry, key_of
 from two_tower.data.source import Source
-from two_tower.data.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
+from two_tower.data.stream.batch import Batches, BatchLoader
+from two_tower.data.stream.corpus import Corpus, Split, training_texts
+from two_tower.data.stream.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Negatives
 from two_tower.tokenizer.tokenizer import Tokenizer

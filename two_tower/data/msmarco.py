@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import key_of
-from two_tower.data.groups import Groups, GroupSource, Part
-from two_tower.data.hub import HubData, column_types, flat_lists, list_fields, split_names, text_of
-from two_tower.data.rows import BadRows
+from two_tower.data.reading.groups import Groups, GroupSource, Part
+from two_tower.data.reading.hub import HubData, column_types, flat_lists, list_fields, split_names, text_of
+from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.unique import hash_rows
 from two_tower.data.source import CORPUS
-from two_tower.data.unique import hash_rows
 from two_tower.errors import UserError, one_of
 
 __all__ = ["MsMarco"]
@@ -89,8 +88,7 @@ class MsMarco(GroupSource):
 
     def fingerprint(self) -> str:
         """Hash of the files, or the commit on the hub, and of what is made of them."""
-        settings = (self.corpus_splits, self.unique_passages, self.repair_encoding)
-        return key_of("msmarco", 1, self._data.fingerprint(), *settings)
+        return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
 
     def _no_split(self, split: str) -> str:
         if split == "test":

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.archive import Folder, Member
-from two_tower.data.cache import file_fingerprint, key_of
-from two_tower.data.download import download as fetch
-from two_tower.data.file_source import FileSource
-from two_tower.data.rows import BadRows, TsvRows, read_rows
+from two_tower.cache import file_fingerprint
+from two_tower.data.reading.archive import Folder, Member
+from two_tower.data.reading.download import download as fetch
+from two_tower.data.reading.file_source import FileSource
+from two_tower.data.reading.rows import BadRows, TsvRows, read_rows
+from two_tower.data.reading.unique import HashSet, Unique, keep_known
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
-from two_tower.data.unique import HashSet, Unique, keep_known
 from two_tower.errors import UserError, nearest, one_of
 
 __all__ = ["Download", "MsMarcoPassage"]
@@ -206,12 +206,12 @@ class MsMarcoPassage(FileSource):
 
     def fingerprint(self) -> str:
         """Hash of the bytes of all files, packed as they are, and of what they are taken for."""
-        parts: list[object] = [self.repair_encoding]
+        parts: list[object] = []
         for role in self._files:
             file = self._find(role)
             if file is not None:
                 parts += [role, file.name, file_fingerprint(file.archive.path if isinstance(file, Member) else file)]
-        return key_of(*parts)
+        return self._key(*parts)
 
     def _find(self, role: str) -> File | None:
         name = self._files[role]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import file_fingerprint, key_of
-from two_tower.data.columns import ColumnFile, TsvFile, open_columns
-from two_tower.data.file_source import FileSource
-from two_tower.data.rows import BadRows
+from two_tower.cache import file_fingerprint, notice
+from two_tower.data.reading.columns import ColumnFile, TsvFile, open_columns
+from two_tower.data.reading.file_source import FileSource
+from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.unique import HashSet, OneText, hash_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
-from two_tower.data.unique import HashSet, OneText, hash_rows
 from two_tower.errors import UserError, one_of
 
 __all__ = ["Pairs"]
-
-_log = logging.getLogger(__name__)
 
 # What columns are usually called, best first.
 _USUAL = {
@@ -134,7 +131,7 @@ class Pairs(FileSource):
 
     def fingerprint(self) -> str:
         """Hash of the file's bytes and of how it is read."""
-        return key_of(file_fingerprint(self.path), self._columns, self.dev_share, self.split_seed, self.repair_encoding)
+        return self._key(file_fingerprint(self.path), self._columns, self.dev_share, self.split_seed)
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
         for table in self._pairs():
@@ -242,7 +239,7 @@ def _find_columns(file: ColumnFile, given: Mapping[str, str | None]) -> tuple[Co
         if role not in columns and found is not None:
             columns[role] = found
     if not columns and isinstance(file, TsvFile) and len(names) == 2:
-        _log.warning("%s: no usual name in the first line, so its columns are taken for query and passage.", file.path)
+        notice(f"{file.path}: no usual name in the first line, so its columns are taken for query and passage.")
         return TsvFile(file.path, header=False), {"query": "1", "passage": "2"}
     for role in ("query", "passage"):
         if role not in columns:

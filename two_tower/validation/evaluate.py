@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from two_tower.bm25 import BM25
-from two_tower.data.cache import entry, key_of
-from two_tower.data.corpus import Corpus, Split
+from two_tower.cache import entry, key_of
+from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.files import write_json
 from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
 from two_tower.model import TwoTower

@@ -6,7 +6,6 @@ which query) answers everything else, so that a stream is not read again for eac
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,17 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.file_source import FileSource
-from two_tower.data.links import Links, LinksBuilder
-from two_tower.data.numbering import Numbering
-from two_tower.data.rows import BadRows
+from two_tower.cache import notice
+from two_tower.data.reading.file_source import FileSource
+from two_tower.data.reading.links import Links, LinksBuilder
+from two_tower.data.reading.numbering import Numbering
+from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.unique import HashSet, OneText, hash_rows
 from two_tower.data.source import QRELS, TRIPLETS
-from two_tower.data.unique import HashSet, OneText, hash_rows
 from two_tower.errors import UserError, one_of
 
 __all__ = ["GroupSource", "Groups", "Part"]
-
-_log = logging.getLogger(__name__)
 
 _QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 of 10 passages each
 
@@ -159,7 +157,7 @@ class GroupSource(FileSource):
         if self._ids is None:
             self._links = self._divided({split: links.build() for split, links in index.links.items()})
             self._ids = pa.concat_arrays(index.ids)
-            self._report_unjudged()
+        self._report_unjudged()
 
     def queries(self, split: str) -> pa.Table:
         """The queries of a split that have a marked passage, in the order of their first rows."""
@@ -210,10 +208,10 @@ class GroupSource(FileSource):
             links = self._links.get(split)
             if links is not None and not links.answered.all():
                 left, total = int((~links.answered).sum()), len(links.answered)
-                _log.warning(
-                    "%s, split %s: %d of %d queries have no passage that is marked as an answer; left out.",
-                    self.name, split, left, total,
-                )  # fmt: skip
+                notice(
+                    f"{self.name}, split {split}: {left} of {total} queries have no passage that is marked as an "
+                    "answer; left out."
+                )
 
 
 class _Index:

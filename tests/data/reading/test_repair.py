@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.data.repair import repair_encoding, repair_text
+from two_tower.data.reading.repair import repair_encoding, repair_text
 
 _UNDEFINED = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from two_tower.data import download as module
-from two_tower.data.download import download
+from two_tower.data.reading import download as module
+from two_tower.data.reading.download import download
 from two_tower.errors import UserError
 
 CONTENT = random.Random(0).randbytes(1_000_000)

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import entry, key_of
+from two_tower.cache import entry, key_of, notice
 from two_tower.data.source import QUERIES, Source, full_text
-from two_tower.data.token_store import TokenWriter, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
 from two_tower.progress import counter
@@ -151,10 +151,10 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
     document_rows = rows_of(judged["document_id"], corpus.ids)
     known = (query_rows >= 0) & (document_rows >= 0)
     if not known.all():
-        log.warning(
-            "%s, split %s: %d of %d judgements name a query or passage that does not exist; left out.",
-            source.name, name, int((~known).sum()), len(known),
-        )  # fmt: skip
+        notice(
+            f"{source.name}, split {name}: {int((~known).sum())} of {len(known)} judgements name a query or passage "
+            "that does not exist; left out."
+        )
     kept = np.flatnonzero(known)
     kept = kept[np.argsort(query_rows[kept], kind="stable")]
     np.savez(

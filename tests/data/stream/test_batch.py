@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import write_collection
 
-from two_tower.data.batch import Batches, BatchLoader
 from two_tower.data.beir import Beir
 from two_tower.data.module import TripletData
-from two_tower.data.triplets import Pairs, TrainingSet
+from two_tower.data.stream.batch import Batches, BatchLoader
+from two_tower.data.stream.triplets import Pairs, TrainingSet
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Negatives
 from two_tower.negatives.given import GivenNegatives

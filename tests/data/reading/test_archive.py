@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from two_tower.data import archive
-from two_tower.data.archive import Archive, Folder, GzipReader, Member, MemberReader
+from two_tower.data.reading import archive
+from two_tower.data.reading.archive import Archive, Folder, GzipReader, Member, MemberReader
 from two_tower.errors import UserError
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.archive import Member
+from two_tower.data.reading.archive import Member
 from two_tower.errors import UserError
 
 __all__ = ["BadRow", "BadRows", "JsonRows", "RowFormat", "TsvRows", "read_rows"]

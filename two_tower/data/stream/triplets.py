@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from two_tower.data.cache import entry, key_of
-from two_tower.data.corpus import LAYOUT, Corpus, Split, rows_of
+from two_tower.cache import entry, key_of, notice
 from two_tower.data.source import Source
-from two_tower.data.token_store import TokenWriter, read_tokens
+from two_tower.data.stream.corpus import LAYOUT, Corpus, Split, rows_of
+from two_tower.data.stream.token_store import TokenWriter, read_tokens
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Positives
 from two_tower.progress import counter
@@ -147,10 +147,10 @@ def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
             "use negatives=in_batch or negatives=random."
         )
     if kept < total:
-        log.warning(
-            "%s: %d of %d triplets are left out: their query is not of the split %s, or a passage is unknown.",
-            source.name, total - kept, total, split.name,
-        )  # fmt: skip
+        notice(
+            f"{source.name}: {total - kept} of {total} triplets are left out: their query is not of the split "
+            f"{split.name}, or a passage is unknown."
+        )
 
 
 class _InTurn:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pyarrow as pa
 
-from two_tower.data.archive import Member
-from two_tower.data.rows import BadRows
+from two_tower.cache import key_of, notice
+from two_tower.data.reading.archive import Member
+from two_tower.data.reading.rows import BadRows
 from two_tower.data.source import Source
 
 __all__ = ["FileSource"]
 
-_log = logging.getLogger(__name__)
+# Raise whenever the same files would be read as other rows.
+READING = 1
 
 
 class FileSource(Source):
-    """A source that leaves bad rows out, counts them by kind, and warns of each file's once.
+    """A source that leaves bad rows out, counts them by kind and says so.
 
     Args:
         max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
@@ -40,17 +41,21 @@ class FileSource(Source):
         found = [(file, bad.summary()) for file, bad in self.bad_rows.items()]
         return "; ".join(f"{file}: {text}" for file, text in found if text) or None
 
+    def _key(self, *parts: object) -> str:
+        """A fingerprint of ``parts`` and of all else that decides what is read, or refused."""
+        return key_of(READING, self.max_bad_rows, self.repair_encoding, *parts)
+
     def _report(self, file: Path | Member | str, bad: BadRows) -> None:
-        """Keep a file's bad rows, and warn of them the first time that it was read to its end."""
-        summary = bad.summary()
-        if summary and str(file) not in self.bad_rows:
-            _log.warning("%s: %s.", file, summary)
+        """Keep the bad rows of a file that was read to its end, and warn of them."""
         self.bad_rows[str(file)] = bad
+        summary = bad.summary()
+        if summary:
+            notice(f"{file}: {summary}.")
 
     def _repaired(self, table: pa.Table, *columns: str) -> pa.Table:
         """The table with repaired texts in ``columns``, where that was asked for."""
         if self.repair_encoding:
-            from two_tower.data.repair import repair_encoding
+            from two_tower.data.reading.repair import repair_encoding
 
             for name in columns:
                 table = table.set_column(table.column_names.index(name), name, repair_encoding(table[name]))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data import rows
-from two_tower.data.rows import BadRow, BadRows, JsonRows, TsvRows, read_rows
+from two_tower.data.reading import rows
+from two_tower.data.reading.rows import BadRow, BadRows, JsonRows, TsvRows, read_rows
 from two_tower.errors import UserError
 
 PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))

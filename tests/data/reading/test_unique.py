@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.data.rows import BadRows
-from two_tower.data.unique import HashSet, Unique, hash_rows
+from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.unique import HashSet, Unique, hash_rows
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.cache import file_fingerprint, key_of
-from two_tower.data.repair import repair_encoding
-from two_tower.data.rows import BadRows
+from two_tower.cache import file_fingerprint, key_of
+from two_tower.data.reading.repair import repair_encoding
+from two_tower.data.reading.rows import BadRows
 from two_tower.errors import UserError, one_of
 
 if TYPE_CHECKING:

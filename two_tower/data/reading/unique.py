@@ -11,8 +11,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from two_tower.data.archive import Member
-from two_tower.data.rows import BadRows
+from two_tower.data.reading.archive import Member
+from two_tower.data.reading.rows import BadRows
 
 __all__ = ["HashSet", "OneText", "Unique", "hash_rows", "keep_known"]
 

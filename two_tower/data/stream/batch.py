@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from two_tower.data.order import BlockShuffle
-from two_tower.data.triplets import TrainingSet
+from two_tower.data.stream.order import BlockShuffle
+from two_tower.data.stream.triplets import TrainingSet
 from two_tower.negatives.base import Negatives, candidate_mask
 from two_tower.ragged import Ragged
 

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.groups import Groups
-from two_tower.data.hub import flat_lists, list_fields, list_lengths, text_of
+from two_tower.data.reading.groups import Groups
+from two_tower.data.reading.hub import flat_lists, list_fields, list_lengths, text_of
+from two_tower.data.reading.unique import hash_rows
 from two_tower.data.source import CORPUS
-from two_tower.data.unique import hash_rows
 from two_tower.errors import UserError, one_of
 
 __all__ = ["PassageColumns", "QrelsColumns", "Schema", "TevatronColumns", "TextColumns", "recognise"]
@@ -126,7 +126,7 @@ class TevatronColumns:
 
 @dataclass(frozen=True)
 class PassageColumns:
-    """A corpus: one passage in each row, no queries (see `two_tower.data.groups.Part`).
+    """A corpus: one passage in each row, no queries (see `two_tower.data.reading.groups.Part`).
 
     Attributes:
         id: name of the column of ids.

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from conftest import word, write_collection
 
-from two_tower.data.batch import Batches
 from two_tower.data.beir import Beir
-from two_tower.data.corpus import Corpus, Split
 from two_tower.data.source import TEXT_TRIPLETS
-from two_tower.data.token_store import TokenWriter, read_tokens, text_hashes
-from two_tower.data.triplets import id_triplets, text_triplets
+from two_tower.data.stream.batch import Batches
+from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.token_store import TokenWriter, read_tokens, text_hashes
+from two_tower.data.stream.triplets import id_triplets, text_triplets
 from two_tower.errors import UserError
 from two_tower.negatives.base import Negatives
 from two_tower.negatives.given import GivenNegatives

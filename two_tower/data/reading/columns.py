@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.rows import BadRows, JsonRows, TsvRows, read_rows
+from two_tower.data.reading.rows import BadRows, JsonRows, TsvRows, read_rows
 from two_tower.errors import UserError
 
 __all__ = ["ColumnFile", "CsvFile", "JsonFile", "ParquetFile", "TsvFile", "open_columns"]

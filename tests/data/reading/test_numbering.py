@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.data.numbering import Numbering
+from two_tower.data.reading.numbering import Numbering
 
 # Few keys, so that they repeat, some of them equal in the bits that choose a slot; 0 is a key like any other.
 keys = st.one_of(st.integers(0, 20), st.integers(0, 5).map(lambda k: k << 32), st.integers(2**64 - 3, 2**64 - 1))

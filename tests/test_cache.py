@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from two_tower.data.cache import entry, file_fingerprint, key_of
+from two_tower.cache import entry, file_fingerprint, key_of, notice
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_what_a_killed_maker_left_is_thrown_away(cache: Path) -> None:
 
 def test_processes_that_start_together_make_one_entry(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from two_tower.data.cache import entry\n"
+        "import sys, time; from pathlib import Path; from two_tower.cache import entry\n"
         "def make(folder):\n"
         "    with open(sys.argv[1], 'a') as file: file.write('made\\n')\n"
         "    time.sleep(0.5); (folder / 'a').write_text('whole')\n"
@@ -81,3 +81,37 @@ def test_a_fingerprint_follows_the_content(tmp_path: Path) -> None:
 def test_keys_keep_their_parts_apart() -> None:
     assert key_of("ab", "c") != key_of("a", "bc")
     assert key_of("a", 1) == key_of("a", "1")
+
+
+def test_notices_are_said_once_and_again_in_a_process_that_opens_the_entry(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(folder: Path) -> None:
+        notice("row 3 is bad")
+        notice("row 3 is bad")
+
+    entry("kind", "key", make)
+    entry("kind", "key", make)
+    assert [record.message for record in caplog.records] == ["row 3 is bad"]
+    monkeypatch.setattr("two_tower.cache._said", set())  # as in another process
+    entry("kind", "key", make)
+    assert [record.message for record in caplog.records] == ["row 3 is bad"] * 2
+
+
+def test_an_entry_keeps_the_notices_of_entries_that_it_is_made_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inner() -> Path:
+        return entry("inner", "key", lambda folder: notice("row 3 is bad"))
+
+    inner()
+    entry("outer", "key", lambda folder: folder.joinpath("part").symlink_to(inner()))
+    caplog.clear()
+    monkeypatch.setattr("two_tower.cache._said", set())
+    entry("outer", "key", lambda folder: None)
+    assert [record.message for record in caplog.records] == ["row 3 is bad"]
+
+
+def test_a_notice_outside_any_entry_is_only_said(caplog: pytest.LogCaptureFixture) -> None:
+    notice("a stray remark")
+    assert [record.message for record in caplog.records] == ["a stray remark"]
