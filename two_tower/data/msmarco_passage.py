@@ -300,5 +300,5 @@ class MsMarcoPassage(FileSource):
         for table, _ in read_rows(path, row_format, bad):
             if row_format is _TEXT_TRIPLES:
                 table = self._repaired(table, *table.column_names)
-            yield from table.to_batches()
+            yield from table.combine_chunks().to_batches()  # large ones, which are tokenised on several threads
         self._report(path, bad)

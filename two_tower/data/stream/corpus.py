@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from two_tower.cache import entry, key_of, notice
 from two_tower.data.source import QUERIES, Source, full_text
-from two_tower.data.stream.token_store import TokenWriter, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
 from two_tower.progress import counter
@@ -90,7 +90,7 @@ def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
         pa.ipc.new_file(folder / "ids.arrow", schema) as ids,
         TokenWriter(folder, "documents") as tokens,
     ):
-        for batch in source.corpus():
+        for batch in ahead(source.corpus()):
             tokens.append(tokenizer.encode_documents(full_text(batch)))
             ids.write_batch(batch.select(["id"]).cast(schema))
             progress(len(batch))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numba
 import numpy as np
 
 from two_tower.ragged import Ragged
 
-__all__ = ["TokenWriter", "read_tokens", "text_hashes"]
+__all__ = ["TokenWriter", "ahead", "read_tokens", "text_hashes"]
+
+T = TypeVar("T")
 
 
 @numba.njit(nogil=True, cache=True)
@@ -74,3 +81,17 @@ def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
         return np.empty(0, dtype)
     # Copy on write: torch wants writable arrays, and nothing that is written would reach the file.
     return np.memmap(path, dtype, mode="c")
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one being made in a thread while the caller works on this one."""
+    context = copy_context()  # notices belong to the cache entry that this thread is making
+
+    def following() -> list[T]:
+        return list(islice(items, 1))
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(context.run, following)
+        while item := waiting.result():
+            waiting = pool.submit(context.run, following)
+            yield item[0]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numba
 import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import entry, key_of, notice
 from two_tower.data.source import Source
 from two_tower.data.stream.corpus import LAYOUT, Corpus, Split, rows_of
-from two_tower.data.stream.token_store import TokenWriter, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Positives
 from two_tower.progress import counter
@@ -208,15 +209,28 @@ class _TextPositives(Positives):
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
         """(B, N) bool, see `Positives.mark`; known is what the batch's own triplets say."""
-        queries, documents = self._queries[query_rows], self._hashes(document_rows)
-        both = np.unique(np.concatenate([documents, self._positives[query_rows]]), return_inverse=True)[1]
-        known = KnownPositives(
-            np.arange(len(queries)),
-            len(documents) + np.arange(len(queries)),
-            _groups(queries),
-            both.astype(np.int64),
-        )
-        return known.mark(np.arange(len(queries)), np.arange(len(documents)))
+        marked = np.zeros((len(query_rows), len(document_rows)), bool)
+        _mark_equal(self._queries[query_rows], self._positives[query_rows], self._hashes(document_rows), marked)
+        return marked
+
+
+@numba.njit(nogil=True, cache=True)
+def _mark_equal(queries: np.ndarray, positives: np.ndarray, documents: np.ndarray, marked: np.ndarray) -> None:
+    """Mark (b, n) where document n equals the positive of a query that equals query b; arguments are hashes."""
+    by_query, by_document = np.argsort(queries), np.argsort(documents)
+    ordered = documents[by_document]
+    first = 0
+    while first < len(by_query):
+        last = first
+        while last < len(by_query) and queries[by_query[last]] == queries[by_query[first]]:
+            last += 1
+        for i in range(first, last):
+            n = np.searchsorted(ordered, positives[by_query[i]])
+            while n < len(ordered) and ordered[n] == positives[by_query[i]]:
+                for j in range(first, last):
+                    marked[by_query[j], by_document[n]] = True
+                n += 1
+        first = last
 
 
 def text_triplets(source: Source, tokenizer: Tokenizer) -> TrainingSet:
@@ -243,7 +257,7 @@ def _write_text_triplets(folder: Path, source: Source, tokenizer: Tokenizer) -> 
         TokenWriter(folder, "negative") as negative,
         counter(f"Tokenising triplets of {source.name}", "triplets") as progress,
     ):
-        for batch in triplets:
+        for batch in ahead(triplets):
             query.append(tokenizer.encode_queries(batch.column("query")))
             positive.append(tokenizer.encode_documents(batch.column("positive")))
             negative.append(tokenizer.encode_documents(batch.column("negative")))

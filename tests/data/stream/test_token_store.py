@@ -1,0 +1,75 @@
+"""Tokens come back from disk as they were written; reading ahead changes nothing but time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_tower.cache import entry, notice
+from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens, text_hashes
+from two_tower.ragged import Ragged
+
+TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=12)
+
+
+@settings(deadline=None)
+@given(batches=st.lists(TEXTS, max_size=4))
+def test_what_is_written_in_batches_is_read_as_one(
+    batches: list[list[list[int]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    with TokenWriter(folder, "texts") as writer:
+        for batch in batches:
+            writer.append(Ragged.from_lists(batch))
+    tokens, hashes = read_tokens(folder, "texts")
+    texts = [text for batch in batches for text in batch]
+    assert tokens.to_lists() == texts
+    assert writer.texts == len(texts)
+    equal = hashes[:, None] == hashes[None, :]
+    assert equal.tolist() == [[a == b for b in texts] for a in texts]
+
+
+def test_hashes_do_not_depend_on_what_stands_before() -> None:
+    alone, behind = Ragged.from_lists([[3, 1]]), Ragged.from_lists([[7, 7, 7], [3, 1]])
+    assert text_hashes(alone)[0] == text_hashes(behind)[1]
+    assert text_hashes(alone).dtype == np.uint64
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_reading_ahead_gives_the_same_items_in_order(count: int) -> None:
+    assert list(ahead(iter(range(count)))) == list(range(count))
+
+
+def test_an_error_while_reading_ahead_reaches_the_caller_after_the_items_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("row 2")
+
+    read = ahead(items())
+    assert next(read) == 1
+    with pytest.raises(ValueError, match="row 2"):
+        next(read)
+
+
+def test_notices_of_what_is_read_ahead_stay_with_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path))
+
+    def items() -> Iterator[int]:
+        yield 1
+        notice("row 2 is bad")
+
+    def make(folder: Path) -> None:
+        assert list(ahead(items())) == [1]
+
+    entry("kind", "key", make)
+    monkeypatch.setattr("two_tower.cache._said", set())
+    caplog.clear()
+    entry("kind", "key", make)
+    assert [record.message for record in caplog.records] == ["row 2 is bad"]
