@@ -68,9 +68,10 @@ def test_hits_carry_the_passage(run: Run, collection: Path) -> None:
 
 def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
     searcher = Searcher.load(run.path)
-    everything, nothing = searcher.search(["ba be", ""], k=5000)
-    assert len(everything) == 240
-    assert nothing == []
+    rare = searcher.encoder.tokenizer.vocabulary[-1]
+    everything, one, *nothing = searcher.search([f"{rare} xyz", f"xyz {rare}", "", "xyz", " ?! 無"], k=5000)
+    assert len(everything) == len(one) == 240
+    assert nothing == [[], [], []]
 
 
 def test_the_store_is_the_contract(run: Run) -> None:

@@ -59,6 +59,12 @@ class Encoder:
         """Vectors of queries, (B, D) float32, prepared for the similarity."""
         return self.model.encode("queries", self.tokenizer.encode_queries(texts)).cpu().numpy()
 
+    def known(self, texts: Texts) -> np.ndarray:
+        """(B,) bool: whether each query has a word of the vocabulary; the vector of one without means nothing."""
+        tokens = self.tokenizer.encode_queries(texts)
+        found = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.tokenizer.unknown_id)])
+        return np.diff(found[tokens.offsets.numpy()]) > 0
+
     def documents(self, texts: Texts) -> np.ndarray:
         """Vectors of passages (title and text, see `two_tower.data.source.full_text`), (N, D) float32."""
         tower = self.model.document_tower

@@ -77,10 +77,9 @@ class Searcher:
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
         """The ``k`` nearest passages of each query, best first; none for a query without a known word."""
-        vectors = self.encoder.queries(queries)
-        scores, rows = self.index.search(vectors, k)
-        empty = (vectors == 0).all(axis=1).tolist()
-        return [[] if none else self._hits(s, r) for s, r, none in zip(scores, rows, empty, strict=True)]
+        scores, rows = self.index.search(self.encoder.queries(queries), k)
+        known = self.encoder.known(queries).tolist()
+        return [self._hits(s, r) if some else [] for s, r, some in zip(scores, rows, known, strict=True)]
 
     def _hits(self, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
         found = self.store.passages(rows.tolist())

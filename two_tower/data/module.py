@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from two_tower.cache import entry, key_of
 from two_tower.data.source import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, training_texts
+from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Negatives
@@ -57,7 +59,13 @@ class TripletData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for key, split in (("train_split", train_split), ("validation_split", validation_split)):
+        self.source, self.negatives, self.share_batch = source, negatives, share_batch
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.train_split, self.validation_split = train_split, validation_split
+        wanted = {"validation_split": validation_split}
+        if not self._trains_on_texts:
+            wanted["train_split"] = train_split
+        for key, split in wanted.items():
             if split not in source.splits():
                 raise UserError(
                     f"data.{key}={split} does not exist in {source.name}; {one_of(split, source.splits())}."
@@ -67,12 +75,13 @@ class TripletData(L.LightningDataModule):
                 f"negatives=given needs data with triplets, and {source.name} has none: "
                 "use negatives=in_batch or negatives=random."
             )
-        self.source, self.negatives, self.share_batch = source, negatives, share_batch
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.train_split, self.validation_split = train_split, validation_split
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
+
+    @property
+    def _trains_on_texts(self) -> bool:
+        return self.negatives.needs_triplets and self.source.text_triplets() is not None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -87,6 +96,15 @@ class TripletData(L.LightningDataModule):
     def _train_tokenizer(self, folder: Path) -> None:
         texts = training_texts(self.source, self.train_split)
         self._tokenizer.train(texts).save(folder / "tokenizer.json")
+
+    def open(self) -> None:
+        """Open everything in the token store, after parsing and tokenising what is not there yet; says so."""
+        start, before = time.perf_counter(), TokenWriter.written
+        _ = self.corpus, self.training_set, self.validation
+        log.info(
+            "%s: %d texts parsed and tokenised, the others from the token store; open after %.2f s.",
+            self.source.name, TokenWriter.written - before, time.perf_counter() - start,
+        )  # fmt: skip
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -135,7 +153,7 @@ class TripletData(L.LightningDataModule):
         """The training examples: judged pairs, or the data's own triplets where the strategy needs them."""
         if not self.negatives.needs_triplets:
             return judged_pairs(self.corpus, self.train)
-        if self.source.text_triplets() is not None:
+        if self._trains_on_texts:
             return text_triplets(self.source, self.tokenizer)
         return id_triplets(self.corpus, self.train)
 

@@ -174,7 +174,11 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any rule, word or limit, and with nothing else."""
-        canonical = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
+        definition: dict[str, Any] = dict(self._definition)
+        if self._is_word:  # the ids are 0, 1, 2 …: joining the words is quick, sorting a mapping of them is not
+            words = "\0".join(self.vocabulary)
+            definition["model"] = {**definition["model"], "vocab": hashlib.sha256(words.encode()).hexdigest()}
+        canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def encode(self, texts: Texts, max_tokens: int | None = None, threads: int | None = None) -> Ragged:

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # Raise whenever the files of an entry, or what is in them, change.
 LAYOUT = 1
 
+# Triplets whose queries a vocabulary is trained on; MS MARCO's file of 40 million would take minutes.
+MOST_TRIPLETS = 1_000_000
+
 
 def rows_of(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Row of each id in ``among``, int64; -1 where it does not occur."""
@@ -171,7 +174,19 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
 
 
 def training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.ChunkedArray]:
-    """What a vocabulary is trained on: every passage, and the queries of the training split."""
+    """What a vocabulary is trained on: every passage, and the queries of the training split.
+
+    Where there is no such split, the queries of the first triplets of texts.
+    """
     for batch in source.corpus():
         yield full_text(batch)
-    yield source.queries(split)["text"]
+    triplets = source.text_triplets()
+    if split in source.splits() or triplets is None:
+        yield source.queries(split)["text"]
+        return
+    seen = 0
+    for batch in triplets:
+        yield batch.column("query")
+        seen += len(batch)
+        if seen >= MOST_TRIPLETS:
+            return

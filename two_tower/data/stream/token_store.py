@@ -8,7 +8,7 @@ from contextvars import copy_context
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numba
 import numpy as np
@@ -43,7 +43,13 @@ class TokenWriter:
     Args:
         folder: an existing folder.
         name: the files are ``NAME.ids``, ``NAME.offsets`` and ``NAME.hashes``.
+
+    Attributes:
+        written: texts that this process has written to any store: those that it had to parse and tokenise.
+        texts: texts written to this one.
     """
+
+    written: ClassVar[int] = 0
 
     def __init__(self, folder: Path, name: str) -> None:
         self._files = [(folder / f"{name}.{part}").open("wb") for part in ("ids", "offsets", "hashes")]
@@ -59,6 +65,7 @@ class TokenWriter:
         hashes.write(text_hashes(tokens).data)
         self._end += int(tokens.offsets[-1])
         self.texts += len(tokens)
+        TokenWriter.written += len(tokens)
 
     def __enter__(self) -> TokenWriter:
         return self
