@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import ir_measures
 import numpy as np
@@ -17,7 +19,7 @@ from ir_measures import AP, RR, R, nDCG
 from torch import Tensor
 
 from two_tower.metrics import Qrels, evaluate
-from two_tower.ranking import Ranking, Score, exact, id_order, in_threads, rank, write_run
+from two_tower.ranking import Ranking, Score, Share, exact, id_order, in_threads, rank, write_run
 
 
 def scorer(scores: np.ndarray, device: str = "cpu") -> Score:
@@ -190,6 +192,66 @@ def test_queries_shared_out_at_block_borders_give_the_same_result() -> None:
     assert_equal(part, whole.rows[64:], whole.scores[64:], whole.ranks[mine])
 
 
+class ThreadShare(Share):
+    """Threads that rank together as processes would."""
+
+    def __init__(self, rank: int, barrier: Barrier, board: list[np.ndarray | None]) -> None:
+        self.rank, self.size, self._barrier, self._board = rank, len(board), barrier, board
+
+    def _everyone(self, values: np.ndarray) -> list[np.ndarray]:
+        self._board[self.rank] = values
+        self._barrier.wait()
+        everyone = [v.copy() for v in self._board if v is not None]
+        self._barrier.wait()
+        return everyone
+
+    def maximum(self, values: np.ndarray) -> np.ndarray:
+        return np.max(self._everyone(values), axis=0)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        return np.sum(self._everyone(values), axis=0)
+
+    def beside(self, values: np.ndarray) -> np.ndarray:
+        return np.concatenate(self._everyone(values), axis=1)
+
+
+def together(size: int, call: Callable[[Share], Ranking]) -> list[Ranking]:
+    barrier, board = Barrier(size, timeout=20), [None] * size
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(lambda r: call(ThreadShare(r, barrier, board)), range(size)))
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize("k", [0, 20, 2000])
+def test_processes_that_share_the_documents_out_all_get_the_same_result(size: int, k: int) -> None:
+    whole = ranking_of_product(k=k)
+    for part in together(size, lambda share: ranking_of_product(k=k, share=share)):
+        assert_equal(part, whole.rows, whole.scores, whole.ranks)
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=cases())
+def test_ties_nan_and_unknown_documents_are_ranked_together_as_alone(case: dict) -> None:
+    scores = case.pop("scores")
+    expected = brute_force(scores, *(case[name] for name in ("order", "pairs", "k", "floor")))
+    for part in together(2, lambda share: rank(scorer(scores), *scores.shape, share=share, **case)):
+        assert_equal(part, *expected)
+
+
+def test_each_process_scores_only_its_own_blocks() -> None:
+    asked: dict[int, set[int]] = {0: set(), 1: set()}
+
+    def of(share: Share) -> Ranking:
+        def score(rows: slice, columns: slice) -> Tensor:
+            asked[share.rank].add(columns.start)
+            return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+
+        return rank(score, 3, 25, order=np.arange(25), k=2, document_block=5, share=share)
+
+    together(2, of)
+    assert asked == {0: {0, 10, 20}, 1: {5, 15}}
+
+
 @pytest.mark.parametrize(("budget", "calls"), [(0, 2), (5 * 30 * 4, 1)])
 def test_blocks_are_computed_once_if_they_fit_and_at_absolute_rows(budget: int, calls: int) -> None:
     asked: list[tuple[int, int, int, int]] = []
@@ -334,3 +396,16 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_run(path, ["one id for two queries"], ["a", "b", "c"], ranking, "x")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["run.trec"]
+
+
+def test_flushing_denormal_numbers_retrieves_nothing_more() -> None:
+    """Training computes without them; what scores the floor must be left out there, too."""
+    scores = torch.tensor([[0.0, 1.0, 0.0]])
+    found = []
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)  # put back by conftest.py
+        ranking = rank(
+            lambda q, d: scores[q, d], 1, 3, order=np.arange(3), pairs=(np.zeros(2, int), np.arange(2)), k=3, floor=0.0
+        )
+        found.append((ranking.rows.tolist(), ranking.ranks.tolist()))
+    assert found == [([[1, -1, -1]], [0, 1])] * 2

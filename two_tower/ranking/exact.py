@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.ranking.kernels import NONE, in_threads, key_scores, scan, torch_keys
+from two_tower.ranking.kernels import NONE, in_threads, scan, torch_keys
+from two_tower.ranking.places import Pairs, Places
+from two_tower.ranking.share import Share
 
 __all__ = ["Ranking", "Score", "rank"]
 
@@ -47,11 +49,12 @@ def rank(
     query_block: int = 1024,
     document_block: int = 8192,
     budget_bytes: int = 512 << 20,
+    share: Share | None = None,
 ) -> Ranking:
     """Rank all documents for every query, exactly.
 
     Blocks start at multiples of the block size, so any number of threads, and of processes that share
-    the queries out at such borders, gives the same ranks. A pair is compared with scores of the very
+    the blocks of documents out, gives the same ranks. A pair is compared with scores of the very
     matrix product that gave its own score, which is among them bit for bit.
 
     Args:
@@ -70,6 +73,8 @@ def rank(
         budget_bytes: with pairs, the scores of a query block are kept between the pass that reads the
             pairs' own scores and the pass that counts, if they fit; otherwise they are computed twice.
             The result is the same.
+        share: the processes that rank together; each scores its own blocks of documents only, and all must
+            call with the same arguments. All get the whole result.
 
     Returns:
         The best documents, and the ranks of the pairs in the order given.
@@ -78,27 +83,40 @@ def rank(
         ValueError: ``order`` has not N entries, a pair lies outside the queries and documents, or
             ``score`` returns another shape than asked for.
     """
-    places = _Places(order, documents)
-    asked = _Pairs.sorted(pairs, queries, documents)
+    share = share or Share()
+    places = Places(order, documents)
+    asked = Pairs.sorted(pairs, queries, documents)
     keys = np.full((queries, min(k, documents)), NONE, np.int64)
     ranks = np.zeros(len(asked.documents), np.int64)
-    lowest = -np.inf if floor is None else float(np.nextafter(np.float32(floor), np.float32(np.inf)))
-    keep = min(query_block, queries) * documents * 4 <= budget_bytes
+    lowest = -np.inf if floor is None else _above(floor)
+    parts = [part for number, part in enumerate(_slices(documents, document_block)) if share.owns(number)]
+    keep = min(query_block, queries) * sum(part.stop - part.start for part in parts) * 4 <= budget_bytes
     for block in _slices(queries, query_block):
         state = _Block.start(block, asked, places, keys.shape[1], lowest)
         kept: dict[int, Tensor] = {}
         if len(state.rows):
-            for part in _slices(documents, document_block):
+            for part in parts:
                 scores = _scores(score, block, part)
                 state.read_own(scores, part)
                 if keep:
                     kept[part.start] = scores
-        for part in _slices(documents, document_block):
+            state.own = share.maximum(state.own)
+        for part in parts:
             state.scan(kept.pop(part.start) if kept else _scores(score, block, part), part)
-        keys[block] = state.best.cpu().numpy()
+        keys[block] = _largest(share.beside(state.best.cpu().numpy()), keys.shape[1])
+        state.above = torch.from_numpy(share.total(state.above.cpu().numpy()))
         ranks[asked.of(block)] = state.ranks()
     rows, best_scores = places.decode(keys, k)
     return Ranking(rows, best_scores, ranks[asked.back])
+
+
+def _above(floor: float) -> float:
+    """The least float32 above ``floor``; above 0 the least normal one.
+
+    Training flushes smaller numbers to 0 in its process, and what scores 0 would then be retrieved.
+    """
+    tiny = np.finfo(np.float32).tiny
+    return float(tiny if 0 <= floor < tiny else np.nextafter(np.float32(floor), np.float32(np.inf)))
 
 
 @dataclass
@@ -115,7 +133,7 @@ class _Block:
         above: (p,) int64, documents counted before it.
     """
 
-    places: _Places
+    places: Places
     lowest: float
     best: Tensor
     rows: np.ndarray
@@ -124,7 +142,7 @@ class _Block:
     above: Tensor
 
     @classmethod
-    def start(cls, block: slice, pairs: _Pairs, places: _Places, k: int, lowest: float) -> _Block:
+    def start(cls, block: slice, pairs: Pairs, places: Places, k: int, lowest: float) -> _Block:
         mine = pairs.of(block)
         return cls(
             places=places,
@@ -142,7 +160,8 @@ class _Block:
         if len(here):
             rows = torch.from_numpy(self.rows[here]).to(scores.device)
             columns = torch.from_numpy(self.documents[here] - part.start).to(scores.device)
-            self.own[here] = scores[rows, columns].cpu().numpy()
+            own = scores[rows, columns].cpu().numpy()
+            self.own[here] = np.where(np.isnan(own), -np.inf, own)
 
     def scan(self, scores: Tensor, part: slice) -> None:
         """Count the documents of a block before each pair, and keep the best."""
@@ -150,8 +169,7 @@ class _Block:
 
     def ranks(self) -> np.ndarray:
         """(p,) int64, ranks of the pairs once all blocks have gone by; 0 = not retrieved."""
-        own = np.where(np.isnan(self.own), -np.inf, self.own)
-        return np.where((self.documents >= 0) & (own >= self.lowest), 1 + self.above.cpu().numpy(), 0)
+        return np.where((self.documents >= 0) & (self.own >= self.lowest), 1 + self.above.cpu().numpy(), 0)
 
     def _scan_cpu(self, scores: Tensor, part: slice) -> None:
         of = self.places.of
@@ -176,60 +194,9 @@ class _Block:
         self.best = torch.cat([self.best, offered], 1).topk(self.best.shape[1], sorted=False).values
 
 
-class _Places:
-    """Places of the documents among equal scores, and the way back from keys to rows."""
-
-    def __init__(self, order: np.ndarray | Tensor, documents: int) -> None:
-        values = order.cpu().numpy() if isinstance(order, Tensor) else np.asarray(order)
-        if values.shape != (documents,):
-            raise ValueError(f"order has shape {values.shape}, but there are {documents} documents")
-        # Any distinct integers will do, for example those of a subset of the corpus: only places count.
-        self.rows = np.argsort(values)
-        self.of = np.empty(documents, np.int32)  # (N,)
-        self.of[self.rows] = np.arange(documents, dtype=np.int32)
-
-    def decode(self, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(Q, k) int64 document rows and (Q, k) float32 scores, best first, of unsorted (Q, ≤ k) keys."""
-        rows = np.full((len(keys), k), -1, np.int64)
-        scores = np.full((len(keys), k), -np.inf, np.float32)
-        keys = np.sort(keys, axis=1)[:, ::-1]
-        found = np.nonzero(keys > NONE)
-        rows[found] = self.rows[keys[found] & 0xFFFFFFFF]
-        scores[found] = key_scores(keys[found])
-        return rows, scores
-
-
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """Pairs sorted by query.
-
-    Attributes:
-        queries: (P,) int64, ascending.
-        documents: (P,) int64.
-        back: (P,) int64, where each pair, in the order given, stands among the sorted ones.
-    """
-
-    queries: np.ndarray
-    documents: np.ndarray
-    back: np.ndarray
-
-    @classmethod
-    def sorted(cls, pairs: tuple[np.ndarray, np.ndarray] | None, queries: int, documents: int) -> _Pairs:
-        query_rows, document_rows = pairs if pairs is not None else ([], [])
-        q, d = np.asarray(query_rows, np.int64), np.asarray(document_rows, np.int64)
-        if q.shape != d.shape or q.ndim != 1:
-            raise ValueError(f"pairs need as many query rows as document rows, not {q.shape} and {d.shape}")
-        if len(q) and (q.min() < 0 or q.max() >= queries or d.min() < -1 or d.max() >= documents):
-            raise ValueError(f"a pair lies outside the {queries} queries and {documents} documents")
-        ascending = np.argsort(q, kind="stable")
-        back = np.empty(len(q), np.int64)
-        back[ascending] = np.arange(len(q))
-        return cls(q[ascending], d[ascending], back)
-
-    def of(self, block: slice) -> slice:
-        """The pairs of a block of queries."""
-        first, last = np.searchsorted(self.queries, [block.start, block.stop])
-        return slice(int(first), int(last))
+def _largest(keys: np.ndarray, k: int) -> np.ndarray:
+    """The ``k`` largest of each row, in any order."""
+    return keys if keys.shape[1] == k else np.partition(keys, keys.shape[1] - k, axis=1)[:, keys.shape[1] - k :]
 
 
 def _slices(rows: int, size: int) -> Iterator[slice]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import rich
 
-__all__ = ["EpochTable", "on_terminal", "say", "show_log"]
+__all__ = ["EpochTable", "against", "on_terminal", "say", "show_log"]
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -42,24 +42,41 @@ def show_log() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
+def against(documents: int, all_documents: int) -> str:
+    """What every query is ranked against, in words.
+
+    Args:
+        documents: how many are ranked.
+        all_documents: how many the corpus has.
+    """
+    if documents == all_documents:
+        return f"all {documents:,} passages"
+    return (
+        f"{documents:,} of {all_documents:,} passages: all judged ones and a sample; "
+        "the figures are higher than against all"
+    )
+
+
 class EpochTable:
-    """A table that grows by one line per epoch, under BM25's line on the same corpus.
+    """A table that grows by one line per epoch, under BM25's line on the same documents.
 
     Args:
         metrics: columns.
         queries: number of validation queries.
-        documents: size of the corpus that is ranked for every query.
+        documents: how many are ranked for every query; in every line, for a metric means nothing without it.
         split: name of the validation split.
+        all_documents: size of the corpus; None where all of it is ranked.
     """
 
-    def __init__(self, metrics: Sequence[str], queries: int, documents: int, split: str) -> None:
-        self.metrics = metrics
-        say(
-            f"\nValidation: {queries:,} queries of '{split}', each against all {documents:,} passages",
-            style="bold",
-        )
-        heads = "".join(f"{m:>12}" for m in metrics)
-        say(f"{'':<12}{heads}{'loss':>10}{'seconds':>9}", style="dim")
+    def __init__(
+        self, metrics: Sequence[str], queries: int, documents: int, split: str, all_documents: int | None = None
+    ) -> None:
+        self._columns = {metric: max(len(metric), 5) + 2 for metric in metrics}
+        self._documents = f"{documents:>11,}"
+        ranked = against(documents, documents if all_documents is None else all_documents)
+        say(f"\nValidation: {queries:,} queries of '{split}', each against {ranked}", style="bold")
+        heads = "".join(f"{metric:>{width}}" for metric, width in self._columns.items())
+        say(f"{'':<12}{'documents':>11}{heads}{'loss':>10}{'seconds':>9}", style="dim")
 
     def row(
         self,
@@ -70,7 +87,7 @@ class EpochTable:
         loss: float | None = None,
     ) -> None:
         """Print one line; the best epoch so far carries a star."""
-        values = "".join(f"{means[m]:>12.3f}" for m in self.metrics)
+        values = "".join(f"{means[metric]:>{width}.3f}" for metric, width in self._columns.items())
         shown_loss = f"{loss:>10.4f}" if loss is not None else " " * 10
         spent = f"{seconds:>9.1f}" if seconds else " " * 9
-        say(f"{name:<12}{values}{shown_loss}{spent}{'  *' if best else ''}")
+        say(f"{name:<12}{self._documents}{values}{shown_loss}{spent}{'  *' if best else ''}")

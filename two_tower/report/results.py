@@ -10,7 +10,7 @@ import lightning as L
 
 from two_tower.callbacks.speed import Speed
 from two_tower.files import write_json, write_text
-from two_tower.report.console import say
+from two_tower.report.console import against, say
 from two_tower.report.run import Run
 from two_tower.validation.full import FullValidation
 
@@ -26,18 +26,19 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
     """
     speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), Speed())  # type: ignore[attr-defined]
     best = validation.best or {}
-    loss = trainer.callback_metrics.get("train/loss")
     results: dict[str, Any] = {
         **{f"val/{m}": best[m] for m in validation.metrics if m in best},
         **{f"untrained/{m}": v for m, v in validation.untrained.items()},
         **{f"bm25/{m}": v for m, v in validation.bm25.items()},
-        "train/loss": float(loss) if loss is not None else math.nan,
+        # Of the history, which a run that is continued after its last epoch still has.
+        "train/loss": next((row["loss"] for row in reversed(validation.history) if "loss" in row), math.nan),
         "train/triplets_per_second": speed.triplets_per_second,
         "seconds": speed.seconds,
         "epochs": trainer.current_epoch,
         "best_epoch": int(best.get("epoch", 0)),
         "queries": validation.queries,
         "documents": validation.documents,
+        "all_documents": validation.all_documents,
     }
     if trainer.is_global_zero:
         write_text(run.path / "report.md", report_page(run.path.name, results, validation))
@@ -77,9 +78,16 @@ def verdict(results: Mapping[str, Any], monitor: str) -> list[str]:
     elif untrained is not None:
         sentences.append(
             f"Best epoch {results['best_epoch']}: {monitor} {value:.3f}, untrained {untrained:.3f}"
-            + (f", BM25 {bm25:.3f}." if bm25 is not None else ".")
+            + (f", BM25 {bm25:.3f}" if bm25 is not None else "")
+            + f"{_part(results)}."
         )
     return sentences
+
+
+def _part(results: Mapping[str, Any]) -> str:
+    """Where not all passages were ranked: how many."""
+    documents, whole = results.get("documents"), results.get("all_documents")
+    return f", against {documents:,} of {whole:,} passages" if documents != whole else ""
 
 
 def report_page(name: str, results: Mapping[str, Any], validation: FullValidation) -> str:
@@ -98,10 +106,14 @@ def report_page(name: str, results: Mapping[str, Any], validation: FullValidatio
         "",
         *verdict(results, validation.monitor),
         "",
-        f"{validation.queries:,} queries, each against all {validation.documents:,} passages "
-        f"(split `{validation.split}`). The star marks the best trained epoch, which is `checkpoints/best.ckpt`.",
+        f"{validation.queries:,} queries of the split `{validation.split}`, each against "
+        f"{against(validation.documents, validation.all_documents)}. "
+        "The star marks the best trained epoch, which is `checkpoints/best.ckpt`.",
         "",
-        *_table(["", *metrics], [[label, *(f"{means[m]:.3f}" for m in metrics)] for label, means in rows]),
+        *_table(
+            ["", "documents", *metrics],
+            [[label, f"{validation.documents:,}", *(f"{means[m]:.3f}" for m in metrics)] for label, means in rows],
+        ),
         "",
         f"{results['epochs']} epochs in {results['seconds']:.0f} s, "
         f"{results['train/triplets_per_second']:,.0f} triplets a second in training, "

@@ -14,6 +14,7 @@ from torch import Tensor
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.distributed import share_of
 from two_tower.files import write_json
 from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
 from two_tower.model import TwoTower
@@ -23,7 +24,10 @@ from two_tower.tokenizer.tokenizer import Tokenizer
 __all__ = ["Evaluation", "bm25_means", "evaluate_bm25", "evaluate_dense"]
 
 # Raise whenever BM25 or a metric would give other numbers.
-BM25_VERSION = 1
+BM25_VERSION = 3
+
+# Documents that one process encodes and scores together.
+DOCUMENT_BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ def evaluate_dense(
 ) -> Evaluation:
     """Encode everything and rank all documents for every query.
 
+    Processes that train together share the work out: each encodes and scores its own blocks of documents. All
+    get the whole result, which does not depend on their number.
+
     Args:
         model: the towers.
         corpus: N documents.
@@ -66,15 +73,29 @@ def evaluate_dense(
         metrics: names, see `two_tower.metrics`.
         progress: called with the number of documents encoded since the last call.
     """
-    start = time.perf_counter()
+    start, share = time.perf_counter(), share_of(model.device)
     q_QD = model.encode("queries", split.tokens)
-    d_ND = model.encode("documents", corpus.tokens, progress)
+    borders = range(0, len(corpus), DOCUMENT_BLOCK)
+    d_ND = {
+        first: model.encode("documents", corpus.tokens.slice(first, min(first + DOCUMENT_BLOCK, len(corpus))), progress)
+        for number, first in enumerate(borders)
+        if share.owns(number)
+    }
 
     def score(rows: slice, columns: slice) -> Tensor:
-        return model.similarity.scores(q_QD[rows], d_ND[columns])
+        return model.similarity.scores(q_QD[rows], d_ND[columns.start])
 
     pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    ranking = rank(score, len(split), len(corpus), order=corpus.order, pairs=pairs, k=depth)
+    ranking = rank(
+        score,
+        len(split),
+        len(corpus),
+        order=corpus.order,
+        pairs=pairs,
+        k=depth,
+        document_block=DOCUMENT_BLOCK,
+        share=share,
+    )
     return _evaluation(ranking, split.qrels, metrics, start)
 
 

@@ -1,4 +1,4 @@
-"""Whole-corpus validation as a callback: before training and after every epoch, beside BM25."""
+"""Validation as a callback: before training and after every epoch, beside BM25, against the whole corpus."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from two_tower.data.module import TripletData
+from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.logger import log_epoch
 from two_tower.metrics import DEFAULT_METRICS, parse
 from two_tower.model import TwoTower
@@ -18,6 +19,9 @@ from two_tower.report.run import Run
 from two_tower.validation.evaluate import Evaluation, bm25_means, evaluate_dense
 
 __all__ = ["FullValidation"]
+
+# The attributes that are kept in checkpoints.
+_KEPT = ("untrained", "bm25", "history", "split", "queries", "documents", "all_documents")
 
 
 class FullValidation(Callback):
@@ -33,6 +37,15 @@ class FullValidation(Callback):
         monitor: the metric that says which epoch is best (larger is better).
         depth: how many documents per query the run file keeps.
         bm25: compute the lexical baseline.
+
+    Attributes:
+        split: name of the validation split.
+        queries: how many it has.
+        documents: how many passages each is ranked against.
+        all_documents: how many the corpus has.
+        untrained: metric → value before training.
+        bm25: metric → value of the lexical baseline; empty without it.
+        history: the epochs: ``epoch``, ``seconds``, ``loss`` (of the last step) and metric → value.
 
     Raises:
         UserError: there is no such metric.
@@ -55,7 +68,9 @@ class FullValidation(Callback):
         self.untrained: dict[str, float] = {}
         self.bm25: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
-        self.split, self.queries, self.documents = "", 0, 0
+        self.split, self.queries, self.documents, self.all_documents = "", 0, 0, 0
+        self._corpus: Corpus
+        self._split: Split
         self._table: EpochTable | None = None
 
     @property
@@ -63,23 +78,28 @@ class FullValidation(Callback):
         """The best trained epoch so far (the earliest of equals), or None before the first."""
         return max(self.history, key=lambda row: row[self.monitor], default=None)
 
+    def collection(self, data: TripletData) -> tuple[Corpus, Split]:
+        """What is ranked: passages, and queries with their judgements in rows of these passages.
+
+        Asked for once, when training starts. A subclass may choose fewer passages.
+        """
+        return data.corpus, data.validation
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure BM25 and the untrained towers, unless a continued run knows them already."""
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
-        self.split, self.queries, self.documents = (
-            data.validation.name,
-            len(data.validation),
-            len(data.corpus),
-        )
+        self._corpus, self._split = self.collection(data)
+        self.split, self.queries = self._split.name, len(self._split)
+        self.documents, self.all_documents = len(self._corpus), len(data.corpus)
         if trainer.is_global_zero:
-            self._table = EpochTable(self.metrics, self.queries, self.documents, self.split)
+            self._table = EpochTable(self.metrics, self.queries, self.documents, self.split, self.all_documents)
         start = time.perf_counter()
         if self.with_bm25 and not self.bm25:
-            self.bm25 = bm25_means(data.corpus, data.validation, data.tokenizer, self.metrics)
+            self.bm25 = bm25_means(self._corpus, self._split, data.tokenizer, self.metrics)
         self._show("BM25", self.bm25, time.perf_counter() - start)
         seconds = 0.0
         if not self.untrained:
-            evaluation = self._evaluate(trainer, pl_module)
+            evaluation = self._evaluate(pl_module)
             self.untrained, seconds = evaluation.means, evaluation.seconds
             baselines = {f"untrained/{k}": v for k, v in self.untrained.items()}
             baselines |= {f"bm25/{k}": v for k, v in self.bm25.items()}
@@ -87,38 +107,28 @@ class FullValidation(Callback):
                 logger.log_metrics(baselines, step=0)
         self._show("untrained", self.untrained, seconds)
         for row in self.history:
-            self._show(f"epoch {int(row['epoch'])}", row, row["seconds"], row is self.best)
+            self._show_epoch(row)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the epoch; Lightning calls checkpoints and schedulers after this."""
-        evaluation = self._evaluate(trainer, pl_module)
+        evaluation = self._evaluate(pl_module)
         row = {"epoch": float(trainer.current_epoch + 1), "seconds": evaluation.seconds, **evaluation.means}
+        if "train/loss" in trainer.callback_metrics:
+            row["loss"] = float(trainer.callback_metrics["train/loss"])
         self.history.append(row)
         metrics = {f"val/{k}": v for k, v in evaluation.means.items()}
         pl_module.log_dict(metrics, logger=False)  # for checkpoints, schedules and early stopping
         log_epoch(trainer, metrics)
-        is_best = row is self.best
-        if is_best and trainer.is_global_zero:
-            data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
-            write_run(
-                self.run.path / "run.trec",
-                data.validation.ids,
-                data.corpus.ids,
-                evaluation.ranking,
-                tag=self.run.path.name,
-            )
-        loss = trainer.callback_metrics.get("train/loss")
-        self._show(
-            f"epoch {int(row['epoch'])}",
-            row,
-            evaluation.seconds,
-            is_best,
-            None if loss is None else float(loss),
-        )
+        if row is self.best and trainer.is_global_zero:
+            path = self.run.path / "run.trec"
+            write_run(path, self._split.ids, self._corpus.ids, evaluation.ranking, tag=self.run.path.name)
+        self._show_epoch(row)
 
-    def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Evaluation:
-        data, model = cast(TripletData, trainer.datamodule), cast(TwoTower, pl_module)  # type: ignore[attr-defined]
-        return evaluate_dense(model, data.corpus, data.validation, self.depth, self.metrics)
+    def _evaluate(self, pl_module: L.LightningModule) -> Evaluation:
+        return evaluate_dense(cast(TwoTower, pl_module), self._corpus, self._split, self.depth, self.metrics)
+
+    def _show_epoch(self, row: dict[str, float]) -> None:
+        self._show(f"epoch {int(row['epoch'])}", row, row["seconds"], row is self.best, row.get("loss"))
 
     def _show(
         self,
@@ -132,10 +142,12 @@ class FullValidation(Callback):
             self._table.row(name, means, seconds, best, loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run must not measure again (the towers are trained by then)."""
-        return {"untrained": self.untrained, "bm25": self.bm25, "history": self.history}
+        """What a continued run must not measure again (the towers are trained by then), and what was ranked.
+
+        The latter for a run that was interrupted after its last epoch: `on_train_start` is not called then.
+        """
+        return {name: getattr(self, name) for name in _KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the measurements of the interrupted run."""
-        self.untrained, self.bm25 = state_dict["untrained"], state_dict["bm25"]
-        self.history = list(state_dict["history"])
+        vars(self).update(state_dict)

@@ -1,0 +1,222 @@
+"""Validation against all passages: its figures are those of plain loops, and the best epoch is the best."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from two_tower.bm25 import BM25
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.data.module import TripletData
+from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.errors import UserError
+from two_tower.metrics import DEFAULT_METRICS
+from two_tower.model import TwoTower
+from two_tower.report.run import Run
+from two_tower.similarity import Similarity
+from two_tower.tower.average import AverageTower
+from two_tower.tower.words import WordTable
+from two_tower.validation.evaluate import evaluate_bm25
+from two_tower.validation.full import FullValidation
+
+Fixture = Callable[..., Any]  # see conftest.py in this folder
+
+# Such steps make the second epoch the best of four.
+WILD = ["tower.dim=32", "optimizer.lr=0.3", "scheduler=none"]
+ROW = re.compile(r"(BM25|untrained|epoch \d) +([\d,]+) +(.*)")  # a line of the table
+
+
+def make_model(data: TripletData) -> TwoTower:
+    words = WordTable(len(data.tokenizer), 64)
+    words.initialise(torch.randn(len(data.tokenizer), 64, generator=torch.Generator().manual_seed(0)), None)
+    tower = AverageTower(words, 64)
+    return TwoTower(tower, tower, Similarity("cosine"))
+
+
+def make_trainer(data: TripletData, rank: int = 0) -> Any:  # noqa: ANN401
+    """What the callback sees of a trainer."""
+    return SimpleNamespace(
+        datamodule=data, is_global_zero=rank == 0, loggers=[], current_epoch=0, global_step=5, callback_metrics={}
+    )
+
+
+def test_the_figures_are_those_of_loops(fit: Fixture, by_loops: Fixture, run_file: Fixture, tmp_path: Path) -> None:
+    results = fit(tmp_path / "run", *WILD)
+    assert results["documents"] == 120
+    assert results["queries"] == 20
+    assert results["best_epoch"] < results["epochs"] == 4  # so that the last epoch's would be wrong
+    expected = by_loops(tmp_path / "run")
+    for name, value in expected.means.items():
+        assert results[f"val/{name}"] == pytest.approx(value, abs=1e-9), name
+    assert run_file(tmp_path / "run") == expected.rankings
+    assert all(len(documents) == 120 for documents in expected.rankings.values())
+
+
+def test_the_best_epoch_is_that_of_the_highest_monitor(fit: Fixture, tmp_path: Path) -> None:
+    results = fit(tmp_path / "run", *WILD, "validation.monitor=recall@10")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        values = [float(row["val/recall@10"]) for row in csv.DictReader(file) if row["val/recall@10"]]
+    assert len(values) == 4
+    assert results["val/recall@10"] == max(values)
+    assert results["best_epoch"] == 1 + values.index(max(values))
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_the_untrained_model_is_never_the_best(data: TripletData, tmp_path: Path) -> None:
+    validation, model = FullValidation(Run(tmp_path), bm25=False), make_model(data)
+    validation.on_train_start(make_trainer(data), model)
+    assert validation.best is None
+    torch.nn.init.zeros_(model.query_tower.words.vectors)  # as bad as training can end
+    validation.on_train_epoch_end(make_trainer(data), model)
+    assert validation.best == validation.history[0]
+    assert validation.best["mrr@10"] < validation.untrained["mrr@10"]
+
+
+def test_the_best_of_equal_epochs_is_the_earliest(tmp_path: Path) -> None:
+    validation = FullValidation(Run(tmp_path), monitor="mrr")
+    assert validation.best is None
+    validation.history = [{"epoch": e, "mrr": m, "mrr@10": 1 - m} for e, m in enumerate((0.1, 0.3, 0.2, 0.3), start=1)]
+    assert validation.best == validation.history[1]
+    validation.monitor = "mrr@10"
+    assert validation.best == validation.history[0]
+
+
+def test_every_line_says_how_many_documents_were_ranked(
+    fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = fit(tmp_path / "run", *WILD)
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Validation: 20 queries of 'dev', each against all 120 passages")
+    assert lines[start + 1].split() == ["documents", *DEFAULT_METRICS, "loss", "seconds"]
+    table = [found for line in lines[start + 2 :] if (found := ROW.match(line))]
+    names = ("BM25", "untrained", "epoch 1", "epoch 2", "epoch 3", "epoch 4")
+    assert [found.groups()[:2] for found in table] == [(name, "120") for name in names]
+    for found, prefix in ((table[0], "bm25"), (table[1], "untrained"), (table[1 + results["best_epoch"]], "val")):
+        assert found[3].split()[:7] == [f"{results[f'{prefix}/{name}']:.3f}" for name in DEFAULT_METRICS]
+    starred = [int(found[1][-1]) for found in table if found[3].endswith("*")]
+    assert starred[-1] == results["best_epoch"]
+    assert f"{results['train/loss']:.4f}" in table[-1][3]
+
+
+def test_the_monitor_is_measured_though_it_is_not_listed(fit: Fixture, tmp_path: Path) -> None:
+    results = fit(
+        tmp_path / "run", "validation.metrics=[recall@5]", "validation.monitor=map", "validation.bm25=false"
+    )  # fmt: skip
+    assert {name for name in results if "/" in name and not name.startswith("train/")} == {
+        "val/recall@5", "val/map", "untrained/recall@5", "untrained/map",
+    }  # fmt: skip
+
+
+def test_bm25_in_training_is_bm25(data: TripletData, fit: Fixture, tmp_path: Path) -> None:
+    """Training computes in a mode of its own, without denormal numbers; the baseline must not notice."""
+    found = fit(tmp_path / "run", "validation.metrics=[mrr, recall@100, ndcg, map]")
+    bm25 = BM25(data.corpus.texts())
+    expected = evaluate_bm25(bm25, data.corpus, data.validation, metrics=["mrr", "recall@100", "ndcg", "map"])
+    assert expected.means["recall@100"] < 1  # some have no word of the question
+    for name, value in expected.means.items():
+        assert found[f"bm25/{name}"] == value, name
+
+
+def test_depth_shortens_the_run_file_and_nothing_else(fit: Fixture, run_file: Fixture, tmp_path: Path) -> None:
+    timed = {"seconds", "train/triplets_per_second"}
+    deep, shallow = fit(tmp_path / "deep"), fit(tmp_path / "shallow", "validation.depth=3")
+    assert {k: v for k, v in deep.items() if k not in timed} == {k: v for k, v in shallow.items() if k not in timed}
+    ranked = run_file(tmp_path / "deep")
+    assert run_file(tmp_path / "shallow") == {query: documents[:3] for query, documents in ranked.items()}
+
+
+@pytest.mark.parametrize("options", [{"metrics": ["mrr", "precision@5"]}, {"monitor": "precision@5"}])
+def test_an_unknown_metric_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no metric 'precision@5'"):
+        FullValidation(Run(tmp_path), **options)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_every_process_measures_and_the_first_one_tells(
+    data: TripletData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for rank in (1, 0):
+        validation, model = FullValidation(Run(tmp_path)), make_model(data)
+        validation.on_train_start(make_trainer(data, rank), model)
+        validation.on_train_epoch_end(make_trainer(data, rank), model)
+        told = capsys.readouterr().out
+        assert ("Validation:" in told, "epoch 1" in told, (tmp_path / "run.trec").exists()) == (rank == 0,) * 3
+        row = {k: v for k, v in validation.history[0].items() if k != "seconds"}
+        found.append((validation.bm25, validation.untrained, row, validation.documents, validation.queries))
+    assert found[0] == found[1]
+    assert found[0][2] == {"epoch": 1, **found[0][1]}  # nothing was trained in between
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_a_subclass_decides_once_what_is_ranked(data: TripletData, tmp_path: Path) -> None:
+    asked = []
+
+    class Counted(FullValidation):
+        def collection(self, data: TripletData) -> tuple[Corpus, Split]:
+            asked.append(data)
+            return super().collection(data)
+
+    validation, model = Counted(Run(tmp_path)), make_model(data)
+    validation.on_train_start(make_trainer(data), model)
+    for _ in range(3):
+        validation.on_train_epoch_end(make_trainer(data), model)
+    assert asked == [data]
+    assert len(validation.history) == 3
+
+
+class _Stop(BaseException):
+    """Not an Exception: nothing may catch it on the way, as with a killed process."""
+
+
+@pytest.mark.parametrize("validation", ["full", "subset"])
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_continued_run_measures_nothing_twice(
+    validation: str, epoch: int, fit: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last epoch, too: then there is nothing left to train, but the results are to be written."""
+    options = [f"validation={validation}", *(["validation.sample=30"] if validation == "subset" else [])]
+    whole = fit(tmp_path / "whole", *options)
+    original = LastCheckpoint.on_train_epoch_end
+
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original(self, trainer, *args)
+        if trainer.current_epoch + 1 == epoch:
+            raise _Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", stop)
+        with pytest.raises(_Stop):
+            fit(tmp_path / "cut", *options)
+
+    def never(*args: object) -> None:
+        raise AssertionError("BM25 was measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("two_tower.validation.full.bm25_means", never)
+        continued = fit(tmp_path / "cut", *options)
+    kept = ("val/", "untrained/", "bm25/", "train/loss", "best_epoch", "documents", "queries")
+    names = [name for name in whole if name.startswith(kept)]
+    assert {n: continued[n] for n in names} == {n: whole[n] for n in names}
+    assert continued["documents"] == (120 if validation == "full" else 25 + 30)
+    assert (tmp_path / "cut" / "run.trec").read_text().replace(" cut", " whole") == (
+        tmp_path / "whole" / "run.trec"
+    ).read_text()
+
+
+def test_a_checkpoint_holds_plain_values_and_gives_them_back(tmp_path: Path) -> None:
+    validation, again = FullValidation(Run(tmp_path)), FullValidation(Run(tmp_path))
+    validation.untrained, validation.bm25 = {"mrr": 0.1}, {"mrr": 0.2}
+    validation.history = [{"epoch": 1.0, "seconds": 2.0, "loss": 0.5, "mrr": 0.3}]
+    validation.split, validation.queries, validation.documents, validation.all_documents = "dev", 4, 5, 6
+    again.load_state_dict(json.loads(json.dumps(validation.state_dict())))
+    assert again.state_dict() == validation.state_dict()
+    assert (again.documents, again.all_documents, again.history) == (5, 6, validation.history)

@@ -1,0 +1,273 @@
+"""Validation on a part of the corpus: the right part, figures of its own, never taken for those of the whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from two_tower.data.beir import Beir
+from two_tower.data.module import TripletData
+from two_tower.data.source import CORPUS, Source
+from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+from two_tower.validation.evaluate import bm25_means
+from two_tower.validation.part import PartOfSource, part_of
+from two_tower.validation.subset import SubsetValidation, sampled_rows
+
+Fixture = Callable[..., Any]  # see conftest.py in this folder
+
+JUDGED, OTHERS = 25, 95  # passages of the collection
+TIMES = {"seconds", "train/triplets_per_second"}
+
+
+def untimed(results: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in results.items() if name not in TIMES}
+
+
+def subset(data: TripletData, path: Path, sample: int, seed: int = 0) -> tuple[Corpus, Split]:
+    return SubsetValidation(Run(path), sample=sample, sample_seed=seed).collection(data)
+
+
+# --- which passages ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.data())
+def test_all_judged_rows_and_as_many_others_as_asked_for(documents: int, draw: st.DataObject) -> None:
+    judged = np.array(sorted(draw.draw(st.sets(st.integers(0, documents - 1)))), np.int64)
+    sample = draw.draw(st.integers(0, documents - len(judged)))
+    seed = draw.draw(st.integers(0, 2**40))
+    rows = sampled_rows(documents, judged, sample, seed).tolist()
+    assert rows == sorted(set(rows))
+    assert set(judged.tolist()) <= set(rows) <= set(range(documents))
+    assert len(rows) == len(judged) + sample
+    assert rows == sampled_rows(documents, judged, sample, seed).tolist()
+
+
+def test_every_other_row_is_equally_likely() -> None:
+    judged, seeds = np.array([0, 1, 5, 11]), 2000
+    drawn = Counter(row for seed in range(seeds) for row in sampled_rows(12, judged, 3, seed).tolist())
+    assert {drawn.pop(row) for row in judged.tolist()} == {seeds}
+    assert set(drawn) == {2, 3, 4, 6, 7, 8, 9, 10}
+    assert all(abs(count / seeds - 3 / 8) < 0.06 for count in drawn.values())  # 5 standard deviations
+
+
+def test_another_seed_draws_others(data: TripletData, tmp_path: Path) -> None:
+    one, again, other = (subset(data, tmp_path, 40, seed)[0].ids.to_pylist() for seed in (0, 0, 1))
+    assert one == again
+    assert len(other) == len(one)
+    assert set(other) != set(one)
+
+
+@pytest.mark.parametrize(("sample", "seed"), [(0, 0), (1, 3), (40, 0), (OTHERS - 1, 5)])
+def test_a_subset_is_the_collection_that_has_only_its_passages(
+    sample: int, seed: int, data: TripletData, judged: set[str], only: Fixture, tmp_path: Path
+) -> None:
+    corpus, split = subset(data, tmp_path, sample, seed)
+    ids = corpus.ids.to_pylist()
+    assert judged <= set(ids)
+    assert len(ids) == len(set(ids)) == JUDGED + sample == len(corpus)
+
+    alone = Corpus.load(only(ids), data.tokenizer)
+    assert ids == alone.ids.to_pylist()  # the order of the corpus
+    assert corpus.texts().to_pylist() == alone.texts().to_pylist()
+    assert corpus.tokens.to_lists() == alone.tokens.to_lists()
+    np.testing.assert_array_equal(corpus.hashes, alone.hashes)
+    np.testing.assert_array_equal(corpus.order, alone.order)
+    expected = Split.load(alone, "dev", data.tokenizer)
+    assert split.name == "dev"
+    assert split.ids.to_pylist() == expected.ids.to_pylist()
+    for name in ("query_rows", "document_rows", "grades"):
+        np.testing.assert_array_equal(getattr(split.qrels, name), getattr(expected.qrels, name))
+    assert set(split.qrels.grades.tolist()) == {-1, 0, 1, 2, 3}
+
+
+def test_a_part_of_a_part_is_a_part(data: TripletData) -> None:
+    every_second, every_sixth = np.arange(0, 120, 2), np.arange(0, 120, 6)
+    half, split = part_of(data.corpus, data.validation, every_second)
+    twice, _ = part_of(half, split, every_sixth // 2)
+    once, _ = part_of(data.corpus, data.validation, every_sixth)
+    assert twice.ids.to_pylist() == once.ids.to_pylist() == [f"d{row}" for row in every_sixth]
+    assert twice.texts().to_pylist() == once.texts().to_pylist()
+    np.testing.assert_array_equal(twice.order, once.order)
+
+
+# --- figures ----------------------------------------------------------------------------------------------
+
+
+def test_the_figures_are_those_of_loops_over_the_passages(
+    fit: Fixture, by_loops: Fixture, run_file: Fixture, judged: set[str], tmp_path: Path
+) -> None:
+    results = fit(tmp_path / "run", "validation=subset", "validation.sample=40", "tower.dim=32", "optimizer.lr=0.1")
+    assert (results["documents"], results["queries"]) == (JUDGED + 40, 20)
+    rankings = run_file(tmp_path / "run")
+    ids = set(rankings["q0"])
+    assert judged <= ids
+    assert len(ids) == JUDGED + 40
+    expected, all_passages = by_loops(tmp_path / "run", ids), by_loops(tmp_path / "run")
+    assert rankings == expected.rankings
+    for name, value in expected.means.items():
+        assert results[f"val/{name}"] == pytest.approx(value, abs=1e-9), name
+        assert value >= all_passages.means[name]
+    assert expected.means["mrr@10"] > all_passages.means["mrr@10"]
+
+
+def test_bm25_of_a_subset_is_bm25_of_a_corpus_that_has_nothing_else(
+    data: TripletData, only: Fixture, tmp_path: Path
+) -> None:
+    corpus, split = subset(data, tmp_path, 40)
+    alone = Corpus.load(only(corpus.ids.to_pylist()), data.tokenizer)
+    expected = bm25_means(alone, Split.load(alone, "dev", data.tokenizer), data.tokenizer)
+    assert bm25_means(corpus, split, data.tokenizer) == expected
+
+
+def test_no_figure_of_bm25_is_taken_for_that_of_other_passages(data: TripletData, tmp_path: Path) -> None:
+    """Measured in this order, so that each finds what the others left in the cache."""
+    parts = [(40, 0), (40, 1), (10, 0), (OTHERS, 0), (40, 0)]
+    found = [bm25_means(*subset(data, tmp_path, *part), data.tokenizer)["mrr"] for part in parts]
+    full = bm25_means(data.corpus, data.validation, data.tokenizer)["mrr"]
+    assert found[0] == found[4]
+    assert found[3] == full
+    assert len({*found[:3], full}) == 4
+    assert full == min(found)
+
+
+def test_the_fingerprint_is_that_of_source_and_rows(data: TripletData, collection: Path) -> None:
+    rows = np.array([1, 4, 7])
+    prints = {
+        data.source.fingerprint(),
+        PartOfSource(data.source, rows).fingerprint(),
+        PartOfSource(data.source, rows + 1).fingerprint(),
+        PartOfSource(data.source, rows[:2]).fingerprint(),
+        PartOfSource(Beir(str(collection)), rows).fingerprint(),
+    }
+    assert len(prints) == 5
+    assert PartOfSource(data.source, rows.astype(np.int32)).fingerprint() in prints
+
+
+def test_the_seed_of_the_run_changes_no_passage(fit: Fixture, run_file: Fixture, tmp_path: Path) -> None:
+    options = ["validation=subset", "validation.sample=40", "trainer.max_epochs=1"]
+    results = [
+        fit(tmp_path / name, *options, *more)
+        for name, more in (("one", []), ("two", ["seed=1"]), ("three", ["validation.sample_seed=1"]))
+    ]
+    one, two, three = (set(run_file(tmp_path / name)["q0"]) for name in ("one", "two", "three"))
+    assert one == two != three
+    assert results[0]["bm25/mrr"] == results[1]["bm25/mrr"] != results[2]["bm25/mrr"]
+    assert results[0]["untrained/mrr"] != results[1]["untrained/mrr"]
+
+
+# --- what is said -----------------------------------------------------------------------------------------
+
+
+def test_every_line_says_how_many_documents_were_ranked(
+    fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(tmp_path / "run", "validation=subset", "validation.sample=40")
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index(
+        "Validation: 20 queries of 'dev', each against 65 of 120 passages: all judged ones and a sample; "
+        "the figures are higher than against all"
+    )
+    assert lines[start + 1].split()[0] == "documents"
+    rows = re.findall(r"^(BM25|untrained|epoch \d) +([\d,]+) ", "\n".join(lines[start + 2 :]), re.MULTILINE)
+    assert rows == [(name, "65") for name in ("BM25", "untrained", "epoch 1", "epoch 2", "epoch 3", "epoch 4")]
+
+
+@pytest.mark.parametrize("sample", [OTHERS, OTHERS + 1, 100_000])
+def test_a_sample_as_large_as_the_corpus_is_the_corpus(
+    sample: int, fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fit(tmp_path / "whole")
+    capsys.readouterr()
+    results = fit(tmp_path / "run", "validation=subset", f"validation.sample={sample}")
+    assert untimed(results) == untimed(whole)
+    files = ((tmp_path / name / "run.trec").read_text().replace(f" {name}\n", "\n") for name in ("whole", "run"))
+    assert len(set(files)) == 1
+    told = capsys.readouterr().out
+    assert f"25 judged passages and a sample of {sample} are no fewer than the corpus has" in told
+    assert "each against all 120 passages\n" in told
+
+
+def test_one_passage_less_than_the_corpus_is_a_subset(data: TripletData, tmp_path: Path) -> None:
+    assert len(subset(data, tmp_path, OTHERS - 1)[0]) == 119
+    corpus, split = subset(data, tmp_path, OTHERS)
+    assert (corpus, split) == (data.corpus, data.validation)
+
+
+@pytest.mark.parametrize(("key", "value"), [("sample", -1), ("sample_seed", -3)])
+def test_a_negative_number_is_refused(key: str, value: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"validation\.{key}={value} must be at least 0"):
+        SubsetValidation(Run(tmp_path), **{key: value})  # type: ignore[arg-type]
+
+
+def test_evaluate_ranks_the_whole_corpus(fit: Fixture, by_loops: Fixture, tmp_path: Path) -> None:
+    from two_tower.evaluation import evaluate_run
+
+    results = fit(tmp_path / "run", "validation=subset", "validation.sample=10", "tower.dim=32", "optimizer.lr=0.1")
+    found, expected = evaluate_run(tmp_path / "run", None, "dev"), by_loops(tmp_path / "run")
+    assert (found["documents"], results["documents"]) == (120, 35)
+    for name, value in expected.means.items():
+        assert found[f"dense/{name}"] == pytest.approx(value, abs=1e-9), name
+    assert found["dense/mrr@10"] < results["val/mrr@10"]
+    assert found["bm25/mrr@10"] < results["bm25/mrr@10"]
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+BATCHES, BATCH_ROWS, TEXT = 40, 100, "x" * 10_000  # 1 MB a batch
+
+
+class Large(Source):
+    """Makes its passages as they are read, and notes how much memory Arrow holds at each batch."""
+
+    name = "large"
+
+    def __init__(self) -> None:
+        self.held: list[int] = []
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        start = pa.total_allocated_bytes()
+        for batch in range(BATCHES):
+            ids = [f"d{batch * BATCH_ROWS + row}" for row in range(BATCH_ROWS)]
+            yield pa.record_batch([ids, [""] * BATCH_ROWS, [TEXT] * BATCH_ROWS], schema=CORPUS)
+            self.held.append(pa.total_allocated_bytes() - start)
+
+    def splits(self) -> tuple[str, ...]:
+        return ("dev",)
+
+    def qrels(self, split: str) -> pa.Table:
+        raise AssertionError("nothing is judged")
+
+    queries = qrels
+
+    def fingerprint(self) -> str:
+        return "large"
+
+
+def test_reading_a_part_holds_the_part_and_one_batch() -> None:
+    source, batch_bytes = Large(), BATCH_ROWS * len(TEXT)
+    kept = list(PartOfSource(source, np.arange(0, BATCHES * BATCH_ROWS, BATCH_ROWS)).corpus())
+    assert [batch["id"].to_pylist() for batch in kept] == [[f"d{row}"] for row in range(0, 4000, 100)]
+    assert max(source.held) < 4 * batch_bytes
+    whole = list(source.corpus())  # the measure works: all batches are held here
+    assert len(whole) == BATCHES
+    assert max(source.held) > 30 * batch_bytes
+
+
+def test_a_part_has_the_questions_of_its_source(data: TripletData) -> None:
+    part = PartOfSource(data.source, np.array([3]))
+    assert (part.name, part.splits()) == (data.source.name, data.source.splits())
+    assert part.queries("dev").equals(data.source.queries("dev"))
+    assert part.qrels("dev").equals(data.source.qrels("dev"))
+    assert json.dumps(part.search_corpus().__next__()["id"].to_pylist()) == '["d3"]'
