@@ -61,6 +61,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
             use_distributed_sampler=False,  # the loader gives each rank its own part
         )
         data = make_data(config, run.tokenizer)
+        data.trainer = trainer  # which part of a batch is this process' own
         model = make_model(config, data)
         say(summary(config, data, model))
         trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
@@ -68,6 +69,8 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         run.abandon()
         raise
     except SystemExit:  # what Lightning makes of KeyboardInterrupt
+        if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
+            raise SystemExit(0) from None
         raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
     return finish(run, trainer, validation)
 

@@ -71,7 +71,7 @@ class LastCheckpoint(Checkpoint):
 
     Written between two steps only: a state saved in the middle of one would repeat or skip a batch. So
     Ctrl-C and SIGTERM wait for the end of the running step, save, and then stop the run; a second Ctrl-C
-    stops at once.
+    stops at once. Of several processes all save and stop after the same step, whichever of them is asked.
 
     Args:
         run: the run folder.
@@ -109,7 +109,9 @@ class LastCheckpoint(Checkpoint):
         """Save when it is time, or stop when asked to."""
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # saved after the epoch's validation
-        if self._asked_to_stop or time.monotonic() - self._saved >= self._every:
+        due = self._asked_to_stop or time.monotonic() - self._saved >= self._every
+        # Saving waits for the other processes, whose clocks and signals are their own: all or none.
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -125,7 +127,7 @@ class LastCheckpoint(Checkpoint):
             history.flush()
         trainer.save_checkpoint(self._path)
         self._saved = time.monotonic()
-        if self._asked_to_stop:
+        if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
             raise KeyboardInterrupt
 
     def state_dict(self) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class TripletData(L.LightningDataModule):
                 "use negatives=in_batch or negatives=random."
             )
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
+        self._batches: Batches | None = None
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
 
@@ -121,30 +122,28 @@ class TripletData(L.LightningDataModule):
         """The validation queries."""
         return Split.load(self.corpus, self.validation_split, self.tokenizer)
 
-    @cached_property
+    @property
     def batches(self) -> Batches:
-        """The training batches of this process.
+        """The training batches of this process, which are all of them until a trainer says otherwise.
 
         Raises:
             UserError: too little data for one batch.
         """
         trainer = self.trainer
-        batches = Batches(
-            self.training_set,
-            self.negatives,
-            self.batch_size,
-            self.seed,
-            self.share_batch,
-            trainer.global_rank if trainer else 0,
-            trainer.world_size if trainer else 1,
-        )
-        examples = self.training_set.examples
+        place = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if self._batches is None or (self._batches.rank, self._batches.ranks) != place:
+            self._batches = self._batches_of(*place)
+        return self._batches
+
+    def _batches_of(self, rank: int, ranks: int) -> Batches:
+        batches = Batches(self.training_set, self.negatives, self.batch_size, self.seed, self.share_batch, rank, ranks)
+        examples = len(self.training_set.examples)
         if len(batches) == 0:
             raise UserError(
-                f"data.batch_size={self.batch_size} is more than the {len(examples)} training examples "
-                f"of {self.source.name}: set data.batch_size={max(1, len(examples) // batches.ranks)} or less."
+                f"data.batch_size={self.batch_size} is more than the {examples} training examples "
+                f"of {self.source.name}: set data.batch_size={max(1, examples // ranks)} or less."
             )
-        dropped = len(examples) - len(batches) * batches.ranks * self.batch_size
+        dropped = examples - len(batches) * ranks * self.batch_size
         log.info("%d batches an epoch; the last %d examples of its order are left out.", len(batches), dropped)
         return batches
 

@@ -7,12 +7,23 @@ import warnings
 from collections.abc import Sequence
 
 import rich
+from lightning_utilities.core.rank_zero import rank_zero_only
 
-__all__ = ["EpochTable", "against", "on_terminal", "say", "show_log"]
+__all__ = ["EpochTable", "against", "first_process", "on_terminal", "say", "show_log"]
+
+
+def first_process() -> bool:
+    """Whether this is the only process of a run, or the first of several."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)  # set when Lightning is imported, which takes seconds
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a line; through rich's global console, which a running progress bar makes room for."""
+    """Print a line, in the first of several processes only.
+
+    It goes through rich's global console, which a running progress bar makes room for.
+    """
+    if not first_process():
+        return
     rich.get_console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from two_tower.config.saved import differences, read, to_yaml
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
+from two_tower.report.console import first_process
 
 __all__ = ["Run"]
 
@@ -96,8 +97,9 @@ class Run:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run_dir={self.path} cannot be made: {error.strerror}.") from error
-        write_text(self.config, to_yaml(config))
-        write_json(self.path / "environment.json", environment())
+        if first_process():  # the others' command is not the user's
+            write_text(self.config, to_yaml(config))
+            write_json(self.path / "environment.json", environment())
         return True
 
     def abandon(self) -> None:
@@ -106,7 +108,7 @@ class Run:
         For a mistake that shows only when the data is read: its correction is another configuration, which
         the folder would refuse.
         """
-        if self.last.exists() or self.best.exists():
+        if self.last.exists() or self.best.exists() or not first_process():
             return
         for file in (self.config, self.path / "environment.json", self.tokenizer, self.metrics):
             file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from conftest import write_collection
 from two_tower.data.beir import Beir
 from two_tower.data.module import TripletData
 from two_tower.data.stream.batch import Batches, BatchLoader
+from two_tower.data.stream.order import BlockShuffle
 from two_tower.data.stream.triplets import Pairs, TrainingSet
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Negatives
@@ -53,25 +55,47 @@ def test_ranks_share_an_epoch_without_loss_or_doubling(ranks: int) -> None:
     assert [r for b in parts for r in content(b, 0, 1)[0]] == content(whole, 0, 1)[0]
 
 
+def taken(loader: BatchLoader, count: int) -> list[tuple]:
+    """The next batches of a loader, started anew at the end of each epoch; stops like a training that is killed."""
+    found: list[tuple] = []
+    while len(found) < count:
+        for batch in loader:
+            found.append((batch.query_rows.tolist(), batch.documents.to_lists(), batch.candidates.tolist()))
+            if len(found) == count:
+                break
+    return found
+
+
+def continued(batches: Batches, workers: int, state: dict[str, int]) -> BatchLoader:
+    """A loader of another process that continues at a saved state."""
+    loader = BatchLoader(batches, workers)
+    loader.load_state_dict(json.loads(json.dumps(state)))
+    return loader
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cut", [1, 5, 6, 7, 12, 17])
 def test_a_loader_continues_exactly_across_epochs(workers: int, cut: int) -> None:
-    def rows(loader: BatchLoader, count: int) -> list:
-        found: list = []
-        while len(found) < count:
-            for batch in loader:
-                found.append(batch.query_rows.tolist())
-                if len(found) == count:
-                    break
-        return found
-
-    expected = rows(BatchLoader(make_batches()), 18)
+    expected = taken(BatchLoader(make_batches()), 18)
     first = BatchLoader(make_batches(), workers)
-    assert rows(first, cut) == expected[:cut]
-    second = BatchLoader(make_batches(), workers)
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert rows(second, 18 - cut) == expected[cut:]
+    assert taken(first, cut) == expected[:cut]
+    second = continued(make_batches(), workers, first.state_dict())
+    assert taken(second, 18 - cut) == expected[cut:]
     assert len(second) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_with_workers_share_every_epoch_across_a_stop(workers: int) -> None:
+    parts = [make_batches(size=4, rank=rank, ranks=2) for rank in range(2)]
+    loaders = [BatchLoader(part, workers) for part in parts]
+    steps = list(zip(*(taken(loader, 9) for loader in loaders), strict=True))
+    state = loaders[0].state_dict()  # a checkpoint holds the first rank's only
+    loaders = [continued(part, workers, state) for part in parts]
+    steps += zip(*(taken(loader, 9) for loader in loaders), strict=True)
+    for epoch in range(3):
+        seen = [row for step in steps[6 * epoch : 6 * epoch + 6] for rows, *_ in step for row in rows]
+        assert seen == BlockShuffle(50, 3, epoch).take(0, 48).tolist()
+        assert len(set(seen)) == 48
 
 
 def make_data(folder: Path, tmp_path: Path, negatives: Negatives, **settings: object) -> TripletData:
@@ -130,6 +154,18 @@ def test_given_without_triples_names_the_alternatives(tmp_path: Path) -> None:
 def test_a_batch_larger_than_the_data_is_refused(collection: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.batch_size=500 .* set data.batch_size=160 or less"):
         _ = make_data(collection, tmp_path, InBatchNegatives(), batch_size=500).batches
+
+
+def test_a_rank_gets_its_part_whatever_was_asked_before_it_was_known(collection: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    for rank in range(2):
+        data = make_data(collection, tmp_path, InBatchNegatives(), batch_size=20)
+        assert data.batches_per_epoch == 8
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        data.setup("fit")
+        assert data.batches_per_epoch == 4
+        seen += [row for k in range(4) for row in data.batches[0, k].query_rows.tolist()]
+    assert sorted(seen) == list(range(160))
 
 
 def test_the_tokenizer_is_trained_once_and_then_read(collection: Path, tmp_path: Path) -> None:

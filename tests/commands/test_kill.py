@@ -1,0 +1,177 @@
+"""Kill -9 in the middle of an epoch, same command again: the same batches and the same model.
+
+Every run is a chain of real processes that share nothing but the command and the run folder: with 0 and 2
+workers, and with two ranks that speak gloo. `recorder.Recorder` writes the batches down and kills.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from conftest import ROOT
+from recorder import digest
+
+from two_tower.data.stream.order import BlockShuffle
+
+pytestmark = pytest.mark.timeout(600)  # the first test waits for all runs, on a busy machine for minutes
+
+EPOCHS, BATCHES, BATCH = 3, 6, 24
+STEPS = EPOCHS * BATCHES
+# The training queries of the generated collection; 16 of the 160 are left out of every epoch.
+QUERIES = [f"q{number}" for number in range(240) if number % 6 > 1]
+
+
+class Part(NamedTuple):
+    """What one process of a run does: the steps ``first`` to ``end`` (exclusive), and how it ends."""
+
+    first: int
+    end: int
+    signal: str | None = None
+
+
+class Mode(NamedTuple):
+    """One way to do the same training: overrides of the configuration, number of ranks, what interrupts it."""
+
+    overrides: list[str]
+    ranks: int
+    parts: list[Part]
+
+
+# A checkpoint is due after 3 steps and at the end of an epoch, so what was done since the last one is repeated.
+KILLED_TWICE = [Part(0, 5, "SIGKILL"), Part(3, 11, "SIGKILL"), Part(9, STEPS)]
+# SIGTERM, which one rank alone gets, stops both after the same step.
+STOPPED_TOO = [Part(0, 5, "SIGKILL"), Part(3, 8, "SIGTERM"), Part(8, 11, "SIGKILL"), Part(8, STEPS)]
+TWO_RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"data.batch_size={BATCH // 2}"]
+MODES = {
+    "two_ranks": Mode(TWO_RANKS, 2, STOPPED_TOO),  # the slowest first
+    "no_workers": Mode([], 1, KILLED_TWICE),
+    "two_workers": Mode(["data.num_workers=2"], 1, KILLED_TWICE),
+    "whole": Mode([], 1, [Part(0, STEPS)]),
+}
+
+
+class Ended(NamedTuple):
+    """How a process ended: its status, or the negative number of the signal that killed it, and both streams."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Finished(NamedTuple):
+    """A run that was started until it was complete."""
+
+    path: Path
+    processes: list[Ended]
+
+    def steps(self, rank: int) -> list[tuple[int, list[str]]]:
+        """What a rank trained on, repetitions included: steps and the ids of their queries."""
+        lines = [json.loads(line) for line in (self.path / f"{rank}.jsonl").read_text().splitlines()]
+        return [(line["step"], line["queries"]) for line in lines]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model at the end."""
+        return torch.load(self.path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def start(command: list[str]) -> Ended:
+    """Run ``train.py`` in a process group of its own, of which nothing is left afterwards."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command],
+        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=200)  # ranks and workers hold the streams too: it waits for all
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return Ended(process.returncode, out, err)
+
+
+def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
+    """Start the same command again and again."""
+    interruptions = ",".join(f"'{part.end}:{part.signal}'" for part in mode.parts if part.signal)
+    command = [
+        "data=beir", f"data.path={collection}", f"data.batch_size={BATCH}", "tower.dim=8", "trainer=cpu",
+        f"trainer.max_epochs={EPOCHS}", "callbacks.last.every_seconds=3", "validation.bm25=false", f"run_dir={path}",
+        "loss=triplet", "negatives=given",  # no query's loss depends on the others, so 2 x 12 learn what 24 do
+        "+callbacks.recorder._target_=recorder.Recorder", f"+callbacks.recorder.folder={path}",
+        f"+callbacks.recorder.interruptions=[{interruptions}]", *mode.overrides,
+    ]  # fmt: skip
+    return Finished(path, [start(command) for _ in mode.parts])
+
+
+@pytest.fixture(scope="module")
+def runs(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Finished]]]:
+    """All runs, two at a time: a process takes seconds to start."""
+    folder = tmp_path_factory.mktemp("runs")
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(run_to_the_end, mode, collection, folder / name) for name, mode in MODES.items()}
+        pool.shutdown(cancel_futures=True)
+
+
+Runs = dict[str, Future[Finished]]
+
+
+def test_an_epoch_is_the_planned_order_without_loss_or_doubling(runs: Runs) -> None:
+    steps = runs["whole"].result().steps(rank=0)
+    assert [step for step, _ in steps] == list(range(STEPS))
+    for epoch in range(EPOCHS):
+        seen = [query for _, batch in steps[epoch * BATCHES : (epoch + 1) * BATCHES] for query in batch]
+        assert len(set(seen)) == len(seen) == BATCHES * BATCH
+        assert seen == [QUERIES[row] for row in BlockShuffle(len(QUERIES), 0, epoch).take(0, BATCHES * BATCH)]
+
+
+@pytest.mark.parametrize("name", ["no_workers", "two_workers", "two_ranks"])
+def test_a_killed_run_trains_on_the_same_batches(name: str, runs: Runs) -> None:
+    mode, run = MODES[name], runs[name].result()
+    statuses = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 1, None: 0}
+    assert [p.status for p in run.processes] == [statuses[part.signal] for part in mode.parts], run.processes
+    whole = dict(runs["whole"].result().steps(rank=0))
+    size = BATCH // mode.ranks
+    for rank in range(mode.ranks):
+        steps = run.steps(rank)
+        assert [step for step, _ in steps] == [step for part in mode.parts for step in range(part.first, part.end)]
+        for step, queries in steps:
+            assert queries == whole[step][rank * size : (rank + 1) * size]
+
+
+@pytest.mark.parametrize("name", ["no_workers", "two_workers"])
+def test_a_killed_run_learns_the_same_bits(name: str, runs: Runs) -> None:
+    assert digest(runs[name].result().weights()) == digest(runs["whole"].result().weights())
+
+
+def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
+    run = runs["two_ranks"].result()
+    assert {(run.path / f"{rank}.weights").read_text() for rank in range(2)} == {digest(run.weights())}
+    whole = runs["whole"].result().weights()
+    for name, weights in run.weights().items():
+        torch.testing.assert_close(weights, whole[name], rtol=0, atol=1e-5)  # sums in another order
+
+
+def test_two_ranks_speak_with_one_voice(runs: Runs) -> None:
+    run = runs["two_ranks"].result()
+    stopped, finished = run.processes[1], run.processes[-1]
+    assert stopped.err == "Interrupted at step 8: the same command continues.\n"
+    assert finished.err == ""
+    lines = [line for line in finished.out.splitlines() if line]
+    assert len(lines) == len(set(lines))
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["command"][-1] == TWO_RANKS[-1]
