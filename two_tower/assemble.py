@@ -41,8 +41,15 @@ def try_parts(config: Mapping[str, Any]) -> None:
     """
     for group in ("tokenizer", "negatives", "scheduler"):
         build(config[group])
-    towers = _towers(config, vocabulary_size=2)
+    embedding: Embedding = build(config["embedding"])
+    towers = _towers(config, 2, embedding.dim, embedding.frozen)
     model = TwoTower(*towers, Similarity(config["similarity"]), build(config["loss"]))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        freeze = str(config["embedding"]["freeze"]).lower()
+        raise UserError(
+            f"embedding.freeze={freeze} leaves nothing to train: set embedding.freeze=false, or let the tower learn "
+            "something else (tower.learn_weights=true)."
+        )
     build(config["optimizer"])(parameter_groups({"model": model}))
 
 
@@ -66,14 +73,13 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
     )
 
 
-def _towers(config: Mapping[str, Any], vocabulary_size: int) -> tuple[Tower, Tower]:
-    """Query and document tower with empty word tables; two of their own start equal."""
-    embedding: Embedding = build(config["embedding"])
+def _towers(config: Mapping[str, Any], vocabulary_size: int, width: int, frozen: bool = False) -> tuple[Tower, Tower]:
+    """Query and document tower with empty word tables of ``width`` dimensions; two of their own start equal."""
 
     def tower() -> Tower:
-        words = WordTable(vocabulary_size, embedding.dim)
-        made: Tower = build(config["tower"], words=words)
-        words.freeze(embedding.freeze)
+        words = WordTable(vocabulary_size, width)
+        made: Tower = build(config["tower"], offer={"words": words})  # a transformer has its own
+        words.freeze(frozen)
         return made
 
     query_tower = tower()
@@ -86,11 +92,12 @@ def _towers(config: Mapping[str, Any], vocabulary_size: int) -> tuple[Tower, Tow
 
 def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     """A model to train: word tables initialised from the embedding group and the corpus."""
+    data.open()
     torch.manual_seed(config["seed"])
     size = len(data.tokenizer)
-    towers = _towers(config, size)
     embedding: Embedding = build(config["embedding"])
-    vectors = embedding.vectors(data.tokenizer.vocabulary)
+    towers = _towers(config, size, embedding.dim, embedding.frozen)
+    vectors = embedding.vectors(data.tokenizer, data.corpus)
     weights = embedding.token_weights(data.corpus.tokens, size)
     for module in {id(t): t for t in towers}.values():
         for table in module.modules():
@@ -132,7 +139,9 @@ def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
         raise UserError(f"{run.best} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if checkpoint["two_tower"]["tokenizer"] != tokenizer.fingerprint:
         raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
-    model = TwoTower(*_towers(config, len(tokenizer)), Similarity(config["similarity"]))
     state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("loss.")}
+    # From the checkpoint: the file that the vectors once came from need not exist any more.
+    width = next((v.shape[1] for k, v in state.items() if k.endswith(".words.vectors")), 0)
+    model = TwoTower(*_towers(config, len(tokenizer), width), Similarity(config["similarity"]))
     model.load_state_dict(state)
     return model.eval().requires_grad_(False), tokenizer

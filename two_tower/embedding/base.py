@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from two_tower.data.stream.corpus import Corpus
 from two_tower.errors import UserError, one_of
 from two_tower.ragged import Ragged
+from two_tower.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Embedding", "inverse_document_frequency"]
 
@@ -18,10 +21,21 @@ WEIGHTS = ("idf", "uniform")
 
 def inverse_document_frequency(documents: Ragged, vocabulary_size: int) -> Tensor:
     """``log(1 + N / (1 + df))`` of every word, (V,) float32 > 0, over N documents of which df hold the word."""
-    text = np.repeat(np.arange(len(documents), dtype=np.int64), documents.lengths.numpy())
-    pairs = np.unique(text * vocabulary_size + documents.ids.numpy())
-    frequency = np.bincount(pairs % vocabulary_size, minlength=vocabulary_size)
+    frequency = _document_frequency(documents.ids.numpy(), documents.offsets.numpy(), vocabulary_size)
     return torch.from_numpy(np.log1p(len(documents) / (1 + frequency))).float()
+
+
+@numba.njit(nogil=True, cache=True)
+def _document_frequency(ids: np.ndarray, offsets: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """In how many texts each word occurs, (V,) int64; memory does not grow with the texts."""
+    counts, last = np.zeros(vocabulary_size, np.int64), np.full(vocabulary_size, -1, np.int64)
+    for text in range(len(offsets) - 1):
+        for t in range(offsets[text], offsets[text + 1]):
+            word = ids[t]
+            if last[word] != text:
+                last[word] = text
+                counts[word] += 1
+    return counts
 
 
 class Embedding(ABC):
@@ -31,22 +45,32 @@ class Embedding(ABC):
         dim: dimensions of a word vector.
         weights: initial token weights, ``idf`` or ``uniform``. They matter as much as the vectors:
             untrained random vectors with idf weights start above GloVe without.
-        freeze: keep the vectors as they are (token weights are the tower's own matter).
+        freeze: keep the vectors as they are (token weights are the tower's own matter): always, never, or
+            until the epoch with this number, counted from 1, which is the first to train them.
+
+    Attributes:
+        dim: as given.
+        frozen: whether training starts with frozen vectors.
 
     Raises:
-        UserError: unknown ``weights``.
+        UserError: unknown ``weights``, or an epoch below 1.
     """
 
-    def __init__(self, dim: int, weights: str = "idf", freeze: bool = False) -> None:
+    def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
         if weights not in WEIGHTS:
             raise UserError(f"embedding.weights={weights} does not exist; {one_of(weights, WEIGHTS)}.")
+        if freeze is not False and freeze < 1:
+            raise UserError(
+                f"embedding.freeze={freeze} must be true, false, or the first epoch that trains the word vectors, "
+                "counted from 1."
+            )
         self.dim = dim
         self.weights = weights
-        self.freeze = freeze
+        self.frozen = freeze is True or freeze > 1
 
     @abstractmethod
-    def vectors(self, vocabulary: list[str]) -> Tensor:
-        """(V, D) float32, row i for word i; draws from torch's global generator where it draws."""
+    def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
+        """(V, D) float32, row i for word i of the vocabulary; draws from torch's global generator where it draws."""
 
     def token_weights(self, documents: Ragged, vocabulary_size: int) -> Tensor | None:
         """(V,) float32 > 0, or None for uniform weights."""

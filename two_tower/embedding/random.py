@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding.base import Embedding
+from two_tower.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["RandomEmbedding"]
 
@@ -17,6 +19,6 @@ class RandomEmbedding(Embedding):
     passages that share rare words with the query.
     """
 
-    def vectors(self, vocabulary: list[str]) -> Tensor:
+    def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
         """(V, D) float32 with standard deviation ``dim ** -0.5``."""
-        return torch.randn(len(vocabulary), self.dim) * self.dim**-0.5
+        return torch.randn(len(tokenizer), self.dim) * self.dim**-0.5

@@ -1,0 +1,127 @@
+"""Which vector each word of the vocabulary gets, against a plain loop over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_tower.embedding.matching import read_known
+from two_tower.embedding.partial import Known
+from two_tower.embedding.reading import text
+from two_tower.embedding.reading.open import open_vectors
+from two_tower.errors import UserError
+from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.word import WordTokenizer
+
+
+def trained(words: Sequence[str], strip_accents: bool = True, split_camel_case: bool = False) -> Tokenizer:
+    rules = {"strip_accents": strip_accents, "split_camel_case": split_camel_case}
+    return WordTokenizer(min_frequency=1, **rules).train([list(words)])
+
+
+def numbered(path: Path, words: Sequence[str]) -> Path:
+    """A file in which word i has the vector (i, -i)."""
+    path.write_text("".join(f"{word} {i} {-i}\n" for i, word in enumerate(words)), encoding="utf-8")
+    return path
+
+
+def matched(tokenizer: Tokenizer, known: Known) -> dict[str, int]:
+    """Word of the vocabulary → the file's row whose vector it has."""
+    assert not known.vectors[~known.found].any()
+    assert (known.vectors[:, 0] == -known.vectors[:, 1]).all()
+    return {tokenizer.vocabulary[i]: int(known.vectors[i, 0]) for i in np.flatnonzero(known.found)}
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "file", "expected"),
+    [
+        (["cat", "dog"], ["Cat", "DOG", "bird"], {"cat": 0, "dog": 1}),
+        (["cat"], ["Cat", "CAT"], {"cat": 0}),  # the first, which is the more frequent one
+        (["cat"], ["Cat", "CAT", "cat", "cAt"], {"cat": 2}),  # as it is written comes first
+        (["cat"], ["cat", "cat"], {"cat": 0}),
+        (["cafe", "strasse"], ["café", "cafe", "Straße"], {"cafe": 1}),  # ß does not become ss
+        (["한국"], ["한국", "한"], {"한국": 0}),  # written as jamo in the vocabulary
+        (["ﬁnal"], ["ﬁnal", "x"], {"final": 0}),
+        (["don", "t"], ["don't", "t"], {"t": 1}),  # two words for the tokenizer
+        (["new", "york"], ["New_York", "York"], {"york": 1}),
+        (["unk", "pad"], ["<pad>", "<unk>", "</s>", "[CLS]"], {"[UNK]": 1}),  # marks are no words
+        (["unk"], ["unk", "[UNK]"], {"unk": 0, "[UNK]": 1}),
+        (["cat"], ["(cat)", "cat,"], {"cat": 0}),
+        (["東", "京"], ["東京", "京"], {"京": 1}),
+    ],
+)
+def test_examples(vocabulary: list[str], file: list[str], expected: dict[str, int], tmp_path: Path) -> None:
+    tokenizer = trained([*vocabulary, "unrelated"])
+    known = read_known(open_vectors(numbered(tmp_path / "v", file)), tokenizer)
+    shown = {tokenizer.words(word)[0] if word in vocabulary else word: row for word, row in expected.items()}
+    assert matched(tokenizer, known) == shown
+
+
+WORDS = st.text(st.sampled_from("abABéÉﬁ중한한_'.İı"), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, max_size=25), st.booleans(), st.booleans())
+def test_every_word_gets_what_a_plain_loop_finds(
+    tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str], file: list[str], accents: bool, camel: bool
+) -> None:
+    tokenizer = trained([*vocabulary, "b"], accents, camel)
+    rows = {word: row for row, word in enumerate(tokenizer.vocabulary)}
+    expected: dict[str, int] = {}
+    for exact in (True, False):
+        for i, word in enumerate(["x", *file]):
+            names = [word] if exact else tokenizer.words(word)
+            if len(names) == 1 and names[0] in rows:
+                expected.setdefault(names[0], i)
+    path = numbered(tmp_path_factory.mktemp("file") / "v", ["x", *file])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "_BLOCK_BYTES", 20)  # what was found in an earlier block counts in a later one
+        known = read_known(open_vectors(path), tokenizer)
+    assert matched(tokenizer, known) == expected
+    assert known.words == len(file) + 1
+    assert known.single == sum(word in rows or len(tokenizer.words(word)) == 1 for word in ["x", *file])
+
+
+def test_other_tokenizers_match_their_pieces_as_they_are_written(tmp_path: Path) -> None:
+    import json
+
+    import tokenizers
+    from tokenizers.models import WordPiece
+    from tokenizers.pre_tokenizers import Whitespace
+
+    library = tokenizers.Tokenizer(WordPiece({"[UNK]": 0, "cat": 1, "##s": 2}, unk_token="[UNK]"))
+    library.pre_tokenizer = Whitespace()
+    tokenizer = Tokenizer(json.loads(library.to_str()))
+    known = read_known(open_vectors(numbered(tmp_path / "v", ["##s", "cats", "cat"])), tokenizer)
+    assert matched(tokenizer, known) == {"##s": 0, "cat": 2}
+
+
+def test_a_bad_row_leaves_its_word_to_a_later_one_of_another_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(text, "_BLOCK_BYTES", 8)
+    path = tmp_path / "v"
+    path.write_text("a 0 0\nb 1 x\nb 2 -2\nc 3 -3\nd 4 -4\n")
+    tokenizer = trained(["a b c d"])
+    assert matched(tokenizer, read_known(open_vectors(path), tokenizer)) == {"a": 0, "b": 2, "c": 3, "d": 4}
+    assert f"{path}: 1 bad rows were left out: 1 with value that is no number ({path}, row 2" in caplog.text
+
+
+def test_a_file_of_bad_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    path.write_text("a 0 0\nb 1\nc 2\nd 4 -4\nx 9\n")
+    with pytest.raises(UserError, match=f"{path}, row 2: wrong number of columns .*: 2 of the 3 rows"):
+        read_known(open_vectors(path), trained(["a b c"]))
+
+
+def test_rows_without_a_word_are_no_words(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.arange(8, dtype=np.float32).reshape(4, 2))
+    (tmp_path / "w.json").write_text('{"a": 1, "<pad>": 0, "the a": 3}')
+    known = read_known(open_vectors(tmp_path / "m.npy", tmp_path / "w.json"), trained(["a b"]))
+    assert (known.words, known.single) == (3, 1)
+    assert known.vectors[known.found].tolist() == [[2, 3]]

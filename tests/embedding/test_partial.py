@@ -1,0 +1,155 @@
+"""What words without a vector start as, and what is reported about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from two_tower.data.stream.corpus import Corpus
+from two_tower.embedding.partial import Known, PartialEmbedding
+from two_tower.errors import UserError
+from two_tower.tokenizer.tokenizer import Tokenizer
+
+
+class Some(PartialEmbedding):
+    """Vectors for the words that are given, drawn with another mean and spread in each dimension."""
+
+    def __init__(
+        self, words: list[str], width: int = 3, dim: int | None = None, missing: str = "random", normalise: bool = False
+    ) -> None:
+        super().__init__("some", width, dim, missing, normalise, "idf", False)
+        rng = np.random.default_rng(0)
+        self.words, self.counts = words, (len(words), len(words))
+        self.given = (rng.normal(size=(len(words), width)) * (1, 2, 0.1) + (0, 5, -9)).astype(np.float32)
+
+    def known(self, tokenizer: Tokenizer, corpus: Corpus) -> Known:
+        vectors, found = np.zeros((len(tokenizer), self.width), np.float32), np.zeros(len(tokenizer), bool)
+        for word, vector in zip(self.words, self.given, strict=True):
+            row = tokenizer.vocabulary.index(word)
+            vectors[row], found[row] = vector, True
+        return Known(vectors, found, *self.counts)
+
+
+MANY = [f"w{i}" for i in range(2000)]
+
+
+@pytest.fixture
+def texts(make: Callable) -> tuple[Tokenizer, Corpus]:
+    return make([" ".join(MANY), "a a a b", "c a b"])
+
+
+@pytest.mark.parametrize("missing", ["random", "mean", "zero"])
+def test_found_vectors_stay_and_the_others_start_as_stated(texts: tuple[Tokenizer, Corpus], missing: str) -> None:
+    embedding = Some(MANY[:1000], missing=missing)
+    vectors = embedding.vectors(*texts)
+    rows = [texts[0].vocabulary.index(word) for word in MANY[:1000]]
+    assert vectors.dtype == torch.float32
+    assert torch.equal(vectors[rows], torch.from_numpy(embedding.given))
+    others = np.delete(vectors.numpy(), rows, axis=0)
+    assert len(others) == 1004  # the other words and the unknown one
+    if missing == "zero":
+        assert not others.any()
+    elif missing == "mean":
+        np.testing.assert_allclose(others, np.tile(embedding.given.mean(axis=0), (1004, 1)), rtol=1e-5)
+    else:
+        np.testing.assert_allclose(others.mean(axis=0), embedding.given.mean(axis=0), atol=0.2)
+        np.testing.assert_allclose(others.std(axis=0), embedding.given.std(axis=0), rtol=0.1)
+        assert len(np.unique(others, axis=0)) == 1004
+
+
+def test_random_starts_repeat_with_torchs_seed(texts: tuple[Tokenizer, Corpus]) -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(Some(["a", "b"]).vectors(*texts))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_normalised_vectors_are_centred_and_of_length_1(texts: tuple[Tokenizer, Corpus]) -> None:
+    embedding = Some(MANY, normalise=True)
+    vectors = embedding.vectors(*texts).numpy()
+    given = embedding.given.astype(np.float64)
+    centred = given - given.mean(axis=0)
+    expected = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    rows = [texts[0].vocabulary.index(word) for word in MANY]
+    np.testing.assert_allclose(vectors[rows], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("missing", ["random", "mean", "zero"])
+def test_more_dimensions_are_random_and_lengths_about_1(texts: tuple[Tokenizer, Corpus], missing: str) -> None:
+    embedding = Some(MANY, dim=300, missing=missing, normalise=True)
+    vectors = embedding.vectors(*texts)
+    assert embedding.dim == vectors.shape[1] == 300
+    rows = [texts[0].vocabulary.index(word) for word in MANY]
+    assert vectors[rows].norm(dim=1).mean().item() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(vectors[rows, :3].norm(dim=1).numpy(), np.full(2000, 0.1), rtol=1e-4)
+    assert vectors[:, 3:].std().item() == pytest.approx(300**-0.5, rel=0.02)
+    assert len(vectors.unique(dim=0)) == len(vectors)
+
+
+def test_fewer_dimensions_are_not_possible() -> None:
+    assert Some(["a"], dim=2).dim == 3
+
+
+def test_coverage_counts_words_and_tokens(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer, corpus = make(["a a a a a b", "c d d e e e f g h", "i"], min_frequency=1)
+    with caplog.at_level(logging.INFO, "two_tower"):
+        Some(["a", "b", "i"]).vectors(tokenizer, corpus)
+    assert caplog.messages[0] == (
+        "some has vectors for 3 of 9 words (33.3 %), which are 43.8 % of the corpus' tokens; the others start as "
+        "embedding.missing=random, most frequent: e, d, c, f, g."
+    )
+
+
+def test_unknown_tokens_are_not_covered_and_no_missing_word(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer, corpus = make(["a a b c d e"], min_frequency=2)
+    with caplog.at_level(logging.INFO, "two_tower"):
+        Some(["a"]).vectors(tokenizer, corpus)
+    assert caplog.messages[0] == (
+        "some has vectors for 1 of 1 words (100.0 %), which are 33.3 % of the corpus' tokens; the others start as "
+        "embedding.missing=random."
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "cause"),
+    [
+        ((1000, 20), "only 20 of its 1,000 words are single words for this tokenizer"),
+        ((500, 500), "it has 500 words for a vocabulary of 2,004"),
+        ((5000, 5000), "perhaps it is for another language or subject"),
+    ],
+)
+def test_low_coverage_warns_with_a_cause(
+    texts: tuple[Tokenizer, Corpus], counts: tuple[int, int], cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedding = Some(["a", *MANY[:900]])
+    embedding.counts = counts
+    embedding.vectors(*texts)
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.startswith("Only 45.0 % of the corpus' tokens have a vector in some: ")
+    assert cause in warning
+    caplog.clear()
+    embedding = Some(["a", *MANY[:1100]])
+    embedding.vectors(*texts)
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
+    with pytest.raises(UserError, match="some has no vector for any of the 2,003 words"):
+        Some([]).vectors(*texts)
+
+
+def test_long_vectors_are_told(texts: tuple[Tokenizer, Corpus], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "two_tower"):
+        Some(MANY).vectors(*texts)
+        assert "embedding.normalise=true" in caplog.text
+        caplog.clear()
+        Some(MANY, normalise=True).vectors(*texts)
+        assert "embedding.normalise" not in caplog.text
+
+
+def test_an_unknown_treatment() -> None:
+    with pytest.raises(UserError, match=r"embedding\.missing=meen does not exist; did you mean 'mean'"):
+        Some(["a"], missing="meen")

@@ -1,0 +1,99 @@
+"""Runs that start from a file of word vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train import fit
+
+from two_tower.assemble import load_model
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+
+WIDTH = 12
+
+
+@pytest.fixture(scope="module")
+def file(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Vectors for half of the collection's words."""
+    passages = [json.loads(line) for line in (collection / "corpus.jsonl").read_text().splitlines()]
+    words = sorted({word for passage in passages for word in passage["text"].split()})[::2]
+    vectors = np.random.default_rng(0).normal(size=(len(words), WIDTH)) * 0.3
+    rows = [" ".join([word, *(f"{x:.4f}" for x in vector)]) for word, vector in zip(words, vectors, strict=True)]
+    path = tmp_path_factory.mktemp("vectors") / "vectors.txt"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def options(file: Path, *more: str) -> list[str]:
+    return ["embedding=pretrained", f"embedding.path={file}", "trainer.max_epochs=1", *more]
+
+
+@pytest.mark.parametrize("tower", ["average", "gru"])
+def test_the_run_starts_from_the_files_vectors_and_no_longer_needs_the_file(
+    tower: str, file: Path, collection: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(file.read_bytes())
+    fit(collection, tmp_path / "run", *options(copy, f"tower={tower}", "embedding.freeze=true", "tower.dim=16"))
+    copy.unlink()
+    model, tokenizer = load_model(Run(tmp_path / "run"))
+    table = model.query_tower.words.vectors
+    assert table.shape == (len(tokenizer), WIDTH)
+    assert model.queries(tokenizer.encode(["baba"])).shape == (1, 16)
+    rows = {word: row for row, word in enumerate(tokenizer.vocabulary)}
+    for line in file.read_text().splitlines():
+        word, *numbers = line.split()
+        assert table[rows[word]].tolist() == np.array(numbers, np.float32).tolist()
+
+
+def test_two_towers_start_from_the_same_vectors(file: Path, collection: Path, tmp_path: Path) -> None:
+    fit(collection, tmp_path / "run", *options(file, "shared_towers=false", "embedding.freeze=true"))
+    model, _ = load_model(Run(tmp_path / "run"))
+    assert torch.equal(model.query_tower.words.vectors, model.document_tower.words.vectors)
+
+
+def test_a_run_of_this_project_is_a_file_of_vectors_too(collection: Path, tmp_path: Path) -> None:
+    fit(collection, tmp_path / "first")
+    first, tokenizer = load_model(Run(tmp_path / "first"))
+    checkpoint = tmp_path / "first" / "checkpoints" / "best.ckpt"
+    words = f"embedding.vocabulary={tmp_path}/first/tokenizer.json"
+    fit(collection, tmp_path / "second", *options(checkpoint, words, "embedding.freeze=true", "tower.dim=8"))
+    second, _ = load_model(Run(tmp_path / "second"))
+    assert torch.equal(second.query_tower.words.vectors, first.query_tower.words.vectors)
+    assert second.query_tower.dim == 8
+    assert len(tokenizer) == len(second.query_tower.words.vectors)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["embedding.path=none.txt"], r"embedding\.path=none\.txt does not exist"),
+        (["embedding.missing=some"], "embedding.missing=some does not exist"),
+        (["embedding.freeze=true", "tower.learn_weights=false", "tower.dim=12"],
+         "embedding.freeze=true leaves nothing to train"),
+        (["embedding.freeze=2", "tower.learn_weights=false", "tower.dim=12"],
+         "embedding.freeze=2 leaves nothing to train"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_before_any_data_is_read(more: list[str], message: str, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(tmp_path / "no data", tmp_path / "run", *options(file), *more)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_projection_can_be_all_that_is_trained(file: Path, collection: Path, tmp_path: Path) -> None:
+    more = ["embedding.freeze=true", "tower.learn_weights=false", "trainer.max_epochs=2"]
+    results = fit(collection, tmp_path / "run", *options(file, *more))
+    assert results["epochs"] == 2
+
+
+def test_a_file_of_other_words_leaves_no_run_behind(collection: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("zebra 1 2\n")
+    with pytest.raises(UserError, match=r"other\.txt has no vector for any of the \d+ words .* it has 1 words"):
+        fit(collection, tmp_path / "run", *options(tmp_path / "other.txt"))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,334 @@
+"""Every format gives the same words and numbers; what is damaged or dangerous is refused in one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from two_tower.data.reading.rows import BadRows
+from two_tower.embedding.reading import binary, text
+from two_tower.embedding.reading.file import VectorFile
+from two_tower.embedding.reading.open import open_vectors
+from two_tower.errors import UserError
+
+WORDS = ["the", "Köln", "<unk>", "日本", "don't", "x" * 300]
+VECTORS = np.random.default_rng(0).normal(size=(len(WORDS), 7)).astype(np.float32)
+
+
+def lines(words: list[str], vectors: np.ndarray, separator: str = " ", end: str = "\n") -> str:
+    return "".join(separator.join([w, *map(repr, v.tolist())]) + end for w, v in zip(words, vectors, strict=True))
+
+
+def binary_bytes(words: list[str], vectors: np.ndarray, end: bytes) -> bytes:
+    rows = [w.encode() + b" " + v.astype("<f4").tobytes() + end for w, v in zip(words, vectors, strict=True)]
+    return f"{len(words)} {vectors.shape[1]}\n".encode() + b"".join(rows)
+
+
+def read(file: VectorFile, bad: BadRows | None = None) -> tuple[list[str], np.ndarray]:
+    """All words with the vectors of all positions, block by block."""
+    words, vectors = [], [np.zeros((0, file.dim), np.float32)]
+    for block in file.blocks(bad or BadRows(1)):
+        named = np.array([i for i, word in enumerate(block.words) if word], np.int64)
+        words += [block.words[i] for i in named]
+        if len(named):
+            vectors.append(block.vectors(named))
+    return words, np.concatenate(vectors)
+
+
+HEADER = f"{len(WORDS)} {VECTORS.shape[1]}\n"
+WITH_WORDS: dict[str, bytes] = {
+    "glove.txt": lines(WORDS, VECTORS).encode(),
+    "no end of line": lines(WORDS, VECTORS).removesuffix("\n").encode(),
+    "tabs": lines(WORDS, VECTORS, "\t").encode(),
+    "windows": lines(WORDS, VECTORS, end="\r\n").encode(),
+    "word2vec.txt": (HEADER + lines(WORDS, VECTORS)).encode(),
+    "fasttext.vec": (HEADER + lines(WORDS, VECTORS, end=" \n")).encode(),
+    "gensim.bin": binary_bytes(WORDS, VECTORS, b""),
+    "word2vec.bin": binary_bytes(WORDS, VECTORS, b"\n"),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("name", WITH_WORDS)
+@pytest.mark.parametrize("block", [80, 1 << 20])
+def test_formats_with_words(
+    name: str, compressed: bool, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "_BLOCK_BYTES", block)  # small ones cut rows in the middle
+    monkeypatch.setattr(binary, "_BLOCK_BYTES", block)
+    path = tmp_path / "vectors"
+    path.write_bytes(gzip.compress(WITH_WORDS[name]) if compressed else WITH_WORDS[name])
+    file = open_vectors(path)
+    assert file.dim == 7
+    words, vectors = read(file)
+    assert words == WORDS
+    np.testing.assert_array_equal(vectors, VECTORS)
+
+
+def save_npy(path: Path, matrix: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, matrix)
+
+
+def tensors(path: Path, save: Callable[[dict[str, torch.Tensor], Path], None]) -> None:
+    save({"embedding.weight": torch.from_numpy(VECTORS), "head.weight": torch.zeros(3, 7)}, path)
+
+
+def save_shared(path: Path) -> None:
+    table = torch.from_numpy(VECTORS)
+    torch.save({"state_dict": {"query.words": table, "document.words": table}, "epoch": 3, "exp_avg": table + 0}, path)
+
+
+def module() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Embedding.from_pretrained(torch.from_numpy(VECTORS)), torch.nn.GRU(7, 4))
+
+
+OLD = "pth, old format"
+MATRICES: dict[str, Callable[[Path], None]] = {
+    "npy": lambda path: save_npy(path, VECTORS),
+    "npy, by columns": lambda path: save_npy(path, np.asfortranarray(VECTORS)),
+    "pth": lambda path: tensors(path, torch.save),
+    "pth, the tensor alone": lambda path: torch.save(torch.from_numpy(VECTORS), path),
+    "pth, a module's state": lambda path: torch.save(module().state_dict(), path),
+    OLD: lambda path: tensors(path, lambda s, p: torch.save(s, p, _use_new_zipfile_serialization=False)),
+    "checkpoint, shared towers": save_shared,
+    "safetensors": lambda path: tensors(path, save_file),
+}
+ROWS = {word: row for row, word in enumerate(WORDS)}
+LISTS: dict[str, str] = {
+    "words.txt": "\n".join(WORDS),
+    "lines.txt": "\n".join(WORDS) + "\n",
+    "list.json": json.dumps(WORDS),
+    "rows.json": json.dumps(dict(sorted(ROWS.items()))),
+    "words.json": json.dumps(dict(enumerate(WORDS))),
+    "beside.json": json.dumps({"size": 6, "word2idx": ROWS}),
+    "tokenizer.json": json.dumps({"version": "1", "model": {"type": "WordLevel", "vocab": ROWS}}),
+}
+
+
+# The old format looks like any pickle, so only its name tells it.
+NAMED = [(matrix, suffix) for matrix in MATRICES for suffix in (".pth", ".any") if (matrix, suffix) != (OLD, ".any")]
+
+
+@pytest.mark.parametrize(("matrix", "suffix"), NAMED)
+def test_matrices(matrix: str, suffix: str, tmp_path: Path) -> None:
+    path, words = tmp_path / f"matrix{suffix}", tmp_path / "words.txt"
+    MATRICES[matrix](path)
+    words.write_text(LISTS["words.txt"])
+    file = open_vectors(path, words)
+    assert file.dim == 7
+    assert read(file)[0] == WORDS
+    np.testing.assert_array_equal(read(file)[1], VECTORS)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_words(name: str, tmp_path: Path) -> None:
+    matrix, words = tmp_path / "matrix.npy", tmp_path / name
+    save_npy(matrix, VECTORS)
+    words.write_text(LISTS[name])
+    assert read(open_vectors(matrix, words))[0] == WORDS
+
+
+def test_a_parquet_column_is_a_list_of_words(tmp_path: Path) -> None:
+    save_npy(tmp_path / "m.npy", VECTORS)
+    pq.write_table(pa.table({"n": range(6), "index": WORDS}), tmp_path / "w.parquet")
+    assert read(open_vectors(tmp_path / "m.npy", tmp_path / "w.parquet"))[0] == WORDS
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+def test_other_number_types_become_float32(dtype: type, tmp_path: Path) -> None:
+    matrix: np.ndarray = (VECTORS * 100).astype(dtype)
+    save_npy(tmp_path / "m.npy", matrix)
+    (tmp_path / "w.txt").write_text(LISTS["words.txt"])
+    found = read(open_vectors(tmp_path / "m.npy", tmp_path / "w.txt"))[1]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, matrix.astype(np.float32))
+
+
+def test_half_precision_tensors_and_rows_without_a_word(tmp_path: Path) -> None:
+    table = torch.from_numpy(VECTORS).bfloat16()
+    torch.save({"a": table, "b": table[:5] + 0}, tmp_path / "m.pth")
+    (tmp_path / "w.json").write_text(json.dumps({"x": 2, "y": 4}))
+    words, vectors = read(open_vectors(tmp_path / "m.pth", tmp_path / "w.json"))
+    assert words == ["x", "y"]
+    np.testing.assert_array_equal(vectors, table[[2, 4]].float().numpy())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs", "Zs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8),
+            st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_any_words_and_numbers_survive_text_and_binary(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, list[float]]]
+) -> None:
+    words, vectors = [w for w, _ in rows], np.array([v for _, v in rows], np.float32)
+    path = tmp_path_factory.mktemp("any") / "vectors"
+    header = f"{len(words)} 3\n"
+    for content in ((header + lines(words, vectors)).encode(), binary_bytes(words, vectors, b"\n")):
+        path.write_bytes(content)
+        found, numbers = read(open_vectors(path))
+        assert found == words
+        np.testing.assert_array_equal(numbers, vectors)
+
+
+BAD = {
+    "wrong number of columns": "b 1 2",
+    "wrong number of columns ": "b 1 2 3 4",
+    "wrong number of columns  ": "b",
+    "value that is no number": "b 1 x 3",
+    "number that is not finite": "b 1 nan 3",
+    "number that is not finite ": "b inf 2 3",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("header", ["", "3 3\n"])
+def test_bad_lines_are_counted_with_their_place(kind: str, header: str, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text(f"{header}a 1 2 3\n{BAD[kind]}\n\nc 7 8e0 +9\n")
+    bad = BadRows(1)
+    words, vectors = read(open_vectors(path), bad)
+    assert words == ["a", "b", "c"]
+    usable = np.isfinite(vectors).all(axis=1)
+    assert usable.tolist() == [True, False, True]
+    np.testing.assert_array_equal(vectors[usable], [[1, 2, 3], [7, 8, 9]])
+    assert bad.counts == {kind.strip(): 1}
+    assert bad.examples[kind.strip()][0].startswith(f"{path}, row {3 if header else 2}: ")
+
+
+def test_words_with_blanks_are_no_bad_rows(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("a 1 2 3\nat b@c.com 4 5 6\n. . . 7 8 9\n")
+    bad = BadRows(1)
+    words, vectors = read(open_vectors(path), bad)
+    assert words == ["a", "at", "."]
+    assert np.isfinite(vectors).all(axis=1).tolist() == [True, False, False]
+    assert not bad.counts
+
+
+def test_words_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "vectors"
+    for content in (
+        b"a 1 2\n\xffb 3 4\nc 5 6\n",
+        b"3 2\na " + struct.pack("<2f", 1, 2) + b"\xffb " + struct.pack("<2f", 3, 4) + b"c " + struct.pack("<2f", 5, 6),
+    ):
+        path.write_bytes(content)
+        bad = BadRows(1)
+        assert read(open_vectors(path), bad)[0] == ["a", "c"]
+        assert bad.counts == {"invalid UTF-8": 1}
+        assert "row 2" in bad.examples["invalid UTF-8"][0]
+
+
+class Danger:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("name", ["vectors.kv", "vectors.pkl", "vectors.npy", "vectors.pth", "vectors.pt", "new.pth"])
+def test_no_code_in_a_file_is_run(name: str, tmp_path: Path) -> None:
+    trace, path, words = tmp_path / "trace", tmp_path / name, tmp_path / "w.txt"
+    words.write_text("a\nb")
+    if name == "vectors.npy":
+        with path.open("wb") as file:
+            np.save(file, np.array([[Danger(trace)]], object), allow_pickle=True)
+    elif name == "new.pth":
+        torch.save({"w": torch.zeros(2, 3), "x": Danger(trace)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"w": Danger(trace)}))
+    with pytest.raises(UserError, match=str(path)) as caught:
+        open_vectors(path, words)
+    assert not trace.exists()
+    if name.endswith(("kv", "pkl")):
+        assert "save_word2vec_format" in str(caught.value)
+    pickle.loads(pickle.dumps(Danger(trace)))  # the trap works
+    assert trace.exists()
+
+
+def glove(path: Path, content: bytes = b"a 1 2\n") -> None:
+    path.write_bytes(content)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, str], str]] = {
+    "nothing there": (lambda p: None, {}, r"embedding\.path=\S+ does not exist"),
+    "a folder": (lambda p: p.mkdir(), {}, "does not exist"),
+    "prose": (lambda p: glove(p, b"Call me Ishmael.\n"), {}, "row 1: 'Call me Ishmael.' is no word with a vector"),
+    "empty": (lambda p: glove(p, b""), {}, "row 1: '' is no word"),
+    "cut gzip": (lambda p: glove(p, gzip.compress(b"a 1 2\n" * 999)[:-9]), {}, "cannot be read to its end"),
+    "zip": (lambda p: glove(p, b"PK\x03\x04glove"), {}, "is a zip archive: unpack it"),
+    "fasttext": (lambda p: glove(p, b"\xba\x16\x4f\x2f\x0c"), {}, r"give its \.vec file"),
+    "words twice": (glove, {"vocabulary": "a"}, r"embedding\.vocabulary is not for .* holds its own words"),
+    "tensor of text": (glove, {"tensor": "a"}, r"embedding\.tensor is not for"),
+    "no words": (lambda p: save_npy(p, VECTORS), {}, r"holds vectors but no words: add embedding\.vocabulary"),
+    "no list": (lambda p: save_npy(p, VECTORS), {"vocabulary": ""}, r"embedding\.vocabulary=\S+ does not exist"),
+    "other list": (lambda p: save_npy(p, VECTORS), {"vocabulary": "a\nb"}, "has 6 rows and .* 2 words"),
+    "no matrix": (lambda p: save_npy(p, VECTORS[0]), {"vocabulary": "a"}, "a matrix of numbers is needed"),
+    "which": (lambda p: torch.save({"a": torch.ones(2, 3), "b": torch.ones(2, 4)}, p), {"vocabulary": "a\nb"},
+              r"holds 2 matrices with 2 rows.* embedding\.tensor=NAME \(a 2×3, b 2×4\)"),
+    "none": (lambda p: torch.save({"a": torch.ones(3, 3)}, p), {"vocabulary": "a\nb"},
+             r"holds no matrices with 2 rows.*\(a 3×3\)"),
+    "typo": (lambda p: torch.save({"words": torch.ones(2, 3)}, p), {"vocabulary": "a\nb", "tensor": "word"},
+             "did you mean 'words'"),
+    "too small": (lambda p: torch.save({"w": torch.ones(1, 3)}, p), {"vocabulary": "a\nb", "tensor": "w"},
+                  r"embedding\.tensor=w in \S+ has 1 rows and .* 2 words"),
+    "no tensors": (lambda p: torch.save([1, 2], p), {"vocabulary": "a\nb"}, "it holds no matrix"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
+    write, options, message = REFUSED[name]
+    path, words = tmp_path / "vectors", tmp_path / "words.txt"
+    write(path)
+    if options.get("vocabulary"):
+        words.write_text(options["vocabulary"])
+    with pytest.raises(UserError, match=message):
+        read(open_vectors(path, words if "vocabulary" in options else None, options.get("tensor")))
+
+
+@pytest.mark.parametrize("content", ["{", "3", '{"a": 1, "b": 1}', '{"a": [1]}', "", '"x"'])
+def test_json_that_is_no_list_of_words(content: str, tmp_path: Path) -> None:
+    save_npy(tmp_path / "m.npy", VECTORS)
+    (tmp_path / "w.json").write_text(content)
+    with pytest.raises(UserError, match=str(tmp_path / "w.json")):
+        open_vectors(tmp_path / "m.npy", tmp_path / "w.json")
+
+
+def test_a_binary_file_that_ends_early(tmp_path: Path) -> None:
+    path = tmp_path / "v.bin"
+    path.write_bytes(WITH_WORDS["gensim.bin"][:-1])
+    with pytest.raises(UserError, match=f"{path} ends after 5 of its 6 words"):
+        read(open_vectors(path))
+
+
+def test_a_tensor_that_is_named_may_have_rows_for_padding(tmp_path: Path) -> None:
+    torch.save({"w": torch.from_numpy(VECTORS), "v": torch.zeros(2, 2)}, tmp_path / "m.pth")
+    (tmp_path / "w.txt").write_text("a\nb")
+    words, vectors = read(open_vectors(tmp_path / "m.pth", tmp_path / "w.txt", "w"))
+    assert words == ["a", "b"]
+    np.testing.assert_array_equal(vectors, VECTORS[:2])
