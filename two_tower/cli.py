@@ -29,6 +29,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+data_app = typer.Typer(help="Look at data before training on it.")
+app.add_typer(data_app, name="data")
+
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.py", show_default=False)]
@@ -126,6 +129,39 @@ def _table(results: Mapping[str, float | int], split: str) -> None:
         table.row(system, {m: results[f"{system}/{m}"] for m in metrics})
 
 
+@data_app.callback()
+def _data() -> None:
+    """Look at data before training on it."""
+
+
+@data_app.command("inspect")
+def inspect_data(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="as for train.py, for example data=beir data.path=FOLDER", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sizes, lengths, unknown words, copies, leakage and mistakes of a collection."""
+    import rich
+
+    from two_tower.inspection.facts import inspect
+
+    console = rich.get_console()
+    before = console.stderr
+    console.stderr = as_json or before  # where progress is shown: stdout is for the document
+    try:
+        facts = inspect(overrides or [])
+    finally:
+        console.stderr = before
+    if as_json:
+        _print_json(facts)
+        return
+    from two_tower.inspection.show import show
+
+    show(facts)
+
+
 def _print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
 
@@ -134,20 +170,21 @@ def main() -> None:
     """Run the command; 0 done, 2 a user's mistake (one sentence on stderr), 1 anything else."""
     with exit_statuses():
         try:
-            status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+            status = app(sys.argv[1:] or ["--help"], prog_name="two-tower", standalone_mode=False)
         except Exception as error:
             if getattr(error, "exit_code", None) != 2 or not hasattr(error, "format_message"):
                 raise
-            raise UserError(_usage(error.format_message())) from error
+            raise UserError(_usage(error)) from error
         if status == INTERRUPTED:
             raise KeyboardInterrupt
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _usage(complaint: str) -> str:
+def _usage(error: Any) -> str:  # noqa: ANN401  (typer's own; its class is private)
     """The parser's complaint; of an unknown command, with the nearest one."""
+    complaint = error.format_message()
     unknown = re.match("No such command '(.*?)'", complaint)
     if unknown:
-        commands = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
-        return f"two-tower {unknown[1]} does not exist; {one_of(unknown[1], commands)}"
+        place = error.ctx.command_path
+        return f"{place} {unknown[1]} does not exist; {one_of(unknown[1], error.ctx.command.list_commands(error.ctx))}"
     return f"{complaint.rstrip('.')}; see --help"

@@ -6,9 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rich
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 __all__ = ["counter"]
+
+
+class _Rate(ProgressColumn):
+    """Things done per second, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        """The rate as text; empty before the second call."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 @contextmanager
@@ -27,7 +36,7 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
         TextColumn(title),
         SpinnerColumn(),
         TextColumn("{task.completed:,} " + unit),
-        TextColumn("{task.speed:,.0f}/s"),
+        _Rate(),
         TimeElapsedColumn(),
     ]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -175,7 +175,7 @@ EMBED = {
     "run=x data=beir": "^data.path is not set and has no default",
 }
 TWO_TOWER = {
-    "serch": r"^two-tower serch does not exist; did you mean 'search'\? \(valid: evaluate, search",
+    "serch": r"^two-tower serch does not exist; did you mean 'search'\? \(valid: data, evaluate, search",
     "search": "^Missing argument 'run'",
     "search nowhere x": "^nowhere is not the folder of a run",
     "search x y z": r"unexpected extra argument.*z",

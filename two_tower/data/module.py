@@ -9,10 +9,9 @@ from pathlib import Path
 
 import lightning as L
 
-from two_tower.cache import entry, key_of
 from two_tower.data.source import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
-from two_tower.data.stream.corpus import Corpus, Split, training_texts
+from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
@@ -88,15 +87,8 @@ class TripletData(L.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: read if it exists, else trained on the corpus and the training queries."""
         if not self._tokenizer_path.exists():
-            settings = vars(self._tokenizer)
-            key = key_of(self.source.fingerprint(), self.train_split, *sorted(settings.items()))
-            folder = entry("tokenizer", key, self._train_tokenizer)
-            Tokenizer.load(folder / "tokenizer.json").save(self._tokenizer_path)
+            trained_tokenizer(self.source, self._tokenizer, self.train_split).save(self._tokenizer_path)
         return Tokenizer.load(self._tokenizer_path)
-
-    def _train_tokenizer(self, folder: Path) -> None:
-        texts = training_texts(self.source, self.train_split)
-        self._tokenizer.train(texts).save(folder / "tokenizer.json")
 
     def open(self) -> None:
         """Open everything in the token store, after parsing and tokenising what is not there yet; says so."""

@@ -23,8 +23,9 @@ from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.ranking import id_order
 from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["Corpus", "Split", "rows_of", "training_texts"]
+__all__ = ["Corpus", "Split", "rows_of", "trained_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -173,19 +174,27 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
     log.info("%s: parsed and tokenised %d queries of %s.", source.name, len(queries), name)
 
 
-def training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.ChunkedArray]:
-    """What a vocabulary is trained on: every passage, and the queries of the training split.
+def trained_tokenizer(source: Source, tokenizer: WordTokenizer, split: str) -> Tokenizer:
+    """A tokenizer trained on every passage and the queries of the training split, once; kept in the cache.
 
-    Where there is no such split, the queries of the first triplets of texts.
+    Where there is no such split, on the queries of the first triplets of texts, if there are any.
     """
+
+    def train(folder: Path) -> None:
+        tokenizer.train(_training_texts(source, split)).save(folder / "tokenizer.json")
+
+    key = key_of(LAYOUT, source.fingerprint(), split, *sorted(vars(tokenizer).items()))
+    return Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
+
+
+def _training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.ChunkedArray]:
     for batch in source.corpus():
         yield full_text(batch)
-    triplets = source.text_triplets()
-    if split in source.splits() or triplets is None:
+    if split in source.splits():
         yield source.queries(split)["text"]
         return
     seen = 0
-    for batch in triplets:
+    for batch in source.text_triplets() or ():
         yield batch.column("query")
         seen += len(batch)
         if seen >= MOST_TRIPLETS:

@@ -1,0 +1,30 @@
+"""Progress shows on a terminal and nowhere else."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import rich
+from rich.console import Console
+
+from two_tower.progress import counter
+
+
+def shown(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> str:
+    out = io.StringIO()
+    monkeypatch.setattr(rich, "_console", Console(file=out, force_terminal=terminal, width=100))
+    with counter("Counting", "sheep") as progress:
+        for _ in range(3):
+            progress(1000)
+    return out.getvalue()
+
+
+def test_a_terminal_sees_title_count_and_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(True, monkeypatch)
+    assert "Counting" in text
+    assert "3,000 sheep" in text
+
+
+def test_a_pipe_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(False, monkeypatch).strip() == ""

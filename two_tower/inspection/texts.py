@@ -1,0 +1,219 @@
+"""What can be counted of texts: lengths, unknown words, what is cut off, copies.
+
+Plain figures come out: ints, floats, lists and dicts that are ready for JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from two_tower.data.stream.token_store import text_hashes
+from two_tower.ragged import Ragged
+from two_tower.tokenizer.tokenizer import Tokenizer
+
+__all__ = [
+    "EXAMPLES",
+    "TextCounts",
+    "count_texts",
+    "distribution",
+    "duplicates",
+    "empty_hash",
+    "in_slices",
+    "named",
+    "text_facts",
+    "word_hashes",
+]
+
+#: Ids that are given of whatever is found.
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class TextCounts:
+    """Sums over texts.
+
+    Attributes:
+        lengths: (L,) int64; ``lengths[n]`` texts have ``n`` tokens.
+        unknown: tokens that stand for a word outside of the vocabulary.
+        without_known: texts without any word of the vocabulary; those without any token are among them.
+    """
+
+    lengths: np.ndarray
+    unknown: int
+    without_known: int
+
+
+def count_texts(batches: Iterable[Ragged], unknown_id: int) -> TextCounts:
+    """Count batch by batch, so that memory holds one of them.
+
+    Args:
+        batches: the texts, cut off nowhere.
+        unknown_id: id of the words that are not in the vocabulary.
+    """
+    lengths, unknown, without_known = np.zeros(1, np.int64), 0, 0
+    for tokens in batches:
+        found = np.bincount(tokens.lengths.numpy(), minlength=len(lengths))
+        found[: len(lengths)] += lengths
+        lengths = found
+        known = tokens.ids.numpy() != unknown_id
+        unknown += len(known) - int(np.count_nonzero(known))
+        ends = np.concatenate([[0], np.cumsum(known)])[tokens.offsets.numpy()]
+        without_known += int(np.count_nonzero(np.diff(ends) == 0))
+    return TextCounts(lengths, unknown, without_known)
+
+
+def in_slices(tokens: Ragged, texts: int = 1 << 16) -> Iterator[Ragged]:
+    """Tokens that are mapped into memory, so many ``texts`` at a time."""
+    for start in range(0, len(tokens), texts):
+        yield tokens.slice(start, min(start + texts, len(tokens)))
+
+
+def text_facts(counts: TextCounts, limit: int) -> dict[str, Any]:
+    """What the counts say of the texts.
+
+    Args:
+        counts: of whole texts.
+        limit: most tokens kept of a text.
+
+    Returns:
+        - ``count`` texts and their ``tokens``;
+        - ``lengths``, see `distribution`;
+        - ``cut``: the ``limit``, how many ``texts`` are longer and their ``rate``, the ``tokens`` beyond it and
+          their ``token_rate``;
+        - ``unknown``: ``tokens`` outside of the vocabulary and their ``rate``, ``texts`` without any known word and
+          their ``text_rate``.
+    """
+    sizes = np.arange(len(counts.lengths))
+    texts, tokens = int(counts.lengths.sum()), int(counts.lengths @ sizes)
+    longer, lost = int(counts.lengths[limit + 1 :].sum()), int(counts.lengths @ np.maximum(sizes - limit, 0))
+    return {
+        "count": texts,
+        "tokens": tokens,
+        "lengths": distribution(counts.lengths),
+        "cut": {
+            "limit": limit,
+            "texts": longer,
+            "rate": _rate(longer, texts),
+            "tokens": lost,
+            "token_rate": _rate(lost, tokens),
+        },
+        "unknown": {
+            "tokens": counts.unknown,
+            "rate": _rate(counts.unknown, tokens),
+            "texts": counts.without_known,
+            "text_rate": _rate(counts.without_known, texts),
+        },
+    }
+
+
+def _rate(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def distribution(counts: np.ndarray) -> dict[str, Any]:
+    """How values are spread.
+
+    Args:
+        counts: (L,) integers; ``counts[v]`` things have the value ``v``.
+
+    Returns:
+        ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (quantiles are values that occur: the least
+        with at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,), where
+        bin ``i`` holds ``edges[i] <= v < edges[i + 1]``. Edges are 0, 1, 2, 3, 4, 6, 8, 12, 16 … wherever the
+        values lie, so that histograms can be compared. Zeros and no bins where there is nothing.
+    """
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    total = int(ends[-1])
+    if not total:
+        return {**dict.fromkeys(("min", "median", "mean", "p95", "p99", "max"), 0), "histogram": _histogram(ends)}
+
+    def quantile(share: float) -> int:
+        return int(np.searchsorted(ends[1:], share * total))
+
+    return {
+        "min": int(np.flatnonzero(counts)[0]),
+        "median": quantile(0.5),
+        "mean": float(counts @ np.arange(len(counts))) / total,
+        "p95": quantile(0.95),
+        "p99": quantile(0.99),
+        "max": int(np.flatnonzero(counts)[-1]),
+        "histogram": _histogram(ends),
+    }
+
+
+def _histogram(ends: np.ndarray) -> dict[str, list[int]]:
+    edges = [0, 1, 2]
+    while edges[-1] < len(ends) - 1:
+        last = edges[-1]
+        edges.append(last * 3 // 2 if last & (last - 1) == 0 else last * 4 // 3)
+    counts = np.diff(ends[np.minimum(edges, len(ends) - 1)])
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        return {"edges": [], "counts": []}
+    first, stop = int(filled[0]), int(filled[-1]) + 1
+    return {"edges": edges[first : stop + 1], "counts": counts[first:stop].tolist()}
+
+
+@cache
+def empty_hash() -> np.uint64:
+    """The hash of a text without tokens; all of these are equal, which says nothing about them."""
+    return text_hashes(Ragged.from_lists([[]]))[0]
+
+
+def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
+    """(B,) uint64: equal for texts of the same words, whether the vocabulary has them or not.
+
+    To a model all words outside of the vocabulary are one, but "who is Xu" and "who is Qi" are two questions.
+    Texts with such words cost some microseconds each, the others much less.
+    """
+    tokens = tokenizer.encode(texts)
+    hashes = text_hashes(tokens)
+    owners = np.repeat(np.arange(len(tokens)), tokens.lengths.numpy())
+    rows = np.unique(owners[tokens.ids.numpy() == tokenizer.unknown_id])
+    for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
+        words = "\0".join(tokenizer.words(text)).encode()
+        hashes[row] = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+    return hashes
+
+
+def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
+    """Texts that are equal to another one; empty texts are not among them.
+
+    Args:
+        hashes: (B,) uint64, equal for equal texts.
+        ids: (B,) string ids.
+
+    Returns:
+        ``texts``: how many have an equal; ``groups``: how many different texts these are; ``examples``: ids of the
+        first groups, each a list.
+    """
+    rows = np.flatnonzero(hashes != empty_hash())
+    rows = rows[np.argsort(hashes[rows], kind="stable")]
+    found = hashes[rows]
+    starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])[: len(rows)])
+    sizes = np.diff(starts, append=len(rows))
+    starts, sizes = starts[sizes > 1], sizes[sizes > 1]
+    firsts = np.argsort(rows[starts])[:EXAMPLES]
+    groups = [rows[starts[g] : starts[g] + min(sizes[g], EXAMPLES)] for g in firsts]
+    return {
+        "texts": int(sizes.sum()),
+        "groups": len(sizes),
+        "examples": [[ids[int(row)].as_py() for row in group] for group in groups],
+    }
+
+
+def named(rows: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
+    """How many texts were found: ``count``, and ``examples``, the ids of the first ones.
+
+    Args:
+        rows: (R,) int64.
+        ids: (B,) string ids.
+    """
+    return {"count": len(rows), "examples": [ids[int(row)].as_py() for row in rows[:EXAMPLES]]}
