@@ -129,6 +129,20 @@ def _table(results: Mapping[str, float | int], split: str) -> None:
         table.row(system, {m: results[f"{system}/{m}"] for m in metrics})
 
 
+@app.command()
+def export(
+    run: RunFolder,
+    path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],
+) -> None:
+    """Write a folder that sentence_transformers.SentenceTransformer(PATH) loads, with equal vectors."""
+    from two_tower.export import export_run
+    from two_tower.report.console import say
+
+    for remark in export_run(run, path):
+        say(remark)
+    say(f'{path}: load it with  sentence_transformers.SentenceTransformer("{path}")')
+
+
 @data_app.callback()
 def _data() -> None:
     """Look at data before training on it."""

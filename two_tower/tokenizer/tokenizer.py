@@ -152,6 +152,11 @@ class Tokenizer:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
+    def limited(self, max_tokens: int) -> dict[str, Any]:
+        """The definition of a tokenizer that keeps the first ``max_tokens`` tokens of any text."""
+        limits = {**(self._definition.get("truncation") or {}), **truncation(max_tokens, max_tokens)}
+        return {**self._definition, "truncation": limits}
+
     def save(self, path: Path) -> None:
         """Write the `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it too."""
         write_text(Path(path), json.dumps(self._definition, ensure_ascii=False))

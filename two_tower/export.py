@@ -1,0 +1,189 @@
+"""A run as a folder of Sentence Transformers, for programs that do not know this package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from two_tower.encode import Encoder
+from two_tower.errors import UserError
+from two_tower.files import write_json, write_text
+from two_tower.report.run import Run
+from two_tower.similarity import Similarity
+from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tower.average import AverageTower
+from two_tower.tower.base import Tower
+from two_tower.tower.transformer import TransformerTower
+
+__all__ = ["export_run"]
+
+# Where Sentence Transformers 5 has its modules; later versions know these names too.
+PACKAGE = "sentence_transformers.models"
+# What a transformer's tokenizer consists of besides tokenizer.json.
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json")
+
+
+@dataclass(frozen=True)
+class _Module:
+    """One step from text to vector.
+
+    Attributes:
+        kind: its class in Sentence Transformers.
+        settings: its ``config.json``, if it has one.
+        weights: its ``model.safetensors``, if it has any.
+        tokenizer: its ``tokenizer.json``, if it has one.
+        tower: the transformer that it holds, if it is one.
+    """
+
+    kind: str
+    settings: Mapping[str, Any] | None = None
+    weights: Mapping[str, Tensor] | None = None
+    tokenizer: Mapping[str, Any] | None = None
+    tower: TransformerTower | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write its files into its folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.tower is not None:
+            self.tower.transformer.save_pretrained(folder, safe_serialization=True)
+            source = Path(str(self.tower.transformer.name_or_path))
+            for name in TOKENIZER_FILES:
+                if (source / name).exists():
+                    shutil.copy(source / name, folder / name)
+        if self.settings is not None:
+            name = "sentence_bert_config.json" if self.tower is not None else "config.json"
+            write_json(folder / name, self.settings)
+        if self.weights is not None:
+            weights = {name: value.detach().contiguous() for name, value in self.weights.items()}
+            save_file(weights, folder / "model.safetensors")
+        if self.tokenizer is not None:
+            write_text(folder / "tokenizer.json", json.dumps(self.tokenizer, ensure_ascii=False))
+
+
+def export_run(run: Path | str, path: Path) -> list[str]:
+    """Write a folder that ``sentence_transformers.SentenceTransformer(path)`` loads, with equal vectors.
+
+    Two towers of their own become a router: ``encode_query`` and ``encode_document`` take theirs.
+
+    Args:
+        run: the run folder; its best checkpoint is exported.
+        path: the new folder.
+
+    Returns:
+        What is different there, as sentences; empty where nothing is.
+
+    Raises:
+        UserError: the folder is not empty, or the run has a tower that Sentence Transformers cannot hold.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already: choose another folder.")
+    encoder = Encoder.load(Run.existing(run))
+    model, words = encoder.model, encoder.tokenizer
+    remarks = []
+    if model.shared:
+        modules = _modules(model.document_tower, model.similarity, words, words.document_tokens)
+        folders = [("" if m.tower is not None else f"{i}_{m.kind}") for i, m in enumerate(modules)]
+        for module, folder in zip(modules, folders, strict=True):
+            module.write(path / folder)
+        _write_list(path, list(zip([m.kind for m in modules], folders, strict=True)))
+        if words.query_tokens < words.document_tokens:
+            remarks.append(
+                f"Queries are cut after {words.document_tokens} tokens there, not after {words.query_tokens}."
+            )
+    else:
+        routes = {
+            "query": _modules(model.query_tower, model.similarity, words, words.query_tokens),
+            "document": _modules(model.document_tower, model.similarity, words, words.document_tokens),
+        }
+        _write_router(path, routes)
+    _write_description(path, model.similarity)
+    return remarks
+
+
+def _modules(tower: Tower, similarity: Similarity, words: Tokenizer, limit: int) -> list[_Module]:
+    if isinstance(tower, AverageTower):
+        modules = _average(tower, similarity, words.limited(limit))
+    elif isinstance(tower, TransformerTower):
+        modules = _transformer(tower, words.limited(limit), limit)
+    else:
+        raise UserError(
+            f"Sentence Transformers has no module for a {type(tower).__name__}: "
+            "only runs with tower=average or tower=transformer can be exported."
+        )
+    return [*modules, _Module("Normalize")] if similarity.name == "cosine" else modules
+
+
+def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[str, Any]) -> list[_Module]:
+    """A mean of vectors that hold their weights already: for cosine a text's total weight makes no difference."""
+    weights = tower.words.log_weights.exp()
+    if bool((weights == weights[0]).all()):
+        weights = torch.ones_like(weights)
+    elif similarity.name != "cosine" or tower.tanh:
+        what = "tower.tanh=true" if tower.tanh else f"similarity={similarity.name}"
+        raise UserError(
+            f"A weighted average with {what} cannot be exported: Sentence Transformers' plain mean gives vectors of "
+            "other lengths (similarity=cosine without tanh works, and so does embedding.weights=uniform "
+            "tower.learn_weights=false)."
+        )
+    table = {"embedding.weight": tower.words.vectors * weights[:, None]}
+    modules = [_Module("StaticEmbedding", weights=table, tokenizer=definition)]
+    if tower.tanh or not isinstance(tower.projection, nn.Identity):
+        modules.append(_dense(tower.projection, tower.dim, "Tanh" if tower.tanh else "Identity"))
+    return modules
+
+
+def _transformer(tower: TransformerTower, definition: Mapping[str, Any], limit: int) -> list[_Module]:
+    width = tower.transformer.config.hidden_size
+    modes = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
+    pooling = {"word_embedding_dimension": width, "pooling_mode": modes[tower.pooling]}
+    settings = {"max_seq_length": limit, "do_lower_case": False}
+    modules = [_Module("Transformer", settings, tokenizer=definition, tower=tower), _Module("Pooling", pooling)]
+    if not isinstance(tower.projection, nn.Identity):
+        modules.append(_dense(tower.projection, tower.dim, "Identity"))
+    return modules
+
+
+def _dense(projection: nn.Module, dim: int, activation: str) -> _Module:
+    matrix = projection.weight if isinstance(projection, nn.Linear) else torch.eye(dim)
+    kind = {"Tanh": "torch.nn.modules.activation.Tanh", "Identity": "torch.nn.modules.linear.Identity"}[activation]
+    settings = {"in_features": matrix.shape[1], "out_features": dim, "bias": False, "activation_function": kind}
+    return _Module("Dense", settings, {"linear.weight": matrix})
+
+
+def _write_list(path: Path, modules: Sequence[tuple[str, str]]) -> None:
+    listed = [
+        {"idx": i, "name": str(i), "path": folder, "type": f"{PACKAGE}.{kind}"}
+        for i, (kind, folder) in enumerate(modules)
+    ]
+    write_text(path / "modules.json", json.dumps(listed, indent=2))
+
+
+def _write_router(path: Path, routes: Mapping[str, Sequence[_Module]]) -> None:
+    types, structure = {}, {}
+    for route, modules in routes.items():
+        names = [f"{route}_{i}_{module.kind}" for i, module in enumerate(modules)]
+        for name, module in zip(names, modules, strict=True):
+            module.write(path / name)
+            types[name] = f"{PACKAGE}.{module.kind}"
+        structure[route] = names
+    parameters = {"default_route": "document", "allow_empty_key": True}
+    write_json(path / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
+    _write_list(path, [("Router", "")])
+
+
+def _write_description(path: Path, similarity: Similarity) -> None:
+    settings: dict[str, Any] = {
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": similarity.name,
+        "__version__": {},
+    }
+    write_json(path / "config_sentence_transformers.json", settings)
