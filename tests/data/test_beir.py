@@ -5,13 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from two_tower.data.beir import Beir, _Hashes
+from two_tower.data.beir import Beir
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 
@@ -137,7 +134,8 @@ def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(
     tolerant = Beir(str(folder), max_bad_rows=0.5)
     assert everything(tolerant) == expected
     assert everything(tolerant) == expected  # a second reading counts nothing twice
-    assert {name: dict(bad.counts) for name, bad in tolerant.bad_rows.items() if bad.counts} == {file_name: {kind: 1}}
+    counts = {place: dict(bad.counts) for place, bad in tolerant.bad_rows.items() if bad.counts}
+    assert counts == {str(folder / file_name): {kind: 1}}
     assert f"{file_name}, row {number}" in (tolerant.bad_rows_summary() or "")
 
 
@@ -243,18 +241,6 @@ def test_the_fingerprint_sees_every_byte_of_every_file(folder: Path, file_name: 
 def test_a_moved_folder_keeps_its_fingerprint(folder: Path) -> None:
     before = Beir(str(folder)).fingerprint()
     assert Beir(str(folder.rename(folder.with_name("elsewhere")))).fingerprint() == before
-
-
-@given(st.lists(st.lists(st.integers(-5, 30), max_size=12), max_size=30), st.lists(st.integers(-8, 35)))
-def test_the_set_of_hashes_is_a_set(batches: list[list[int]], questions: list[int]) -> None:
-    hashes, known = _Hashes(), set()
-    for batch in batches:
-        expected = []
-        for key in batch:
-            expected.append(key in known)
-            known.add(key)
-        assert hashes.add(np.array(batch, np.int64)).tolist() == expected
-    assert hashes.contains(np.array(questions, np.int64)).tolist() == [q in known for q in questions]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from two_tower.data.huggingface import HuggingFace
-from two_tower.data.reading.schemas import TevatronColumns, TextColumns, recognise
+from two_tower.data.reading.recognise import recognise
+from two_tower.data.reading.schemas import TevatronColumns, TextColumns
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 
@@ -270,13 +272,166 @@ def test_tevatron_with_a_corpus(tmp_path: Path) -> None:
     write(tmp_path / "corpus/train.jsonl", [passage(name, "T") for name in "zyxdcb"])
     source = HuggingFace(str(rows.parent), corpus=str(tmp_path / "corpus"), dev_share=0)
     assert source.fingerprint() != before
-    with pytest.raises(UserError, match=r"rows train, row 1: unknown passage id \(a\)"):
+    with pytest.raises(UserError, match=r"rows/train\.jsonl, row 1: unknown passage id \(a\)"):
         list(source.corpus())
     pairs = write(tmp_path / "pairs.parquet", ANIMALS)
     with pytest.raises(
         UserError, match=r"data\.corpus is for Tevatron's schema, and the columns query, positive, negat"
     ):
         list(HuggingFace(str(pairs), corpus=str(tmp_path / "corpus")).corpus())
+
+
+IDS: Rows = [
+    {"query_id": "1", "query": "first", "positive_document_ids": ["a"], "negative_document_ids": ["b", "c"]},
+    {"query_id": "2", "query": "second", "positive_document_ids": ["b", "d"], "negative_document_ids": []},
+    {"query_id": "3", "query": "third", "positive_document_ids": [], "negative_document_ids": ["a"]},
+]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("query", "corpus"),
+    [("query", ("docid", "text")), ("query_text", ("docid", "contents")), ("query", ("_id", "text"))],
+)
+def test_tevatron_with_ids(tmp_path: Path, suffix: str, query: str, corpus: tuple[str, str]) -> None:
+    rows = [
+        {query: row["query"], "query_image": None, "answer": None, **{k: v for k, v in row.items() if k != "query"}}
+        for row in IDS
+    ]
+    write(tmp_path / f"rows/train.{suffix}", rows)
+    (own_id, text), title = corpus, {"title": "T"} if query == "query" else {}
+    write(tmp_path / f"corpus/train.{suffix}", [{own_id: name, **title, text: f"text {name}"} for name in "zdcba"])
+    source = HuggingFace(str(tmp_path / "rows"), corpus=str(tmp_path / "corpus"), dev_share=0)
+    prefix = "T " if title else ""
+    found, relevant, triplets = texts(source)
+    assert found == [f"{prefix}text {name}" for name in "zdcba"]
+    assert rows_of(source.queries("train")) == [("1", "first"), ("2", "second")]
+    assert sorted(rows_of(source.qrels("train"))) == [("1", "a", 1), ("2", "b", 1), ("2", "d", 1)]
+    assert relevant == {(q, f"{prefix}text {name}") for q, name in (("first", "a"), ("second", "b"), ("second", "d"))}
+    assert triplets == {("first", f"{prefix}text a", f"{prefix}text {name}") for name in "bc"}
+    assert source.bad_rows_summary() is None
+
+
+def test_ids_may_be_numbers_and_negatives_may_be_missing(tmp_path: Path) -> None:
+    rows = [{"query_id": i, "query": f"query {i}", "positive_document_ids": [i + 10]} for i in range(3)]
+    for suffix in ("parquet", "jsonl"):
+        path = write(tmp_path / f"rows.{suffix}", rows)
+        corpus = write(tmp_path / f"corpus.{suffix}", [{"docid": i + 10, "text": f"text {i}"} for i in range(3)])
+        source = HuggingFace(str(path), corpus=str(corpus), dev_share=0)
+        assert rows_of(source.qrels("train")) == [(str(i), str(i + 10), 1) for i in range(3)]
+        assert source.triplets() is None
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_an_id_that_the_corpus_lacks_is_a_bad_row(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"rows.{suffix}", [*IDS, {**IDS[0], "query_id": "4", "negative_document_ids": ["x"]}])
+    corpus = str(write(tmp_path / f"corpus.{suffix}", [passage(name) for name in "abcd"]))
+    place = f"{path} train" if suffix == "parquet" else path
+    with pytest.raises(UserError, match=rf"{place}, row 4: unknown passage id \(x\); 1 of 12 rows are bad"):
+        texts(HuggingFace(str(path), corpus=corpus, dev_share=0))
+    source = HuggingFace(str(path), corpus=corpus, dev_share=0, max_bad_rows=0.1)
+    assert len(source.qrels("train")) == 4
+    assert "1 with unknown passage id" in str(source.bad_rows_summary())
+
+
+def test_ids_without_a_corpus_say_what_to_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.parquet", IDS)
+    with pytest.raises(UserError, match=r"positive_document_ids of .*rows\.parquet holds ids: set data\.corpus to"):
+        list(HuggingFace(str(path)).corpus())
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_split_may_lack_the_negatives(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"train.{suffix}", ANIMALS[:2])
+    write(tmp_path / f"validation.{suffix}", [{"query": "oak", "positive": "A tree."}])
+    assert texts(HuggingFace(str(tmp_path)), "dev")[1:] == (
+        {("oak", "A tree.")}, {("big cat", "A tiger.", "A river."), ("water", "A river.", "A tree.")},
+    )  # fmt: skip
+
+
+GOOD_LINE = b'{"query": "oak", "positive": "A tree.", "negative": null}\n'
+BAD_LINES = [
+    (b'{"query": "a", "positive": "b"', "malformed JSON"),
+    (b"null", "malformed JSON"),
+    (b'["a", "b"]', "malformed JSON"),
+    (GOOD_LINE.strip() + b" " + GOOD_LINE.strip(), "malformed JSON"),
+    (b'{"query": "a", "positive": "\xff"}', "invalid UTF-8"),
+    (b'{"query": "a", "positive": "\\ud800"}', "invalid UTF-8"),
+    (b'{"query": ["a"], "positive": "b"}', "field that is no text"),
+    (b'{"query": "a", "positive": ["b"]}', "field that is no text"),
+    (b'{"query": 1, "positive": {}}', "field that is no text"),
+    (b'{"positive": "b"}', "query without text"),
+    (b'{"query": " ", "positive": "b"}', "query without text"),
+    (b'{"query": "a", "positive": ""}', "empty passage"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "line", "kind"),
+    [
+        *(("train.jsonl", 2, *bad) for bad in BAD_LINES),
+        *((name, place, *BAD_LINES[0]) for name in ("train.json", "train.jsonl.gz") for place in (0, 4)),
+    ],
+)
+def test_a_bad_line_is_an_error_that_names_it_or_is_counted_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, place: int, line: bytes, kind: str
+) -> None:
+    lines = [json.dumps(row).encode() for row in ANIMALS]
+    lines.insert(place, line)
+    content = b"\n".join(lines) + b"\n"
+    path = tmp_path / "animals" / name
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(UserError, match=rf"{path}, row {place + 1}: {kind}.*; 1 of \d+ rows are bad") as error:
+        list(HuggingFace(str(path.parent), dev_share=0).corpus())
+    assert "\n" not in str(error.value)
+    source = HuggingFace(str(path.parent), dev_share=0, max_bad_rows=0.3)
+    with caplog.at_level(logging.WARNING):
+        assert texts(source)[1:] == (PAIRS, TRIPLES)
+    assert [r.getMessage() for r in caplog.records if kind in r.getMessage()] == [f"{path}: {bad_sentence(source)}."]
+    assert f"{path}, row {place + 1}: {kind}" in bad_sentence(source)
+
+
+def bad_sentence(source: HuggingFace) -> str:
+    return next(summary for bad in source.bad_rows.values() if (summary := bad.summary()))
+
+
+def test_each_file_of_lines_has_its_own_limit_and_row_numbers(tmp_path: Path) -> None:
+    for part in range(3):
+        write(tmp_path / f"train-{part}.jsonl", [{"query": f"q{part} {i}", "positive": f"p {i}"} for i in range(1000)])
+    for part, count in ((0, 1), (2, 2)):
+        path = tmp_path / f"train-{part}.jsonl"
+        path.write_text(path.read_text() + "{\n" * count)
+    with pytest.raises(UserError, match=r"train-2\.jsonl, row 1001: malformed JSON \(.*\); 2 of 1002 rows are bad"):
+        list(HuggingFace(str(tmp_path), dev_share=0).corpus())
+    source = HuggingFace(str(tmp_path), dev_share=0, max_bad_rows=0.002)
+    assert len(source.queries("train")) == 3000
+    assert sorted(Path(place).name for place in source.bad_rows) == [f"train-{part}.jsonl" for part in range(3)]
+
+
+def test_what_comes_after_the_first_lines_is_read_too(tmp_path: Path) -> None:
+    """Types are guessed from the first 1,000 lines: lists that are empty there, titles that begin later."""
+    rows = [
+        {"query_id": i, "query": f"q{i}", "positive_passages": [{"docid": i, "text": f"p{i}"}], "negative_passages": []}
+        for i in range(1200)
+    ]
+    rows[1150]["negative_passages"] = [{"docid": "n", "title": "N", "text": "other"}]
+    rows[1160]["query_id"] = "x1160"
+    source = HuggingFace(str(write(tmp_path / "rows.jsonl", rows)), dev_share=0)
+    assert [row for row in rows_of(source.corpus()) if row[0] == "n"] == [("n", "N", "other")]
+    assert rows_of(source.triplets()) == [("1150", "1150", "n")]
+    assert ("x1160", "1160", 1) in rows_of(source.qrels("train"))
+    assert source.bad_rows_summary() is None
+
+
+def test_a_csv_file_holds_texts_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('query,positive\nNA,"None, or\nnull"\n1984,2001\n')
+    assert texts(HuggingFace(str(tmp_path), dev_share=0))[1] == {("NA", "None, or\nnull"), ("1984", "2001")}
+
+
+def test_a_json_file_may_be_one_list(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(json.dumps(ANIMALS, indent=1))
+    assert texts(HuggingFace(str(tmp_path), dev_share=0))[1:] == (PAIRS, TRIPLES)
 
 
 def beir(folder: Path) -> tuple[str, str]:
@@ -313,27 +468,32 @@ def test_beir(tmp_path: Path) -> None:
 def test_beir_without_a_column(tmp_path: Path) -> None:
     path, qrels = beir(tmp_path)
     write(tmp_path / "animals/queries/queries.jsonl", [{"_id": "q1", "query": "ask"}])
-    with pytest.raises(UserError, match="queries train has no column text, but _id, query"):
+    with pytest.raises(UserError, match=r"queries/queries\.jsonl has no column text, but _id, query"):
         HuggingFace(path, qrels=qrels).queries("test")
 
 
-@pytest.mark.parametrize(("line", "kind"), [("q9\td1\t1", "query without text"), ("q1\td9\t1", "unknown passage id")])
-def test_unknown_ids_in_judgements_are_bad_rows(tmp_path: Path, line: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("q9\td1\t1", "unknown query_id"),
+        ("q1\td9\t1", "unknown passage id"),
+        ("q1\td2", "wrong number of columns"),
+        ("q1\td2\t1\t1", "wrong number of columns"),
+        ("q1\td2\thigh", "value that is no whole number"),
+        ("q1\td2\t\udcff", "invalid UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["test.tsv", "test.tsv.gz"])
+def test_bad_rows_in_judgements(tmp_path: Path, name: str, line: str, kind: str) -> None:
     path, qrels = beir(tmp_path)
-    with (tmp_path / "animals-qrels/test.tsv").open("a") as file:
-        file.write(f"{line}\n")
-    with pytest.raises(UserError, match=f"animals-qrels test, row 2: {kind}"):
+    content = (tmp_path / "animals-qrels/test.tsv").read_bytes() + line.encode("utf-8", "surrogateescape") + b"\n"
+    (tmp_path / "animals-qrels/test.tsv").unlink()
+    (tmp_path / "animals-qrels" / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(UserError, match=f"animals-qrels/{name}, row 3: {kind}.*; 1 of "):
         HuggingFace(path, qrels=qrels).qrels("test")
     source = HuggingFace(path, qrels=qrels, max_bad_rows=0.5)
     assert rows_of(source.qrels("test")) == [("q1", "d2", 1)]
     assert f"1 with {kind}" in str(source.bad_rows_summary())
-
-
-def test_a_score_that_is_no_number(tmp_path: Path) -> None:
-    path, qrels = beir(tmp_path)
-    (tmp_path / "animals-qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\thigh\n")
-    with pytest.raises(UserError, match=r"animals-qrels test (has a column that does not hold|cannot be read)"):
-        HuggingFace(path, qrels=qrels).qrels("test")
 
 
 @pytest.mark.parametrize(
@@ -400,33 +560,68 @@ def test_an_unknown_schema_lists_the_columns_and_the_known_ones(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("train.jsonl", b'{"query": "a", "pos'), ("train.csv", b""), ("x.bin", b"")]
+    ("name", "content", "answer"),
+    [
+        ("train.jsonl", b'{"query": "a", "pos', r"data/train\.jsonl holds no JSON object in its first lines"),
+        ("train.jsonl", b"", r"data/train\.jsonl holds no JSON object in its first lines"),
+        ("train.jsonl.gz", b"<html>", r"data/train\.jsonl\.gz cannot be read to its end"),
+        ("train.csv", b"", r"data/train\.csv is empty"),
+        ("train.parquet", b"PAR1", r"data/train\.parquet cannot be read"),
+        ("train.json", b'[{"query": "a"', r"data train cannot be read"),
+        ("x.bin", b"", r"data cannot be read"),
+    ],
 )
-def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, answer: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"data train cannot be read|data cannot be read"):
+    with pytest.raises(UserError, match=answer):
         list(HuggingFace(str(tmp_path / "data")).corpus())
     if name == "x.bin":
         with pytest.raises(UserError, match=r"x\.bin is none of the formats that are read: \.parquet, \.json, \.jsonl"):
             HuggingFace(str(tmp_path / "data" / name)).splits()
 
 
+@pytest.mark.parametrize("name", ["train.jsonl.gz", "train.parquet", "train.tsv.gz", "train.csv.gz"])
+def test_a_cut_file_is_named(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "train-0.jsonl", ANIMALS)
+    path = write(tmp_path / name.removesuffix(".gz"), [{**row, "positive": f"text {i}"} for i, row in enumerate(MANY)])
+    if ".gz" in name:
+        content = path.read_bytes()
+        if "jsonl" not in name:
+            content = b"query,positive\n" + b"".join(b"query %d,text %d\n" % (i, i * i) for i in range(4000))
+            content = content.replace(b",", b"\t") if ".tsv" in name else content
+        path.unlink()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content))
+    path.write_bytes(path.read_bytes()[:-200])
+    (tmp_path / "train-0.jsonl").unlink()
+    with pytest.raises(UserError, match=f"{name} cannot be read") as error:
+        list(HuggingFace(str(tmp_path)).corpus())
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""  # the library does not say it again
+
+
 def test_schemas_are_recognised() -> None:
     def schema(**columns: pa.DataType) -> pa.Schema:
         return pa.schema(list(columns.items()))
 
-    text, many = pa.string(), pa.list_(pa.large_string())
-    assert recognise(schema(query=text, positive=text), "x") == TextColumns("query", "positive", ())
-    assert recognise(schema(id=pa.int64(), anchor=text, answers=many), "x") == TextColumns("anchor", "answers", ())
-    found = recognise(schema(query=text, document=text, negatives=many, negative_id=pa.int64(), negated=text), "x")
-    assert found == TextColumns("query", "document", ("negatives",))
+    text, many, large = pa.string(), pa.list_(pa.string()), pa.list_(pa.large_string())
+    assert recognise(schema(query=text, positive=text), "x") == TextColumns(schema(query=text, positive=text))
+    found = recognise(schema(id=pa.int64(), anchor=text, answers=large), "x")
+    assert found == TextColumns(schema(anchor=text, answers=many))
+    found = recognise(schema(query=text, document=text, negatives=large, negative_id=pa.int64(), negated=text), "x")
+    assert found == TextColumns(schema(query=text, document=text, negatives=many))
     numbered = {f"negative_{i}": text for i in range(1, 4)}
-    assert recognise(schema(question=text, pos=text, **numbered), "x").columns[2:] == tuple(numbered)
+    assert recognise(schema(question=text, pos=text, **numbered), "x").fields.names[2:] == list(numbered)
     columns = {"query_id": text, "query": text, "positive_passages": LISTS_OF_STRUCTS}
-    assert recognise(schema(**columns), "x") == TevatronColumns(has_negatives=False)
-    everything = schema(**columns, negative_passages=STRUCTS_OF_LISTS)
-    assert recognise(everything, "x") == TevatronColumns(has_negatives=True)
+    assert recognise(schema(**columns), "x") == TevatronColumns(schema(**columns))
+    columns = {**columns, "positive_passages": STRUCTS_OF_LISTS, "negative_passages": STRUCTS_OF_LISTS}
+    assert recognise(schema(source=text, **columns), "x") == TevatronColumns(schema(**columns))
+    columns = {"query_id": text, "query_text": text, "positive_document_ids": many, "negative_document_ids": many}
+    assert recognise(schema(answer=text, **columns), "x") == TevatronColumns(schema(**columns), ids_only=True)
+    assert not recognise(schema(**columns), "x", negatives=[]).has_negatives
+    with pytest.raises(UserError, match=r"data\.query_column: the column qery of x does not exist"):
+        recognise(schema(**columns), "x", query="qery")
     for first, second in product(("q", "sentence1"), ("label", "sentence2")):
         with pytest.raises(UserError):
             recognise(schema(**{first: text, second: text}), "x")

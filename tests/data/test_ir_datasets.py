@@ -1,5 +1,6 @@
 """Collections of the package ir_datasets: generated ones, registered as the package's own are."""
 
+import gzip
 import itertools
 import os
 import sys
@@ -160,6 +161,33 @@ def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(
     tolerant = IrDatasets(whole, max_bad_rows=0.5)
     assert everything(tolerant) == expected
     assert place in (tolerant.bad_rows_summary() or "")
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "reason"),
+    [
+        ("docs", b"d4\tTiger\n", "expected 4 fields, got 2"),
+        ("train.queries", b"q4\tcat\tdog\n", "expected 2 fields, got 3"),
+        ("train.qrels", b"q1 0 d2\n", "expected 4 columns, got 3"),
+        ("train.docpairs", b"q1\td2\n", "expected 3 fields, got 2"),
+    ],
+)
+def test_what_the_library_cannot_read_is_an_error_that_names_file_and_row(
+    register: Register, tmp_path: Path, part: str, line: bytes, reason: str
+) -> None:
+    whole = register({part: FILES[part] + line.decode()})
+    count, path = FILES[part].count("\n"), tmp_path / whole / part
+    with pytest.raises(UserError, match=rf" of {whole}.* after row {count} of {path}: {reason}"):
+        everything(IrDatasets(whole, max_bad_rows=1))
+
+
+def test_a_cut_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "docs.tsv.gz"
+    path.write_bytes(gzip.compress(b"".join(b"d%d\ttext %d\tx\n" % (i, i * i) for i in range(3000)))[:-100])
+    docs = formats.TsvDocs(library.util.GzipExtract(library.util.LocalDownload(path)), doc_cls=Plain)
+    library.registry.register("generated/cut", library.Dataset(docs))
+    with pytest.raises(UserError, match=rf"docs of generated/cut after row \d+ of {path}: Compressed file ended"):
+        list(IrDatasets("generated/cut").corpus())
 
 
 def test_documents_come_in_batches(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_judgements_can_be_read_before_the_corpus_and_everything_twice(hub: Path
 
 def test_one_pass_answers_everything(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    tables = HubData.tables
+    tables = HubData._tables
 
     def counted(
         self: HubData, split: str, columns: Sequence[str], bad: BadRows
@@ -163,7 +163,7 @@ def test_one_pass_answers_everything(hub: Path, monkeypatch: pytest.MonkeyPatch)
         read.append(split)
         return tables(self, split, columns, bad)
 
-    monkeypatch.setattr(HubData, "tables", counted)
+    monkeypatch.setattr(HubData, "_tables", counted)
     source = MsMarco(path=str(hub))
     assert source.triplets() is not None
     assert read == []  # asking whether there are any reads nothing
@@ -395,7 +395,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path, hub: Path) -> No
     assert "has no split dev: leave it out of data.corpus_splits" in mistake(MsMarco(path=str(hub)))
     damaged = hub / "v1.1/train-00000-of-00001.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    assert f"{hub} v1.1 train cannot be read" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
+    assert f"{damaged} cannot be read" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
     pq.write_table(pa.table({"query": ["q"], "text": ["t"]}), damaged)
     assert "train has no column query_id, but query, text" in mistake(MsMarco(path=str(hub), corpus_splits=["train"]))
     for passages, answer in (
@@ -415,7 +415,7 @@ def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     assert "microsoft/ms_marco v1.1 cannot be read from the hub" in mistake(MsMarco())
-    assert "or download its Parquet files and set data.path=FOLDER" in mistake(MsMarco())
+    assert "or download its files and set data.path=FOLDER" in mistake(MsMarco())
     with pytest.raises(UserError, match="cannot be read from the hub"):
         MsMarco().fingerprint()
 

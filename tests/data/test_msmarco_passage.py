@@ -18,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.data import msmarco_passage
-from two_tower.data.msmarco_passage import Download, MsMarcoPassage
+from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.reading import rows
-from two_tower.data.reading.rows import BadRows, TsvRows, read_rows
+from two_tower.data.reading.download import Download
+from two_tower.data.reading.formats import TsvRows
+from two_tower.data.reading.rows import BadRows, read_rows
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError
 
@@ -210,14 +212,30 @@ def test_a_cut_file_is_named(tmp_path: Path, file: str, packed: bool, keep: floa
         list(source.corpus() if file == "collection.tsv" else source.text_triplets() or ())
 
 
-def test_triples_of_texts_alone_train_but_do_not_validate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("triples", [None, "triples.train.small.tsv", "qidpidtriples.train.full.2.tsv"])
+def test_triples_alone_are_not_enough(tmp_path: Path, triples: str | None) -> None:
+    lay_out(tmp_path, "packed", {name: text for name, text in FILES.items() if "triples" in name})
+    training = "" if triples == "triples.train.small.tsv" else "queries.train.tsv, qrels.train.tsv, "
+    missing = f"collection.tsv, {training}queries.dev.small.tsv, qrels.dev.small.tsv"
+    for ask in (MsMarcoPassage.splits, lambda source: list(source.corpus())):
+        with pytest.raises(UserError, match=f"{tmp_path} holds none of {missing}: .* so put these files there too"):
+            ask(MsMarcoPassage(str(tmp_path), triples=triples))
+
+
+def test_triples_alone_can_be_read(tmp_path: Path) -> None:
     lay_out(tmp_path, "packed", {"triples.train.small.tsv": FILES["triples.train.small.tsv"]})
     source = MsMarcoPassage(str(tmp_path), triples="triples.train.small.tsv")
-    assert source.splits() == ()
     assert len(values(source.text_triplets())) == 2
-    for ask in (lambda: list(source.corpus()), lambda: source.qrels("dev"), lambda: source.queries("train")):
-        with pytest.raises(UserError, match=r"triples of texts but no .*validation and search need a collection"):
-            ask()
+    assert source.fingerprint()
+
+
+def test_triples_of_texts_need_no_training_queries(tmp_path: Path) -> None:
+    kept = {name: text for name, text in FILES.items() if not name.endswith(".train.tsv")}
+    source = MsMarcoPassage(str(lay_out(tmp_path, "packed", kept)), triples="triples.train.small.tsv")
+    assert source.splits() == ("dev", "test")
+    assert len(values(source.text_triplets())) == 2
+    with pytest.raises(UserError, match=r"holds no qrels\.train\.tsv"):
+        source.qrels("train")
 
 
 @pytest.mark.parametrize(

@@ -280,11 +280,28 @@ def test_empty_cells_of_a_parquet_file_are_bad(tmp_path: Path) -> None:
     assert len(values(Pairs(str(path), max_bad_rows=0.2).corpus())) == 5
 
 
+def test_invalid_text_in_a_parquet_file_is_a_bad_row(tmp_path: Path) -> None:
+    passages = pa.array([b"\xff" if i == 4 else b"p%d" % i for i in range(6)], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"query": [f"q{i}" for i in range(6)], "passage": passages}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet, row 5: invalid UTF-8; 1 of 6 rows"):
+        list(Pairs(str(tmp_path / "a.parquet")).corpus())
+    assert len(values(Pairs(str(tmp_path / "a.parquet"), max_bad_rows=0.2).corpus())) == 5
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "tsv.gz", "jsonl.gz", "parquet"])
+def test_a_cut_file_is_named(tmp_path: Path, kind: str) -> None:
+    rows = [{"query": f"q {i * i}", "passage": f"p {i * i * i}"} for i in range(3000)]
+    path = write(tmp_path / f"a.{kind}", rows)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(UserError, match=rf"a\.{kind} cannot be read to its end \(.*\): get a whole copy of it"):
+        list(Pairs(str(path)).corpus())
+
+
 def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
     rows = [{"i": i, "query": q, "passage": p} for i, q, p in
             [("1", "a", "x"), ("2", "b", "y"), ("1", "c", "z"), ("1", "a", "x"), ("1", "c", "w")]]  # fmt: skip
     path = write(tmp_path / "a.jsonl", rows)
-    with pytest.raises(UserError, match=r"row 3: id that another text had before; 2 of 5"):
+    with pytest.raises(UserError, match=r"row 3: id that another text had before \(1\); 2 of 5"):
         list(Pairs(str(path), query_id_column="i").corpus())
     source = Pairs(str(path), query_id_column="i", max_bad_rows=0.5)
     assert sorted(text for *_, text in values(source.corpus())) == ["x", "y"]

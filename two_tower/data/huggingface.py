@@ -1,21 +1,23 @@
-"""`data=huggingface`: dual-encoder data from the hub, or local Parquet and JSON lines, in the usual schemas."""
+"""`data=huggingface`: dual-encoder data from the hub, or from local files, in the usual schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.reading.arrays import column_types, text_of
 from two_tower.data.reading.groups import Groups, GroupSource, Part
-from two_tower.data.reading.hub import HubData, column_types, split_names, text_of
+from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.links import Links
-from two_tower.data.reading.rows import BadRows
-from two_tower.data.reading.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognise
+from two_tower.data.reading.recognise import recognise
+from two_tower.data.reading.rows import BadRows, Rows
+from two_tower.data.reading.schemas import TEXT, PassageColumns, QrelsColumns, Schema, TevatronColumns
 from two_tower.data.reading.unique import hash_rows
 from two_tower.data.source import QUERIES
 from two_tower.errors import UserError
@@ -29,7 +31,8 @@ class HuggingFace(GroupSource):
     - *Texts*: a query with a positive and perhaps negatives, each a text or a list of texts. There are no ids, so
       equal texts are one query, or one passage, with a hash of the text as its id. The corpus is all passages.
     - *Tevatron*: ``query_id``, ``query``, ``positive_passages`` and ``negative_passages``, lists of
-      ``{docid, title, text}``; perhaps a corpus of its own (``docid``, ``title``, ``text``).
+      ``{docid, title, text}``, perhaps with a larger corpus of its own; or ``positive_document_ids`` and
+      ``negative_document_ids`` with such a corpus (``docid``, ``title``, ``text`` or ``contents``).
     - *BEIR*: the configurations ``corpus`` and ``queries``, and ``qrels`` as a data set of its own.
 
     Negatives were not judged: they are in the triplets, but not in the judgements. A passage's title is read
@@ -39,7 +42,7 @@ class HuggingFace(GroupSource):
     query's text (without regard to case) decides, so equal queries are on one side.
 
     Args:
-        path: OWNER/NAME on the hub, or a local folder or file.
+        path: OWNER/NAME on the hub, or a local folder or file (Parquet, JSON lines, CSV, TSV).
         config: the configuration of the data set.
         corpus: a data set of passages, for Tevatron's schema.
         qrels: a data set of judgements, for BEIR's schema.
@@ -52,7 +55,8 @@ class HuggingFace(GroupSource):
         dev_seed: another number takes other queries.
         streaming: read over the network each time; otherwise download once, to the library's cache.
         revision: branch, tag or commit of ``path`` on the hub; None is the newest.
-        max_bad_rows: the fraction of a split's queries and passages that may be bad before it is an error.
+        max_bad_rows: the fraction of a split's queries and passages (of a local file's, where its rows are lines)
+            that may be bad before it is an error.
         repair_encoding: whether to repair UTF-8 that was encoded twice.
         name: short name; by default the last part of ``path``.
 
@@ -124,46 +128,53 @@ class HuggingFace(GroupSource):
             return QrelsColumns(self._beir_queries())
         split = next(iter(self._names.values()))
         schema = recognise(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
-        if self._corpus is None:
-            return schema
-        if not isinstance(schema, TevatronColumns):
+        if isinstance(schema, TevatronColumns):
+            if schema.ids_only and self._corpus is None:
+                raise UserError(
+                    f"The column {schema.fields.names[2]} of {self._data.label} holds ids: set data.corpus to the data "
+                    "set of the passages (docid, title, text)"
+                )
+            return replace(schema, ids_only=self._corpus is not None)
+        if self._corpus is not None:
             raise UserError(
-                f"data.corpus is for Tevatron's schema, and the columns {', '.join(schema.columns)} of "
+                f"data.corpus is for Tevatron's schema, and the columns {', '.join(schema.fields.names)} of "
                 f"{self._data.label} are texts: leave data.corpus out"
             )
-        return replace(schema, ids_only=True)
+        return schema
 
     def _beir_queries(self) -> pa.Table:
-        data, bad, tables = self._beir[1], BadRows(self.max_bad_rows), [QUERIES.empty_table()]
+        data, tables, fields = self._beir[1], [QUERIES.empty_table()], pa.schema([("_id", TEXT), ("text", TEXT)])
         for split in data.files:
-            data.require(split, ("_id", "text"))
-            for table, _ in data.tables(split, ("_id", "text"), bad):
-                texts = text_of(table["text"], self.repair_encoding)
-                tables.append(pa.table([text_of(table["_id"]), texts], QUERIES))
-        queries = pa.concat_tables(tables).combine_chunks()
-        bad.check(len(queries))
-        self._report(data.label, bad)
-        return queries
+            data.require(split, fields.names)
+            for rows in data.rows(split, fields):
+                bad, total = BadRows(self.max_bad_rows), 0
+                for table, _ in rows.read(bad):
+                    texts = text_of(table["text"], self.repair_encoding)
+                    tables.append(pa.table([text_of(table["_id"]), texts], QUERIES))
+                    total += len(table)
+                bad.check(total)
+                self._report(rows.place, bad)
+        return pa.concat_tables(tables).combine_chunks()
 
     def _parts(self) -> Iterator[Part]:
         if self._corpus is not None:
             for split in self._corpus.files:
-                yield self._part(None, self._corpus, split, PassageColumns("_id" if self._beir else "docid"))
+                columns = PassageColumns.of(self._corpus.schema(split).names)
+                yield from self._parts_of(None, self._corpus, split, columns)
         for split, name in self._names.items():
-            yield self._part(split, self._rows, name, self._schema)
+            yield from self._parts_of(split, self._rows, name, self._schema)
 
-    def _part(self, split: str | None, data: HubData, name: str, schema: Schema) -> Part:
-        label = f"{data.label} {name}"
-
-        def read(bad: BadRows) -> Iterator[Groups]:
-            data.require(name, schema.columns)
-            for table, rows in data.tables(name, (*schema.columns, "title"), bad):
-                with column_types(label):
-                    groups = schema.groups(table, rows, self.repair_encoding)
-                yield groups
-
+    def _parts_of(self, split: str | None, data: HubData, name: str, schema: Schema) -> Iterator[Part]:
+        data.require(name, schema.required)
         closed = self._corpus is not None and split is not None
-        return Part(split, label, read, closed, schema.has_ids)
+        for rows in data.rows(name, schema.fields):
+            yield Part(split, str(rows.place), partial(self._groups, rows, schema), closed, schema.has_ids)
+
+    def _groups(self, rows: Rows, schema: Schema, bad: BadRows) -> Iterator[Groups]:
+        for table, numbers in rows.read(bad):
+            with column_types(str(rows.place)):
+                groups = schema.groups(table, numbers, self.repair_encoding)
+            yield groups
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
         if not self._divides_train:

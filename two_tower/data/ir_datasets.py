@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.reading.file_source import FileSource
-from two_tower.data.reading.rows import BadRows
-from two_tower.data.reading.unique import HashSet, Unique, keep_known
+from two_tower.data.reading.rows import BadRows, Rows
+from two_tower.data.reading.tables import TableSource
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError, nearest, one_of
 
@@ -28,7 +27,7 @@ _BATCH_ROWS = 10_000
 Entry = Any  # one of the library's named tuples
 
 
-class IrDatasets(FileSource):
+class IrDatasets(TableSource):
     """Read a collection through ir_datasets, which downloads it on first use to ``$IR_DATASETS_HOME``.
 
     Texts are what the collection's authors take for the text of a document (title, body, abstract …) and of a
@@ -74,42 +73,10 @@ class IrDatasets(FileSource):
         self.corpus_id = corpus or next((i for i in (id, *self.ids.values()) if self._load(i).has_docs()), id)
         if not self._load(self.corpus_id).has_docs():
             raise UserError(f"{self.corpus_id} has no documents: set data.corpus to an id that has them")
-        self._passages: HashSet | None = None
-        self._queries: dict[str, tuple[pa.Table, HashSet]] = {}
-        self._qrels: dict[str, pa.Table] = {}
-
-    def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All documents in the collection's order; title is empty text where there is none.
-
-        Raises:
-            UserError: they cannot be had; or, at the end, too many rows were bad or there was no document.
-        """
-        what, bad, unique = f"{self.corpus_id} docs", BadRows(self.max_bad_rows), Unique(key=1)
-        for read, rows in self._read(self.corpus_id, "docs", _document, CORPUS, bad):
-            table = unique.filter(read, rows, bad, what, "id that another text had before")
-            yield from self._repaired(table, "title", "text").to_batches()
-        if not unique.keys:
-            raise UserError(f"{self.corpus_id} holds no document")
-        self._passages = unique.keys
-        self._report(what, bad)
 
     def splits(self) -> tuple[str, ...]:
         """The splits that were given or exist."""
         return tuple(self.ids)
-
-    def queries(self, split: str) -> pa.Table:
-        """The queries with at least one judgement in the split, in the collection's order."""
-        judged = pc.unique(self.qrels(split)["query_id"])
-        table, _ = self._read_queries(split)
-        return table.filter(pc.is_in(table["id"], value_set=judged))
-
-    def qrels(self, split: str) -> pa.Table:
-        """The judgements of a split; grades of 0 and below are kept."""
-        if split not in self.ids:
-            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
-        if split not in self._qrels:
-            self._qrels[split] = self._read_qrels(split)
-        return self._qrels[split]
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The document pairs of the training split; whether their ids exist is not checked."""
@@ -129,6 +96,20 @@ class IrDatasets(FileSource):
                 path = self._path(dataset_id, kind)
                 parts.append(file_fingerprint(path) if path is not None else "")
         return self._key(*parts)
+
+    def _passage_rows(self) -> Rows:
+        return self._rows(self.corpus_id, "docs", _document, CORPUS)
+
+    def _query_rows(self, split: str) -> Rows:
+        return self._rows(self.ids[split], "queries", _query, QUERIES)
+
+    def _judgement_rows(self, split: str) -> Rows:
+        if split not in self.ids:
+            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
+        return self._rows(self.ids[split], "qrels", _judgement, QRELS)
+
+    def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
+        return Rows(f"{dataset_id} {kind}", partial(self._read, dataset_id, kind, convert, schema))
 
     def _path(self, dataset_id: str, kind: str) -> Path | None:
         """The file of a part of a collection, downloaded where it is not there yet; None where it is not one file."""
@@ -177,31 +158,6 @@ class IrDatasets(FileSource):
         dataset = self._load(dataset_id)
         return dataset.has_queries() and dataset.has_qrels()
 
-    def _read_queries(self, split: str) -> tuple[pa.Table, HashSet]:
-        if split not in self._queries:
-            what, bad, unique = f"{self.ids[split]} queries", BadRows(self.max_bad_rows), Unique(key=1)
-            tables = [
-                unique.filter(table, rows, bad, what, "id that another text had before")
-                for table, rows in self._read(self.ids[split], "queries", _query, QUERIES, bad)
-            ]
-            self._report(what, bad)
-            table = self._repaired(pa.concat_tables([QUERIES.empty_table(), *tables]), "text")
-            self._queries[split] = table, unique.keys
-        return self._queries[split]
-
-    def _read_qrels(self, split: str) -> pa.Table:
-        what, bad, unique = f"{self.ids[split]} qrels", BadRows(self.max_bad_rows), Unique(key=2)
-        known = {"query_id": self._read_queries(split)[1], "document_id": self._passages}
-        tables = []
-        for table, rows in self._read(self.ids[split], "qrels", _judgement, QRELS, bad):
-            for column, ids in known.items():
-                table, rows = keep_known(table, rows, column, ids, bad, what)
-            tables.append(unique.filter(table, rows, bad, what, "judgement that contradicts an earlier one"))
-        self._report(what, bad)
-        if not unique.keys:
-            raise UserError(f"{self.ids[split]} holds no judgement")
-        return pa.concat_tables(tables)
-
     def _read(
         self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema, bad: BadRows
     ) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -221,15 +177,20 @@ class IrDatasets(FileSource):
         bad.check(total)
 
     def _entries(self, dataset_id: str, kind: str) -> Iterator[Entry]:
+        row = 0
         try:
-            yield from getattr(self._load(dataset_id), f"{kind}_iter")()
+            for entry in getattr(self._load(dataset_id), f"{kind}_iter")():
+                row += 1
+                yield entry
         except Exception as error:  # the library's own, those of its downloads and of each collection's reader
-            raise _unavailable(dataset_id, kind, error) from error
+            path = self._path(dataset_id, kind) if row else None
+            place = f" after row {row}" + (f" of {path}" if path else "") if row else ""
+            raise _unavailable(dataset_id, kind, error, place) from error
 
 
-def _unavailable(dataset_id: str, kind: str, error: Exception) -> UserError:
+def _unavailable(dataset_id: str, kind: str, error: Exception, place: str = "") -> UserError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    return UserError(f"ir_datasets cannot provide the {kind} of {dataset_id}: {reason}")
+    return UserError(f"ir_datasets cannot provide the {kind} of {dataset_id}{place}: {reason}")
 
 
 def _document(entry: Entry) -> tuple[str, str, str]:

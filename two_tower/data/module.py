@@ -23,6 +23,8 @@ __all__ = ["TripletData"]
 
 log = logging.getLogger(__name__)
 
+SPLITS = ("train", "dev", "test")
+
 
 class TripletData(L.LightningDataModule):
     """Training triplets and the validation split of a source.
@@ -66,6 +68,8 @@ class TripletData(L.LightningDataModule):
             wanted["train_split"] = train_split
         for key, split in wanted.items():
             if split not in source.splits():
+                if not source.splits() and split in SPLITS:
+                    source.qrels(split)  # says itself what is not there
                 raise UserError(
                     f"data.{key}={split} does not exist in {source.name}; {one_of(split, source.splits())}."
                 )

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.reading.arrays import column_types, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.groups import Groups, GroupSource, Part
-from two_tower.data.reading.hub import HubData, column_types, flat_lists, list_fields, split_names, text_of
-from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.hub import HubData, split_names
+from two_tower.data.reading.rows import BadRows, Rows
 from two_tower.data.reading.unique import hash_rows
 from two_tower.data.source import CORPUS
 from two_tower.errors import UserError, one_of
@@ -21,7 +22,7 @@ __all__ = ["MsMarco"]
 
 _SPLITS = ("train", "dev", "test")
 _COLUMNS = ("query_id", "query", "passages")
-_LISTS = ("is_selected", "passage_text")
+_LISTS = {"is_selected": pa.int32(), "passage_text": pa.string()}
 
 
 class MsMarco(GroupSource):
@@ -38,7 +39,7 @@ class MsMarco(GroupSource):
     Args:
         version: the configuration, ``v1.1`` or ``v2.1``.
         path: name on the hub, or a folder of its Parquet files, for example
-            ``FOLDER/v1.1/train-00000-of-00001.parquet``.
+            ``FOLDER/v1.1/train-00000-of-00001.parquet``, or of JSON lines with the same fields.
         streaming: read over the network each time; otherwise download once, to the library's cache.
         revision: branch, tag or commit on the hub; None is the newest.
         corpus_splits: whose passages make the corpus; only these can be trained on or evaluated.
@@ -102,23 +103,27 @@ class MsMarco(GroupSource):
         for split in self.corpus_splits:
             if split not in names:
                 raise UserError(f"{self._data.label} has no split {split}: leave it out of data.corpus_splits")
-            label = f"{self._data.label} {names[split]}"
             self._data.require(names[split], _COLUMNS)
-            found = list_fields(self._data.schema(names[split]).field("passages").type)
-            if not {*_LISTS} <= {*found}:
-                raise UserError(f"{label}: the column passages must hold lists {' and '.join(_LISTS)}, not {found}")
-            yield Part(split, label, partial(self._read, names[split], label))
+            kind = self._data.schema(names[split]).field("passages").type
+            if not {*_LISTS} <= {*list_fields(kind)}:
+                raise UserError(
+                    f"{self._data.label} {names[split]}: the column passages must hold lists {' and '.join(_LISTS)}, "
+                    f"not {list_fields(kind)}"
+                )
+            kinds = (pa.string(), pa.string(), list_type(kind, _LISTS))
+            for rows in self._data.rows(names[split], pa.schema(list(zip(_COLUMNS, kinds, strict=True)))):
+                yield Part(split, str(rows.place), partial(self._read, rows))
 
-    def _read(self, split: str, label: str, bad: BadRows) -> Iterator[Groups]:
-        for table, rows in self._data.tables(split, _COLUMNS, bad):
-            with column_types(label):
+    def _read(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
+        for table, numbers in rows.read(bad):
+            with column_types(str(rows.place)):
                 (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
                 uneven = lengths != text_lengths
-                for row in rows[uneven]:
-                    bad.add("lists of unequal length", label, int(row))
+                for row in numbers[uneven]:
+                    bad.add("lists of unequal length", rows.place, int(row))
                 if uneven.any():
-                    table, rows = table.filter(pa.array(~uneven)), rows[~uneven]
-                groups = self._groups(table, rows)
+                    table, numbers = table.filter(pa.array(~uneven)), numbers[~uneven]
+                groups = self._groups(table, numbers)
             yield groups
 
     def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:

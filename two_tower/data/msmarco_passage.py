@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.reading.archive import Folder, Member
+from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
-from two_tower.data.reading.file_source import FileSource
-from two_tower.data.reading.rows import BadRows, TsvRows, read_rows
-from two_tower.data.reading.unique import HashSet, Unique, keep_known
+from two_tower.data.reading.formats import TsvRows
+from two_tower.data.reading.rows import BadRows, Rows, read_rows
+from two_tower.data.reading.tables import TableSource
 from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError, nearest, one_of
 
-__all__ = ["Download", "MsMarcoPassage"]
+__all__ = ["MsMarcoPassage"]
 
 _SPLITS = ("train", "dev", "test")
 _QUERY_FILES = {
@@ -29,7 +29,9 @@ _QUERY_FILES = {
     "test": "msmarco-test2019-queries.tsv",
 }
 _QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test": "2019qrels-pass.txt"}
+_RELEVANT_GRADES = {"test": 2}
 _ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
+_TRAINING, _VALIDATION = ("queries.train", "qrels.train"), ("queries.dev", "qrels.dev")
 
 _PASSAGES = TsvRows(pa.schema([("id", pa.string()), ("text", pa.string())]), filled=("id", "text"))
 _QUESTIONS = TsvRows(QUERIES, filled=("id", "text"))
@@ -51,49 +53,22 @@ class _TrecQrels(TsvRows):
             block = b"\n".join(b"\t".join(line.split()) for line in block.split(b"\n"))
         return super().parse_block(block, starts)
 
-    def parse_line(self, line: bytes) -> list[str | int]:
+    def parse_line(self, line: bytes) -> Sequence[object]:
         """The cells of one line."""
         return super().parse_line(b"\t".join(line.split()))
 
 
-@dataclass(frozen=True)
-class Download:
-    """Where a file comes from.
-
-    Attributes:
-        url: its address.
-        size: its bytes, as published.
-        checksum: ``md5:HEX`` or another algorithm, as published; None where it is not.
-        holds: names of the files in it, if it is an archive of several.
-    """
-
-    url: str
-    size: int | None = None
-    checksum: str | None = None
-    holds: Sequence[str] = ()
-
-    @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any]) -> Download:
-        """One entry of the configuration.
-
-        Raises:
-            UserError: an unknown key, or no address.
-        """
-        for key in entry:
-            if key not in cls.__annotations__:
-                raise UserError(
-                    f"data.downloads has {name}.{key}, which does not exist; {one_of(key, cls.__annotations__)}"
-                )
-        if not entry.get("url"):
-            raise UserError(f"data.downloads has no url for {name}: give its address, or leave {name} out")
-        return cls(**entry)
-
-    def provides(self, own_name: str, file: str) -> bool:
-        """Whether ``file`` is this download, called ``own_name``, or in it."""
-        return own_name in (file, f"{file}.gz", f"{Path(file).stem}.tar.gz") or file in self.holds
+def _passages(path: File, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    for table, numbers in read_rows(path, _PASSAGES, bad):
+        yield pa.table([table["id"], pa.repeat(pa.scalar(""), len(table)), table["text"]], CORPUS), numbers
 
 
-class MsMarcoPassage(FileSource):
+def _judgements(path: File, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    for table, numbers in read_rows(path, _TrecQrels(), bad):
+        yield table.select(QRELS.names), numbers
+
+
+class MsMarcoPassage(TableSource):
     """Read ``collection.tsv``, ``queries.*.tsv``, ``qrels.*.tsv`` and triples of ids or of texts.
 
     The files are tab separated, UTF-8, without header and without quoting (a quote character is text). Each
@@ -104,7 +79,8 @@ class MsMarcoPassage(FileSource):
     judgements that contradict each other or whose query is unknown, or whose passage is, where the collection
     was read before) are left out and counted up to a limit. Ids in triples are not looked up here.
 
-    A folder with triples of texts and nothing else is enough to train on, but not to validate on.
+    Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
+    ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
 
     Args:
         path: the folder.
@@ -112,6 +88,7 @@ class MsMarcoPassage(FileSource):
         queries: by split (``train``, ``dev``, ``test``) the file of the queries: id, text. A split whose files
             are not there, or null, does not exist.
         qrels: by split the file of the judgements: query, 0, passage, grade.
+        relevant_grades: by split the least grade that counts as relevant, except for nDCG; 1 where there is none.
         triples: file of training triples, either ids or texts (query, positive, negative); None for none.
         archives: archives that are looked into for any of the files; ``NAME.tar.gz`` is for ``NAME.tsv`` anyway.
         download: whether to download files that are not there.
@@ -122,7 +99,7 @@ class MsMarcoPassage(FileSource):
         name: short name; by default the folder's.
 
     Raises:
-        UserError: the folder does not exist, holds neither passages nor triples, or a download failed.
+        UserError: the folder does not exist, lacks the passages (without triples) or the triples, or a download failed.
     """
 
     def __init__(
@@ -131,6 +108,7 @@ class MsMarcoPassage(FileSource):
         corpus: str = "collection.tsv",
         queries: Mapping[str, str | None] = _QUERY_FILES,
         qrels: Mapping[str, str | None] = _QRELS_FILES,
+        relevant_grades: Mapping[str, int] = _RELEVANT_GRADES,
         triples: str | None = None,
         archives: Sequence[str] = _ARCHIVES,
         download: bool = False,
@@ -141,8 +119,9 @@ class MsMarcoPassage(FileSource):
         name: str | None = None,
     ) -> None:
         super().__init__(max_bad_rows, repair_encoding)
-        for key, files in (("queries", queries), ("qrels", qrels)):
-            for split in files:
+        self.relevant_grades = dict(relevant_grades)
+        for key, named in (("queries", queries), ("qrels", qrels), ("relevant_grades", relevant_grades)):
+            for split in named:
                 if split not in _SPLITS:
                     raise UserError(f"data.{key}.{split} is no split; {one_of(split, _SPLITS)}")
         self.path = Path(path).expanduser()
@@ -151,50 +130,27 @@ class MsMarcoPassage(FileSource):
         self._files = {"corpus": corpus, "triples": triples}
         for split in _SPLITS:
             self._files |= {f"queries.{split}": queries.get(split), f"qrels.{split}": qrels.get(split)}
-        self._queries: dict[str, tuple[pa.Table, HashSet]] = {}
-        self._qrels: dict[str, pa.Table] = {}
-        self._passages: HashSet | None = None
         if download:
             self._download(dict(headers or {}))
         if not self.path.is_dir():
             raise UserError(f"data.path={path} is no folder: give one with {corpus}, or set data.download=true")
         self.name = name or self.path.resolve().name
-        if triples is not None or self._find("corpus") is None:
-            self._file("triples" if triples is not None else "corpus")
-
-    def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages in file order; their titles are empty.
-
-        Raises:
-            UserError: there is no collection; or, at the end, too many rows were bad or there was no passage.
-        """
-        path, bad, unique = self._file("corpus"), BadRows(self.max_bad_rows), Unique(key=1)
-        for table, rows in read_rows(path, _PASSAGES, bad):
-            table = self._repaired(unique.filter(table, rows, bad, path, "id that another text had before"), "text")
-            titles = pa.repeat(pa.scalar(""), len(table))
-            yield from pa.table([table["id"], titles, table["text"]], CORPUS).to_batches()
-        if not unique.keys:
-            raise UserError(f"{path} holds no passage")
-        self._passages = unique.keys
-        self._report(path, bad)
+        self._file("corpus" if triples is None else "triples")
 
     def splits(self) -> tuple[str, ...]:
-        """The splits whose queries and judgements are there."""
-        return tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
+        """The splits whose queries and judgements are there.
 
-    def queries(self, split: str) -> pa.Table:
-        """The queries with at least one judgement in the split, in file order."""
-        judged = pc.unique(self.qrels(split)["query_id"])
-        table, _ = self._read_queries(split)
-        return table.filter(pc.is_in(table["id"], value_set=judged))
+        Raises:
+            UserError: there are neither splits nor passages, only triples.
+        """
+        found = tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
+        if not found:
+            self._file("corpus")
+        return found
 
-    def qrels(self, split: str) -> pa.Table:
-        """The judgements of a split in file order, grade 0 too."""
-        if split not in _SPLITS:
-            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
-        if split not in self._qrels:
-            self._qrels[split] = self._read_qrels(split)
-        return self._qrels[split]
+    def relevant_grade(self, split: str) -> int:
+        """As the configuration says: 2 for the judgements of TREC, whose guidelines take grade 1 for not relevant."""
+        return self.relevant_grades.get(split, 1)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of ids, in file order; whether the ids exist is not checked."""
@@ -213,6 +169,20 @@ class MsMarcoPassage(FileSource):
                 parts += [role, file.name, file_fingerprint(file.archive.path if isinstance(file, Member) else file)]
         return self._key(*parts)
 
+    def _passage_rows(self) -> Rows:
+        path = self._file("corpus")
+        return Rows(path, partial(_passages, path))
+
+    def _query_rows(self, split: str) -> Rows:
+        path = self._file(f"queries.{split}")
+        return Rows(path, partial(read_rows, path, _QUESTIONS))
+
+    def _judgement_rows(self, split: str) -> Rows:
+        if split not in _SPLITS:
+            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
+        path = self._file(f"qrels.{split}")
+        return Rows(path, partial(_judgements, path))
+
     def _find(self, role: str) -> File | None:
         name = self._files[role]
         return None if name is None else self._folder.find(name)
@@ -229,12 +199,19 @@ class MsMarcoPassage(FileSource):
         name = self._files[role]
         if name is None:
             raise UserError(f"data.{role} is null, so {self.name} has none: give the name of a file in {self.path}")
-        if role != "triples" and self._triples_are("texts"):
-            raise UserError(
-                f"{self.path} holds triples of texts but no {name}: it can be trained on, but validation and search "
-                f"need a collection with queries and qrels, so put {name} there too"
-            )
+        if role == "corpus":
+            self._check_any()
         raise UserError(f"{self.path} holds no {name} ({self._remedy(role, name)})")
+
+    def _check_any(self) -> None:
+        """Refuse a folder that holds triples at most, with all that is missing."""
+        training = () if self._triples_are("texts") else _TRAINING
+        names = [name for role in ("corpus", *training, *_VALIDATION) if (name := self._files[role]) is not None]
+        if not any(self._folder.find(name) for name in names):
+            raise UserError(
+                f"{self.path} holds none of {', '.join(names)}: whatever triples there are, the vocabulary is made of "
+                "the passages and validation ranks them, so put these files there too, or set data.download=true"
+            )
 
     def _remedy(self, role: str, name: str) -> str:
         if any(entry.provides(own, name) for own, entry in self.downloads.items()):
@@ -258,32 +235,6 @@ class MsMarcoPassage(FileSource):
                 )
             own, entry = min(able, key=lambda pair: pair[1].size or 0)
             fetch(entry.url, self.path / own, entry.size, entry.checksum, headers)
-
-    def _read_queries(self, split: str) -> tuple[pa.Table, HashSet]:
-        if split not in self._queries:
-            path, bad, unique = self._file(f"queries.{split}"), BadRows(self.max_bad_rows), Unique(key=1)
-            tables = [
-                unique.filter(table, rows, bad, path, "id that another text had before")
-                for table, rows in read_rows(path, _QUESTIONS, bad)
-            ]
-            self._report(path, bad)
-            table = pa.concat_tables([QUERIES.empty_table(), *tables])
-            self._queries[split] = self._repaired(table, "text"), unique.keys
-        return self._queries[split]
-
-    def _read_qrels(self, split: str) -> pa.Table:
-        path, bad, unique = self._file(f"qrels.{split}"), BadRows(self.max_bad_rows), Unique(key=2)
-        known = {"query_id": self._read_queries(split)[1], "document_id": self._passages}
-        tables = []
-        for read, rows in read_rows(path, _TrecQrels(), bad):
-            table = read.select(QRELS.names)
-            for column, ids in known.items():
-                table, rows = keep_known(table, rows, column, ids, bad, path)
-            tables.append(unique.filter(table, rows, bad, path, "judgement that contradicts an earlier one"))
-        self._report(path, bad)
-        if not unique.keys:
-            raise UserError(f"{path} holds no judgement")
-        return pa.concat_tables(tables)
 
     def _triples_are(self, kind: str) -> bool:
         """Whether the triples are ``ids`` or ``texts``: no cell of an id triple holds white space."""

@@ -188,9 +188,10 @@ class Pairs(FileSource):
         for read, rows in self._file.read(list(self._columns.values()), required, bad):
             table = self._with_ids(read.rename_columns(list(self._columns)))
             for role, check in checks.items():
-                wrong = check.contradictions(*(table[name] for name in _KEYS[role]))
+                ids, *others = (table[name] for name in _KEYS[role])
+                wrong = check.contradictions(ids, *others)
                 for row in np.flatnonzero(wrong):
-                    bad.add("id that another text had before", self.path, int(rows[row]))
+                    bad.add("id that another text had before", self.path, int(rows[row]), ids[int(row)].as_py())
                 table, rows = table.filter(pa.array(~wrong)), rows[~wrong]
             some = some or len(table) > 0
             yield table

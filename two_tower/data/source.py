@@ -54,7 +54,7 @@ class Source(ABC):
 
     @abstractmethod
     def qrels(self, split: str) -> pa.Table:
-        """Judgements of a split, rows of the schema `QRELS`; grades above 0 are relevant.
+        """Judgements of a split, rows of the schema `QRELS`; see `relevant_grade`.
 
         Raises:
             UserError: the split does not exist.
@@ -67,6 +67,10 @@ class Source(ABC):
         Raises:
             UserError: the split does not exist.
         """
+
+    def relevant_grade(self, split: str) -> int:
+        """The least grade of a split that counts as relevant where a metric knows only yes and no."""
+        return 1
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Explicit training triplets, rows of the schema `TRIPLETS`, or None where the source has none."""

@@ -16,7 +16,7 @@ from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
 from two_tower.files import write_json
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
+from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
 from two_tower.model import TwoTower
 from two_tower.ranking import Ranking, rank
 from two_tower.tokenizer.tokenizer import Tokenizer
@@ -47,8 +47,8 @@ class Evaluation:
     seconds: float
 
 
-def _evaluation(ranking: Ranking, qrels: Qrels, metrics: Sequence[str], start: float) -> Evaluation:
-    per_query = evaluate(ranking.ranks, qrels, metrics)
+def _evaluation(ranking: Ranking, split: Split, metrics: Sequence[str], start: float) -> Evaluation:
+    per_query = evaluate(ranking.ranks, split.qrels, metrics, split.threshold)
     return Evaluation(mean(per_query), per_query, ranking, time.perf_counter() - start)
 
 
@@ -96,7 +96,7 @@ def evaluate_dense(
         document_block=DOCUMENT_BLOCK,
         share=share,
     )
-    return _evaluation(ranking, split.qrels, metrics, start)
+    return _evaluation(ranking, split, metrics, start)
 
 
 def evaluate_bm25(
@@ -110,7 +110,7 @@ def evaluate_bm25(
     start = time.perf_counter()
     pairs = (split.qrels.query_rows, split.qrels.document_rows)
     ranking = bm25.rank(split.texts.to_pylist(), order=corpus.order, pairs=pairs, k=depth)
-    return _evaluation(ranking, split.qrels, metrics, start)
+    return _evaluation(ranking, split, metrics, start)
 
 
 def bm25_means(
@@ -118,7 +118,7 @@ def bm25_means(
 ) -> dict[str, float]:
     """BM25's metrics on a split, measured once per collection and then read from the cache."""
     camel = tokenizer.split_camel_case
-    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, *metrics)
+    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, split.threshold, camel, *metrics)
 
     def measure(folder: Path) -> None:
         bm25 = BM25(corpus.texts(), split_camel_case=camel)

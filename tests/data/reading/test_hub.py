@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -147,6 +149,57 @@ def test_a_data_set_is_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Pat
     assert downloaded[0][0] != fingerprint  # another commit
     assert "BuilderConfig 'pears' not found. Available: ['pairs', 'others']" in mistakes[0]
     assert mistakes[1].startswith("someone/nothing is not on the hub")
+
+
+def spoil(folder: Path, suffix: str) -> None:
+    """Make a stream that begins well and breaks later: a malformed line, a damaged page, a file that is cut."""
+    for path in folder.rglob("*.parquet"):
+        path.unlink()
+    path = folder / f"pairs/train-0{suffix}"
+    rows = [{"query": f"query {i}", "positive": hashlib.sha512(b"%d" % i).hexdigest()} for i in range(100_000)]
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=1000)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
+    else:
+        lines = [json.dumps(row).encode() for row in rows]
+        if suffix == ".jsonl":
+            lines[90_000] = b'{"query": "a", "pos'
+        content = bytearray(b"\n".join(lines))
+        content = content if suffix == ".jsonl" else bytearray(gzip.compress(content)[:-10_000])
+    path.write_bytes(content)
+
+
+BROKEN = """
+import json, sys
+from two_tower.data.huggingface import HuggingFace
+from two_tower.errors import UserError
+
+source = HuggingFace("someone/pairs", "pairs", splits={"train": "train"}, streaming=sys.argv[1] == "True")
+try:
+    print(json.dumps(sum(len(batch) for batch in source.corpus())))
+except UserError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "streaming", "cause"),
+    [
+        (".parquet", True, "Unexpected end of stream"),
+        (".jsonl", True, "JSON parse error"),
+        (".jsonl.gz", False, "Compressed file ended before"),
+    ],
+)
+def test_a_stream_that_breaks_names_the_data_set_and_the_split(
+    hub: ThreadingHTTPServer, tmp_path: Path, suffix: str, streaming: bool, cause: str
+) -> None:
+    spoil(Hub.folder, suffix)
+    (Hub.folder / "README.md").write_text(README.split("  - {split: validation")[0] + "---\n")
+    (message,) = run(hub, tmp_path / "home", streaming, BROKEN)
+    assert re.match(
+        rf"someone/pairs pairs train cannot be read from the hub \(.*({cause}).*\): .*data\.path=FOLDER", message
+    )
 
 
 def test_the_fingerprint_downloads_no_data(hub: ThreadingHTTPServer, tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.data.reading import rows
-from two_tower.data.reading.rows import BadRow, BadRows, JsonRows, TsvRows, read_rows
+from two_tower.data.reading.formats import JsonRows, TsvRows
+from two_tower.data.reading.rows import BadRows, read_rows
 from two_tower.errors import UserError
 
 PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
@@ -34,24 +34,6 @@ def read(path: Path, row_format: rows.RowFormat, bad: BadRows | None = None) -> 
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
-
-
-def starts(block: bytes) -> np.ndarray:
-    return np.cumsum([0, *(len(line) + 1 for line in block.split(b"\n")[:-2])])
-
-
-@given(st.lists(st.fixed_dictionaries({"_id": text, "text": text, "title": text, "url": st.integers()}), min_size=1))
-def test_both_json_parsers_agree(objects: list[dict]) -> None:
-    for ascii_only in (True, False):
-        lines = [json.dumps(o, ensure_ascii=ascii_only).encode() for o in objects]
-        block = b"\n".join(lines) + b"\n"
-        fast = PASSAGE.parse_block(block, starts(block))
-        if any(not (o["text"] + o["title"]).strip() for o in objects):
-            continue  # the fast parser leaves doubtful blocks to the other
-        assert fast is not None
-        assert list(map(list, zip(*(c.to_pylist() for c in fast.columns), strict=True))) == [
-            PASSAGE.parse_line(line) for line in lines
-        ]
 
 
 GOOD = b'{"_id": "a", "title": "T", "text": "x y", "metadata": {"n": [1, null]}}'
@@ -102,40 +84,9 @@ def test_any_mixture_of_lines_and_any_block_size(
             bad.check(0)
 
 
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [
-        (b'{"_id": "e"', "malformed JSON"),
-        (b"[1]", "malformed JSON"),
-        (b"[" * 100_000, "malformed JSON"),
-        (b'{"text": "x"}', "missing field"),
-        (b'{"_id": "a"}', "missing field"),
-        (b'{"_id": 1.5, "text": "x"}', "field that is no text"),
-        (b'{"_id": "h", "text": "\xff"}', "invalid UTF-8"),
-        (b'{"_id": "i", "text": "\\ud800"}', "invalid UTF-8"),
-        (b'{"_id": "d", "title": " ", "text": "\\n"}', "empty title and text"),
-    ],
-)
-def test_what_is_wrong_with_a_json_line(line: bytes, kind: str) -> None:
-    with pytest.raises(BadRow) as error:
-        PASSAGE.parse_line(line)
-    assert error.value.kind == kind
-
-
 def test_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = write(tmp_path / "corpus.jsonl", b"\xef\xbb\xbf" + GOOD)
     assert read(path, PASSAGE) == [(1, "a", "x y", "T")]
-
-
-@given(st.lists(st.tuples(st.sampled_from(["a", '"b', "c,d", "'", "é\u2028"]), text, st.integers(-3, 3)), min_size=1))
-def test_both_tsv_parsers_agree(cells: list[tuple[str, str, int]]) -> None:
-    lines = ["\t".join([a, b.translate({9: " ", 10: " ", 13: " "}), str(n)]).encode() for a, b, n in cells]
-    block = b"\n".join(lines) + b"\n"
-    fast = GRADES.parse_block(block, starts(block))
-    assert fast is not None
-    assert list(map(list, zip(*(c.to_pylist() for c in fast.columns), strict=True))) == [
-        GRADES.parse_line(line) for line in lines
-    ]
 
 
 def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
@@ -204,3 +155,14 @@ def test_the_summary_counts_all_and_shows_few() -> None:
 def test_the_limit_is_a_fraction(fraction: float) -> None:
     with pytest.raises(UserError, match="max_bad_rows"):
         BadRows(fraction)
+
+
+def test_rows_that_were_never_read_are_counted_with_those_that_were() -> None:
+    bad, lost = BadRows(0.1), BadRows(0.1)
+    bad.add("empty passage", "train.jsonl", 7, "d7")
+    lost.add("malformed JSON", "train.jsonl", 3)
+    bad.include(lost)
+    bad.check(19)  # and the one that was not read
+    with pytest.raises(UserError, match=r"train\.jsonl, row 3: malformed JSON; 2 of 19 rows are bad"):
+        bad.check(18)
+    assert "2 bad rows were left out: 1 with empty passage, 1 with malformed JSON" in str(bad.summary())

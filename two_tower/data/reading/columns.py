@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import json
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -17,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.reading.rows import BadRows, JsonRows, TsvRows, read_rows
+from two_tower.data.reading.arrays import valid_rows
+from two_tower.data.reading.formats import JsonRows, TsvRows, first_objects
+from two_tower.data.reading.rows import BadRows, read_rows, readable
 from two_tower.errors import UserError
 
 __all__ = ["ColumnFile", "CsvFile", "JsonFile", "ParquetFile", "TsvFile", "open_columns"]
@@ -106,15 +106,7 @@ class JsonFile(ColumnFile):
 
     def names(self) -> list[str]:
         """The fields that occur in the first lines."""
-        names: dict[str, None] = {}
-        with _text(self.path) as file:
-            for line in itertools.islice(file, 1000):
-                with suppress(ValueError, RecursionError):
-                    row = json.loads(line)
-                    names |= dict.fromkeys(row if isinstance(row, dict) else ())
-        if not names:
-            raise UserError(f"{self.path} holds no JSON object in its first lines: each line must be one, as in {{…}}")
-        return list(names)
+        return list(dict.fromkeys(name for row in first_objects(self.path) for name in row))
 
     def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
         optional = [name for name in columns if name not in required]
@@ -179,22 +171,25 @@ class ParquetFile(ColumnFile):
         """The top-level columns."""
         import pyarrow.parquet as pq
 
-        with _readable(self.path):
+        with readable(self.path):
             return list(pq.read_schema(self.path).names)
 
     def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
         import pyarrow.parquet as pq
 
         total = 0
-        with _readable(self.path), pq.ParquetFile(self.path) as file:
+        with readable(self.path), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
-                batch.validate(full=True)
-                table = pa.table([self._as_text(batch.column(name), name) for name in columns], names=list(columns))
-                yield table, np.arange(total + 1, total + len(batch) + 1)
+                read, rows = pa.Table.from_batches([batch]), np.arange(total + 1, total + len(batch) + 1)
+                valid = valid_rows(read)
+                for row in rows[~valid]:
+                    bad.add("invalid UTF-8", self.path, int(row))
+                good = read.filter(pa.array(valid))
+                yield pa.table([self._as_text(good[name], name) for name in columns], list(columns)), rows[valid]
                 total += len(batch)
         bad.check(total)
 
-    def _as_text(self, column: pa.Array, name: str) -> pa.Array:
+    def _as_text(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         try:
             return pc.fill_null(column.cast(pa.string()), "")
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -235,16 +230,8 @@ def _distinct(cells: Iterable[str], path: Path) -> list[str]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
-        raise UserError(f"{path} cannot be read to its end ({error}): get a whole copy of it") from error
-
-
-@contextmanager
 def _text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
     """The file as text; bytes that are no UTF-8 become lone surrogates, so that they can be counted row by row."""
     read = gzip.open if path.suffix == ".gz" else open
-    with _readable(path), read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
+    with readable(path), read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
         yield cast(TextIO, file)

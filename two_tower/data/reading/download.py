@@ -10,16 +10,17 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, one_of
 
-__all__ = ["download"]
+__all__ = ["Download", "download"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,43 @@ _TIMEOUT = 60.0  # seconds without a byte
 _TROUBLES = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Download:
+    """Where a file comes from.
+
+    Attributes:
+        url: its address.
+        size: its bytes, as published.
+        checksum: ``md5:HEX`` or another algorithm, as published; None where it is not.
+        holds: names of the files in it, if it is an archive of several.
+    """
+
+    url: str
+    size: int | None = None
+    checksum: str | None = None
+    holds: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, name: str, entry: Mapping[str, Any]) -> Download:
+        """One entry of the configuration.
+
+        Raises:
+            UserError: an unknown key, or no address.
+        """
+        for key in entry:
+            if key not in cls.__annotations__:
+                raise UserError(
+                    f"data.downloads has {name}.{key}, which does not exist; {one_of(key, cls.__annotations__)}"
+                )
+        if not entry.get("url"):
+            raise UserError(f"data.downloads has no url for {name}: give its address, or leave {name} out")
+        return cls(**entry)
+
+    def provides(self, own_name: str, file: str) -> bool:
+        """Whether ``file`` is this download, called ``own_name``, or in it."""
+        return own_name in (file, f"{file}.gz", f"{Path(file).stem}.tar.gz") or file in self.holds
 
 
 def download(

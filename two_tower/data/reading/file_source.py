@@ -14,7 +14,7 @@ from two_tower.data.source import Source
 __all__ = ["FileSource"]
 
 # Raise whenever the same files would be read as other rows.
-READING = 1
+READING = 2
 
 
 class FileSource(Source):

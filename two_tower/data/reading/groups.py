@@ -35,7 +35,7 @@ class Groups:
     Attributes:
         rows: (Q,) int64, number of each query's row in its file, from 1.
         query_ids: (Q,) string; null where it is missing.
-        queries: (Q,) string; null where it is missing.
+        queries: (Q,) string; null where the id is that of no query.
         owner: (P,) int64, which of the Q queries a passage came with.
         grades: (P,) int32; above 0 for a passage that is marked as an answer.
         passages: P rows of the schema `two_tower.data.source.CORPUS`.
@@ -243,6 +243,9 @@ class _Index:
     def _good_queries(self, split: str, label: str, groups: Groups, bad: BadRows) -> Groups:
         left_out = groups.query_ids.is_null().to_numpy(zero_copy_only=False)
         _count(bad, "missing query_id", label, groups.rows, left_out)
+        groups = groups.without_queries(left_out)
+        left_out = groups.queries.is_null().to_numpy(zero_copy_only=False)
+        _count(bad, "unknown query_id", label, groups.rows, left_out, groups.query_ids)
         groups = groups.without_queries(left_out)
         left_out = _blank(groups.queries)
         _count(bad, "query without text", label, groups.rows, left_out, groups.query_ids)

@@ -1,32 +1,39 @@
-"""Data sets of the Hugging Face hub, and local files in the same formats, read through `datasets` as Arrow tables."""
+"""Data sets of the Hugging Face hub, and local folders laid out like them, as Arrow tables.
+
+`datasets` finds the files of a split, and reads the hub's and Parquet. Local files of lines are read by
+`two_tower.data.reading.line_files`.
+"""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint, key_of
-from two_tower.data.reading.repair import repair_encoding
-from two_tower.data.reading.rows import BadRows
+from two_tower.data.reading.arrays import valid_rows
+from two_tower.data.reading.line_files import column_kinds, is_line_file, line_rows
+from two_tower.data.reading.rows import BadRows, Rows
 from two_tower.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset
 
-__all__ = ["HubData", "column_types", "flat_lists", "list_fields", "list_lengths", "split_names", "text_of"]
+__all__ = ["HubData", "split_names"]
 
 # Rows of a table: 1,000 are read faster than 250 or 4,000 (134,000 rows/s, 110,000 and 108,000).
 _ROWS = 1000
-_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_FORMATS = {
+    ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv",
+}  # fmt: skip
 # Split -> what others call it.
 _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 
@@ -71,6 +78,8 @@ class HubData:
     def _builder(self) -> DatasetBuilder:
         from datasets import load_dataset_builder
 
+        # Its readers log what they raise; who runs a command is told once.
+        logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
         with self._errors():
             if self.local is None:
                 return load_dataset_builder(self.path, self.name, revision=self.revision)
@@ -96,13 +105,28 @@ class HubData:
             self._builder.download_and_prepare()
             return self._builder.as_dataset(split=split).with_format("arrow")
 
+    @cached_property
+    def _line_files(self) -> Mapping[str, list[Path]]:
+        """The files of each split, if they are local ones of lines."""
+        if self.local is None:
+            return {}
+        files = {split: [Path(file) for file in names] for split, names in self.files.items()}
+        return {split: paths for split, paths in files.items() if all(map(is_line_file, paths))}
+
+    def _schemas(self, split: str) -> Iterator[tuple[Path | str, pa.Schema]]:
+        """Each file that is read on its own, else the split, and its columns."""
+        if split in self._line_files:
+            yield from ((file, column_kinds(file)) for file in self._line_files[split])
+            return
+        opened = self._open(split)
+        with self._errors(split):  # a stream may not tell before it is read
+            known = opened.features is not None
+            schema = opened.features.arrow_schema if known else next(iter(opened.iter(batch_size=1))).schema
+        yield f"{self.label} {split}", schema
+
     def schema(self, split: str) -> pa.Schema:
         """The columns of a split."""
-        opened = self._open(split)
-        if opened.features is not None:
-            return opened.features.arrow_schema
-        with self._errors(split):  # a stream that does not tell before it is read
-            return next(iter(opened.iter(batch_size=1))).schema
+        return next(self._schemas(split))[1]
 
     def require(self, split: str, columns: Sequence[str]) -> None:
         """Check that a split has these columns.
@@ -110,39 +134,42 @@ class HubData:
         Raises:
             UserError: one is missing.
         """
-        found = self.schema(split).names
-        for column in columns:
-            if column not in found:
-                raise UserError(f"{self.label} {split} has no column {column}, but {', '.join(found)}")
+        for place, schema in self._schemas(split):
+            for column in columns:
+                if column not in schema.names:
+                    raise UserError(f"{place} has no column {column}, but {', '.join(schema.names)}")
 
-    def tables(self, split: str, columns: Sequence[str], bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """The rows of a split, read anew each time.
+    def rows(self, split: str, fields: pa.Schema) -> list[Rows]:
+        """The rows of a split: those of each local file of lines, in which they are counted, or all together.
 
         Args:
             split: the library's name of it.
-            columns: the columns to keep, those of them that there are.
-            bad: takes the rows that are no valid UTF-8; they are left out.
-
-        Yields:
-            Up to 1,000 rows, and the number (from 1) of each in the split, int64.
+            fields: the columns to read, and what they hold where a file has no types of its own.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the split cannot be found; on reading, that it cannot be read, or has too many bad rows.
         """
+        if split in self._line_files:
+            return [line_rows(file, fields) for file in self._line_files[split]]
+        return [Rows(f"{self.label} {split}", partial(self._tables, split, fields.names))]
+
+    def _tables(self, split: str, columns: Sequence[str], bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """Up to 1,000 rows of those columns that there are, and their numbers in the split; invalid UTF-8 is bad."""
         _let_threads_end()
-        batches, first = iter(self._open(split).iter(batch_size=_ROWS)), 1
+        batches, first, lost = iter(self._open(split).iter(batch_size=_ROWS)), 1, BadRows(bad.max_bad_rows)
         while True:
             with self._errors(split):
                 table = next(batches, None)
             if table is None:
-                return
+                break
             table = table.select([name for name in columns if name in table.column_names])
             numbers = np.arange(first, first + len(table))
             first += len(table)
-            valid = _valid(table)
+            valid = valid_rows(table)
             for row in numbers[~valid]:
-                bad.add("invalid UTF-8", f"{self.label} {split}", int(row))
+                lost.add("invalid UTF-8", f"{self.label} {split}", int(row))
             yield (table, numbers) if valid.all() else (table.filter(pa.array(valid)), numbers[valid])
+        bad.include(lost)
 
     def fingerprint(self) -> str:
         """A hash of the local files' contents, or the commit on the hub; nothing is downloaded for it."""
@@ -159,30 +186,40 @@ class HubData:
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            raise UserError(self._explanation(error, f"{self.label} {split}".rstrip())) from error
+            raise UserError(self._explanation(error, split)) from error
 
-    def _explanation(self, error: Exception, what: str) -> str:
-        cause = str(error).strip().split("\n")[0] or type(error).__name__
+    def _explanation(self, error: Exception, split: str) -> str:
+        what = f"{self.label} {split}".rstrip()
+        cause = _cause(error)
         if self.local is not None:
+            cut = next((file for file in self.files[split] if _is_cut(Path(file))), None) if split else None
+            if cut is not None:
+                return f"{cut} cannot be read to its end ({cause}): get a whole copy of it"
             return f"{what} cannot be read ({cause}): {self._key} must be a folder of Parquet or JSON lines files"
         if isinstance(error, FileNotFoundError):
             return f"{what} is not on the hub ({cause}): correct {self._key}, OWNER/NAME or a folder of Parquet files"
         return (
             f"{what} cannot be read from the hub ({cause}): check the name and the network, or download "
-            f"its Parquet files and set {self._key}=FOLDER"
+            f"its files and set {self._key}=FOLDER"
         )
 
 
-def _valid(table: pa.Table) -> np.ndarray:
-    """Which rows hold nothing but UTF-8, (N,) bool."""
+def _cause(error: BaseException) -> str:
+    """What went wrong first, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether it is a Parquet file without its end, which says where everything is."""
+    import pyarrow.parquet as pq
+
     try:
-        table.validate(full=True)
-    except pa.ArrowInvalid:
-        if len(table) == 1:
-            return np.zeros(1, bool)
-        half = len(table) // 2
-        return np.concatenate([_valid(table.slice(0, half)), _valid(table.slice(half))])
-    return np.ones(len(table), bool)
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return path.suffix == ".parquet"
+    return False
 
 
 @cache
@@ -215,58 +252,3 @@ def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -
             raise UserError(f"{data.label} has the splits {', '.join(found)}: choose with data.splits.train=SPLIT")
         names = {"train": found[0]}
     return names
-
-
-def text_of(column: pa.Array | pa.ChunkedArray, repair: bool = False) -> pa.Array:
-    """Texts and ids as strings, whole numbers in decimal digits; empty where there is none.
-
-    Args:
-        column: (N,) texts or numbers.
-        repair: whether to repair UTF-8 that was encoded twice.
-    """
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    text = pc.fill_null(column.cast(pa.string()), "")
-    return repair_encoding(text) if repair else text
-
-
-def flat_lists(column: pa.ChunkedArray, fields: Sequence[str]) -> list[tuple[np.ndarray, pa.Array]]:
-    """The lists in a column, one after another.
-
-    Args:
-        column: (N,) structs of lists, or lists of structs: data sets have both for the same.
-        fields: fields of the structs.
-
-    Returns:
-        For each field how long the list of each row is, (N,) int64 (0 where it is null), and all its elements.
-    """
-    array = column.combine_chunks()
-    lists = [pc.struct_field(array if pa.types.is_struct(array.type) else pc.list_flatten(array), f) for f in fields]
-    if pa.types.is_struct(array.type):
-        return [(list_lengths(values), pc.list_flatten(values)) for values in lists]
-    return [(list_lengths(array), values) for values in lists]
-
-
-def list_fields(kind: pa.DataType) -> list[str]:
-    """The names of the fields in structs of lists, or lists of structs; none for other types."""
-    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-    return [field.name for field in inner] if pa.types.is_struct(inner) else []
-
-
-def list_lengths(lists: pa.Array) -> np.ndarray:
-    """How long each list is, (N,) int64; 0 for nulls."""
-    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-@contextmanager
-def column_types(label: str) -> Iterator[None]:
-    """Around work with columns whose types come from a file.
-
-    Raises:
-        UserError: a column cannot be what it should.
-    """
-    try:
-        yield
-    except pa.ArrowException as error:
-        cause = str(error).split("\n")[0]
-        raise UserError(f"{label} has a column that does not hold what its name says ({cause})") from error

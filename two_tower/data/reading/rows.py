@@ -1,31 +1,35 @@
-"""Tolerant reading of JSON lines and tab-separated rows, plain, .gz or in a .tar.gz: bad rows are counted, left out.
+"""Tolerant reading of files of lines, plain, .gz or in a .tar.gz: bad rows are counted and left out.
 
-Arrow parses a block of whole lines at once; only a block that it refuses is parsed line by line, which finds
-the bad rows with their numbers. Lines end with a line feed and nothing else (U+0085 and U+2028 are text).
+A block of whole lines is parsed at once; only a block that is refused is parsed line by line, which finds the
+bad rows with their numbers. Lines end with a line feed and nothing else (U+0085 and U+2028 are text). How a line
+becomes a row is in `two_tower.data.reading.formats`.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from two_tower.data.reading.archive import Member
 from two_tower.errors import UserError
 
-__all__ = ["BadRow", "BadRows", "JsonRows", "RowFormat", "TsvRows", "read_rows"]
+__all__ = [
+    "BYTE_ORDER_MARK", "BadRow", "BadRows", "RowFormat", "Rows", "first_lines", "open_bytes", "read_rows", "readable",
+]  # fmt: skip
 
 _BLOCK_BYTES = 8 << 20  # large enough for Arrow's threads, small enough to parse again line by line
 _EXAMPLES = 3
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FIRST_LINES = 1000
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class BadRow(Exception):
@@ -54,6 +58,7 @@ class BadRows:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self._first: tuple[int, str] | None = None
+        self._lost = 0
 
     def add(self, kind: str, file: str | Path | Member, row: int, detail: str = "") -> None:
         """Count one bad row; ``row`` is its line number, from 1."""
@@ -65,13 +70,22 @@ class BadRows:
         if self._first is None or row < self._first[0]:
             self._first = row, message
 
+    def include(self, lost: BadRows) -> None:
+        """Take over rows that could not be read at all, so that whoever counts what was read does not see them."""
+        self.counts += lost.counts
+        for kind, messages in lost.examples.items():
+            self.examples[kind] = [*self.examples.get(kind, ()), *messages][:_EXAMPLES]
+        firsts = [first for first in (self._first, lost._first) if first is not None]
+        self._first = min(firsts, default=None)
+        self._lost += lost.counts.total()
+
     def check(self, total: int) -> None:
-        """Compare with the number of rows of the file.
+        """Compare with the number of rows of the file, those of `include` apart.
 
         Raises:
             UserError: more than ``max_bad_rows * total`` rows are bad; the message names the first.
         """
-        bad = self.counts.total()
+        bad, total = self.counts.total(), total + self._lost
         if self._first is not None and bad > self.max_bad_rows * total:
             raise UserError(
                 f"{self._first[1]}; {bad} of {total} rows are bad, more than data.max_bad_rows="
@@ -85,6 +99,19 @@ class BadRows:
         kinds = ", ".join(f"{count} with {kind}" for kind, count in self.counts.most_common())
         shown = "; ".join(message for messages in self.examples.values() for message in messages)
         return f"{self.counts.total()} bad rows were left out: {kinds} ({shown})"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table to read.
+
+    Attributes:
+        place: its file, or what it is called in messages.
+        read: its rows, read anew each time, with the number of each (int64, from 1); takes the bad rows.
+    """
+
+    place: Path | Member | str
+    read: Callable[[BadRows], Iterator[tuple[pa.Table, np.ndarray]]]
 
 
 class RowFormat(Protocol):
@@ -137,6 +164,15 @@ def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Itera
     bad.check(total)
 
 
+def first_lines(path: Path | Member) -> list[bytes]:
+    """Up to 1,000 lines from the start of a file, as many as 8 MiB hold.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return next(_blocks(path), b"").split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
+
+
 def _line_starts(block: bytes) -> np.ndarray:
     starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
     return starts[starts < len(block)]
@@ -157,160 +193,34 @@ def _parse_lines(
     return pa.table(arrays, row_format.schema), np.array(numbers, np.int64)
 
 
+@contextmanager
+def readable(path: Path | Member) -> Iterator[None]:
+    """Around work with a file.
+
+    Raises:
+        UserError: it cannot be read, ends too early or is damaged.
+    """
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        raise UserError(f"{path} cannot be read to its end ({error}): get a whole copy of it") from error
+
+
+def open_bytes(path: Path | Member) -> BinaryIO:
+    """The bytes of a file, decompressed where its name ends in ``.gz``."""
+    packed = isinstance(path, Path) and path.suffix == ".gz"
+    return cast(BinaryIO, gzip.GzipFile(str(path)) if packed else path.open("rb"))
+
+
 def _blocks(path: Path | Member) -> Iterator[bytes]:
     """A file's lines, many at a time."""
     rest = b""
-    try:
-        with gzip.open(path) if isinstance(path, Path) and path.suffix == ".gz" else path.open("rb") as file:
-            if (start := file.read(3)) != _BYTE_ORDER_MARK:  # it is no text
-                rest = start
-            while chunk := file.read(_BLOCK_BYTES):
-                block, newline, rest = (rest + chunk).rpartition(b"\n")
-                if newline:
-                    yield block + newline
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read to its end ({error}): get a whole copy of it") from error
+    with readable(path), open_bytes(path) as file:
+        if (start := file.read(3)) != BYTE_ORDER_MARK:  # it is no text
+            rest = start
+        while chunk := file.read(_BLOCK_BYTES):
+            block, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline:
+                yield block + newline
     if rest:
         yield rest
-
-
-def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
-
-
-class JsonRows:
-    """One JSON object per line; other fields are ignored, whatever they hold.
-
-    Args:
-        required: fields that every row has; an integer is taken for its decimal text.
-        optional: fields that are empty text where they are absent.
-        some_text: fields of which at least one must hold more than white space.
-    """
-
-    def __init__(self, required: Sequence[str], optional: Sequence[str] = (), some_text: Sequence[str] = ()) -> None:
-        self.required, self.some_text = frozenset(required), tuple(some_text)
-        self.schema = pa.schema([(name, pa.string()) for name in (*required, *optional)])
-
-    def is_header(self, line: bytes) -> bool:
-        """Never."""
-        return False
-
-    def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """Arrow's parser for blocks in which every line is one object."""
-        import pyarrow.json as pj
-
-        # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
-        # objects on a line, or one on two, for rows. It also ends lines at a lone carriage return.
-        objects = np.frombuffer(block, np.uint8)[starts] == ord("{")
-        if not objects.all() or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
-            return None
-        options = pj.ParseOptions(explicit_schema=self.schema, unexpected_field_behavior="ignore")
-        try:
-            table = pj.read_json(pa.BufferReader(block), parse_options=options)
-            table.validate(full=True)  # UTF-8 is checked here only
-        except pa.ArrowInvalid:
-            return None
-        if len(table) != len(starts) or any(table[name].null_count for name in self.required):
-            return None
-        table = pa.table([pc.fill_null(column, "") for column in table.columns], self.schema)
-        return None if self._has_blank(table) else table
-
-    def _has_blank(self, table: pa.Table) -> bool:
-        blank = [_is_blank(table[name]) for name in self.some_text]
-        while len(blank) > 1:
-            blank.append(pc.and_(blank.pop(), blank.pop()))
-        return bool(blank and pc.any(blank[0]).as_py())
-
-    def parse_line(self, line: bytes) -> list[str]:
-        """Python's parser, which says what is wrong."""
-        try:
-            row = json.loads(line.decode())
-        except UnicodeDecodeError as error:
-            raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
-        except (ValueError, RecursionError) as error:
-            raise BadRow("malformed JSON", str(error)) from error
-        if not isinstance(row, dict):
-            raise BadRow("malformed JSON", "not an object")
-        values = {name: self._text(row, name) for name in self.schema.names}
-        if self.some_text and not any(values[name].strip() for name in self.some_text):
-            raise BadRow("empty " + " and ".join(self.some_text))
-        return list(values.values())
-
-    def _text(self, row: dict[str, Any], name: str) -> str:
-        value = row.get(name)
-        if value is None:
-            if name in self.required:
-                raise BadRow("missing field", name)
-            return ""
-        if type(value) is int:  # ids are numbers in some collections; a bool is no number
-            value = str(value)
-        if not isinstance(value, str):
-            raise BadRow("field that is no text", name)
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise BadRow("invalid UTF-8", f"half a surrogate pair in {name}") from error
-        return value
-
-
-class TsvRows:
-    """Tab-separated values without quoting (a quote character is text); text and int32 columns.
-
-    Args:
-        schema: the columns.
-        header: first cells (in lower case) by which a line of column names is known; files without one need none.
-        filled: columns that must hold more than white space.
-    """
-
-    def __init__(self, schema: pa.Schema, header: frozenset[str] = frozenset(), filled: Sequence[str] = ()) -> None:
-        self.schema, self.header, self.filled = schema, header, frozenset(filled)
-
-    def is_header(self, line: bytes) -> bool:
-        """Whether the first cell is the name of a column."""
-        return line.split(b"\t")[0].strip().lower().decode("utf-8", "replace") in self.header
-
-    def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """Arrow's parser for blocks in which every line is one row."""
-        import pyarrow.csv as pv
-
-        # Arrow takes a lone carriage return for the end of a line, and leaves out a byte order mark.
-        if block.startswith(_BYTE_ORDER_MARK) or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
-            return None
-        types = {field.name: field.type for field in self.schema}
-        try:
-            table = pv.read_csv(
-                pa.BufferReader(block),
-                pv.ReadOptions(column_names=self.schema.names),
-                pv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False),
-                pv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-            )
-        except pa.ArrowInvalid:
-            return None
-        blank = any(pc.any(_is_blank(table[name])).as_py() for name in self.filled)
-        return table if len(table) == len(starts) and not blank else None
-
-    def parse_line(self, line: bytes) -> list[str | int]:
-        """The cells of one line."""
-        try:
-            cells = line.removesuffix(b"\r").decode().split("\t")
-        except UnicodeDecodeError as error:
-            raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
-        if len(cells) != len(self.schema):
-            raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
-        for cell, name in zip(cells, self.schema.names, strict=True):
-            if name in self.filled and not cell.strip():
-                raise BadRow(f"empty {name}")
-        return [
-            _integer(cell, field.name) if field.type == pa.int32() else cell
-            for cell, field in zip(cells, self.schema, strict=True)
-        ]
-
-
-def _integer(cell: str, name: str) -> int:
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise BadRow("value that is no whole number", f"{name} {cell!r}") from error
-    if not value.is_integer() or not -(2**31) <= value < 2**31:
-        raise BadRow("value that is no whole number", f"{name} {cell!r}")
-    return int(value)

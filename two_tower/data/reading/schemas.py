@@ -1,9 +1,8 @@
-"""The schemas in which dual-encoder data comes, recognised by their columns."""
+"""The schemas in which dual-encoder data comes, and how their rows become groups."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,33 +10,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.reading.arrays import flat_lists, is_list, list_fields, list_lengths, text_of
 from two_tower.data.reading.groups import Groups
-from two_tower.data.reading.hub import flat_lists, list_fields, list_lengths, text_of
 from two_tower.data.reading.unique import hash_rows
 from two_tower.data.source import CORPUS
-from two_tower.errors import UserError, one_of
 
-__all__ = ["PassageColumns", "QrelsColumns", "Schema", "TevatronColumns", "TextColumns", "recognise"]
+__all__ = ["ENTRY", "TEXT", "TEXTS", "PassageColumns", "QrelsColumns", "Schema", "TevatronColumns", "TextColumns"]
 
-_QUERIES = ("query", "anchor", "question", "query_text", "q")
-_POSITIVES = (
-    "positive", "positives", "pos", "positive_passage", "passage", "document", "context", "answer", "answers", "text",
-    "response",
-)  # fmt: skip
-_NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_passage)?s?(_?\d+)?")
-_KNOWN = (
-    "a query (query, anchor, question) with a positive (positive, pos, passage, answer) and perhaps negatives "
-    "(negative, negative_1 …, negatives), each a text or a list of texts; Tevatron's query_id, query, "
-    "positive_passages, negative_passages; or BEIR's configurations corpus and queries, with data.qrels=DATA_SET"
-)
+TEXT, TEXTS = pa.string(), pa.list_(pa.string())
+#: The fields of Tevatron's passages.
+ENTRY = ("docid", "title", "text")
 
 
 class Schema(Protocol):
     """Makes groups of rows."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that it reads."""
+    def fields(self) -> pa.Schema:
+        """The columns that it reads, and what they hold where a file does not say it (JSON lines)."""
+
+    @property
+    def required(self) -> Sequence[str]:
+        """Those of the columns that every file must have."""
 
     @property
     def has_negatives(self) -> bool:
@@ -62,65 +56,68 @@ class TextColumns:
     """Columns of texts, or of lists of texts, without ids; nulls are no passages.
 
     Attributes:
-        query: name of the column of queries.
-        positive: name of the column of relevant passages.
-        negatives: names of the columns of other passages.
+        fields: the columns of the queries, of relevant passages, and any number of others with other passages.
     """
 
-    query: str
-    positive: str
-    negatives: tuple[str, ...]
+    fields: pa.Schema
     has_ids = False
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def required(self) -> Sequence[str]:
         """See `Schema`."""
-        return self.query, self.positive, *self.negatives
+        return self.fields.names[:2]
 
     @property
     def has_negatives(self) -> bool:
         """See `Schema`."""
-        return bool(self.negatives)
+        return len(self.fields) > 2
 
     def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
         """See `Schema.groups`."""
-        columns = [_passages(table[name]) for name in (self.positive, *self.negatives)]
+        query, *others = self.fields.names
+        columns = [_passages(table[name]) for name in others if name in table.column_names]
         owner = np.concatenate([owner for owner, _ in columns])
         texts = pa.concat_arrays([text_of(texts, repair) for _, texts in columns])
         grades = (np.arange(len(owner)) < len(columns[0][0])).astype(np.int32)
         keys = hash_rows(pa.chunked_array([texts]))
         passages = pa.table([_hexadecimal(keys), _empty(len(texts)), texts], CORPUS)
-        queries = text_of(table[self.query], repair)
+        queries = text_of(table[query], repair)
         query_ids = _hexadecimal(hash_rows(pa.chunked_array([queries])))
         return Groups(rows, query_ids, queries, owner, grades, passages, keys)
 
 
 @dataclass(frozen=True)
 class TevatronColumns:
-    """Tevatron's rows: ids, and passages as lists of ``{docid, title, text}``.
+    """Tevatron's rows: ids, and passages as lists of ``{docid, title, text}`` or of ids.
 
     Attributes:
-        has_negatives: whether there is a column ``negative_passages``.
+        fields: the columns of the queries' ids, of the queries, of relevant passages, perhaps of others.
         ids_only: whether titles and texts come from a corpus of their own.
     """
 
-    has_negatives: bool
+    fields: pa.Schema
     ids_only: bool = False
     has_ids = True
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def required(self) -> Sequence[str]:
         """See `Schema`."""
-        return ("query_id", "query", "positive_passages", "negative_passages")[: 3 + self.has_negatives]
+        return self.fields.names[:3]
+
+    @property
+    def has_negatives(self) -> bool:
+        """See `Schema`."""
+        return len(self.fields) > 3
 
     def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
         """See `Schema.groups`."""
-        lists = [_entries(table[name], self.ids_only, repair) for name in self.columns[2:]]
+        query_id, query, *others = self.fields.names
+        lists = [_entries(table[name], self.ids_only, repair) for name in others if name in table.column_names]
         owner = np.concatenate([owner for owner, _ in lists])
         grades = (np.arange(len(owner)) < len(lists[0][0])).astype(np.int32)
         passages = pa.concat_tables([passages for _, passages in lists])
-        query_ids = table["query_id"].cast(pa.string()).combine_chunks()
-        queries = text_of(table["query"], repair)
+        query_ids = table[query_id].cast(pa.string()).combine_chunks()
+        queries = text_of(table[query], repair)
         return Groups(rows, query_ids, queries, owner, grades, passages, hash_rows(passages["id"]))
 
 
@@ -129,22 +126,29 @@ class PassageColumns:
     """A corpus: one passage in each row, no queries (see `two_tower.data.reading.groups.Part`).
 
     Attributes:
-        id: name of the column of ids.
+        required: names of the columns of ids and of texts.
     """
 
-    id: str
+    required: Sequence[str]
     has_negatives = False
     has_ids = True
 
+    @classmethod
+    def of(cls, names: Sequence[str]) -> PassageColumns:
+        """The columns among ``names``, whose usual names are BEIR's, Tevatron's and Pyserini's."""
+        usual = (("docid", "_id", "id"), ("text", "contents"))
+        return cls([next((name for name in those if name in names), those[0]) for those in usual])
+
     @property
-    def columns(self) -> tuple[str, ...]:
+    def fields(self) -> pa.Schema:
         """See `Schema`."""
-        return self.id, "text"
+        return pa.schema([(name, TEXT) for name in (*self.required, "title")])
 
     def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
         """See `Schema.groups`."""
+        own_id, own_text = self.required
         title = text_of(table["title"], repair) if "title" in table.column_names else _empty(len(table))
-        passages = pa.table([text_of(table[self.id]), title, text_of(table["text"], repair)], CORPUS)
+        passages = pa.table([text_of(table[own_id]), title, text_of(table[own_text], repair)], CORPUS)
         nothing, every = pa.nulls(len(table), pa.string()), np.arange(len(table))
         return Groups(
             rows, nothing, nothing, every, np.zeros(len(table), np.int32), passages, hash_rows(passages["id"])
@@ -162,7 +166,8 @@ class QrelsColumns:
     queries: pa.Table
     has_negatives = False
     has_ids = True
-    columns = ("query-id", "corpus-id", "score")
+    fields = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
+    required = ("query-id", "corpus-id", "score")
 
     def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
         """See `Schema.groups`; the query of an unknown id is null, passages have ids only."""
@@ -173,65 +178,11 @@ class QrelsColumns:
         return Groups(rows, query_ids, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
 
 
-def recognise(
-    schema: pa.Schema,
-    label: str,
-    query: str | None = None,
-    positive: str | None = None,
-    negatives: Sequence[str] | None = None,
-) -> TextColumns | TevatronColumns:
-    """Find out what the columns of a data set mean.
-
-    Args:
-        schema: its columns.
-        label: its name, for messages.
-        query: name of the column of queries; None finds it by its usual names.
-        positive: the same for relevant passages.
-        negatives: the same for other passages; an empty list is none.
-
-    Raises:
-        UserError: a given column does not exist or holds no text, or the schema is none of the known ones.
-    """
-    tevatron = [name for name in ("query_id", "query", "positive_passages") if name in schema.names]
-    if len(tevatron) == 3 and "docid" in list_fields(schema.field("positive_passages").type) and positive is None:
-        return TevatronColumns(has_negatives="negative_passages" in schema.names)
-    texts = [field.name for field in schema if _is_text(field.type)]
-    query = _column("query_column", query, texts, _QUERIES, schema, label)
-    positive = _column("positive_column", positive, [t for t in texts if t != query], _POSITIVES, schema, label)
-    others = [name for name in texts if name not in (query, positive)]
-    if negatives is None:
-        negatives = [name for name in others if _NEGATIVE.fullmatch(name)]
-    for name in negatives:
-        _column("negative_columns", name, others, (), schema, label)
-    return TextColumns(query, positive, tuple(negatives))
-
-
-def _column(key: str, given: str | None, texts: list[str], usual: Iterable[str], schema: pa.Schema, label: str) -> str:
-    if given is None:
-        found = next((name for name in usual if name in texts), None)
-        if found is None:
-            columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-            raise UserError(f"{label} has the columns {columns}, but must have {_KNOWN}; or set data.{key}=COLUMN")
-        return found
-    if given not in texts:
-        problem = "holds no text, or is used already" if given in schema.names else "does not exist"
-        raise UserError(f"data.{key}: the column {given} of {label} {problem}; {one_of(given, texts)}")
-    return given
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or (_is_list(kind) and _is_text(kind.value_type))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
 def _passages(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Which row each passage of a column of texts, or of lists of texts, belongs to; and the passages."""
     array = column.combine_chunks()
     owner = np.arange(len(array))
-    if _is_list(array.type):
+    if is_list(array.type):
         owner, array = np.repeat(owner, list_lengths(array)), pc.list_flatten(array)
     there = array.is_valid()
     return owner[there.to_numpy(zero_copy_only=False)], array.filter(there)
@@ -240,9 +191,10 @@ def _passages(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
 def _entries(column: pa.ChunkedArray, ids_only: bool, repair: bool) -> tuple[np.ndarray, pa.Table]:
     """Which row each of Tevatron's passages belongs to, and the passages as rows of `CORPUS`."""
     fields = list_fields(column.type)
-    if not fields:  # no row has a passage, so their type is not known
-        return np.empty(0, np.int64), CORPUS.empty_table()
-    wanted = ["docid"] if ids_only else [name for name in ("docid", "title", "text") if name in fields]
+    if not fields:  # ids; or no row has a passage, so that their type is not known
+        owner, ids = _passages(column) if is_list(column.type) else (np.empty(0, np.int64), pa.nulls(0))
+        return owner, pa.table([text_of(ids), _empty(len(ids)), _empty(len(ids))], CORPUS)
+    wanted = ["docid"] if ids_only else [name for name in ENTRY if name in fields]
     found = dict(zip(wanted, flat_lists(column, wanted), strict=True))
     lengths, ids = found["docid"]
     texts = [text_of(found[name][1], repair) if name in found else _empty(len(ids)) for name in ("title", "text")]

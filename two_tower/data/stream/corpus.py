@@ -115,6 +115,7 @@ class Split:
         tokens: Q texts.
         hashes: (Q,) uint64, equal for texts of equal tokens.
         qrels: judgements; only of documents that the corpus holds.
+        threshold: the least grade that counts as relevant where a metric knows only yes and no.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Split:
     tokens: Ragged
     hashes: np.ndarray
     qrels: Qrels
+    threshold: int = 1
 
     @classmethod
     def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:
@@ -140,7 +142,7 @@ class Split:
         table = _read_arrow(folder / "queries.arrow")
         with np.load(folder / "qrels.npz") as saved:
             qrels = Qrels(saved["query_rows"], saved["document_rows"], saved["grades"], table.num_rows)
-        return cls(name, table["id"], table["text"], tokens, hashes, qrels)
+        return cls(name, table["id"], table["text"], tokens, hashes, qrels, source.relevant_grade(name))
 
     def __len__(self) -> int:
         return len(self.ids)

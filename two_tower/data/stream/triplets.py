@@ -93,7 +93,7 @@ def _groups(hashes: np.ndarray) -> np.ndarray:
 
 
 def _known(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray, KnownPositives]:
-    relevant = split.qrels.grades > 0
+    relevant = split.qrels.relevant(split.threshold)
     queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
     return queries, documents, KnownPositives(queries, documents, _groups(split.hashes), _groups(corpus.hashes))
 

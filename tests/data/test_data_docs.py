@@ -1,0 +1,160 @@
+"""docs/data.md: every command in it is composed, and its source built and read on generated files of these names."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shlex
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, write_collection
+from hydra import compose, initialize_config_dir
+
+import embed
+import train
+from two_tower.assemble import LOADER_KEYS, make_source
+from two_tower.config import check
+from two_tower.config.groups import CONF, choices
+
+TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+COMMANDS = sorted({line.strip() for line in TEXT.splitlines() if line.startswith("    python ")})
+# What no test can reach: the hub, a collection that is downloaded, a harvest that takes long.
+ELSEWHERE = ("data.path=OWNER/NAME", "data=ir_datasets", "data=pydocs")
+
+DOCUMENTS = [{"_id": f"d{i}", "title": f"title {i}", "text": f"passage number {i}"} for i in range(120)]
+QUERIES = [{"_id": f"q{i}", "text": f"query number {i}"} for i in range(120)]
+SPLITS = {"train": range(80), "dev": range(80, 100), "test": range(100, 120)}
+
+
+def lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
+def write_pairs(folder: Path) -> None:
+    rows = [
+        (query["text"], d["text"], DOCUMENTS[i - 1]["text"])
+        for i, (query, d) in enumerate(zip(QUERIES, DOCUMENTS, strict=True))
+    ]
+    write(folder / "faq.csv", "question,answer\n" + "".join(f"{query},{answer}\n" for query, answer, _ in rows))
+    write(folder / "faq.jsonl", lines({"frage": q, "antwort": p, "falsch": n} for q, p, n in rows))
+    (folder / "triplets").mkdir()
+    names = ("anchor", "positive", "negative")
+    pq.write_table(
+        pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), folder / "triplets/train.parquet"
+    )
+
+
+def write_ms_marco(folder: Path) -> None:
+    for version in ("v1.1", "v2.1"):
+        for split, name in (("train", "train"), ("dev", "validation")):
+            rows = [
+                {
+                    "query_id": i,
+                    "query": QUERIES[i]["text"],
+                    "passages": {
+                        "is_selected": [1, 0],
+                        "passage_text": [DOCUMENTS[i]["text"], DOCUMENTS[i - 1]["text"]],
+                        "url": ["", ""],
+                    },
+                }
+                for i in SPLITS[split]
+            ]
+            path = folder / f"ms_marco/{version}/{name}-00000-of-00001.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def write_passage_ranking(folder: Path) -> None:
+    files = {"collection.tsv": "".join(f"{i}\t{d['text']}\n" for i, d in enumerate(DOCUMENTS))}
+    for split, name in (("train", "train"), ("dev", "dev.small")):
+        files[f"queries.{name}.tsv"] = "".join(f"{i}\t{QUERIES[i]['text']}\n" for i in SPLITS[split])
+        files[f"qrels.{name}.tsv"] = "".join(f"{i}\t0\t{i}\t1\n" for i in SPLITS[split])
+    (folder / "msmarco").mkdir()
+    with tarfile.open(folder / "msmarco/collectionandqueries.tar.gz", "w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    ids = "".join(f"{i}\t{i}\t{i + 1}\n" for i in SPLITS["train"])
+    texts = "".join(f"query {i}\tpassage {i}\tpassage {i + 1}\n" for i in SPLITS["train"])
+    write(folder / "msmarco/qidpidtriples.train.full.2.tsv.gz", ids)
+    write(folder / "msmarco/triples.train.small.tsv", texts)
+    write(folder / "msmarco/msmarco-test2019-queries.tsv", "".join(f"{i}\tquery {i}\n" for i in SPLITS["test"]))
+    write(folder / "msmarco/2019qrels-pass.txt", "".join(f"{i} Q0 {i} 3\n" for i in SPLITS["test"]))
+
+
+def write_tevatron(folder: Path) -> None:
+    entries = [{"docid": d["_id"], "title": d["title"], "text": d["text"]} for d in DOCUMENTS]
+    both: dict[str, list[dict[str, Any]]] = {"passages": [], "document_ids": []}
+    for i, query in enumerate(QUERIES):
+        for kind, values in (("passages", entries), ("document_ids", [entry["docid"] for entry in entries])):
+            row = {"query_id": query["_id"], "query": query["text"]}
+            both[kind].append({**row, f"positive_{kind}": [values[i]], f"negative_{kind}": [values[i - 1]]})
+    write(folder / "tevatron/train.jsonl.gz", lines(both["passages"]))
+    write(folder / "tevatron-ids/train.jsonl", lines(both["document_ids"]))
+    write(folder / "tevatron-corpus/train.jsonl", lines(entries))
+    write(folder / "scifact/corpus/corpus.jsonl", lines(DOCUMENTS))
+    write(folder / "scifact/queries/queries.jsonl", lines(QUERIES))
+    for split in ("train", "test"):
+        judged = "".join(f"q{i}\td{i}\t1\n" for i in SPLITS[split])
+        write(folder / f"scifact-qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\n{judged}")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with everything that the commands name."""
+    folder = tmp_path_factory.mktemp("place")
+    write_collection(folder / "mine")
+    for make in (write_pairs, write_ms_marco, write_passage_ranking, write_tevatron):
+        make(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
+        yield folder
+
+
+def composed(command: str) -> dict[str, Any]:
+    program, *overrides = shlex.split(command)[1:]
+    top_level = train.TOP_LEVEL if program == "train.py" else embed.TOP_LEVEL
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(compose(program.removesuffix(".py"), overrides), {"": top_level, "data": LOADER_KEYS})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_reads_what_it_names(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    config = composed(command)
+    if any(part in command for part in ELSEWHERE) or command.endswith("data=msmarco_v1_1"):
+        return
+    source = make_source(config["data"])
+    assert sum(map(len, source.corpus())) >= 100
+    assert {"train", "dev"} <= set(source.splits())
+    for split in source.splits():
+        assert len(source.queries(split)) > 0
+        assert len(source.qrels(split)) > 0
+    if "negatives=given" in command:
+        triplets = source.triplets() or source.text_triplets()
+        assert triplets is not None
+        assert sum(map(len, triplets)) > 50
+
+
+def test_every_source_has_commands() -> None:
+    assert len(COMMANDS) > 15
+    for choice in choices("data"):
+        assert any(f"data={choice} " in f"{command} " for command in COMMANDS), choice
+        assert f"`{choice}`" in TEXT
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{choice}`" in readme for choice in choices("data"))
+    assert "(docs/data.md)" in readme
