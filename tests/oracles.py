@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 # --- rankings ---------------------------------------------------------------------------------------------
 
@@ -76,3 +79,93 @@ def bm25(documents: Sequence[Sequence[str]], query: Sequence[str], k1: float = 0
                 score += idf * counts[word] / (counts[word] + norm)
         scores.append(score)
     return scores
+
+
+# --- losses: numbers are 0-dimensional tensors in double precision, so that torch derives the gradient -------
+
+
+def similarity(query: Tensor, document: Tensor, name: str) -> Tensor:
+    """Of two vectors (D,), as it is defined."""
+    if name == "euclidean":
+        return -((query - document) ** 2).sum().sqrt()
+    product = (query * document).sum()
+    return product if name == "dot" else product / ((query**2).sum().sqrt() * (document**2).sum().sqrt())
+
+
+def sum_of(terms: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum() if terms else torch.zeros((), dtype=torch.float64)
+
+
+def mean_of(terms: Sequence[Tensor]) -> Tensor:
+    """0 of no terms."""
+    return sum_of(terms) / max(len(terms), 1)
+
+
+Scores = Sequence[Sequence[Tensor]]  # of each query with each document of the batch
+Mask = Sequence[Sequence[bool]]
+
+
+def candidates(
+    queries: Sequence[int], documents: Sequence[int], relevant: Callable[[int, int], bool], share: bool
+) -> list[list[bool]]:
+    """Which documents of a batch each query is pushed away from.
+
+    Document j < B is the positive of query j; the others are the queries' own negatives in turn.
+    """
+    count = len(queries)
+    own = (len(documents) - count) // count
+    return [
+        [
+            not relevant(query, document) and (share or (j >= count and (j - count) // own == i))
+            for j, document in enumerate(documents)
+        ]
+        for i, query in enumerate(queries)
+    ]
+
+
+def in_batch_loss(scores: Scores, mask: Mask, temperature: Tensor | float, symmetric: bool) -> Tensor:
+    count = len(scores)
+
+    def cross_entropy(positive: Tensor, negatives: Sequence[Tensor]) -> Tensor:
+        share = torch.exp(positive / temperature) / sum_of([torch.exp(s / temperature) for s in (positive, *negatives)])
+        return -torch.log(share)
+
+    rows, columns = [], []
+    for i in range(count):
+        rows.append(cross_entropy(scores[i][i], [s for s, m in zip(scores[i], mask[i], strict=True) if m]))
+    for j in range(count):
+        columns.append(cross_entropy(scores[j][j], [scores[i][j] for i in range(count) if mask[i][j]]))
+    return (mean_of(rows) + mean_of(columns)) / 2 if symmetric else mean_of(rows)
+
+
+def triplet_loss(scores: Scores, mask: Mask, margin: float, softness: float, select: str) -> Tensor:
+    losses = []
+    for i, row in enumerate(scores):
+        positive, negatives = row[i], [s for s, m in zip(row, mask[i], strict=True) if m]
+        if select == "semi_hard":
+            negatives = [s for s in negatives if positive - margin < s < positive]
+        terms = []
+        for negative in negatives:
+            gap = margin - positive + negative
+            terms.append(softness * torch.log(1 + torch.exp(gap / softness)) if softness else torch.clamp(gap, min=0))
+        if terms and select != "all":
+            hardest = max(s.item() for s in negatives)
+            terms = [mean_of([t for t, s in zip(terms, negatives, strict=True) if s.item() == hardest])]
+        losses += terms
+    return mean_of(losses)
+
+
+def loss_diagnostics(scores: Scores, mask: Mask, margin: float) -> dict[str, float]:
+    """What losses report besides their value."""
+    rows = [[s.item() for s in row] for row in scores]
+    negatives = [[s for s, m in zip(row, marks, strict=True) if m] for row, marks in zip(rows, mask, strict=True)]
+    pairs = [(rows[i][i], s) for i in range(len(rows)) for s in negatives[i]]
+    judged = [(rows[i][i], max(found)) for i, found in enumerate(negatives) if found]
+    return {
+        "positive_similarity": sum(row[i] for i, row in enumerate(rows)) / len(rows),
+        "negative_similarity": sum(s for _, s in pairs) / max(len(pairs), 1),
+        "accuracy": sum(positive > best for positive, best in judged) / max(len(judged), 1),
+        "idle_queries": 1 - len(judged) / len(rows),
+        "active_triplets": sum(positive - s < margin for positive, s in pairs) / max(len(pairs), 1),
+        "chance_loss": sum(math.log(1 + len(found)) for found in negatives) / len(negatives),
+    }

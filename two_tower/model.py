@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -91,12 +91,12 @@ class TwoTower(L.LightningModule):
         try:
             encode = self.queries if side == "queries" else self.documents
             blocks = []
-            for start in range(0, len(tokens), ENCODE_BATCH):
+            for start in range(0, max(1, len(tokens)), ENCODE_BATCH):  # no texts: one block without any
                 block = tokens.slice(start, min(start + ENCODE_BATCH, len(tokens)))
                 blocks.append(encode(block.to(self.device)).float())
                 if progress:
                     progress(len(block))
-            return torch.cat(blocks) if blocks else encode(tokens.to(self.device)).float()
+            return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         finally:
             self.train(was_training)
 
@@ -105,11 +105,18 @@ class TwoTower(L.LightningModule):
         if self.loss is None:
             raise RuntimeError("This model was loaded for use and has no loss.")
         torch.manual_seed((self._seed << 32) ^ self.global_step)
-        scores_BN = self.similarity.scores(self.queries(batch.queries), self.documents(batch.documents))
-        loss, diagnostics = self.loss(scores_BN, batch.candidates)
+        scores = self._scores(self.queries(batch.queries), self.documents(batch.documents), self.loss.dims)
+        loss, diagnostics = self.loss(scores, batch.candidates)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
         return loss
+
+    def _scores(self, q_BD: Tensor, d_ND: Tensor, dims: Sequence[int] | None) -> Tensor | list[Tensor]:
+        """Scores (B, N) of whole vectors, or one matrix for each number of leading dimensions."""
+        if dims is None:
+            return self.similarity.scores(q_BD, d_ND)
+        shortened = ([self.similarity.prepare(v[:, :dim]) for v in (q_BD, d_ND)] for dim in dims)
+        return [self.similarity.scores(q, d) for q, d in shortened]
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The one optimizer over dense parameters and word-table rows, with its schedule."""

@@ -1,88 +1,284 @@
-"""Losses and their gradients against plain loops in double precision."""
+"""Losses, their gradients, masks and diagnostics against plain loops in double precision, from vectors on."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 
+import numpy as np
+import oracles
 import pytest
 import torch
+from oracles import Mask, Scores
 from torch import Tensor
 
 from two_tower.errors import UserError
 from two_tower.loss.base import Loss
 from two_tower.loss.in_batch import InBatchLoss
+from two_tower.loss.matryoshka import MatryoshkaLoss
+from two_tower.loss.sum import SumLoss
 from two_tower.loss.triplet import TripletLoss
+from two_tower.negatives.base import KnownPositives, candidate_mask
+from two_tower.similarity import SIMILARITIES, Similarity
+
+DIM = 6
 
 
-def in_batch_loop(scores: Tensor, candidates: Tensor, temperature: float, symmetric: bool) -> Tensor:
-    count = len(scores)
-    rows = scores.new_zeros(())
-    for i in range(count):
-        terms = [scores[i, i]] + [scores[i, j] for j in range(scores.shape[1]) if candidates[i, j]]
-        rows = rows - torch.log_softmax(torch.stack(terms) / temperature, 0)[0]
-    if not symmetric:
-        return rows / count
-    columns = scores.new_zeros(())
-    for j in range(count):
-        terms = [scores[j, j]] + [scores[i, j] for i in range(count) if candidates[i, j]]
-        columns = columns - torch.log_softmax(torch.stack(terms) / temperature, 0)[0]
-    return (rows + columns) / (2 * count)
+@dataclass(frozen=True)
+class World:
+    """A batch of a small corpus with equal texts and several positives a query.
+
+    Attributes:
+        queries: row of each query of the batch.
+        documents: row of each document.
+        query_text: text of each row; equal numbers are equal texts.
+        document_text: the same of the documents.
+        pairs: (query row, document row) that are judged relevant.
+        share: whether queries use each other's documents.
+        q_TD: a vector for each query text, double.
+        d_TD: a vector for each document text.
+    """
+
+    queries: list[int]
+    documents: list[int]
+    query_text: list[int]
+    document_text: list[int]
+    pairs: list[tuple[int, int]]
+    share: bool
+    q_TD: Tensor
+    d_TD: Tensor
+
+    def relevant(self, query: int, document: int) -> bool:
+        return any(
+            self.query_text[q] == self.query_text[query] and self.document_text[d] == self.document_text[document]
+            for q, d in self.pairs
+        )
+
+    def mask(self) -> Tensor:
+        """The package's."""
+        rows = np.array(self.pairs)
+        known = KnownPositives(rows[:, 0], rows[:, 1], np.array(self.query_text), np.array(self.document_text))
+        queries, documents = np.array(self.queries), np.array(self.documents)
+        return torch.from_numpy(candidate_mask(queries, documents, known, self.share, self.share))
+
+    def leaves(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        return self.q_TD.to(dtype).requires_grad_(), self.d_TD.to(dtype).requires_grad_()
+
+    def loop_mask(self) -> Mask:
+        return oracles.candidates(self.queries, self.documents, self.relevant, self.share)
+
+    def vectors(self, q_TD: Tensor, d_TD: Tensor) -> tuple[Tensor, Tensor]:
+        texts = [self.query_text[q] for q in self.queries], [self.document_text[d] for d in self.documents]
+        return q_TD[texts[0]], d_TD[texts[1]]
+
+    def loop_scores(self, name: str, q_TD: Tensor, d_TD: Tensor, dim: int = DIM) -> Scores:
+        q_BD, d_ND = self.vectors(q_TD, d_TD)
+        return [[oracles.similarity(q[:dim], d[:dim], name) for d in d_ND] for q in q_BD]
 
 
-def triplet_loop(scores: Tensor, candidates: Tensor, margin: float) -> Tensor:
-    terms = [
-        torch.clamp(margin - scores[i, i] + scores[i, j], min=0)
-        for i in range(scores.shape[0])
-        for j in range(scores.shape[1])
-        if candidates[i, j]
-    ]
-    return torch.stack(terms).mean() if terms else (scores * 0).sum()
-
-
-def batch(count: int, documents: int, seed: int) -> tuple[Tensor, Tensor]:
+def world(count: int, extras: int, share: bool, seed: int) -> World:
+    rng = np.random.default_rng(seed)
+    rows = 2 * count + 4
+    query_text = rng.integers(0, rows - rows // 4, rows).tolist()
+    document_text = rng.integers(0, rows - rows // 4, rows).tolist()
+    pairs = [(q, int(d)) for q in range(rows) for d in rng.integers(0, rows, rng.integers(1, 4))]
+    chosen = [pairs[p] for p in rng.integers(0, len(pairs), count)]
+    queries = [q for q, _ in chosen]
+    documents = [d for _, d in chosen] + rng.integers(0, rows, count * extras).tolist()
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(count, documents, generator=generator, dtype=torch.float64) * 2 - 1
-    candidates = torch.rand(count, documents, generator=generator) < 0.7
-    candidates[:, :count].fill_diagonal_(False)
-    return scores, candidates
+    vectors = torch.randn(2, rows, DIM, generator=generator, dtype=torch.float64)
+    return World(queries, documents, query_text, document_text, pairs, share, vectors[0], vectors[1])
 
 
-LOSSES: list[tuple[Loss, object]] = [
-    (InBatchLoss(0.05, symmetric=False), lambda s, c: in_batch_loop(s, c, 0.05, False)),
-    (InBatchLoss(0.2, symmetric=True), lambda s, c: in_batch_loop(s, c, 0.2, True)),
-    (TripletLoss(0.3), lambda s, c: triplet_loop(s, c, 0.3)),
+GRID = [
+    (count, extras, share, seed)
+    for count, extras in ((1, 0), (1, 2), (2, 1), (7, 0), (4, 2), (9, 1))
+    for share in (True, False)
+    for seed in (0, 1)
+    if share or extras
 ]
 
 
-@pytest.mark.parametrize(("loss", "oracle"), LOSSES)
-@pytest.mark.parametrize(("count", "documents"), [(1, 1), (1, 3), (5, 5), (4, 12), (16, 32)])
-@pytest.mark.parametrize("seed", range(3))
-def test_value_and_gradient_equal_a_plain_loop(
-    loss: Loss, oracle: object, count: int, documents: int, seed: int
-) -> None:
-    scores, candidates = batch(count, documents, seed)
-    ours, theirs = scores.clone().requires_grad_(), scores.clone().requires_grad_()
-    value, expected = loss(ours.float(), candidates).loss, oracle(theirs, candidates)
-    assert value.item() == pytest.approx(expected.item(), abs=1e-5)
+@cache
+def loop(case: tuple[int, int, bool, int], name: str) -> tuple[tuple[Tensor, Tensor], Scores, Mask]:
+    """A batch's vectors, and from plain loops its scores and its mask."""
+    batch = world(*case)
+    leaves = batch.leaves()
+    return leaves, batch.loop_scores(name, *leaves), batch.loop_mask()
+
+
+def gradient(value: Tensor, leaves: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Zeros for a value that nothing adds to."""
+    if not value.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(value, leaves, retain_graph=True, materialize_grads=True))
+
+
+Oracle = Callable[[Scores, Mask], Tensor]
+
+
+def in_batch(temperature: float, symmetric: bool) -> Oracle:
+    return lambda s, m: oracles.in_batch_loss(s, m, temperature, symmetric)
+
+
+def triplet(margin: float, softness: float = 0.0, select: str = "all") -> Oracle:
+    return lambda s, m: oracles.triplet_loss(s, m, margin, softness, select)
+
+
+LOSSES: dict[str, tuple[Callable[[], Loss], Oracle]] = {
+    "in_batch": (lambda: InBatchLoss(0.2), in_batch(0.2, True)),
+    "one way": (lambda: InBatchLoss(0.05, symmetric=False), in_batch(0.05, False)),
+    # Not 0.3: the parameter is a logarithm in float32.
+    "learned": (lambda: InBatchLoss(1.0, learn_temperature=True).double(), in_batch(1.0, True)),
+    "triplet": (lambda: TripletLoss(0.3), triplet(0.3)),
+    "soft": (lambda: TripletLoss(0.5, softness=0.2), triplet(0.5, 0.2)),
+    "hardest": (lambda: TripletLoss(1.0, select="hardest"), triplet(1.0, select="hardest")),
+    "semi_hard": (lambda: TripletLoss(0.4, select="semi_hard"), triplet(0.4, select="semi_hard")),
+    "soft semi_hard": (
+        lambda: TripletLoss(2.0, softness=1.0, select="semi_hard"),
+        triplet(2.0, 1.0, "semi_hard"),
+    ),
+    "sum": (
+        lambda: SumLoss({"near": 0.5}, near=TripletLoss(1.0, select="hardest"), all=InBatchLoss(0.2)),
+        lambda s, m: 0.5 * triplet(1.0, select="hardest")(s, m) + in_batch(0.2, True)(s, m),
+    ),
+}  # fmt: skip
+
+
+def ours(loss: Loss, batch: World, name: str, q_TD: Tensor, d_TD: Tensor) -> Tensor:
+    similarity = Similarity(name)
+    q_BD, d_ND = map(similarity.prepare, batch.vectors(q_TD, d_TD))
+    return loss(similarity.scores(q_BD, d_ND), batch.mask()).loss
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize(("make", "oracle"), LOSSES.values(), ids=LOSSES)
+def test_value_and_gradient_equal_a_plain_loop(make: Callable[[], Loss], oracle: Oracle, name: str) -> None:
+    for case in GRID:
+        leaves, scores, mask = loop(case, name)
+        found, expected = ours(make(), world(*case), name, *leaves), oracle(scores, mask)
+        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)  # torch's softplus is linear from 20 on
+        torch.testing.assert_close(gradient(found, leaves), gradient(expected, leaves), atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("make", "oracle"), LOSSES.values(), ids=LOSSES)
+def test_float32_is_near_enough(make: Callable[[], Loss], oracle: Oracle) -> None:
+    for case in GRID:
+        leaves, scores, mask = loop(case, "cosine")
+        single = world(*case).leaves(torch.float32)
+        found, expected = ours(make().float(), world(*case), "cosine", *single), oracle(scores, mask)
+        assert found.dtype == torch.float32
+        assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+        grads = [grad.double() for grad in gradient(found, single)]
+        torch.testing.assert_close(grads, gradient(expected, leaves), atol=1e-4, rtol=1e-4)
+
+
+def test_the_grid_has_what_it_must() -> None:
+    """Negative control: without these cases the comparison above would say less."""
+    batches = [world(*case) for case in GRID]
+    masks = [batch.mask() for batch in batches]
+    squares = [mask[:, : len(mask)] for mask in masks]
+    assert any(not mask.any(1).all() for mask in masks)  # queries without candidates
+    assert any((s != s.T).any() for s in squares)  # masks that are not the same in both directions
+    assert any((~s).sum() > len(s) for s, b in zip(squares, batches, strict=True) if b.share)  # more than one positive
+    assert any(len({*b.documents}) > len({b.document_text[d] for d in b.documents}) for b in batches)  # equal texts
+    for batch, mask in zip(batches, masks, strict=True):
+        assert mask.tolist() == batch.loop_mask()
+
+
+@pytest.mark.parametrize(("make", "oracle"), LOSSES.values(), ids=LOSSES)
+def test_the_comparison_can_fail(make: Callable[[], Loss], oracle: Oracle) -> None:
+    """Negative controls: each way in which a loss could be wrong is told apart in some batch."""
+    told_apart = set()
+    for seed in range(4):
+        case = (7, 1, True, seed)
+        leaves, scores, mask = loop(case, "cosine")
+        value = ours(make(), world(*case), "cosine", *leaves).item()
+        wrong = {
+            "positives as candidates": (scores, [[i != j for j in range(len(row))] for i, row in enumerate(mask)]),
+            "other candidates": (scores, replace(world(*case), share=False).loop_mask()),
+            "distances for scores": ([[-s for s in row] for row in scores], mask),
+            "another positive": ([[row[i - 1] if i == j else s for j, s in enumerate(row)]
+                                  for i, row in enumerate(scores)], mask),
+        }  # fmt: skip
+        told_apart |= {k for k, inputs in wrong.items() if value != pytest.approx(oracle(*inputs).item(), abs=1e-6)}
+    assert told_apart == {*wrong}
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_the_gradient_of_a_learned_temperature_equals_a_plain_loop(name: str) -> None:
+    loss = InBatchLoss(0.5, learn_temperature=True).double()
+    assert loss.log_temperature is not None
+    log_temperature = loss.log_temperature.detach().clone().requires_grad_()
+    for case in GRID:
+        leaves, scores, mask = loop(case, name)
+        found = torch.autograd.grad(ours(loss, world(*case), name, *leaves), loss.log_temperature)
+        expected = torch.autograd.grad(
+            oracles.in_batch_loss(scores, mask, log_temperature.exp(), True), log_temperature
+        )
+        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
+
+
+def test_the_symmetric_direction_uses_the_transposed_mask() -> None:
+    """One query has two documents of the batch as positives: both directions must leave that pair alone."""
+    scores = torch.tensor([[0.3, 0.9], [0.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    candidates = torch.tensor([[False, False], [True, False]])  # document 1 is relevant to query 0 as well
+    InBatchLoss(0.1)(scores, candidates).loss.backward()
+    assert scores.grad is not None
+    assert scores.grad[0, 1] == 0
+    assert (scores.grad[[0, 1, 1], [0, 0, 1]] != 0).all()
+
+
+@pytest.mark.parametrize(("dims", "lengths"), [(None, [6, 3, 1]), ([4], [6, 4]), ([1, 6, 3], [6, 3, 1])])
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_matryoshka_is_the_mean_over_shortened_vectors(name: str, dims: list[int] | None, lengths: list[int]) -> None:
+    from two_tower.model import TwoTower
+
+    loss = MatryoshkaLoss(InBatchLoss(0.2), DIM, dims)
+    assert loss.dims == lengths
+    batch, similarity = world(5, 1, True, 0), Similarity(name)
+    found, expected = batch.leaves(), batch.leaves()
+    model = TwoTower(torch.nn.Identity(), torch.nn.Identity(), similarity, loss)  # type: ignore[arg-type]
+    q_BD, d_ND = map(similarity.prepare, batch.vectors(*found))
+    value, diagnostics = loss(model._scores(q_BD, d_ND, loss.dims), batch.mask())
+    each = [
+        in_batch(0.2, True)(batch.loop_scores(name, *expected, dim=length), batch.loop_mask()) for length in lengths
+    ]
+    target = oracles.mean_of(each)
+    torch.testing.assert_close(value, target)
     value.backward()
-    expected.backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+    target.backward()
+    for leaf, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, other.grad)
+    for length, one in zip(lengths, each, strict=True):
+        assert diagnostics[f"dim_{length}/loss"].item() == pytest.approx(one.item())
+    assert not torch.isclose(value, each[0]).item()  # negative control: the lengths do not agree
 
 
-@pytest.mark.parametrize(("loss", "oracle"), LOSSES)
-def test_the_mask_matters(loss: Loss, oracle: object) -> None:
-    """Negative control: another mask must give another loss."""
-    scores, candidates = batch(6, 9, 0)
-    other = candidates.clone()
-    other[0, 1:4] = ~other[0, 1:4]
-    assert loss(scores, candidates).loss.item() != pytest.approx(loss(scores, other).loss.item(), abs=1e-6)
+@pytest.mark.parametrize("case", GRID)
+def test_diagnostics_are_what_their_names_say(case: tuple[int, int, bool, int]) -> None:
+    batch = world(*case)
+    scores = batch.loop_scores("cosine", batch.q_TD, batch.d_TD)
+    expected = oracles.loss_diagnostics(scores, batch.loop_mask(), margin=0.6)
+    tensor = torch.tensor([[s.item() for s in row] for row in scores])
+    own = {"in_batch": "active_triplets", "triplet": "chance_loss"}  # what the other one reports
+    for name, loss in (("in_batch", InBatchLoss()), ("triplet", TripletLoss(0.6, select="hardest"))):
+        found = {k: v.item() for k, v in loss(tensor, batch.mask()).diagnostics.items()}
+        assert found == pytest.approx({k: v for k, v in expected.items() if k != own[name]}, abs=1e-6)
+    assert all(not v.requires_grad for v in loss(tensor.requires_grad_(), batch.mask()).diagnostics.values())
 
 
-@pytest.mark.parametrize(("loss", "_"), LOSSES)
-def test_no_candidates_is_finite_and_has_a_gradient(loss: Loss, _: object) -> None:
-    scores = torch.rand(3, 3, requires_grad=True)
-    output = loss(scores, torch.zeros(3, 3, dtype=torch.bool))
-    assert output.loss.item() == pytest.approx(0, abs=1e-6)
-    output.loss.backward()
-    assert scores.grad.isfinite().all()
+def test_a_sum_names_what_is_not_common() -> None:
+    loss = SumLoss({"b": 0.0}, a=InBatchLoss(), b=TripletLoss(0.3), c=TripletLoss(0.5))
+    scores, candidates = torch.rand(4, 4), ~torch.eye(4, dtype=torch.bool)
+    value, found = loss(scores, candidates)
+    assert {k for k in found if "/" not in k} == {
+        "positive_similarity", "negative_similarity", "accuracy", "idle_queries",
+    }  # fmt: skip
+    assert {"a/chance_loss", "b/active_triplets", "c/active_triplets"} <= {*found}
+    assert value.item() == pytest.approx((found["a/loss"] + found["c/loss"]).item())  # b is only logged
 
 
 def test_collapsed_vectors_read_as_chance_and_margin() -> None:
@@ -96,22 +292,55 @@ def test_collapsed_vectors_read_as_chance_and_margin() -> None:
     assert triplet.loss.item() == pytest.approx(0.3)
     assert triplet.diagnostics["active_triplets"].item() == 1
     assert triplet.diagnostics["accuracy"].item() == 0
+    assert TripletLoss(0.3, select="semi_hard")(scores, candidates).loss.item() == 0  # none is below its positive
 
 
-def test_diagnostics_are_what_their_names_say() -> None:
-    scores = torch.tensor([[0.9, 0.1, 0.2], [0.5, 0.4, 0.0]])
-    candidates = torch.tensor([[False, True, True], [True, False, False]])
-    found = {k: v.item() for k, v in TripletLoss(0.3)(scores, candidates).diagnostics.items()}
-    assert found["positive_similarity"] == pytest.approx(0.65)
-    assert found["negative_similarity"] == pytest.approx((0.1 + 0.2 + 0.5) / 3)
-    assert found["active_triplets"] == pytest.approx(1 / 3)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    found = {k: v.item() for k, v in InBatchLoss()(scores, candidates).diagnostics.items()}
-    assert found["accuracy"] == pytest.approx(1 / 2)
-    assert found["chance_loss"] == pytest.approx((math.log(3) + math.log(2)) / 2)
+@pytest.mark.parametrize(("make", "_"), LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_extreme_scores_stay_finite(make: Callable[[], Loss], _: object, scale: float) -> None:
+    batch = world(6, 1, True, 0)
+    scores = torch.tensor([[s.item() for s in row] for row in batch.loop_scores("dot", batch.q_TD, batch.d_TD)])
+    scores = (scores * scale).float().requires_grad_()
+    loss = make().float()(scores, batch.mask()).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("make", [lambda: InBatchLoss(0), lambda: TripletLoss(-0.1)])
-def test_impossible_values_are_refused(make: object) -> None:
-    with pytest.raises(UserError, match="must be above 0"):
+@pytest.mark.parametrize(("make", "_"), LOSSES.values(), ids=LOSSES)
+def test_a_diverged_model_is_not_hidden(make: Callable[[], Loss], _: object) -> None:
+    scores = torch.rand(4, 4)
+    scores[1] = torch.nan
+    assert make().float()(scores, ~torch.eye(4, dtype=torch.bool)).loss.isnan()
+
+
+@pytest.mark.parametrize(("make", "_"), LOSSES.values(), ids=LOSSES)
+def test_half_precision_scores_are_reduced_in_float32(make: Callable[[], Loss], _: object) -> None:
+    batch = world(7, 1, True, 0)
+    scores = torch.tensor([[s.item() for s in row] for row in batch.loop_scores("cosine", batch.q_TD, batch.d_TD)])
+    half, loss = scores.bfloat16(), make().float()
+    assert loss(half, batch.mask()).loss.item() == loss(half.float(), batch.mask()).loss.item()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: InBatchLoss(0), "loss.temperature=0 must be above 0"),
+        (lambda: InBatchLoss(0.005, learn_temperature=True), "must be at least 0.01 to be learned"),
+        (lambda: TripletLoss(-0.1), "loss.margin=-0.1 must be above 0"),
+        (lambda: TripletLoss(softness=-1), "loss.softness=-1 must be at least 0"),
+        (lambda: MatryoshkaLoss(InBatchLoss(), 16, [8, 32]), r"loss.dims=\[8, 32\] must be from 1 to 16"),
+        (lambda: MatryoshkaLoss(MatryoshkaLoss(InBatchLoss(), 16), 16), "a matryoshka itself"),
+        (lambda: SumLoss(a=MatryoshkaLoss(InBatchLoss(), 16)), "loss.a is a matryoshka: put the sum inside"),
+        (lambda: SumLoss(a=3), "loss.a is neither a loss nor weights"),
+        (lambda: SumLoss({"triplt": 1}, triplet=TripletLoss()), "loss.weights.triplt belongs to no loss; did you mean"),
+        (lambda: SumLoss({"a": -1.0}, a=TripletLoss()), "loss.weights.a=-1.0 must be a number of at least 0"),
+        (lambda: SumLoss({"a": "x"}, a=TripletLoss()), "loss.weights.a=x must be a number"),
+        (lambda: SumLoss({"a": 0}, a=TripletLoss()), "nothing to learn from"),
+        (lambda: SumLoss(), "nothing to learn from"),
+    ],
+)
+def test_impossible_values_are_refused(make: Callable[[], Loss], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         make()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Loss", "LossOutput", "diagonal_mean", "masked_mean"]
+__all__ = ["COMMON_DIAGNOSTICS", "Loss", "LossOutput", "at_least_float32", "common_diagnostics"]
+
+# What every loss reports in the same meaning, so that the curves of different losses can be compared.
+COMMON_DIAGNOSTICS = ("positive_similarity", "negative_similarity", "accuracy", "idle_queries")
 
 
 class LossOutput(NamedTuple):
@@ -18,14 +22,35 @@ class LossOutput(NamedTuple):
     diagnostics: dict[str, Tensor]
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values where the mask is true; 0 if it is true nowhere."""
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+def at_least_float32(scores: Tensor) -> Tensor:
+    """Scores in float32, or float64 as they are: sums of exponentials and differences need the digits."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-def diagonal_mean(scores_BN: Tensor) -> Tensor:
-    """Mean score of the queries with their own positives."""
-    return scores_BN.diagonal().mean()
+@torch.no_grad()
+def common_diagnostics(scores_BN: Tensor, candidates_BN: Tensor, counts_B: Tensor, lead_B: Tensor) -> dict[str, Tensor]:
+    """The diagnostics that every loss returns.
+
+    Args:
+        scores_BN: (B, N) float.
+        candidates_BN: (B, N) bool.
+        counts_B: (B,) integers, the candidates of each query.
+        lead_B: (B,) float, how far each positive is above its nearest candidate, in any unit.
+
+    Returns:
+        ``positive_similarity``: mean score of the queries with their positives;
+        ``negative_similarity``: mean score of all candidates, 0 if there are none;
+        ``accuracy``: share of the queries with candidates whose positive is above all of them, 0 if there are
+        none (a tie is not a win: collapsed vectors must read 0, not 1);
+        ``idle_queries``: share of the queries that have no candidates and so teach nothing.
+    """
+    judged_B = counts_B > 0
+    return {
+        "positive_similarity": scores_BN.diagonal().mean(),
+        "negative_similarity": torch.where(candidates_BN, scores_BN, 0).sum() / counts_B.sum().clamp(min=1),
+        "accuracy": ((lead_B > 0) & judged_B).sum() / judged_B.sum().clamp(min=1),
+        "idle_queries": 1 - judged_B.float().mean(),
+    }
 
 
 class Loss(nn.Module, ABC):
@@ -34,9 +59,12 @@ class Loss(nn.Module, ABC):
     Attributes:
         shares_batch: the default of ``negatives.share_batch``: whether every query uses the extra
             documents of all queries of the batch as candidates.
+        dims: None for a loss of the whole vectors' scores. Else the numbers of leading dimensions, the whole
+            vector first, whose scores it wants: `forward` then gets one matrix of scores for each.
     """
 
-    shares_batch: ClassVar[bool] = True
+    shares_batch: bool = True
+    dims: Sequence[int] | None = None
 
     @abstractmethod
     def forward(self, scores_BN: Tensor, candidates_BN: Tensor) -> LossOutput:

@@ -2,58 +2,86 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from two_tower.errors import UserError
-from two_tower.loss.base import Loss, LossOutput, diagonal_mean, masked_mean
+from two_tower.loss.base import Loss, LossOutput, at_least_float32, common_diagnostics
 
 __all__ = ["TripletLoss"]
 
 
 class TripletLoss(Loss):
-    """``max(0, margin - s_ii + s_ij)``, the mean over all candidates j of all queries i.
+    """``max(0, margin - s_ii + s_ij)``, the mean over the chosen candidates j of all queries i.
 
     Requirements:
-        Any negatives strategy. A loss that sits *exactly at the margin* means that positive and negative
-        similarities are equal: all vectors have collapsed to one direction, or nothing learns.
+        Any negatives strategy and similarity; a distance is a score with a minus, so the formula is the same. A
+        loss that sits *exactly at the margin* means that positive and negative similarities are equal: all
+        vectors have collapsed to one direction, or nothing learns.
+    Inputs:
+        Scores (B, N) and candidates (B, N), see `Loss.forward`.
     When to use:
-        To compare with the in-batch loss; with hard negatives. Random negatives are soon too easy: the
-        share of active triplets, logged beside the loss, falls towards 0.
+        To compare with the in-batch loss; with hard negatives. Random negatives are soon too easy: the share of
+        all candidates that are not yet a margin away, logged as ``active_triplets``, falls towards 0.
+        ``hardest`` then still learns, but from mislabelled negatives first, and may collapse at the start;
+        ``semi_hard`` avoids both.
     Relations:
         `two_tower.loss.in_batch.InBatchLoss` weighs the candidates against each other instead.
     Source:
-        Schroff et al. 2015, arXiv:1503.03832 (FaceNet).
+        Schroff et al. 2015, arXiv:1503.03832 (FaceNet, semi-hard); Hermans et al. 2017, arXiv:1703.07737
+        (hardest in the batch, soft margin).
 
     Args:
         margin: wanted difference of similarities (cosine lies in -1 … 1; distances and dot products
             have the vectors' own scale).
+        softness: 0 for the hinge above; else a soft margin, ``softness * log(1 + exp(gap / softness))``,
+            which also pulls at triplets that are right already. 1 is the source's, for distances; cosine needs
+            about 0.1.
+        select: ``all`` candidates; the ``hardest`` of each query, that with the largest score; or the
+            ``semi_hard`` one, the hardest of those below the positive but within the margin. Candidates with
+            equal scores share the gradient; queries without one to choose are left out of the mean.
 
     Raises:
-        UserError: a margin that is not positive.
+        UserError: a margin that is not positive, or a negative softness.
     """
 
-    shares_batch: ClassVar[bool] = False
+    shares_batch = False
 
-    def __init__(self, margin: float = 0.3) -> None:
+    def __init__(
+        self, margin: float = 0.3, softness: float = 0.0, select: Literal["all", "hardest", "semi_hard"] = "all"
+    ) -> None:
         super().__init__()
         if margin <= 0:
             raise UserError(f"loss.margin={margin} must be above 0.")
-        self.margin = margin
+        if softness < 0:
+            raise UserError(f"loss.softness={softness} must be at least 0.")
+        self.margin, self.softness, self.select = margin, softness, select
 
     def forward(self, scores_BN: Tensor, candidates_BN: Tensor) -> LossOutput:
-        """See `Loss.forward`; without any candidate the loss is 0."""
-        gap_BN = self.margin - scores_BN.diagonal().unsqueeze(1) + scores_BN
-        loss = masked_mean(F.relu(gap_BN), candidates_BN)
-        scores, gap = scores_BN.detach(), gap_BN.detach()
-        return LossOutput(
-            loss,
-            {
-                "positive_similarity": diagonal_mean(scores),
-                "negative_similarity": masked_mean(scores, candidates_BN),
-                "active_triplets": masked_mean((gap > 0).float(), candidates_BN),
-                "accuracy": masked_mean((gap < self.margin).float(), candidates_BN),
-            },
-        )
+        """See `Loss.forward`; without any chosen candidate the loss is 0."""
+        scores_BN = at_least_float32(scores_BN)
+        # First the difference, then the margin: equal scores then differ by exactly 0.
+        ahead_BN = scores_BN - scores_BN.diagonal().unsqueeze(1)
+        ahead_BN = torch.where(candidates_BN, ahead_BN, -torch.inf)
+        chosen = self._chosen(ahead_BN)
+        loss = self._penalty(chosen + self.margin).sum() / (chosen > -torch.inf).sum().clamp(min=1)
+        found_BN, counts_B = ahead_BN.detach(), candidates_BN.sum(1, dtype=torch.int32)
+        diagnostics = common_diagnostics(scores_BN.detach(), candidates_BN, counts_B, -found_BN.amax(1))
+        diagnostics["active_triplets"] = (found_BN > -self.margin).sum() / counts_B.sum().clamp(min=1)
+        return LossOutput(loss, diagnostics)
+
+    def _chosen(self, ahead_BN: Tensor) -> Tensor:
+        """How far the chosen candidates are above the positive; -inf for no candidate."""
+        if self.select == "all":
+            return ahead_BN
+        if self.select == "semi_hard":
+            # What is left out, not what is kept: scores of a diverged model, NaN, must reach the loss.
+            ahead_BN = ahead_BN.masked_fill((ahead_BN >= 0) | (ahead_BN <= -self.margin), -torch.inf)
+        return ahead_BN.amax(1)
+
+    def _penalty(self, gap: Tensor) -> Tensor:
+        """0 for a gap of -inf, also in its gradient."""
+        return F.softplus(gap, beta=1 / self.softness) if self.softness else F.relu(gap)
