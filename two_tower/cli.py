@@ -105,28 +105,59 @@ def _show(hit: Hit) -> None:
 @app.command()
 def evaluate(
     run: RunFolder,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="other data as for train.py, for example data=msmarco_v1_1", show_default=False),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="folder in the BEIR layout; without it, the run's own data")] = None,
     split: Annotated[str, typer.Option(help="which queries: dev or test")] = "dev",
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="fuse the run with BM25 as well")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whole-corpus metrics of a run, beside BM25 on the same corpus."""
-    from two_tower.evaluation import evaluate_run
+    """Whole-corpus metrics of a run with intervals, beside BM25 on the same corpus."""
+    from two_tower.evaluation import describe, evaluate_run
 
-    results = evaluate_run(run, data, split)
+    if overrides and data:
+        raise UserError(f"--data {data} and {overrides[0]} both say which data: leave one of them out.")
+    where: Path | dict[str, Any] | None = data
+    if overrides:
+        from two_tower.config.compose import composed
+
+        where = composed(overrides, ["data"])["data"]
+    results = evaluate_run(run, where, split, hybrid)
     if as_json:
         _print_json(results)
         return
-    _table(results, split)
+    from two_tower.report.console import say
+
+    say("\n".join(describe(results)))
 
 
-def _table(results: Mapping[str, float | int], split: str) -> None:
-    from two_tower.report.console import EpochTable
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs or of sweeps", show_default=False)],
+    metric: Annotated[
+        str | None, typer.Option(help="what to order and test by; without it, what the runs were validated by")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="file for a page with plots")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leaderboard of finished runs, with tests of significance."""
+    from two_tower.report.compare import html_page, leaderboard, markdown_page
 
-    systems = dict.fromkeys(key.split("/")[0] for key in results if "/" in key)
-    metrics = [key.split("/")[1] for key in results if key.startswith("dense/")]
-    table = EpochTable(metrics, int(results["queries"]), int(results["documents"]), split)
-    for system in sorted(systems):
-        table.row(system, {m: results[f"{system}/{m}"] for m in metrics})
+    board = leaderboard(runs, metric)
+    if html:
+        from two_tower.files import write_text
+
+        write_text(html, html_page(board))
+    if as_json:
+        _print_json(board.to_dict())
+        return
+    from two_tower.report.console import say
+
+    say(markdown_page(board))
+    if html:
+        say(f"Page with plots: {html}", style="dim")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -98,10 +99,13 @@ def test_evaluate_gives_the_numbers_of_the_run(run: Path, collection: Path, call
     ended = call("two-tower", "evaluate", run, "--data", collection, "--split", "dev", "--json")
     assert (ended.status, ended.err) == (0, "")
     dev = json.loads(ended.out)
+    for system, name in itertools.product(("dense", "bm25"), DEFAULT_METRICS):
+        low, high = (dev.pop(f"{system}/{name}/{end}") for end in ("low", "high"))
+        assert low <= dev[f"{system}/{name}"] <= high
     for name in DEFAULT_METRICS:
         assert dev.pop(f"dense/{name}") == pytest.approx(results[f"val/{name}"], abs=1e-12)
         assert dev.pop(f"bm25/{name}") == pytest.approx(results[f"bm25/{name}"], abs=1e-12)
-    assert dev == {"documents": 240, "queries": 40}
+    assert dev == {"documents": 240, "queries": 40, "split": "dev"}
     table = call("two-tower", "evaluate", run, "--split", "test").out
     assert "40 queries of 'test', each against all 240 passages" in table
 
@@ -197,3 +201,17 @@ def test_a_killed_embedding_ends_as_if_it_never_was(run: Path, place: Path, call
     assert call(*command, "output=whole-index", cwd=place).status == 0
     for path in (place / "whole-index").iterdir():
         assert (place / "cut" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_hybrid_and_compare(run: Path, collection: Path, place: Path, call: Call) -> None:
+    results = json.loads(call("two-tower", "evaluate", run, "--split", "test", "--hybrid", "--json").out)
+    assert {"hybrid/mrr@10", "fusion/weight"} <= set(results)
+    assert not results["fusion/chosen_here"]
+    assert json.loads((run / "hybrid.json").read_text())["split"] == "dev"
+    ended = call("two-tower", "compare", run, "--json", "--html", place / "page.html")
+    assert (ended.status, ended.err) == (0, "")
+    (row,) = json.loads(ended.out)["rows"]
+    assert row["runs"][0]["path"] == str(run)
+    assert "<svg" in (place / "page.html").read_text()
+    both = call("two-tower", "evaluate", run, "data=beir", f"data.path={collection}", "--data", collection)
+    assert both.status == 2

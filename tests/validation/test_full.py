@@ -18,13 +18,13 @@ from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.data.module import TripletData
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS
+from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
 from two_tower.model import TwoTower
+from two_tower.report import per_query
 from two_tower.report.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tower.average import AverageTower
 from two_tower.tower.words import WordTable
-from two_tower.validation.evaluate import evaluate_bm25
 from two_tower.validation.full import FullValidation
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder
@@ -119,9 +119,12 @@ def test_bm25_in_training_is_bm25(data: TripletData, fit: Fixture, tmp_path: Pat
     """Training computes in a mode of its own, without denormal numbers; the baseline must not notice."""
     found = fit(tmp_path / "run", "validation.metrics=[mrr, recall@100, ndcg, map]")
     bm25 = BM25(data.corpus.texts())
-    expected = evaluate_bm25(bm25, data.corpus, data.validation, metrics=["mrr", "recall@100", "ndcg", "map"])
-    assert expected.means["recall@100"] < 1  # some have no word of the question
-    for name, value in expected.means.items():
+    split = data.validation
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    ranking = bm25.rank(split.texts.to_pylist(), order=data.corpus.order, pairs=pairs, k=100)
+    expected = mean(evaluate(ranking.ranks, split.qrels, ["mrr", "recall@100", "ndcg", "map"]))
+    assert expected["recall@100"] < 1  # some have no word of the question
+    for name, value in expected.items():
         assert found[f"bm25/{name}"] == value, name
 
 
@@ -201,7 +204,7 @@ def test_a_continued_run_measures_nothing_twice(
         raise AssertionError("BM25 was measured again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("two_tower.validation.full.bm25_means", never)
+        patch.setattr("two_tower.validation.evaluate.BM25", never)
         continued = fit(tmp_path / "cut", *options)
     kept = ("val/", "untrained/", "bm25/", "train/loss", "best_epoch", "documents", "queries")
     names = [name for name in whole if name.startswith(kept)]
@@ -220,3 +223,15 @@ def test_a_checkpoint_holds_plain_values_and_gives_them_back(tmp_path: Path) -> 
     again.load_state_dict(json.loads(json.dumps(validation.state_dict())))
     assert again.state_dict() == validation.state_dict()
     assert (again.documents, again.all_documents, again.history) == (5, 6, validation.history)
+
+
+def test_what_each_query_scores_is_kept_for_the_best_epoch(data: TripletData, fit: Fixture, tmp_path: Path) -> None:
+    results = fit(tmp_path / "run", "validation.metrics=[mrr@10, recall@5]")
+    kept = per_query.read(tmp_path / "run" / "per_query.csv")
+    assert kept.ids == data.validation.ids.to_pylist()
+    assert kept.texts == data.validation.texts.to_pylist()
+    names = {"mrr@10": "val/mrr@10", "recall@5": "val/recall@5"}
+    names |= {f"bm25/{name}": f"bm25/{name}" for name in ("mrr@10", "recall@5")}
+    assert {name: float(values.mean()) for name, values in kept.values.items()} == {
+        name: pytest.approx(results[key], abs=1e-12) for name, key in names.items()
+    }

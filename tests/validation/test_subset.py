@@ -21,7 +21,7 @@ from two_tower.data.source import CORPUS, Source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.errors import UserError
 from two_tower.report.run import Run
-from two_tower.validation.evaluate import bm25_means
+from two_tower.validation.evaluate import evaluate_bm25
 from two_tower.validation.part import PartOfSource, part_of
 from two_tower.validation.subset import SubsetValidation, sampled_rows
 
@@ -127,15 +127,15 @@ def test_bm25_of_a_subset_is_bm25_of_a_corpus_that_has_nothing_else(
 ) -> None:
     corpus, split = subset(data, tmp_path, 40)
     alone = Corpus.load(only(corpus.ids.to_pylist()), data.tokenizer)
-    expected = bm25_means(alone, Split.load(alone, "dev", data.tokenizer), data.tokenizer)
-    assert bm25_means(corpus, split, data.tokenizer) == expected
+    expected = evaluate_bm25(alone, Split.load(alone, "dev", data.tokenizer), data.tokenizer)
+    assert evaluate_bm25(corpus, split, data.tokenizer).means == expected.means
 
 
 def test_no_figure_of_bm25_is_taken_for_that_of_other_passages(data: TripletData, tmp_path: Path) -> None:
     """Measured in this order, so that each finds what the others left in the cache."""
     parts = [(40, 0), (40, 1), (10, 0), (OTHERS, 0), (40, 0)]
-    found = [bm25_means(*subset(data, tmp_path, *part), data.tokenizer)["mrr"] for part in parts]
-    full = bm25_means(data.corpus, data.validation, data.tokenizer)["mrr"]
+    found = [evaluate_bm25(*subset(data, tmp_path, *part), data.tokenizer).means["mrr"] for part in parts]
+    full = evaluate_bm25(data.corpus, data.validation, data.tokenizer).means["mrr"]
     assert found[0] == found[4]
     assert found[3] == full
     assert len({*found[:3], full}) == 4

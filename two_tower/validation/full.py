@@ -14,9 +14,10 @@ from two_tower.logger import log_epoch
 from two_tower.metrics import DEFAULT_METRICS, parse
 from two_tower.model import TwoTower
 from two_tower.ranking import write_run
+from two_tower.report import per_query
 from two_tower.report.console import EpochTable
 from two_tower.report.run import Run
-from two_tower.validation.evaluate import Evaluation, bm25_means, evaluate_dense
+from two_tower.validation.evaluate import Evaluation, evaluate_bm25, evaluate_dense
 
 __all__ = ["FullValidation"]
 
@@ -28,8 +29,8 @@ class FullValidation(Callback):
     """Ranks every passage of the corpus for every validation query.
 
     Logs ``val/METRIC`` after each epoch, ``untrained/METRIC`` and ``bm25/METRIC`` once. The epoch with
-    the best ``monitor`` gets its ranking written to ``run.trec``. Epoch 0, the untrained model, is a
-    baseline and never the best.
+    the best ``monitor`` gets its ranking written to ``run.trec``, and what each query scores to
+    ``per_query.csv``. Epoch 0, the untrained model, is a baseline and never the best.
 
     Args:
         run: the run folder.
@@ -71,6 +72,7 @@ class FullValidation(Callback):
         self.split, self.queries, self.documents, self.all_documents = "", 0, 0, 0
         self._corpus: Corpus
         self._split: Split
+        self._bm25: Evaluation | None = None
         self._table: EpochTable | None = None
 
     @property
@@ -94,8 +96,9 @@ class FullValidation(Callback):
         if trainer.is_global_zero:
             self._table = EpochTable(self.metrics, self.queries, self.documents, self.split, self.all_documents)
         start = time.perf_counter()
-        if self.with_bm25 and not self.bm25:
-            self.bm25 = bm25_means(self._corpus, self._split, data.tokenizer, self.metrics)
+        if self.with_bm25:
+            self._bm25 = evaluate_bm25(self._corpus, self._split, data.tokenizer, self.depth, self.metrics)
+            self.bm25 = self._bm25.means
         self._show("BM25", self.bm25, time.perf_counter() - start)
         seconds = 0.0
         if not self.untrained:
@@ -120,12 +123,20 @@ class FullValidation(Callback):
         pl_module.log_dict(metrics, logger=False)  # for checkpoints, schedules and early stopping
         log_epoch(trainer, metrics)
         if row is self.best and trainer.is_global_zero:
-            path = self.run.path / "run.trec"
-            write_run(path, self._split.ids, self._corpus.ids, evaluation.ranking, tag=self.run.path.name)
+            self._keep(evaluation)
         self._show_epoch(row)
 
     def _evaluate(self, pl_module: L.LightningModule) -> Evaluation:
         return evaluate_dense(cast(TwoTower, pl_module), self._corpus, self._split, self.depth, self.metrics)
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        """Write the ranking of the best epoch, and what every query scores, beside BM25."""
+        folder, ids = self.run.path, self._split.ids
+        write_run(folder / "run.trec", ids, self._corpus.ids, evaluation.ranking, tag=folder.name)
+        values = dict(evaluation.per_query)
+        if self._bm25 is not None:
+            values |= {f"bm25/{metric}": v for metric, v in self._bm25.per_query.items()}
+        per_query.write(folder / "per_query.csv", ids.to_pylist(), values, self._split.texts.to_pylist())
 
     def _show_epoch(self, row: dict[str, float]) -> None:
         self._show(f"epoch {int(row['epoch'])}", row, row["seconds"], row is self.best, row.get("loss"))

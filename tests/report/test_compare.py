@@ -1,0 +1,322 @@
+"""Leaderboards of made-up runs: p-values against every exchange counted, refusals, and what people see."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from two_tower.config.groups import CONF
+from two_tower.errors import UserError
+from two_tower.report.compare import html_page, leaderboard, markdown_page
+from two_tower.report.compare.overrides import distinguish
+from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
+from two_tower.report.per_query import write
+
+BM25 = [1, 2, 2, 5, 0, 1, 3, 2, 10, 2]  # ranks of the relevant passage; 0 = not found
+WIDE = [[1, 1, 1, 2, 2, 1, 2, 1, 10, 1], [1, 1, 2, 2, 1, 1, 2, 1, 10, 1], [1, 1, 1, 1, 2, 1, 3, 1, 10, 1]]
+NARROW = [[2, 3, 1, 2, 2, 4, 2, 1, 0, 5], [2, 3, 2, 2, 2, 4, 3, 1, 0, 5], [2, 3, 1, 4, 2, 4, 2, 2, 0, 5]]
+
+Ranks = Sequence[int]
+Make = Callable[..., Path]
+
+
+def values(ranks: Ranks) -> list[Fraction]:
+    return [Fraction(1, rank) if rank else Fraction(0) for rank in ranks]
+
+
+def config_of(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    config = {
+        "data": {"validation_split": "dev"},
+        "tokenizer": {"split_camel_case": False},
+        "tower": {"_target_": "two_tower.tower.average.AverageTower", "dim": 64},
+        "embedding": {"dim": 64, "seed": changes.get("seed", 0)},
+        "validation": {"monitor": "mrr@10"},
+        "similarity": "cosine",
+        "seed": 0,
+    }
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        config[group] = {**config[group], name: value} if name else value
+    return config
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """``make(name, ranks, **changes)``: the folder of a finished run; ``tower__dim=8`` changes its configuration."""
+
+    def run(
+        name: str,
+        ranks: Ranks,
+        bm25: Ranks | None = BM25,
+        ids: Sequence[str] | None = None,
+        documents: int = 100,
+        texts: bool = True,
+        **changes: Any,  # noqa: ANN401
+    ) -> Path:
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        (path / "config.yaml").write_text(yaml.safe_dump({**config_of(**changes), "run_dir": str(path)}))
+        ids = ids or [f"q{i}" for i in range(len(ranks))]
+        columns = {"mrr@10": ranks, "recall@1": [1 if rank == 1 else 0 for rank in ranks]}
+        if bm25 is not None:
+            columns["bm25/mrr@10"] = bm25
+        floats = {k: np.array([float(v) for v in (values(c) if "mrr" in k else c)]) for k, c in columns.items()}
+        write(path / "per_query.csv", ids, floats, [f"text of {each}" for each in ids] if texts else None)
+        results = {f"val/{k}": v.mean() for k, v in floats.items() if "/" not in k}
+        results |= {"queries": len(ids), "documents": documents, "val/mrr": None}
+        (path / "results.json").write_text(json.dumps(results))
+        return path
+
+    return run
+
+
+@pytest.fixture
+def six(make: Make) -> list[Path]:
+    """Three seeds each of two towers."""
+    wide = [make(f"wide-{s}", ranks, seed=s, tower__dim=256, embedding__dim=256) for s, ranks in enumerate(WIDE)]
+    return [*(make(f"narrow-{s}", ranks, seed=s) for s, ranks in enumerate(NARROW)), *wide]
+
+
+def averaged(runs: Sequence[Ranks]) -> list[Fraction]:
+    return [sum(each, Fraction(0)) / len(runs) for each in zip(*map(values, runs), strict=True)]
+
+
+def p_value(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
+    """Of the paired randomisation test: all exchanges, one by one, in fractions."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in itertools.product((1, -1), repeat=len(a))
+    ]
+    return Fraction(sum(abs(s) >= abs(sum(differences)) for s in sums), len(sums))
+
+
+def test_three_seeds_each_of_two_towers(six: list[Path]) -> None:
+    board = json.loads(json.dumps(leaderboard(six).to_dict()))
+    wide, narrow = averaged(WIDE), averaged(NARROW)
+    first, second = board["rows"]
+    assert first["overrides"] == {"tower.dim": 256, "embedding.dim": 256}
+    assert second["overrides"] == {"tower.dim": 64, "embedding.dim": 64}
+    assert [run["path"] for run in first["runs"]] == [str(path) for path in six[3:]]
+    assert [run["seed"] for run in second["runs"]] == [0, 1, 2]
+    for row, runs in ((first, WIDE), (second, NARROW)):
+        means = [float(sum(values(ranks)) / len(ranks)) for ranks in runs]
+        assert [run["val/mrr@10"] for run in row["runs"]] == pytest.approx(means)
+        assert row["mean"] == pytest.approx(statistics.mean(means), abs=1e-12)
+        assert row["std"] == pytest.approx(statistics.stdev(means), abs=1e-12)
+        assert row["low"] < row["mean"] < row["high"]
+    assert first["p_vs_best"] is None
+    assert second["p_vs_best"] == pytest.approx(float(p_value(narrow, wide)), abs=1e-12)
+    raw = [float(p_value(each, values(BM25))) for each in (wide, narrow)]
+    assert [row["raw_p_vs_bm25"] for row in (first, second)] == pytest.approx(raw, abs=1e-12)
+    assert raw[0] < raw[1] / 2  # so Holm doubles the first and leaves the second
+    assert [row["p_vs_bm25"] for row in (first, second)] == pytest.approx([2 * raw[0], raw[1]], abs=1e-12)
+    assert (board["metric"], board["split"], board["queries"], board["documents"]) == ("mrr@10", "dev", 10, 100)
+    assert board["bm25/mrr@10"] == pytest.approx(float(sum(values(BM25)) / 10))
+
+
+def test_wins_and_losses_name_the_queries(six: list[Path]) -> None:
+    with_bm25, with_second = leaderboard(six).to_dict()["comparisons"]
+    assert (with_bm25["a"], with_bm25["b"]) == ("embedding.dim=256 tower.dim=256", "BM25")
+    assert (with_second["a"], with_second["b"]) == ("embedding.dim=256 tower.dim=256", "embedding.dim=64 tower.dim=64")
+    differences = [w - b for w, b in zip(averaged(WIDE), values(BM25), strict=True)]
+    assert with_bm25["wins"] == sum(d > 0 for d in differences)
+    assert with_bm25["losses"] == sum(d < 0 for d in differences) == 0
+    # Among them a tenth, whose average over three seeds is off by rounding.
+    assert with_bm25["ties"] == sum(d == 0 for d in differences) == 3
+    falling = sorted(range(10), key=lambda i: -differences[i])[:5]
+    assert [each["query"] for each in with_bm25["won"]] == [f"q{i}" for i in falling]
+    assert with_bm25["won"][0] == {
+        "query": "q4", "text": "text of q4", "a": pytest.approx(2 / 3), "b": 0,
+    }  # fmt: skip
+    assert with_bm25["lost"] == []
+
+
+def test_another_metric_orders_and_tests(six: list[Path]) -> None:
+    board = leaderboard(six, "recall@1")
+    assert [row.means["recall@1"] for row in board.rows] == pytest.approx([19 / 30, 4 / 30])
+    assert board.rows[1].vs_bm25 is None  # BM25's was not measured
+    assert board.comparisons[0].b == board.rows[1].name
+    with pytest.raises(UserError, match=r"narrow-0 has not measured recall@10; did you mean 'recall@1'\?"):
+        leaderboard(six, "recall@10")
+
+
+def test_queries_in_another_order_are_the_same_queries(make: Make) -> None:
+    ids, order = [f"q{i}" for i in range(10)], [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    paths = [make("a", WIDE[0], seed=0), make("b", NARROW[0], seed=1, tower__dim=8)]
+    expected = [row.to_dict() for row in leaderboard(paths).rows]
+    ranks, bm25, ids = ([each[i] for i in order] for each in (NARROW[0], BM25, ids))
+    shuffled = make("c", ranks, bm25, ids, tower__dim=8)
+    found = [row.to_dict() for row in leaderboard([paths[0], shuffled]).rows]
+    assert [row["p_vs_best"] for row in found] == [row["p_vs_best"] for row in expected]
+    assert [row["p_vs_bm25"] for row in found] == [row["p_vs_bm25"] for row in expected]
+
+
+def test_one_run_and_no_bm25(make: Make) -> None:
+    path = make("alone", WIDE[0], bm25=None, texts=False)
+    board = leaderboard([path, path])  # twice the same is once
+    (row,) = board.to_dict()["rows"]
+    assert (row["overrides"], row["std"], row["p_vs_best"], row["p_vs_bm25"]) == ({}, None, None, None)
+    assert board.rows[0].name == "alone"
+    assert board.comparisons == []
+    assert "BM25" not in re.sub(r"p vs BM25", "", markdown_page(board))
+    assert html_page(board).startswith("<!doctype html>")
+
+
+def test_a_sweeps_folder_stands_for_its_runs(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [make(f"sweep/{name}", WIDE[0], tower__dim=dim) for name, dim in (("a", 8), ("b", 16), ("c", 32))]
+    (paths[2] / "results.json").unlink()
+    board = leaderboard([paths[0].parent])
+    assert sorted(run.path for row in board.rows for run in row.runs) == paths[:2]
+    assert f"{paths[2]} is left out" in caplog.text
+    with pytest.raises(UserError, match="c is not finished"):
+        leaderboard(paths)
+    with pytest.raises(UserError, match="holds no finished run"):
+        leaderboard([paths[0] / "nothing"])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "documents": ({"documents": 99}, "100 and 99 documents"),
+    "fewer queries": ({"ranks": WIDE[0][:9], "bm25": BM25[:9]}, "10 and 9 queries"),
+    "other queries": ({"ids": [f"q{i}" for i in range(1, 11)]}, "on different queries"),
+    "another sample": ({"validation__sample_seed": 1}, r"different samples \(validation.sample_seed=0, 1\)"),
+    "other texts": ({"bm25": [2, *BM25[1:]]}, "bm25/mrr@10 differs"),
+    "monitor": ({"validation__monitor": "recall@1"}, "say by which to compare: --metric"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_figures_that_mean_different_things_are_not_compared(what: str, make: Make) -> None:
+    changes, sentence = REFUSED[what]
+    first = make("first", WIDE[0], validation__sample_seed=0)
+    second = make("second", **{"ranks": NARROW[0], **changes})
+    with pytest.raises(UserError, match=f"first .*second .*{sentence}"):
+        leaderboard([first, second])
+
+
+def test_bm25_may_read_other_words(make: Make) -> None:
+    better = [1, *BM25[1:3], 1, *BM25[4:]]
+    first = make("first", WIDE[0])
+    board = leaderboard([first, make("second", NARROW[0], better, tokenizer__split_camel_case=True)])
+    assert board.bm25["mrr@10"] == pytest.approx(float(sum(values(better)) / 10))  # the stronger one is to beat
+    assert leaderboard([first, make("third", NARROW[0], None, tower__dim=1)]).bm25["mrr@10"] < board.bm25["mrr@10"]
+
+
+def test_what_is_no_finished_run_says_so(make: Make, tmp_path: Path) -> None:
+    path = make("run", WIDE[0])
+    (path / "per_query.csv").unlink()
+    with pytest.raises(UserError, match=r"per_query.csv does not exist"):
+        leaderboard([path])
+
+
+def test_configurations_are_told_apart_as_they_are_typed() -> None:
+    experiments = [
+        [],
+        ["tower=gru"],
+        ["tower.dim=32", "loss.temperature=0.1"],
+        ["loss=triplet", "embedding=word2vec", "similarity=dot"],
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        configs = [
+            OmegaConf.to_container(compose("train", [*each, f"seed={seed}"]), resolve=True)
+            for seed, each in enumerate(experiments)
+        ]
+    base, gru, narrow, other = distinguish(configs)
+    rest = {"similarity": "cosine", "embedding": "random", "loss": "in_batch"}
+    assert base == {**rest, "tower": "average", "tower.dim": base["tower.dim"], "loss.temperature": 0.05}
+    assert gru["tower"] == "gru"
+    assert (narrow["tower.dim"], narrow["loss.temperature"], narrow["tower"]) == (32, 0.1, "average")
+    assert (other["loss"], other["embedding"], other["similarity"]) == ("triplet", "word2vec", "dot")
+    assert "loss.temperature" not in other
+    assert "loss.margin" not in other  # it only comes with the loss
+
+
+def test_keys_that_only_some_have_tell_apart_what_nothing_else_does() -> None:
+    with_more = config_of(tower__layers=2)
+    assert distinguish([config_of(), with_more]) == [{"tower.layers": None}, {"tower.layers": 2}]
+
+
+def columns(line: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", line)) - 1
+
+
+def test_the_page_is_a_table_that_a_reader_can_act_on(six: list[Path]) -> None:
+    page = markdown_page(leaderboard(six))
+    assert "10 queries of 'dev', each against 100 passages." in page
+    assert "Best: embedding.dim=256 tower.dim=256, mrr@10 0.771 (the mean of 3 runs)." in page
+    assert re.search(r"It is 0.308 above BM25 \(0.463\), more than chance \(p = 0\.0\d+\)", page)
+    assert "Below the best by more than chance: embedding.dim=64 tower.dim=64." in page
+    tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 5
+    for table in tables:
+        assert {columns(line) for line in table} == {columns(table[0])}
+        assert {len(line) for line in table} == {len(table[0])}
+    assert [line.split("|")[1].strip() for line in tables[0][2:]] == [
+        "embedding.dim=256 tower.dim=256", "BM25", "embedding.dim=64 tower.dim=64",
+    ]  # fmt: skip
+
+
+def test_what_may_be_chance_is_called_so(make: Make) -> None:
+    paths = [make(f"r{i}", [*WIDE[0][: 10 - i], *BM25[10 - i :]], tower__dim=i) for i in range(7)]
+    page = markdown_page(leaderboard(paths))
+    assert "Not to be told apart from the best with 10 queries: 6 rows." in page
+    page = markdown_page(leaderboard([paths[6]]))
+    assert re.search(r"above BM25 \(0.463\), which may be chance \(p = 0\.\d+\)", page)
+
+
+def test_texts_of_people_stay_texts(make: Make) -> None:
+    nasty = ["e", "<script>alert(1)</script>", "a|b\nc", '"&amp;"', "q" * 300, *"fghij"]
+    board = leaderboard([make("<run>", WIDE[0], ids=nasty)])
+    page, html = markdown_page(board), html_page(board)
+    assert "a\\|b c" in page
+    assert "q" * 101 + " " not in page.replace("q" * 300, "")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    ET.fromstring(
+        html.removeprefix("<!doctype html>")
+        .replace('<meta charset="utf-8">', "")
+        .replace('1">\n<title>', '1"/>\n<title>')
+    )
+
+
+def test_the_html_needs_nothing_else(six: list[Path]) -> None:
+    html = html_page(leaderboard(six))
+    assert not re.search(r"https?:|src=|@import|url\(|<link|<script", html)
+    assert html.count("<svg") == 3
+    assert "prefers-color-scheme: dark" in html
+
+
+FIGURES = st.floats(-1, 1)
+POSITIONS = ("x", "x1", "x2", "cx", "y", "y1", "y2", "cy")
+
+
+@given(st.lists(st.tuples(FIGURES, FIGURES, FIGURES), min_size=1, max_size=5), st.lists(FIGURES, max_size=900))
+def test_pictures_stay_in_their_frames(systems: list[tuple[float, float, float]], differences: list[float]) -> None:
+    dots = []
+    for a, b, c in systems:
+        low, mean, high = sorted((a, b, c))
+        dots.append(Dot("<&>", mean, (low, high), [low, high]))
+    for picture in (intervals_plot(dots, "mrr@10"), differences_plot(np.array(differences), "a", "b")):
+        svg = ET.fromstring(picture)
+        _, _, width, height = map(float, svg.attrib["viewBox"].split())
+        for part in svg.iter():
+            at = {key: float(value) for key, value in part.attrib.items() if key in POSITIONS}
+            assert all(0 <= v <= (width if key in ("x", "x1", "x2", "cx") else height) for key, v in at.items()), at
+            if part.tag == "rect":
+                assert at["x"] + float(part.attrib["width"]) <= width
+                assert at["y"] + float(part.attrib["height"]) <= height + 0.1

@@ -1,0 +1,176 @@
+"""A finished run on any collection: its figures against loops, and where the hybrid's weight comes from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import oracles
+import pytest
+from conftest import write_collection
+from test_train import fit
+
+from two_tower import evaluation
+from two_tower.bm25 import BM25
+from two_tower.data.beir import Beir
+from two_tower.data.source import full_text
+from two_tower.encode import Encoder
+from two_tower.errors import UserError
+from two_tower.evaluation import describe, evaluate_run
+from two_tower.metrics import DEFAULT_METRICS
+from two_tower.report.run import Run
+
+Scores = dict[str, dict[str, float]]  # of each query: document → score
+
+
+def write_hard(folder: Path, documents: int) -> Path:
+    """A collection of which towers and BM25 each answer half: one knows no plurals, the other no accents."""
+    write_collection(folder, documents)
+    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        if i % 4 < 2:
+            row["text"] = row["text"].replace("a", "á").replace("o", "ó")
+        else:
+            row["text"] = " ".join(f"{each}s" for each in row["text"].split())
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hard(tmp_path_factory.mktemp("hard") / "beir", 240)
+
+
+@pytest.fixture(scope="module")
+def trained(hard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    fit(hard, path, "trainer.max_epochs=6", "tower.dim=8")
+    return path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run without ``hybrid.json``."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[str, dict[str, int]]]:
+    """Scores of the towers and of BM25, and the judgements; every text encoded on its own."""
+    source, encoder = Beir(str(folder)), Encoder.load(Run(run))
+    passages = {
+        row["id"]: text
+        for batch in source.corpus()
+        for row, text in zip(batch.to_pylist(), full_text(batch).to_pylist(), strict=True)
+    }
+    vectors = {name: encoder.documents([text])[0] for name, text in passages.items()}
+    bm25 = BM25(list(passages.values()))
+    dense, lexical = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
+    for row in source.queries(split).to_pylist():
+        vector = encoder.queries([row["text"]])[0]
+        dense[row["id"]] = {name: float(vector @ other) for name, other in vectors.items()}
+        found = bm25.scorer([row["text"]])(slice(0, 1), slice(0, len(passages)))[0].tolist()
+        lexical[row["id"]] = {name: score for name, score in zip(passages, found, strict=True) if score > 0}
+    grades: dict[str, dict[str, int]] = {}
+    for row in source.qrels(split).to_pylist():
+        grades.setdefault(row["query_id"], {})[row["document_id"]] = row["grade"]
+    return dense, lexical, grades
+
+
+def standardised(scores: dict[str, float], floor: float | None, depth: int = 100) -> dict[str, float]:
+    best = {d: scores[d] for d in oracles.ranked(scores)[:depth]}
+    values = list(best.values()) + ([floor] * (depth - len(best)) if floor is not None else [])
+    return {d: (score - min(values)) / statistics.pstdev(values) for d, score in best.items()}
+
+
+def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
+    results = evaluate_run(run, hard, "test", hybrid=True)
+    weight = json.loads((run / "hybrid.json").read_text())["weight"]
+    assert 0 < weight < 1
+    assert weight == results["fusion/weight"]
+    dense, lexical, grades = scores(run, hard, "test")
+    values: dict[str, list[float]] = {"dense": [], "bm25": [], "hybrid": []}
+    for query in grades:
+        towers, words = standardised(dense[query], None), standardised(lexical[query], 0.0)
+        sums = {d: weight * towers.get(d, 0) + (1 - weight) * words.get(d, 0) for d in towers | words}
+        for system, each in (("dense", dense[query]), ("bm25", lexical[query]), ("hybrid", sums)):
+            values[system].append(oracles.reciprocal_rank(oracles.ranked(each), grades[query], 10))
+    for system, each in values.items():
+        assert results[f"{system}/mrr@10"] == pytest.approx(statistics.mean(each), abs=1e-9), system
+    # A test of nothing if they were equal, or perfect.
+    assert results["dense/mrr@10"] < results["hybrid/mrr@10"] < 1
+    assert results["bm25/mrr@10"] < results["hybrid/mrr@10"]
+    assert (results["documents"], results["queries"]) == (240, 40)
+
+
+def test_intervals_lie_around_their_means(run: Path) -> None:
+    results = evaluate_run(run, None, "dev")
+    figures = [f"{system}/{metric}" for system in ("dense", "bm25") for metric in DEFAULT_METRICS]
+    ends = [f"{name}/{end}" for name in figures for end in ("low", "high")]
+    assert set(results) == {*figures, *ends, "documents", "queries", "split"}
+    for name in figures:
+        assert results[f"{name}/low"] <= results[name] <= results[f"{name}/high"]
+    assert results["dense/mrr@10/low"] < results["dense/mrr@10"] < results["dense/mrr@10/high"]
+    assert json.loads(json.dumps(results)) == results
+    assert not (run / "hybrid.json").exists()
+
+
+def test_the_weight_is_chosen_once_on_the_runs_own_validation_queries(
+    run: Path, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_hard(tmp_path / "other", 120)
+    abroad = evaluate_run(run, other, "dev", hybrid=True)  # the first to ask for it
+    stored = (run / "hybrid.json").read_bytes()
+    assert (abroad["fusion/split"], abroad["fusion/metric"]) == ("dev", "mrr@10")
+    monkeypatch.setattr(evaluation, "tune", _never)
+    test, dev = (evaluate_run(run, None, split, hybrid=True) for split in ("test", "dev"))
+    assert {r["fusion/weight"] for r in (abroad, test, dev)} == {json.loads(stored)["weight"]}
+    assert [r["fusion/chosen_here"] for r in (abroad, test, dev)] == [False, False, True]
+    assert (run / "hybrid.json").read_bytes() == stored
+    monkeypatch.undo()
+    (run / "hybrid.json").unlink()
+    evaluate_run(run, hard, "dev", hybrid=True)  # now on these very queries
+    assert (run / "hybrid.json").read_bytes() == stored
+
+
+def _never(*arguments: Any, **more: Any) -> None:  # noqa: ANN401
+    raise AssertionError("this must not be called")
+
+
+def test_the_weight_of_other_towers_is_not_used(run: Path, hard: Path) -> None:
+    evaluate_run(run, hard, "test", hybrid=True)
+    stored = json.loads((run / "hybrid.json").read_text())
+    (run / "hybrid.json").write_text(json.dumps({**stored, "weight": 0.123, "checkpoint": "another"}))
+    evaluate_run(run, hard, "test", hybrid=True)
+    assert json.loads((run / "hybrid.json").read_text()) == stored
+
+
+def test_without_the_runs_own_data(run: Path, hard: Path, tmp_path: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(hard), str(tmp_path / "gone")))
+    with pytest.raises(UserError, match=r"chooses its weight once, on the run's own data, .*gone"):
+        evaluate_run(run, hard, "test", hybrid=True)
+    config.write_text(config.read_text().replace(str(tmp_path / "gone"), str(hard)))
+    evaluate_run(run, hard, "test", hybrid=True)
+    config.write_text(config.read_text().replace(str(hard), str(tmp_path / "gone")))
+    assert evaluate_run(run, hard, "test", hybrid=True)["hybrid/mrr@10"] > 0
+
+
+def test_bm25_is_measured_once(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = evaluate_run(run, hard, "test")
+    monkeypatch.setattr("two_tower.validation.evaluate.BM25", _never)
+    assert evaluate_run(run, {"_target_": "two_tower.data.beir.Beir", "path": str(hard)}, "test") == before
+
+
+def test_people_are_told_what_the_numbers_mean(run: Path, hard: Path) -> None:
+    lines = describe(evaluate_run(run, hard, "dev", hybrid=True))
+    assert "40 queries of 'dev', each against all 240 passages" in lines[0]
+    assert lines[2].split() == ["dense", "BM25", "hybrid"]
+    assert [line.split()[0] for line in lines[3:10]] == list(DEFAULT_METRICS)
+    assert all(line.count("[") == 3 for line in lines[3:10])
+    assert "for the tower, chosen by mrr@10 on 'dev' of the run's own data" in lines[-2]
+    assert "chosen on these very queries" in lines[-1]
+    assert "very queries" not in "".join(describe(evaluate_run(run, hard, "test", hybrid=True)))
+    assert "hybrid" not in "".join(describe(evaluate_run(run, hard, "test")))

@@ -1,0 +1,6 @@
+"""Finished runs side by side: a leaderboard with tests of significance, as Markdown, HTML and JSON."""
+
+from two_tower.report.compare.leaderboard import Leaderboard, leaderboard
+from two_tower.report.compare.page import html_page, markdown_page
+
+__all__ = ["Leaderboard", "html_page", "leaderboard", "markdown_page"]

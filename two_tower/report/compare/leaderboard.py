@@ -1,0 +1,274 @@
+"""From runs to a ranked table: seeds gathered, intervals, tests of significance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from two_tower.report.compare.overrides import distinguish, without_seed
+from two_tower.report.compare.runs import FinishedRun, metric_of, read_runs
+from two_tower.report.significance import holm, mean_interval, paired_differences, randomisation_test
+
+__all__ = ["Comparison", "Example", "Leaderboard", "PValue", "Row", "leaderboard"]
+
+EXAMPLES = 5  # queries of each kind that a comparison names
+
+
+@dataclass(frozen=True)
+class PValue:
+    """Of a paired randomisation test over the queries.
+
+    Attributes:
+        raw: of this test alone.
+        holm: corrected for the number of rows tested against the same system.
+    """
+
+    raw: float
+    holm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Runs of one configuration, whatever their seeds.
+
+    Attributes:
+        overrides: what tells it from the other rows.
+        runs: its runs.
+        values: (Q,) the metric for each query, averaged over the runs.
+        means: metric → mean over runs and queries.
+        std: standard deviation of the metric over the runs; None of one run.
+        interval: 95 % interval of the mean: where it might be, were the queries others.
+        vs_best: tested against the best row; None for that row.
+        vs_bm25: tested against BM25; None without it.
+    """
+
+    overrides: dict[str, Any]
+    runs: list[FinishedRun]
+    values: np.ndarray
+    means: dict[str, float]
+    std: float | None
+    interval: tuple[float, float]
+    vs_best: PValue | None
+    vs_bm25: PValue | None
+
+    @property
+    def name(self) -> str:
+        """The overrides as they are typed; of the only row, its folder."""
+        told = (f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in self.overrides.items())
+        return " ".join(told) or self.runs[0].path.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {
+            "overrides": self.overrides,
+            "runs": [
+                {"path": str(run.path), "seed": run.config.get("seed")}
+                | {key: value for key, value in run.results.items() if key.startswith("val/")}
+                for run in self.runs
+            ],
+            "mean": float(self.values.mean()),
+            "std": self.std,
+            "low": self.interval[0],
+            "high": self.interval[1],
+            "p_vs_best": self.vs_best and self.vs_best.holm,
+            "p_vs_bm25": self.vs_bm25 and self.vs_bm25.holm,
+            "raw_p_vs_best": self.vs_best and self.vs_best.raw,
+            "raw_p_vs_bm25": self.vs_bm25 and self.vs_bm25.raw,
+        }
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query that two systems answer differently well, with the value of each."""
+
+    query: str
+    text: str
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two systems, query by query.
+
+    Attributes:
+        a: name of the first.
+        b: name of the second.
+        wins: on how many queries the first is better.
+        losses: on how many the second is better.
+        ties: on how many they are equal.
+        won: the first's clearest wins, the largest difference first.
+        lost: its clearest losses.
+        differences: (Q,) first minus second.
+    """
+
+    a: str
+    b: str
+    wins: int
+    losses: int
+    ties: int
+    won: list[Example]
+    lost: list[Example]
+    differences: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {key: value for key, value in asdict(self).items() if key != "differences"}
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Rows of comparable runs, the best first.
+
+    Attributes:
+        metric: what the rows are ordered and tested by.
+        split: name of the validation queries.
+        queries: how many they are.
+        documents: how many passages each was ranked against.
+        rows: the best first.
+        bm25: metric → mean of BM25; empty without it.
+        bm25_interval: 95 % interval of its mean.
+        comparisons: the best row with BM25, and with the second row.
+    """
+
+    metric: str
+    split: str
+    queries: int
+    documents: int
+    rows: list[Row]
+    bm25: dict[str, float]
+    bm25_interval: tuple[float, float] | None
+    comparisons: list[Comparison]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {
+            "metric": self.metric,
+            "split": self.split,
+            "queries": self.queries,
+            "documents": self.documents,
+            **{f"bm25/{name}": value for name, value in self.bm25.items()},
+            "rows": [row.to_dict() for row in self.rows],
+            "comparisons": [each.to_dict() for each in self.comparisons],
+        }
+
+
+def leaderboard(paths: Sequence[Path], metric: str | None = None) -> Leaderboard:
+    """Compare finished runs.
+
+    Args:
+        paths: folders of runs or of sweeps.
+        metric: what to order and test by; by default what the runs chose their best epoch by.
+
+    Raises:
+        UserError: a run cannot be read, or the runs cannot be compared.
+    """
+    runs = read_runs(paths)
+    metric = metric_of(runs, metric)
+    bm25 = _strongest_bm25(runs, metric)
+    rows = _rows(runs, metric, bm25.get(metric))
+    best, *others = rows
+    rivals = [("BM25", bm25[metric])] if bm25 else []
+    rivals += [(row.name, row.values) for row in others[:1]]
+    return Leaderboard(
+        metric=metric,
+        split=runs[0].config["data"]["validation_split"],
+        queries=len(runs[0].per_query.ids),
+        documents=runs[0].results["documents"],
+        rows=rows,
+        bm25={name: float(values.mean()) for name, values in bm25.items()},
+        bm25_interval=_intervals([bm25[metric]])[0] if bm25 else None,
+        comparisons=[_comparison(runs[0], best, name, values) for name, values in rivals],
+    )
+
+
+def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> list[Row]:
+    """The runs by configuration, the best first, tested against the best and against BM25."""
+    experiments: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        experiments.setdefault(json.dumps(without_seed(run.config), sort_keys=True), []).append(run)
+    groups = sorted(experiments.values(), key=lambda group: _average(group, metric).mean(), reverse=True)
+    values = [_average(group, metric) for group in groups]
+    overrides = distinguish([group[0].config for group in groups])
+    intervals = _intervals(values)
+    vs_best = [None, *_tests(values[1:], values[0])]
+    vs_bm25 = _tests(values, bm25) if bm25 is not None else [None] * len(groups)
+    return [
+        Row(
+            overrides[i],
+            group,
+            values[i],
+            _means(group),
+            _std(group, metric),
+            intervals[i],
+            vs_best[i],
+            vs_bm25[i],
+        )
+        for i, group in enumerate(groups)
+    ]
+
+
+def _average(group: Sequence[FinishedRun], metric: str) -> np.ndarray:
+    """(Q,) what each query scores, averaged over runs."""
+    return np.mean([run.per_query.values[metric] for run in group], axis=0)
+
+
+def _means(group: Sequence[FinishedRun]) -> dict[str, float]:
+    """Means of all metrics that every run has measured."""
+    measured = [name for name in group[0].per_query.values if "/" not in name]
+    shared = [name for name in measured if all(name in run.per_query.values for run in group)]
+    return {name: float(_average(group, name).mean()) for name in shared}
+
+
+def _std(group: Sequence[FinishedRun], metric: str) -> float | None:
+    means = [run.per_query.values[metric].mean() for run in group]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def _intervals(values: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+    low, high = mean_interval(np.stack(values, axis=1))
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _tests(values: Sequence[np.ndarray], against: np.ndarray) -> list[PValue]:
+    """A family of tests: several systems against the same one."""
+    raw = [randomisation_test(each, against) for each in values]
+    return [PValue(*both) for both in zip(raw, holm(raw), strict=True)]
+
+
+def _strongest_bm25(runs: Sequence[FinishedRun], metric: str) -> dict[str, np.ndarray]:
+    """Metric → (Q,) values of BM25; empty if no run has measured it.
+
+    It reads the words that a run's tokenizer makes, so there may be several: the best is the one to beat.
+    """
+    measured = [run.per_query.values for run in runs if f"bm25/{metric}" in run.per_query.values]
+    if not measured:
+        return {}
+    best = max(measured, key=lambda values: values[f"bm25/{metric}"].mean())
+    return {name.removeprefix("bm25/"): values for name, values in best.items() if name.startswith("bm25/")}
+
+
+def _comparison(first: FinishedRun, best: Row, name: str, values: np.ndarray) -> Comparison:
+    differences = paired_differences(best.values, values)
+    texts = first.per_query.texts or [""] * len(differences)
+
+    def example(i: int) -> Example:
+        return Example(first.per_query.ids[i], texts[i], float(best.values[i]), float(values[i]))
+
+    falling = np.argsort(-differences, kind="stable")
+    rising = np.argsort(differences, kind="stable")
+    return Comparison(
+        best.name,
+        name,
+        wins=int((differences > 0).sum()),
+        losses=int((differences < 0).sum()),
+        ties=int((differences == 0).sum()),
+        won=[example(int(i)) for i in falling[:EXAMPLES] if differences[i] > 0],
+        lost=[example(int(i)) for i in rising[:EXAMPLES] if differences[i] < 0],
+        differences=differences,
+    )

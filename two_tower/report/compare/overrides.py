@@ -1,0 +1,101 @@
+"""What tells configurations apart, as a person would write it on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import yaml
+
+from two_tower.config.groups import CONF, choices
+
+__all__ = ["distinguish", "without_seed"]
+
+# Keys that make a run another run of the same experiment; `embedding.seed` follows `seed`.
+_SAME_EXPERIMENT = ("seed", "run_dir")
+
+
+def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``key.key`` → value of every leaf of a configuration, but for seeds and the run folder."""
+    return {key: value for key, value in _leaves(config).items() if key.split(".")[-1] not in _SAME_EXPERIMENT}
+
+
+def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each of several configurations the keys in which they differ, with its own values.
+
+    Another component is told by its name (``tower: gru``), and the keys that only come with it are left out; so
+    are keys that take their value from another key.
+
+    Args:
+        configs: resolved configurations, no two of them equal up to the seed.
+    """
+    leaves = [without_seed(config) for config in configs]
+    keys = sorted({key for each in leaves for key in each})
+    shown = [
+        key
+        for key in keys
+        if len({repr(each[key]) for each in leaves if key in each}) > 1
+        and not all(_follows(key, config) for config, each in zip(configs, leaves, strict=True) if key in each)
+    ]
+    told = [
+        _named({key: each[key] for key in shown if key in each}, config)
+        for config, each in zip(configs, leaves, strict=True)
+    ]
+    if len({repr(each) for each in told}) == len(told):
+        return told
+    shown = [key for key in keys if len({repr(each.get(key)) for each in leaves}) > 1]
+    return [{key: each.get(key) for key in shown} for each in leaves]
+
+
+def _leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{place}.{key}" if place else str(key)
+        leaves.update(_leaves(value, name) if isinstance(value, Mapping) else {name: value})
+    return leaves
+
+
+def _named(leaves: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves with ``tower: gru`` for ``tower._target_``."""
+    named: dict[str, Any] = {}
+    for key, value in leaves.items():
+        group, _, rest = key.partition(".")
+        if rest == "_target_":
+            named[group] = _choice(group, config[group])[0] or str(value).rpartition(".")[2]
+        else:
+            named[key] = value
+    return named
+
+
+def _choice(group: str, component: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Name and leaves of the file in conf/GROUP that a component was most likely composed from; empty if none was."""
+    leaves = _leaves(component)
+    alike = [
+        (sum(leaves.get(key) == value for key, value in written.items()), name, written)
+        for name, written in _files(group).items()
+        if written.get("_target_") == leaves.get("_target_")
+    ]
+    _, name, written = max(alike, key=lambda file: file[0], default=(0, "", {}))
+    return name, written
+
+
+@cache
+def _files(group: str) -> Mapping[str, Mapping[str, Any]]:
+    """Choice → leaves of its file, references to other keys as they are written."""
+    loaded = {name: yaml.safe_load((CONF / group / f"{name}.yaml").read_text("utf-8")) for name in choices(group)}
+    return {name: _leaves(each) if isinstance(each, dict) else {} for name, each in loaded.items()}
+
+
+def _follows(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key has the value of another one, because conf says ``key: ${other}``."""
+    group, _, rest = key.partition(".")
+    if not isinstance(config[group], Mapping):
+        return False
+    source = re.fullmatch(r"(.*)\$\{([\w.]+)\}", str(_choice(group, config[group])[1].get(rest)))
+    if source is None:
+        return False
+    leaves = _leaves(config)
+    value = leaves.get(source[2])
+    return leaves[key] == (f"{source[1]}{value}" if source[1] else value)

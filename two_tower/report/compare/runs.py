@@ -1,0 +1,129 @@
+"""The finished runs of a comparison, and whether they may be compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from two_tower.config.saved import read as read_config
+from two_tower.errors import UserError, one_of
+from two_tower.report.per_query import PerQuery
+from two_tower.report.per_query import read as read_per_query
+from two_tower.report.run import Run
+
+__all__ = ["FinishedRun", "metric_of", "read_runs"]
+
+log = logging.getLogger(__name__)
+
+# Queries on which BM25 may differ between two runs of one collection: rounding on another machine.
+_ROUNDING = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """What a run left behind.
+
+    Attributes:
+        path: its folder.
+        config: resolved.
+        results: flat numbers.
+        per_query: what each validation query scores.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+    per_query: PerQuery
+
+
+def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """Read runs that may be compared; their queries are brought into the order of the first one's.
+
+    Args:
+        paths: folders of runs, or folders that hold such folders, of a sweep for example; there, unfinished runs are
+            left out with a warning.
+
+    Raises:
+        UserError: a folder is no run or its run is not finished, or the runs ranked different passages or queries.
+    """
+    folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
+    runs = [_read(folder) for folder in folders.values()]
+    if not runs:
+        raise UserError(f"{', '.join(map(str, paths))} holds no finished run: give folders that train.py wrote.")
+    return [runs[0], *(_aligned(run, runs[0]) for run in runs[1:])]
+
+
+def metric_of(runs: Sequence[FinishedRun], wanted: str | None) -> str:
+    """The metric to compare by: the one that was asked for, else that by which the runs chose their best epoch.
+
+    Raises:
+        UserError: a run has not measured it, or they chose by different ones.
+    """
+    monitors = {run.config["validation"]["monitor"]: run.path for run in runs}
+    if wanted is None and len(monitors) > 1:
+        (a, first), (b, second), *_ = monitors.items()
+        raise UserError(
+            f"{first} chose its best epoch by {a} and {second} by {b}: say by which to compare: --metric {a}"
+        )
+    metric = wanted or next(iter(monitors))
+    for run in runs:
+        if metric not in run.per_query.values:
+            measured = [name for name in run.per_query.values if "/" not in name]
+            raise UserError(f"{run.path} has not measured {metric}; {one_of(metric, measured)}")
+    return metric
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    if (path / "config.yaml").exists():
+        yield path
+        return
+    for config in sorted(path.glob("*/config.yaml")):
+        if Run(config.parent).complete:
+            yield config.parent
+        else:
+            log.warning("%s is left out: the run is not finished.", config.parent)
+
+
+def _read(path: Path) -> FinishedRun:
+    run = Run(path)
+    config = read_config(run.config)
+    if not run.complete:
+        raise UserError(f"{path} is not finished: start its train.py command again, or leave it out.")
+    return FinishedRun(path, config, run.read_results(), read_per_query(path / "per_query.csv"))
+
+
+def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:
+    """The run with its queries in the order of the first one's, once it is sure that they may be compared."""
+    both = f"{first.path} and {run.path}"
+    for what in ("documents", "queries"):
+        a, b = first.results.get(what), run.results.get(what)
+        if a != b:
+            raise UserError(f"{both} cannot be compared: they were validated with {a} and {b} {what}.")
+    places = {query: place for place, query in enumerate(run.per_query.ids)}
+    if set(places) != set(first.per_query.ids):
+        raise UserError(f"{both} cannot be compared: they were validated on different queries.")
+    a, b = (each.config["validation"].get("sample_seed") for each in (first, run))
+    if a is not None and b is not None and a != b:
+        raise UserError(f"{both} cannot be compared: they ranked different samples (validation.sample_seed={a}, {b}).")
+    order = np.array([places[query] for query in first.per_query.ids], np.int64)
+    values = {name: column[order] for name, column in run.per_query.values.items()}
+    _same_bm25(first, run, values)
+    return replace(run, per_query=PerQuery(first.per_query.ids, values, first.per_query.texts))
+
+
+def _same_bm25(first: FinishedRun, run: FinishedRun, values: dict[str, np.ndarray]) -> None:
+    """BM25 knows no seed and no tower: where it differs, the texts behind equal ids do."""
+    split = [each.config["tokenizer"].get("split_camel_case") for each in (first, run)]
+    if split[0] != split[1]:  # BM25 reads the same words as the tower
+        return
+    for name in values.keys() & first.per_query.values.keys():
+        if name.startswith("bm25/") and (values[name] != first.per_query.values[name]).mean() > _ROUNDING:
+            raise UserError(
+                f"{first.path} and {run.path} cannot be compared: {name} differs, so their passages, queries or "
+                "judgements do."
+            )

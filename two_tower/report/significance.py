@@ -1,0 +1,114 @@
+"""Whether a difference is more than chance: paired randomisation tests, Holm's correction, intervals of means.
+
+The queries are what chance draws: all of it asks how figures would move with other queries of the same kind, of
+the very models that were measured. Smucker, Allan and Carterette (2007) compare the tests that retrieval uses; the
+randomisation test assumes least, and Student's t and the bootstrap agree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["RESAMPLES", "holm", "mean_interval", "paired_differences", "randomisation_test"]
+
+# Of a p-value of .05 the standard error is then .0007; 400 queries take 20 ms, 7,000 take 0.3 s.
+RESAMPLES = 100_000
+# So many queries with a difference have no more sign patterns than that.
+MOST_EXACT = 16
+# Resampled means of an interval: its ends are then within some 1 % of its width.
+MEANS = 5_000
+
+_ROUNDING = 1e-12  # of metrics, which are at most 1
+_CELLS = 1 << 22  # of a block of resamples: 32 MB of int64
+
+
+def paired_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(Q,) float64, a - b; exactly 0 where they differ by rounding, as an average of equal values may."""
+    differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return np.where(np.abs(differences) < _ROUNDING, 0.0, differences)
+
+
+def randomisation_test(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> float:
+    """Two-sided p-value of the paired randomisation test (Fisher's) for a difference of means.
+
+    If the two systems were one, each query might as well have its two values exchanged: the p-value is the share
+    of such exchanges that move the means at least as far apart as they are. With up to 16 queries that differ, all
+    are counted; with more, ``resamples`` are drawn, and p is (found + 1) / (drawn + 1), so never 0 (Phipson and
+    Smyth 2010).
+
+    Args:
+        a: (Q,) values of one system.
+        b: (Q,) values of the other one for the same queries.
+        resamples: how many exchanges are drawn.
+        seed: of the draws.
+
+    Returns:
+        The p-value; 1 if no query differs.
+    """
+    differences = paired_differences(a, b)
+    differences = differences[differences != 0]  # exchanging equal values changes nothing
+    # Equal sums may differ by rounding; they must count as equal.
+    least = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    if len(differences) <= MOST_EXACT:
+        return float((np.abs(_signed_sums(differences)) >= least).mean())
+    rng, sums = np.random.default_rng(seed), np.zeros(resamples)
+    for start in range(0, len(differences), 8):  # the signs of eight are one random byte
+        eight = _signed_sums(differences[start : start + 8])
+        sums += eight[rng.integers(0, len(eight), resamples, np.uint8)]
+    return (int((np.abs(sums) >= least).sum()) + 1) / (resamples + 1)
+
+
+def _signed_sums(values: np.ndarray) -> np.ndarray:
+    """(2 ** n,) sums of n values under all patterns of signs."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down correction for several tests: adjusted p-values, in the order given.
+
+    Whoever calls all those below .05 significant is wrong about any of them in at most 5 % of such families.
+    """
+    order = np.argsort(p_values, kind="stable")
+    raised = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return [float(p) for p in adjusted]
+
+
+def mean_interval(
+    values: np.ndarray, level: float = 0.95, resamples: int = MEANS, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap intervals of means over queries.
+
+    Unlike Student's they never leave the range of the values and are as skewed as these, and reciprocal ranks are.
+
+    Args:
+        values: (Q, M), M figures for each query; all are resampled together.
+        level: the share of such intervals that hold the true mean.
+        resamples: how often Q queries are drawn with replacement.
+        seed: of the draws.
+
+    Returns:
+        (M,) lower and (M,) upper ends; both the mean with fewer than two queries.
+    """
+    values = np.asarray(values, np.float64)
+    queries = len(values)
+    if queries < 2:
+        mean = values.mean(0) if queries else np.zeros(values.shape[1])
+        return mean, mean
+    rng, means = np.random.default_rng(seed), []
+    block = max(1, _CELLS // queries)
+    for start in range(0, resamples, block):
+        count = min(block, resamples - start)
+        drawn = rng.integers(0, queries, (count, queries), np.int32)
+        drawn += np.arange(count, dtype=np.int32)[:, None] * queries
+        times = np.bincount(drawn.ravel(), minlength=count * queries).reshape(count, queries)
+        means.append(times @ values / queries)
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    return low, high
