@@ -1,8 +1,9 @@
 """Ragged batches against plain lists."""
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.ragged import Ragged
@@ -20,11 +21,18 @@ def test_lists_go_in_and_out(lists: list[list[int]]) -> None:
     assert batch.offsets.dtype == torch.int64
 
 
+@settings(deadline=None)  # the first example compiles
 @given(texts.filter(len), st.data())
 def test_select_is_indexing(lists: list[list[int]], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=10))
     assert Ragged.from_lists(lists).select(rows).to_lists() == [lists[r] for r in rows]
     assert Ragged.from_lists(lists).select(np.array(rows, np.int64)).to_lists() == [lists[r] for r in rows]
+
+
+@pytest.mark.parametrize("rows", [[-1], [2], [0, 5]])
+def test_a_row_that_does_not_exist_is_refused(rows: list[int]) -> None:
+    with pytest.raises(IndexError, match="outside 0 … 1"):
+        Ragged.from_lists([[1, 2], [3]]).select(rows)
 
 
 @given(texts, st.integers(0, 8), st.integers(0, 8))

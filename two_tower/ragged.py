@@ -29,9 +29,9 @@ def _select(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.
         out_offsets[i + 1] = out_offsets[i] + offsets[rows[i] + 1] - offsets[rows[i]]
     out = np.empty(out_offsets[-1], ids.dtype)
     for i in range(len(rows)):
-        start, to = offsets[rows[i]], out_offsets[i]
-        for t in range(out_offsets[i + 1] - to):
-            out[to + t] = ids[start + t]
+        text, place = ids[offsets[rows[i]] : offsets[rows[i] + 1]], out[out_offsets[i] : out_offsets[i + 1]]
+        for t in range(len(place)):  # from 0, which the compiler makes vector instructions of
+            place[t] = text[t]
     return out, out_offsets
 
 

@@ -99,15 +99,17 @@ def candidate_mask(
     positives: Positives,
     use_batch: bool,
     share_extras: bool,
+    mask_known: bool = True,
 ) -> np.ndarray:
     """(B, N) bool: the documents of the batch that each query is pushed away from.
 
     Args:
         query_rows: (B,) rows of the queries.
         document_rows: (N,) rows of the documents: the B positives, then every query's extras in turn.
-        positives: known relevant pairs; never candidates.
+        positives: known relevant pairs.
         use_batch: the other queries' positives are candidates.
         share_extras: every query's extras are candidates of all queries, not only of their own.
+        mask_known: known relevant pairs are never candidates; otherwise only a query's own positive is none.
     """
     count, total = len(query_rows), len(document_rows)
     mask = np.zeros((count, total), bool)
@@ -118,7 +120,10 @@ def candidate_mask(
         extras = (total - count) // count
         own = np.repeat(np.arange(count), extras)
         mask[own, np.arange(count, total)] = True
-    return mask & ~positives.mark(query_rows, document_rows)
+    if not mask_known:
+        np.fill_diagonal(mask, False)
+        return mask
+    return np.greater(mask, positives.mark(query_rows, document_rows), out=mask)  # a candidate and not marked
 
 
 class Negatives(ABC):
@@ -127,6 +132,8 @@ class Negatives(ABC):
     Args:
         share_batch: let every query use all documents of the batch: the other positives and all extras
             (None: as the loss prefers, true for cross-entropy, false for triplet).
+        mask_known: documents that are known to be relevant to a query, and texts equal to one, are never its
+            negatives. False shows what such false negatives do.
 
     Attributes:
         needs_triplets: the strategy can only be used with data that brings its own negatives.
@@ -134,8 +141,8 @@ class Negatives(ABC):
 
     needs_triplets: ClassVar[bool] = False
 
-    def __init__(self, share_batch: bool | None = None) -> None:
-        self.share_batch = share_batch
+    def __init__(self, share_batch: bool | None = None, mask_known: bool = True) -> None:
+        self.share_batch, self.mask_known = share_batch, mask_known
 
     @abstractmethod
     def extras(

@@ -10,10 +10,14 @@ __all__ = ["InBatchNegatives"]
 
 
 class InBatchNegatives(Negatives):
-    """No extras: every other document of the batch is a candidate (always shared)."""
+    """No extras: every other document of the batch is a candidate (always shared).
 
-    def __init__(self) -> None:
-        super().__init__(share_batch=True)
+    Args:
+        mask_known: see `Negatives`.
+    """
+
+    def __init__(self, mask_known: bool = True) -> None:
+        super().__init__(True, mask_known)
 
     def extras(
         self,

@@ -19,13 +19,14 @@ class RandomNegatives(Negatives):
     Args:
         count: extra documents per query.
         share_batch: see `Negatives`.
+        mask_known: see `Negatives`.
 
     Raises:
         UserError: a count below 1.
     """
 
-    def __init__(self, count: int = 1, share_batch: bool | None = None) -> None:
-        super().__init__(share_batch)
+    def __init__(self, count: int = 1, share_batch: bool | None = None, mask_known: bool = True) -> None:
+        super().__init__(share_batch, mask_known)
         if count < 1:
             raise UserError(f"negatives.count={count} must be at least 1.")
         self.count = count
@@ -41,7 +42,7 @@ class RandomNegatives(Negatives):
         documents = positives.documents
         rows = rng.integers(documents, size=(len(query_rows), self.count))
         queries = np.broadcast_to(query_rows[:, None], rows.shape)
-        for _ in range(REDRAWS):
+        for _ in range(REDRAWS if self.mask_known else 0):
             wrong = positives.contains(queries, rows)
             if not wrong.any():
                 break

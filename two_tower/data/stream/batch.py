@@ -104,8 +104,9 @@ class Batches(Dataset[Batch]):
         queries, positives, given = data.examples.take(rows)
         extras = self.negatives.extras(queries, given, data.positives, rng)
         documents = np.concatenate([positives, extras.ravel()])
+        share, masked = self.share_batch, self.negatives.mask_known
         mask = candidate_mask(
-            queries, documents, data.positives, use_batch=self.share_batch, share_extras=self.share_batch
+            queries, documents, data.positives, use_batch=share, share_extras=share, mask_known=masked
         )
         return Batch(
             data.queries.select(queries),

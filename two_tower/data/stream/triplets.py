@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -154,28 +154,9 @@ def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
         )
 
 
-class _InTurn:
-    """Texts of several stores as one: the rows of the first come before those of the second."""
-
-    def __init__(self, parts: Sequence[Ragged]) -> None:
-        self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
-
-    def select(self, rows: np.ndarray) -> Ragged:
-        """The texts of these rows, in that order."""
-        part = np.searchsorted(self._starts, rows, side="right") - 1
-        order = np.argsort(part, kind="stable")
-        joined = Ragged.join([store.select(rows[part == p] - self._starts[p]) for p, store in enumerate(self._parts)])
-        if (np.diff(part) >= 0).all():
-            return joined
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return joined.select(back)
-
-
 @dataclass(frozen=True, eq=False)
 class _TextExamples:
-    """Triplet t is query t, document t and document ``count + t``."""
+    """Triplet t is query t, document 2 t and document 2 t + 1."""
 
     count: int
 
@@ -184,33 +165,34 @@ class _TextExamples:
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """See `Examples.take`."""
-        return positions, positions, (self.count + positions)[:, None]
+        return positions, 2 * positions, (2 * positions + 1)[:, None]
 
 
 class _TextPositives(Positives):
-    """What triplets of texts reveal: within a batch, a query's positives are those of all equal queries."""
+    """What triplets of texts reveal: within a batch, a query's positives are those of all equal queries.
 
-    def __init__(self, queries: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> None:
-        self._queries, self._positives, self._negatives = queries, positives, negatives
+    Args:
+        queries: (T,) uint64, hashes of the queries.
+        texts: (2 T,) uint64, of the documents; the positive of query t is document 2 t.
+    """
+
+    def __init__(self, queries: np.ndarray, texts: np.ndarray) -> None:
+        self._queries, self._texts = queries, texts
 
     @property
     def documents(self) -> int:
         """The positives and the negatives."""
-        return len(self._positives) + len(self._negatives)
-
-    def _hashes(self, rows: np.ndarray) -> np.ndarray:
-        count = len(self._positives)
-        own = self._positives[np.minimum(rows, count - 1)]
-        return np.where(rows < count, own, self._negatives[np.maximum(rows - count, 0)])
+        return len(self._texts)
 
     def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
         """Whether each document equals the query's own positive."""
-        return self._hashes(document_rows) == self._positives[query_rows]
+        return self._texts[document_rows] == self._texts[2 * query_rows]
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
         """(B, N) bool, see `Positives.mark`; known is what the batch's own triplets say."""
         marked = np.zeros((len(query_rows), len(document_rows)), bool)
-        _mark_equal(self._queries[query_rows], self._positives[query_rows], self._hashes(document_rows), marked)
+        positives, documents = self._texts[2 * query_rows], self._texts[document_rows]
+        _mark_equal(self._queries[query_rows], positives, documents, marked)
         return marked
 
 
@@ -237,29 +219,24 @@ def text_triplets(source: Source, tokenizer: Tokenizer) -> TrainingSet:
     """The source's triplets that come as texts, tokenised once into a store on disk."""
     key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
     folder = entry("text-triplets", key, lambda path: _write_text_triplets(path, source, tokenizer))
-    (queries, q_hashes), (positives, p_hashes), (negatives, n_hashes) = (
-        read_tokens(folder, name) for name in ("query", "positive", "negative")
-    )
-    return TrainingSet(
-        _TextExamples(len(queries)),
-        queries,
-        _InTurn([positives, negatives]),
-        _TextPositives(q_hashes, p_hashes, n_hashes),
-    )
+    queries, query_hashes = read_tokens(folder, "queries")
+    documents, document_hashes = read_tokens(folder, "documents")
+    positives = _TextPositives(query_hashes, document_hashes)
+    return TrainingSet(_TextExamples(len(queries)), queries, documents, positives)
 
 
 def _write_text_triplets(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
     triplets = source.text_triplets()
     assert triplets is not None
     with (
-        TokenWriter(folder, "query") as query,
-        TokenWriter(folder, "positive") as positive,
-        TokenWriter(folder, "negative") as negative,
+        TokenWriter(folder, "queries") as queries,
+        TokenWriter(folder, "documents") as documents,
         counter(f"Tokenising triplets of {source.name}", "triplets") as progress,
     ):
         for batch in ahead(triplets):
-            query.append(tokenizer.encode_queries(batch.column("query")))
-            positive.append(tokenizer.encode_documents(batch.column("positive")))
-            negative.append(tokenizer.encode_documents(batch.column("negative")))
+            queries.append(tokenizer.encode_queries(batch.column("query")))
+            both = Ragged.join([tokenizer.encode_documents(batch.column(name)) for name in ("positive", "negative")])
+            # A triplet's two side by side, so that a batch reads from one place of the disk.
+            documents.append(both.select(np.arange(2 * len(batch)).reshape(2, -1).T.ravel()))
             progress(len(batch))
-    log.info("%s: parsed and tokenised %d triplets.", source.name, query.texts)
+    log.info("%s: parsed and tokenised %d triplets.", source.name, queries.texts)
