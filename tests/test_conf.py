@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import embed
 import train
@@ -26,9 +27,8 @@ def composed(program: str, *overrides: str) -> dict[str, Any]:
     top_level = {"train": train.TOP_LEVEL, "embed": embed.TOP_LEVEL}[program]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(program, [*overrides, *(["run=x"] if program == "embed" else [])])
-        for key in config.data if config.get("data") else ():
-            if not isinstance(key, str) or config.data._get_node(key)._is_missing():
-                config.data[key] = "x"
+        for key in OmegaConf.missing_keys(config):
+            OmegaConf.update(config, key, "x")
     return check(config, {"": top_level, "data": LOADER_KEYS})
 
 
