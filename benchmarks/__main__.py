@@ -18,7 +18,16 @@ from benchmarks.measure import Row
 __all__ = ["NAMES", "main", "missing"]
 
 #: One file each.
-NAMES = ("tokenise", "encode_average", "train_average", "validate", "exact_search", "stream_triples")
+NAMES = (
+    "tokenise",
+    "encode_average",
+    "encode_gru",
+    "encode_lstm",
+    "train_average",
+    "validate",
+    "exact_search",
+    "stream_triples",
+)
 
 console = Console()
 

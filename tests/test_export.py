@@ -53,6 +53,15 @@ def test_an_average_tower_has_equal_vectors_there(collection: Path, tmp_path: Pa
     assert_equal_vectors(encoder, model, collection)
 
 
+@pytest.mark.parametrize("overrides", [["tower.dim=16"], ["tower.dim=8", "tower.pooling=cls", "similarity=dot"]])
+def test_a_transformer_has_equal_vectors_there(
+    collection: Path, transformer_folder: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    tower = ["tower=transformer", f"tower.path={transformer_folder}", *overrides]
+    encoder, model = exported(collection, tmp_path, *tower)
+    assert_equal_vectors(encoder, model, collection)
+
+
 def test_the_folder_holds_safetensors_only(collection: Path, tmp_path: Path) -> None:
     fit(collection, tmp_path / "run")
     remarks = export_run(tmp_path / "run", tmp_path / "model")

@@ -97,12 +97,12 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     size = len(data.tokenizer)
     embedding: Embedding = build(config["embedding"])
     towers = _towers(config, size, embedding.dim, embedding.frozen)
-    vectors = embedding.vectors(data.tokenizer, data.corpus)
-    weights = embedding.token_weights(data.corpus.tokens, size)
-    for module in {id(t): t for t in towers}.values():
-        for table in module.modules():
-            if isinstance(table, WordTable):
-                table.initialise(vectors, weights)
+    tables = [t for module in dict.fromkeys(towers) for t in module.modules() if isinstance(t, WordTable)]
+    if tables:  # a transformer has none
+        vectors = embedding.vectors(data.tokenizer, data.corpus)
+        weights = embedding.token_weights(data.corpus.tokens, size)
+        for table in tables:
+            table.initialise(vectors, weights)
     return TwoTower(
         *towers,
         Similarity(config["similarity"]),

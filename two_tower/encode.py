@@ -112,6 +112,7 @@ def _workers(count: int) -> ThreadPoolExecutor:
     started = Barrier(count + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # reads the setting of all threads, which would otherwise happen later and undo ours
         torch.set_num_threads(1)
         started.wait()
 

@@ -1,6 +1,4 @@
-"""Every tower: a text's vector depends on that text alone, and training moves only what it may."""
-
-from collections.abc import Callable
+"""The average tower and its word table: weighted means, and gradients that hold only the rows of the batch."""
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import nn
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower.average import AverageTower
-from two_tower.tower.recurrent import RecurrentTower
 from two_tower.tower.words import WordTable, lookup, pool
 
 WORDS, DIM = 50, 16
@@ -24,18 +21,16 @@ def word_table(seed: int = 0, dim: int = DIM) -> WordTable:
     return table
 
 
-def make(name: str) -> nn.Module:
+def make(name: str) -> AverageTower:
     torch.manual_seed(1)
-    if name == "average":
-        return AverageTower(word_table(), DIM)
-    if name == "average-projected":
-        return AverageTower(word_table(), 8)
-    pooling, _, directions = name.partition("-")
-    return RecurrentTower(word_table(), 8, pooling=pooling, bidirectional=directions == "both")
+    return AverageTower(word_table(), **TOWERS[name])
 
 
-RECURRENT = [f"{pooling}-{d}" for pooling in ("last", "mean", "max") for d in ("one", "both")]
-TOWERS = ["average", "average-projected", *RECURRENT]
+TOWERS = {
+    "average": {"dim": DIM},
+    "projected": {"dim": 8},
+    "tanh": {"dim": 8, "tanh": True},
+}
 TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=7)
 
 
@@ -83,35 +78,24 @@ def test_thread_count_changes_nothing(name: str) -> None:
             torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
 
 
-def test_stacked_layers_in_both_directions_equal_the_librarys() -> None:
-    """One text at a time needs no padding, so torch's own stacked network is the reference."""
-    torch.manual_seed(0)
-    tower = RecurrentTower(word_table(), 8, layers=3, bidirectional=True, pooling="last")
-    library = nn.GRU(DIM, 4, num_layers=3, bidirectional=True)
-    for layer in range(3):
-        for cells, suffix in ((tower.forwards, ""), (tower.backwards, "_reverse")):
-            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                value = getattr(cells[layer], f"{part}_l0")
-                getattr(library, f"{part}_l{layer}{suffix}").data.copy_(value)
-    texts = [[4, 8, 15], [16], [23, 42, 4, 8, 15, 16], [1, 2]]
-    out = tower(Ragged.from_lists(texts))
-    for row, text in zip(out, texts, strict=True):
-        last = library(tower.words.vectors[text].unsqueeze(1))[1]
-        torch.testing.assert_close(row, torch.cat([last[-2, 0], last[-1, 0]]), atol=1e-6, rtol=1e-5)
-
-
-def test_padding_touches_no_other_word() -> None:
-    tower = make("mean-both")
-    tower(Ragged.from_lists([[3, 3, 3, 3, 3, 3], [7]])).sum().backward()
-    assert tower.words.vectors.grad.coalesce().indices().tolist() == [[3, 7]]
-
-
 def test_the_average_is_the_weighted_mean() -> None:
     tower = make("average")
     vectors, weights = tower.words.vectors.detach(), tower.words.log_weights.detach().exp()
     text = [3, 3, 7, 49]
     expected = sum(weights[i] * vectors[i] for i in text) / sum(weights[i] for i in text)
     torch.testing.assert_close(tower(Ragged.from_lists([[1], text]))[1], expected)
+    tower = make("tanh")
+    torch.testing.assert_close(tower(Ragged.from_lists([text]))[0], (tower.projection.weight @ expected).tanh())
+
+
+def test_uniform_weights_that_are_not_learned_give_the_plain_mean() -> None:
+    table = word_table()
+    table.initialise(table.vectors.detach().clone(), None)
+    tower = AverageTower(table, DIM, learn_weights=False)
+    out = tower(Ragged.from_lists([[3, 3, 7]]))
+    torch.testing.assert_close(out[0], table.vectors[[3, 3, 7]].mean(0))
+    out.sum().backward()
+    assert table.log_weights.grad is None
 
 
 @pytest.mark.parametrize("name", TOWERS)
@@ -125,33 +109,14 @@ def test_a_text_without_tokens_is_zero_and_trains(name: str) -> None:
     only_empty.sum().backward()
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_recurrent_states_equal_a_loop_over_each_text(pooling: str, bidirectional: bool) -> None:
-    """The backward direction starts at each text's own last word, not at a column of the batch."""
-    tower = make(f"{pooling}-{'both' if bidirectional else 'one'}")
-    texts = [[4, 8, 15], [16], [23, 42, 4, 8, 15, 16]]
-    out = tower(Ragged.from_lists(texts))
-    cells = []
-    for source in [tower.forwards[0], *tower.backwards]:
-        cell = nn.GRUCell(DIM, source.hidden_size)
-        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            getattr(cell, part).data.copy_(getattr(source, f"{part}_l0"))
-        cells.append(cell)
-    for row, text in zip(out, texts, strict=True):
-        parts = []
-        for cell, backward in zip(cells, [False, True], strict=False):
-            state, states = torch.zeros(1, cell.hidden_size), []
-            for token in reversed(text) if backward else text:
-                state = cell(tower.words.vectors[token].unsqueeze(0), state)
-                states.append(state[0])
-            reduce: dict[str, Callable] = {
-                "last": lambda s: s[-1],
-                "mean": lambda s: torch.stack(s).mean(0),
-                "max": lambda s: torch.stack(s).amax(0),
-            }
-            parts.append(reduce[pooling](states))
-        torch.testing.assert_close(row, torch.cat(parts), atol=1e-5, rtol=1e-5)
+def test_token_dropout_leaves_tokens_out_in_training_only() -> None:
+    tower = AverageTower(word_table(), DIM, token_dropout=0.5)
+    batch = Ragged.from_lists([list(range(40))] * 2)
+    torch.manual_seed(0)
+    first, second = tower(batch)
+    assert not torch.equal(first, second)
+    first, second = tower.eval()(batch)
+    assert torch.equal(first, second)
 
 
 @given(TEXTS, st.integers(0, 1000))
@@ -215,7 +180,16 @@ def test_frozen_vectors_get_no_gradient() -> None:
 
 
 def test_impossible_settings_are_refused_in_a_sentence() -> None:
-    with pytest.raises(UserError, match="did you mean 'mean'"):
-        RecurrentTower(word_table(), 8, pooling="men")
-    with pytest.raises(UserError, match=r"tower\.dim=7 must be even"):
-        RecurrentTower(word_table(), 7, bidirectional=True)
+    with pytest.raises(UserError, match=r"tower\.token_dropout=1.0 must be from 0 up to"):
+        AverageTower(word_table(), DIM, token_dropout=1.0)
+
+
+@given(TEXTS)
+@settings(max_examples=20, deadline=None)
+def test_distinct_words_stand_once_and_every_token_finds_its_own(texts: list[list[int]]) -> None:
+    ids, table = Ragged.from_lists(texts).ids, word_table()
+    vectors, rows = table.distinct(ids)
+    assert len(vectors) == len(set(ids.tolist()))
+    assert torch.equal(vectors[rows], table.vectors[ids])
+    general_vectors, general_rows = table.double().distinct(ids)  # the path of other devices and dtypes
+    assert torch.equal(general_vectors[general_rows], table.vectors[ids])

@@ -14,6 +14,7 @@ __all__ = ["check_rules"]
 RANGES: dict[str, tuple[float, float]] = {
     "tower.dim": (1, math.inf),
     "embedding.dim": (1, math.inf),
+    "tower.hidden": (1, math.inf),
     "tower.layers": (1, math.inf),
     "tower.dropout": (0, 1),
     "data.batch_size": (1, math.inf),
@@ -36,6 +37,7 @@ def check_rules(config: Mapping[str, Any]) -> None:
             limit = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise UserError(f"{key}={value} must be {limit}")
     _training_ends(config)
+    _tower_fits(config)
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
@@ -50,3 +52,12 @@ def _training_ends(config: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{key}=0 trains nothing: choose at least 1")
     if epochs is not None and epochs < 0 and (steps is None or steps < 0):
         raise UserError(f"trainer.max_epochs={epochs} never ends: choose at least 1, or set trainer.max_steps")
+
+
+def _tower_fits(config: Mapping[str, Any]) -> None:
+    dropout, layers = _value(config, "tower.dropout"), _value(config, "tower.layers")
+    if dropout and layers == 1:
+        raise UserError(f"tower.dropout={dropout} works between layers, and tower.layers is 1: set tower.dropout=0")
+    path = _value(config, "tower.path")
+    if path is not None and "tokenizer" in config and _value(config, "tokenizer.path") != path:
+        raise UserError(f"tower.path={path} needs that folder's tokenizer: set tokenizer=subword tokenizer.path={path}")

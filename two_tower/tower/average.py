@@ -14,7 +14,7 @@ __all__ = ["AverageTower"]
 
 
 class AverageTower(Tower):
-    """Mean of the text's word vectors, each word counting its learned weight, then an optional projection.
+    """Mean of the text's word vectors, each word counting its learned weight, then an optional projection and tanh.
 
     The weights are what makes the average work: "the" must count less than "photosynthesis". They start
     at the inverse document frequency and are learned in log space, so that they stay positive.
@@ -22,7 +22,9 @@ class AverageTower(Tower):
     Args:
         words: the word table, (V, E).
         dim: dimensions of the output; another number than the word vectors' adds a linear projection.
-        learn_weights: learn the token weights (false: they stay at their start).
+        learn_weights: learn the token weights (false: they stay at their start; with ``embedding.weights=uniform``
+            the vector is then the plain mean).
+        tanh: squash each dimension into -1 … 1 at the end.
         token_dropout: share of the tokens that is left out at random in training, against over-fitting.
 
     Raises:
@@ -31,8 +33,16 @@ class AverageTower(Tower):
 
     parallel_by_text = True
 
-    def __init__(self, words: WordTable, dim: int, learn_weights: bool = True, token_dropout: float = 0.0) -> None:
-        super().__init__(words, dim)
+    def __init__(
+        self,
+        words: WordTable,
+        dim: int,
+        learn_weights: bool = True,
+        tanh: bool = False,
+        token_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(dim)
+        self.words, self.tanh = words, tanh
         if not 0 <= token_dropout < 1:
             raise UserError(f"tower.token_dropout={token_dropout} must be from 0 up to, not including, 1.")
         self.token_dropout = token_dropout
@@ -44,4 +54,5 @@ class AverageTower(Tower):
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
         if self.training and self.token_dropout:
             tokens = tokens.keep(torch.rand(len(tokens.ids), device=tokens.device) >= self.token_dropout)
-        return self.projection(self.words.pool(tokens))
+        vectors = self.projection(self.words.pool(tokens))
+        return vectors.tanh() if self.tanh else vectors

@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
-from two_tower.tower.words import WordTable
 
 __all__ = ["Tower"]
 
@@ -16,8 +15,9 @@ __all__ = ["Tower"]
 class Tower(nn.Module, ABC):
     """Maps texts to vectors. A text's vector depends on that text alone.
 
+    A tower whose constructor has a parameter ``words`` is given the word table to look words up in.
+
     Args:
-        words: the word table.
         dim: dimensions of the vectors.
 
     Attributes:
@@ -27,9 +27,8 @@ class Tower(nn.Module, ABC):
 
     parallel_by_text: ClassVar[bool] = False
 
-    def __init__(self, words: WordTable, dim: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.words = words
         self.dim = dim
 
     @abstractmethod

@@ -8,14 +8,15 @@ output row is summed by one thread in token order, so results are the same bits 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from itertools import pairwise
 
 import numba
 import numpy as np
 import torch
 
-__all__ = ["distinct_rows", "group_by_row", "in_parts", "pool_gradients", "pool_rows", "sum_rows"]
+from two_tower.tower.threads import each
+
+__all__ = ["distinct_rows", "group_by_row", "in_parts", "number_rows", "pool_gradients", "pool_rows", "sum_rows"]
 
 # What the compiler may do to float32 sums so that they become vector instructions; NaN and infinity keep their
 # meaning.
@@ -23,11 +24,6 @@ FAST = {"contract", "reassoc"}
 
 # Below this many tokens a second thread costs more than it brings (a hand-over is about 30 µs).
 PARALLEL_TOKENS = 20_000
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="words")
 
 
 def in_parts(work: Callable[[int, int], None], ends: np.ndarray) -> None:
@@ -44,7 +40,7 @@ def in_parts(work: Callable[[int, int], None], ends: np.ndarray) -> None:
         return
     cuts = np.searchsorted(ends, ends[0] + tokens * np.arange(1, parts) / parts)
     bounds = [0, *cuts.tolist(), items]
-    list(_threads(parts).map(work, bounds[:-1], bounds[1:]))
+    each(lambda part: work(*part), pairwise(bounds))
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
@@ -125,6 +121,28 @@ def distinct_rows(ids: np.ndarray, used: np.ndarray) -> np.ndarray:
             used[i] = False
             k += 1
     return distinct
+
+
+@numba.njit(nogil=True, cache=True)
+def number_rows(ids: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct ids in the order of their first occurrence, and which of them each token is.
+
+    Args:
+        ids: (T,) integers.
+        position: (V,) int32 scratch, all -1; overwritten.
+
+    Returns:
+        (R,) int64 and (T,) int32.
+    """
+    distinct, place, n = np.empty(len(ids), np.int64), np.empty(len(ids), np.int32), 0
+    for t in range(len(ids)):
+        i = ids[t]
+        if position[i] < 0:
+            position[i] = n
+            distinct[n] = i
+            n += 1
+        place[t] = position[i]
+    return distinct[:n], place
 
 
 @numba.njit(nogil=True, cache=True)

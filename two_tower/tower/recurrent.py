@@ -1,132 +1,167 @@
-"""Recurrent towers. Texts of like length run together; every text's own states are read, never a pad's."""
+"""Recurrent towers: networks that read a text word by word, in one direction or both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError
 from two_tower.ragged import Ragged
+from two_tower.tower import pooling as pool
+from two_tower.tower import recurrence
 from two_tower.tower.base import Tower
+from two_tower.tower.cells import CELLS
+from two_tower.tower.threads import each
 from two_tower.tower.words import WordTable
 
 __all__ = ["RecurrentTower"]
 
-CELLS: dict[str, Callable[[int, int], nn.RNNBase]] = {"gru": nn.GRU}
-POOLINGS = ("last", "mean", "max")
-
-# Texts that run together. torch's packed sequences would need no padding at all, but on a CPU their backward
-# pass writes the gradient of the whole batch once per time step: 4.7 s where these blocks take 0.2 s.
-BLOCK = 256
-
-
-class Block:
-    """Some texts of like length, time-major, padded behind their ends.
-
-    Args:
-        tokens: the batch.
-        rows: (b,) int64, rows of the texts in the batch, none of them empty.
-
-    Attributes:
-        rows: as given.
-        lengths: (b,) int64.
-        ids: (L, b) int32, L the longest text. A pad repeats the text's first token, so that no other row
-            of the word table is touched; what comes of it is never read.
-    """
-
-    def __init__(self, tokens: Ragged, rows: Tensor) -> None:
-        self.rows = rows
-        starts = tokens.offsets[rows]
-        self.lengths = tokens.offsets[rows + 1] - starts
-        self._steps = torch.arange(int(self.lengths.max()), device=rows.device).unsqueeze(1)
-        self.ids = tokens.ids[starts + torch.where(self._steps < self.lengths, self._steps, 0)]
-
-    def reverse(self, values: Tensor) -> Tensor:
-        """Each text's values (L, b, …) back to front by its own length; what is behind its end stays there."""
-        steps = torch.where(self._steps < self.lengths, self.lengths - 1 - self._steps, self._steps)
-        place = steps * len(self.rows) + torch.arange(len(self.rows), device=steps.device)
-        return values.flatten(0, 1).index_select(0, place.flatten()).view_as(values)
-
-    def pool(self, states_LbH: Tensor, pooling: str) -> Tensor:
-        """One vector per text from its own states, (b, H)."""
-        if pooling == "last":
-            return states_LbH[self.lengths - 1, torch.arange(len(self.rows), device=self.lengths.device)]
-        behind = (self._steps >= self.lengths).unsqueeze(2)
-        if pooling == "max":
-            return states_LbH.masked_fill(behind, -torch.inf).amax(0)
-        return states_LbH.masked_fill(behind, 0).sum(0) / self.lengths.unsqueeze(1)
-
-
-def blocks(tokens: Ragged) -> Iterator[Block]:
-    """The texts that have tokens, longest first, in blocks."""
-    lengths = tokens.lengths
-    order = torch.argsort(lengths, descending=True, stable=True)[: int((lengths > 0).sum())]
-    for start in range(0, len(order), BLOCK):
-        yield Block(tokens, order[start : start + BLOCK])
-
 
 class RecurrentTower(Tower):
-    """A recurrent network over the text's word vectors.
+    """A recurrent network over the text's word vectors, then a linear projection where the sizes differ.
+
+    On a CPU in float32 its own compiled loops run (`recurrence`), elsewhere torch's packed sequences; both know
+    no padding, and give the same.
 
     Args:
         words: the word table, (V, E).
-        dim: dimensions of the output (of both directions together).
-        cell: ``gru``.
+        dim: dimensions of the output.
+        cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
+        hidden: states of each direction; by default so many that no projection is needed.
         layers: stacked layers.
-        bidirectional: read the text in both directions, each with ``dim / 2`` states.
-        pooling: ``last`` (each text's own last state; of the backward direction the one at its first
-            word), ``mean`` or ``max`` over the text's states.
+        bidirectional: read the text in both directions.
+        pooling: ``last`` (each text's own last state; of the backward direction the one at its first word),
+            ``mean`` or ``max`` over the text's states, or ``attention``: their mean, weighted by the softmax of
+            their products with a learned vector, which starts as the plain mean.
         dropout: between layers, in training.
+        encode_dtype: of the products with the state where the compiled loops run without gradients. The states
+            and all the rest stay float32.
 
     Raises:
-        UserError: an unknown cell or pooling, or an odd ``dim`` for two directions.
+        UserError: an odd ``dim`` for two directions without ``hidden``.
     """
+
+    parallel_by_text = True
 
     def __init__(
         self,
         words: WordTable,
         dim: int,
-        cell: str = "gru",
+        cell: Literal["rnn", "gru", "lstm"] = "gru",
+        hidden: int | None = None,
         layers: int = 1,
         bidirectional: bool = False,
-        pooling: str = "mean",
+        pooling: Literal["last", "mean", "max", "attention"] = "mean",
         dropout: float = 0.0,
+        encode_dtype: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        super().__init__(words, dim)
-        if cell not in CELLS:
-            raise UserError(f"tower.cell={cell} does not exist; {one_of(cell, CELLS)}.")
-        if pooling not in POOLINGS:
-            raise UserError(f"tower.pooling={pooling} does not exist; {one_of(pooling, POOLINGS)}.")
-        if bidirectional and dim % 2:
-            raise UserError(f"tower.dim={dim} must be even for tower.bidirectional=true.")
+        super().__init__(dim)
+        directions = 2 if bidirectional else 1
+        if hidden is None and dim % directions:
+            raise UserError(f"tower.dim={dim} must be even for tower.bidirectional=true, unless tower.hidden is set.")
         words.log_weights.requires_grad_(False)  # every word counts alike: the network does the weighing
-        self.pooling = pooling
-        hidden = dim // 2 if bidirectional else dim
-        widths = [words.vectors.shape[1], *[dim] * (layers - 1)]
-        self.forwards = nn.ModuleList(CELLS[cell](width, hidden) for width in widths)
-        self.backwards = nn.ModuleList(CELLS[cell](width, hidden) for width in widths if bidirectional)
+        self.words, self.cell, self.pooling = words, CELLS[cell], pooling
+        self.encode_dtype = getattr(torch, encode_dtype)
+        hidden = hidden or dim // directions
+        total = hidden * directions
+        widths = [words.vectors.shape[1], *[total] * (layers - 1)]
+        # One network of the library for each layer and direction: it holds the parameters, and runs on a GPU.
+        self.forwards = nn.ModuleList(self.cell.library(width, hidden) for width in widths)
+        self.backwards = nn.ModuleList(self.cell.library(width, hidden) for width in widths if bidirectional)
         self.dropout = nn.Dropout(dropout)
+        if pooling == "attention":
+            self.attention = nn.Parameter(torch.zeros(total))
+        self.projection = nn.Identity() if total == dim else nn.Linear(total, dim, bias=False)
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
-        out = self.words.vectors.new_zeros(len(tokens), self.dim)
-        done = [(block.rows, self._encode(block)) for block in blocks(tokens)]
-        if not done:
-            return out + 0 * self.words.vectors[:1].sum()  # keeps the graph, so that backward() works
-        vectors = torch.cat([v for _, v in done])
-        return out.to(vectors.dtype).index_copy(0, torch.cat([rows for rows, _ in done]), vectors)
+        # The product of a cell with a word is the same wherever the word stands: ids become rows of ``inputs``.
+        inputs, rows = self.words.distinct(tokens.ids)
+        inputs_of, tokens = self._prepared(0, inputs), Ragged(rows, tokens.offsets)
+        if torch.is_grad_enabled() or not self._compiled:
+            return self.projection(self._vectors(inputs_of, tokens))
 
-    def _encode(self, block: Block) -> Tensor:
-        """Vectors (b, D) of a block's texts."""
-        inputs = self.words.lookup(block.ids.flatten()).unflatten(0, block.ids.shape)
-        for layer, forwards in enumerate(self.forwards):
-            if layer:
-                inputs = self.dropout(inputs)
-            directions = [forwards(inputs)[0]]
-            if self.backwards:
-                directions.append(self.backwards[layer](block.reverse(inputs))[0])
-            if layer < len(self.forwards) - 1:
-                inputs = torch.cat([directions[0], *map(block.reverse, directions[1:])], dim=2)
-        return torch.cat([block.pool(states, self.pooling) for states in directions], dim=1)
+        def vectors(texts: Tensor) -> Tensor:
+            with torch.no_grad():  # every thread has a mode of its own
+                return self._vectors(inputs_of, tokens.select(texts))
+
+        # Some texts through all layers, then the next: their states are pooled while they are in a core's cache.
+        blocks = tokens.lengths.argsort(descending=True, stable=True).split(recurrence.BLOCK)
+        parts = torch.cat(each(vectors, blocks))
+        return self.projection(torch.empty_like(parts).index_copy(0, torch.cat(blocks), parts))
+
+    @property
+    def _compiled(self) -> bool:
+        """Whether the compiled loops run."""
+        return self.words.vectors.device.type == "cpu" and self.words.vectors.dtype == torch.float32
+
+    def _networks(self, layer: int) -> list[nn.RNNBase]:
+        """Those of a layer: forwards, backwards."""
+        return [cast(nn.RNNBase, networks[layer]) for networks in (self.forwards, self.backwards) if networks]
+
+    def _prepared(self, layer: int, inputs: Tensor) -> list[Tensor]:
+        """For each direction of a layer the products of its cell with ``inputs`` (R, E); the library makes its own."""
+        if not self._compiled:
+            return [inputs for _ in self._networks(layer)]
+        weights = [tuple(network.parameters()) for network in self._networks(layer)]
+        return [nn.functional.linear(inputs, weight, bias).float() for weight, _, bias, _ in weights]
+
+    def _vectors(self, inputs_of: list[Tensor], tokens: Ragged) -> Tensor:
+        """The pooled states (B, M) of the last layer; ids are rows of what `_prepared` made for the first one."""
+        states = self._states(0, inputs_of, tokens)
+        for layer in range(1, len(self.forwards)):
+            inputs = self.dropout(_beside(states))
+            tokens = Ragged(torch.arange(len(inputs), dtype=torch.int32, device=inputs.device), tokens.offsets)
+            states = self._states(layer, self._prepared(layer, inputs), tokens)
+        return self._pool(states, tokens)
+
+    def _states(self, layer: int, inputs_of: list[Tensor], tokens: Ragged) -> list[Tensor]:
+        """For each direction of a layer the state after each token, (T, M)."""
+        run = self._recur if self._compiled else self._by_library
+        directions = zip(self._networks(layer), inputs_of, (False, True), strict=False)
+        return [run(network, inputs, tokens, reverse) for network, inputs, reverse in directions]
+
+    def _recur(self, network: nn.RNNBase, products: Tensor, tokens: Ragged, reverse: bool) -> Tensor:
+        _, weight, _, bias = network.parameters()
+        tokens_of = tokens.ids, tokens.offsets
+        return recurrence.recur(products, weight, bias, *tokens_of, self.cell, reverse, self.encode_dtype)
+
+    def _by_library(self, network: nn.RNNBase, inputs: Tensor, tokens: Ragged, reverse: bool) -> Tensor:
+        if not len(tokens.ids):  # which torch refuses to pack
+            return inputs.new_zeros(0, network.hidden_size) + inputs.sum()
+        order, running = _steps(tokens, reverse)
+        states = network(PackedSequence(inputs[tokens.ids[order].long()], running.cpu()))[0].data
+        return torch.empty_like(states).index_copy(0, order, states)
+
+    def _pool(self, states: list[Tensor], tokens: Ragged) -> Tensor:
+        """One vector per text, (B, M), from the states of each direction."""
+        if self.pooling == "last":
+            ends = zip((pool.last, pool.first), states, strict=False)
+            return _beside([end(values, tokens) for end, values in ends])
+        both = _beside(states)
+        if self.pooling == "attention":
+            return pool.attention(both, tokens, both @ self.attention)
+        return pool.mean(both, tokens) if self.pooling == "mean" else pool.largest(both, tokens)
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _steps(tokens: Ragged, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The order of the tokens in a packed sequence.
+
+    Returns:
+        (T,) int64, positions of the tokens: the first ones of all texts, the longest text's first, then the second
+        ones …, each text from its own last token to its first if ``reverse``; and (steps,) int64, how many each
+        step has.
+    """
+    lengths = tokens.lengths
+    order = torch.argsort(lengths, descending=True, stable=True)
+    steps = torch.arange(int(lengths.max()) if len(lengths) else 0, device=tokens.device).unsqueeze(1)
+    running = steps < lengths[order]
+    places = tokens.offsets[1:][order] - 1 - steps if reverse else tokens.offsets[:-1][order] + steps
+    return places[running], running.sum(1)

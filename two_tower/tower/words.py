@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from two_tower.ragged import Ragged
-from two_tower.tower.kernels import distinct_rows, group_by_row, in_parts, pool_gradients, pool_rows, sum_rows
+from two_tower.tower.kernels import (
+    distinct_rows,
+    group_by_row,
+    in_parts,
+    number_rows,
+    pool_gradients,
+    pool_rows,
+    sum_rows,
+)
 
 __all__ = ["WordTable", "lookup", "pool"]
 
@@ -164,3 +172,11 @@ class WordTable(nn.Module):
     def lookup(self, ids: Tensor) -> Tensor:
         """The tokens' vectors, (T, D)."""
         return lookup(ids, self.vectors)
+
+    def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Each word of ``ids`` (T,) once: the vectors (R, D), and the row among them of each token, (T,) integers."""
+        if _on_cpu(self.vectors):
+            used, rows = map(torch.from_numpy, number_rows(ids.numpy(), np.full(len(self.vectors), -1, np.int32)))
+        else:
+            used, rows = torch.unique(ids.long(), return_inverse=True)
+        return self.lookup(used), rows

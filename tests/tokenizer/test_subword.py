@@ -1,0 +1,77 @@
+"""A transformer's own tokenizer: the library's ids, this project's limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+
+from two_tower.errors import UserError
+from two_tower.tokenizer.subword import SubwordTokenizer
+from two_tower.tokenizer.tokenizer import Tokenizer
+
+TEXTS = ["Tokeniser", "a bc", "", "abc " * 50]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "token", "##iser", *"abc", *(f"##{c}" for c in "abc")]
+    library = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
+    )
+    library.normalizer = tokenizers.normalizers.BertNormalizer()
+    library.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    library.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    library.enable_padding()
+    library.enable_truncation(3)
+    library.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def test_ids_are_the_librarys_with_special_tokens_and_no_padding(folder: Path, tmp_path: Path) -> None:
+    ours = SubwordTokenizer(folder, query_tokens=4, document_tokens=9).train([])
+    library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.no_padding()
+    for limit, encoded in ((4, ours.encode_queries(TEXTS)), (9, ours.encode_documents(TEXTS))):
+        library.enable_truncation(limit)
+        assert encoded.to_lists() == [library.encode(text).ids for text in TEXTS]
+    assert ours.encode_queries(["tokeniser"]).to_lists() == [[2, 4, 5, 3]]
+    ours.save(tmp_path / "saved.json")
+    again = Tokenizer.load(tmp_path / "saved.json")
+    assert again.fingerprint == ours.fingerprint
+    assert (again.query_tokens, again.document_tokens) == (4, 9)
+    assert again.encode_documents(TEXTS).to_lists() == ours.encode_documents(TEXTS).to_lists()
+
+
+def test_texts_are_not_read(folder: Path) -> None:
+    SubwordTokenizer(folder).train(pytest.fail("read") for _ in range(1))
+
+
+def test_the_digest_follows_the_file(folder: Path) -> None:
+    before = SubwordTokenizer(folder).digest
+    assert SubwordTokenizer(folder).digest == before
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["model"]["vocab"]["new"] = 12
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    assert SubwordTokenizer(folder).digest != before
+
+
+def test_a_mistake_is_one_sentence(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.path=\S*gone is not a folder"):
+        SubwordTokenizer(folder / "gone")
+    with pytest.raises(UserError, match=r"tokenizer\.path is not set"):
+        SubwordTokenizer(None)
+    with pytest.raises(UserError, match=r"tokenizer\.query_tokens is 0: choose at least 1"):
+        SubwordTokenizer(folder, query_tokens=0)
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 128}')
+    with pytest.raises(UserError, match=r"tokenizer\.document_tokens is 256: \S* reads 128 tokens at most"):
+        SubwordTokenizer(folder)
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"tokenizer_config\.json holds no JSON object"):
+        SubwordTokenizer(folder)
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
+        SubwordTokenizer(folder)

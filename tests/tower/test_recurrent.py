@@ -1,0 +1,239 @@
+"""Recurrent towers: every text's own states, whatever the batch, the direction, the order and the threads."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from two_tower.errors import UserError
+from two_tower.ragged import Ragged
+from two_tower.tower import recurrence
+from two_tower.tower.recurrent import RecurrentTower
+from two_tower.tower.words import WordTable
+
+WORDS, DIM = 50, 16
+CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
+POOLINGS = ("last", "mean", "max", "attention")
+CHOICES = list(itertools.product(CELLS, POOLINGS, (False, True)))
+TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=12)
+
+
+def make(cell: str, pooling: str, bidirectional: bool, **settings: Any) -> RecurrentTower:  # noqa: ANN401
+    torch.manual_seed(1)
+    words = WordTable(WORDS, DIM)
+    words.initialise(torch.randn(WORDS, DIM), None)
+    made = {"dim": 8, "cell": cell, "pooling": pooling, "bidirectional": bidirectional, **settings}
+    tower = RecurrentTower(words, **made)
+    if pooling == "attention":
+        nn.init.normal_(tower.attention)
+    return tower
+
+
+@pytest.fixture(autouse=True)
+def _many_blocks() -> Iterator[None]:
+    """Blocks so small that few texts make several, and the number of threads as it was."""
+    block, threads = recurrence.BLOCK, torch.get_num_threads()
+    recurrence.BLOCK = 4
+    yield
+    recurrence.BLOCK = block
+    torch.set_num_threads(threads)
+
+
+def random_batch(texts: int, longest: int) -> Ragged:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(0, longest, (texts,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    return Ragged(torch.randint(0, WORDS, (int(offsets[-1]),), generator=generator, dtype=torch.int32), offsets)
+
+
+@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
+@given(texts=TEXTS, threads=st.sampled_from((1, 2)), recorded=st.booleans(), data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_a_vector_is_the_same_alone_in_a_batch_and_in_any_order(
+    cell: str,
+    pooling: str,
+    bidirectional: bool,
+    texts: list[list[int]],
+    threads: int,
+    recorded: bool,
+    data: st.DataObject,
+) -> None:
+    torch.set_num_threads(threads)
+    tower, batch = make(cell, pooling, bidirectional).eval(), Ragged.from_lists(texts)
+    with torch.set_grad_enabled(recorded):  # each step of a block in memory of its own, or in place of the last
+        together = tower(batch)
+    with torch.inference_mode():
+        alone = torch.cat([tower(Ragged.from_lists([t])) for t in texts])
+        order = data.draw(st.permutations(range(len(texts))))
+        shuffled = tower(batch.select(order))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together[order], shuffled, atol=1e-5, rtol=0)
+
+
+def plain_states(network: nn.RNNBase, cell: str, inputs: list[Tensor]) -> list[Tensor]:
+    """One text at a time, one step after another."""
+    step = CELLS[cell](network.input_size, network.hidden_size)
+    step.load_state_dict({name.removesuffix("_l0"): value for name, value in network.state_dict().items()})
+    state: Any = None
+    states = []
+    for x in inputs:
+        state = step(x.unsqueeze(0), state)
+        states.append((state[0] if cell == "lstm" else state)[0])
+    return states
+
+
+def plain_vector(tower: RecurrentTower, cell: str, pooling: str, text: list[int]) -> Tensor:
+    inputs = [tower.words.vectors[i] for i in text]
+    for layer, network in enumerate(tower.forwards):
+        forwards = plain_states(network, cell, inputs)
+        backwards: list[Tensor] = []
+        if tower.backwards:
+            backwards = plain_states(tower.backwards[layer], cell, inputs[::-1])[::-1]
+        inputs = [torch.cat(pair) for pair in (zip(forwards, backwards, strict=True) if backwards else zip(forwards))]
+    states = torch.stack(inputs)
+    if pooling == "last":
+        return torch.cat([forwards[-1], backwards[0]] if backwards else [forwards[-1]])
+    weights = (states @ tower.attention).softmax(0) if pooling == "attention" else None
+    reduce: dict[str, Callable[[], Tensor]] = {
+        "mean": lambda: states.mean(0),
+        "max": lambda: states.amax(0),
+        "attention": lambda: weights @ states,
+    }
+    return reduce[pooling]()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
+def test_states_equal_a_loop_over_each_text(cell: str, pooling: str, bidirectional: bool, layers: int) -> None:
+    """The backward direction starts at each text's own last word, not at a column of the batch."""
+    tower = make(cell, pooling, bidirectional, layers=layers)
+    texts = [[4, 8, 15], [16], [23, 42, 4, 8, 15, 16], [1, 2], [49] * 7]
+    out = tower(Ragged.from_lists(texts))
+    for row, text in zip(out, texts, strict=True):
+        torch.testing.assert_close(row, plain_vector(tower, cell, pooling, text), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
+def test_gradients_equal_those_of_the_librarys_packed_sequences(
+    cell: str, pooling: str, bidirectional: bool, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    tower, batch = make(cell, pooling, bidirectional, layers=2, hidden=5), random_batch(40, 12)
+    library = copy.deepcopy(tower).double()  # another dtype takes the path of other devices
+    upstream = torch.randn(len(batch), 8)
+    outs = tower(batch), library(batch)
+    torch.testing.assert_close(outs[0].double(), outs[1], atol=1e-6, rtol=1e-5)
+    outs[0].backward(upstream)
+    outs[1].backward(upstream.double())
+    for (name, ours), theirs in zip(tower.named_parameters(), library.parameters(), strict=True):
+        if not ours.requires_grad:
+            continue
+        assert ours.grad is not None, name
+        expected = theirs.grad.to_dense()
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(ours.grad.to_dense().double(), expected, atol=1e-5 * scale, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_repeats_bit_for_bit_at_any_number_of_threads(cell: str) -> None:
+    batch, results = random_batch(40, 12), []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        tower = make(cell, "mean", True)
+        tower(batch).square().sum().backward()
+        results.append([p.grad.to_dense() for p in tower.parameters() if p.requires_grad])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_bfloat16_is_near_and_independent_of_the_batch_and_never_trains(cell: str, bidirectional: bool) -> None:
+    tower, low = (make(cell, "mean", bidirectional, encode_dtype=d, dim=64) for d in ("float32", "bfloat16"))
+    low.load_state_dict(tower.state_dict())
+    batch = random_batch(60, 30)
+    with torch.inference_mode():
+        exact, near = (nn.functional.normalize(t(batch)) for t in (tower, low))
+        alone = nn.functional.normalize(torch.cat([low(batch.slice(i, i + 1)) for i in range(len(batch))]))
+    assert not torch.equal(exact, near)
+    torch.testing.assert_close(near, exact, atol=5e-3, rtol=0)
+    # Both read the same factors; a last bit of a float32 sum may round one of them the other way.
+    torch.testing.assert_close(near, alone, atol=1e-3, rtol=0)
+    assert torch.equal(tower(batch), low(batch))
+
+
+@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
+def test_a_text_without_tokens_is_zero_and_trains(cell: str, pooling: str, bidirectional: bool) -> None:
+    tower = make(cell, pooling, bidirectional)
+    out = tower(Ragged.from_lists([[], [1, 2], []]))
+    assert not out[[0, 2]].any()
+    assert out[1].any()
+    out.sum().backward()
+    only_empty = tower(Ragged.from_lists([[], []]))
+    assert not only_empty.any()
+    only_empty.sum().backward()
+    assert tower(Ragged.from_lists([])).shape == (0, 8)
+    assert not tower.double()(Ragged.from_lists([[], []])).any()  # the path of other devices
+    with torch.inference_mode():
+        assert not tower.float()(Ragged.from_lists([[], []])).any()
+        assert tower(Ragged.from_lists([])).shape == (0, 8)
+
+
+def test_only_the_words_of_the_batch_get_a_gradient() -> None:
+    tower = make("gru", "mean", True)
+    tower(Ragged.from_lists([[3, 3, 3, 3, 3, 3], [7]])).sum().backward()
+    assert tower.words.vectors.grad.coalesce().indices().tolist() == [[3, 7]]
+    assert not tower.words.log_weights.requires_grad
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_diverged_network_shows(cell: str) -> None:
+    tower = make(cell, "last", False)
+    with torch.no_grad():
+        tower.forwards[0].weight_ih_l0[:] = torch.nan
+    assert tower(Ragged.from_lists([[1, 2]])).isnan().all()
+
+
+def test_attention_starts_as_the_mean() -> None:
+    words = make("gru", "mean", False).words
+    torch.manual_seed(0)
+    mean = RecurrentTower(words, 8, pooling="mean")
+    torch.manual_seed(0)
+    attention = RecurrentTower(words, 8, pooling="attention")
+    batch = random_batch(10, 9)
+    torch.testing.assert_close(mean(batch), attention(batch))
+
+
+def test_attention_bears_large_scores() -> None:
+    tower = make("gru", "attention", False)
+    with torch.no_grad():
+        tower.attention *= 1e4
+    assert tower(random_batch(10, 9)).isfinite().all()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_another_number_of_states_is_projected(bidirectional: bool) -> None:
+    tower = make("lstm", "mean", bidirectional, hidden=6, dim=5)
+    assert tower(random_batch(3, 5)).shape == (3, 5)
+    assert tower.projection.weight.shape == (5, 12 if bidirectional else 6)
+    assert isinstance(make("lstm", "mean", bidirectional).projection, nn.Identity)
+
+
+def test_dropout_works_between_layers_in_training_only() -> None:
+    tower, batch = make("gru", "mean", False, layers=2, dropout=0.5), random_batch(5, 9)
+    assert not torch.equal(tower(batch), tower(batch))
+    tower.eval()
+    assert torch.equal(tower(batch), tower(batch))
+
+
+def test_an_odd_dimension_for_two_directions_needs_hidden() -> None:
+    with pytest.raises(UserError, match=r"tower\.dim=7 must be even"):
+        make("gru", "mean", True, dim=7)
+    assert make("gru", "mean", True, dim=7, hidden=4)(random_batch(3, 5)).shape == (3, 7)

@@ -1,0 +1,50 @@
+"""Threads with one core each."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from two_tower.tower.threads import each
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_order_from_threads_in_which_torch_uses_one_core() -> None:
+    meet = threading.Barrier(2, timeout=20)  # passed only if both run at once
+
+    def work(item: int) -> tuple[int, int]:
+        meet.wait()
+        return item, torch.get_num_threads()
+
+    assert each(work, iter([3, 1, 2, 0])) == [(3, 1), (1, 1), (2, 1), (0, 1)]
+    assert torch.get_num_threads() == 2
+
+
+def test_other_threads_keep_torchs_setting() -> None:
+    each(lambda item: item, range(2))
+    counts: list[int] = []
+    thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert counts == [2]
+
+
+def test_one_thread_works_where_it_is_called() -> None:
+    here = threading.get_ident()
+    assert each(lambda _: threading.get_ident(), [0]) == [here]
+    torch.set_num_threads(1)
+    assert each(lambda _: threading.get_ident(), range(3)) == [here] * 3
+    assert each(lambda _: 0, []) == []
+
+
+def test_an_error_reaches_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        each(lambda item: 1 // item, [1, 0, 2])

@@ -1,0 +1,103 @@
+"""Every tower with every pooling, direction and sharing: built from configuration, trained, saved, loaded."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_collection
+from hydra import compose, initialize_config_dir
+
+from train import train
+from two_tower.assemble import LOADER_KEYS, load_model
+from two_tower.config import check
+from two_tower.config.groups import CONF
+from two_tower.encode import Encoder
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+
+CELLS, POOLINGS = ("rnn", "gru", "lstm"), ("last", "mean", "max", "attention")
+MATRIX = [
+    *(
+        [f"tower={cell}", f"tower.pooling={pooling}", f"tower.bidirectional={both}"]
+        for cell, pooling, both in itertools.product(CELLS, POOLINGS, ("false", "true"))
+    ),
+    ["tower=lstm", "tower.layers=2", "tower.hidden=6", "tower.dropout=0.1", "tower.encode_dtype=bfloat16"],
+    ["tower=average"],
+    ["tower=average", "tower.learn_weights=false", "embedding.weights=uniform"],
+    ["tower=average", "tower.tanh=true", "tower.token_dropout=0.1", "embedding.dim=12"],
+]
+TRANSFORMERS = [["tower=transformer", f"tower.pooling={pooling}"] for pooling in ("mean", "cls", "last")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("small") / "beir", documents=60)
+
+
+def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
+    base = [
+        "data=beir", f"data.path={folder}", "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=1", "scheduler=none", "optimizer.lr=0.003", "tower.dim=8", f"run_dir={run}",
+    ]  # fmt: skip
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check(compose("train", [*base, *overrides]), {"data": LOADER_KEYS})
+
+
+def check_run(folder: Path, run: Path, *overrides: str) -> None:
+    """Train, and see that the loaded model has learnt and gives the same vectors in any company."""
+    results = train(configure(folder, run, *overrides))
+    assert results["epochs"] == 1
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) == 2
+    assert all(0 < loss < 10 for loss in losses)
+    model, tokenizer = load_model(Run(run))
+    encoder = Encoder(model, tokenizer)
+    texts = ["babebi bobu", "", "dada babebi " * 20, "bobu"]
+    together = torch.from_numpy(encoder.documents(texts))
+    alone = torch.cat([torch.from_numpy(encoder.documents([text])) for text in texts])
+    tolerance = 1e-3 if "tower.encode_dtype=bfloat16" in overrides else 1e-5
+    torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
+    assert together.shape == (4, 8)
+    separate = "shared_towers=false" in overrides
+    assert model.shared != separate
+    queries, documents = (dict(tower.named_parameters()) for tower in (model.query_tower, model.document_tower))
+    assert any(not torch.equal(queries[name], documents[name]) for name in queries) == separate
+
+
+@pytest.mark.parametrize("shared", ["true", "false"])
+@pytest.mark.parametrize("tower", MATRIX, ids=" ".join)
+def test_every_tower_trains_saves_and_loads(tower: list[str], shared: str, folder: Path, tmp_path: Path) -> None:
+    check_run(folder, tmp_path / "run", *tower, f"shared_towers={shared}")
+
+
+@pytest.mark.parametrize("shared", ["true", "false"])
+@pytest.mark.parametrize("tower", TRANSFORMERS, ids=" ".join)
+def test_every_transformer_trains_saves_and_loads(
+    tower: list[str], shared: str, folder: Path, tmp_path: Path, transformer_folder: Path
+) -> None:
+    check_run(folder, tmp_path / "run", *tower, f"tower.path={transformer_folder}", f"shared_towers={shared}")
+
+
+MISTAKES = [
+    (["tower=gru", "tower.pooling=men"], r"tower\.pooling=men does not exist; did you mean 'mean'"),
+    (["tower=gru", "tower.cell=gur"], r"tower\.cell=gur does not exist; did you mean 'gru'"),
+    (["tower=gru", "tower.encode_dtype=float16"], r"tower\.encode_dtype=float16 does not exist"),
+    (["tower=gru", "tower.hidden=0"], r"tower\.hidden=0 must be at least 1"),
+    (["tower=gru", "tower.dropout=0.1"], r"tower\.dropout=0\.1 works between layers, and tower\.layers is 1"),
+    (["tower=transformer", "tower.path=x", "tokenizer=word"], r"tower\.path=x needs that folder's tokenizer"),
+    (["tower=transformer"], r"tower\.path is not set and has no default: add tower\.path=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=[" ".join(o) for o, _ in MISTAKES])
+def test_mistakes_are_found_before_anything_loads(
+    overrides: list[str], message: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        configure(folder, tmp_path / "run", *overrides)

@@ -1,0 +1,66 @@
+"""The tokenizer of a transformer: a folder's own `tokenizer.json`, with its pieces of words and special tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from two_tower.errors import UserError
+from two_tower.tokenizer.tokenizer import Texts, Tokenizer, truncation
+
+__all__ = ["SubwordTokenizer"]
+
+
+class SubwordTokenizer:
+    """Takes the `tokenizer.json` of a model's folder; the special tokens that it adds count as tokens.
+
+    Args:
+        path: the folder, in Hugging Face's layout.
+        query_tokens: most tokens kept of a query.
+        document_tokens: most tokens kept of a passage.
+
+    Attributes:
+        digest: of the file, 16 hexadecimal digits.
+
+    Raises:
+        UserError: there is no such file, it is malformed, or the model cannot read so many tokens.
+    """
+
+    def __init__(self, path: Path | None, query_tokens: int = 64, document_tokens: int = 256) -> None:
+        if path is None:
+            raise UserError("tokenizer.path is not set: give the folder of a transformer.")
+        self.path, self.query_tokens, self.document_tokens = Path(path), query_tokens, document_tokens
+        for name in ("query_tokens", "document_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: choose at least 1.")
+            if getattr(self, name) > (most := self._most_tokens()):
+                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: {path} reads {most} tokens at most.")
+        self.digest = hashlib.sha256(json.dumps(self._definition()).encode()).hexdigest()[:16]
+
+    def train(self, texts: Iterable[Texts]) -> Tokenizer:
+        """The folder's tokenizer with this one's limits; ``texts`` are not read."""
+        definition = {**self._definition(), "truncation": truncation(self.query_tokens, self.document_tokens)}
+        return Tokenizer({**definition, "padding": None})
+
+    def _definition(self) -> dict[str, Any]:
+        if not self.path.is_dir():
+            raise UserError(f"tokenizer.path={self.path} is not a folder: give the folder of a transformer.")
+        return _object(self.path / "tokenizer.json")
+
+    def _most_tokens(self) -> int:
+        """What the folder says that its model can read."""
+        settings = self.path / "tokenizer_config.json"
+        return int(_object(settings).get("model_max_length", 1e30)) if settings.exists() else int(1e30)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object.")
+    return value

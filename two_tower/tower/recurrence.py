@@ -1,0 +1,219 @@
+"""A recurrent layer over texts without padding, on the CPU: forward, and backward through time.
+
+Three things make it fast. The products of the cell with its input are made outside, once for each distinct word.
+Texts of like length run together, at every step those that have not ended, so each step is one matrix product and
+one compiled loop (`cells`). And each thread takes blocks of texts of its own, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from two_tower.tower.cells import Cell
+from two_tower.tower.kernels import group_by_row, in_parts, sum_rows
+from two_tower.tower.threads import each
+
+__all__ = ["recur"]
+
+# Texts that run together: few enough that a step's numbers stay in a core's cache, enough for matrix products.
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some texts, the longest first.
+
+    Attributes:
+        at: (b,) int64, the token that each text begins with.
+        stride: 1, or -1 to read each text from its own last token to its first.
+        running: for each step how many texts have not ended; never increasing.
+        begins: where a step's texts begin if all steps stand one after another.
+    """
+
+    at: np.ndarray
+    stride: int
+    running: list[int]
+    begins: list[int]
+
+
+def _blocks(offsets: np.ndarray, reverse: bool) -> list[Block]:
+    """The texts that have tokens, longest first, in blocks; ``offsets`` (B + 1,) as in `Ragged`."""
+    lengths = np.diff(offsets)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    at = (offsets[1:] - 1 if reverse else offsets[:-1])[order]
+    blocks = []
+    for first in range(0, len(order), BLOCK):
+        sizes = lengths[order[first : first + BLOCK]]
+        running = np.searchsorted(-sizes, -np.arange(sizes[0])).tolist()
+        begins = [0, *accumulate(running)]
+        blocks.append(Block(at[first : first + BLOCK], -1 if reverse else 1, running, begins))
+    return blocks
+
+
+class _Trace:
+    """The numbers of a block's steps, one step after another; or each in place of the last, if they are not kept.
+
+    Attributes:
+        gates: (steps, G), where "steps" counts those of all texts.
+        states: (steps, M), after each step.
+        memory: (steps, M), see `Cell`.
+    """
+
+    def __init__(self, block: Block, cell: Cell, width: int, keep: bool) -> None:
+        size = block.begins[-1] if keep else len(block.at)
+        self.gates, self.states, self.memory = (torch.empty(size, n * width) for n in (cell.gates, 1, 1))
+        begins = block.begins if keep else [0] * len(block.begins)
+        self._steps = [slice(begin, begin + n) for begin, n in zip(begins, block.running, strict=False)]
+        self._arrays = self.gates.numpy(), self.states.numpy(), self.memory.numpy()
+        self._start = np.zeros((len(block.at), width), np.float32)
+
+    def __getitem__(self, step: int) -> slice:
+        """The rows of a step."""
+        return self._steps[step]
+
+    def arrays(self, step: int) -> tuple[np.ndarray, ...]:
+        """Of a step, as `Cell` names them: gates, before, after, memory_before, memory."""
+        (gates, states, memory), now = self._arrays, self._steps[step]
+        if not step:
+            return gates[now], self._start, states[now], self._start, memory[now]
+        last = self._steps[step - 1]
+        return gates[now], states[last], states[now], memory[last], memory[now]
+
+
+def _multiply(states: Tensor, weight: Tensor, out: Tensor) -> None:
+    """``out = states @ weight``, rounded to bfloat16 on the way if the weight is."""
+    if weight.dtype == states.dtype:
+        torch.mm(states, weight, out=out)
+    else:
+        out.copy_(states.to(weight.dtype) @ weight)
+
+
+def _run(
+    cell: Cell,
+    block: Block,
+    rows: np.ndarray,
+    inputs: np.ndarray,
+    weight: Tensor,
+    bias: np.ndarray,
+    states: np.ndarray,
+    keep: bool,
+) -> _Trace:
+    """Run a block forward; ``weight`` is (M, G). Writes the state after each token into ``states`` (T, M)."""
+    trace = _Trace(block, cell, len(weight), keep)
+    for step, n in enumerate(block.running):
+        if step:
+            _multiply(trace.states[trace[step - 1]][:n], weight, trace.gates[trace[step]])
+        else:
+            trace.gates[trace[step]] = 0
+        cell.step(block.at, step * block.stride, rows, inputs, bias, *trace.arrays(step), states)
+    return trace
+
+
+def _run_back(
+    cell: Cell, block: Block, trace: _Trace, weight: Tensor, grad_states: np.ndarray, grad_inputs: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """The backward pass of `_run`; ``weight`` is (G, M).
+
+    Writes ``grad_inputs`` (T, G), a row for each token, and returns the gradients of weight and bias.
+    """
+    texts, width = len(block.at), weight.shape[1]
+    grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros(len(weight))
+    grad_state, grad_memory = torch.zeros(texts, width), torch.zeros(texts, width)
+    grad_product = torch.empty(texts, len(weight))
+    own = [t.numpy() for t in (grad_state, grad_memory)], [t.numpy() for t in (grad_product, grad_bias)]
+    for step in reversed(range(len(block.running))):
+        n = block.running[step]
+        at = block.at, step * block.stride
+        cell.back(*at, *trace.arrays(step), grad_states, *own[0], grad_inputs, *own[1])
+        if step:  # the state before the first step is zero, whatever the weights
+            grad_state[:n].addmm_(grad_product[:n], weight)
+            grad_weight.addmm_(grad_product[:n].T, trace.states[trace[step - 1]][:n])
+    return grad_weight, grad_bias
+
+
+class _Recurrence(torch.autograd.Function):
+    """See `recur`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        rows: Tensor,
+        offsets: Tensor,
+        cell: Cell,
+        reverse: bool,
+        dtype: torch.dtype,
+        keep: bool,
+    ) -> Tensor:
+        blocks = _blocks(offsets.numpy(), reverse)
+        states = torch.empty(len(rows), weight.shape[1])
+        turned = weight.detach().T.contiguous().to(dtype)
+        arrays = rows.numpy(), inputs.detach().numpy(), turned, bias.detach().numpy(), states.numpy()
+        traces = each(lambda block: _run(cell, block, *arrays, keep), blocks)
+        if keep:
+            ctx.blocks, ctx.traces, ctx.cell, ctx.input_rows = blocks, traces, cell, len(inputs)
+            ctx.save_for_backward(weight, rows)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_states: Tensor) -> tuple:  # noqa: ANN401
+        weight, rows = ctx.saved_tensors
+        weight = weight.detach()  # other threads would record a graph
+        grad_tokens = torch.empty(len(rows), len(weight))
+        arrays = grad_states.contiguous().numpy(), grad_tokens.numpy()
+        pairs = zip(ctx.blocks, ctx.traces, strict=True)
+        grads = each(lambda pair: _run_back(ctx.cell, *pair, weight, *arrays), pairs)
+        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros(len(weight))
+        for of_weight, of_bias in grads:  # in the order of the blocks, whichever thread was first
+            grad_weight += of_weight
+            grad_bias += of_bias
+        return _sum_by_row(grad_tokens, rows, ctx.input_rows), grad_weight, grad_bias, *[None] * 6
+
+
+def _sum_by_row(grads: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The gradients (T, G) of the tokens summed per row of the inputs, (count, G)."""
+    tokens = np.arange(len(rows) + 1)
+    starts, order = group_by_row(rows.numpy(), tokens, np.arange(count), np.empty(count, np.int32))
+    out, ones = torch.empty(count, grads.shape[1]), np.ones(len(rows), np.float32)
+    in_parts(lambda a, b: sum_rows(starts, order, a, b, grads.numpy(), ones, out.numpy()), starts)
+    return out
+
+
+def recur(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    cell: Cell,
+    reverse: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The state after each token of each text.
+
+    Args:
+        inputs: (R, G) float32 on the CPU, products of the cell with R distinct inputs, input biases included.
+        weight: (G, M) float32, recurrent weights.
+        bias: (G,) float32, recurrent biases.
+        rows: (T,) int32, the row of ``inputs`` that belongs to each token.
+        offsets: (B + 1,) int64, where each text starts.
+        cell: which cell.
+        reverse: read each text from its own last token to its first.
+        dtype: of the products with the state, float32 or bfloat16; float32 where gradients are needed.
+
+    Returns:
+        (T, M) float32, in the order of the tokens whatever the direction; a text's states do not depend on
+        the other texts.
+    """
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, weight, bias))
+    return _Recurrence.apply(inputs, weight, bias, rows, offsets, cell, reverse, torch.float32 if keep else dtype, keep)

@@ -1,0 +1,45 @@
+"""Work on several cores at once, each thread with one core: torch's own threads would wait for the busiest core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+__all__ = ["each"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    """``count`` threads in which torch uses one core. They are started here, since a setting outlasts it."""
+    started = Barrier(count)
+
+    def start() -> None:
+        torch.get_num_threads()  # reads the setting of all threads, which would otherwise happen later and undo ours
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="tower", initializer=start)
+    list(pool.map(lambda _: None, range(count)))
+    torch.set_num_threads(count)  # threads that others make later begin with the number set last
+    return pool
+
+
+def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """``work(item)`` of each item, in order, on as many threads as torch uses here.
+
+    Args:
+        work: must release the GIL to gain anything. Gradients are not recorded in other threads.
+        items: what to work on; the first ones start first.
+    """
+    items, threads = list(items), torch.get_num_threads()
+    if min(threads, len(items)) <= 1:
+        return [work(item) for item in items]
+    return list(_pool(threads).map(work, items))
