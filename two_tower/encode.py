@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +19,7 @@ from two_tower.model import TwoTower
 from two_tower.report.run import Run
 from two_tower.store import Manifest, VectorStore, checksum
 from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tower.threads import each
 
 __all__ = ["Encoder", "embed_corpus"]
 
@@ -79,11 +78,7 @@ class Encoder:
             tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
             out[start : start + size] = self.model.encode("documents", tokens).numpy()
 
-        if len(column) <= size:
-            encode(0)
-            return out
-        with _workers(threads) as pool:
-            list(pool.map(encode, range(0, len(column), size)))
+        each(encode, range(0, len(column), size))
         return out
 
     def manifest(self, source: Source, shard_rows: int) -> Manifest:
@@ -102,26 +97,6 @@ def _chunk(texts: int, threads: int) -> int:
     """Texts of a chunk: equally many chunks for each thread, none above `CHUNK`."""
     rounds = max(1, math.ceil(texts / (threads * CHUNK)))
     return max(LEAST, math.ceil(texts / (threads * rounds)))
-
-
-def _workers(count: int) -> ThreadPoolExecutor:
-    """``count`` threads, in each of which torch itself uses one.
-
-    Otherwise every operation of every thread is split among all cores and waits for the busiest of them.
-    """
-    started = Barrier(count + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # reads the setting of all threads, which would otherwise happen later and undo ours
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, initializer=start)
-    for _ in range(count):
-        pool.submit(int)
-    started.wait()
-    torch.set_num_threads(count)  # for threads that others make later; they begin with the number set last
-    return pool
 
 
 def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:

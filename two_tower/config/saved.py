@@ -12,7 +12,7 @@ import yaml
 
 from two_tower.errors import UserError
 
-__all__ = ["differences", "digest", "read", "to_yaml"]
+__all__ = ["differences", "digest", "leaves", "read", "to_yaml"]
 
 # Keys that do not change what a run computes.
 _PLACES = ("run_dir",)
@@ -26,7 +26,7 @@ def digest(config: Mapping[str, Any]) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """``key: old → new`` for every leaf in which two configurations differ, places aside."""
-    left, right = _leaves(old), _leaves(new)
+    left, right = leaves(old), leaves(new)
     absent = "absent"
     return [
         f"{key}: {left.get(key, absent)} → {right.get(key, absent)}"
@@ -35,12 +35,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """``key.key`` → value of every leaf of a configuration, the keys below ``place``."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{place}.{key}" if place else str(key)
-        leaves.update(_leaves(value, name) if isinstance(value, Mapping) else {name: value})
-    return leaves
+        found.update(leaves(value, name) if isinstance(value, Mapping) else {name: value})
+    return found
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from two_tower.config.groups import CONF, choices
+from two_tower.config.saved import leaves
 
 __all__ = ["distinguish", "without_seed"]
 
@@ -19,7 +20,7 @@ _SAME_EXPERIMENT = ("seed", "run_dir")
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     """``key.key`` → value of every leaf of a configuration, but for seeds and the run folder."""
-    return {key: value for key, value in _leaves(config).items() if key.split(".")[-1] not in _SAME_EXPERIMENT}
+    return {key: value for key, value in leaves(config).items() if key.split(".")[-1] not in _SAME_EXPERIMENT}
 
 
 def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -31,36 +32,28 @@ def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         configs: resolved configurations, no two of them equal up to the seed.
     """
-    leaves = [without_seed(config) for config in configs]
-    keys = sorted({key for each in leaves for key in each})
+    compared = [without_seed(config) for config in configs]
+    keys = sorted({key for each in compared for key in each})
     shown = [
         key
         for key in keys
-        if len({repr(each[key]) for each in leaves if key in each}) > 1
-        and not all(_follows(key, config) for config, each in zip(configs, leaves, strict=True) if key in each)
+        if len({repr(each[key]) for each in compared if key in each}) > 1
+        and not all(_follows(key, config) for config, each in zip(configs, compared, strict=True) if key in each)
     ]
     told = [
         _named({key: each[key] for key in shown if key in each}, config)
-        for config, each in zip(configs, leaves, strict=True)
+        for config, each in zip(configs, compared, strict=True)
     ]
     if len({repr(each) for each in told}) == len(told):
         return told
-    shown = [key for key in keys if len({repr(each.get(key)) for each in leaves}) > 1]
-    return [{key: each.get(key) for key in shown} for each in leaves]
+    shown = [key for key in keys if len({repr(each.get(key)) for each in compared}) > 1]
+    return [{key: each.get(key) for key in shown} for each in compared]
 
 
-def _leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{place}.{key}" if place else str(key)
-        leaves.update(_leaves(value, name) if isinstance(value, Mapping) else {name: value})
-    return leaves
-
-
-def _named(leaves: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _named(told: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves with ``tower: gru`` for ``tower._target_``."""
     named: dict[str, Any] = {}
-    for key, value in leaves.items():
+    for key, value in told.items():
         group, _, rest = key.partition(".")
         if rest == "_target_":
             named[group] = _choice(group, config[group])[0] or str(value).rpartition(".")[2]
@@ -71,11 +64,11 @@ def _named(leaves: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
 
 def _choice(group: str, component: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Name and leaves of the file in conf/GROUP that a component was most likely composed from; empty if none was."""
-    leaves = _leaves(component)
+    own = leaves(component)
     alike = [
-        (sum(leaves.get(key) == value for key, value in written.items()), name, written)
+        (sum(own.get(key) == value for key, value in written.items()), name, written)
         for name, written in _files(group).items()
-        if written.get("_target_") == leaves.get("_target_")
+        if written.get("_target_") == own.get("_target_")
     ]
     _, name, written = max(alike, key=lambda file: file[0], default=(0, "", {}))
     return name, written
@@ -85,7 +78,7 @@ def _choice(group: str, component: Mapping[str, Any]) -> tuple[str, Mapping[str,
 def _files(group: str) -> Mapping[str, Mapping[str, Any]]:
     """Choice → leaves of its file, references to other keys as they are written."""
     loaded = {name: yaml.safe_load((CONF / group / f"{name}.yaml").read_text("utf-8")) for name in choices(group)}
-    return {name: _leaves(each) if isinstance(each, dict) else {} for name, each in loaded.items()}
+    return {name: leaves(each) if isinstance(each, dict) else {} for name, each in loaded.items()}
 
 
 def _follows(key: str, config: Mapping[str, Any]) -> bool:
@@ -96,6 +89,6 @@ def _follows(key: str, config: Mapping[str, Any]) -> bool:
     source = re.fullmatch(r"(.*)\$\{([\w.]+)\}", str(_choice(group, config[group])[1].get(rest)))
     if source is None:
         return False
-    leaves = _leaves(config)
-    value = leaves.get(source[2])
-    return leaves[key] == (f"{source[1]}{value}" if source[1] else value)
+    own = leaves(config)
+    value = own.get(source[2])
+    return own[key] == (f"{source[1]}{value}" if source[1] else value)
