@@ -1,6 +1,6 @@
-"""Exact search: the 100 nearest of 60,000 vectors (256 dimensions) for 1,000 queries, `rank` and FAISS.
+"""Exact search: the 100 nearest of 60,000 vectors (256 dimensions) for 1,000 queries, `nearest` and FAISS.
 
-``index=flat`` searches with FAISS itself; validation and mining use `rank`, which also knows ties and ranks.
+``index=flat`` searches with FAISS itself; validation and mining use `nearest`, which also knows ties and ranks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.inputs import vectors
 from benchmarks.measure import Row, alternate, compare, require_equal
-from two_tower.ranking import Ranking, rank
+from two_tower.ranking import Ranking, nearest
+from two_tower.similarity import Similarity
 
 __all__ = ["run"]
 
@@ -18,13 +19,8 @@ K = 100
 
 
 def _ours(q_QD: torch.Tensor, d_ND: torch.Tensor) -> Ranking:
-    return rank(
-        lambda queries, documents: q_QD[queries] @ d_ND[documents].T,
-        len(q_QD),
-        len(d_ND),
-        order=np.arange(len(d_ND)),
-        k=K,
-    )
+    order = np.arange(len(d_ND))
+    return nearest(q_QD, lambda part: d_ND[part], len(d_ND), Similarity("dot"), order=order, k=K)
 
 
 def run(quick: bool = False) -> list[Row]:

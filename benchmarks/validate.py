@@ -1,4 +1,4 @@
-"""Whole-corpus validation from vectors: `rank` with `evaluate`, and Sentence Transformers' evaluator.
+"""Whole-corpus validation from vectors: `nearest` with `evaluate`, and Sentence Transformers' evaluator.
 
 1,000 queries, 60,000 passages, 256 dimensions. Ours also gives the rank of every relevant passage in the whole
 corpus, and so the uncut MRR; the evaluator sees the first 100.
@@ -16,7 +16,7 @@ import torch
 from benchmarks.inputs import vectors
 from benchmarks.measure import Call, Row, alternate, compare, require_equal
 from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
-from two_tower.ranking import rank
+from two_tower.ranking import nearest
 from two_tower.similarity import Similarity
 
 __all__ = ["NEEDS", "run"]
@@ -30,13 +30,9 @@ CHUNKS = (50_000, 60_000)
 def _ours(q_QD: torch.Tensor, d_ND: torch.Tensor, relevant: np.ndarray) -> dict[str, float]:
     similarity = Similarity("cosine")
     qrels = Qrels(np.arange(len(q_QD)), relevant, np.ones(len(q_QD), np.int32), len(q_QD))
-    ranking = rank(
-        lambda queries, documents: similarity.scores(q_QD[queries], d_ND[documents]),
-        len(q_QD),
-        len(d_ND),
-        order=np.arange(len(d_ND)),
-        pairs=(qrels.query_rows, qrels.document_rows),
-        k=max(CUTS),
+    pairs = (qrels.query_rows, qrels.document_rows)
+    ranking = nearest(
+        q_QD, lambda part: d_ND[part], len(d_ND), similarity, order=np.arange(len(d_ND)), pairs=pairs, k=max(CUTS)
     )
     return mean(evaluate(ranking.ranks, qrels, DEFAULT_METRICS))
 

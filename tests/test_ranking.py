@@ -19,7 +19,7 @@ from ir_measures import AP, RR, R, nDCG
 from torch import Tensor
 
 from two_tower.metrics import Qrels, evaluate
-from two_tower.ranking import Ranking, Score, Share, exact, id_order, in_threads, rank, write_run
+from two_tower.ranking import Ranking, Score, Share, exact, id_order, rank, write_run
 
 
 def scorer(scores: np.ndarray, device: str = "cpu") -> Score:
@@ -299,19 +299,6 @@ def test_wrong_arguments(changes: dict, message: str) -> None:
     right = {"score": scorer(np.zeros((2, 3), np.float32)), "order": np.arange(3)}
     with pytest.raises(ValueError, match=message):
         rank(queries=2, documents=3, **(right | changes))
-
-
-def test_threads_cover_every_row_once_and_report_errors() -> None:
-    for rows in (0, 1, 2, 7, 100):
-        seen = np.zeros(rows, int)
-
-        def work(start: int, stop: int, seen: np.ndarray = seen) -> None:
-            seen[start:stop] += 1
-
-        in_threads(work, rows)
-        assert (seen == 1).all()
-    with pytest.raises(ZeroDivisionError):
-        in_threads(lambda start, stop: 1 // 0, 100)
 
 
 # --- ids and run files ------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from numba import njit
 from torch import Tensor
 
 from two_tower.errors import UserError
-from two_tower.ranking import Ranking, Score, in_threads, rank
+from two_tower.ranking import Ranking, Score, rank
+from two_tower.threads import in_parts
 
 __all__ = ["BM25", "words"]
 
@@ -79,24 +80,42 @@ class BM25:
         Returns:
             ``score(query_slice, document_slice)``: (q, n) float32.
         """
-        ids = [self._stems.known(words(query, self.split_camel_case)) for query in queries]
-        starts = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum([len(i) for i in ids], out=starts[1:])
-        flat = np.fromiter((i for query in ids for i in query), np.int64, count=int(starts[-1]))
+        flat, starts = self._numbers(queries)
 
         def score(query_slice: slice, document_slice: slice) -> Tensor:
-            q, _, _ = query_slice.indices(len(ids))
+            q, end, _ = query_slice.indices(len(queries))
             first, last, _ = document_slice.indices(len(self))
-            scores = np.zeros((len(ids[query_slice]), last - first), np.float32)
+            scores = np.zeros((max(end - q, 0), last - first), np.float32)
             postings = (self._weights, self._rows, self._starts)
 
             def add(start: int, stop: int) -> None:
                 _add_postings(start, stop, scores, flat, starts[q:], first, last, *postings)
 
-            in_threads(add, len(scores))
+            in_parts(add, len(scores))
             return torch.from_numpy(scores)
 
         return score
+
+    def pair_scores(self, queries: Sequence[str], pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Scores of single pairs, the same as `scorer` gives.
+
+        Args:
+            queries: (Q,) texts.
+            pairs: (P,) query rows and (P,) document rows.
+
+        Returns:
+            (P,) float32.
+        """
+        scores = np.zeros(len(pairs[0]), np.float32)
+        _add_pairs(scores, *pairs, *self._numbers(queries), self._weights, self._rows, self._starts)
+        return scores
+
+    def _numbers(self, queries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Stems of the queries that occur in the corpus, one query after another, and (Q + 1,) where each begins."""
+        ids = [self._stems.known(words(query, self.split_camel_case)) for query in queries]
+        starts = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum([len(i) for i in ids], out=starts[1:])
+        return np.fromiter((i for query in ids for i in query), np.int64, count=int(starts[-1])), starts
 
     def rank(
         self,
@@ -182,3 +201,23 @@ def _add_postings(
             while p < end and rows[p] < last:
                 scores[i, rows[p] - first] += weights[p]
                 p += 1
+
+
+@njit(nogil=True, cache=True)
+def _add_pairs(
+    scores: np.ndarray,
+    queries: np.ndarray,
+    documents: np.ndarray,
+    words: np.ndarray,
+    starts: np.ndarray,
+    weights: np.ndarray,
+    rows: np.ndarray,
+    row_starts: np.ndarray,
+) -> None:
+    """Score pair ``p``, query ``queries[p]`` and document ``documents[p]``, in the order of the query's words."""
+    for p in range(len(scores)):
+        for word in words[starts[queries[p]] : starts[queries[p] + 1]]:
+            first, end = row_starts[word], row_starts[word + 1]
+            place = first + np.searchsorted(rows[first:end], documents[p])
+            if place < end and rows[place] == documents[p]:
+                scores[p] += weights[place]

@@ -18,8 +18,8 @@ from two_tower.errors import UserError
 from two_tower.model import TwoTower
 from two_tower.report.run import Run
 from two_tower.store import Manifest, VectorStore, checksum
+from two_tower.threads import each
 from two_tower.tokenizer.tokenizer import Tokenizer
-from two_tower.tower.threads import each
 
 __all__ = ["Encoder", "embed_corpus"]
 

@@ -6,8 +6,8 @@ descending, then document id descending, as trec_eval has it.
 """
 
 from two_tower.ranking.exact import Ranking, Score, rank
-from two_tower.ranking.kernels import in_threads
 from two_tower.ranking.share import Share
 from two_tower.ranking.trec import id_order, write_run
+from two_tower.ranking.vectors import nearest
 
-__all__ = ["Ranking", "Score", "Share", "id_order", "in_threads", "rank", "write_run"]
+__all__ = ["Ranking", "Score", "Share", "id_order", "nearest", "rank", "write_run"]

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.ranking.kernels import NONE, in_threads, scan, torch_keys
+from two_tower.ranking.kernels import NONE, scan, torch_keys
 from two_tower.ranking.places import Pairs, Places
 from two_tower.ranking.share import Share
+from two_tower.threads import in_parts
 
-__all__ = ["Ranking", "Score", "rank"]
+__all__ = ["Ranking", "Score", "largest", "rank", "slices"]
 
 Score = Callable[[slice, slice], Tensor]
 """``score(queries, documents)``: (q, n) float32 scores of two slices of rows, on any device."""
@@ -89,9 +90,9 @@ def rank(
     keys = np.full((queries, min(k, documents)), NONE, np.int64)
     ranks = np.zeros(len(asked.documents), np.int64)
     lowest = -np.inf if floor is None else _above(floor)
-    parts = [part for number, part in enumerate(_slices(documents, document_block)) if share.owns(number)]
+    parts = [part for number, part in enumerate(slices(documents, document_block)) if share.owns(number)]
     keep = min(query_block, queries) * sum(part.stop - part.start for part in parts) * 4 <= budget_bytes
-    for block in _slices(queries, query_block):
+    for block in slices(queries, query_block):
         state = _Block.start(block, asked, places, keys.shape[1], lowest)
         kept: dict[int, Tensor] = {}
         if len(state.rows):
@@ -103,7 +104,7 @@ def rank(
             state.own = share.maximum(state.own)
         for part in parts:
             state.scan(kept.pop(part.start) if kept else _scores(score, block, part), part)
-        keys[block] = _largest(share.beside(state.best.cpu().numpy()), keys.shape[1])
+        keys[block] = largest(share.beside(state.best.cpu().numpy()), keys.shape[1])
         state.above = torch.from_numpy(share.total(state.above.cpu().numpy()))
         ranks[asked.of(block)] = state.ranks()
     rows, best_scores = places.decode(keys, k)
@@ -176,7 +177,7 @@ class _Block:
         starts = np.searchsorted(self.rows, np.arange(len(scores) + 1))
         block = (scores.numpy(), of[part], starts, self.own, of[self.documents], np.float32(self.lowest))
         best, above = self.best.numpy(), self.above.numpy()
-        in_threads(lambda first, last: scan(first, last, *block, best, above), len(scores))
+        in_parts(lambda first, last: scan(first, last, *block, best, above), len(scores))
 
     def _scan_torch(self, scores: Tensor, part: slice) -> None:
         device = scores.device
@@ -194,12 +195,13 @@ class _Block:
         self.best = torch.cat([self.best, offered], 1).topk(self.best.shape[1], sorted=False).values
 
 
-def _largest(keys: np.ndarray, k: int) -> np.ndarray:
+def largest(keys: np.ndarray, k: int) -> np.ndarray:
     """The ``k`` largest of each row, in any order."""
     return keys if keys.shape[1] == k else np.partition(keys, keys.shape[1] - k, axis=1)[:, keys.shape[1] - k :]
 
 
-def _slices(rows: int, size: int) -> Iterator[slice]:
+def slices(rows: int, size: int) -> Iterator[slice]:
+    """Blocks of ``rows`` rows, each begins at a multiple of ``size``."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 

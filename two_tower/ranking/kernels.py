@@ -7,34 +7,17 @@ resolved exactly, also at the cut of a top-k. NaN counts as minus infinity, -0 a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
-__all__ = ["NONE", "in_threads", "key_scores", "scan", "torch_keys"]
+__all__ = ["NONE", "key_of", "key_score", "key_scores", "scan", "torch_keys"]
 
 NONE = np.iinfo(np.int64).min  # an empty place among the best: before every key
 _LOWER = 0x7FFFFFFF
 _MINUS_INFINITY = -8388608  # its bits as an int32
 _CHUNK = 64  # documents that the top-k scan rejects together; 128 and 256 were slower
-
-
-def in_threads(work: Callable[[int, int], None], rows: int) -> None:
-    """Call ``work(start, stop)`` on contiguous parts of ``rows`` rows, one for each of torch's threads.
-
-    ``work`` must release the GIL to gain anything; what it raises is raised here.
-    """
-    threads = min(torch.get_num_threads(), rows)
-    if threads <= 1:
-        work(0, rows)
-        return
-    borders = [rows * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, borders[:-1], borders[1:]))
 
 
 def key_scores(keys: np.ndarray) -> np.ndarray:
@@ -51,7 +34,8 @@ def torch_keys(scores: Tensor, places: Tensor) -> Tensor:
 
 
 @njit(nogil=True, cache=True)
-def _key(score: np.float32, place: int) -> np.int64:
+def key_of(score: np.float32, place: int) -> np.int64:
+    """The key of one document."""
     if score == 0:  # also -0, whose bits differ
         bits = np.int32(0)
     elif score > -np.inf:
@@ -62,7 +46,8 @@ def _key(score: np.float32, place: int) -> np.int64:
 
 
 @njit(nogil=True, cache=True)
-def _key_score(key: np.int64) -> np.float32:
+def key_score(key: np.int64) -> np.float32:
+    """The score in one key."""
     bits = np.int32(key >> 32)
     flipped = np.int32(bits ^ ((bits >> 31) & _LOWER))
     return flipped.view(np.float32)
@@ -109,8 +94,8 @@ def _replace_least(heap: np.ndarray, key: np.int64) -> None:
 @njit(nogil=True, cache=True)
 def _keep_best(scores: np.ndarray, places: np.ndarray, heap: np.ndarray, lowest: np.float32) -> None:
     """Offer a row's documents to a min-heap of keys; soon few chunks hold a candidate."""
-    lowest_key = _key(lowest, 0)
-    least = lowest if heap[0] == NONE else _key_score(heap[0])
+    lowest_key = key_of(lowest, 0)
+    least = lowest if heap[0] == NONE else key_score(heap[0])
     for start in range(0, len(scores), _CHUNK):
         stop = min(start + _CHUNK, len(scores))
         if not _any_from(scores[start:stop], least):
@@ -118,11 +103,11 @@ def _keep_best(scores: np.ndarray, places: np.ndarray, heap: np.ndarray, lowest:
         for j in range(start, stop):
             if scores[j] < least:
                 continue
-            key = _key(scores[j], places[j])
+            key = key_of(scores[j], places[j])
             if key >= lowest_key and key > heap[0]:
                 _replace_least(heap, key)
                 if heap[0] != NONE:
-                    least = _key_score(heap[0])
+                    least = key_score(heap[0])
 
 
 @njit(nogil=True, cache=True)

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import torch
 
-from two_tower.tower.threads import each
+from two_tower.threads import each
 
 __all__ = ["distinct_rows", "group_by_row", "in_parts", "number_rows", "pool_gradients", "pool_rows", "sum_rows"]
 

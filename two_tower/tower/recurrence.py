@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from two_tower.threads import each
 from two_tower.tower.cells import Cell
 from two_tower.tower.kernels import group_by_row, in_parts, sum_rows
-from two_tower.tower.threads import each
 
 __all__ = ["recur"]
 

@@ -10,11 +10,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
+from two_tower.threads import each
 from two_tower.tower import pooling as pool
 from two_tower.tower import recurrence
 from two_tower.tower.base import Tower
 from two_tower.tower.cells import CELLS
-from two_tower.tower.threads import each
 from two_tower.tower.words import WordTable
 
 __all__ = ["RecurrentTower"]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
@@ -16,7 +15,7 @@ from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
 from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
 from two_tower.model import TwoTower
-from two_tower.ranking import Ranking, rank
+from two_tower.ranking import Ranking, nearest
 from two_tower.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Evaluation", "evaluate_bm25", "evaluate_dense"]
@@ -80,16 +79,13 @@ def evaluate_dense(
         if share.owns(number)
     }
 
-    def score(rows: slice, columns: slice) -> Tensor:
-        return model.similarity.scores(q_QD[rows], d_ND[columns.start])
-
-    pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    ranking = rank(
-        score,
-        len(split),
+    ranking = nearest(
+        q_QD,
+        lambda part: d_ND[part.start],
         len(corpus),
+        model.similarity,
         order=corpus.order,
-        pairs=pairs,
+        pairs=(split.qrels.query_rows, split.qrels.document_rows),
         k=depth,
         document_block=DOCUMENT_BLOCK,
         share=share,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from threading import Barrier
 from typing import TypeVar
 
 import torch
 
-__all__ = ["each"]
+__all__ = ["each", "in_parts"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,3 +44,10 @@ def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     if min(threads, len(items)) <= 1:
         return [work(item) for item in items]
     return list(_pool(threads).map(work, items))
+
+
+def in_parts(work: Callable[[int, int], object], rows: int) -> None:
+    """Call ``work(start, stop)`` on contiguous parts of ``rows`` rows, one for each thread; see `each`."""
+    threads = max(1, min(torch.get_num_threads(), rows))
+    borders = [rows * i // threads for i in range(threads + 1)]
+    each(lambda part: work(*part), pairwise(borders))

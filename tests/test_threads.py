@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
-from two_tower.tower.threads import each
+from two_tower.threads import each, in_parts
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +49,16 @@ def test_one_thread_works_where_it_is_called() -> None:
 def test_an_error_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         each(lambda item: 1 // item, [1, 0, 2])
+
+
+def test_parts_cover_every_row_once_and_report_errors() -> None:
+    for rows in (0, 1, 2, 7, 100):
+        seen = np.zeros(rows, int)
+
+        def work(start: int, stop: int, seen: np.ndarray = seen) -> None:
+            seen[start:stop] += 1
+
+        in_parts(work, rows)
+        assert (seen == 1).all()
+    with pytest.raises(ZeroDivisionError):
+        in_parts(lambda start, stop: 1 // 0, 100)

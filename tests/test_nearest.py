@@ -1,0 +1,196 @@
+"""Ranking by vectors against a sort of their exact scores; the product with three digits must never show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_ranking import assert_equal, brute_force, together
+
+from two_tower.ranking import Ranking, Share, coarse, nearest, rank
+from two_tower.similarity import Similarity
+
+
+@pytest.fixture(params=[True, False], ids=["bfloat16", "float32"], autouse=True)
+def _processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that multiplies bfloat16 numbers itself, and one that does not."""
+    monkeypatch.setattr(coarse, "_fast_bfloat16", lambda: request.param)
+
+
+def exact_scores(q: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """(Q, N) float32, each score on its own."""
+    rows, columns = np.indices((len(q), len(d))).reshape(2, -1)
+    out = np.empty(len(rows), np.float32)
+    coarse.dots(q, d, rows, columns, out)
+    return out.reshape(len(q), len(d))
+
+
+def find(q: np.ndarray, d: np.ndarray, **options: Any) -> Ranking:  # noqa: ANN401
+    documents = torch.from_numpy(d)
+    return nearest(torch.from_numpy(q), lambda part: documents[part], len(d), Similarity("dot"), **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Threads that rank together do not wait for each other's compiler."""
+    find(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), order=np.arange(3), pairs=([0], [0]), k=1)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> dict[str, Any]:
+    """Copies, all but copies, zeros, numbers of every size, infinities and NaN."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    queries, documents, width = draw(st.integers(0, 7)), draw(st.integers(1, 300)), draw(st.integers(1, 40))
+    q, d = rng.normal(size=(queries, width)), rng.normal(size=(draw(st.integers(1, 12)), width))
+    d = d[rng.integers(0, len(d), documents)]
+    d += rng.normal(size=d.shape) * draw(st.sampled_from([0, 1e-7, 1e-4, 1e-2]))
+    d *= 10.0 ** rng.integers(-1, 2, (documents, 1)) ** draw(st.sampled_from([0, 1, 3]))
+    scale = draw(st.sampled_from([1.0, 1e-30, 1e-18, 1e17, 1e30]))
+    q, d = (q * scale).astype(np.float32), (d * scale).astype(np.float32)
+    for wild in draw(st.lists(st.sampled_from([0.0, -0.0, np.nan, np.inf, -np.inf]), max_size=3)):
+        d[rng.integers(documents), rng.integers(width) :] = wild
+    pairs = draw(st.integers(0, 20)) if queries else 0
+    return {
+        "q": q,
+        "d": d,
+        "order": rng.permutation(documents),
+        "pairs": (rng.integers(0, max(queries, 1), pairs), rng.integers(-1, documents, pairs)),
+        "k": draw(st.sampled_from([0, 1, 5, 50, 400])),
+        "query_block": draw(st.integers(1, 9)),
+        "document_block": draw(st.integers(1, 350)),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@settings(deadline=None, max_examples=150)
+@given(case=cases(), share=st.booleans())
+def test_equals_a_sort_of_the_exact_scores(case: dict[str, Any], share: bool) -> None:
+    expected = brute_force(exact_scores(case["q"], case["d"]), case["order"], case["pairs"], case["k"], None)
+    found = together(2, lambda part: find(**case, share=part)) if share else [find(**case)]
+    for each in found:
+        assert_equal(each, *expected)
+
+
+def near_ties(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and documents of which many are nearer to each other than three digits can tell.
+
+    The queries stand upright on a direction that most documents share: the rounding of a long part of a document
+    then drowns the short one that decides.
+    """
+    rng = np.random.default_rng(seed)
+    q, centre = rng.normal(size=(40, 64)), rng.normal(size=64)
+    q -= np.outer(q @ centre, centre) / (centre @ centre)
+    d = np.concatenate([rng.normal(size=(3000, 64)), centre + rng.normal(size=(2000, 64)) * 1e-3])
+    d = np.concatenate([d, d[::7]])  # and copies
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (q, d)]
+    return unit[0].astype(np.float32), unit[1].astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [0, 1, 100])
+def test_scores_that_three_digits_cannot_tell_apart(k: int) -> None:
+    q, d = near_ties()
+    rng = np.random.default_rng(1)
+    pairs = (rng.integers(0, len(q), 300), rng.integers(0, len(d), 300))
+    order = rng.permutation(len(d))
+    assert_equal(find(q, d, order=order, pairs=pairs, k=k), *brute_force(exact_scores(q, d), order, pairs, k, None))
+
+
+def test_the_bound_on_the_error_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: with a bound of nothing the same search is wrong."""
+    monkeypatch.setattr(coarse, "_fast_bfloat16", lambda: True)
+    q, d = near_ties()
+    options = {"order": np.arange(len(d)), "pairs": (np.arange(40), 3000 + np.arange(40)), "document_block": 500}
+    expected = find(q, d, **options, k=2500)
+    monkeypatch.setattr("two_tower.ranking.vectors.slacks", lambda queries, _: np.zeros(len(queries.norms)))
+    wrong = find(q, d, **options, k=2500)
+    assert (wrong.rows != expected.rows).any()
+    assert (wrong.ranks != expected.ranks).any()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("width", [1, 7, 256, 1024])
+def test_products_lie_within_the_bound(width: int, scale: float) -> None:
+    rng = np.random.default_rng(width)
+    q, d = (rng.normal(size=(n, width)).astype(np.float32) * np.float32(scale) for n in (50, 400))
+    rounded = [coarse.Rounded.of(torch.from_numpy(v)) for v in (q, d)]
+    bits = coarse.products(rounded[0].vectors, rounded[1].vectors)
+    found = torch.from_numpy(bits).view(torch.bfloat16).float().numpy().astype(np.float64)
+    error = np.abs(found - exact_scores(q, d))
+    bound = coarse.slacks(*rounded)[:, None]
+    assert (error <= bound + np.abs(found) / 256).all()
+    lengths = np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(d, axis=1).max()
+    assert (bound < 0.01 * lengths).all()  # and it is no wider than it must be
+
+
+def test_exact_scores_are_inner_products() -> None:
+    rng = np.random.default_rng(3)
+    q, d = (rng.normal(size=(n, 300)).astype(np.float32) for n in (20, 30))
+    np.testing.assert_allclose(exact_scores(q, d), q.astype(np.float64) @ d.astype(np.float64).T, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("blocks", [(1024, 8192), (7, 100), (1, 5001), (40, 64)])
+def test_blocks_and_threads_change_nothing(threads: int, blocks: tuple[int, int]) -> None:
+    q, d = near_ties(2)
+    pairs = (np.arange(40), np.arange(40) * 50)
+    expected = brute_force(exact_scores(q, d), np.arange(len(d)), pairs, 10, None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = find(
+            q, d, order=np.arange(len(d)), pairs=pairs, k=10, query_block=blocks[0], document_block=blocks[1]
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+    assert_equal(found, *expected)
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean"])
+def test_every_similarity_ranks_as_its_scores_do(name: str) -> None:
+    similarity, rng = Similarity(name), np.random.default_rng(5)
+    q, d = (similarity.prepare(torch.from_numpy(rng.normal(size=(n, 32)).astype(np.float32))) for n in (10, 500))
+    pairs = (np.arange(10), np.arange(10) * 7)
+    found = nearest(q, lambda part: d[part], 500, similarity, order=np.arange(500), pairs=pairs, k=20)
+    expected = rank(
+        lambda rows, columns: similarity.scores(q[rows], d[columns]), 10, 500, order=np.arange(500), pairs=pairs, k=20
+    )
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.ranks, expected.ranks)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-5)
+
+
+def test_each_process_asks_for_its_own_blocks_only() -> None:
+    asked: dict[int, set[int]] = {0: set(), 1: set()}
+    q, d = (torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (3, 25))
+
+    def of(share: Share) -> Ranking:
+        def vectors(part: slice) -> torch.Tensor:
+            asked[share.rank].add(part.start)
+            return d[part]
+
+        pairs = (np.array([0, 2]), np.array([24, 3]))
+        return nearest(
+            q, vectors, 25, Similarity("dot"), order=np.arange(25), pairs=pairs, k=2, document_block=5, share=share
+        )
+
+    together(2, of)
+    assert asked == {0: {0, 10, 20}, 1: {5, 15}}
+
+
+def test_vectors_of_half_precision_and_no_queries_or_documents() -> None:
+    q, d = torch.randn(4, 8), torch.randn(50, 8).half()
+    found = nearest(q, lambda part: d[part], 50, Similarity("dot"), order=np.arange(50), k=3)
+    expected = brute_force(
+        exact_scores(q.numpy(), d.float().numpy()), np.arange(50), (np.zeros(0), np.zeros(0)), 3, None
+    )
+    assert_equal(found, *expected)
+    nothing = nearest(q[:0], lambda part: d[part], 50, Similarity("dot"), order=np.arange(50), k=3)
+    assert nothing.rows.shape == (0, 3)
+    pairs = (np.array([1]), np.array([-1]))
+    empty = nearest(q, lambda part: d[part], 0, Similarity("dot"), order=np.arange(0), pairs=pairs, k=3)
+    assert (empty.rows == -1).all()
+    assert empty.ranks.tolist() == [0]
