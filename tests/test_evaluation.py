@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import oracles
 import pytest
 from conftest import write_collection
@@ -22,6 +23,7 @@ from two_tower.errors import UserError
 from two_tower.evaluation import describe, evaluate_run
 from two_tower.metrics import DEFAULT_METRICS
 from two_tower.report.run import Run
+from two_tower.report.significance import randomisation_test
 
 Scores = dict[str, dict[str, float]]  # of each query: document → score
 
@@ -99,6 +101,9 @@ def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
             values[system].append(oracles.reciprocal_rank(oracles.ranked(each), grades[query], 10))
     for system, each in values.items():
         assert results[f"{system}/mrr@10"] == pytest.approx(statistics.mean(each), abs=1e-9), system
+    for system in ("dense", "hybrid"):
+        chance = randomisation_test(np.array(values[system]), np.array(values["bm25"]))
+        assert results[f"{system}/mrr@10/p_vs_bm25"] == pytest.approx(chance), system
     # A test of nothing if they were equal, or perfect.
     assert results["dense/mrr@10"] < results["hybrid/mrr@10"] < 1
     assert results["bm25/mrr@10"] < results["hybrid/mrr@10"]
@@ -109,7 +114,8 @@ def test_intervals_lie_around_their_means(run: Path) -> None:
     results = evaluate_run(run, None, "dev")
     figures = [f"{system}/{metric}" for system in ("dense", "bm25") for metric in DEFAULT_METRICS]
     ends = [f"{name}/{end}" for name in figures for end in ("low", "high")]
-    assert set(results) == {*figures, *ends, "documents", "queries", "split"}
+    chances = [f"dense/{metric}/p_vs_bm25" for metric in DEFAULT_METRICS]
+    assert set(results) == {*figures, *ends, *chances, "documents", "queries", "split"}
     for name in figures:
         assert results[f"{name}/low"] <= results[name] <= results[f"{name}/high"]
     assert results["dense/mrr@10/low"] < results["dense/mrr@10"] < results["dense/mrr@10/high"]
@@ -137,6 +143,15 @@ def test_the_weight_is_chosen_once_on_the_runs_own_validation_queries(
 
 def _never(*arguments: Any, **more: Any) -> None:  # noqa: ANN401
     raise AssertionError("this must not be called")
+
+
+def test_grades_that_are_not_relevant_have_no_part_in_the_choice(
+    run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Beir, "relevant_grade", lambda self, split: 2)  # and all grades are 1
+    results = evaluate_run(run, hard, "test", hybrid=True)
+    assert results["hybrid/mrr@10"] == 0 < results["hybrid/ndcg@10"]
+    assert results["fusion/weight"] == 0.5  # every weight is as bad as any other
 
 
 def test_the_weight_of_other_towers_is_not_used(run: Path, hard: Path) -> None:

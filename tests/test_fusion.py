@@ -176,6 +176,15 @@ def test_of_equal_weights_it_is_the_middle_one(good: str) -> None:
     assert tuned.weight == pytest.approx(weights[len(weights) // 2] / 20)
 
 
+@pytest.mark.parametrize(("threshold", "weight"), [(1, 0.5), (2, 0.8)])
+def test_only_relevant_grades_decide(threshold: int, weight: float) -> None:
+    tower, bm25 = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 2.0, 0: 1.0}], 2)
+    qrels = Qrels(np.array([0, 0]), np.array([0, 1]), np.array([2, 1], np.int32), 1)  # BM25 prefers grade 1
+    order = np.array([0, 1])
+    tuned = tune(tower, bm25, order=order, qrels=qrels, metric="mrr@10", split="dev", threshold=threshold)
+    assert tuned.weight == pytest.approx(weight)
+
+
 def test_reciprocal_ranks_are_chosen_where_they_are_better() -> None:
     # What is relevant, 0, is second in both; each system's first, far ahead in score, is unknown to the other.
     tower, bm25 = ranking([{1: 9.0, 0: 1.0, 3: 0.9}], 3), ranking([{2: 9.0, 0: 1.0, 4: 0.9}], 3)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ir_measures
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
 
@@ -51,21 +53,26 @@ class Collection:
         return np.array(ranks, np.int64), qrels
 
 
-DOCUMENTS = ["1", "10", "2", "a", "b", "Z", "é", "中", "zz", "d_9"]
+DOCUMENTS = ["1", "10", "2", "a", "b", "Z", "é", "中", "zz", "d_9", "d_10", "d_90", "-1", "A"]
 
 
 @st.composite
 def collections(draw: st.DrawFn, grades: tuple[int, int] = (-2, 3), ties: bool = True) -> Collection:
-    """A few queries over ten documents; several or no positives, queries without results."""
-    documents = st.sampled_from(DOCUMENTS)
-    scores = st.sampled_from([-1.5, -1.0, 0.0, 0.25, 3.0]) if ties else st.floats(-9, 9, width=32)
+    """A few queries over 14 documents; several or no positives, queries without results, results beyond rank 10."""
     queries = [f"q{i}" for i in range(draw(st.integers(1, 5)))]
-    judged = st.dictionaries(documents, st.integers(*grades), min_size=1)
-    results = st.dictionaries(documents, scores, min_size=1)
-    if not ties:
-        results = results.filter(lambda r: len({*r.values()}) == len(r))
-    run = {q: draw(results) for q in queries if draw(st.booleans())}
-    return Collection({q: draw(judged) for q in queries}, run)
+    scores = st.sampled_from([-1.5, -1.0, 0.0, 0.25, 3.0]) if ties else st.floats(-9, 9, width=32)
+
+    def some(values: st.SearchStrategy, least: int = 1, unique: bool = False) -> dict:
+        found = draw(st.lists(st.sampled_from(DOCUMENTS), min_size=least, unique=True))
+        chosen = draw(st.lists(values, min_size=len(found), max_size=len(found), unique=unique))
+        return dict(zip(found, chosen, strict=True))
+
+    def results() -> dict:
+        equal = ties and draw(st.integers(0, 5)) == 0
+        return some(st.just(draw(scores)) if equal else scores, draw(st.sampled_from([1, 11])), not ties)
+
+    run = {q: results() for q in queries if draw(st.integers(0, 3))}
+    return Collection({q: some(st.integers(*grades)) for q in queries}, run)
 
 
 @settings(deadline=None)
@@ -92,39 +99,148 @@ def official(collection: Collection, measures: list) -> dict[str, dict[str, floa
     return values
 
 
-PAIRED = {
-    "mrr": RR,
-    **{f"recall@{k}": R @ k for k in (1, 3, 100)},
-    **{f"success@{k}": Success @ k for k in (1, 5)},
-    "ndcg": nDCG,
-    **{f"ndcg@{k}": nDCG @ k for k in (1, 2, 10)},
-    "map": AP,
-    "map@2": AP @ 2,
-}
+def paired(threshold: int) -> dict[str, ir_measures.Measure]:
+    """Our names and trec_eval's measures."""
+    rel = {"rel": threshold}
+    return {
+        "mrr": RR(**rel),
+        **{f"recall@{k}": R(**rel) @ k for k in (1, 3, 10, 100)},
+        **{f"success@{k}": Success(**rel) @ k for k in (1, 5, 10)},
+        "ndcg": nDCG,
+        **{f"ndcg@{k}": nDCG @ k for k in (1, 2, 10)},
+        "map": AP(**rel),
+        "map@2": AP(**rel) @ 2,
+        "map@10": AP(**rel) @ 10,
+    }
+
+
+def compare(seen: Collection, collection: Collection, threshold: int = 1) -> None:
+    """Our figures of ``seen``, by query and on average, are trec_eval's of ``collection``; only a control gives two.
+
+    trec_eval knows no MRR with a cutoff; it is the reciprocal rank where the rank is in reach, else 0.
+    """
+    measures, cut = paired(threshold), {f"mrr@{k}": k for k in (1, 2, 10)}
+    ranks, qrels = seen.rows()
+    values = evaluate(ranks, qrels, [*measures, *cut], threshold)
+    expected = official(collection, [*measures.values()])
+    by_query = {name: expected[str(measure)] for name, measure in measures.items()}
+    by_query |= {
+        name: {q: v if v > 1 / (k + 0.5) else 0.0 for q, v in by_query["mrr"].items()} for name, k in cut.items()
+    }
+    means = ir_measures.calc_aggregate([*measures.values()], collection.qrels, collection.run)
+    for name in values:
+        ours = dict(zip(seen.qrels, values[name].tolist(), strict=True))
+        for q in collection.qrels:
+            assert abs(ours.get(q, 0.0) - by_query[name][q]) <= 1e-9, (name, q)
+        if name in measures:
+            assert abs(mean(values)[name] - means[measures[name]]) <= 1e-9, name
+
+
+def kinds(collection: Collection, threshold: int) -> Counter[str]:
+    """What makes a collection hard: of how many of its queries it is true."""
+    found: Counter[str] = Counter()
+    for q, grades in collection.qrels.items():
+        results, below = collection.run.get(q, {}), {*collection.rankings[q][10:]}
+        relevant = {d for d, grade in grades.items() if grade >= threshold}
+        here, others = relevant & results.keys(), results.keys() - relevant
+        found += Counter(
+            {
+                "a positive and another document of equal score": any(
+                    results[d] == results[o] for d in here for o in others
+                ),
+                "equal scores only": len(results) > 1 and len({*results.values()}) == 1,
+                "graded labels": len({grades[d] for d in relevant}) > 1,
+                "judged, and not relevant": len(relevant) < len(grades),
+                "no positive": not relevant,
+                "no results": not results,
+                "a positive of negative score": any(results[d] < 0 for d in here),
+                "a positive of score 0": any(results[d] == 0 for d in here),
+                "several positives": len(here) > 1,
+                "positives found and not found": 0 < len(here) < len(relevant),
+                "results without judgements": bool(results.keys() - grades.keys()),
+                "a positive below rank 10": bool(here & below),
+                "the first positive below rank 10": bool(here) and here <= below,
+            }
+        )
+    return found
 
 
 # pytrec_eval crashes on negative grades, which are not relevant like 0: they are left to the plain loops.
-@settings(deadline=None)
-@given(collections(grades=(0, 3)))
-def test_metrics_equal_trec_eval(collection: Collection) -> None:
-    ranks, qrels = collection.rows()
-    values = evaluate(ranks, qrels, list(PAIRED))
-    expected = official(collection, list(PAIRED.values()))
-    for name, measure in PAIRED.items():
-        row = [expected[str(measure)][q] for q in collection.qrels]
-        np.testing.assert_allclose(values[name], row, rtol=0, atol=1e-9, err_msg=name)
+@pytest.mark.parametrize(("threshold", "examples"), [(1, 1000), (2, 300)])
+def test_metrics_equal_trec_eval(threshold: int, examples: int) -> None:
+    drawn: list[Counter[str]] = []
+
+    @settings(deadline=None, max_examples=examples)
+    @given(collections(grades=(0, 3)))
+    def check(collection: Collection) -> None:
+        drawn.append(kinds(collection, threshold))
+        compare(collection, collection, threshold)
+
+    check()
+    assert len(drawn) >= examples
+    counts = {kind: sum(each[kind] for each in drawn) for kind in set().union(*drawn)}
+    assert len(counts) == 13
+    assert min(counts.values()) >= examples // 200, counts
 
 
-@settings(deadline=None)
-@given(collections(grades=(0, 3)))
-def test_relevance_threshold_equals_trec_eval(collection: Collection) -> None:
-    ranks, qrels = collection.rows()
-    values = evaluate(ranks, qrels, ["mrr", "recall@3", "map", "success@2", "ndcg@3"], threshold=2)
-    measures = [RR(rel=2), R(rel=2) @ 3, AP(rel=2), Success(rel=2) @ 2, nDCG @ 3]
-    expected = official(collection, measures)
-    for name, measure in zip(values, measures, strict=True):
-        row = [expected[str(measure)][q] for q in collection.qrels]
-        np.testing.assert_allclose(values[name], row, rtol=0, atol=1e-9, err_msg=name)
+def placed(run: dict[str, float], ranking: list[str]) -> dict[str, float]:
+    """Scores without ties that give this ranking."""
+    assert run.keys() == {*ranking}
+    return {d: -float(place) for place, d in enumerate(ranking)}
+
+
+def with_results(change: Callable[[dict[str, float]], dict[str, float]]) -> Callable[[Collection], Collection]:
+    return lambda c: Collection(c.qrels, {q: change(results) for q, results in c.run.items()})
+
+
+def with_grades(
+    change: Callable[[dict[str, int], dict[str, float]], dict[str, int]],
+) -> Callable[[Collection], Collection]:
+    return lambda c: Collection({q: change(grades, c.run.get(q, {})) for q, grades in c.qrels.items()}, c.run)
+
+
+# Mistakes that evaluations make, as what they take a collection for.
+MISTAKES: dict[str, Callable[[Collection], Collection]] = {
+    "ties by ascending id": with_results(lambda r: placed(r, sorted(r, key=lambda d: (-r[d], d.encode())))),
+    "ties as they come": with_results(lambda r: placed(r, sorted(r, key=lambda d: -r[d]))),
+    "ids as numbers where they are": with_results(
+        lambda r: placed(
+            r, sorted(r, key=lambda d: (r[d], d.isdecimal(), int(d) if d.isdecimal() else 0, d), reverse=True)
+        )
+    ),
+    "scores of at most 0 are not retrieved": with_results(lambda r: {d: s for d, s in r.items() if s > 0}),
+    "smaller scores are better": with_results(lambda r: {d: -s for d, s in r.items()}),
+    "recall divides by the positives found": with_grades(lambda g, r: {d: v for d, v in g.items() if d in r}),
+    "the first positive only": with_grades(lambda g, _: dict(sorted(g.items(), key=lambda item: -item[1])[:1])),
+    "all grades are 1": with_grades(lambda g, _: {d: min(v, 1) for d, v in g.items()}),
+    "the threshold is one lower": with_grades(lambda g, _: {d: v + 1 for d, v in g.items()}),
+    "the threshold is one higher": with_grades(lambda g, _: {d: max(v - 1, 0) for d, v in g.items()}),
+    "queries without results are left out": lambda c: Collection(
+        {q: grades for q, grades in c.qrels.items() if q in c.run} or c.qrels, c.run
+    ),
+    "queries without a positive are left out": lambda c: Collection(
+        {q: grades for q, grades in c.qrels.items() if max(grades.values()) > 0} or c.qrels, c.run
+    ),
+    "results end at rank 10": lambda c: Collection(
+        c.qrels, {q: {d: c.run[q][d] for d in c.rankings[q][:10]} for q in c.run}
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_comparison_notices(mistake: str) -> None:
+    """Negative controls: among few such random runs there is one that tells the mistake from trec_eval."""
+
+    def noticed(collection: Collection) -> bool:
+        compare(collection, collection)
+        try:
+            compare(MISTAKES[mistake](collection), collection)
+        except AssertionError:
+            return True
+        return False
+
+    quick = settings(deadline=None, max_examples=200, phases=[Phase.generate])
+    assert noticed(find(collections(grades=(0, 3)), noticed, settings=quick))
 
 
 # ir_measures takes RR@10 from the MS MARCO script, which breaks ties the other way.
@@ -136,16 +252,6 @@ def test_mrr_with_cutoff_equals_the_ms_marco_script_without_ties(collection: Col
     for k, measure in ((10, RR @ 10), (2, RR @ 2)):
         row = [expected[str(measure)].get(q, 0.0) for q in collection.qrels]
         np.testing.assert_allclose(metrics.reciprocal_rank(ranks, qrels, k), row, rtol=0, atol=1e-9)
-
-
-def test_another_order_of_ties_gives_another_value() -> None:
-    """Negative control: the comparison with trec_eval notices documents ordered by ascending id."""
-    collection = Collection({"q": {"a": 1}}, {"q": {"a": 1.0, "b": 1.0}})
-    ranks, qrels = collection.rows()
-    assert ranks.tolist() == [2]
-    right = official(collection, [RR])["RR"]["q"]
-    assert metrics.reciprocal_rank(ranks, qrels)[0] == right == 0.5
-    assert metrics.reciprocal_rank(np.array([1]), qrels)[0] != right
 
 
 def small_qrels(grades: list[int], queries: int = 1, query_rows: list[int] | None = None) -> Qrels:

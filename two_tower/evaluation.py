@@ -17,7 +17,7 @@ from two_tower.errors import UserError
 from two_tower.fusion import DEPTH, Fusion, tune
 from two_tower.metrics import DEFAULT_METRICS, evaluate
 from two_tower.report.run import Run
-from two_tower.report.significance import mean_interval
+from two_tower.report.significance import mean_interval, randomisation_test
 from two_tower.validation.evaluate import evaluate_bm25, evaluate_dense
 
 __all__ = ["describe", "evaluate_run"]
@@ -35,9 +35,10 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
 
     Returns:
         ``dense/METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC``, each with the ends of its 95 % bootstrap interval
-        (``dense/METRIC/low``, ``dense/METRIC/high``); ``documents``, ``queries``, ``split``; with the hybrid
-        ``fusion/method``, ``fusion/weight``, ``fusion/split``, ``fusion/metric`` and ``fusion/chosen_here``, whether
-        these very queries decided on it.
+        (``dense/METRIC/low``, ``dense/METRIC/high``); how likely chance alone makes as large a difference from BM25
+        (``dense/METRIC/p_vs_bm25``, ``hybrid/METRIC/p_vs_bm25``: paired randomisation tests, uncorrected);
+        ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``, ``fusion/weight``, ``fusion/split``,
+        ``fusion/metric`` and ``fusion/chosen_here``, whether these very queries decided on it.
 
     Raises:
         UserError: the run, the data or the split does not exist.
@@ -54,8 +55,10 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
         about_fusion = {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
         about_fusion["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
     figures = {f"{system}/{name}": v for system, values in per_query.items() for name, v in values.items()}
+    against = {name: values for name, values in figures.items() if not name.startswith("bm25/")}
     return {
         **_with_intervals(figures),
+        **{f"{n}/p_vs_bm25": randomisation_test(v, figures[f"bm25/{n.partition('/')[2]}"]) for n, v in against.items()},
         "documents": len(here.corpus),
         "queries": len(here.queries),
         "split": split,
@@ -96,6 +99,7 @@ class _Collection:
             split=self.queries.name,
             data=self.corpus.source.fingerprint(),
             checkpoint=self.encoder.fingerprint,
+            threshold=self.queries.threshold,
         )
 
 
@@ -134,15 +138,21 @@ def describe(results: Mapping[str, Any]) -> list[str]:
     systems = [system for system in ("dense", "bm25", "hybrid") if f"{system}/mrr@10" in results]
     lines = [
         f"{results['queries']:,} queries of '{results['split']}', each against all {results['documents']:,} passages; "
-        "in brackets 95 % intervals (bootstrap over the queries)",
+        "in brackets 95 % intervals (bootstrap over the queries); * differs from BM25 by more than chance (paired "
+        "randomisation test, p < .05)",
         "",
         f"{'':<12}" + "".join(f"{'BM25' if system == 'bm25' else system:<24}" for system in systems).rstrip(),
     ]
     for metric in DEFAULT_METRICS:
         names = [f"{system}/{metric}" for system in systems]
-        cells = [f"{results[n]:.3f} [{results[f'{n}/low']:.3f}, {results[f'{n}/high']:.3f}]" for n in names]
+        cells = [_cell(results, name) for name in names]
         lines.append(f"{metric:<12}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
     return lines + _about_fusion(results)
+
+
+def _cell(results: Mapping[str, Any], name: str) -> str:
+    star = " *" if results.get(f"{name}/p_vs_bm25", 1) < 0.05 else ""
+    return f"{results[name]:.3f} [{results[f'{name}/low']:.3f}, {results[f'{name}/high']:.3f}]{star}"
 
 
 def _about_fusion(results: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ import numpy as np
 
 from two_tower.errors import UserError
 from two_tower.files import write_json
-from two_tower.metrics import Qrels, evaluate
+from two_tower.metrics import Qrels, evaluate, mean
 from two_tower.ranking import Ranking
 
 __all__ = ["DEPTH", "Fusion", "fuse", "normalised", "reciprocal_ranks", "tune"]
@@ -189,6 +189,7 @@ def tune(
     depth: int = DEPTH,
     data: str = "",
     checkpoint: str = "",
+    threshold: int = 1,
 ) -> Fusion:
     """Choose what serves the queries of one split best: reciprocal ranks, or a weight among 0, .05 … 1.
 
@@ -204,6 +205,7 @@ def tune(
         depth: how many candidates of each are taken.
         data: fingerprint of the collection.
         checkpoint: checksum of the towers.
+        threshold: the least grade that is relevant.
     """
 
     def fusion(weight: float | None) -> Fusion:
@@ -212,7 +214,7 @@ def tune(
 
     def value(weight: float | None) -> float:
         ranking = fusion(weight)(tower, bm25, order=order, pairs=(qrels.query_rows, qrels.document_rows))
-        return float(evaluate(ranking.ranks, qrels, [metric])[metric].mean())
+        return mean(evaluate(ranking.ranks, qrels, [metric], threshold))[metric]
 
     values = {weight: value(weight) for weight in WEIGHTS}
     best = max(values.values())

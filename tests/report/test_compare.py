@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import statistics
 import xml.etree.ElementTree as ET
@@ -130,6 +131,51 @@ def test_three_seeds_each_of_two_towers(six: list[Path]) -> None:
     assert board["bm25/mrr@10"] == pytest.approx(float(sum(values(BM25)) / 10))
 
 
+def exact_p_value(a: Sequence[Fraction], b: Sequence[Fraction]) -> float:
+    """Of many queries: the distribution of the signed sum of whole-number differences, one query after the other."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    unit = math.lcm(*(d.denominator for d in differences))
+    whole = [int(d * unit) for d in differences]
+    reach = sum(map(abs, whole))
+    likely = np.zeros(2 * reach + 1)
+    likely[reach] = 1
+    for d in whole:  # nothing of a sum out of reach, so nothing comes round the ends
+        likely = (np.roll(likely, d) + np.roll(likely, -d)) / 2
+    far = np.abs(np.arange(-reach, reach + 1)) >= abs(sum(whole))
+    return float(likely[far].sum())
+
+
+def test_p_values_of_many_queries_and_three_rows(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    bm25 = [int(r) for r in rng.integers(1, 7, 60)]
+    better = {8: 0.5, 16: 0.56, 32: 0.62}  # how often a query's passage comes one rank earlier, rather than later
+    ranks = {
+        dim: [[max(1, r + (-1 if rng.random() < often else 1)) for r in bm25] for _ in range(3)]
+        for dim, often in better.items()
+    }
+    paths = [
+        make(f"{dim}-{seed}", each, bm25, seed=seed, tower__dim=dim)
+        for dim, seeds in ranks.items()
+        for seed, each in enumerate(seeds)
+    ]
+    rows = leaderboard(paths).to_dict()["rows"]
+    assert [row["overrides"] for row in rows] == [{"tower.dim": dim} for dim in (32, 16, 8)]
+    best = averaged(ranks[32])
+    for against, families in (("best", (16, 8)), ("bm25", (32, 16, 8))):
+        other = best if against == "best" else values(bm25)
+        found = [row for row in rows if row["overrides"]["tower.dim"] in families]
+        exact = [exact_p_value(averaged(ranks[dim]), other) for dim in families]
+        for row, p in zip(found, exact, strict=True):
+            # 100,000 exchanges are drawn: four standard errors, and one exchange for (found + 1) / (drawn + 1).
+            assert abs(row[f"raw_p_vs_{against}"] - p) <= 4 * math.sqrt(p * (1 - p) / 1e5) + 2e-5, (against, p)
+        assert 1e-3 < max(exact) < 0.9  # so that this is a test of more than small numbers
+        raw = [row[f"raw_p_vs_{against}"] for row in found]
+        ascending = sorted(range(len(raw)), key=lambda i: raw[i])
+        for place, i in enumerate(ascending):  # Holm: each times the tests that are left, never below one before it
+            stepped = max(min(1, (len(raw) - j) * raw[k]) for j, k in enumerate(ascending[: place + 1]))
+            assert found[i][f"p_vs_{against}"] == pytest.approx(stepped, abs=1e-12)
+
+
 def test_wins_and_losses_name_the_queries(six: list[Path]) -> None:
     with_bm25, with_second = leaderboard(six).to_dict()["comparisons"]
     assert (with_bm25["a"], with_bm25["b"]) == ("embedding.dim=256 tower.dim=256", "BM25")
@@ -249,6 +295,17 @@ def test_configurations_are_told_apart_as_they_are_typed() -> None:
 def test_keys_that_only_some_have_tell_apart_what_nothing_else_does() -> None:
     with_more = config_of(tower__layers=2)
     assert distinguish([config_of(), with_more]) == [{"tower.layers": None}, {"tower.layers": 2}]
+
+
+def test_what_only_some_have_is_told_beside_other_differences() -> None:
+    """Else a row would be called by its tower alone, though it was trained on less."""
+    config = {**config_of(), "trainer": {"_target_": "lightning.Trainer", "max_epochs": 3}}
+    gru = {"_target_": "two_tower.tower.recurrent.RecurrentTower", "cell": "gru", "dim": 64, "layers": 2}
+    shorter = {**config, "tower": gru, "trainer": {**config["trainer"], "limit_train_batches": 30}}
+    assert distinguish([config, shorter]) == [
+        {"tower": "average", "trainer.limit_train_batches": None},
+        {"tower": "gru", "trainer.limit_train_batches": 30},
+    ]
 
 
 def columns(line: str) -> int:

@@ -27,27 +27,37 @@ def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each of several configurations the keys in which they differ, with its own values.
 
     Another component is told by its name (``tower: gru``), and the keys that only come with it are left out; so
-    are keys that take their value from another key.
+    are keys that take their value from another key. A key that only some configurations of one component have
+    (``+trainer.limit_train_batches=30``) is None for the others.
 
     Args:
         configs: resolved configurations, no two of them equal up to the seed.
     """
     compared = [without_seed(config) for config in configs]
     keys = sorted({key for each in compared for key in each})
+    optional = {key for key in keys if _optional(key, compared)}
     shown = [
         key
         for key in keys
-        if len({repr(each[key]) for each in compared if key in each}) > 1
+        if len({repr(each.get(key)) for each in compared if key in each or key in optional}) > 1
         and not all(_follows(key, config) for config, each in zip(configs, compared, strict=True) if key in each)
     ]
     told = [
-        _named({key: each[key] for key in shown if key in each}, config)
+        _named({key: each.get(key) for key in shown if key in each or key in optional}, config)
         for config, each in zip(configs, compared, strict=True)
     ]
     if len({repr(each) for each in told}) == len(told):
         return told
     shown = [key for key in keys if len({repr(each.get(key)) for each in compared}) > 1]
     return [{key: each.get(key) for key in shown} for each in compared]
+
+
+def _optional(key: str, compared: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether only some have a key, though every component around it is the same in all."""
+    parts = key.split(".")
+    around = [".".join([*parts[:depth], "_target_"]) for depth in range(1, len(parts))]
+    components = {tuple(each.get(target) for target in around) for each in compared}
+    return len(components) == 1 and any(key not in each for each in compared)
 
 
 def _named(told: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
