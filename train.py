@@ -18,6 +18,7 @@ from two_tower.errors import UserError
 
 # The keys of conf/train.yaml that belong to no group.
 TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None}
+TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
 
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     from two_tower.assemble import make_data, make_model, summary, try_parts
     from two_tower.callbacks.checkpoint import AtomicCheckpointIO
     from two_tower.config import build
-    from two_tower.logger.csv import CsvLogger
+    from two_tower.logger import logged, make_loggers
     from two_tower.report.console import on_terminal, say, show_log
     from two_tower.report.results import finish
     from two_tower.report.run import Run
@@ -50,12 +51,13 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     bar = config["trainer"].get("enable_progress_bar")
     try:
         validation = build(config["validation"], run=run)
-        callbacks = [validation, *(build(c, offer={"run": run}) for c in config["callbacks"].values())]
+        offer = {"run": run, "validation": validation}
+        callbacks = [validation, *(build(c, offer=offer) for c in config["callbacks"].values())]
         trainer = build(
             config["trainer"],
             enable_progress_bar=on_terminal() if bar is None else bar,
             callbacks=callbacks,
-            logger=[CsvLogger(run.metrics)],
+            logger=make_loggers(config["logger"], run),
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run.path,
             use_distributed_sampler=False,  # the loader gives each rank its own part
@@ -64,7 +66,8 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         data.trainer = trainer  # which part of a batch is this process' own
         model = make_model(config, data)
         say(summary(config, data, model))
-        trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+        with logged(trainer, config):
+            trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except UserError:
         run.abandon()
         raise

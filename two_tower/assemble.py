@@ -11,12 +11,14 @@ from typing import Any, get_type_hints
 
 import torch
 
+from two_tower.candidates import MoreCandidates
 from two_tower.config import build, read
 from two_tower.data.module import TripletData
 from two_tower.data.source import Source
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
+from two_tower.negatives.memory import Memory
 from two_tower.optimizer.groups import parameter_groups
 from two_tower.report.run import Run
 from two_tower.similarity import Similarity
@@ -43,7 +45,9 @@ def try_parts(config: Mapping[str, Any]) -> None:
         build(config[group])
     embedding: Embedding = build(config["embedding"])
     towers = _towers(config, 2, embedding.dim, embedding.frozen)
-    model = TwoTower(*towers, Similarity(config["similarity"]), build(config["loss"]))
+    _memory(config)
+    loss, chunk = build(config["loss"]), config["encode_chunk"]
+    model = TwoTower(*towers, Similarity(config["similarity"]), loss, encode_chunk=chunk)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         freeze = str(config["embedding"]["freeze"]).lower()
         raise UserError(
@@ -111,7 +115,18 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         build(config["scheduler"]),
         seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
+        encode_chunk=config["encode_chunk"],
+        more=_more_candidates(config, data),
     )
+
+
+def _memory(config: Mapping[str, Any]) -> Memory | None:
+    return Memory(config["memory"], config["tower"]["dim"]) if config["memory"] else None
+
+
+def _more_candidates(config: Mapping[str, Any], data: TripletData) -> MoreCandidates | None:
+    memory, cross_device = _memory(config), config["cross_device"]
+    return MoreCandidates(data, cross_device, memory, config["memory_start"]) if memory or cross_device else None
 
 
 def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> str:
@@ -139,7 +154,8 @@ def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
         raise UserError(f"{run.best} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if checkpoint["two_tower"]["tokenizer"] != tokenizer.fingerprint:
         raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
-    state = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("loss.")}
+    # Only the towers': a loss' learned numbers and remembered vectors are for training.
+    state = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("query_tower.", "document_tower."))}
     # From the checkpoint: the file that the vectors once came from need not exist any more.
     width = next((v.shape[1] for k, v in state.items() if k.endswith(".words.vectors")), 0)
     model = TwoTower(*_towers(config, len(tokenizer), width), Similarity(config["similarity"]))

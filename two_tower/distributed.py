@@ -1,14 +1,25 @@
-"""What processes that train together exchange outside of gradients."""
+"""What processes that train together exchange, besides the gradients of weights (`trainer.ddp`)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from two_tower.errors import UserError
 from two_tower.ranking import Share
 
-__all__ = ["ProcessShare", "share_of"]
+__all__ = ["ProcessShare", "gather", "processes", "share_of"]
+
+
+def processes() -> int:
+    """How many processes train together; 1 unless torch.distributed runs."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class ProcessShare(Share):
@@ -47,5 +58,52 @@ class ProcessShare(Share):
 
 def share_of(device: torch.device) -> Share:
     """This process' share: everything, unless torch.distributed runs."""
-    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return ProcessShare(device) if together else Share()
+    return ProcessShare(device) if processes() > 1 else Share()
+
+
+def gather(parts: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors of all W processes, with gradients, if every process then computes the *same* loss.
+
+    The gradients of each process' own tensors are multiplied by W, since those of the weights are averaged over
+    the processes afterwards: the result is that of one process with the whole batch. Weights that are used after
+    the gathering, like a learned temperature, get the same gradient in each process and need no factor.
+
+    Args:
+        parts: this process' tensors, of the same shapes and types in every process.
+
+    Returns:
+        Of each of them (W, …), in the order of the processes' ranks.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    own = torch.tensor([size for part in parts for size in part.shape], device=parts[0].device)
+    everyone = _all(own)
+    differing = (everyone != own).any(0)
+    if bool(differing.any()):
+        sizes = " and ".join(str(size) for size in everyone[:, differing][:, 0].tolist())
+        raise UserError(
+            f"The processes have batches of unequal shapes ({sizes} vectors): data.batch_size and the number of "
+            "negatives must be the same in each, or set cross_device=false memory=0."
+        )
+    return [_Gather.apply(part) for part in parts]
+
+
+def _all(own: Tensor) -> Tensor:
+    """(W, …), the tensor of each process."""
+    everyone = own.new_empty((processes(), *own.shape))
+    dist.all_gather(list(everyone), own.contiguous())
+    return everyone
+
+
+class _Gather(torch.autograd.Function):
+    """See `gather`. The library's sums the gradients over the processes: one more message, for the same numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401
+        return _all(own)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        return grad[dist.get_rank()] * dist.get_world_size()

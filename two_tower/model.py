@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from two_tower.candidates import Compared, MoreCandidates
 from two_tower.data.stream.batch import Batch
+from two_tower.errors import UserError
+from two_tower.gradient_cache import encode_in_chunks
 from two_tower.loss.base import Loss
 from two_tower.optimizer.clipping import clip_gradients
 from two_tower.optimizer.groups import parameter_groups
@@ -38,6 +41,12 @@ class TwoTower(L.LightningModule):
         scheduler: has ``build(optimizer, total_steps)``, a Lightning scheduler config or None.
         seed: the run's seed; dropout of step k depends on (seed, k) only, so a continued run draws the same.
         facts: plain data kept in the checkpoint (config, tokenizer fingerprint).
+        encode_chunk: texts that are encoded together in training; None for all. Fewer need less memory, the
+            gradients are the same.
+        more: adds candidates from beyond a batch, or None.
+
+    Raises:
+        UserError: an ``encode_chunk`` below 1.
     """
 
     def __init__(
@@ -50,14 +59,19 @@ class TwoTower(L.LightningModule):
         scheduler: Any = None,  # noqa: ANN401
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
+        encode_chunk: int | None = None,
+        more: MoreCandidates | None = None,
     ) -> None:
         super().__init__()
+        if encode_chunk is not None and encode_chunk < 1:
+            raise UserError(f"encode_chunk={encode_chunk} must be at least 1, or null for no chunks.")
         self.query_tower: Tower = query_tower
         self.document_tower: Tower = document_tower
         self.similarity = similarity
         self.loss = loss
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._facts = seed, dict(facts or {})
+        self._encode_chunk, self.more = encode_chunk, more
 
     @property
     def shared(self) -> bool:
@@ -66,11 +80,11 @@ class TwoTower(L.LightningModule):
 
     def queries(self, tokens: Ragged) -> Tensor:
         """Vectors of queries, prepared for the similarity, (B, D)."""
-        return self.similarity.prepare(self.query_tower(tokens))
+        return self.similarity.prepare(encode_in_chunks(self.query_tower, tokens, self._encode_chunk))
 
     def documents(self, tokens: Ragged) -> Tensor:
         """Vectors of documents, prepared for the similarity, (N, D)."""
-        return self.similarity.prepare(self.document_tower(tokens))
+        return self.similarity.prepare(encode_in_chunks(self.document_tower, tokens, self._encode_chunk))
 
     @torch.inference_mode()
     def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
@@ -105,8 +119,11 @@ class TwoTower(L.LightningModule):
         if self.loss is None:
             raise RuntimeError("This model was loaded for use and has no loss.")
         torch.manual_seed((self._seed << 32) ^ self.global_step)
-        scores = self._scores(self.queries(batch.queries), self.documents(batch.documents), self.loss.dims)
-        loss, diagnostics = self.loss(scores, batch.candidates)
+        compared = Compared(self.queries(batch.queries), self.documents(batch.documents), batch.candidates)
+        if self.more is not None:
+            compared = self.more(compared, batch.query_rows, batch.document_rows, self.global_step)
+        scores = self._scores(compared.queries, compared.documents, self.loss.dims)
+        loss, diagnostics = self.loss(scores, compared.candidates)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
         return loss

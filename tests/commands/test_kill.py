@@ -6,6 +6,7 @@ workers, and with two ranks that speak gloo. `recorder.Recorder` writes the batc
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -80,9 +81,19 @@ class Finished(NamedTuple):
         lines = [json.loads(line) for line in (self.path / f"{rank}.jsonl").read_text().splitlines()]
         return [(line["step"], line["queries"]) for line in lines]
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The model at the end."""
-        return torch.load(self.path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    def weights(self, which: str = "last") -> dict[str, torch.Tensor]:
+        """The model at the end, or at the best check."""
+        return torch.load(self.path / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
+
+    def history(self) -> list[dict[str, float]]:
+        """Every logged step and its figures, of training and of the checks, without those of time."""
+        with (self.path / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        return [{k: float(v) for k, v in row.items() if v and k != "train/triplets_per_second"} for row in rows]
+
+    def best_step(self) -> int:
+        """The step of the best check."""
+        return json.loads((self.path / "results.json").read_text())["best_step"]
 
 
 def start(command: list[str]) -> Ended:
@@ -111,6 +122,7 @@ def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
     command = [
         "data=beir", f"data.path={collection}", f"data.batch_size={BATCH}", "tower.dim=8", "trainer=cpu",
         f"trainer.max_epochs={EPOCHS}", "callbacks.last.every_seconds=3", "validation.bm25=false", f"run_dir={path}",
+        "validation.every_n_steps=2", "trainer.log_every_n_steps=1",
         "loss=triplet", "negatives=given",  # no query's loss depends on the others, so 2 x 12 learn what 24 do
         "+callbacks.recorder._target_=recorder.Recorder", f"+callbacks.recorder.folder={path}",
         f"+callbacks.recorder.interruptions=[{interruptions}]", *mode.overrides,
@@ -155,7 +167,31 @@ def test_a_killed_run_trains_on_the_same_batches(name: str, runs: Runs) -> None:
 
 @pytest.mark.parametrize("name", ["no_workers", "two_workers"])
 def test_a_killed_run_learns_the_same_bits(name: str, runs: Runs) -> None:
-    assert digest(runs[name].result().weights()) == digest(runs["whole"].result().weights())
+    run, whole = runs[name].result(), runs["whole"].result()
+    for which in ("last", "best"):
+        assert digest(run.weights(which)) == digest(whole.weights(which))
+
+
+def test_a_run_is_checked_within_its_epochs(runs: Runs) -> None:
+    whole = runs["whole"].result()
+    checks = [row["step"] + 1 for row in whole.history() if "val/mrr@10" in row]
+    assert checks == list(range(2, STEPS + 1, 2))  # once where a multiple of 2 is also the end of an epoch
+    assert whole.best_step() in checks
+
+
+@pytest.mark.parametrize("name", ["no_workers", "two_workers", "two_ranks"])
+def test_a_killed_run_has_the_same_history(name: str, runs: Runs) -> None:
+    run, whole = runs[name].result(), runs["whole"].result()
+    found, expected = run.history(), whole.history()
+    if name == "two_ranks":  # whose losses are those of the first rank, and whose sums have another order
+        found, expected = (
+            [{k: v for k, v in row.items() if not k.startswith("train/")} for row in each] for each in (found, expected)
+        )
+        assert [row.keys() for row in found] == [row.keys() for row in expected]
+        assert [row["step"] for row in found] == [row["step"] for row in expected]
+    else:
+        assert found == expected
+        assert run.best_step() == whole.best_step()
 
 
 def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:

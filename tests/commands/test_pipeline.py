@@ -25,7 +25,7 @@ from two_tower.search import Searcher
 Call = Callable[..., Any]  # see conftest.py in this folder
 
 EPOCHS = 30
-TIMES = {"seconds", "train/triplets_per_second"}
+TIMES = {"seconds", "validation/seconds", "train/triplets_per_second"}
 
 
 def train_command(collection: Path, run: str, *overrides: str) -> list[str]:
@@ -103,6 +103,7 @@ def test_evaluate_gives_the_numbers_of_the_run(run: Path, collection: Path, call
         low, high = (dev.pop(f"{system}/{name}/{end}") for end in ("low", "high"))
         assert low <= dev[f"{system}/{name}"] <= high
     for name in DEFAULT_METRICS:
+        assert 0 < dev.pop(f"dense/{name}/p_vs_bm25") <= 1
         assert dev.pop(f"dense/{name}") == pytest.approx(results[f"val/{name}"], abs=1e-12)
         assert dev.pop(f"bm25/{name}") == pytest.approx(results[f"bm25/{name}"], abs=1e-12)
     assert dev == {"documents": 240, "queries": 40, "split": "dev"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import word, write_collection
 
@@ -13,9 +15,13 @@ from two_tower.data.module import TripletData
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.source import Source
 from two_tower.errors import UserError
-from two_tower.negatives.base import Negatives
+from two_tower.negatives.ann import ANNNegatives
+from two_tower.negatives.base import Collection, Negatives
+from two_tower.negatives.bm25 import BM25Negatives
 from two_tower.negatives.given import GivenNegatives
 from two_tower.negatives.in_batch import InBatchNegatives
+from two_tower.negatives.mixed import MixedNegatives
+from two_tower.negatives.random import RandomNegatives
 from two_tower.tokenizer.word import WordTokenizer
 
 
@@ -116,3 +122,111 @@ def test_a_split_that_does_not_exist_is_refused(tmp_path: Path, key: str) -> Non
     arguments = (source, WordTokenizer(), tmp_path / "tokenizer.json", InBatchNegatives())
     with pytest.raises(UserError, match=f"data.{key}=dve does not exist in beir; did you mean 'dev'"):
         TripletData(*arguments, **{key: "dve"})
+
+
+DRAWN = {
+    "random": lambda: RandomNegatives(2),
+    "log_frequency": lambda: RandomNegatives(2, distribution="log_frequency"),
+    "bm25": lambda: BM25Negatives(2),
+    "mixed": lambda: MixedNegatives(
+        3, {"random": [1, 0.5]}, random=RandomNegatives(), bm25=BM25Negatives(), given=GivenNegatives()
+    ),
+    "given": GivenNegatives,
+    "in_batch": InBatchNegatives,
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_together_train_on_what_one_process_would(name: str, ranks: int, tmp_path: Path) -> None:
+    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
+
+    def batches(rank: int, ranks: int) -> list[tuple[list[int], list[list[int]]]]:
+        data = data_of(source, tmp_path / "run", DRAWN[name]())
+        data.batch_size = 8 // ranks
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
+        found = []
+        for position in [(0, 0), (0, 3), (1, 2)]:
+            batch = data.batches[position]
+            positives, extras = np.split(batch.document_rows.numpy(), [len(batch)])
+            texts = data.training_set.documents.select(batch.document_rows.numpy()).to_lists()
+            assert batch.documents.to_lists() == texts
+            found.append((batch.query_rows.tolist(), positives.tolist(), extras.reshape(len(batch), -1).tolist()))
+        return found
+
+    whole = batches(0, 1)
+    parts = [batches(rank, ranks) for rank in range(ranks)]
+    for number, expected in enumerate(whole):
+        together = [part[number] for part in parts]
+        assert tuple([row for part in together for row in part[i]] for i in range(3)) == expected
+
+
+def test_the_mask_of_a_batch_can_be_asked_for_again(tmp_path: Path) -> None:
+    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
+    for share in (True, False):
+        data = data_of(source, tmp_path / "run", RandomNegatives(2))
+        data.share_batch = share
+        batch = data.batches[0, 1]
+        queries, documents = batch.query_rows.numpy(), batch.document_rows.numpy()
+        np.testing.assert_array_equal(data.candidates(queries, documents), batch.candidates.numpy())
+
+
+def test_known_positives_outside_the_batch_are_marked(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "beir", documents=60)
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write("q2\td40\t1\n")
+    data = data_of(Beir(str(folder)), tmp_path / "run", InBatchNegatives())
+    queries, documents = np.array([0, 1]), np.array([40, 3, 5, 2])  # q2 and q3
+    assert data.train.ids.to_pylist()[:2] == ["q2", "q3"]
+    assert data.marked(queries, documents).tolist() == [[True, False, False, True], [False, True, False, False]]
+    data.negatives.mask_known = False
+    assert not data.marked(queries, documents).any()
+    own = data.marked(queries, documents, positive_rows=np.array([2, 3]))
+    assert own.tolist() == [[False, False, False, True], [False, True, False, False]]
+
+
+def test_a_strategy_is_prepared_once_with_the_collection(tmp_path: Path) -> None:
+    seen: list[Collection] = []
+
+    class Noting(InBatchNegatives):
+        def prepare(self, collection: Collection) -> None:
+            seen.append(collection)
+
+    data = data_of(Beir(str(write_collection(tmp_path / "beir", documents=60))), tmp_path / "run", Noting())
+    data.open()
+    data.open()
+    _ = data.batches[0, 0]
+    (collection,) = seen
+    assert collection.folder == tmp_path / "run" / "negatives"
+    assert len(collection.queries) == 40
+    assert len(collection.texts()) == len(collection.order) == collection.positives.documents == 60
+    assert collection.positives.contains(*collection.pairs).all()
+    pairs = zip(*(rows.tolist() for rows in collection.pairs), strict=True)
+    assert {(data.train.ids[q].as_py(), data.corpus.ids[d].as_py()) for q, d in pairs} == {
+        (f"q{n}", f"d{n}") for n in range(60) if n % 6 > 1
+    }
+
+
+@pytest.mark.parametrize(
+    "negatives",
+    [BM25Negatives(), ANNNegatives(), RandomNegatives(distribution="log_frequency"),
+     MixedNegatives(given=GivenNegatives(), bm25=BM25Negatives())],
+)  # fmt: skip
+def test_triples_of_texts_have_nothing_to_mine_for(negatives: Negatives, tmp_path: Path) -> None:
+    source = MsMarcoPassage(str(_official_files(tmp_path / "files")), triples="triples.train.small.tsv")
+    with pytest.raises(UserError, match="trains on triplets of texts: use negatives=given"):
+        data_of(source, tmp_path / "run", negatives)
+
+
+def test_no_training_split_is_named(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "beir", documents=30)
+    (folder / "qrels" / "train.tsv").unlink()
+    with pytest.raises(UserError, match=r"data\.train_split=train does not exist in beir; .*valid: dev, test"):
+        data_of(Beir(str(folder)), tmp_path / "run", BM25Negatives())
+
+
+@pytest.mark.parametrize("negatives", [GivenNegatives(), MixedNegatives(given=GivenNegatives(), a=RandomNegatives())])
+def test_given_without_triples_names_the_others(negatives: Negatives, tmp_path: Path) -> None:
+    source = Beir(str(write_collection(tmp_path / "beir", documents=30, triples=False)))
+    with pytest.raises(UserError, match=r"has none: use negatives=in_batch, random, bm25, ann or mixed"):
+        data_of(source, tmp_path / "run", negatives)

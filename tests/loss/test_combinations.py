@@ -34,6 +34,18 @@ LOSSES = {
     "short triplet": ["loss=matryoshka", "loss@loss.loss=triplet", "loss.dims=[4]"],
 }
 
+# As the configurations have them, but so that the two steps see what they are named after.
+NEGATIVES = {
+    **{choice: [f"negatives={choice}"] for choice in choices("negatives")},
+    "ann": ["negatives=ann", "negatives.first_epoch=1"],
+    "mixed": ["negatives=mixed", "negatives.weights.bm25=1"],
+    "all": [
+        "negatives=mixed", "+negatives@negatives.given=given", "+negatives@negatives.ann=ann",
+        "negatives.weights.bm25=1", "negatives.ann.first_epoch=1", "negatives.count=3",
+        "negatives.random.distribution=log_frequency",
+    ],
+}  # fmt: skip
+
 
 def history(run: Path) -> list[dict[str, float]]:
     """The logged values of each step."""
@@ -54,10 +66,10 @@ def untrained(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> tor
     return vectors(run)
 
 
-@pytest.mark.parametrize("negatives", choices("negatives"))
+@pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_two_steps(loss: str, negatives: str, collection: Path, tmp_path: Path, untrained: torch.Tensor) -> None:
-    fit(collection, tmp_path / "run", *SHORT, *LOSSES[loss], f"negatives={negatives}")
+    fit(collection, tmp_path / "run", *SHORT, *LOSSES[loss], *NEGATIVES[negatives])
     steps = history(tmp_path / "run")
     assert len(steps) == 2
     for step in steps:
@@ -73,14 +85,15 @@ def test_two_steps(loss: str, negatives: str, collection: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("negatives", "share", "candidates"),
     [("in_batch", None, 31), ("given", "null", 63), ("given", "true", 63), ("given", "false", 1),
-     ("random", "null", 63), ("random", "true", 63), ("random", "false", 1)],
+     ("random", "null", 63), ("random", "true", 63), ("random", "false", 1), ("bm25", "null", 63), ("bm25", "false", 1),
+     ("ann", "null", 63), ("ann", "false", 1), ("mixed", "null", 63), ("all", "null", 127), ("all", "false", 3)],
 )  # fmt: skip
 def test_the_loss_sees_the_candidates_that_are_asked_for(
     negatives: str, share: str | None, candidates: int, collection: Path, tmp_path: Path
 ) -> None:
     """Each query of the collection has one positive; only a random or given negative may be another's."""
     extra = [f"negatives.share_batch={share}"] if share else []
-    fit(collection, tmp_path / "run", *SHORT, f"negatives={negatives}", *extra)
+    fit(collection, tmp_path / "run", *SHORT, *NEGATIVES[negatives], *extra)
     chance = history(tmp_path / "run")[0]["chance_loss"]
     assert math.log(1 + 0.9 * candidates) < chance <= math.log(1 + candidates) + 1e-6
 

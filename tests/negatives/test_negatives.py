@@ -105,5 +105,5 @@ def test_in_batch_asks_for_nothing_and_given_hands_on() -> None:
     assert InBatchNegatives().extras(queries, None, positives, rng).shape == (2, 0)
     given_rows = np.array([[1, 2], [3, 0]])
     np.testing.assert_array_equal(GivenNegatives().extras(queries, given_rows, positives, rng), given_rows)
-    with pytest.raises(UserError, match=r"negatives=in_batch or negatives=random"):
+    with pytest.raises(UserError, match=r"negatives=in_batch, random, bm25, ann or mixed"):
         GivenNegatives().extras(queries, None, positives, rng)

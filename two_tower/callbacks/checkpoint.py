@@ -1,4 +1,4 @@
-"""Checkpoints: the best epoch to use, the last step to continue from."""
+"""Checkpoints: the best check to use, the last step to continue from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 from two_tower.files import atomic_path
-from two_tower.logger.csv import CsvLogger
+from two_tower.logger import History
 from two_tower.report.run import Run
+from two_tower.validation.full import FullValidation
 
 __all__ = ["AtomicCheckpointIO", "BestCheckpoint", "LastCheckpoint"]
 
@@ -36,24 +37,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """``checkpoints/best.ckpt``: the trained epoch with the best validation metric.
+class BestCheckpoint(Checkpoint):
+    """``checkpoints/best.ckpt``: the check of trained weights that the validation calls the best, star and all.
 
     Args:
         run: the run folder.
-        monitor: what to compare; larger is better.
+        validation: what makes the checks.
     """
 
-    def __init__(self, run: Run, monitor: str = "val/mrr@10") -> None:
-        super().__init__(
-            dirpath=run.checkpoints,
-            filename="best",
-            monitor=monitor,
-            mode="max",
-            save_top_k=1,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+    def __init__(self, run: Run, validation: FullValidation) -> None:
+        super().__init__()
+        self._path, self._validation = run.best, validation
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
+        """Save after a check within an epoch."""
+        self._save_if_best(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after the check of an epoch."""
+        self._save_if_best(trainer)
+
+    def _save_if_best(self, trainer: L.Trainer) -> None:
+        if self._validation.just_checked and self._validation.best is self._validation.history[-1]:
+            trainer.save_checkpoint(self._path)
 
 
 def _plateaus(trainer: L.Trainer) -> list[Any]:
@@ -61,9 +67,29 @@ def _plateaus(trainer: L.Trainer) -> list[Any]:
     return [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
 
 
-def _histories(trainer: L.Trainer) -> list[CsvLogger]:
+def _epoch_ends(trainer: L.Trainer) -> bool:
+    """Whether the batch that just ended is the last one of its epoch, which may be cut short."""
+    no_more_steps = 0 < trainer.max_steps <= trainer.global_step
+    return no_more_steps or trainer.should_stop or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def _histories(trainer: L.Trainer) -> list[History]:
     """The history that must not fall behind the checkpoint."""
-    return [logger for logger in trainer.loggers if isinstance(logger, CsvLogger)]
+    return [logger for logger in trainer.loggers if isinstance(logger, History)]
+
+
+def _log_step(trainer: L.Trainer) -> None:
+    """Write the figures of the step into the history if they are due.
+
+    Lightning hands them to the loggers after the last hook in which a checkpoint can be written: a run killed in
+    between would lack them when it continues.
+    """
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if not every or trainer.global_step % every:
+        return
+    figures = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+    for history in _histories(trainer):
+        history.log_metrics({"epoch": trainer.current_epoch, **figures}, step=trainer.global_step - 1)
 
 
 class LastCheckpoint(Checkpoint):
@@ -87,11 +113,22 @@ class LastCheckpoint(Checkpoint):
         self._asked_to_stop = False
         self._handlers: dict[int, Any] = {}
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Forget what a run logged that was killed before it saved anything."""
+        if not self._path.exists():
+            self._rewind(trainer, 0)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forget what was logged after the checkpoint that the run continues from."""
+        self._rewind(trainer, checkpoint["global_step"])
+
+    def _rewind(self, trainer: L.Trainer, step: int) -> None:
+        for history in _histories(trainer):
+            history.rewind(step)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Catch up with the checkpoint that the run continues from; take over Ctrl-C and SIGTERM."""
         self._saved = time.monotonic()
-        for history in _histories(trainer):
-            history.rewind(trainer.global_step)
         for config in _plateaus(trainer):
             if config.monitor in self._waiting:
                 config.scheduler.step(self._waiting[config.monitor])
@@ -105,13 +142,23 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self._asked_to_stop = True
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
         """Save when it is time, or stop when asked to."""
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if _epoch_ends(trainer):
             return  # saved after the epoch's validation
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # no checkpoint holds the gradients that the next step will add to
         due = self._asked_to_stop or time.monotonic() - self._saved >= self._every
         # Saving waits for the other processes, whose clocks and signals are their own: all or none.
         if trainer.strategy.reduce_boolean_decision(due, all=False):
+            _log_step(trainer)
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -22,7 +22,8 @@ class Speed(Callback):
         self.training_seconds = 0.0
         self.triplets = 0
         self._tick = 0.0
-        self._epoch_tick = 0.0
+        self._step_tick = 0.0
+        self._spent = 0.0
 
     @property
     def triplets_per_second(self) -> float:
@@ -33,9 +34,16 @@ class Speed(Callback):
         """Start the clock."""
         self._tick = time.monotonic()
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of the steps, for an epoch that is continued: it is not started again."""
+        self._start_steps(trainer)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of the epoch's steps."""
-        self._epoch_tick = time.monotonic()
+        self._start_steps(trainer)
+
+    def _start_steps(self, trainer: L.Trainer) -> None:
+        self._step_tick, self._spent = time.monotonic(), _spent(trainer)
 
     def on_train_batch_end(
         self,
@@ -46,10 +54,11 @@ class Speed(Callback):
         batch_idx: int,
     ) -> None:
         """Count the step; state may be saved at any step, so both clocks move here."""
-        now = time.monotonic()
-        self.training_seconds += now - self._epoch_tick
+        now, spent = time.monotonic(), _spent(trainer)
+        self.training_seconds += now - self._step_tick - (spent - self._spent)
         self.seconds += now - self._tick
-        self._tick = self._epoch_tick = now
+        self._tick = self._step_tick = now
+        self._spent = spent
         self.triplets += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,3 +75,9 @@ class Speed(Callback):
         """Go on counting."""
         self.seconds, self.triplets = state_dict["seconds"], state_dict["triplets"]
         self.training_seconds = state_dict["training_seconds"]
+
+
+def _spent(trainer: L.Trainer) -> float:
+    """Seconds that callbacks which count their own (``spent``), such as validation, took from training."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return float(sum(getattr(callback, "spent", 0) for callback in callbacks))

@@ -8,14 +8,16 @@ from functools import cached_property
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 
+from two_tower.cache import key_of
 from two_tower.data.source import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
-from two_tower.negatives.base import Negatives
+from two_tower.negatives.base import Collection, Negatives, Positives, candidate_mask
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -43,7 +45,8 @@ class TripletData(L.LightningDataModule):
         seed: the run's seed.
 
     Raises:
-        UserError: a split that the source does not have, or no triplets where ``negatives`` needs them.
+        UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
+            them.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class TripletData(L.LightningDataModule):
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.train_split, self.validation_split = train_split, validation_split
+        if negatives.needs_collection and source.text_triplets() is not None:
+            self._need_judged_queries()
         wanted = {"validation_split": validation_split}
         if not self._trains_on_texts:
             wanted["train_split"] = train_split
@@ -76,12 +81,20 @@ class TripletData(L.LightningDataModule):
         if negatives.needs_triplets and source.triplets() is None and source.text_triplets() is None:
             raise UserError(
                 f"negatives=given needs data with triplets, and {source.name} has none: "
-                "use negatives=in_batch or negatives=random."
+                "use negatives=in_batch, random, bm25, ann or mixed (without given)."
             )
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._batches: Batches | None = None
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
+
+    def _need_judged_queries(self) -> None:
+        """Refuse a strategy that looks for documents where the training queries have no judgements."""
+        if self._trains_on_texts or self.train_split not in self.source.splits():
+            raise UserError(
+                f"These negatives are looked up for training queries with judgements, and {self.source.name} trains "
+                "on triplets of texts: use negatives=given."
+            )
 
     @property
     def _trains_on_texts(self) -> bool:
@@ -146,11 +159,69 @@ class TripletData(L.LightningDataModule):
     @cached_property
     def training_set(self) -> TrainingSet:
         """The training examples: judged pairs, or the data's own triplets where the strategy needs them."""
+        made = self._examples()
+        if not self._trains_on_texts:
+            self.negatives.prepare(self._collection(made.positives))
+        return made
+
+    @property
+    def collection(self) -> Collection:
+        """What negatives are mined from."""
+        return self._collection(self.training_set.positives)
+
+    def _collection(self, positives: Positives) -> Collection:
+        corpus, split = self.corpus, self.train
+        relevant = split.qrels.relevant(split.threshold) & split.qrels.present
+        return Collection(
+            queries=split.texts,
+            texts=corpus.texts,
+            order=corpus.order,
+            pairs=(split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]),
+            positives=positives,
+            split_camel_case=self.tokenizer.split_camel_case,
+            fingerprint=key_of(self.source.fingerprint(), split.name, self.tokenizer.fingerprint),
+            folder=self._tokenizer_path.parent / "negatives",
+        )
+
+    def _examples(self) -> TrainingSet:
         if not self.negatives.needs_triplets:
             return judged_pairs(self.corpus, self.train)
         if self._trains_on_texts:
             return text_triplets(self.source, self.tokenizer)
         return id_triplets(self.corpus, self.train)
+
+    def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(B, N) bool: which documents each query of a batch is pushed away from.
+
+        Args:
+            query_rows: (B,) rows of training queries.
+            document_rows: (N,) rows of documents: the B positives, then every query's extras in turn.
+        """
+        return candidate_mask(
+            query_rows,
+            document_rows,
+            self.training_set.positives,
+            use_batch=self.share_batch,
+            share_extras=self.share_batch,
+            mask_known=self.negatives.mask_known,
+        )
+
+    def marked(
+        self, query_rows: np.ndarray, document_rows: np.ndarray, positive_rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, M) bool: which documents from outside the batch must not be negatives of which query.
+
+        Those known to be relevant to it; with ``negatives.mask_known=false`` its own positive only.
+
+        Args:
+            query_rows: (B,) rows of training queries.
+            document_rows: (M,) rows of any documents.
+            positive_rows: (B,) rows of the queries' own positives; needed only without ``mask_known``.
+        """
+        if self.negatives.mask_known:
+            return self.training_set.positives.mark(query_rows, document_rows)
+        own = np.full(len(query_rows), -1) if positive_rows is None else positive_rows
+        return own[:, None] == document_rows[None, :]
 
     @property
     def batches_per_epoch(self) -> int:

@@ -139,7 +139,7 @@ def inspect_source(
             name: {
                 **_query_facts(split, judged[name], words),
                 **_judgement_facts(corpus, sorted_corpus, split, judged[name], words),
-                "unknown_ids": read["judgements"][name] - len(split.qrels.grades),
+                "unknown_ids": read["judgements"][name] - int(split.qrels.present.sum()),
                 "leakage": None if split is train else _leakage_facts(train_judged, judged[name], split),
             }
             for name, split in splits.items()
@@ -196,7 +196,7 @@ def _query_facts(split: Split, judged: Judged, tokenizer: Tokenizer) -> dict[str
 def _judgement_facts(
     corpus: Corpus, sorted_corpus: np.ndarray, split: Split, judged: Judged, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    relevant = split.qrels.relevant()
+    relevant = split.qrels.relevant() & split.qrels.present
     queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
     itself = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
     drawn = sample(len(queries), PAIRS)

@@ -45,7 +45,7 @@ class Judged:
     @classmethod
     def of(cls, corpus: Corpus, split: Split, queries: np.ndarray) -> Judged:
         """The relevant judgements of a split whose queries have these hashes."""
-        relevant = split.qrels.relevant()
+        relevant = split.qrels.relevant() & split.qrels.present
         return cls(queries, split.qrels.query_rows[relevant], corpus.hashes[split.qrels.document_rows[relevant]])
 
     @property
@@ -66,11 +66,11 @@ def judgement_facts(split: Split) -> dict[str, Any]:
         ``judgements``, ``positives`` (those that are relevant: the examples to train on), ``positives_per_query``
         (see `distribution`), ``without_positives``: ``count`` and ``examples``.
     """
-    relevant = split.qrels.relevant()
+    relevant = split.qrels.relevant() & split.qrels.present
     per_query = np.bincount(split.qrels.query_rows[relevant], minlength=len(split))
     without = np.flatnonzero(per_query == 0)
     return {
-        "judgements": len(relevant),
+        "judgements": int(split.qrels.present.sum()),
         "positives": int(relevant.sum()),
         "positives_per_query": distribution(np.bincount(per_query)),
         "without_positives": named(without, split.ids),

@@ -1,12 +1,72 @@
-"""Loggers. The CSV history is always written."""
+"""Loggers: where the history of a run goes. The CSV history is always written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
+from lightning.pytorch.loggers import Logger
 
-__all__ = ["log_epoch"]
+from two_tower.config import build
+from two_tower.logger.csv import CsvLogger
+from two_tower.report.run import Run
+
+__all__ = ["Closing", "History", "log_epoch", "logged", "make_loggers"]
+
+
+@runtime_checkable
+class History(Protocol):
+    """A logger that keeps step with the checkpoint from which an interrupted run is continued."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values at a step; what is known of it already may be given again."""
+
+    def flush(self) -> None:
+        """Write what was logged; called before a checkpoint is, which must not be ahead of it."""
+
+    def rewind(self, step: int) -> None:
+        """The run continues at ``step``; what was logged from there on will be logged again."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A logger that holds something open until it is closed, for example a connection."""
+
+    def close(self) -> None:
+        """Close it, as failed unless it was finished before; may be called again."""
+
+
+def make_loggers(chosen: Mapping[str, Any], run: Run) -> list[Logger]:
+    """The logger of a configuration, and besides it the CSV history.
+
+    Args:
+        chosen: the configuration's group ``logger``.
+        run: the run folder.
+
+    Raises:
+        UserError: what the logger needs is missing: a package, an account.
+    """
+    logger = build(chosen, offer={"run": run, "path": run.metrics})
+    return [logger] if isinstance(logger, CsvLogger) else [CsvLogger(run.metrics), logger]
+
+
+@contextmanager
+def logged(trainer: L.Trainer, config: Mapping[str, Any]) -> Iterator[None]:
+    """Start the trainer's loggers with the configuration of the run; in the end none is left open.
+
+    The trainer ends them itself, but not where it has not begun, nor after one of them has failed at that. The next
+    run of this process must not write into this one.
+    """
+    try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(dict(config))
+        yield
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, Closing):
+                logger.close()
 
 
 def log_epoch(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:

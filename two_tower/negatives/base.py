@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-__all__ = ["KnownPositives", "Negatives", "Positives", "candidate_mask"]
+from two_tower.errors import UserError
+
+__all__ = ["Collection", "DrawnNegatives", "KnownPositives", "Negatives", "Positives", "candidate_mask"]
 
 
 class Positives(ABC):
@@ -126,8 +131,36 @@ def candidate_mask(
     return np.greater(mask, positives.mark(query_rows, document_rows), out=mask)  # a candidate and not marked
 
 
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """What a strategy may look at before training: the judged training queries and the corpus, in rows of both.
+
+    Attributes:
+        queries: (Q,) texts of the training queries.
+        texts: reads the (N,) texts of the corpus.
+        order: (N,) decides between equal scores, see `two_tower.ranking.rank`.
+        pairs: (P,) int64 query rows and (P,) int64 document rows of the relevant pairs.
+        positives: what is known to be relevant to which query.
+        split_camel_case: how BM25 splits words, see `two_tower.bm25.words`.
+        fingerprint: changes with all of the above.
+        folder: where a run keeps what it mines itself; need not exist yet.
+    """
+
+    queries: pa.ChunkedArray
+    texts: Callable[[], pa.ChunkedArray]
+    order: np.ndarray
+    pairs: tuple[np.ndarray, np.ndarray]
+    positives: Positives
+    split_camel_case: bool
+    fingerprint: str
+    folder: Path
+
+
 class Negatives(ABC):
     """Proposes extra documents per query; everything else of the batch is settled by the mask.
+
+    A batch follows from (seed, epoch, k) alone, in whatever process it is made. So what a strategy proposes may
+    depend on what `prepare` and `start_epoch` found, on the epoch and on ``rng``, but not on earlier batches.
 
     Args:
         share_batch: let every query use all documents of the batch: the other positives and all extras
@@ -137,12 +170,31 @@ class Negatives(ABC):
 
     Attributes:
         needs_triplets: the strategy can only be used with data that brings its own negatives.
+        needs_collection: it looks at the collection, so it needs a training split with judged queries.
+        by_chance: the extras of a query depend on ``rng``, so that several processes have to draw those of the
+            whole batch to draw the same as one.
     """
 
-    needs_triplets: ClassVar[bool] = False
+    needs_triplets: bool = False
+    needs_collection: bool = False
+    by_chance: bool = False
 
     def __init__(self, share_batch: bool | None = None, mask_known: bool = True) -> None:
         self.share_batch, self.mask_known = share_batch, mask_known
+
+    def prepare(self, collection: Collection) -> None:  # noqa: B027
+        """Look at the collection, once, before the first batch; not called for triplets that come as texts."""
+
+    def start_epoch(self, epoch: int) -> None:  # noqa: B027
+        """Called before batches of another epoch (from 0) are made, in every process that makes some.
+
+        A process that prepares batches has a copy of the strategy from the start. So what changes over epochs
+        follows from the epoch alone, or is found in a file.
+        """
+
+    def parts(self, epoch: int) -> list[Negatives]:
+        """The strategies whose documents may occur in an epoch (from 0): this one, or those that it is made of."""
+        return [self]
 
     @abstractmethod
     def extras(
@@ -161,3 +213,45 @@ class Negatives(ABC):
             rng: the only source of chance: seeded by (seed, epoch, batch), so that any batch can be made
                 again by itself.
         """
+
+
+class DrawnNegatives(Negatives):
+    """A strategy that can supply any number of documents for each query.
+
+    Args:
+        count: extra documents per query.
+        share_batch: see `Negatives`.
+        mask_known: see `Negatives`.
+
+    Raises:
+        UserError: a count below 1.
+    """
+
+    by_chance: bool = True
+
+    def __init__(self, count: int = 1, share_batch: bool | None = None, mask_known: bool = True) -> None:
+        super().__init__(share_batch, mask_known)
+        if count < 1:
+            raise UserError(f"negatives.count={count} must be at least 1.")
+        self.count = count
+
+    @abstractmethod
+    def draw(
+        self,
+        count: int,
+        query_rows: np.ndarray,
+        given: np.ndarray | None,
+        positives: Positives,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """(B, count) int64 rows of documents; other arguments as for `extras`."""
+
+    def extras(
+        self,
+        query_rows: np.ndarray,
+        given: np.ndarray | None,
+        positives: Positives,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """(B, count)."""
+        return self.draw(self.count, query_rows, given, positives, rng)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import rich
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-__all__ = ["EpochTable", "against", "first_process", "on_terminal", "say", "show_log"]
+__all__ = ["CheckTable", "against", "first_process", "name_of_check", "on_terminal", "say", "show_log"]
 
 
 def first_process() -> bool:
@@ -68,8 +68,17 @@ def against(documents: int, all_documents: int) -> str:
     )
 
 
-class EpochTable:
-    """A table that grows by one line per epoch, under BM25's line on the same documents.
+def name_of_check(row: Mapping[str, float]) -> str:
+    """What a check is called: by its epoch at the end of one, else by its step.
+
+    Args:
+        row: ``epoch`` (1.5 is in the middle of the second) and ``step``.
+    """
+    return f"epoch {row['epoch']:.0f}" if float(row["epoch"]).is_integer() else f"step {row['step']:,.0f}"
+
+
+class CheckTable:
+    """A table that grows by one line per check, under BM25's line on the same documents.
 
     Args:
         metrics: columns.
@@ -87,18 +96,18 @@ class EpochTable:
         ranked = against(documents, documents if all_documents is None else all_documents)
         say(f"\nValidation: {queries:,} queries of '{split}', each against {ranked}", style="bold")
         heads = "".join(f"{metric:>{width}}" for metric, width in self._columns.items())
-        say(f"{'':<12}{'documents':>11}{heads}{'loss':>10}{'seconds':>9}", style="dim")
+        say(f"{'':<14}{'documents':>11}{heads}{'loss':>10}{'seconds':>9}", style="dim")
 
     def row(
         self,
         name: str,
-        means: dict[str, float],
+        means: Mapping[str, float],
         seconds: float = 0.0,
         best: bool = False,
         loss: float | None = None,
     ) -> None:
-        """Print one line; the best epoch so far carries a star."""
+        """Print one line; the best check so far carries a star."""
         values = "".join(f"{means[metric]:>{width}.3f}" for metric, width in self._columns.items())
         shown_loss = f"{loss:>10.4f}" if loss is not None else " " * 10
         spent = f"{seconds:>9.1f}" if seconds else " " * 9
-        say(f"{name:<12}{self._documents}{values}{shown_loss}{spent}{'  *' if best else ''}")
+        say(f"{name:<14}{self._documents}{values}{shown_loss}{spent}{'  *' if best else ''}")

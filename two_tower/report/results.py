@@ -8,9 +8,10 @@ from typing import Any
 
 import lightning as L
 
+from two_tower.callbacks.early_stopping import EarlyStopping
 from two_tower.callbacks.speed import Speed
 from two_tower.files import write_json, write_text
-from two_tower.report.console import against, say
+from two_tower.report.console import against, name_of_check, say
 from two_tower.report.run import Run
 from two_tower.validation.full import FullValidation
 
@@ -21,29 +22,35 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
     """Write ``report.md`` and, last, ``results.json``; say where everything is.
 
     Returns:
-        The results: ``val/METRIC`` of the best trained epoch, ``untrained/METRIC``, ``bm25/METRIC``,
-        loss, speed and counts.
+        The results: ``val/METRIC`` and perhaps ``hybrid/METRIC`` of the best check of trained weights,
+        ``untrained/METRIC``, ``bm25/METRIC``, loss, speed and counts.
     """
     speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), Speed())  # type: ignore[attr-defined]
-    best = validation.best or {}
+    stopping = next((c for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)  # type: ignore[attr-defined]
+    best, history = validation.best or {}, validation.history
     results: dict[str, Any] = {
         **{f"val/{m}": best[m] for m in validation.metrics if m in best},
+        **{k: v for k, v in best.items() if k.startswith("hybrid/")},
         **{f"untrained/{m}": v for m, v in validation.untrained.items()},
         **{f"bm25/{m}": v for m, v in validation.bm25.items()},
         # Of the history, which a run that is continued after its last epoch still has.
-        "train/loss": next((row["loss"] for row in reversed(validation.history) if "loss" in row), math.nan),
+        "train/loss": next((row["loss"] for row in reversed(history) if "loss" in row), math.nan),
         "train/triplets_per_second": speed.triplets_per_second,
         "seconds": speed.seconds,
-        "epochs": trainer.current_epoch,
-        "best_epoch": int(best.get("epoch", 0)),
+        "validation/seconds": validation.spent,
+        "epochs": math.ceil(history[-1]["epoch"]) if history else 0,
+        "best_epoch": math.ceil(best.get("epoch", 0)),
+        "best_step": int(best.get("step", 0)),
+        **({"stopped_at_step": stopping.stopped_at} if stopping and stopping.reason else {}),
         "queries": validation.queries,
         "documents": validation.documents,
         "all_documents": validation.all_documents,
     }
     if trainer.is_global_zero:
-        write_text(run.path / "report.md", report_page(run.path.name, results, validation))
+        reason = stopping.reason if stopping else ""
+        write_text(run.path / "report.md", report_page(run.path.name, results, validation, reason))
         write_json(run.results, _finite(results))
-        _say_end(run, results, validation)
+        _say_end(run, [*_sentences(results, validation, reason), _cost(results)])
     return results
 
 
@@ -52,9 +59,9 @@ def _finite(results: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in results.items()}
 
 
-def _say_end(run: Run, results: Mapping[str, Any], validation: FullValidation) -> None:
+def _say_end(run: Run, sentences: Sequence[str]) -> None:
     say("")
-    for sentence in verdict(results, validation.monitor):
+    for sentence in sentences:
         say(sentence)
     say(f"Run folder: {run.path} (report.md, results.json, checkpoints/best.ckpt)", style="dim")
     say(
@@ -63,21 +70,40 @@ def _say_end(run: Run, results: Mapping[str, Any], validation: FullValidation) -
     )
 
 
-def verdict(results: Mapping[str, Any], monitor: str) -> list[str]:
-    """Plain sentences on how the best trained epoch stands to its two baselines."""
+def _sentences(results: Mapping[str, Any], validation: FullValidation, reason: str) -> list[str]:
+    """Why training ended, if early, and what came of it."""
+    best = validation.best
+    return [*([reason] if reason else []), *verdict(results, validation.monitor, name_of_check(best) if best else "")]
+
+
+def _cost(results: Mapping[str, Any]) -> str:
+    spent, whole = results["validation/seconds"], results["seconds"]
+    return f"Validation took {spent:.0f} s of {whole:.0f} s" + (f" ({100 * spent / whole:.0f} %)." if whole else ".")
+
+
+def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> list[str]:
+    """Plain sentences on how the best check of trained weights stands to its two baselines.
+
+    Args:
+        results: of the run.
+        monitor: the metric to judge by.
+        best: what the best check is called, if not by its epoch.
+    """
     value = results.get(f"val/{monitor}")
     if value is None:
         return ["No epoch was finished: there is no trained model to judge."]
     sentences = []
+    epoch = f"epoch {results['best_epoch']}"
+    name = epoch if best in ("", epoch) else f"{best} ({epoch})"
     untrained, bm25 = results.get(f"untrained/{monitor}"), results.get(f"bm25/{monitor}")
     if untrained is not None and value <= untrained:
         sentences.append(
-            f"Warning: the best trained epoch's {monitor} ({value:.3f}) is not above the untrained towers' "
-            f"({untrained:.3f}): training made search worse."
+            f"Warning: {monitor} of the best check, {name}, is {value:.3f}, not above the untrained towers' "
+            f"{untrained:.3f}: training made search worse."
         )
     elif untrained is not None:
         sentences.append(
-            f"Best epoch {results['best_epoch']}: {monitor} {value:.3f}, untrained {untrained:.3f}"
+            f"Best {name}: {monitor} {value:.3f}, untrained {untrained:.3f}"
             + (f", BM25 {bm25:.3f}" if bm25 is not None else "")
             + f"{_part(results)}."
         )
@@ -90,9 +116,37 @@ def _part(results: Mapping[str, Any]) -> str:
     return f", against {documents:,} of {whole:,} passages" if documents != whole else ""
 
 
-def report_page(name: str, results: Mapping[str, Any], validation: FullValidation) -> str:
-    """The run as a Markdown page: baselines, every epoch, speed."""
+def report_page(name: str, results: Mapping[str, Any], validation: FullValidation, reason: str = "") -> str:
+    """The run as a Markdown page: baselines, every check, speed, and why it ended if that was early."""
     metrics = validation.metrics
+    lines = [
+        f"# {name}",
+        "",
+        *_sentences(results, validation, reason),
+        "",
+        f"{validation.queries:,} queries of the split `{validation.split}`, each against "
+        f"{against(validation.documents, validation.all_documents)}. "
+        "The star marks the best check, which is `checkpoints/best.ckpt`.",
+        "",
+        *_table(
+            ["", "documents", *metrics],
+            [
+                [label, f"{validation.documents:,}", *(f"{means[m]:.3f}" for m in metrics)]
+                for label, means in _rows(validation)
+            ],
+        ),
+        "",
+        f"{results['epochs']} epochs in {results['seconds']:.0f} s, "
+        f"{results['train/triplets_per_second']:,.0f} triplets a second in training, "
+        f"last training loss {results['train/loss']:.4f}.",
+        _cost(results),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(validation: FullValidation) -> list[tuple[str, Mapping[str, float]]]:
+    """The lines of the table: what they are called, and metric → value."""
     rows: list[tuple[str, Mapping[str, float]]] = []
     if validation.bm25:
         rows.append(("BM25", validation.bm25))
@@ -100,27 +154,10 @@ def report_page(name: str, results: Mapping[str, Any], validation: FullValidatio
         rows.append(("untrained", validation.untrained))
     for row in validation.history:
         star = " *" if row is validation.best else ""
-        rows.append((f"epoch {int(row['epoch'])}{star}", row))
-    lines = [
-        f"# {name}",
-        "",
-        *verdict(results, validation.monitor),
-        "",
-        f"{validation.queries:,} queries of the split `{validation.split}`, each against "
-        f"{against(validation.documents, validation.all_documents)}. "
-        "The star marks the best trained epoch, which is `checkpoints/best.ckpt`.",
-        "",
-        *_table(
-            ["", "documents", *metrics],
-            [[label, f"{validation.documents:,}", *(f"{means[m]:.3f}" for m in metrics)] for label, means in rows],
-        ),
-        "",
-        f"{results['epochs']} epochs in {results['seconds']:.0f} s, "
-        f"{results['train/triplets_per_second']:,.0f} triplets a second in training, "
-        f"last training loss {results['train/loss']:.4f}.",
-        "",
-    ]
-    return "\n".join(lines)
+        rows.append((f"{name_of_check(row)}{star}", row))
+        if "hybrid_seconds" in row:
+            rows.append(("with BM25", {m: row[f"hybrid/{m}"] for m in validation.metrics}))
+    return rows
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

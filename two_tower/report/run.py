@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -112,6 +113,8 @@ class Run:
             return
         for file in (self.config, self.path / "environment.json", self.tokenizer, self.metrics):
             file.unlink(missing_ok=True)
+        for name in ("wandb", "tensorboard"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         for folder in (self.checkpoints, self.path):
             if not any(folder.iterdir()):
                 folder.rmdir()

@@ -70,7 +70,8 @@ def part_of(corpus: Corpus, split: Split, rows: np.ndarray) -> tuple[Corpus, Spl
         hashes=corpus.hashes[rows],
         order=np.argsort(np.argsort(corpus.order[rows])),  # places among the part's ids
     )
-    qrels = replace(split.qrels, document_rows=np.searchsorted(rows, split.qrels.document_rows))
+    found = np.searchsorted(rows, split.qrels.document_rows)
+    qrels = replace(split.qrels, document_rows=np.where(split.qrels.present, found, -1))
     return part, replace(split, qrels=qrels)
 
 

@@ -27,14 +27,16 @@ class SubsetValidation(FullValidation):
     Args:
         run: the run folder.
         metrics: what to compute, see `two_tower.metrics`.
-        monitor: the metric that says which epoch is best (larger is better).
+        monitor: the metric that says which check is best (larger is better).
         depth: how many documents per query the run file keeps.
         bm25: compute the lexical baseline.
+        every_n_steps: optimizer steps between two checks within an epoch; None = only at the end of epochs.
+        hybrid: also measure the fusion with BM25 at each check.
         sample: passages beside the judged ones; all of them where the corpus has no more.
         sample_seed: decides which; not the run's seed, so that runs with other seeds stay comparable.
 
     Raises:
-        UserError: there is no such metric, or ``sample`` or ``sample_seed`` is negative.
+        UserError: as of `FullValidation`, or ``sample`` or ``sample_seed`` is negative.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class SubsetValidation(FullValidation):
         monitor: str = "mrr@10",
         depth: int = 100,
         bm25: bool = True,
+        every_n_steps: int | None = None,
+        hybrid: bool = False,
         sample: int = 100_000,
         sample_seed: int = 0,
     ) -> None:
-        super().__init__(run, metrics, monitor, depth, bm25)
+        super().__init__(run, metrics, monitor, depth, bm25, every_n_steps, hybrid)
         for key, value in (("sample", sample), ("sample_seed", sample_seed)):
             if value < 0:
                 raise UserError(f"validation.{key}={value} must be at least 0.")
@@ -56,7 +60,7 @@ class SubsetValidation(FullValidation):
     def collection(self, data: TripletData) -> tuple[Corpus, Split]:
         """The judged passages and the sample, in the order of the corpus."""
         corpus, split = super().collection(data)
-        judged = np.unique(split.qrels.document_rows)
+        judged = np.unique(split.qrels.document_rows[split.qrels.present])
         if len(judged) + self.sample >= len(corpus):
             log.info(
                 "validation=subset: %d judged passages and a sample of %d are no fewer than the corpus has; "

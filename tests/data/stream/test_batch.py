@@ -147,7 +147,7 @@ def test_given_negatives_come_from_the_triples(collection: Path, tmp_path: Path)
 
 def test_given_without_triples_names_the_alternatives(tmp_path: Path) -> None:
     folder = write_collection(tmp_path / "c", documents=60, triples=False)
-    with pytest.raises(UserError, match=r"has none: use negatives=in_batch or negatives=random"):
+    with pytest.raises(UserError, match=r"has none: use negatives=in_batch, random, bm25, ann or mixed"):
         _ = make_data(folder, tmp_path, GivenNegatives()).batches
 
 

@@ -27,12 +27,14 @@ class Batch:
         documents: N ≥ B texts: the positive of each query, then each query's extra documents in turn.
         candidates: (B, N) bool, the documents that each query is pushed away from.
         query_rows: (B,) int64 rows of the training queries; identifies the batch.
+        document_rows: (N,) int64 rows of the documents.
     """
 
     queries: Ragged
     documents: Ragged
     candidates: Tensor
     query_rows: Tensor
+    document_rows: Tensor
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -44,6 +46,7 @@ class Batch:
             self.documents.to(device, non_blocking),
             self.candidates.to(device, non_blocking=non_blocking),
             self.query_rows.to(device, non_blocking=non_blocking),
+            self.document_rows.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Batch:
@@ -53,6 +56,7 @@ class Batch:
             self.documents.pin_memory(),
             self.candidates.pin_memory(),
             self.query_rows.pin_memory(),
+            self.document_rows.pin_memory(),
         )
 
 
@@ -92,17 +96,22 @@ class Batches(Dataset[Batch]):
         """The batch of this rank at (epoch, k)."""
         epoch, k = position
         if self._order is None or self._order[0] != epoch:
+            self.negatives.start_epoch(epoch)
             self._order = (epoch, BlockShuffle(len(self.data.examples), self.seed, epoch))
-        start = (k * self.ranks + self.rank) * self.batch_size
-        rows = self._order[1].take(start, start + self.batch_size)
-        rng = np.random.default_rng((self.seed, epoch, k, self.rank))
-        return self.assemble(rows, rng)
+        # Of a strategy that draws, all ranks draw for the whole global batch, so that together they train on what one
+        # process would. For 8 x 1,024 queries that costs 1 ms a batch with random documents, 3 ms with a mixture.
+        first, last = (0, self.ranks) if self.negatives.by_chance else (self.rank, self.rank + 1)
+        start = k * self.ranks
+        rows = self._order[1].take((start + first) * self.batch_size, (start + last) * self.batch_size)
+        own = slice((self.rank - first) * self.batch_size, (self.rank - first + 1) * self.batch_size)
+        return self.assemble(rows, np.random.default_rng((self.seed, epoch, k)), own)
 
-    def assemble(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
-        """The batch of the examples ``rows``."""
+    def assemble(self, rows: np.ndarray, rng: np.random.Generator, own: slice) -> Batch:
+        """The batch of those of the examples ``rows`` that are this rank's ``own``."""
         data = self.data
         queries, positives, given = data.examples.take(rows)
-        extras = self.negatives.extras(queries, given, data.positives, rng)
+        extras = self.negatives.extras(queries, given, data.positives, rng)[own]
+        queries, positives = queries[own], positives[own]
         documents = np.concatenate([positives, extras.ravel()])
         share, masked = self.share_batch, self.negatives.mask_known
         mask = candidate_mask(
@@ -113,6 +122,7 @@ class Batches(Dataset[Batch]):
             data.documents.select(documents),
             torch.from_numpy(mask),
             torch.from_numpy(queries),
+            torch.from_numpy(documents),
         )
 
 

@@ -30,7 +30,7 @@ __all__ = ["Corpus", "Split", "rows_of", "trained_tokenizer"]
 log = logging.getLogger(__name__)
 
 # Raise whenever the files of an entry, or what is in them, change.
-LAYOUT = 2
+LAYOUT = 3
 
 # Triplets whose queries a vocabulary is trained on; MS MARCO's file of 40 million would take minutes.
 MOST_TRIPLETS = 1_000_000
@@ -114,7 +114,7 @@ class Split:
         texts: (Q,) the queries.
         tokens: Q texts.
         hashes: (Q,) uint64, equal for texts of equal tokens.
-        qrels: judgements; only of documents that the corpus holds.
+        qrels: judgements; row -1 for documents that the corpus lacks.
         threshold: the least grade that counts as relevant where a metric knows only yes and no.
     """
 
@@ -130,7 +130,7 @@ class Split:
     def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:
         """A split of the corpus' source, from the cache or made now.
 
-        Judgements of unknown queries or documents are counted and reported.
+        Judgements of unknown queries are left out; those of unknown documents count as missed. Both are reported.
 
         Raises:
             UserError: the split does not exist or has no judged query.
@@ -155,11 +155,17 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
         raise UserError(f"The split {name} of {source.name} has no queries.")
     query_rows = rows_of(judged["query_id"], queries["id"])
     document_rows = rows_of(judged["document_id"], corpus.ids)
-    known = (query_rows >= 0) & (document_rows >= 0)
+    known = query_rows >= 0
     if not known.all():
         notice(
-            f"{source.name}, split {name}: {int((~known).sum())} of {len(known)} judgements name a query or passage "
-            "that does not exist; left out."
+            f"{source.name}, split {name}: {int((~known).sum())} of {len(known)} judgements name a query that does "
+            "not exist; left out."
+        )
+    lacking = int((document_rows[known] < 0).sum())
+    if lacking:
+        notice(
+            f"{source.name}, split {name}: {lacking} of {len(known)} judgements name a passage that does not exist; "
+            "nothing is trained on it, and a search that looks for it counts as having missed it."
         )
     kept = np.flatnonzero(known)
     kept = kept[np.argsort(query_rows[kept], kind="stable")]

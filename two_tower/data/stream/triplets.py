@@ -93,7 +93,7 @@ def _groups(hashes: np.ndarray) -> np.ndarray:
 
 
 def _known(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray, KnownPositives]:
-    relevant = split.qrels.relevant(split.threshold)
+    relevant = split.qrels.relevant(split.threshold) & split.qrels.present
     queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
     return queries, documents, KnownPositives(queries, documents, _groups(split.hashes), _groups(corpus.hashes))
 
@@ -145,7 +145,7 @@ def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
     if not kept:
         raise UserError(
             f"None of the {total} triplets of {source.name} has a query of the split {split.name} and known passages: "
-            "use negatives=in_batch or negatives=random."
+            "use negatives=in_batch, random, bm25, ann or mixed."
         )
     if kept < total:
         notice(

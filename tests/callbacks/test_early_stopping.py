@@ -1,0 +1,237 @@
+"""Training ends after the check that Lightning's own rule would choose, and stays ended when it is continued."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch import callbacks as library
+from test_train import STEPS_PER_EPOCH, configure, fit
+
+from train import train
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.callbacks.early_stopping import EarlyStopping
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+from two_tower.validation.full import FullValidation
+
+STOP = ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
+# Such steps are too large: it gets better and worse by chance.
+WILD = ["optimizer.lr=1", "scheduler=none", "trainer.max_epochs=6"]
+TIMED = {"seconds", "validation/seconds", "train/triplets_per_second"}
+
+
+def stopping(**options: Any) -> EarlyStopping:  # noqa: ANN401
+    return EarlyStopping(FullValidation(Run(Path("none"))), **options)
+
+
+def checked(callback: EarlyStopping, values: list[float]) -> int | None:
+    """After how many of these checks training was stopped."""
+    trainer: Any = SimpleNamespace(should_stop=False, strategy=SimpleNamespace(broadcast=lambda value: value))
+    for number, value in enumerate(values, start=1):
+        trainer.global_step, trainer.callback_metrics = 10 * number, {callback.monitor: torch.tensor(value)}
+        callback.validation.history.append({"epoch": number / 2, "step": 10 * number})
+        for fresh in (True, False):  # a second look at the same check changes nothing
+            callback.validation.just_checked = fresh
+            callback.on_train_batch_end(trainer)
+        if trainer.should_stop:
+            return number
+    return None
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4, float("nan"), float("inf")]), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.15]),
+    st.sampled_from(["max", "min"]),
+)
+def test_the_rule_is_the_library_s(
+    values: list[float], patience: int, min_delta: float, mode: Literal["max", "min"]
+) -> None:
+    theirs = library.EarlyStopping("x", min_delta, patience, mode=mode)
+    expected = next(
+        (n for n, v in enumerate(values, start=1) if theirs._evaluate_stopping_criteria(torch.tensor(v))[0]), None
+    )
+    callback = stopping(patience=patience, min_delta=min_delta, mode=mode)
+    assert checked(callback, values) == expected
+    assert callback.stopped_at == (expected and 10 * expected)
+    assert bool(callback.reason) == (expected is not None)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3]), min_size=2, max_size=12), st.data())
+def test_a_continued_count_is_the_same(values: list[float], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(1, len(values) - 1))
+    whole, one, two = (stopping(patience=2) for _ in range(3))
+    expected = checked(whole, values)
+    first = checked(one, values[:cut])
+    state = json.loads(json.dumps(one.state_dict()))  # plain values
+    two.load_state_dict(state)
+    if first is None:
+        rest = checked(two, values[cut:])
+        assert expected == (rest and rest + cut)
+        assert bool(two.reason) == bool(whole.reason)
+    else:
+        assert two.state_dict() == whole.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "reason"),
+    [
+        ({"patience": 1}, [0.3, 0.25], "epoch 1: val/mrr@10 was not above 0.3 (step 10) in the last check."),
+        (
+            {"monitor": "train/loss", "min_delta": 0.1, "patience": 2},
+            [1.0, 0.95, 0.91],
+            "step 30: train/loss was not below 1 (step 10) by more than 0.1 in the last 2 checks.",
+        ),
+        ({"monitor": "train/loss"}, [float("nan")], "step 10: train/loss is nan."),
+    ],
+)
+def test_it_says_why(options: dict[str, Any], values: list[float], reason: str) -> None:
+    callback = stopping(**options)
+    assert checked(callback, values) == len(values)
+    assert callback.reason == f"Stopped early after {reason}"
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("val/ndcg@10", "max"), ("train/loss", "min"), ("train/dim_8/loss", "min"), ("train/accuracy", "max")],
+)
+def test_the_name_says_which_way_is_better(monitor: str, mode: str) -> None:
+    assert stopping(monitor=monitor).mode == mode
+    assert stopping(monitor=monitor, mode="max").mode == "max"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"monitor": "val/mrr@1"}, r"monitor=val/mrr@1 is not logged; did you mean 'val/mrr@10'\?"),
+        ({"monitor": "mrr@10"}, r"did you mean 'val/mrr@10'\? \(valid: train/loss, val/mrr, val/mrr@10"),
+        ({"monitor": "hybrid/mrr@10"}, "hybrid/mrr@10 is not logged"),
+        ({"monitor": "train/temperature"}, r"does not say which way is better: set .*\.mode=max or min"),
+        ({"patience": 0}, r"callbacks\.early_stopping\.patience=0 must be at least 1"),
+        ({"min_delta": -0.1}, r"callbacks\.early_stopping\.min_delta=-0.1 must be at least 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        stopping(**options)
+    FullValidation(Run(Path("none")), hybrid=True)
+    EarlyStopping(FullValidation(Run(Path("none")), hybrid=True), "hybrid/mrr@10")
+
+
+def test_a_figure_that_training_does_not_have_is_told_after_the_first_step(collection: Path, tmp_path: Path) -> None:
+    wrong = ["callbacks.early_stopping.monitor=train/los", "callbacks.early_stopping.mode=min"]
+    with pytest.raises(UserError, match=r"train/los is not logged; did you mean 'train/loss'\?"):
+        fit(collection, tmp_path / "run", *STOP, *wrong, "callbacks.last.every_seconds=0")
+    assert not (tmp_path / "run").exists()  # so that the corrected command may use the folder
+
+
+# --- whole runs -------------------------------------------------------------------------------------------
+
+
+def steps_of(run: Path, column: str = "train/loss") -> list[int]:
+    """The steps in whose rows of the history there is such a figure."""
+    with (run / "metrics.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row[column]]
+
+
+class _Stop(BaseException):
+    """Not an Exception: nothing may catch it on the way, as with a killed process."""
+
+
+EVERY_3 = ["validation.every_n_steps=3"]
+WITHIN = ["validation.every_n_steps=2", "optimizer.lr=1e-30"]  # nothing is learnt: stops after 4 of 5 steps
+LOSS = ["callbacks.early_stopping.monitor=train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "hook", "killed_after"),
+    [
+        ([], "on_train_epoch_end", "stop"),  # there is nothing left to do but to write the results
+        ([], "on_train_batch_end", 7),
+        (EVERY_3, "on_train_epoch_end", "stop"),
+        (WITHIN, "on_train_epoch_end", "stop"),
+        (WITHIN, "on_train_batch_end", "stop"),  # before the epoch, which is cut short, has ended
+        (EVERY_3, "on_train_batch_end", 4),
+        ([*EVERY_3, *LOSS], "on_train_epoch_end", "stop"),
+    ],
+)
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    options: list[str],
+    hook: str,
+    killed_after: int | str,
+    collection: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = [*WILD, *STOP, "callbacks.last.every_seconds=0", "trainer.log_every_n_steps=1", *options]
+    base.append("callbacks.early_stopping.patience=1")
+    whole = fit(collection, tmp_path / "whole", *base)
+    told = capsys.readouterr().out
+    end = whole["stopped_at_step"]
+    assert end < 6 * STEPS_PER_EPOCH
+    assert steps_of(tmp_path / "whole") == list(range(end))
+    assert whole["epochs"] == -(-end // STEPS_PER_EPOCH)
+    assert told.count("Stopped early after ") == 1
+    assert "Stopped early after " in (tmp_path / "whole" / "report.md").read_text()
+
+    original = getattr(LastCheckpoint, hook)
+
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original(self, trainer, *args)
+        if trainer.global_step == (end if killed_after == "stop" else killed_after):
+            raise _Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, hook, stop)
+        with pytest.raises(_Stop):
+            fit(collection, tmp_path / "cut", *base)
+    capsys.readouterr()
+    again = fit(collection, tmp_path / "cut", *base)
+    assert capsys.readouterr().out.count("Stopped early after ") == 1
+    assert {k: v for k, v in again.items() if k not in TIMED} == {k: v for k, v in whole.items() if k not in TIMED}
+    for column in ("train/loss", "val/mrr@10", "train/triplets_per_second"):
+        assert steps_of(tmp_path / "cut", column) == steps_of(tmp_path / "whole", column)
+    for name in ("best", "last"):
+        states = [
+            torch.load(tmp_path / run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+            for run in ("whole", "cut")
+        ]
+        assert all(torch.equal(states[0][k], states[1][k]) for k in states[0]), name
+
+
+def test_patience_counts_checks(collection: Path, tmp_path: Path) -> None:
+    """Nothing is learnt, so the first check stays the best and the third is the second without a better value."""
+    still = ["optimizer.lr=1e-30", "scheduler=none", "trainer.max_epochs=6", *STOP]
+    assert fit(collection, tmp_path / "epochs", *still)["stopped_at_step"] == 3 * STEPS_PER_EPOCH
+    results = fit(collection, tmp_path / "steps", *still, "validation.every_n_steps=2")
+    assert results["stopped_at_step"] == STEPS_PER_EPOCH  # checks after 2, 4 and 5 steps
+    results = fit(collection, tmp_path / "ends", *still, "validation.every_n_steps=5")
+    assert results["stopped_at_step"] == 3 * STEPS_PER_EPOCH  # the end of an epoch is one check
+    results = fit(collection, tmp_path / "within", *still, "validation.every_n_steps=1")
+    assert (results["stopped_at_step"], results["epochs"]) == (3, 1)
+
+
+def test_a_run_that_gets_better_is_not_stopped(collection: Path, tmp_path: Path) -> None:
+    better = ["callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.patience=3"]
+    results = fit(collection, tmp_path / "run", *STOP, *better, "trainer.max_epochs=4")
+    assert "stopped_at_step" not in results
+    assert results["epochs"] == 4
+    assert "Stopped" not in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_the_hybrid_s_metrics_may_decide(collection: Path, tmp_path: Path) -> None:
+    options = ["validation.hybrid=true", "callbacks.early_stopping.monitor=hybrid/mrr@10", *STOP, *WILD]
+    results = train(configure(collection, tmp_path / "run", *options))
+    assert results["hybrid/mrr@10"] > 0
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    values = [row["hybrid/mrr@10"] for row in state["FullValidation"]["history"]]
+    assert state["EarlyStopping"]["best"] == pytest.approx(max(values), abs=1e-6)

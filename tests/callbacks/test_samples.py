@@ -1,0 +1,189 @@
+"""The table of sample queries: ranks and passages are those of loops, queries stay the same, text is harmless."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import oracles
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_train import fit
+
+from two_tower.assemble import load_model
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.callbacks.samples import Sample, SampleQueries, beginnings, first_ranks, spread
+from two_tower.data.beir import Beir
+from two_tower.errors import UserError
+from two_tower.metrics import Qrels
+from two_tower.report.run import Run
+
+
+def saved(run: Path) -> list[dict[str, Any]]:
+    """What a run's last checkpoint holds of the samples."""
+    callbacks = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    (state,) = [state for name, state in callbacks.items() if name.startswith("SampleQueries")]
+    return state["samples"]
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_ranks_and_passages_are_those_of_loops(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(collection, tmp_path / "run", "trainer.max_epochs=1", "optimizer.lr=0.001")
+    out = capsys.readouterr().out
+    model, tokenizer = load_model(Run(tmp_path / "run"))  # of the one epoch
+    texts = {row["_id"]: f"{row['title']} {row['text']}" for row in lines(collection / "corpus.jsonl")}
+    titles = {row["_id"]: row["title"] for row in lines(collection / "corpus.jsonl")}
+    ids = {row["text"]: row["_id"] for row in lines(collection / "queries.jsonl")}
+    vectors = model.encode("documents", tokenizer.encode_documents(list(texts.values())))
+    samples = saved(tmp_path / "run")
+    assert len({sample["text"] for sample in samples}) == 5
+    assert len({sample["untrained"] for sample in samples}) > 1
+    for sample in samples:
+        vector = model.encode("queries", tokenizer.encode_queries([sample["text"]]))[0]
+        ranking = oracles.ranked(dict(zip(texts, (vectors @ vector).tolist(), strict=True)))
+        right = ids[sample["text"]].replace("q", "d")  # each query has one relevant passage, of its number
+        assert sample["ranks"] == [ranking.index(right) + 1]
+        assert sample["hits"] == [[titles[d], d == right] for d in ranking[:3]]
+        line = f"untrained {sample['untrained']} → {sample['ranks'][0]}  (BM25 {sample['bm25'] or '–'})"
+        block = out[out.index(f"  {sample['text']}\n") :].split("\n\n")[0].splitlines()
+        assert block[1].strip() == line
+        marked = [re.fullmatch(r" +(\d) (✓| ) (\w+)", hit) for hit in block[2:5]]
+        assert [(hit[3], hit[2] == "✓") for hit in marked if hit] == [tuple(hit) for hit in sample["hits"]]
+
+
+def test_the_queries_are_the_same_in_every_run_and_after_a_resume(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original(self, trainer, *args)
+        if trainer.global_step == 12:
+            raise Stop
+
+    options = ["trainer.max_epochs=4", "callbacks.last.every_seconds=0"]
+    fit(collection, tmp_path / "whole", *options)
+    original = LastCheckpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
+        with pytest.raises(Stop):
+            fit(collection, tmp_path / "cut", *options)
+    assert [len(sample["ranks"]) for sample in saved(tmp_path / "cut")] == [2] * 5
+    fit(collection, tmp_path / "cut", *options)
+    whole = saved(tmp_path / "whole")
+    assert saved(tmp_path / "cut") == whole
+    assert [len(sample["ranks"]) for sample in whole] == [4] * 5
+    fit(collection, tmp_path / "other", "trainer.max_epochs=1", "tower=gru", "seed=3")
+    assert [sample["row"] for sample in saved(tmp_path / "other")] == [sample["row"] for sample in whole]
+
+
+@pytest.mark.parametrize(("console", "blocks"), [("end", 0), ("each", 3), ("never", 0)])
+def test_where_the_console_shows_them(
+    console: str, blocks: int, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["validation.every_n_steps=3", "validation.bm25=false", f"callbacks.samples.console={console}"]
+    fit(collection, tmp_path / "run", "trainer.max_epochs=1", *options, "callbacks.samples.queries=2")
+    out = capsys.readouterr().out
+    heads = [line.split()[:4] for line in out.splitlines() if "before" in line]
+    assert heads == [["now", "before", "untrained", "BM25"]] * (2 if blocks else 0)  # after step 3 and at the end
+    assert ("Sample queries" in out) == (console == "end")
+    samples = saved(tmp_path / "run")
+    assert [len(sample["ranks"]) for sample in samples] == [2, 2]
+    if console == "each":
+        last = out[out.rindex("before") :].splitlines()[1:3]
+        for line, sample in zip(last, samples, strict=True):
+            now, before, untrained, bm25, *text = line.split()
+            assert [int(now), int(before)] == sample["ranks"][::-1]
+            assert int(untrained) == sample["untrained"]
+            assert (bm25, " ".join(text)) == ("–", sample["text"])
+
+
+JUDGED = st.dictionaries(
+    st.tuples(st.integers(0, 5), st.integers(0, 9)), st.tuples(st.integers(-1, 3), st.integers(0, 9)), min_size=1
+)
+
+
+@given(judged=JUDGED, threshold=st.integers(1, 2))
+def test_the_rank_is_that_of_the_best_relevant_passage(
+    judged: dict[tuple[int, int], tuple[int, int]], threshold: int
+) -> None:
+    """(query, document) → (grade, rank)."""
+    queries, documents = (np.array(column) for column in zip(*sorted(judged), strict=True))
+    grades, ranks = (np.array(column) for column in zip(*(judged[pair] for pair in sorted(judged)), strict=True))
+    split: Any = SimpleNamespace(qrels=Qrels(queries, documents, grades, 7), threshold=threshold)
+    evaluation: Any = SimpleNamespace(ranking=SimpleNamespace(ranks=ranks))
+    expected = [
+        min((rank for (q, _), (grade, rank) in judged.items() if q == row and grade >= threshold and rank), default=0)
+        for row in range(7)
+    ]
+    assert first_ranks(evaluation, split).tolist() == expected
+
+
+@given(ranks=st.lists(st.integers(0, 40), min_size=1), count=st.integers(1, 8), data=st.data())
+def test_queries_are_spread_from_the_easiest_to_the_hardest(ranks: list[int], count: int, data: Any) -> None:  # noqa: ANN401
+    rows = sorted(data.draw(st.sets(st.integers(0, len(ranks) - 1))))
+    chosen = spread(np.array(ranks), np.array(rows, np.int64), count)
+    assert len(chosen) == len(set(chosen)) == min(count, len(rows))
+    assert set(chosen) <= set(rows)
+    places = sorted(rows, key=lambda row: (ranks[row] or 1000, row))
+    parts = [places.index(row) * len(chosen) // len(rows) for row in chosen]
+    assert parts == list(range(len(chosen)))  # one of each of as many equal parts
+
+
+def test_a_passage_without_a_title_is_shown_by_its_beginning(tmp_path: Path) -> None:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    passages = [("a", "A title", "text"), ("b", "", "  ünder " + "x" * 500), ("c", " ", "third")]
+    rows = [json.dumps({"_id": i, "title": title, "text": text}) for i, title, text in passages]
+    (folder / "corpus.jsonl").write_text("\n".join(rows))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "query"}))
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    corpus: Any = SimpleNamespace(source=Beir(str(folder)))
+    shown = beginnings(corpus)
+    assert isinstance(shown, pa.ChunkedArray)
+    assert shown[0].as_py() == "A title"
+    assert re.fullmatch("ünder x{100,300}", shown[1].as_py())
+    assert shown[2].as_py() == "third"
+
+
+def test_foreign_text_cannot_write_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    callback = SampleQueries(SimpleNamespace(name_of_check="epoch 1"))  # type: ignore[arg-type]
+    evil = "a\nb\r\x1b[2Jc\u202ed\u2028e [bold]f[/nothing] 検索 " + "long " * 40
+    callback.samples = [Sample(0, evil, 0, 1234, [5] * 30, [(evil, True), (evil, False)])]
+    callback.on_fit_end(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert not set(out) & set("\r\x1b\u202e\u2028")
+    shown = out.splitlines()
+    assert len(shown) == 8
+    assert all(len(line) + 2 <= 60 for line in shown[-4:] if "検" in line)  # the two characters are two columns wide
+    assert sum("a b [2Jc d e [bold]f[/nothing] 検索 long" in line and line.endswith("…") for line in shown) == 3
+    assert "untrained 1,234 → 5 → 5 → 5 → 5 → 5 → … → 5 → 5 → 5 → 5 → 5  (BM25 –)" in out
+
+
+def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    callback = SampleQueries(SimpleNamespace(name_of_check="epoch 1"))  # type: ignore[arg-type]
+    callback.samples = [Sample(0, "query", 1, 1, [1], [])]
+    callback.on_fit_end(SimpleNamespace(is_global_zero=False), None)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("wrong", [{"queries": 0}, {"hits": -1}])
+def test_values_that_show_nothing_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        SampleQueries(SimpleNamespace(), **wrong)  # type: ignore[arg-type]

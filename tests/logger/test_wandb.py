@@ -1,0 +1,206 @@
+"""What W&B wrote offline, read back: everything is there, once, under one id, however often a run is interrupted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_train import STEPS_PER_EPOCH, fit
+from wandb_files import WandbRun, wandb_runs
+
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.errors import UserError
+from two_tower.logger import make_loggers
+from two_tower.logger.csv import CsvLogger
+from two_tower.logger.wandb import Progress, WandbLogger
+from two_tower.report.run import Run
+
+OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
+STEPS = 3 * STEPS_PER_EPOCH
+LOSS_STEPS = list(range(1, STEPS, 2))
+EPOCH_STEPS = list(range(STEPS_PER_EPOCH - 1, STEPS, STEPS_PER_EPOCH))
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the machine's W&B settings."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+def only(folder: Path) -> WandbRun:
+    (run,) = wandb_runs(folder)
+    return run
+
+
+def test_a_run_is_written_down_without_account_or_chatter(
+    collection: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    results = fit(collection, path, *OPTIONS, "logger.tags=[one,two]")
+    run = only(path)
+    assert run.exit_code == 0
+    assert run.config["tower"]["dim"] == 16
+    assert run.config["data"]["path"] == str(collection)
+    assert run.steps("train/loss") == LOSS_STEPS
+    assert run.steps("val/mrr@10") == EPOCH_STEPS
+    assert run.steps("untrained/mrr@10") == run.steps("bm25/mrr@10") == [0]
+    assert max(row.get("val/mrr@10", 0) for row in run.history) == results["val/mrr@10"]
+    with (path / "metrics.csv").open() as file:  # always written, with the same figures
+        for row in csv.DictReader(file):
+            (same,) = [found for found in run.history if found["trainer/global_step"] == int(row["step"])]
+            assert all(float(v) == same[k] for k, v in row.items() if k != "step" and v)
+    out, err = capfd.readouterr()
+    assert f"wandb sync {path}/wandb/offline-run-*" in " ".join(out.split("\n"))
+    assert "wandb:" not in out + err
+
+
+def test_each_check_has_its_table_of_sample_queries(collection: Path, tmp_path: Path) -> None:
+    fit(collection, tmp_path / "run", *OPTIONS)
+    run = only(tmp_path / "run")
+    assert run.steps("val/samples/path") == EPOCH_STEPS
+    names = []
+    for row in run.history:
+        if "val/samples/path" in row:
+            table = json.loads((run.path / "files" / row["val/samples/path"]).read_text())
+            assert table["columns"][:4] == ["check", "query", "rank", "before"]
+            assert len(table["data"]) == 5
+            names.append({cells[0] for cells in table["data"]})
+    assert names == [{"epoch 1"}, {"epoch 2"}, {"epoch 3"}]
+
+
+class _Stop(BaseException):
+    """Not an Exception: nothing may catch it on the way, as with a killed process."""
+
+
+@pytest.mark.parametrize("stop_after", [2, 7])
+def test_a_continued_run_keeps_its_id_and_repeats_nothing(
+    stop_after: int, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        if trainer.global_step == stop_after + 2:  # what was done since the checkpoint is done again
+            raise _Stop
+        if trainer.global_step == stop_after:
+            original(self, trainer, *args)
+
+    path = tmp_path / "run"
+    original = LastCheckpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
+        with pytest.raises(_Stop):
+            fit(collection, path, *OPTIONS, "callbacks.last.every_seconds=0")
+    wandb.teardown()  # as at the end of the process
+    fit(collection, path, *OPTIONS, "callbacks.last.every_seconds=0")
+    runs = wandb_runs(path)
+    assert [run.exit_code for run in runs] == [1, 0]
+    assert runs[0].id == runs[1].id
+    assert all(run.history for run in runs)
+    for name, steps in (("train/loss", LOSS_STEPS), ("val/mrr@10", EPOCH_STEPS), ("untrained/mrr", [0])):
+        assert [step for run in runs for step in run.steps(name)] == steps, name
+    rows = [row["_step"] for run in runs for row in run.history]
+    assert rows == sorted(set(rows))
+
+
+def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: LastCheckpoint, *args: Any) -> None:  # noqa: ANN401
+        raise RuntimeError("something in training")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", fail)
+        with pytest.raises(RuntimeError, match="something in training"):
+            fit(collection, tmp_path / "one", *OPTIONS)
+    fit(collection, tmp_path / "two", *OPTIONS, "seed=1")
+    one, two = only(tmp_path / "one"), only(tmp_path / "two")
+    assert (one.exit_code, two.exit_code) == (1, 0)
+    assert one.id != two.id
+    assert (one.config["seed"], two.config["seed"]) == (0, 1)
+    assert one.steps("val/mrr") == EPOCH_STEPS[:1]
+    assert two.steps("val/mrr") == EPOCH_STEPS
+
+
+def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from two_tower.logger.wandb import WandbLogger; from two_tower.report.run import Run\n"
+        "logger = WandbLogger(Run(Path(sys.argv[1])))\n"
+        "for step in (4, 9, 14): logger.log_metrics({'train/loss': step / 10}, step)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    wandb.teardown()  # a process of its own has its own service
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    logger = WandbLogger(Run(tmp_path))
+    for step in (9, 14, 19):  # 14 was not handed over yet
+        logger.log_metrics({"train/loss": step / 10}, step)
+    logger.finalize("success")
+    first, second = wandb_runs(tmp_path, ended=1)
+    assert first.id == second.id
+    assert (first.exit_code, second.exit_code) == (None, 0)
+    assert [row["train/loss"] for row in (*first.history, *second.history)] == [0.4, 0.9, 1.4, 1.9]
+
+
+CALLS = st.lists(
+    st.one_of(st.none(), st.tuples(st.integers(0, 30), st.sets(st.sampled_from("abc"), min_size=1))), max_size=25
+)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=CALLS)
+def test_nothing_is_dropped_in_whatever_order_it_comes(
+    calls: list[tuple[int, set[str]] | None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A call is a step and the names of its values, or a flush (None)."""
+    path = tmp_path_factory.mktemp("run")
+    logger, expected = WandbLogger(Run(path)), set()
+    for call in calls:
+        if call is None:
+            logger.flush()
+        else:
+            step, names = call
+            logger.log_metrics(dict.fromkeys(names, 1.0), step)
+            expected |= {(step, name) for name in names}
+    logger.log_hyperparams({})
+    logger.finalize("success")
+    history = only(path).history
+    found = {(row["trainer/global_step"], name) for row in history for name in row if name in "abc"}
+    assert found == expected
+    rows = [row["_step"] for row in history]
+    assert rows == sorted(set(rows))
+
+
+@pytest.mark.parametrize("key", [None, "too short"])
+def test_uploading_needs_an_account_and_never_asks(
+    key: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(UserError, match=r"logger\.offline=false"):
+        WandbLogger(Run(tmp_path / "run"), offline=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_csv_is_always_written_and_only_once(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (alone,) = make_loggers({"_target_": "two_tower.logger.csv.CsvLogger"}, run)
+    assert isinstance(alone, CsvLogger)
+    history, chosen = make_loggers({"_target_": "two_tower.logger.wandb.WandbLogger", "offline": True}, run)
+    assert isinstance(history, CsvLogger)
+    assert isinstance(chosen, WandbLogger)
+
+
+@given(st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.integers(-1, 10**15), st.integers(-1, 10**15))
+def test_progress_reads_back(tmp_path_factory: pytest.TempPathFactory, name: str, row: int, step: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "progress.txt"
+    progress = Progress(name, row, step)
+    progress.write(path)  # over another one, longer or shorter
+    assert Progress.read(path) == progress

@@ -1,0 +1,130 @@
+"""The hybrid at each check: the figures of the fusion, in which no query had a part in its own weight."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from two_tower.data.module import TripletData
+from two_tower.data.stream.corpus import Split
+from two_tower.errors import UserError
+from two_tower.fusion import fuse, normalised, reciprocal_ranks
+from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate
+from two_tower.ranking import Ranking, rank
+from two_tower.validation.evaluate import Evaluation
+from two_tower.validation.hybrid import evaluate_hybrid, halves
+
+Fixture = Callable[..., Any]  # see conftest.py in this folder
+
+QUERIES, DOCUMENTS = 31, 40
+ORDER = np.random.default_rng(5).permutation(DOCUMENTS)
+
+
+def make_split(data: TripletData, seed: int = 0) -> Split:
+    """Queries with one to three judgements, some of grade 0."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 4, QUERIES)
+    documents = [rng.choice(DOCUMENTS, n, replace=False) for n in counts]
+    grades = rng.integers(0, 3, counts.sum()).astype(np.int32)
+    rows = np.repeat(np.arange(QUERIES), counts)
+    return replace(data.validation, qrels=Qrels(rows, np.concatenate(documents), grades, QUERIES))
+
+
+def evaluation(split: Split, quality: float, seed: int) -> Evaluation:
+    """A system that knows the grades, more or less."""
+    import torch
+
+    scores = np.random.default_rng(seed).normal(size=(QUERIES, DOCUMENTS)).astype(np.float32)
+    np.add.at(scores, (split.qrels.query_rows, split.qrels.document_rows), quality * split.qrels.grades)
+    table = torch.from_numpy(scores)
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    ranking = rank(lambda q, d: table[q, d], QUERIES, DOCUMENTS, order=ORDER, pairs=pairs, k=12)
+    per_query = evaluate(ranking.ranks, split.qrels, DEFAULT_METRICS)
+    return Evaluation({k: float(v.mean()) for k, v in per_query.items()}, per_query, ranking, 0.0)
+
+
+def fused(dense: Ranking, bm25: Ranking, split: Split, weight: float | None) -> dict[str, np.ndarray]:
+    """What each query scores when all are fused in one way."""
+    if weight is None:
+        shares = [reciprocal_ranks(dense), reciprocal_ranks(bm25)]
+    else:
+        shares = [weight * normalised(dense), (1 - weight) * normalised(bm25, floor=0.0)]
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    return evaluate(fuse([dense, bm25], shares, order=ORDER, pairs=pairs).ranks, split.qrels, DEFAULT_METRICS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletData) -> None:
+    split = make_split(data, seed)
+    dense, bm25 = evaluation(split, 0.6, seed + 100), evaluation(split, 0.9, seed + 200)
+    ways = [*(i / 20 for i in range(21)), None]
+    tried = {way: fused(dense.ranking, bm25.ranking, split, way) for way in ways}
+    found, second = evaluate_hybrid(dense, bm25, split, ORDER, "mrr@10"), halves(QUERIES)
+    assert abs(int(second.sum()) * 2 - QUERIES) == 1
+    for half in (second, ~second):
+        elsewhere = {way: values["mrr@10"][~half].mean() for way, values in tried.items()}
+        best = [way for way in ways if elsewhere[way] == pytest.approx(max(elsewhere.values()), abs=1e-12)]
+        matching = [
+            way for way in best if all((found.per_query[m][half] == tried[way][m][half]).all() for m in DEFAULT_METRICS)
+        ]
+        assert matching
+    assert found.means == {name: pytest.approx(values.mean()) for name, values in found.per_query.items()}
+
+
+def test_the_judgements_of_a_query_change_nothing_for_its_half(data: TripletData) -> None:
+    split = make_split(data)
+    dense, bm25 = evaluation(split, 0.6, 1), evaluation(split, 0.9, 2)
+    before = evaluate_hybrid(dense, bm25, split, ORDER, "mrr@10").per_query["mrr@10"]
+    half, moved = halves(QUERIES), False
+    for value in (False, True):  # every judgement of this half is turned round
+        changed = half[split.qrels.query_rows] == value
+        grades = np.where(changed, 2 - split.qrels.grades, split.qrels.grades).astype(np.int32)
+        other = replace(split, qrels=replace(split.qrels, grades=grades))
+        ranks = evaluate_hybrid(dense, bm25, other, ORDER, "mrr@10").ranking.ranks
+        same = evaluate_hybrid(dense, bm25, split, ORDER, "mrr@10").ranking.ranks
+        np.testing.assert_array_equal(ranks[changed], same[changed])
+        moved |= bool((ranks[~changed] != same[~changed]).any())
+    assert moved  # of the other half it does
+    assert before.shape == (QUERIES,)
+
+
+def test_halves_are_equally_large_and_always_the_same() -> None:
+    for queries in (2, 3, 10, 101):
+        assert int(halves(queries).sum()) == queries // 2
+        np.testing.assert_array_equal(halves(queries), halves(queries))
+    assert len({*map(tuple, np.flatnonzero(halves(100)).reshape(-1, 2))}) == 25
+    assert (np.diff(np.flatnonzero(halves(100))) > 1).any()
+
+
+def test_one_query_cannot_be_divided(data: TripletData) -> None:
+    split = make_split(data)
+    dense = evaluation(split, 0.6, 1)
+    alone = replace(split, qrels=Qrels(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int32), 1))
+    with pytest.raises(UserError, match="needs two queries at least"):
+        evaluate_hybrid(dense, dense, alone, ORDER, "mrr@10")
+
+
+def test_a_run_shows_logs_and_keeps_the_hybrid(
+    fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = fit(tmp_path / "run", "validation.hybrid=true", "validation.every_n_steps=3", "trainer.max_epochs=2")
+    lines = capsys.readouterr().out.splitlines()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/mrr@10"]]
+    assert len(rows) == 5  # after 3, 5, 6, 9 and 10 steps
+    shown = [line.split() for line in lines if line.startswith("  with BM25 ")]
+    assert [[f"{float(row[f'hybrid/{name}']):.3f}" for name in DEFAULT_METRICS] for row in rows] == [
+        line[3:10] for line in shown
+    ]
+    checks = [place for place, line in enumerate(lines) if line.startswith(("step ", "epoch "))]
+    assert [lines[place + 1].split()[:2] for place in checks] == [["with", "BM25"]] * 5
+    best = next(row for row in rows if int(row["step"]) + 1 == results["best_step"])
+    for name in DEFAULT_METRICS:
+        assert results[f"hybrid/{name}"] == float(best[f"hybrid/{name}"])
+    assert (tmp_path / "run" / "report.md").read_text().count("| with BM25 |") == 5

@@ -1,0 +1,93 @@
+"""Reads what W&B wrote offline: the transaction log, LevelDB's log format with a protobuf record in each entry."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+BLOCK, HEADER = 32 * 1024, 7
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a ``run-ID.wandb``; the torn end of a killed run's is left out."""
+    content, at, parts = path.read_bytes(), HEADER, b""
+    assert content[:4] == b":W&B"
+    while at + HEADER <= len(content):
+        if BLOCK - at % BLOCK < HEADER:  # no header fits into the rest of the block
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        part = content[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if kind not in (FULL, FIRST, MIDDLE, LAST) or len(part) < length:
+            return
+        parts = part if kind in (FULL, FIRST) else parts + part
+        if kind in (FULL, LAST):
+            yield Record.FromString(parts)
+
+
+class WandbRun(NamedTuple):
+    """One folder that W&B wrote.
+
+    Attributes:
+        path: the folder.
+        id: of the run.
+        config: what was logged as hyper-parameters.
+        history: a row per logged step.
+        exit_code: None if it never ended.
+    """
+
+    path: Path
+    id: str
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    exit_code: int | None
+
+    def steps(self, key: str) -> list[int]:
+        """The training steps at which there is a value, in the order in which they were written."""
+        return [row["trainer/global_step"] for row in self.history if key in row]
+
+
+def wandb_runs(folder: Path, ended: int | None = None) -> list[WandbRun]:
+    """The offline runs in a run folder, in the order in which they were started.
+
+    W&B's own process goes on writing after a run has ended for the program, so this waits for the ends.
+
+    Args:
+        folder: the run folder.
+        ended: how many of them have an end; None = all.
+    """
+    for _ in range(200):
+        runs = [_read(path) for path in sorted(folder.glob("wandb/offline-run-*"))]
+        if sum(run.exit_code is not None for run in runs) == (len(runs) if ended is None else ended):
+            break
+        time.sleep(0.05)
+    return runs
+
+
+def _read(folder: Path) -> WandbRun:
+    (log,) = folder.glob("run-*.wandb")
+    identity, config, history, exit_code = "", dict[str, Any](), list[dict[str, Any]](), None
+    for record in records(log):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            identity = record.run.run_id
+            config |= _items(record.run.config.update)
+        elif kind == "config":
+            config |= _items(record.config.update)
+        elif kind == "history":
+            history.append(_items(record.history.item))
+        elif kind == "exit":
+            exit_code = record.exit.exit_code
+    return WandbRun(folder, identity, config, history, exit_code)
+
+
+def _items(items: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}

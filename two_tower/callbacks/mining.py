@@ -1,0 +1,189 @@
+"""Mines the candidates of ``negatives=ann`` from the current model, at the beginning of an epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from two_tower.data.module import TripletData
+from two_tower.distributed import share_of
+from two_tower.errors import UserError
+from two_tower.files import atomic_path, write_json
+from two_tower.model import TwoTower
+from two_tower.negatives.ann import ANNNegatives
+from two_tower.negatives.table import Found, least_scores
+from two_tower.ranking import nearest
+
+__all__ = ["Mining", "checksum", "search"]
+
+log = logging.getLogger(__name__)
+
+# Documents that one process encodes and scores together.
+DOCUMENT_BLOCK = 8192
+
+# The first process' decisions; anything else is what is wrong.
+_MINE, _THERE = "mine", "there"
+
+
+class Mining(Callback):
+    """Writes ``negatives/epoch-NNNN.npy`` in the run folder, and beside it which weights it was mined from.
+
+    Does nothing unless the strategy wants it. Lightning takes the first batch of an epoch after these hooks, and
+    the loader prepares none of the next epoch ahead, in whatever process. So an epoch has one table.
+
+    A run that is killed while it mines mines again, from the same weights. One that is killed later in the epoch
+    continues with the table that is there, provided it is the one that the checkpoint remembers.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[str, dict[str, Any]] = {}  # by folder, which table is in use
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Have the tables of an epoch that is continued: Lightning does not start it again."""
+        self._have_tables(trainer, cast(TwoTower, pl_module))
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Have the tables of the epoch."""
+        self._have_tables(trainer, cast(TwoTower, pl_module))
+
+    def _have_tables(self, trainer: L.Trainer, model: TwoTower) -> None:
+        data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
+        epoch = data.state_dict()["epoch"]  # the next batch's; with limit_train_batches not the trainer's
+        for strategy in data.negatives.parts(epoch):
+            path = strategy.table_of(epoch) if isinstance(strategy, ANNNegatives) else None
+            if path is not None:
+                self._have_table(cast(ANNNegatives, strategy), path, trainer, model)
+
+    def _have_table(self, strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower) -> None:
+        """Find the table, or mine it; all processes do the same."""
+        folder = path.parent.relative_to(trainer.datamodule.collection.folder).as_posix()  # type: ignore[attr-defined]
+        weights = {"step": trainer.global_step, "weights": checksum(model)}
+        # The first process decides: it may be writing while the others look.
+        decision = _decision(path, self._records.get(folder), weights) if trainer.is_global_zero else ""
+        decision = trainer.strategy.broadcast(decision)
+        if decision == _MINE:
+            _mine(strategy, path, trainer, model, weights)
+            trainer.strategy.barrier("negatives")
+        elif decision != _THERE:
+            raise UserError(decision)
+        self._records[folder] = cast(dict[str, Any], _record(path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which tables are in use, and which weights they were mined from."""
+        return {"records": self._records}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the tables that the checkpoint was trained with."""
+        self._records = dict(state_dict["records"])
+
+
+def _decision(path: Path, known: dict[str, Any] | None, weights: dict[str, Any]) -> str:
+    found = _record(path)
+    whole = found is not None and path.exists() and found["table"] == _file_hash(path)
+    if known is not None and known["file"] == path.name:
+        if whole and found == known:
+            return _THERE
+        return (
+            f"{path} is not the table that this run has trained with (mined at step {known['step']}): put that file "
+            "and its .json back, or start again in another run_dir."
+        )
+    mined_now = whole and found is not None and {k: found[k] for k in weights} == weights
+    return _THERE if mined_now else _MINE
+
+
+def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower, weights: dict[str, Any]) -> None:
+    start, data = time.perf_counter(), cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
+    found = search(model, data, strategy.last_rank)
+    if not trainer.is_global_zero:
+        return
+    table, kept = strategy.choose(found, data.collection)
+    _record_path(path).unlink(missing_ok=True)  # of other weights: never beside a table that it does not describe
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, table)
+    write_json(_record_path(path), {"file": path.name, **weights, "table": _file_hash(path)})
+    log.info(
+        "Negatives from the model after %d steps: %s; %.1f s.",
+        weights["step"], strategy.describe(len(table), kept), time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def search(model: TwoTower, data: TripletData, k: int) -> Found:
+    """The documents that a model ranks highest for each training query, and the scores of the positives.
+
+    Processes that train together share the documents out, as in validation; all get the whole result.
+
+    Args:
+        model: the towers.
+        data: Q training queries, N documents.
+        k: how many documents per query.
+    """
+    share, corpus, pairs = share_of(model.device), data.corpus, data.collection.pairs
+    q_QD = model.encode("queries", data.train.tokens)
+    d_ND = {
+        first: model.encode("documents", corpus.tokens.slice(first, min(first + DOCUMENT_BLOCK, len(corpus))))
+        for number, first in enumerate(range(0, len(corpus), DOCUMENT_BLOCK))
+        if share.owns(number)
+    }
+    scores = np.full(len(pairs[0]), -np.inf, np.float32)
+    for first, block in d_ND.items():
+        here = np.flatnonzero((pairs[1] >= first) & (pairs[1] < first + len(block)))
+        scores[here] = _pair_scores(model, q_QD, block, pairs[0][here], pairs[1][here] - first)
+    ranking = nearest(
+        q_QD,
+        lambda part: d_ND[part.start],
+        len(corpus),
+        model.similarity,
+        order=corpus.order,
+        k=k,
+        document_block=DOCUMENT_BLOCK,
+        share=share,
+    )
+    least = least_scores(pairs, share.maximum(scores), len(q_QD))
+    return Found(ranking.rows, ranking.scores, least)
+
+
+@torch.inference_mode()
+def _pair_scores(
+    model: TwoTower, q_QD: Tensor, d_ND: Tensor, query_rows: np.ndarray, document_rows: np.ndarray
+) -> np.ndarray:
+    """(P,) float32, the similarity of single pairs of rows."""
+    device = q_QD.device
+    q_PD = q_QD[torch.from_numpy(query_rows).to(device)]
+    d_PD = d_ND[torch.from_numpy(document_rows).to(device)]
+    one = torch.vmap(lambda q, d: model.similarity.scores(q[None], d[None])[0, 0])
+    return one(q_PD, d_PD).cpu().numpy() if len(q_PD) else np.zeros(0, np.float32)
+
+
+def checksum(module: nn.Module) -> str:
+    """A hash of all weights of a module, 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(_record_path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,43 @@
+"""TensorBoard: event files in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import loggers
+from lightning.pytorch.utilities import rank_zero_only
+
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+
+__all__ = ["TensorBoardLogger"]
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Event files in the run folder's ``tensorboard``, a new one whenever the run is continued.
+
+    An interrupted run has logged steps that are after its last checkpoint; the continued one logs these again.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+
+    def __init__(self, run: Run) -> None:
+        try:
+            super().__init__(run.path, name="", version="tensorboard", default_hp_metric=False)
+        except ModuleNotFoundError as error:
+            raise UserError('logger=tensorboard needs its package: pip install -e ".[tensorboard]"') from error
+
+    @rank_zero_only
+    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]], step: int) -> None:
+        """Log a table as text, which TensorBoard shows as one."""
+        rows = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in data)]
+        self.experiment.add_text(key, "\n".join(f"| {' | '.join(row)} |" for row in rows), step)
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,207 @@
+"""Weights & Biases: without an account or a network unless asked for, and continued under the same id."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import wandb
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import loggers
+from lightning.pytorch.utilities import rank_zero_only
+
+from two_tower.errors import UserError
+from two_tower.files import write_text
+from two_tower.report.console import say
+from two_tower.report.run import Run
+
+__all__ = ["Progress", "WandbLogger"]
+
+STEP = "trainer/global_step"  # the column that is every chart's x axis
+
+# Without a network W&B tries again until then; its own 90 s look like a run that hangs.
+SECONDS_TO_CONNECT = 30.0
+# What is not uploaded by then, because the connection is lost, stays in the folder for `wandb sync`.
+SECONDS_TO_UPLOAD = 600.0
+# A killed process loses what W&B has not written to its file by then; its own 15 s are more than a short epoch.
+SECONDS_TO_WRITE = 0.1
+
+
+@dataclass
+class Progress:
+    """What W&B has got of a run, so that a continued one takes the same id and repeats nothing.
+
+    Attributes:
+        id: of the W&B run.
+        row: the last row of its history, W&B's own ``_step``; -1 before the first.
+        step: the largest training step in it; -1 before the first.
+    """
+
+    id: str
+    row: int = -1
+    step: int = -1
+
+    @classmethod
+    def read(cls, path: Path) -> Progress | None:
+        """What a file holds; None without one."""
+        found = re.fullmatch(r"(\S+) (-?\d+) (-?\d+) *\n", path.read_text()) if path.exists() else None
+        return cls(found[1], int(found[2]), int(found[3])) if found else None
+
+    def write(self, path: Path) -> None:
+        """Write it down: 0.03 ms.
+
+        It happens at every logged step, so the line is written over the old one, of the same length, in one call:
+        a killed process leaves the one or the other.
+        """
+        line = f"{self.id} {self.row} {self.step}".ljust(80) + "\n"
+        if not path.exists():
+            return write_text(path, line)
+        with path.open("r+b") as file:
+            file.write(line.encode())
+
+
+class WandbLogger(loggers.WandbLogger):
+    """A W&B run in the run folder's ``wandb``, beside ``metrics.csv``.
+
+    A row of W&B's history is a training step: what is logged at one step is collected and handed over when a value
+    of another step comes, or by `flush`. W&B refuses rows whose own number (``_step``) is not larger than the last
+    one's, so a value that comes late for its step gets a new row; the charts are drawn over ``trainer/global_step``
+    and show it in its place. An interrupted run has logged steps that are after its last checkpoint: the continued
+    one does not log these again.
+
+    Args:
+        run: the run folder.
+        project: the W&B project.
+        entity: user or team; None = the account's default.
+        group: which runs belong together.
+        tags: to find runs by.
+        name: of the run; None = the name of the run folder.
+        offline: only write files, which ``wandb sync`` uploads; False uploads while training.
+
+    Raises:
+        UserError: not offline and not logged in.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        project: str = "two-tower",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        name: str | None = None,
+        offline: bool = True,
+    ) -> None:
+        wandb.setup(wandb.Settings(silent=True))
+        if not (offline or _logged_in()):
+            raise UserError(
+                "logger.offline=false uploads to W&B and needs an account: run  wandb login  or set WANDB_API_KEY, "
+                "or leave logger.offline=true."
+            )
+        name = name or run.path.resolve().name
+        super().__init__(name, run.path, offline=offline, project=project, entity=entity, group=group, tags=tags)
+        self._folder = run.path / "wandb"
+        self._file = self._folder / "run.txt"
+        self._known = -1  # the largest step that an interrupted run has logged
+        self._row: dict[str, Any] = {}  # the values of the newest step, not handed over yet
+        self._row_step = 0
+        self._done: tuple[int, set[str]] = (-1, set())  # the last step that was handed over, and what of it
+        self._finished = False
+        self._progress: Progress
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> wandb.Run:
+        """The W&B run, started when first asked for; in the first of several processes only."""
+        if self._experiment is None:
+            self._experiment = self._start()
+        return cast(wandb.Run, self._experiment)
+
+    def _start(self) -> wandb.Run:
+        progress = Progress.read(self._file) or Progress(secrets.token_hex(4))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = wandb.Settings(
+            mode="offline" if self._offline else "online",
+            console="off",  # it would put itself between the program and the terminal
+            silent=True,
+            init_timeout=SECONDS_TO_CONNECT,
+            finish_timeout=SECONDS_TO_UPLOAD,
+            x_transaction_log_flush_interval=SECONDS_TO_WRITE,
+        )
+        chosen = {key: self._wandb_init[key] for key in ("project", "entity", "group", "tags", "name", "dir")}
+        try:
+            # "create_new": never another run of this process, whether finished or not.
+            started = wandb.init(**chosen, id=progress.id, resume="allow", reinit="create_new", settings=settings)
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"W&B cannot start a run ({reason}); logger.offline=true needs no connection.") from error
+        progress.row = max(progress.row, started.step - 1)  # the server's count, 0 offline
+        progress.write(self._file)
+        self._progress, self._known = progress, progress.step
+        started.define_metric(STEP)
+        started.define_metric("*", step_metric=STEP, step_sync=True)
+        if not self._offline:
+            say(f"W&B: {started.url}", style="dim")
+        return started
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Collect values, or media such as tables, of a step; None = of the newest one. What W&B has is left out."""
+        _ = self.experiment
+        at = self._row_step if step is None else step
+        done_step, done = self._done
+        metrics = {name: v for name, v in metrics.items() if at != done_step or name not in done}
+        if at <= self._known or not metrics:
+            return
+        if at != self._row_step:
+            self.flush()
+        self._row_step = at
+        self._row.update(metrics)
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Hand over what is collected; a later value of the same step starts a row of its own."""
+        if not self._row:
+            return
+        progress = self._progress
+        progress.row = max(self._row_step, progress.row + 1)
+        self.experiment.log({**self._row, STEP: self._row_step}, step=progress.row, commit=True)
+        progress.step = max(self._row_step, progress.step)
+        progress.write(self._file)
+        done_step, done = self._done
+        self._done = (self._row_step, {*self._row} | (done if self._row_step == done_step else set()))
+        self._row = {}
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Nothing: what the interrupted run logged from ``step`` on stays, and is not logged again."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the W&B run, as failed unless the status is ``success``; say where it is."""
+        if self._experiment is None or self._finished:
+            return
+        self.flush()
+        super().finalize(status)
+        self._finished = True
+        self._experiment.finish(exit_code=0 if status == "success" else 1)
+        if self._offline:
+            folder = shlex.quote(str(self._folder))
+            say(f"W&B: the run is in {self._folder}; upload it with  wandb sync {folder}/offline-run-*", style="dim")
+
+    def close(self) -> None:
+        """End the W&B run as failed if nothing has ended it."""
+        self.finalize("failed")
+
+
+def _logged_in() -> bool:
+    """Whether W&B finds credentials; never asks for them, nor the server."""
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:  # of a wrong form
+        raise UserError(f"logger.offline=false: W&B's credentials cannot be used: {error}") from error
