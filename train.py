@@ -16,10 +16,6 @@ from omegaconf import DictConfig
 from two_tower.config.entry import run_hydra
 from two_tower.errors import UserError
 
-# The keys of conf/train.yaml that belong to no group.
-TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None}
-TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
-
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
     """Train what a checked configuration describes, in its run folder; returns the results.
@@ -80,7 +76,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
 
 def resolve(composed: DictConfig) -> dict[str, Any]:
     """Check a composed configuration and settle the run folder."""
-    from two_tower.assemble import LOADER_KEYS
+    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
     from two_tower.config import check, digest
 
     config = check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})

@@ -26,8 +26,11 @@ from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.base import Tower
 from two_tower.tower.words import WordTable
 
-__all__ = ["LOADER_KEYS", "load_model", "make_data", "make_model", "make_source", "summary", "try_parts"]
+__all__ = ["LOADER_KEYS", "TOP_LEVEL", "load_model", "make_data", "make_model", "make_source", "summary", "try_parts"]
 
+# The keys of conf/train.yaml that belong to no group, with their types.
+TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None}
+TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
 # Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
 LOADER_KEYS = {
     key: get_type_hints(TripletData.__init__)[key]
