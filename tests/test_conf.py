@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import embed
-import train
+from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS
 from two_tower.config import check
 from two_tower.config.groups import CONF, choices, groups
@@ -24,7 +24,7 @@ CHOICES = [(group, choice) for group in sorted(groups()) for choice in choices(g
 
 def composed(program: str, *overrides: str) -> dict[str, Any]:
     """A configuration of train.py or embed.py, checked; what has no default gets some value."""
-    top_level = {"train": train.TOP_LEVEL, "embed": embed.TOP_LEVEL}[program]
+    top_level = {"train": assemble.TOP_LEVEL, "embed": embed.TOP_LEVEL}[program]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(program, [*overrides, *(["run=x"] if program == "embed" else [])])
         for key in OmegaConf.missing_keys(config):

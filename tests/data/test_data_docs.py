@@ -19,7 +19,7 @@ from conftest import ROOT, write_collection
 from hydra import compose, initialize_config_dir
 
 import embed
-import train
+from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS, make_source
 from two_tower.config import check
 from two_tower.config.groups import CONF, choices
@@ -127,7 +127,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def composed(command: str) -> dict[str, Any]:
     program, *overrides = shlex.split(command)[1:]
-    top_level = train.TOP_LEVEL if program == "train.py" else embed.TOP_LEVEL
+    top_level = assemble.TOP_LEVEL if program == "train.py" else embed.TOP_LEVEL
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check(compose(program.removesuffix(".py"), overrides), {"": top_level, "data": LOADER_KEYS})
 
