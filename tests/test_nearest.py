@@ -75,6 +75,21 @@ def test_equals_a_sort_of_the_exact_scores(case: dict[str, Any], share: bool) ->
         assert_equal(each, *expected)
 
 
+def test_numbers_too_small_for_some_threads_change_nothing() -> None:
+    """Training flushes denormal numbers to 0 in its thread; those that it starts do not."""
+    q, d = (np.full((n, 3), 1e-19, np.float32) for n in (4, 20))
+    d[7] = 1e-3  # a score of 3e-22
+    torch.set_flush_denormal(True)
+    try:
+        here = exact_scores(q, d)
+        found = find(q, d, order=np.arange(20), k=20)
+    finally:
+        torch.set_flush_denormal(False)
+    assert_equal(found, *brute_force(here, np.arange(20), (np.zeros(0), np.zeros(0)), 20, None))
+    assert (found.rows[:, 0] == 7).all()
+    assert (found.scores[:, 1:] == 0).all()
+
+
 def near_ties(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Queries and documents of which many are nearer to each other than three digits can tell.
 
