@@ -24,6 +24,7 @@ from two_tower.data.module import TripletData
 from two_tower.data.stream.batch import Batches
 from two_tower.errors import UserError
 from two_tower.report.run import Run
+from two_tower.validation import evaluate
 
 SHORT = ["scheduler=none", "validation.bm25=false", "trainer.max_epochs=3"]
 BASE = [*SHORT, "negatives=ann", "negatives.last_rank=20"]
@@ -88,7 +89,7 @@ def test_the_search_finds_what_brute_force_does(
     run = tmp_path / "run"
     fit(collection, run, "negatives=random", f"similarity={similarity}", "trainer.max_epochs=1")
     model, data = mined_by(run, "last.ckpt")
-    monkeypatch.setattr(mining, "DOCUMENT_BLOCK", 100)  # three blocks
+    monkeypatch.setattr(evaluate, "DOCUMENT_BLOCK", 100)  # three blocks
     found = search(model, data, 12)
     queries, documents = model.encode("queries", data.train.tokens), model.encode("documents", data.corpus.tokens)
     scores = model.similarity.scores(queries.double(), documents.double()).numpy()

@@ -16,20 +16,16 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from two_tower.data.module import TripletData
-from two_tower.distributed import share_of
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, write_json
 from two_tower.model import TwoTower
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.negatives.table import Found, least_scores
-from two_tower.ranking import nearest
+from two_tower.validation.evaluate import Encoded
 
 __all__ = ["Mining", "checksum", "search"]
 
 log = logging.getLogger(__name__)
-
-# Documents that one process encodes and scores together.
-DOCUMENT_BLOCK = 8192
 
 # The first process' decisions; anything else is what is wrong.
 _MINE, _THERE = "mine", "there"
@@ -120,35 +116,20 @@ def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTowe
 def search(model: TwoTower, data: TripletData, k: int) -> Found:
     """The documents that a model ranks highest for each training query, and the scores of the positives.
 
-    Processes that train together share the documents out, as in validation; all get the whole result.
+    Processes that train together share the documents out, see `Encoded`; all get the whole result.
 
     Args:
         model: the towers.
         data: Q training queries, N documents.
         k: how many documents per query.
     """
-    share, corpus, pairs = share_of(model.device), data.corpus, data.collection.pairs
-    q_QD = model.encode("queries", data.train.tokens)
-    d_ND = {
-        first: model.encode("documents", corpus.tokens.slice(first, min(first + DOCUMENT_BLOCK, len(corpus))))
-        for number, first in enumerate(range(0, len(corpus), DOCUMENT_BLOCK))
-        if share.owns(number)
-    }
+    encoded, pairs = Encoded.of(model, data.corpus, data.train.tokens), data.collection.pairs
     scores = np.full(len(pairs[0]), -np.inf, np.float32)
-    for first, block in d_ND.items():
+    for first, block in encoded.blocks.items():
         here = np.flatnonzero((pairs[1] >= first) & (pairs[1] < first + len(block)))
-        scores[here] = _pair_scores(model, q_QD, block, pairs[0][here], pairs[1][here] - first)
-    ranking = nearest(
-        q_QD,
-        lambda part: d_ND[part.start],
-        len(corpus),
-        model.similarity,
-        order=corpus.order,
-        k=k,
-        document_block=DOCUMENT_BLOCK,
-        share=share,
-    )
-    least = least_scores(pairs, share.maximum(scores), len(q_QD))
+        scores[here] = _pair_scores(model, encoded.queries, block, pairs[0][here], pairs[1][here] - first)
+    ranking = encoded.rank(k)
+    least = least_scores(pairs, encoded.share.maximum(scores), len(encoded.queries))
     return Found(ranking.rows, ranking.scores, least)
 
 

@@ -20,6 +20,7 @@ from rich.cells import cell_len, set_cell_size
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.errors import UserError
+from two_tower.metrics import reciprocal_rank
 from two_tower.report.console import say
 from two_tower.validation.evaluate import Evaluation
 from two_tower.validation.full import FullValidation
@@ -166,12 +167,9 @@ class SampleQueries(Callback):
 
 def first_ranks(evaluation: Evaluation, split: Split) -> np.ndarray:
     """(Q,) int64, the rank of each query's best-ranked relevant passage; 0 where none was retrieved."""
-    qrels, ranks = split.qrels, evaluation.ranking.ranks
-    found = (ranks > 0) & qrels.relevant(split.threshold)
-    none = np.iinfo(np.int64).max
-    first = np.full(qrels.queries, none)
-    np.minimum.at(first, qrels.query_rows[found], ranks[found])
-    return np.where(first == none, 0, first)
+    reciprocal = reciprocal_rank(evaluation.ranking.ranks, split.qrels, threshold=split.threshold)
+    ranks = np.divide(1, reciprocal, out=np.zeros(len(reciprocal)), where=reciprocal > 0)
+    return np.rint(ranks).astype(np.int64)
 
 
 def spread(ranks: np.ndarray, rows: np.ndarray, count: int) -> list[int]:

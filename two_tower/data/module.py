@@ -17,7 +17,7 @@ from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
-from two_tower.negatives.base import Collection, Negatives, Positives, candidate_mask
+from two_tower.negatives.base import Collection, Negatives, Positives
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -191,20 +191,8 @@ class TripletData(L.LightningDataModule):
         return id_triplets(self.corpus, self.train)
 
     def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, N) bool: which documents each query of a batch is pushed away from.
-
-        Args:
-            query_rows: (B,) rows of training queries.
-            document_rows: (N,) rows of documents: the B positives, then every query's extras in turn.
-        """
-        return candidate_mask(
-            query_rows,
-            document_rows,
-            self.training_set.positives,
-            use_batch=self.share_batch,
-            share_extras=self.share_batch,
-            mask_known=self.negatives.mask_known,
-        )
+        """See `Batches.candidates`; the queries may be those of the batches of several processes."""
+        return self.batches.candidates(query_rows, document_rows)
 
     def marked(
         self, query_rows: np.ndarray, document_rows: np.ndarray, positive_rows: np.ndarray | None = None

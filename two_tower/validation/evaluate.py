@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
@@ -15,10 +16,11 @@ from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
 from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
 from two_tower.model import TwoTower
-from two_tower.ranking import Ranking, nearest
+from two_tower.ragged import Ragged
+from two_tower.ranking import Ranking, Share, nearest
 from two_tower.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Evaluation", "evaluate_bm25", "evaluate_dense"]
+__all__ = ["Encoded", "Evaluation", "evaluate_bm25", "evaluate_dense"]
 
 # Raise whenever BM25 would rank otherwise.
 BM25_VERSION = 4
@@ -49,6 +51,56 @@ def _evaluation(ranking: Ranking, split: Split, metrics: Sequence[str], start: f
     return Evaluation(mean(per_query), per_query, ranking, time.perf_counter() - start)
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Queries and a corpus as vectors, to be ranked.
+
+    Processes that train together share the work out: each encodes and scores its own blocks of documents. All
+    get the whole ranking, which does not depend on their number.
+
+    Attributes:
+        model: the towers.
+        corpus: N documents.
+        queries: (Q, D) vectors.
+        blocks: the vectors of this process' blocks of documents, by the row each begins with.
+        share: which blocks those are.
+    """
+
+    model: TwoTower
+    corpus: Corpus
+    queries: Tensor
+    blocks: dict[int, Tensor]
+    share: Share
+
+    @classmethod
+    def of(
+        cls, model: TwoTower, corpus: Corpus, queries: Ragged, progress: Callable[[int], None] | None = None
+    ) -> Encoded:
+        """Encode Q queries and this process' documents; ``progress`` gets the number of documents done since then."""
+        share = share_of(model.device)
+        vectors = model.encode("queries", queries)
+        blocks = {}
+        for number, first in enumerate(range(0, len(corpus), DOCUMENT_BLOCK)):
+            if share.owns(number):
+                tokens = corpus.tokens.slice(first, min(first + DOCUMENT_BLOCK, len(corpus)))
+                blocks[first] = model.encode("documents", tokens, progress)
+        return cls(model, corpus, vectors, blocks, share)
+
+    def rank(self, k: int, pairs: tuple[np.ndarray, np.ndarray] | None = None) -> Ranking:
+        """The best ``k`` documents of every query, and the ranks of pairs, see `two_tower.ranking.nearest`."""
+        return nearest(
+            self.queries,
+            lambda part: self.blocks[part.start],
+            len(self.corpus),
+            self.model.similarity,
+            order=self.corpus.order,
+            pairs=pairs,
+            k=k,
+            document_block=DOCUMENT_BLOCK,
+            share=self.share,
+        )
+
+
 def evaluate_dense(
     model: TwoTower,
     corpus: Corpus,
@@ -57,10 +109,7 @@ def evaluate_dense(
     metrics: Sequence[str] = DEFAULT_METRICS,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Encode everything and rank all documents for every query.
-
-    Processes that train together share the work out: each encodes and scores its own blocks of documents. All
-    get the whole result, which does not depend on their number.
+    """Encode everything and rank all documents for every query, see `Encoded`.
 
     Args:
         model: the towers.
@@ -70,26 +119,9 @@ def evaluate_dense(
         metrics: names, see `two_tower.metrics`.
         progress: called with the number of documents encoded since the last call.
     """
-    start, share = time.perf_counter(), share_of(model.device)
-    q_QD = model.encode("queries", split.tokens)
-    borders = range(0, len(corpus), DOCUMENT_BLOCK)
-    d_ND = {
-        first: model.encode("documents", corpus.tokens.slice(first, min(first + DOCUMENT_BLOCK, len(corpus))), progress)
-        for number, first in enumerate(borders)
-        if share.owns(number)
-    }
-
-    ranking = nearest(
-        q_QD,
-        lambda part: d_ND[part.start],
-        len(corpus),
-        model.similarity,
-        order=corpus.order,
-        pairs=(split.qrels.query_rows, split.qrels.document_rows),
-        k=depth,
-        document_block=DOCUMENT_BLOCK,
-        share=share,
-    )
+    start = time.perf_counter()
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    ranking = Encoded.of(model, corpus, split.tokens, progress).rank(depth, pairs)
     return _evaluation(ranking, split, metrics, start)
 
 

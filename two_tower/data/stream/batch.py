@@ -113,16 +113,25 @@ class Batches(Dataset[Batch]):
         extras = self.negatives.extras(queries, given, data.positives, rng)[own]
         queries, positives = queries[own], positives[own]
         documents = np.concatenate([positives, extras.ravel()])
-        share, masked = self.share_batch, self.negatives.mask_known
-        mask = candidate_mask(
-            queries, documents, data.positives, use_batch=share, share_extras=share, mask_known=masked
-        )
+        mask = self.candidates(queries, documents)
         return Batch(
             data.queries.select(queries),
             data.documents.select(documents),
             torch.from_numpy(mask),
             torch.from_numpy(queries),
             torch.from_numpy(documents),
+        )
+
+    def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(B, N) bool: which documents each query of a batch is pushed away from.
+
+        Args:
+            query_rows: (B,) rows of training queries.
+            document_rows: (N,) rows of documents: the B positives, then every query's extras in turn.
+        """
+        share, masked = self.share_batch, self.negatives.mask_known
+        return candidate_mask(
+            query_rows, document_rows, self.data.positives, use_batch=share, share_extras=share, mask_known=masked
         )
 
 
