@@ -18,7 +18,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 def records(path: Path) -> Iterator[Record]:
     """The records of a ``run-ID.wandb``; the torn end of a killed run's is left out."""
     content, at, parts = path.read_bytes(), HEADER, b""
-    assert content[:4] == b":W&B"
+    assert content[:4] in (b"", b":W&B")
     while at + HEADER <= len(content):
         if BLOCK - at % BLOCK < HEADER:  # no header fits into the rest of the block
             at += BLOCK - at % BLOCK
@@ -65,15 +65,14 @@ def wandb_runs(folder: Path, ended: int | None = None) -> list[WandbRun]:
         ended: how many of them have an end; None = all.
     """
     for _ in range(200):
-        runs = [_read(path) for path in sorted(folder.glob("wandb/offline-run-*"))]
+        runs = [_read(path) for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
         if sum(run.exit_code is not None for run in runs) == (len(runs) if ended is None else ended):
             break
         time.sleep(0.05)
     return runs
 
 
-def _read(folder: Path) -> WandbRun:
-    (log,) = folder.glob("run-*.wandb")
+def _read(log: Path) -> WandbRun:
     identity, config, history, exit_code = "", dict[str, Any](), list[dict[str, Any]](), None
     for record in records(log):
         kind = record.WhichOneof("record_type")
@@ -86,7 +85,7 @@ def _read(folder: Path) -> WandbRun:
             history.append(_items(record.history.item))
         elif kind == "exit":
             exit_code = record.exit.exit_code
-    return WandbRun(folder, identity, config, history, exit_code)
+    return WandbRun(log.parent, identity, config, history, exit_code)
 
 
 def _items(items: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +131,20 @@ def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, mo
 
 def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path\n"
+        "import sys, time; from pathlib import Path\n"
         "from two_tower.logger.wandb import WandbLogger; from two_tower.report.run import Run\n"
         "logger = WandbLogger(Run(Path(sys.argv[1])))\n"
         "for step in (4, 9, 14): logger.log_metrics({'train/loss': step / 10}, step)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "time.sleep(120)"
     )
     wandb.teardown()  # a process of its own has its own service
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
-    assert killed.returncode == -9
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT) as process:
+        written: list[WandbRun] = []
+        while process.poll() is None and not (written and len(written[0].history) == 2):
+            time.sleep(0.05)  # W&B's own process writes what it was handed a moment later
+            written = wandb_runs(tmp_path, ended=0)
+        process.kill()
+    assert process.returncode == -9
     logger = WandbLogger(Run(tmp_path))
     for step in (9, 14, 19):  # 14 was not handed over yet
         logger.log_metrics({"train/loss": step / 10}, step)
