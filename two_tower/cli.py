@@ -140,15 +140,18 @@ def compare(
         str | None, typer.Option(help="what to order and test by; without it, what the runs were validated by")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="file for a page with plots")] = None,
+    plots: Annotated[Path | None, typer.Option(help="folder for the plots, as SVG files")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Leaderboard of finished runs, with tests of significance."""
-    from two_tower.report.compare import html_page, leaderboard, markdown_page
+    from two_tower.files import write_text
+    from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
 
     board = leaderboard(runs, metric)
+    drawn = {plots / f"{name}.svg": picture for name, picture in pictures(board).items()} if plots else {}
+    for file, picture in drawn.items():
+        write_text(file, alone(picture))
     if html:
-        from two_tower.files import write_text
-
         write_text(html, html_page(board))
     if as_json:
         _print_json(board.to_dict())
@@ -158,6 +161,8 @@ def compare(
     say(markdown_page(board))
     if html:
         say(f"Page with plots: {html}", style="dim")
+    if drawn:
+        say(f"Plots: {', '.join(map(str, drawn))}", style="dim")
 
 
 @app.command()

@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 
 from two_tower.config.groups import CONF
 from two_tower.errors import UserError
-from two_tower.report.compare import html_page, leaderboard, markdown_page
-from two_tower.report.compare.overrides import distinguish
+from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
+from two_tower.report.compare.overrides import distinguish, row_names
 from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
 from two_tower.report.per_query import write
 
@@ -308,6 +308,18 @@ def test_what_only_some_have_is_told_beside_other_differences() -> None:
     ]
 
 
+def test_long_overrides_give_way_to_the_names_of_the_folders() -> None:
+    long = [{"tower": "gru", "loss": each * 80} for each in "ab"]
+    folders = [[Path("runs/plan_1_0"), Path("runs/plan_1_1")], [Path("runs/plan_2")]]
+    assert row_names(long, folders) == ["plan_1", "plan_2"]
+    assert row_names([{"dim": 1}, {"dim": 2}], folders) == ["dim=1", "dim=2"]
+    assert row_names([{}], folders[1:]) == ["plan_2"]
+    tens = [[Path("gru-seed9"), Path("gru-seed10")], [Path("gru-b")]]
+    assert row_names(long, tens) == ["gru", "gru-b"]
+    for alike in ([[Path("0"), Path("1")], [Path("2")]], [[Path("a_0")], [Path("a_0")]]):  # no names, equal names
+        assert row_names(long, alike) == [f"tower=gru loss={each * 80}" for each in "ab"]
+
+
 def columns(line: str) -> int:
     return len(re.findall(r"(?<!\\)\|", line)) - 1
 
@@ -356,6 +368,20 @@ def test_the_html_needs_nothing_else(six: list[Path]) -> None:
     assert not re.search(r"https?:|src=|@import|url\(|<link|<script", html)
     assert html.count("<svg") == 3
     assert "prefers-color-scheme: dark" in html
+
+
+def test_pictures_are_files_of_their_own(six: list[Path]) -> None:
+    for path in six:
+        (path / "metrics.csv").write_text("step,epoch,val/mrr@10,train/loss\n0,0,0.1,\n1,0,0.2,0.5\n")
+    board = leaderboard(six)
+    found = pictures(board)
+    assert list(found) == ["intervals", "curves", "loss"]
+    assert html_page(board).count("<svg") == 5
+    for picture in found.values():
+        file = ET.fromstring(alone(picture))
+        assert file.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "--ink" in str(file[0].text)
+        assert [element.tag.rpartition("}")[2] for element in file.iter()].count("style") == 1
 
 
 FIGURES = st.floats(-1, 1)

@@ -1,6 +1,7 @@
 """Finished runs side by side: a leaderboard with tests of significance, as Markdown, HTML and JSON."""
 
 from two_tower.report.compare.leaderboard import Leaderboard, leaderboard
-from two_tower.report.compare.page import html_page, markdown_page
+from two_tower.report.compare.page import html_page, markdown_page, pictures
+from two_tower.report.compare.plots import alone
 
-__all__ = ["Leaderboard", "html_page", "leaderboard", "markdown_page"]
+__all__ = ["Leaderboard", "alone", "html_page", "leaderboard", "markdown_page", "pictures"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from two_tower.report.compare.overrides import distinguish, without_seed
+from two_tower.report.compare.overrides import distinguish, row_names, typed, without_seed
 from two_tower.report.compare.runs import FinishedRun, metric_of, read_runs
 from two_tower.report.significance import holm, mean_interval, paired_differences, randomisation_test
 
@@ -37,6 +37,7 @@ class Row:
     """Runs of one configuration, whatever their seeds.
 
     Attributes:
+        name: the overrides as they are typed, or what the names of its runs' folders begin with.
         overrides: what tells it from the other rows.
         runs: its runs.
         values: (Q,) the metric for each query, averaged over the runs.
@@ -47,6 +48,7 @@ class Row:
         vs_bm25: tested against BM25; None without it.
     """
 
+    name: str
     overrides: dict[str, Any]
     runs: list[FinishedRun]
     values: np.ndarray
@@ -57,14 +59,14 @@ class Row:
     vs_bm25: PValue | None
 
     @property
-    def name(self) -> str:
+    def configuration(self) -> str:
         """The overrides as they are typed; of the only row, its folder."""
-        told = (f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in self.overrides.items())
-        return " ".join(told) or self.runs[0].path.name
+        return typed(self.overrides) or self.runs[0].path.name
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it."""
         return {
+            "name": self.name,
             "overrides": self.overrides,
             "runs": [
                 {"path": str(run.path), "seed": run.config.get("seed")}
@@ -195,11 +197,13 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
     groups = sorted(experiments.values(), key=lambda group: _average(group, metric).mean(), reverse=True)
     values = [_average(group, metric) for group in groups]
     overrides = distinguish([group[0].config for group in groups])
+    names = row_names(overrides, [[run.path for run in group] for group in groups])
     intervals = _intervals(values)
     vs_best = [None, *_tests(values[1:], values[0])]
     vs_bm25 = _tests(values, bm25) if bm25 is not None else [None] * len(groups)
     return [
         Row(
+            names[i],
             overrides[i],
             group,
             values[i],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,10 +15,13 @@ import yaml
 from two_tower.config.groups import CONF, choices
 from two_tower.config.saved import leaves
 
-__all__ = ["distinguish", "without_seed"]
+__all__ = ["distinguish", "row_names", "typed", "without_seed"]
 
 # Keys that make a run another run of the same experiment; `embedding.seed` follows `seed`.
 _SAME_EXPERIMENT = ("seed", "run_dir")
+
+# Characters; longer overrides are no name that a table has room for.
+LONGEST_NAME = 80
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +56,32 @@ def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return told
     shown = [key for key in keys if len({repr(each.get(key)) for each in compared}) > 1]
     return [{key: each.get(key) for key in shown} for each in compared]
+
+
+def typed(overrides: Mapping[str, Any]) -> str:
+    """Overrides as they are typed on the command line."""
+    return " ".join(f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in overrides.items())
+
+
+def row_names(overrides: Sequence[Mapping[str, Any]], folders: Sequence[Sequence[Path]]) -> list[str]:
+    """A name for each of several configurations: their overrides, or if these are long, what their folders begin with.
+
+    Args:
+        overrides: what tells each from the others.
+        folders: those of its runs: ``gru_0`` and ``gru_1`` are called ``gru``.
+    """
+    names = [typed(each) or paths[0].name for each, paths in zip(overrides, folders, strict=True)]
+    if max(map(len, names)) <= LONGEST_NAME:
+        return names
+    begin = [_beginning([path.name for path in paths]) for paths in folders]
+    return begin if all(begin) and len(set(begin)) == len(begin) else names
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """The words that several names begin with."""
+    words = zip(*(re.split(r"([\W_]+)", name) for name in names), strict=False)
+    shared = itertools.takewhile(lambda each: len(set(each)) == 1, words)
+    return re.sub(r"[\W_]+$", "", "".join(word for word, *_ in shared))
 
 
 def _optional(key: str, compared: Sequence[Mapping[str, Any]]) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
+from two_tower.report.compare.curves import curves_of, curves_plot
 from two_tower.report.compare.leaderboard import Comparison, Example, Leaderboard, PValue, Row
-from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
+from two_tower.report.compare.plots import COLOURS, STYLE, Dot, differences_plot, intervals_plot
 
-__all__ = ["html_page", "markdown_page"]
+__all__ = ["html_page", "markdown_page", "pictures"]
 
 LEVEL = 0.05  # p-values below are called more than chance
 MOST_NAMES = 4  # of rows in a sentence
@@ -62,8 +63,23 @@ def html_page(board: Leaderboard) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Leaderboard</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>Leaderboard</title>\n<style>\n{COLOURS}{_STYLE}{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def pictures(board: Leaderboard) -> dict[str, str]:
+    """Name → picture: ``intervals`` of the rows; ``curves`` and ``loss`` over the epochs, where runs logged them.
+
+    As elements of a page; `plots.alone` makes files of them.
+    """
+    found = {"intervals": intervals_plot(_dots(board), board.metric)}
+    histories = {row.name: [run.history for run in row.runs] for row in board.rows}
+    metric, loss = (curves_of(histories, key) for key in (f"val/{board.metric}", "train/loss"))
+    if metric:
+        found["curves"] = curves_plot(metric, board.metric, board.bm25.get(board.metric))
+    if loss:
+        found["loss"] = curves_plot(loss, "loss")
+    return found
 
 
 # --- what is said -----------------------------------------------------------------------------------------
@@ -78,7 +94,7 @@ def _content(board: Leaderboard) -> list[Block]:
         ),
         *map(Paragraph, _verdict(board)),
         _main_table(board),
-        Plot(intervals_plot(_dots(board), board.metric)),
+        *map(Plot, pictures(board).values()),
         Paragraph(
             "Interval: 95 %, bootstrap over the queries. Std: of the mean, over the runs of a row, whose seeds differ. "
             "p: paired randomisation test over the queries, values averaged over the runs of a row first, "
@@ -95,7 +111,7 @@ def _content(board: Leaderboard) -> list[Block]:
             [
                 [
                     str(run.path),
-                    row.name,
+                    row.configuration,
                     str(run.config.get("seed")),
                     f"{run.per_query.values[board.metric].mean():.4f}",
                 ]
@@ -258,10 +274,6 @@ def _html_table(table: Table) -> str:
 
 
 _STYLE = """\
-:root { color-scheme: light dark; --ink: #1d2430; --paper: #fff; --faint: #d9dee5; --a: #2166ac; --b: #c1543c; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e2e6ec; --paper: #14181e; --faint: #363d48; --a: #7fb3e0; --b: #e58a72; }
-}
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 980px;
   margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.2; }
@@ -270,11 +282,4 @@ table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--faint); text-align: left; vertical-align: top; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { width: 100%; margin: .5rem 0; }
-svg text { font-size: 12px; fill: var(--ink); }
-svg .grid { stroke: var(--faint); }
-svg .interval { stroke: var(--a); stroke-width: 2; }
-svg .mean { fill: var(--a); }
-svg .run { fill: none; stroke: var(--ink); }
-svg .won { fill: var(--a); }
-svg .lost { fill: var(--b); }
 """

@@ -12,6 +12,7 @@ import numpy as np
 
 from two_tower.config.saved import read as read_config
 from two_tower.errors import UserError, one_of
+from two_tower.report.compare.curves import read_history
 from two_tower.report.per_query import PerQuery
 from two_tower.report.per_query import read as read_per_query
 from two_tower.report.run import Run
@@ -33,12 +34,14 @@ class FinishedRun:
         config: resolved.
         results: flat numbers.
         per_query: what each validation query scores.
+        history: what it logged while it trained, see `read_history`.
     """
 
     path: Path
     config: dict[str, Any]
     results: dict[str, Any]
     per_query: PerQuery
+    history: dict[str, list[tuple[float, float]]]
 
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
@@ -94,7 +97,9 @@ def _read(path: Path) -> FinishedRun:
     config = read_config(run.config)
     if not run.complete:
         raise UserError(f"{path} is not finished: start its train.py command again, or leave it out.")
-    return FinishedRun(path, config, run.read_results(), read_per_query(path / "per_query.csv"))
+    return FinishedRun(
+        path, config, run.read_results(), read_per_query(path / "per_query.csv"), read_history(run.metrics)
+    )
 
 
 def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:
