@@ -7,6 +7,8 @@ TORCH ?= torch==2.13.*
 TORCH_INDEX ?=
 # Where the demo's runs go.
 RUNS ?= runs
+# Tests run on all cores, up to four; those of one file share what is costly to make, so they stay together.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
@@ -22,10 +24,10 @@ demo: .venv/.core
 	$(BIN)/two-tower search $(RUNS)/demo-average "shortest path between two nodes in a graph" -k 3
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: .venv/.all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 bench: .venv/.all
 	$(BIN)/python -m benchmarks

@@ -12,6 +12,7 @@ import numpy as np
 import oracles
 import pyarrow as pa
 import pytest
+import rich.console
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,7 +163,7 @@ def test_a_passage_without_a_title_is_shown_by_its_beginning(tmp_path: Path) -> 
 def test_foreign_text_cannot_write_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(rich, "_console", rich.console.Console(width=60))
     callback = SampleQueries(SimpleNamespace(name_of_check="epoch 1"))  # type: ignore[arg-type]
     evil = "a\nb\r\x1b[2Jc\u202ed\u2028e [bold]f[/nothing] 検索 " + "long " * 40
     callback.samples = [Sample(0, evil, 0, 1234, [5] * 30, [(evil, True), (evil, False)])]

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from two_tower.config.groups import CONF
 from two_tower.errors import UserError
 from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
-from two_tower.report.compare.overrides import distinguish, row_names
+from two_tower.report.compare.overrides import distinguish, experiment, row_names
 from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
 from two_tower.report.per_query import write
 
@@ -306,6 +306,14 @@ def test_what_only_some_have_is_told_beside_other_differences() -> None:
         {"tower": "average", "trainer.limit_train_batches": None},
         {"tower": "gru", "trainer.limit_train_batches": 30},
     ]
+
+
+def test_what_is_shown_of_a_run_makes_no_other_experiment() -> None:
+    base = {**config_of(), "logger": {"tags": ["a"]}, "callbacks": {"samples": {"console": "end"}}}
+    other = {**base, "logger": {"tags": ["b"]}, "callbacks": {"samples": {"console": "never"}}, "seed": 1}
+    assert experiment(base) == experiment(other)
+    assert experiment(base) != experiment({**other, "callbacks": {"early_stopping": {"patience": 1}}})
+    assert experiment({**base, "loggers": 1}) != experiment(base)
 
 
 def test_long_overrides_give_way_to_the_names_of_the_folders() -> None:

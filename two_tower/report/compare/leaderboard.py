@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from two_tower.report.compare.overrides import distinguish, row_names, typed, without_seed
+from two_tower.report.compare.overrides import distinguish, experiment, row_names, typed
 from two_tower.report.compare.runs import FinishedRun, metric_of, read_runs
 from two_tower.report.significance import holm, mean_interval, paired_differences, randomisation_test
 
@@ -193,7 +193,7 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
     """The runs by configuration, the best first, tested against the best and against BM25."""
     experiments: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        experiments.setdefault(json.dumps(without_seed(run.config), sort_keys=True), []).append(run)
+        experiments.setdefault(json.dumps(experiment(run.config), sort_keys=True), []).append(run)
     groups = sorted(experiments.values(), key=lambda group: _average(group, metric).mean(), reverse=True)
     values = [_average(group, metric) for group in groups]
     overrides = distinguish([group[0].config for group in groups])

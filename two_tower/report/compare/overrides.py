@@ -15,18 +15,34 @@ import yaml
 from two_tower.config.groups import CONF, choices
 from two_tower.config.saved import leaves
 
-__all__ = ["distinguish", "row_names", "typed", "without_seed"]
+__all__ = ["distinguish", "experiment", "row_names", "typed"]
 
 # Keys that make a run another run of the same experiment; `embedding.seed` follows `seed`.
 _SAME_EXPERIMENT = ("seed", "run_dir")
+# What is shown or stored of a run, and how fast its batches come: the model is the same.
+_BESIDE = (
+    "logger",
+    "callbacks.samples",
+    "callbacks.speed",
+    "callbacks.last",
+    "data.num_workers",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+)
 
 # Characters; longer overrides are no name that a table has room for.
 LONGEST_NAME = 80
 
 
-def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``key.key`` → value of every leaf of a configuration, but for seeds and the run folder."""
-    return {key: value for key, value in leaves(config).items() if key.split(".")[-1] not in _SAME_EXPERIMENT}
+def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``key.key`` → value of each leaf of a configuration that may change the result, seeds left out."""
+    beside = tuple(f"{each}." for each in _BESIDE)
+    return {
+        key: value
+        for key, value in leaves(config).items()
+        if key.split(".")[-1] not in _SAME_EXPERIMENT and not f"{key}.".startswith(beside)
+    }
 
 
 def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -39,7 +55,7 @@ def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         configs: resolved configurations, no two of them equal up to the seed.
     """
-    compared = [without_seed(config) for config in configs]
+    compared = [experiment(config) for config in configs]
     keys = sorted({key for each in compared for key in each})
     optional = {key for key in keys if _optional(key, compared)}
     shown = [
