@@ -1,6 +1,6 @@
 """Kill -9 while negatives are mined and after it, same command again: the same tables and the same model.
 
-As in `test_kill`, every run is a chain of real processes: with 0 and 2 workers, and with two ranks.
+As in `test_kill`, every run is a chain of real processes: with 2 workers, and with two ranks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ KILLED = ["+callbacks.killer._target_=mining_killer.MiningKiller", "+callbacks.k
 MODES = {
     "two_ranks": [*TWO_RANKS, *KILLED],  # the slowest first
     "two_workers": [*ONE, *KILLED, "data.num_workers=2"],
-    "no_workers": [*ONE, *KILLED],
     "whole": ONE,
 }
 Runs = dict[str, Future[Finished]]
@@ -61,7 +60,7 @@ def tables(run: Path) -> dict[str, list[list[int]]]:
     return {path.name: np.load(path).tolist() for path in sorted((run / "negatives" / "ann").glob("*.npy"))}
 
 
-@pytest.mark.parametrize("name", ["no_workers", "two_workers", "two_ranks"])
+@pytest.mark.parametrize("name", ["two_workers", "two_ranks"])
 def test_a_run_killed_in_mining_goes_on(name: str, mined: Runs) -> None:
     run = mined[name].result()
     assert [p.status for p in run.processes] == [-signal.SIGKILL, -signal.SIGKILL, 0], run.processes
@@ -72,9 +71,8 @@ def test_a_run_killed_in_mining_goes_on(name: str, mined: Runs) -> None:
     assert not list((run.path / "negatives").rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("name", ["no_workers", "two_workers"])
-def test_it_mines_and_learns_the_same_bits(name: str, mined: Runs) -> None:
-    run, whole = mined[name].result(), mined["whole"].result()
+def test_it_mines_and_learns_the_same_bits(mined: Runs) -> None:
+    run, whole = mined["two_workers"].result(), mined["whole"].result()
     assert list(tables(whole.path)) == ["epoch-0002.npy", "epoch-0003.npy"]
     assert tables(run.path) == tables(whole.path)
     assert digest(run.weights()) == digest(whole.weights())
