@@ -45,6 +45,9 @@ class TwoTower(L.LightningModule):
             gradients are the same.
         more: adds candidates from beyond a batch, or None.
 
+    Attributes:
+        observer: called in training with what a loss is about to be computed of, and its scores; None for nothing.
+
     Raises:
         UserError: an ``encode_chunk`` below 1.
     """
@@ -72,6 +75,7 @@ class TwoTower(L.LightningModule):
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._facts = seed, dict(facts or {})
         self._encode_chunk, self.more = encode_chunk, more
+        self.observer: Callable[[Compared, Tensor | list[Tensor]], None] | None = None
 
     @property
     def shared(self) -> bool:
@@ -123,6 +127,8 @@ class TwoTower(L.LightningModule):
         if self.more is not None:
             compared = self.more(compared, batch.query_rows, batch.document_rows, self.global_step)
         scores = self._scores(compared.queries, compared.documents, self.loss.dims)
+        if self.observer is not None:
+            self.observer(compared, scores)
         loss, diagnostics = self.loss(scores, compared.candidates)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))

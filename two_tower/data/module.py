@@ -69,7 +69,7 @@ class TripletData(L.LightningDataModule):
         if negatives.needs_collection and source.text_triplets() is not None:
             self._need_judged_queries()
         wanted = {"validation_split": validation_split}
-        if not self._trains_on_texts:
+        if not self.trains_on_texts:
             wanted["train_split"] = train_split
         for key, split in wanted.items():
             if split not in source.splits():
@@ -90,14 +90,15 @@ class TripletData(L.LightningDataModule):
 
     def _need_judged_queries(self) -> None:
         """Refuse a strategy that looks for documents where the training queries have no judgements."""
-        if self._trains_on_texts or self.train_split not in self.source.splits():
+        if self.trains_on_texts or self.train_split not in self.source.splits():
             raise UserError(
                 f"These negatives are looked up for training queries with judgements, and {self.source.name} trains "
                 "on triplets of texts: use negatives=given."
             )
 
     @property
-    def _trains_on_texts(self) -> bool:
+    def trains_on_texts(self) -> bool:
+        """Whether the examples are the source's triplets of texts, whose queries belong to no split."""
         return self.negatives.needs_triplets and self.source.text_triplets() is not None
 
     @cached_property
@@ -160,7 +161,7 @@ class TripletData(L.LightningDataModule):
     def training_set(self) -> TrainingSet:
         """The training examples: judged pairs, or the data's own triplets where the strategy needs them."""
         made = self._examples()
-        if not self._trains_on_texts:
+        if not self.trains_on_texts:
             self.negatives.prepare(self._collection(made.positives))
         return made
 
@@ -186,7 +187,7 @@ class TripletData(L.LightningDataModule):
     def _examples(self) -> TrainingSet:
         if not self.negatives.needs_triplets:
             return judged_pairs(self.corpus, self.train)
-        if self._trains_on_texts:
+        if self.trains_on_texts:
             return text_triplets(self.source, self.tokenizer)
         return id_triplets(self.corpus, self.train)
 

@@ -51,6 +51,8 @@ class Embedding(ABC):
     Attributes:
         dim: as given.
         frozen: whether training starts with frozen vectors.
+        coverage: share of the corpus' tokens whose word has a vector from elsewhere, known when the vectors are made;
+            None for vectors that come from nowhere.
 
     Raises:
         UserError: unknown ``weights``, or an epoch below 1.
@@ -66,6 +68,7 @@ class Embedding(ABC):
             )
         self.dim = dim
         self.weights = weights
+        self.coverage: float | None = None
         self.frozen = freeze is True or freeze > 1
 
     @abstractmethod

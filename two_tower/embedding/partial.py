@@ -86,7 +86,7 @@ class PartialEmbedding(Embedding):
             UserError: no word has one, or the place they come from is damaged.
         """
         known = self.known(tokenizer, corpus)
-        _report(self.name, known, tokenizer, corpus.tokens, self.missing)
+        self.coverage = _report(self.name, known, tokenizer, corpus.tokens, self.missing)
         vectors, found = torch.from_numpy(known.vectors), torch.from_numpy(known.found)
         length = float(vectors[found].norm(dim=1).mean())
         if self.normalise:
@@ -114,8 +114,8 @@ def _complete(vectors: Tensor, found: Tensor, missing: str) -> None:
         vectors[~found] += noise * vectors[found].std(dim=0, correction=0)
 
 
-def _report(name: str, known: Known, tokenizer: Tokenizer, documents: Ragged, missing: str) -> None:
-    """Log how much of the vocabulary and of the corpus has a vector, and warn where it is little."""
+def _report(name: str, known: Known, tokenizer: Tokenizer, documents: Ragged, missing: str) -> float:
+    """Log how much of the vocabulary and of the corpus has a vector, and warn where it is little; returns the latter."""
     counts = _counts(documents.ids.numpy(), len(tokenizer))
     named = np.arange(len(tokenizer)) != tokenizer.unknown_id
     words, found = int(named.sum()), int((known.found & named).sum())
@@ -133,6 +133,7 @@ def _report(name: str, known: Known, tokenizer: Tokenizer, documents: Ragged, mi
     )  # fmt: skip
     if share < _LOW:
         log.warning("Only %.1f %% of the corpus' tokens have a vector in %s: %s.", 100 * share, name, _cause(known))
+    return share
 
 
 def _cause(known: Known) -> str:

@@ -13,7 +13,7 @@ from two_tower.config import build
 from two_tower.logger.csv import CsvLogger
 from two_tower.report.run import Run
 
-__all__ = ["Closing", "History", "log_epoch", "logged", "make_loggers"]
+__all__ = ["Alerting", "Closing", "History", "log_epoch", "logged", "make_loggers"]
 
 
 @runtime_checkable
@@ -28,6 +28,17 @@ class History(Protocol):
 
     def rewind(self, step: int) -> None:
         """The run continues at ``step``; what was logged from there on will be logged again."""
+
+
+@runtime_checkable
+class Alerting(Protocol):
+    """A logger that can call people, and that shows how a run ended."""
+
+    def alert(self, title: str, text: str, severity: str) -> None:
+        """Tell people of something at once; ``severity`` is ``warning`` or ``error``."""
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Show plain values as the run's outcome."""
 
 
 @runtime_checkable

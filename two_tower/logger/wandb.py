@@ -164,6 +164,17 @@ class WandbLogger(loggers.WandbLogger):
         self._row.update(metrics)
 
     @rank_zero_only
+    def alert(self, title: str, text: str, severity: str) -> None:
+        """Send an alert, by mail or Slack as the account says."""
+        level = wandb.AlertLevel.ERROR if severity == "error" else wandb.AlertLevel.WARN
+        self.experiment.alert(title, text, level)
+
+    @rank_zero_only
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Put values into the run's summary."""
+        self.experiment.summary.update(dict(values))
+
+    @rank_zero_only
     def flush(self) -> None:
         """Hand over what is collected; a later value of the same step starts a row of its own."""
         if not self._row:

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import rich
 from lightning_utilities.core.rank_zero import rank_zero_only
+from rich.console import Group
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.text import Text
 
-__all__ = ["CheckTable", "against", "first_process", "name_of_check", "on_terminal", "say", "show_log"]
+__all__ = ["CheckTable", "against", "box", "first_process", "name_of_check", "on_terminal", "say", "show_log"]
 
 
 def first_process() -> bool:
@@ -35,6 +39,20 @@ class _Console(logging.Handler):
             say(f"{record.levelname.capitalize()}: {record.getMessage()}", style="yellow")
         else:
             say(record.getMessage(), style="dim")
+
+
+def box(title: str, lines: Sequence[tuple[str, str]], style: str) -> None:
+    """Print a frame with lines in it, in the first of several processes only.
+
+    Args:
+        title: in the frame's upper edge.
+        lines: each a text and its style; long ones are wrapped, indented as they begin.
+        style: of the frame.
+    """
+    if not first_process():
+        return
+    rows = [Padding(Text(text.lstrip(), style=kind), (0, 0, 0, len(text) - len(text.lstrip()))) for text, kind in lines]
+    rich.get_console().print(Panel(Group(*rows), title=title, title_align="left", border_style=style))
 
 
 def on_terminal() -> bool:

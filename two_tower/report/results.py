@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning as L
 
-from two_tower.callbacks.early_stopping import EarlyStopping
 from two_tower.callbacks.speed import Speed
+from two_tower.doctor.callback import Doctor
 from two_tower.files import write_json, write_text
 from two_tower.report.console import against, name_of_check, say
 from two_tower.report.run import Run
@@ -26,7 +26,8 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         ``untrained/METRIC``, ``bm25/METRIC``, loss, speed and counts.
     """
     speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), Speed())  # type: ignore[attr-defined]
-    stopping = next((c for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)  # type: ignore[attr-defined]
+    stopping = next((c for c in trainer.callbacks if getattr(c, "reason", "")), None)  # type: ignore[attr-defined]
+    doctor = next((c for c in trainer.callbacks if isinstance(c, Doctor)), None)  # type: ignore[attr-defined]
     best, history = validation.best or {}, validation.history
     results: dict[str, Any] = {
         **{f"val/{m}": best[m] for m in validation.metrics if m in best},
@@ -41,7 +42,8 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         "epochs": math.ceil(history[-1]["epoch"]) if history else 0,
         "best_epoch": math.ceil(best.get("epoch", 0)),
         "best_step": int(best.get("step", 0)),
-        **({"stopped_at_step": stopping.stopped_at} if stopping and stopping.reason else {}),
+        **({"stopped_at_step": stopping.stopped_at} if stopping else {}),
+        **({"doctor/findings": doctor.count, "doctor/seconds": doctor.spent} if doctor else {}),
         "queries": validation.queries,
         "documents": validation.documents,
         "all_documents": validation.all_documents,

@@ -52,6 +52,9 @@ class Run:
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.index = path / "index"
+        self.doctor = path / "doctor.json"
+        self.signals = path / "signals.json"
+        self.similarities = path / "similarities.svg"
 
     @classmethod
     def existing(cls, path: Path | str) -> Run:

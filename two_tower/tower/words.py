@@ -146,10 +146,12 @@ class WordTable(nn.Module):
     Attributes:
         vectors: (V, D) float32 parameter.
         log_weights: (V,) float32 parameter.
+        coverage: share of the corpus' tokens whose word got a vector from elsewhere; None where none did.
     """
 
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         super().__init__()
+        self.coverage: float | None = None
         self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
         self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
         for parameter in self.parameters():

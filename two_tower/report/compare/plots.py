@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["COLOURS", "STYLE", "Dot", "alone", "differences_plot", "intervals_plot", "short", "svg", "ticks"]
+__all__ = ["COLOURS", "STYLE", "WIDTH", "Dot", "alone", "differences_plot", "intervals_plot", "short", "svg", "ticks"]
 
 WIDTH = 860  # of a picture, in its own units; it scales with the page
 LINE = 26  # height of a row

@@ -1,0 +1,229 @@
+"""Signals of the collection and of the start vectors, from samples."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from two_tower.config.build import target_of
+from two_tower.data.module import TripletData
+from two_tower.data.stream.corpus import Split
+from two_tower.data.stream.token_store import text_hashes
+from two_tower.doctor.signals import DataSignals, WordSignals
+from two_tower.embedding.partial import PartialEmbedding
+from two_tower.errors import UserError
+from two_tower.inspection.relations import lexical_overlap
+from two_tower.ragged import Ragged
+from two_tower.tower.words import WordTable
+
+__all__ = ["measure_data", "measure_words"]
+
+PAIRS = 512  # training pairs that are compared word by word; a share is then right to 2 %
+TEXTS = 2048  # texts whose lengths and unknown words are counted
+SHIFTS = (-2, -1, 1, 2)
+# Training queries that validation queries are looked for in: a sorted search takes 0.1 s.
+MOST_QUERIES = 1_000_000
+NEIGHBOURS = 4096  # pairs of neighbouring words whose vectors are compared
+LEAST_COPIED = 4  # tokens of a query that a passage repeats: fewer may do so by chance
+
+
+def measure_data(data: TripletData) -> DataSignals:
+    """The signals of a collection as it is trained on; takes some 20 ms however large it is."""
+    unknown = data.tokenizer.unknown_id
+    queries, positives = _training_pairs(data)
+    own = lexical_overlap(queries, positives, unknown)
+    chance = lexical_overlap(queries, positives.select(np.roll(np.arange(len(queries)), len(queries) // 2)), unknown)
+    validation = _validation_pairs(data, unknown)
+    documents = _sampled(data.corpus.tokens)
+    asked = _sampled(data.validation.tokens)
+    leaked, with_answer = _leaked(data)
+    return DataSignals(
+        shared=_mean(own),
+        shared_by_chance=_mean(chance),
+        shared_error=_error(own - chance),
+        shifts=[(k, _mean(_shifted(queries, positives, unknown, k))) for k in SHIFTS],
+        validation_shared=validation[0],
+        validation_shared_by_chance=validation[1],
+        query_length=_length(queries),
+        positive_length=_length(positives),
+        validation_query_length=_length(asked),
+        document_length=_length(documents),
+        unknown_in_queries=_unknown(asked, unknown),
+        unknown_in_documents=_unknown(documents, unknown),
+        cut_queries=_cut(asked, data.tokenizer.query_tokens),
+        cut_documents=_cut(documents, data.tokenizer.document_tokens),
+        leaked=leaked,
+        leaked_with_answer=with_answer,
+        copied=_copied(queries, positives),
+    )
+
+
+def _training_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
+    """Consecutive examples: only in the order of the data can a slipped row be seen."""
+    training = data.training_set
+    count = min(PAIRS, len(training.examples))
+    start = (len(training.examples) - count) // 2
+    queries, positives, _ = training.examples.take(np.arange(start, start + count))
+    return training.queries.select(queries), training.documents.select(positives)
+
+
+def _validation_pairs(data: TripletData, unknown: int) -> tuple[float, float]:
+    split = data.validation
+    relevant = np.flatnonzero(split.qrels.relevant(split.threshold) & split.qrels.present)[:PAIRS]
+    queries = split.tokens.select(split.qrels.query_rows[relevant].astype(np.int64))
+    rows = split.qrels.document_rows[relevant].astype(np.int64)
+    documents = data.corpus.tokens
+    own = lexical_overlap(queries, documents.select(rows), unknown)
+    chance = lexical_overlap(queries, documents.select(np.roll(rows, len(rows) // 2)), unknown)
+    return _mean(own), _mean(chance)
+
+
+def _shifted(queries: Ragged, positives: Ragged, unknown: int, k: int) -> np.ndarray:
+    rows = np.arange(max(0, -k), len(queries) - max(0, k))
+    return lexical_overlap(queries.select(rows), positives.select(rows + k), unknown) if len(rows) else np.zeros(0)
+
+
+def _sampled(tokens: Ragged) -> Ragged:
+    rows = np.unique(np.linspace(0, len(tokens) - 1, min(TEXTS, len(tokens))).astype(np.int64))
+    return tokens.select(rows)
+
+
+def _length(tokens: Ragged) -> float:
+    return _mean(tokens.lengths.numpy().astype(np.float64))
+
+
+def _unknown(tokens: Ragged, unknown: int) -> float:
+    return _mean(tokens.ids.numpy() == unknown)
+
+
+def _cut(tokens: Ragged, most: int) -> float:
+    return _mean(tokens.lengths.numpy() >= most)
+
+
+def _copied(queries: Ragged, positives: Ragged) -> float:
+    """Share of the pairs whose positive contains its query in one piece."""
+    asked, answers = queries.slice(0, 128).to_lists(), positives.slice(0, 128).to_lists()
+    long = [(q, p) for q, p in zip(asked, answers, strict=True) if len(q) >= LEAST_COPIED]
+    found = sum(f" {' '.join(map(str, q))} " in f" {' '.join(map(str, p))} " for q, p in long)
+    return found / len(asked) if asked else 0.0
+
+
+def _leaked(data: TripletData) -> tuple[float, float]:
+    """Shares of the validation queries that are training queries, and that share a relevant passage with it."""
+    split = data.validation
+    asked, usable = split.hashes, _without(split.tokens, data.tokenizer.unknown_id)
+    trained, rows = _training_hashes(data)
+    if not len(asked) or not len(trained):
+        return 0.0, 0.0
+    among = np.unique(asked)
+    places = np.minimum(np.searchsorted(among, trained), len(among) - 1)
+    hits = among[places] == trained
+    leaked = np.isin(asked, trained[hits]) & usable
+    if rows is None or not leaked.any():
+        return float(leaked.mean()), 0.0
+    return float(leaked.mean()), float((leaked & _same_answer(data, rows[hits], trained[hits])).mean())
+
+
+def _training_hashes(data: TripletData) -> tuple[np.ndarray, np.ndarray | None]:
+    """Hashes of the queries that are trained on, and their rows in the training split, if they are of one."""
+    examples = data.training_set.examples
+    count = min(len(examples), MOST_QUERIES)
+    rows = np.unique(examples.take(np.arange(count))[0])
+    if data.trains_on_texts:
+        return text_hashes(data.training_set.queries.select(rows)), None
+    return data.train.hashes[rows], rows
+
+
+def _same_answer(data: TripletData, rows: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """(Q,) bool: validation queries of which a relevant passage is relevant to an equal training query."""
+    pairs = set()
+    by_row = dict(zip(rows.tolist(), hashes.tolist(), strict=True))
+    for row, document in zip(*_relevant(data.train), strict=True):
+        if row in by_row:
+            pairs.add((by_row[row], document))
+    same = np.zeros(len(data.validation), bool)
+    hash_of = data.validation.hashes
+    for row, document in zip(*_relevant(data.validation), strict=True):
+        same[row] |= (int(hash_of[row]), document) in pairs
+    return same
+
+
+def _relevant(split: Split) -> tuple[list[int], list[int]]:
+    kept = split.qrels.relevant(split.threshold) & split.qrels.present
+    return split.qrels.query_rows[kept].tolist(), split.qrels.document_rows[kept].tolist()
+
+
+def _without(tokens: Ragged, unknown: int) -> np.ndarray:
+    """(B,) bool: texts of known words only; two with unknown ones may differ in these."""
+    ends = np.concatenate([[0], np.cumsum(tokens.ids.numpy() == unknown)])
+    offsets = tokens.offsets.numpy()
+    return (ends[offsets[1:]] == ends[offsets[:-1]]) & (np.diff(offsets) > 0)
+
+
+def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module) -> WordSignals | None:
+    """The signals of the word vectors before training; None where the towers have no word table."""
+    table = next((module for module in model.modules() if isinstance(module, WordTable)), None)
+    if table is None:
+        return None
+    rng = np.random.default_rng(0)
+    tokens = _sampled(data.corpus.tokens)
+    ids, owner = tokens.ids.numpy(), np.repeat(np.arange(len(tokens)), tokens.lengths.numpy())
+    beside = np.flatnonzero((owner[1:] == owner[:-1]) & _rare(ids)[1:] & _rare(ids)[:-1])
+    beside = beside[(ids[beside] != ids[beside + 1])]
+    beside = rng.permutation(beside)[:NEIGHBOURS]
+    first, second = ids[beside].astype(np.int64), ids[beside + 1].astype(np.int64)
+    other = np.roll(second, len(second) // 2)
+    with torch.no_grad():
+        vectors = table.vectors[torch.from_numpy(np.concatenate([first, second, other]))].float().cpu().numpy()
+    frozen = not table.vectors.requires_grad and not _thawed_later(config)
+    if not len(first):
+        return WordSignals(_pretrained(config), frozen, table.coverage, 0.0, 0.0, 0.0, 0.0)
+    direction = _mean(_cosines(*np.split(vectors, 3)[1:]))
+    together, apart = _compared(vectors - vectors.mean(0))
+    return WordSignals(
+        _pretrained(config), frozen, table.coverage, _mean(together), _mean(apart), _error(together - apart), direction
+    )
+
+
+def _compared(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second, other = np.split(vectors, 3)
+    return _cosines(first, second), _cosines(first, other)
+
+
+def _rare(ids: np.ndarray) -> np.ndarray:
+    """(T,) bool: not among the words that stand beside all others, such as articles."""
+    counts = np.bincount(ids)
+    return counts[ids] <= max(1.0, 0.002 * len(ids))
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.divide(np.einsum("nd,nd->n", a, b), lengths, out=np.zeros(len(a)), where=lengths > 0)
+
+
+def _pretrained(config: Mapping[str, Any]) -> bool:
+    try:
+        target = target_of(config.get("embedding", {}))
+    except UserError:
+        return False
+    return inspect.isclass(target) and issubclass(target, PartialEmbedding)
+
+
+def _thawed_later(config: Mapping[str, Any]) -> bool:
+    freeze = config.get("embedding", {}).get("freeze", False)
+    return freeze is not True and freeze > 1
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _error(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.std() / max(1, len(values)) ** 0.5)
