@@ -1,0 +1,116 @@
+"""Parts that are wrong on purpose, and a user's own parts that are right; given by ``_target_``."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from two_tower.loss.base import Loss, LossOutput
+from two_tower.negatives.base import Positives
+from two_tower.negatives.in_batch import InBatchNegatives
+from two_tower.ragged import Ragged
+from two_tower.tower.base import Tower
+from two_tower.tower.words import WordTable
+
+
+def padded(tokens: Ragged) -> Tensor:
+    """(B, longest) ids, padded right with zeros, as most code does it."""
+    texts = [torch.tensor(ids, dtype=torch.int64) for ids in tokens.to_lists()]
+    return nn.utils.rnn.pad_sequence([*texts, torch.zeros(1, dtype=torch.int64)], batch_first=True)[:-1]
+
+
+class ReadsLastColumn(Tower):
+    """A GRU over a padded batch, read at the last column: of all but the longest text that is the state of padding."""
+
+    def __init__(self, words: WordTable, dim: int) -> None:
+        super().__init__(dim)
+        words.log_weights.requires_grad_(False)
+        self.words = words
+        self.gru = nn.GRU(words.vectors.shape[1], dim, batch_first=True)
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        return self.gru(nn.functional.embedding(padded(tokens), self.words.vectors))[0][:, -1]
+
+
+class AveragesPadding(Tower):
+    """The mean over the padded length."""
+
+    def __init__(self, words: WordTable, dim: int) -> None:
+        super().__init__(dim)
+        words.log_weights.requires_grad_(False)
+        self.words = words
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        return nn.functional.embedding(padded(tokens), self.words.vectors).mean(1)
+
+
+class Detached(Tower):
+    """An average whose word vectors went through NumPy; only the layer after it learns."""
+
+    def __init__(self, words: WordTable, dim: int) -> None:
+        super().__init__(dim)
+        self.words = words
+        self.layer = nn.Linear(words.vectors.shape[1], dim)
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        return self.layer(torch.from_numpy(self.words.pool(tokens).detach().numpy()))
+
+
+class DetachedGru(Tower):
+    """A GRU whose states are kept for later as numbers, by mistake before they are used."""
+
+    def __init__(self, words: WordTable, dim: int) -> None:
+        super().__init__(dim)
+        words.log_weights.requires_grad_(False)
+        self.words = words
+        self.gru = nn.GRU(words.vectors.shape[1], dim, batch_first=True)
+        self.layer = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        states = nn.utils.rnn.pack_sequence(
+            [self.words.lookup(ids) for ids in tokens.ids.split(tokens.lengths.tolist())], enforce_sorted=False
+        )
+        return self.layer(self.gru(states)[1][0].detach())
+
+
+class OwnTower(Tower):
+    """A user's own tower, and nothing wrong with it: mean and maximum of the word vectors, one layer."""
+
+    def __init__(self, words: WordTable, dim: int) -> None:
+        super().__init__(dim)
+        words.log_weights.requires_grad_(False)
+        self.words = words
+        self.layer = nn.Linear(words.vectors.shape[1], dim, bias=False)
+        nn.init.orthogonal_(self.layer.weight)
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        vectors = self.words.lookup(tokens.ids)
+        owner = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
+        sums = vectors.new_zeros(len(tokens), vectors.shape[1]).index_add(0, owner, vectors)
+        return self.layer(sums)
+
+
+class OwnLoss(Loss):
+    """A user's own loss: the logistic loss of positives and candidates."""
+
+    def __init__(self, scale: float = 10.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, scores_BN: Tensor, candidates_BN: Tensor) -> LossOutput:
+        positive = nn.functional.softplus(-self.scale * scores_BN.diagonal()).mean()
+        negative = nn.functional.softplus(self.scale * scores_BN[candidates_BN] - self.scale / 2).mean()
+        return LossOutput(positive + negative, {})
+
+
+class SlowNegatives(InBatchNegatives):
+    """Takes 40 ms for a batch."""
+
+    def extras(
+        self, query_rows: np.ndarray, given: np.ndarray | None, positives: Positives, rng: np.random.Generator
+    ) -> np.ndarray:
+        time.sleep(0.04)
+        return super().extras(query_rows, given, positives, rng)
