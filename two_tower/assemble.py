@@ -110,7 +110,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         weights = embedding.token_weights(data.corpus.tokens, size)
         for table in tables:
             table.initialise(vectors, weights)
-            table.coverage = embedding.coverage
+            table.informed, table.coverage = embedding.informed, embedding.coverage
     return TwoTower(
         *towers,
         Similarity(config["similarity"]),

@@ -166,6 +166,23 @@ def compare(
 
 
 @app.command()
+def doctor(
+    run: RunFolder,
+    index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a finished or running run and its index, and what to change."""
+    from two_tower.doctor.examine import examine
+    from two_tower.doctor.record import document, report
+
+    found = examine(run, index)
+    if as_json:
+        _print_json({**document(found.findings, found.signals), "unchecked": found.unchecked})
+        return
+    report(found.findings, found.signals, found.unchecked)
+
+
+@app.command()
 def export(
     run: RunFolder,
     path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],

@@ -15,14 +15,14 @@ from two_tower.candidates import Compared, MoreCandidates
 from two_tower.data.stream.batch import Batch
 from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
-from two_tower.loss.base import Loss
+from two_tower.loss.base import Loss, LossOutput
 from two_tower.optimizer.clipping import clip_gradients
 from two_tower.optimizer.groups import parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.tower.base import Tower
 
-__all__ = ["TwoTower"]
+__all__ = ["TwoTower", "total_steps"]
 
 # Texts that are encoded together outside training: the token vectors of an RNN for them fit in cache-size
 # memory, and a progress bar moves.
@@ -46,6 +46,7 @@ class TwoTower(L.LightningModule):
         more: adds candidates from beyond a batch, or None.
 
     Attributes:
+        last: what the loss of the last training step was, with its diagnostics; None before the first.
         observer: called in training with what a loss is about to be computed of, and its scores; None for nothing.
 
     Raises:
@@ -75,6 +76,7 @@ class TwoTower(L.LightningModule):
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._facts = seed, dict(facts or {})
         self._encode_chunk, self.more = encode_chunk, more
+        self.last: LossOutput | None = None
         self.observer: Callable[[Compared, Tensor | list[Tensor]], None] | None = None
 
     @property
@@ -129,7 +131,7 @@ class TwoTower(L.LightningModule):
         scores = self._scores(compared.queries, compared.documents, self.loss.dims)
         if self.observer is not None:
             self.observer(compared, scores)
-        loss, diagnostics = self.loss(scores, compared.candidates)
+        loss, diagnostics = self.last = self.loss(scores, compared.candidates)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
         return loss
@@ -152,7 +154,7 @@ class TwoTower(L.LightningModule):
         if self.loss is not None:
             modules["loss"] = self.loss
         optimizer = self._optimizer(parameter_groups(modules))
-        schedule = self._scheduler.build(optimizer, _total_steps(self.trainer)) if self._scheduler else None
+        schedule = self._scheduler.build(optimizer, total_steps(self.trainer)) if self._scheduler else None
         return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
 
     def configure_gradient_clipping(
@@ -171,7 +173,7 @@ class TwoTower(L.LightningModule):
         checkpoint["two_tower"] = self._facts
 
 
-def _total_steps(trainer: L.Trainer) -> int | None:
+def total_steps(trainer: L.Trainer) -> int | None:
     """Optimizer steps of the whole training, None if unknown.
 
     Not ``trainer.estimated_stepping_batches``: that sets the loader up before a checkpoint is read, and

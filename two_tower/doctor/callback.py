@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -20,34 +19,33 @@ from two_tower.data.module import TripletData
 from two_tower.data.stream.batch import Batch
 from two_tower.doctor.diagnoses import diagnose
 from two_tower.doctor.finding import Finding
-from two_tower.doctor.measure_batch import Weights, difference_alone, gradients, look
-from two_tower.doctor.measure_data import measure_data, measure_words
+from two_tower.doctor.measure_batch import difference_alone, look
+from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
+from two_tower.doctor.measure_step import Weights, errors_below, gradients, rate, untouched
 from two_tower.doctor.record import Record
-from two_tower.doctor.signals import Check, Probe, Signals, Step
+from two_tower.doctor.signals import Check, Signals, Step
 from two_tower.doctor.timing import Stopwatch
-from two_tower.model import TwoTower
-from two_tower.optimizer.rows import RowOptimizer
+from two_tower.model import TwoTower, total_steps
 from two_tower.report.run import Run
 from two_tower.validation.full import FullValidation
 
 __all__ = ["Doctor"]
 
 # The steps that are looked at closely in every run; later ones as long as that is cheap.
-PROBED = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 50)
+PROBED = (2, 20, 40)
 # Later looks: at steps that are apart by this factor …
 APART = 1.25
 # … and only while the doctor has taken less than this share of the run's time.
 BUDGET = 0.006
 # Steps that are kept; beyond, every second one is dropped.
 MOST_STEPS = 1000
-PROBE_TEXTS = 24  # texts whose vectors must not depend on each other
 
 
 class Doctor(Callback):
     """Looks for what goes wrong in a run, and says so on the console, in ``doctor.json`` and to the loggers.
 
-    It costs well under 1 % of a run's time: each step it notes what the loss reports anyway; at steps 1, 2, 3, 5, 10 …
-    50, and then ever more rarely, it looks closely at a part of the batch.
+    It costs about 1 % of a short run's time, and less of a longer one's: each step it notes what the loss reports
+    anyway; at steps 2, 20 and 40, and then ever more rarely, it looks closely at a part of the batch.
 
     Args:
         run: the run folder.
@@ -74,14 +72,14 @@ class Doctor(Callback):
         self._record = Record(run)
         self._watch = Stopwatch()
         self._seen: tuple[Compared, Tensor | list[Tensor]] | None = None
-        self._probe: Probe | None = None
         self._weights: Weights | None = None
         self._next = 0.0  # the next step to look at, beyond the fixed ones
         self._start = 0.0
         self._elapsed = 0.0  # seconds of the run before it was interrupted
         self._right: list[float] = []  # accuracy of the steps since the last check
         self._best: np.ndarray | None = None
-        self._own = 0.0
+        self._own = 0.0  # seconds of this step that were the doctor's
+        self._gradients: tuple[dict[str, float], dict[str, float], dict[str, float]] = ({}, {}, {})
 
     @property
     def findings(self) -> list[Finding]:
@@ -100,50 +98,49 @@ class Doctor(Callback):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the data, the start vectors, and whether a text's vector depends on its neighbours."""
-        if not trainer.is_global_zero:
-            return
-        with self._spending():
-            model, data = cast(TwoTower, pl_module), cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
-            signals = self.signals
-            signals.monitor, signals.similarity = self.validation.monitor, model.similarity.name
-            signals.total_steps = _last_step(trainer)
-            if signals.data is None:
-                signals.data = measure_data(data)
-                signals.words = measure_words(signals.config, data, model)
-                signals.alone = difference_alone(model, _texts(data))
-            self._baseline()
-            self._examine(trainer)
-
-    def _baseline(self) -> None:
-        known = {"bm25": self.validation.bm25, "untrained": self.validation.untrained}
-        monitor = self.validation.monitor
-        self.signals.baseline = {name: means[monitor] for name, means in known.items() if monitor in means}
+        """Take over what is known before the first step."""
+        signals, validation = self.signals, self.validation
+        signals.monitor, signals.similarity = validation.monitor, cast(TwoTower, pl_module).similarity.name
+        signals.total_steps = total_steps(trainer)
+        known = {"bm25": validation.bm25, "untrained": validation.untrained}
+        monitor = validation.monitor
+        signals.baseline = {name: means[monitor] for name, means in known.items() if monitor in means}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Checks and checkpoints between epochs are no wait for a batch."""
         self._watch.pause()
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Prepare for a close look if this step is one."""
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Look at the data before the first step; prepare for a close look if this step is one."""
         if not trainer.is_global_zero:
             return
+        model = cast(TwoTower, pl_module)
+        if self.signals.data is None:
+            with self._spending():
+                self._look_before(trainer, model)
         self._watch.start()
         if self._due(trainer):
             with self._spending():
-                model = cast(TwoTower, pl_module)
                 model.observer = self._observe
                 self._weights = Weights(model, batch)
         self._own = 0.0
+
+    def _look_before(self, trainer: L.Trainer, model: TwoTower) -> None:
+        """Look at the data, the start vectors, and whether a text's vector depends on its neighbours."""
+        data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
+        self.signals.data = measure_data(data)
+        self.signals.words = measure_words(self.signals.config, data, model)
+        self.signals.alone = difference_alone(model, some_texts(data))
+        self._examine(trainer)
 
     def _due(self, trainer: L.Trainer) -> bool:
         """Whether the step that begins is looked at closely; while gradients accumulate only its last batch is."""
         if trainer.fit_loop._should_accumulate():
             return False
         step = trainer.global_step + 1
-        if step <= PROBED[-1]:
-            return step in PROBED
-        return step >= self._next and self.spent < BUDGET * self._seconds
+        return step in PROBED or (step >= max(self._next, PROBED[-1]) and self.spent < BUDGET * self._seconds)
 
     @property
     def _seconds(self) -> float:
@@ -171,7 +168,7 @@ class Doctor(Callback):
         looked = self._seen is not None
         if trainer.is_global_zero:
             with self._spending():
-                self._note(trainer, looked)
+                self._note(trainer, cast(TwoTower, pl_module), looked)
                 if looked:
                     self._finish_look(trainer, cast(TwoTower, pl_module), batch)
                 if self.validation.just_checked:
@@ -183,13 +180,13 @@ class Doctor(Callback):
             self._stop_if_hopeless(trainer)
         self._watch.resume()
 
-    def _note(self, trainer: L.Trainer, looked: bool) -> None:
+    def _note(self, trainer: L.Trainer, model: TwoTower, looked: bool) -> None:
         """Keep what the loss reported; on a GPU, where reading waits for the step, only now and then."""
-        metrics = trainer.callback_metrics
-        if "train/loss" not in metrics or (metrics["train/loss"].is_cuda and not looked and trainer.global_step % 10):
+        if model.last is None or (model.last.loss.is_cuda and not looked and trainer.global_step % 10):
             return
-        names = ("loss", "positive_similarity", "negative_similarity", "accuracy")
-        values = [float(metrics[f"train/{name}"]) if f"train/{name}" in metrics else math.nan for name in names]
+        loss, more = model.last
+        names = ("positive_similarity", "negative_similarity", "accuracy")
+        values = [loss.item(), *(more[name].item() if name in more else math.nan for name in names)]
         steps = self.signals.steps
         steps.append(Step(trainer.global_step, *values))
         if len(steps) > MOST_STEPS:
@@ -198,15 +195,17 @@ class Doctor(Callback):
             self._right.append(values[3])
 
     def _finish_look(self, trainer: L.Trainer, model: TwoTower, batch: Batch) -> None:
-        assert self._seen is not None and self._weights is not None and model.loss is not None
+        assert self._seen is not None
+        assert self._weights is not None
+        assert model.loss is not None
         compared, scores = self._seen
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
         probe = look(
             trainer.global_step, trainer.current_epoch == 0, batch, compared, scores, model.loss,
-            model.similarity.name, data.training_set.positives,
+            model.similarity.name, data.training_set.positives, next(reversed(self.signals.probes), None),
         )  # fmt: skip
         probe.gradients, probe.without_gradient, probe.frozen = self._gradients
-        probe.updates, probe.rate = self._weights.changed(), _rate(trainer)
+        probe.updates, probe.rate = self._weights.changed(), rate(trainer)
         self.signals.probes.append(probe)
         model.observer, self._seen, self._weights = None, None, None
         self._next = trainer.global_step * APART
@@ -234,9 +233,8 @@ class Doctor(Callback):
                 row["epoch"],
                 row[validation.monitor],
                 float(np.mean(self._right)) if self._right else math.nan,
-                _errors_below(values, untrained),
-                _errors_below(values, self._best),
-                _untouched(trainer),
+                errors_below(values, untrained),
+                errors_below(values, self._best),
             )
         )
         if row is validation.best:
@@ -271,6 +269,9 @@ class Doctor(Callback):
         """Show everything that was found, or that nothing was."""
         if trainer.is_global_zero:
             with self._spending():
+                if self.signals.checks:
+                    self.signals.checks[-1].untouched = untouched(trainer)
+                self._examine(trainer)
                 self._record.finish(self.signals, trainer.loggers)
 
     @contextmanager
@@ -303,47 +304,3 @@ class Doctor(Callback):
         self.spent, self._elapsed, self._next = state_dict["spent"], state_dict["elapsed"], state_dict["next"]
         self._right = list(state_dict["right"])
         self._best = None if state_dict["best"] is None else np.array(state_dict["best"])
-
-
-def _last_step(trainer: L.Trainer) -> int | None:
-    batches = getattr(trainer.datamodule, "batches_per_epoch", None)  # type: ignore[attr-defined]
-    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
-    if batches and trainer.max_epochs is not None and trainer.max_epochs > 0:
-        limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
-    return min(limits) if limits else None
-
-
-def _texts(data: TripletData) -> dict[str, Any]:
-    """A few validation queries and passages of different lengths."""
-    sides = {}
-    for name, tokens in (("queries", data.validation.tokens), ("documents", data.corpus.tokens)):
-        sides[name] = tokens.select(np.linspace(0, len(tokens) - 1, min(PROBE_TEXTS, len(tokens))).astype(np.int64))
-    return sides
-
-
-def _rate(trainer: L.Trainer) -> float:
-    """The learning rate in relation to the largest of the schedule, as far as a schedule is in its first part."""
-    rates = [g["lr"] / g["initial_lr"] for o in trainer.optimizers for g in o.param_groups if g.get("initial_lr")]
-    return max(rates, default=1.0)
-
-
-def _errors_below(values: np.ndarray, before: np.ndarray | None) -> float:
-    """By how many standard errors, paired by query, the mean of ``values`` is below that of ``before``."""
-    if before is None or len(before) != len(values):
-        return math.nan
-    difference = before - values
-    spread = float(difference.std()) / math.sqrt(max(1, len(values)))
-    return float(difference.mean()) / spread if spread > 0 else 0.0
-
-
-def _untouched(trainer: L.Trainer) -> float:
-    """Share of the words that the optimizer has never stepped, where it keeps count."""
-    for optimizer in map(lambda o: getattr(o, "optimizer", o), trainer.optimizers):
-        if not isinstance(optimizer, RowOptimizer):
-            continue
-        for parameter, state in optimizer.state.items():
-            moment = state.get(type(optimizer)._moment)
-            if getattr(parameter, "is_word_table", False) and moment is not None and moment.dim():
-                rows = moment if moment.dim() == 1 else moment.flatten(1).amax(1)
-                return float((rows == 0).float().mean())
-    return math.nan

@@ -54,7 +54,8 @@ def sentences(signals: Signals) -> list[str]:
         p = signals.probes[-1]
         said.append(
             f"Step {p.step}: loss {p.loss:.3f} ({p.position:.0%} of the {p.trivial:.3f} of equal scores); positives "
-            f"{p.positive:.2f}, negatives {p.negative:.2f}; {p.accuracy:.0%} right, {p.active:.0%} of the queries learn."
+            f"{p.positive:.2f}, negatives {p.negative:.2f}; {p.accuracy:.0%} right, {p.active:.0%} of the queries "
+            "learn."
         )
         largest = max(p.updates.values(), default=math.nan)
         said.append(

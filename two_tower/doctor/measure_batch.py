@@ -1,49 +1,34 @@
-"""Signals of a model on a part of one training batch: scores, loss, vectors, gradients, the size of a step."""
+"""Signals of a model on a part of one training batch: scores, loss, vectors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from two_tower.candidates import Compared
 from two_tower.data.stream.batch import Batch
-from two_tower.doctor.signals import Probe
-from two_tower.inspection.relations import lexical_overlap
+from two_tower.doctor.probe import Probe
 from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
 from two_tower.negatives.base import Positives
 from two_tower.ragged import Ragged
 
-__all__ = ["Weights", "difference_alone", "gradients", "look", "parts_of"]
+__all__ = ["difference_alone", "look"]
 
-QUERIES = 128  # of a batch that are looked at
-EXTRAS = 2048  # further documents that they are compared with
-SAME = 0.9  # share of words in common of near copies
-ROWS = 256  # rows of a word table whose change is measured
-NUMBERS = 8192  # numbers of a dense parameter
-
-
-def parts_of(model: TwoTower) -> Iterator[tuple[str, nn.Parameter]]:
-    """Each parameter once, with the part of the model that it belongs to: a tower, its words, the loss."""
-    owner = {"query_tower": "towers" if model.shared else "query tower", "document_tower": "document tower"}
-    seen: set[int] = set()
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        module = owner.get(name.partition(".")[0])
-        if module is None or id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
-        yield f"{module} words" if getattr(parameter, "is_word_table", False) else module, parameter
+QUERIES = 64  # of a batch that are looked at
+EXTRAS = 1024  # further documents that they are compared with
+SAME = 0.9  # share of all their words that near copies have in common
 
 
 @torch.no_grad()
 def look(
     step: int, first_epoch: bool, batch: Batch, compared: Compared, scores: Tensor | Sequence[Tensor],
-    loss: Loss, similarity: str, positives: Positives | None,
+    loss: Loss, similarity: str, positives: Positives | None, before: Probe | None = None,
 ) -> Probe:  # fmt: skip
     """Look at a part of a batch that was just compared.
 
@@ -56,45 +41,39 @@ def look(
         loss: the model's.
         similarity: its name.
         positives: what is known to be relevant; None if not known.
+        before: an earlier look, whose levels of the loss are taken if it had as many candidates.
     """
-    rows, columns = _part(*compared.candidates.shape)
-    parts = [_picked(s, rows, columns).float() for s in ([scores] if isinstance(scores, Tensor) else scores)]
-    candidates = _picked(compared.candidates, rows, columns)
-    own, counts = parts[0], candidates.sum(1)
-    judged = counts > 0
-    positive = own.diagonal()
-    negatives = own[candidates]
-    hardest = torch.where(candidates, own, -torch.inf).amax(1)
-    value, gradient = _loss_and_gradient(loss, parts, candidates, isinstance(scores, Tensor))
-    trivial = _loss_of(loss, [torch.zeros_like(p) for p in parts], candidates, isinstance(scores, Tensor))
-    ideal = _loss_of(loss, [_ideal(p, similarity) for p in parts], candidates, isinstance(scores, Tensor))
-    pulled = (gradient.abs() > 1e-4 * gradient.abs().amax()) & candidates if len(own) else candidates
+    rows, extras = _part(*compared.candidates.shape)
+    several = not isinstance(scores, Tensor)
+    parts = [_picked(s, rows, extras).float() for s in ([scores] if isinstance(scores, Tensor) else scores)]
+    candidates = _picked(compared.candidates, rows, extras)
+    mask = candidates.cpu().numpy()
+    counts = mask.sum(1)
+    value, gradient = _loss_and_gradient(loss, parts, candidates, several)
     known, copies = _false_negatives(batch, positives, rows)
-    vectors = compared.documents[:QUERIES].float()
-    low, high = _limits(positive, negatives)
+    mean_count = _mean(counts)
+    if before is not None and abs(before.candidates - mean_count) < 0.02 * mean_count:
+        trivial, ideal = before.trivial, before.ideal
+    else:
+        trivial = _loss_of(loss, [torch.zeros_like(p) for p in parts], candidates, several)
+        ideal = _loss_of(loss, [_ideal(p, similarity) for p in parts], candidates, several)
+    queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (compared.queries, compared.documents))
+    finite = bool(np.isfinite(parts[0].sum().item()) and np.isfinite(documents).all())
     return Probe(
         step=step,
         first_epoch=first_epoch,
-        queries=len(own),
-        candidates=_float(counts.float()),
+        queries=rows,
+        candidates=mean_count,
         loss=value,
         trivial=trivial,
         ideal=ideal,
-        positive=_float(positive),
-        negative=_float(negatives),
-        hardest=_float(hardest[judged]),
-        accuracy=_float((positive > hardest)[judged].float()),
-        active=_float(_active(gradient, candidates)[judged].float()),
-        single=bool((pulled.sum(1) <= 1).all() and (counts > 1).any() and pulled.any()),
+        active=_mean(_active(gradient, mask)[counts > 0]),
+        single=_single(gradient, mask),
         known_negatives=known,
         copies=copies,
-        alignment=_float((_unit(compared.queries[:rows].float()) - _unit(compared.documents[:rows].float())).square().sum(1)),
-        **_geometry(vectors),
-        norm=_float(vectors.norm(dim=1)),
-        not_finite=not bool(torch.isfinite(own).all() and torch.isfinite(vectors).all()),
-        positives=_histogram(positive, low, high),
-        negatives=_histogram(negatives, low, high),
-        limits=(low, high),
+        not_finite=not finite,
+        **_of_scores(parts[0].cpu().numpy(), mask),
+        **_geometry(queries, documents),
     )
 
 
@@ -111,26 +90,29 @@ def _picked(matrix: Tensor, rows: int, extras: int) -> Tensor:
     return torch.cat([matrix[:rows, :rows], matrix[:rows, count : count + extras]], 1).detach()
 
 
-def _loss_of(loss: Loss, scores: list[Tensor], candidates: Tensor, one: bool) -> float:
-    return float(loss(scores[0] if one else scores, candidates)[0])
+def _loss_of(loss: Loss, scores: list[Tensor], candidates: Tensor, several: bool) -> float:
+    return loss(scores if several else scores[0], candidates)[0].item()
 
 
 @torch.enable_grad()
-def _loss_and_gradient(loss: Loss, scores: list[Tensor], candidates: Tensor, one: bool) -> tuple[float, Tensor]:
-    """The loss of the part and its gradient on the scores of the whole vectors."""
+def _loss_and_gradient(loss: Loss, scores: list[Tensor], candidates: Tensor, several: bool) -> tuple[float, np.ndarray]:
+    """The loss of the part and its gradient on the scores of the whole vectors, (B, N)."""
     leaf = scores[0].clone().requires_grad_()
-    value = loss(leaf if one else [leaf, *scores[1:]], candidates)[0]
-    if not value.requires_grad:
-        return float(value), torch.zeros_like(leaf)
-    found = float(value.detach())
-    (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
-    return found, torch.zeros_like(leaf) if gradient is None else gradient
+    value = loss([leaf, *scores[1:]] if several else leaf, candidates)[0]
+    gradient = torch.autograd.grad(value, leaf, allow_unused=True)[0] if value.requires_grad else None
+    return value.item(), (torch.zeros_like(leaf) if gradient is None else gradient).cpu().numpy()
 
 
-def _active(gradient: Tensor, candidates: Tensor) -> Tensor:
-    """(B,) bool: whether a query still pulls at anything that matters beside the strongest pull there could be."""
-    pull = torch.where(candidates, gradient.abs(), 0).sum(1)
-    return pull > 1e-4 / max(1, len(gradient))
+def _active(gradient: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(B,) bool: whether a query still pulls at a candidate so that it matters beside the strongest pull there is."""
+    return (np.abs(gradient) * mask).sum(1) > 1e-4 / max(1, len(gradient))
+
+
+def _single(gradient: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether each query pulls at one candidate at most, of several that it has."""
+    strength = np.abs(gradient) * mask
+    pulled = strength > 1e-4 * strength.max(initial=0)
+    return bool((pulled.sum(1) <= 1).all() and (mask.sum(1) > 1).any() and pulled.any())
 
 
 def _ideal(scores: Tensor, similarity: str) -> Tensor:
@@ -141,130 +123,94 @@ def _ideal(scores: Tensor, similarity: str) -> Tensor:
     return ideal
 
 
-def _geometry(vectors: Tensor) -> dict[str, float]:
-    """Mean cosine, effective rank and uniformity of (N, D) vectors."""
-    units = _unit(vectors)
-    count = len(units)
-    if count < 2 or not torch.isfinite(units).all():
-        return {"cosine": math.nan, "rank": math.nan, "uniformity": math.nan}
+def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    """Means and histograms of the positives' and the candidates' scores."""
+    positive, negatives = scores.diagonal(), scores[mask]
+    hardest = np.where(mask, scores, -np.inf).max(1, initial=-np.inf)
+    judged = mask.any(1)
+    both = np.concatenate([positive, negatives])
+    low, high = (float(both.min()), float(both.max())) if len(both) else (-1.0, 1.0)
+    if not math.isfinite(low + high):
+        low, high = -1.0, 1.0
+    elif high <= low:
+        low, high = low - 0.5, high + 0.5
+    return {
+        "positive": _mean(positive),
+        "negative": _mean(negatives),
+        "hardest": _mean(hardest[judged]),
+        "accuracy": _mean((positive > hardest)[judged]),
+        "positives": _histogram(positive, low, high),
+        "negatives": _histogram(negatives, low, high),
+        "limits": (low, high),
+    }
+
+
+def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
+    values = values[np.isfinite(values)]
+    places = ((values - low) * (Probe.BINS / (high - low))).astype(np.int64)
+    counts: list[int] = np.bincount(np.clip(places, 0, Probe.BINS - 1), minlength=Probe.BINS).tolist()
+    return counts
+
+
+def _geometry(queries: np.ndarray, documents: np.ndarray) -> dict[str, Any]:
+    """How (N, D) vectors lie; queries stand beside their positives."""
+    names = ("alignment", "uniformity", "rank", "cosine", "norm")
+    lengths, count = np.linalg.norm(documents, axis=1), len(documents)
+    if count < 2 or not np.isfinite(lengths).all():
+        return dict.fromkeys(names, math.nan)
+    units, asked = _unit(documents), _unit(queries)
     gram = units @ units.T
-    pairs = count * (count - 1)
-    cosine = float((gram.sum() - gram.diagonal().sum()) / pairs)
-    kernel = (-2 * (2 - 2 * gram)).exp()
-    uniformity = float(((kernel.sum() - count) / pairs).log())
+    apart = ~np.eye(count, dtype=bool)
     # The squared singular values of the vectors: eigenvalues of their products with each other.
-    singular = torch.linalg.eigvalsh(vectors @ vectors.T).clamp(min=0).sqrt()
-    shares = singular / singular.sum().clamp(min=1e-12)
-    entropy = -(shares * (shares + 1e-12).log()).sum()
-    return {"cosine": cosine, "rank": float(entropy.exp()), "uniformity": uniformity}
+    singular = np.sqrt(np.clip(np.linalg.eigvalsh(documents @ documents.T), 0, None))
+    shares = singular / max(float(singular.sum()), 1e-12)
+    values = (
+        float(np.square(asked - units[: len(asked)]).sum(1).mean()),
+        math.log(float(np.exp(4 * gram[apart] - 4).mean())),
+        math.exp(-float((shares * np.log(shares + 1e-12)).sum())),
+        float(gram[apart].mean()),
+        float(lengths.mean()),
+    )
+    return dict(zip(names, values, strict=True))
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return nn.functional.normalize(vectors, dim=1)
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _false_negatives(batch: Batch, positives: Positives | None, rows: int) -> tuple[float, float]:
     """Shares of the queries with a candidate that is known to be relevant, and with a near copy of the positive."""
-    rows = min(rows, len(batch))
-    count = len(batch)
+    rows, count = min(rows, len(batch)), len(batch)
     each = (len(batch.document_rows) - count) // max(1, count)
-    own = torch.cat([torch.arange(rows), torch.arange(count, count + rows * each)])
-    mask = batch.candidates[:rows][:, own.to(batch.candidates.device)].cpu().numpy()
-    queries, documents = (r.cpu().numpy() for r in (batch.query_rows[:rows], batch.document_rows[own]))
-    known = 0.0
-    if positives is not None and rows:
-        known = float((positives.mark(queries, documents) & mask).any(1).mean())
+    own = np.concatenate([np.arange(rows), np.arange(count, count + rows * each)])
+    mask = batch.candidates[:rows].cpu().numpy()[:, own]
+    if not rows or positives is None:
+        return 0.0, 0.0
+    queries, documents = batch.query_rows[:rows].cpu().numpy(), batch.document_rows.cpu().numpy()[own]
+    known = _mean((positives.mark(queries, documents) & mask).any(1))
     return known, _copies(batch, rows, each, mask)
 
 
 def _copies(batch: Batch, rows: int, each: int, mask: np.ndarray) -> float:
     """Only of the documents that were looked up for a query: a random one is hardly ever a copy."""
-    if not each or not rows:
+    if not each:
         return 0.0
-    count, copies = len(batch), np.zeros(rows, bool)
     documents = batch.documents.to("cpu")
-    positives = documents.slice(0, rows)
-    for k in range(min(each, 4)):
-        extra = documents.select(np.arange(rows) * each + count + k)
-        near = np.minimum(lexical_overlap(positives, extra, -1), lexical_overlap(extra, positives, -1)) >= SAME
-        copies |= near & mask[np.arange(rows), rows + np.arange(rows) * each + k]
-    return float(copies.mean())
+    texts = [set(ids) for ids in documents.slice(0, rows).to_lists()]
+    start = len(batch)
+    extras = [set(ids) for ids in documents.slice(start, start + rows * each).to_lists()]
+    near = [
+        any(
+            mask[i, rows + i * each + k] and len(texts[i] & extra) >= SAME * max(len(texts[i] | extra), 1)
+            for k, extra in enumerate(extras[i * each : (i + 1) * each])
+        )
+        for i in range(rows)
+    ]
+    return sum(near) / rows
 
 
-def _limits(positive: Tensor, negatives: Tensor) -> tuple[float, float]:
-    both = torch.cat([positive, negatives])
-    both = both[torch.isfinite(both)]
-    if not len(both):
-        return -1.0, 1.0
-    low, high = float(both.min()), float(both.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _histogram(values: Tensor, low: float, high: float) -> list[int]:
-    values = values[torch.isfinite(values)].cpu()
-    return [int(count) for count in torch.histc(values, Probe.BINS, low, high).tolist()]
-
-
-def _float(values: Tensor) -> float:
-    return float(values.mean()) if values.numel() else 0.0
-
-
-def gradients(model: TwoTower) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """After the backward pass, by part of the model: `Probe.gradients`, `Probe.without_gradient`, `Probe.frozen`."""
-    squares: dict[str, float] = {}
-    without: dict[str, int] = {}
-    frozen: dict[str, int] = {}
-    trained: dict[str, int] = {}
-    for part, parameter in parts_of(model):
-        for counts in (squares, without, frozen, trained):
-            counts.setdefault(part, 0)  # type: ignore[arg-type]
-        if not parameter.requires_grad:
-            frozen[part] += parameter.numel()
-            continue
-        trained[part] += parameter.numel()
-        grad = parameter.grad
-        values = None if grad is None else grad._values() if grad.is_sparse else grad
-        square = 0.0 if values is None else float(values.square().sum())
-        squares[part] += square
-        if square == 0:  # NaN is a gradient, if a bad one
-            without[part] += parameter.numel()
-    return (
-        {part: value**0.5 for part, value in squares.items()},
-        {part: without[part] / trained[part] for part in trained if trained[part]},
-        {part: frozen[part] / (frozen[part] + trained[part]) for part in trained},
-    )
-
-
-class Weights:
-    """Some of a model's numbers before a step, to tell by how much it changes them.
-
-    Args:
-        model: the model.
-        batch: what it is about to be trained on: only the words that occur in it are looked at.
-    """
-
-    def __init__(self, model: TwoTower, batch: Batch) -> None:
-        ids = torch.cat([batch.queries.ids[: 4 * ROWS], batch.documents.ids[: 4 * ROWS]]).unique()[:ROWS].long()
-        self._kept: list[tuple[str, nn.Parameter, Tensor | None, Tensor]] = []
-        for part, parameter in parts_of(model):
-            table = getattr(parameter, "is_word_table", False)
-            if not parameter.requires_grad or (table and parameter.dim() == 1):
-                continue  # of words only the vectors: their weights are of another size
-            if table:
-                self._kept.append((part, parameter, ids, parameter.detach()[ids].clone()))
-            else:
-                self._kept.append((part, parameter, None, parameter.detach().flatten()[:NUMBERS].clone()))
-
-    def changed(self) -> dict[str, float]:
-        """Part of the model → length of the change in relation to what was changed."""
-        changes: dict[str, list[float]] = {}
-        for part, parameter, ids, before in self._kept:
-            now = parameter.detach()
-            after = now.flatten()[:NUMBERS] if ids is None else now[ids]
-            sums = changes.setdefault(part, [0.0, 0.0])
-            sums[0] += float((after - before).square().sum())
-            sums[1] += float(before.square().sum())
-        return {part: (change / size) ** 0.5 for part, (change, size) in changes.items() if size > 0}
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0
 
 
 def difference_alone(model: TwoTower, sides: dict[str, Ragged]) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from two_tower.doctor.signals import Probe, Signals
+from two_tower.doctor.probe import Probe
+from two_tower.doctor.signals import Signals
 from two_tower.report.compare.plots import WIDTH, alone, svg, ticks
 
 __all__ = ["similarities"]

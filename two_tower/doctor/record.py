@@ -113,7 +113,7 @@ def document(findings: Sequence[Finding], signals: Signals) -> dict[str, Any]:
     }
 
 
-def report(findings: Sequence[Finding], signals: Signals) -> None:
+def report(findings: Sequence[Finding], signals: Signals, unchecked: Sequence[str] = ()) -> None:
     """Show the panel: what is wrong and what to try, or that nothing is, with the figures."""
     lines: list[tuple[str, str]] = []
     for finding in findings:
@@ -124,6 +124,7 @@ def report(findings: Sequence[Finding], signals: Signals) -> None:
     if well:
         lines.append(("Healthy: nothing is wrong that the doctor knows of.", "green"))
     lines += [(text, "dim") for text in sentences(signals)]
+    lines += [(f"Not checked: {text}", "yellow") for text in unchecked]
     box("Doctor", lines, "green" if well else "yellow")
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Check", "Clock", "DataSignals", "IndexSignals", "Probe", "Signals", "Step", "WordSignals"]
+from two_tower.doctor.probe import Probe
+
+__all__ = ["Check", "Clock", "DataSignals", "IndexSignals", "Signals", "Step", "WordSignals"]
 
 
 @dataclass
@@ -55,10 +57,10 @@ class DataSignals:
 
 @dataclass
 class WordSignals:
-    """The word vectors that training starts from.
+    """The word vectors that training starts from; NaN where they were not compared, being random and learned.
 
     Attributes:
-        pretrained: whether they come from elsewhere, as far as the configuration tells.
+        pretrained: whether they come from elsewhere, at least in part.
         frozen: whether they are kept as they are, to the end of training.
         coverage: share of the corpus' tokens whose word has a vector of its own; None where that is not known.
         together: mean cosine of the centred vectors of words that stand side by side.
@@ -70,15 +72,15 @@ class WordSignals:
     pretrained: bool
     frozen: bool
     coverage: float | None
-    together: float
-    apart: float
-    error: float
-    direction: float
+    together: float = math.nan
+    apart: float = math.nan
+    error: float = math.nan
+    direction: float = math.nan
 
     @property
     def meaningful(self) -> bool:
         """Whether words that are used together have vectors that are nearer than by chance."""
-        return self.together - self.apart > 5 * self.error
+        return self.together - self.apart > 4 * self.error
 
 
 @dataclass
@@ -101,85 +103,6 @@ class Step:
 
 
 @dataclass
-class Probe:
-    """A close look at a part of one training batch: its first queries, their positives and further documents.
-
-    Attributes:
-        step: how many steps were made with it.
-        first_epoch: whether it was in the first epoch, in which no example has been seen before.
-        queries: queries looked at.
-        candidates: mean candidates of each.
-        loss: the loss of the part.
-        trivial: what the loss would be if all scores were equal (the margin, the logarithm of the candidates).
-        ideal: what it would be if every positive scored as high and every candidate as low as this similarity allows.
-        positive: mean score of the positives.
-        negative: mean score of the candidates.
-        hardest: mean score of each query's nearest candidate.
-        accuracy: share of the queries whose positive is above all candidates.
-        active: share of the queries that still pull at anything: with a gradient on some candidate's score.
-        single: whether at most one candidate of each query has a gradient, of several that it has.
-        known_negatives: share of the queries that are pushed away from a document that is known to be relevant.
-        copies: share of the queries that are pushed away from a near copy of their positive.
-        alignment: mean squared distance of a query and its positive, both of length 1.
-        uniformity: logarithm of the mean of exp(-2 squared distance) of two documents of length 1; 0 is collapsed.
-        rank: effective rank of the documents' vectors (RankMe: exp of the entropy of the singular values).
-        cosine: mean cosine of two documents' vectors.
-        norm: mean length of the documents' vectors.
-        not_finite: whether a vector or score is infinite or not a number.
-        gradients: part of the model → norm of its gradient.
-        without_gradient: part of the model → share of its trainable numbers whose tensor has no gradient, or zeros.
-        frozen: part of the model → share of its numbers that are not trained.
-        updates: part of the model → length of the step's change in relation to what it changed.
-        rate: the learning rate in relation to the schedule's largest.
-        positives: histogram of the positives' scores, counts of `Probe.BINS` equal parts of ``limits``.
-        negatives: histogram of the candidates' scores.
-        limits: the smallest and the largest score of the histograms.
-    """
-
-    BINS = 40
-
-    step: int
-    first_epoch: bool
-    queries: int
-    candidates: float
-    loss: float
-    trivial: float
-    ideal: float
-    positive: float
-    negative: float
-    hardest: float
-    accuracy: float
-    active: float
-    single: bool
-    known_negatives: float
-    copies: float
-    alignment: float
-    uniformity: float
-    rank: float
-    cosine: float
-    norm: float
-    not_finite: bool
-    gradients: dict[str, float] = field(default_factory=dict)
-    without_gradient: dict[str, float] = field(default_factory=dict)
-    frozen: dict[str, float] = field(default_factory=dict)
-    updates: dict[str, float] = field(default_factory=dict)
-    rate: float = 1.0
-    positives: list[int] = field(default_factory=list)
-    negatives: list[int] = field(default_factory=list)
-    limits: tuple[float, float] = (-1.0, 1.0)
-
-    @property
-    def position(self) -> float:
-        """The loss in relation to that of equal scores: 1 is no better than chance; NaN where that is 0."""
-        return self.loss / self.trivial if self.trivial else math.nan
-
-    @property
-    def chance(self) -> float:
-        """The accuracy of a coin: one out of the positive and the candidates."""
-        return 1 / (1 + self.candidates)
-
-
-@dataclass
 class Check:
     """A check of the validation.
 
@@ -191,7 +114,7 @@ class Check:
         accuracy: share of training queries whose positive was above all candidates, mean since the last check.
         below_untrained: by how many standard errors (paired by query) it is below the untrained towers; NaN if unknown.
         below_best: the same for the best check before.
-        untouched: share of the vocabulary that was never updated; NaN if unknown.
+        untouched: share of the vocabulary that was never updated; known of the last check only, else NaN.
     """
 
     name: str
@@ -243,6 +166,7 @@ class IndexSignals:
         similarity: what they were made for.
         checked: passages that were encoded again.
         difference: the largest difference of a stored vector from that, in relation to its length.
+        damage: what cannot be read of it, in a sentence; empty where all can.
     """
 
     path: str
@@ -251,6 +175,7 @@ class IndexSignals:
     similarity: str
     checked: int = 0
     difference: float = 0.0
+    damage: str = ""
 
 
 @dataclass
@@ -313,9 +238,9 @@ class Signals:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Signals:
         """What `to_plain` gave."""
+        parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals, "clock": Clock}
+        rows: dict[str, Any] = {"steps": Step, "probes": Probe, "checks": Check}
         made = dict(plain)
-        for name, kind in (("data", DataSignals), ("words", WordSignals), ("index", IndexSignals)):
-            made[name] = kind(**made[name]) if made.get(name) else None
-        for name, kind in (("steps", Step), ("probes", Probe), ("checks", Check)):
-            made[name] = [kind(**row) for row in made.get(name, [])]
-        return cls(**{**made, "clock": Clock(**made.get("clock", {})), "config": config or {}})
+        made |= {name: kind(**made[name]) for name, kind in parts.items() if made.get(name)}
+        made |= {name: [kind(**row) for row in made.get(name, ())] for name, kind in rows.items()}
+        return cls(**made, config=config or {})

@@ -51,6 +51,7 @@ class Embedding(ABC):
     Attributes:
         dim: as given.
         frozen: whether training starts with frozen vectors.
+        informed: how many dimensions, the first ones, come from elsewhere; 0 for none.
         coverage: share of the corpus' tokens whose word has a vector from elsewhere, known when the vectors are made;
             None for vectors that come from nowhere.
 
@@ -68,6 +69,7 @@ class Embedding(ABC):
             )
         self.dim = dim
         self.weights = weights
+        self.informed = 0
         self.coverage: float | None = None
         self.frozen = freeze is True or freeze > 1
 

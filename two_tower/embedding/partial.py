@@ -74,6 +74,7 @@ class PartialEmbedding(Embedding):
         if missing not in MISSING:
             raise UserError(f"embedding.missing={missing} does not exist; {one_of(missing, MISSING)}.")
         self.name, self.width, self.missing, self.normalise = name, width, missing, normalise
+        self.informed = width
 
     @abstractmethod
     def known(self, tokenizer: Tokenizer, corpus: Corpus) -> Known:
@@ -115,7 +116,7 @@ def _complete(vectors: Tensor, found: Tensor, missing: str) -> None:
 
 
 def _report(name: str, known: Known, tokenizer: Tokenizer, documents: Ragged, missing: str) -> float:
-    """Log how much of the vocabulary and of the corpus has a vector, and warn where it is little; returns the latter."""
+    """Log how much of the vocabulary and of the corpus has a vector, warn where it is little; returns the latter."""
     counts = _counts(documents.ids.numpy(), len(tokenizer))
     named = np.arange(len(tokenizer)) != tokenizer.unknown_id
     words, found = int(named.sum()), int((known.found & named).sum())

@@ -166,8 +166,7 @@ class WandbLogger(loggers.WandbLogger):
     @rank_zero_only
     def alert(self, title: str, text: str, severity: str) -> None:
         """Send an alert, by mail or Slack as the account says."""
-        level = wandb.AlertLevel.ERROR if severity == "error" else wandb.AlertLevel.WARN
-        self.experiment.alert(title, text, level)
+        self.experiment.alert(title, text, "ERROR" if severity == "error" else "WARN")
 
     @rank_zero_only
     def summarise(self, values: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -146,12 +146,13 @@ class WordTable(nn.Module):
     Attributes:
         vectors: (V, D) float32 parameter.
         log_weights: (V,) float32 parameter.
+        informed: how many dimensions, the first ones, come from elsewhere; 0 for none.
         coverage: share of the corpus' tokens whose word got a vector from elsewhere; None where none did.
     """
 
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         super().__init__()
-        self.coverage: float | None = None
+        self.informed, self.coverage = 0, cast(float | None, None)
         self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
         self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
         for parameter in self.parameters():

@@ -60,7 +60,7 @@ class MisalignedPairs(Diagnosis):
         )
 
     def _shuffled(self, signals: Signals, data: DataSignals) -> Finding | None:
-        if data.shared - data.shared_by_chance > max(SURE * data.shared_error, 0.02):
+        if data.shared - data.shared_by_chance > max(3 * data.shared_error, 0.02):
             return None
         evidence = (
             f"Training queries share {data.shared:.0%} of their words with their own passages and "
@@ -164,7 +164,9 @@ class Truncated(Diagnosis):
         data = signals.data
         if data is None or max(data.cut_documents, data.cut_queries) <= CUT:
             return None
-        key, usual = ("document_tokens", DOCUMENT_TOKENS) if data.cut_documents > CUT else ("query_tokens", QUERY_TOKENS)
+        key, usual = (
+            ("document_tokens", DOCUMENT_TOKENS) if data.cut_documents > CUT else ("query_tokens", QUERY_TOKENS)
+        )
         limit = signals.setting(f"tokenizer.{key}")
         return self.found(
             signals,

@@ -6,12 +6,14 @@ import math
 from statistics import median
 
 from two_tower.doctor.finding import Diagnosis, Finding
-from two_tower.doctor.signals import Probe, Signals
+from two_tower.doctor.probe import Probe
+from two_tower.doctor.signals import Signals
 
 __all__ = ["LearningRateTooHigh", "LearningRateTooLow", "NoGradient", "Overfitting", "rounded"]
 
 TOO_LARGE = 0.5  # of its own length that a step changes the vectors by
 TOO_SMALL = 5e-4
+USUAL = 0.002  # the learning rate to begin with where nothing can be told from a larger one than 1
 GOOD = 0.03  # what steps of runs that learn well begin with
 PROGRESS = 0.05  # of the loss of equal scores
 ENOUGH = 20  # steps
@@ -28,6 +30,7 @@ class NoGradient(Diagnosis):
     """Part of the model cannot learn: cut off from the loss, or frozen by mistake."""
 
     id = "no_gradient"
+    explained_by = ("learning_rate_too_high",)
 
     def examine(self, signals: Signals) -> Finding | None:
         """See `Diagnosis.examine`."""
@@ -101,7 +104,7 @@ class LearningRateTooHigh(Diagnosis):
                 f"The loss is no number any more since step {at} (before: {before:.3g}); the largest step changed the "
                 f"{part or 'weights'} by {largest:.2g} of their length.",
                 "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero",
-                _lower(signals, largest),
+                _lower(signals, max(largest, 1.0)),
             )
         if probe is None or largest < TOO_LARGE:
             return None
@@ -118,7 +121,8 @@ def _lower(signals: Signals, largest: float) -> str:
     rate = signals.setting("optimizer.lr")
     if rate is None:
         return "a lower learning rate"
-    return f"optimizer.lr={rounded(rate * min(0.1, GOOD / largest if largest > 0 else 0.1))}"
+    lower = rate * min(0.1, GOOD / largest)
+    return f"optimizer.lr={rounded(min(lower, USUAL) if rate > 1 else lower)}"
 
 
 class LearningRateTooLow(Diagnosis):
@@ -150,7 +154,7 @@ class LearningRateTooLow(Diagnosis):
 
 def _progress(probes: list[Probe]) -> float:
     """By how much the loss has fallen, in parts of that of equal scores."""
-    first, last = probes[:3], probes[-3:]
+    first, last = probes[:1], probes[-2:]
     return sum(p.position for p in first) / len(first) - sum(p.position for p in last) / len(last)
 
 
@@ -175,7 +179,10 @@ class Overfitting(Diagnosis):
         best = max(signals.checks, key=lambda check: check.value)
         learnt = signals.probes[0].accuracy if signals.probes else math.nan
         trained = f"training queries right: {learnt:.0%} at the start, {last.accuracy:.0%} now"
-        if last.below_untrained > SURE and not last.accuracy < learnt:
+        settled = best is not last or signals.step >= (
+            signals.total_steps or math.inf
+        )  # what still rises may get there
+        if last.below_untrained > SURE and settled and not last.accuracy < learnt:
             return self.found(
                 signals,
                 "warning",
@@ -185,9 +192,11 @@ class Overfitting(Diagnosis):
                 self._gentler(signals),
             )
         if best is not last and last.below_best > SURE and not last.accuracy < best.accuracy:
+            # The best check is kept: if that is a good one, nothing is lost but time.
+            good = best.below_untrained < -SURE or math.isnan(best.below_untrained)
             return self.found(
                 signals,
-                "warning",
+                "info" if good else "warning",
                 f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
                 f"{last.below_best:.1f} standard errors; {trained}.",
                 "the towers learn the training pairs by heart; best.ckpt holds the better check",
@@ -196,8 +205,5 @@ class Overfitting(Diagnosis):
         return None
 
     def _gentler(self, signals: Signals) -> str:
-        """Smaller steps for what learns by heart first, the word vectors."""
-        scale, rate = signals.setting("optimizer.embedding_lr_scale"), signals.setting("optimizer.lr")
-        if scale is not None and scale > 1:
-            return f"optimizer.embedding_lr_scale={scale / 10:g}"
+        rate = signals.setting("optimizer.lr")
         return "callbacks=early_stopping" if rate is None else f"optimizer.lr={rounded(rate / 10)}"

@@ -7,7 +7,7 @@ from two_tower.doctor.signals import Signals
 
 __all__ = ["EasyNegatives", "FalseNegatives", "HardestNegativeCollapse"]
 
-EARLY = 10  # steps before which nothing is said
+EARLY, ENOUGH = 10, 20  # steps before which nothing is said
 IDLE = 0.05  # share of the queries that learn something, or of the loss that is left
 AT_TRIVIAL = 0.97  # of the loss of equal scores: no better
 KNOWN, COPIES = 0.05, 0.1  # shares of the queries
@@ -21,15 +21,15 @@ class HardestNegativeCollapse(Diagnosis):
 
     def examine(self, signals: Signals) -> Finding | None:
         """See `Diagnosis.examine`."""
-        last = signals.probes[-3:]
-        if len(last) < 3 or last[-1].step < 2 * EARLY or not all(p.single and p.position > AT_TRIVIAL for p in last):
+        last = signals.probes[-2:]
+        if len(last) < 2 or last[-1].step < ENOUGH or not all(p.single and p.position > AT_TRIVIAL for p in last):
             return None
         probe = last[-1]
         return self.found(
             signals,
             "error",
-            f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal scores "
-            f"it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
+            f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal "
+            f"scores it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
             f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}.",
             "the hardest negatives of an untrained model pull all vectors to one point",
             "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch",
@@ -44,7 +44,7 @@ class FalseNegatives(Diagnosis):
     def examine(self, signals: Signals) -> Finding | None:
         """See `Diagnosis.examine`."""
         probes = signals.probes
-        if len(probes) < 3:
+        if len(probes) < 2:
             return None
         known = sum(p.known_negatives for p in probes) / len(probes)
         copies = sum(p.copies for p in probes) / len(probes)
@@ -65,16 +65,16 @@ class EasyNegatives(Diagnosis):
     """Negatives so far away that nothing is left to learn. Said in the first epoch only: later it is memory."""
 
     id = "easy_negatives"
-    explained_by = ("leakage", "no_gradient")
+    explained_by = ("leakage", "no_gradient", "learning_rate_too_high")
 
     def examine(self, signals: Signals) -> Finding | None:
         """See `Diagnosis.examine`."""
         first = [p for p in signals.probes if p.first_epoch and p.step >= EARLY]
-        last = first[-3:]
-        if len(last) < 3:
+        last = first[-2:]
+        if len(last) < 2:
             return None
-        active = sum(p.active for p in last) / 3
-        position = sum(p.position for p in last) / 3
+        active = sum(p.active for p in last) / 2
+        position = sum(p.position for p in last) / 2
         if active >= IDLE and not position < IDLE / 2:
             return None
         probe = last[-1]
@@ -82,7 +82,8 @@ class EasyNegatives(Diagnosis):
             signals,
             "warning",
             f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
-            f"{probe.positive:.2f}, negatives {probe.negative:.2f}; the loss is {position:.0%} of that of equal scores.",
+            f"{probe.positive:.2f}, negatives {probe.negative:.2f}; the loss is {position:.0%} of that of equal "
+            "scores.",
             "the negatives have nothing to do with the queries",
             self._remedy(signals),
         )

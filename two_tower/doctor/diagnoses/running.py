@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from two_tower.doctor.finding import Diagnosis, Finding
 from two_tower.doctor.signals import Signals
 
@@ -10,6 +12,7 @@ __all__ = ["BatchDependent", "DataBound", "EmbeddingMismatch", "ServingMismatch"
 DIFFERENT = 5e-3  # of a vector's length: far above rounding
 COVERED = 0.5  # share of the tokens
 STEPS = 20
+MOST_WORKERS = 8
 WAITING, LEAST = 0.5, 0.002  # share of a step, seconds
 STORED = 0.02  # of a vector's length, above what half precision and one byte a number lose
 
@@ -24,7 +27,7 @@ class ServingMismatch(Diagnosis):
         index = signals.index
         if index is None:
             return None
-        wrong = []
+        wrong = [index.damage.rstrip(".")] if index.damage else []
         if not index.checkpoint:
             wrong.append("its vectors were made with another checkpoint than best.ckpt")
         if not index.tokenizer:
@@ -43,7 +46,7 @@ class ServingMismatch(Diagnosis):
             "error",
             f"{index.path}: {'; '.join(wrong)}.",
             "the run was trained on, or its files were changed, after the corpus was embedded",
-            "python embed.py with this run, into an empty output folder",
+            "python embed.py with this run again, into an empty folder",
         )
 
 
@@ -59,8 +62,8 @@ class BatchDependent(Diagnosis):
         return self.found(
             signals,
             "error",
-            f"The vector of a text by itself differs from the one that it gets in a batch by {signals.alone:.0%} of its "
-            "length.",
+            f"The vector of a text by itself differs from the one that it gets in a batch by {signals.alone:.0%} of "
+            "its length.",
             "the tower reads padding, or a state that is left over from another text; pool over each text's own tokens "
             "(two_tower.tower.pooling does)",
             "tower=gru or tower=average, which know no padding",
@@ -107,12 +110,15 @@ class DataBound(Diagnosis):
         clock = signals.clock
         if clock.steps < STEPS or clock.data < LEAST or clock.data < WAITING * clock.whole:
             return None
-        workers = signals.setting("data.num_workers") or 0
+        # So many that their batches together are as fast as the steps, and half as many again; workers share the cores.
+        workers = math.ceil(1.5 * clock.data / max(clock.whole - clock.data, 1e-3)) + (
+            signals.setting("data.num_workers") or 0
+        )
         return self.found(
             signals,
             "warning",
-            f"A step waits {1000 * clock.data:.0f} ms for its batch and takes {1000 * (clock.whole - clock.data):.0f} ms "
-            f"({clock.data / clock.whole:.0%} of the time is lost).",
+            f"A step waits {1000 * clock.data:.0f} ms for its batch and takes "
+            f"{1000 * (clock.whole - clock.data):.0f} ms ({clock.data / clock.whole:.0%} of the time is lost).",
             "batches are made more slowly than they are used: a slow disk, or slow negatives",
-            f"data.num_workers={max(2, 2 * workers)}",
+            f"data.num_workers={min(MOST_WORKERS, max(2, workers))}",
         )

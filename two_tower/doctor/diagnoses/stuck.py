@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from two_tower.doctor.finding import Diagnosis, Finding
-from two_tower.doctor.signals import Probe, Signals
+from two_tower.doctor.probe import Probe
+from two_tower.doctor.signals import Signals
 
 __all__ = ["Collapsed", "StuckAtChance", "StuckAtMargin"]
 
@@ -36,8 +37,8 @@ class Collapsed(Diagnosis):
 
     def examine(self, signals: Signals) -> Finding | None:
         """See `Diagnosis.examine`."""
-        last = signals.probes[-PROBES:]
-        if len(last) < PROBES or last[-1].step < ENOUGH:
+        last = signals.probes[-2:]
+        if len(last) < 2 or last[-1].step < ENOUGH:
             return None
         part = signals.probes[0].cosine - last[-1].cosine
         if not all(p.cosine > ONE_DIRECTION for p in last) or part > PARTED:
@@ -86,8 +87,8 @@ class _Stuck(Diagnosis):
         return self.found(
             signals,
             "warning",
-            f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} if "
-            "every positive had cosine 1 and every negative 0.",
+            f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} "
+            "if every positive had cosine 1 and every negative 0.",
             *self._too_much(signals),
         )
 
@@ -142,7 +143,13 @@ class StuckAtMargin(_Stuck):
     def _too_much(self, signals: Signals) -> tuple[str, str]:
         margin = signals.setting("loss.margin")
         which = f"loss.margin={margin}" if margin is not None else "the margin"
-        return f"{which} is more than scores can differ by: every triplet pulls with full force, for ever", "loss.margin=0.3"
+        return (
+            f"{which} is more than scores can differ by: every triplet pulls with full force, for ever",
+            "loss.margin=0.3",
+        )
 
     def _nothing_learnt(self, signals: Signals) -> tuple[str, str]:
-        return "one random negative a query teaches little to a model that knows nothing", "loss=in_batch negatives=in_batch"
+        return (
+            "one random negative a query teaches little to a model that knows nothing",
+            "loss=in_batch negatives=in_batch",
+        )

@@ -1,0 +1,18 @@
+"""Failures injected into small real runs of the average tower: the doctor names each, and its advice heals it."""
+
+from __future__ import annotations
+
+import pytest
+from doctor.failures import Run, healed, named, names
+
+HEALED = names("average", only_healed=True)
+
+
+@pytest.mark.parametrize("name", [name for name in names("average") if name not in HEALED])
+def test_it_is_named_first(run: Run, name: str) -> None:
+    named(run, name, "average")
+
+
+@pytest.mark.parametrize("name", HEALED)
+def test_it_is_named_first_and_the_suggested_override_heals_it(run: Run, name: str) -> None:
+    healed(run, name, "average")
