@@ -20,7 +20,7 @@ SMALL = [
 TOWERS = {"average": ["tower=average", "tower.dim=64"], "gru": ["tower=gru", "tower.dim=48"]}
 
 # Fixed before any of them was run. Without triplet + random on pydocs: its negatives really are easy.
-PYDOCS, MSMARCO = ["data=pydocs"], ["data=beir", "data.path={msmarco}"]
+PYDOCS, MSMARCO = ["data=pydocs", "data.cache={harvest}"], ["data=beir", "data.path={msmarco}"]
 RECURRENT = ["tower.dim=64", "data.batch_size=256", "trainer.max_epochs=3"]
 BEST = ["experiment=best_average", *MSMARCO]
 HEALTHY = {
@@ -117,10 +117,10 @@ FAILURES = {
 }
 
 
-def make_data(folder: Path) -> dict[str, str]:
+def make_data(folder: Path, cache: str | None = None) -> dict[str, str]:
     """Write what the cases name, from the documentation of the installed packages; returns name → path."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = _texts()
+    texts = _texts(cache)
     rng = np.random.default_rng(0)
     one_to_one = [(i, i) for i in range(len(texts))]
     train = [i for i in range(len(texts)) if i % 5]
@@ -148,9 +148,9 @@ class Text(NamedTuple):
     passage: str
 
 
-def _texts(count: int = 2000) -> list[Text]:
+def _texts(cache: str | None, count: int = 2000) -> list[Text]:
     """Every second pair or so of pydocs without the standard library, which differs between versions of Python."""
-    source = PyDocs()
+    source = PyDocs(cache=cache)
     passages = {
         row["id"]: text.as_py() for b in source.corpus() for row, text in zip(b.to_pylist(), full_text(b), strict=True)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import SHARED_DATA
 from doctor import cases
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from train import train
@@ -21,7 +23,13 @@ from two_tower.config.entry import CONF
 @pytest.fixture(scope="session")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The folders and files that the cases name."""
-    return cases.make_data(tmp_path_factory.mktemp("cases") / "data") | {"msmarco": str(SHARED_DATA / "msmarco-small")}
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a folder that all workers have in common
+        shared = shared.parent
+    harvest = str(shared / "harvest")
+    with FileLock(shared / "harvest.lock"):  # it takes 10 s, once
+        data = cases.make_data(tmp_path_factory.mktemp("cases") / "data", harvest)
+    return data | {"harvest": harvest, "msmarco": str(SHARED_DATA / "msmarco-small")}
 
 
 @pytest.fixture

@@ -71,16 +71,17 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
     config = read(run.config)
     examination = Examination(_signals(run, config))
     signals = examination.signals
+    texts = None
     with examination.checking("the data"):
         if not run.tokenizer.exists():
             raise UserError(f"{run.tokenizer} is not there yet.")
         data = make_data(config, run.tokenizer)
-        signals.data = measure_data(data)
+        signals.data, texts = measure_data(data), some_texts(data)
     with examination.checking("the model"):
         encoder = Encoder.load(Run.existing(path))
         signals.similarity = encoder.model.similarity.name
-        if signals.data is not None:
-            signals.alone = difference_alone(encoder.model, some_texts(data))
+        if texts is not None:
+            signals.alone = difference_alone(encoder.model, texts)
         folder = Path(index) if index else run.index
         if index or (folder / "manifest.json").exists():
             signals.index = _index_signals(folder, encoder)

@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning as L
 
+from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.speed import Speed
-from two_tower.doctor.callback import Doctor
 from two_tower.files import write_json, write_text
 from two_tower.report.console import against, name_of_check, say
 from two_tower.report.run import Run

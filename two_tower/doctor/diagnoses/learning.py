@@ -15,7 +15,7 @@ TOO_LARGE = 0.5  # of its own length that a step changes the vectors by
 TOO_SMALL = 5e-4
 USUAL = 0.002  # the learning rate to begin with where nothing can be told from a larger one than 1
 GOOD = 0.03  # what steps of runs that learn well begin with
-PROGRESS = 0.05  # of the loss of equal scores
+PROGRESS, STEPS = 0.05, 50  # of the loss of equal scores, in so many steps
 ENOUGH = 20  # steps
 SURE = 3.0  # standard errors
 WITHOUT = 0.2  # of a part's numbers
@@ -137,7 +137,7 @@ class LearningRateTooLow(Diagnosis):
         if not probes or probes[-1].step < ENOUGH:
             return None
         ratio = median(max(p.updates.values()) / p.rate for p in probes)
-        if ratio > TOO_SMALL or _progress(probes) > PROGRESS:
+        if ratio > TOO_SMALL or _progress(probes) > PROGRESS * max(1, probes[-1].step / STEPS):
             return None
         rate = signals.setting("optimizer.lr")
         remedy = "a higher learning rate" if rate is None else f"optimizer.lr={rounded(rate * GOOD / max(ratio, 1e-9))}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from two_tower.doctor.finding import Diagnosis, Finding
 from two_tower.doctor.signals import Signals
 
@@ -10,6 +12,7 @@ __all__ = ["EasyNegatives", "FalseNegatives", "HardestNegativeCollapse"]
 EARLY, ENOUGH = 10, 20  # steps before which nothing is said
 IDLE = 0.05  # share of the queries that learn something, or of the loss that is left
 AT_TRIVIAL = 0.97  # of the loss of equal scores: no better
+FEW, RIGHT, FAR = 8, 0.75, 0.25  # candidates a query, share of the queries, of BM25's figure
 KNOWN, COPIES = 0.05, 0.1  # shares of the queries
 
 
@@ -69,6 +72,9 @@ class EasyNegatives(Diagnosis):
 
     def examine(self, signals: Signals) -> Finding | None:
         """See `Diagnosis.examine`."""
+        return self._nothing_left(signals) or self._means_nothing(signals)
+
+    def _nothing_left(self, signals: Signals) -> Finding | None:
         first = [p for p in signals.probes if p.first_epoch and p.step >= EARLY]
         last = first[-2:]
         if len(last) < 2:
@@ -86,6 +92,23 @@ class EasyNegatives(Diagnosis):
             "scores.",
             "the negatives have nothing to do with the queries",
             self._remedy(signals),
+        )
+
+    def _means_nothing(self, signals: Signals) -> Finding | None:
+        """Nearly all triplets are right, and hardly any query finds its passage among all of them."""
+        check, bm25 = next(reversed(signals.checks), None), signals.baseline.get("bm25", math.nan)
+        if check is None or not signals.probes or signals.probes[-1].candidates > FEW:
+            return None
+        if not (check.accuracy > RIGHT and check.value < FAR * bm25):
+            return None
+        return self.found(
+            signals,
+            "warning",
+            f"{check.accuracy:.0%} of the training queries have their positive above their "
+            f"{signals.probes[-1].candidates:.0f} negative, and {signals.monitor} against all passages is "
+            f"{check.value:.3f} (BM25: {bm25:.3f}).",
+            "to be nearer than one random passage in two is far from being nearer than all",
+            "loss=in_batch negatives=in_batch",
         )
 
     def _remedy(self, signals: Signals) -> str:

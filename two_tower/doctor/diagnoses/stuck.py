@@ -17,6 +17,7 @@ ONE_DIRECTION = 0.97
 PARTED = 0.01  # by how much the mean cosine must fall to say that vectors part
 SAME_WORDS = 0.8  # mean cosine of word vectors from which they point in one direction
 STILL = (0.97, 1.05)  # of the loss of equal scores
+LONG, HARDLY = 100, 0.75  # steps, and the share of it that is too much after them
 UNREACHABLE = 0.7  # of it that even a perfect model would pay
 
 CAUSES = (
@@ -76,7 +77,7 @@ class _Stuck(Diagnosis):
         """See `Diagnosis.examine`."""
         if not signals.probes or _is_chance(signals.probes[-1]) is not self.at_chance:
             return None
-        return self._unreachable(signals) or self._still(signals)
+        return self._unreachable(signals) or self._still(signals) or self._hardly(signals)
 
     def _unreachable(self, signals: Signals) -> Finding | None:
         """A temperature or margin that no towers can live up to."""
@@ -100,10 +101,30 @@ class _Stuck(Diagnosis):
         return self.found(
             signals,
             "error",
-            f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, as at step "
+            f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "
             f"{last[0].step}: positives score {probe.positive:.3f}, negatives {probe.negative:.3f}, and "
             f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%}).",
             *self._nothing_learnt(signals),
+        )
+
+    def _hardly(self, signals: Signals) -> Finding | None:
+        """Up and down, but never far from where it began."""
+        last = [p for p in signals.probes if p.step >= LONG][-PROBES:]
+        position = sum(p.position for p in last) / PROBES
+        if len(last) < PROBES or not HARDLY < position < STILL[1]:
+            return None
+        frozen = signals.words is not None and signals.words.frozen
+        return self.found(
+            signals,
+            "warning",
+            f"After {last[-1].step} steps the loss is still {position:.0%} of that of equal scores "
+            f"({last[-1].trivial:.3f}), and {last[-1].accuracy:.0%} of the queries are right (by chance "
+            f"{last[-1].chance:.0%}).",
+            *(
+                ("the word vectors are frozen, and what is left cannot learn the task", "embedding.freeze=false")
+                if frozen
+                else self._nothing_learnt(signals)
+            ),
         )
 
     def _too_much(self, signals: Signals) -> tuple[str, str]:

@@ -1,0 +1,349 @@
+"""The doctor in a run: what it changes (nothing), where it tells, when it stops, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_train import STEPS_PER_EPOCH, configure, fit
+
+from embed import embed
+from train import train
+from two_tower.assemble import load_model
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.doctor.diagnoses import DIAGNOSES, diagnose
+from two_tower.doctor.examine import examine
+from two_tower.doctor.finding import Finding
+from two_tower.doctor.probe import Probe
+from two_tower.doctor.record import Record
+from two_tower.doctor.signals import Check, IndexSignals, Signals, WordSignals
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+
+CONTRACT = {
+    "collapsed", "stuck_at_margin", "stuck_at_chance", "easy_negatives", "false_negatives",
+    "hardest_negative_collapse", "learning_rate_too_low", "learning_rate_too_high", "no_gradient",
+    "embedding_mismatch", "unknown_words", "truncated", "misaligned_pairs", "batch_dependent", "serving_mismatch",
+    "leakage", "overfitting", "data_bound",
+}  # fmt: skip
+TOO_HIGH = ["optimizer.lr=3", "trainer.max_epochs=3"]
+
+
+def document(path: Path) -> dict[str, Any]:
+    return json.loads((path / "doctor.json").read_text(encoding="utf-8"))
+
+
+def found(path: Path) -> list[str]:
+    return [finding["id"] for finding in document(path)["findings"]]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_model(Run(path))[0].state_dict()
+
+
+def test_the_names_are_the_contract_s() -> None:
+    assert {diagnosis.id for diagnosis in DIAGNOSES} == CONTRACT
+    assert len(DIAGNOSES) == len(CONTRACT)
+    assert all({*diagnosis.explained_by} <= CONTRACT for diagnosis in DIAGNOSES)
+    assert diagnose(Signals()) == []  # nothing is known, nothing is said
+
+
+@pytest.mark.parametrize("more", [["tower.token_dropout=0.2"], ["+trainer.accumulate_grad_batches=2", "tower=gru"]])
+def test_it_changes_nothing(collection: Path, tmp_path: Path, more: list[str]) -> None:
+    with_it, without = (
+        fit(collection, tmp_path / name, *more, *overrides)
+        for name, overrides in (("with", []), ("without", ["~callbacks.doctor"]))
+    )
+    assert with_it["val/mrr@10"] == without["val/mrr@10"]
+    assert with_it["train/loss"] == without["train/loss"]
+    mine, theirs = weights(tmp_path / "with"), weights(tmp_path / "without")
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert not (tmp_path / "without" / "doctor.json").exists()
+
+
+def test_what_it_finds_is_told_everywhere(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    results = fit(collection, path, *TOO_HIGH)
+    told = document(path)
+    assert told["healthy"] is False
+    first = told["findings"][0]
+    assert first.keys() == {"id", "severity", "step", "evidence", "cause", "remedy"}
+    assert first["id"] == "learning_rate_too_high"
+    assert first["severity"] == "warning"
+    assert results["doctor/findings"] >= 1
+    assert 0 < results["doctor/seconds"] < results["seconds"]
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Doctor, step {first['step']}: learning_rate_too_high: {first['evidence']}" in out
+    assert f"Try: {first['remedy']}" in out
+    assert "─ Doctor ─" in out
+    assert (path / "similarities.svg").read_text().startswith("<svg")
+    figures = told["figures"]
+    for name in (
+        "loss", "loss_of_equal_scores", "positive_similarity", "negative_similarity", "gap", "active_queries",
+        "accuracy", "alignment", "uniformity", "effective_rank", "mean_cosine", "norm", "gradient/towers_words",
+        "update/towers_words", "never_updated_words", "unknown_in_queries", "truncated_documents", "known_negatives",
+        "validation", "untrained", "bm25", "time/data", "time/forward", "time/backward", "time/validation",
+    ):  # fmt: skip
+        assert isinstance(figures[name], float), name
+
+
+def test_a_healthy_run_is_told_so(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(collection, tmp_path / "run", "data.batch_size=16", "trainer.max_epochs=4")
+    assert document(tmp_path / "run")["healthy"] is True
+    assert "Healthy: nothing is wrong that the doctor knows of." in capsys.readouterr().out
+
+
+def test_a_hopeless_run_is_stopped_only_on_demand(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hopeless = ["tower._target_=doctor.faulty.AveragesPadding", "~tower.learn_weights", "~tower.tanh"]
+    hopeless += ["~tower.token_dropout", "trainer.max_epochs=3"]
+    assert "stopped_at_step" not in fit(collection, tmp_path / "goes_on", *hopeless)
+    path = tmp_path / "stops"
+    results = fit(collection, path, *hopeless, "callbacks.doctor.on_error=stop")
+    assert results["stopped_at_step"] == 1
+    assert results["epochs"] == 1
+    assert found(path)[0] == "batch_dependent"
+    assert "Stopped by the doctor at step 1: batch_dependent" in (path / "report.md").read_text()
+    with pytest.raises(UserError, match=r"on_error.*never"):
+        configure(collection, path, "callbacks.doctor.on_error=never")
+
+
+def test_a_run_that_diverges_leaves_its_findings(collection: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    results = fit(
+        collection, path, "optimizer.lr=1e30", "similarity=dot", "trainer.max_epochs=3",
+        "callbacks.doctor.on_error=stop",
+    )  # fmt: skip
+    first = document(path)["findings"][0]
+    assert (first["id"], first["severity"]) == ("learning_rate_too_high", "error")
+    assert results["stopped_at_step"] < 3 * STEPS_PER_EPOCH
+
+
+def test_an_interrupted_run_goes_on_with_what_was_measured(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: LastCheckpoint, trainer: Any, *_: Any) -> None:  # noqa: ANN401
+        if trainer.global_step == STEPS_PER_EPOCH + 2:
+            self._save(trainer)
+            raise KeyboardInterrupt
+
+    whole, path = tmp_path / "whole", tmp_path / "run"
+    fit(collection, whole, *TOO_HIGH)
+    config = configure(collection, path, *TOO_HIGH)
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert "learning_rate_too_high" in found(path)
+    train(config)
+    one, two = (json.loads((p / "signals.json").read_text()) for p in (whole, path))
+    assert one["steps"] == two["steps"]
+    assert one["data"] == two["data"]
+    assert [p["step"] for p in one["probes"]] == [p["step"] for p in two["probes"]]
+    assert one["probes"] == two["probes"]
+    assert found(whole) == found(path)
+
+
+@pytest.mark.parametrize("tower", ["average", "own"])
+def test_it_knows_a_user_s_own_tower_and_loss(collection: Path, tmp_path: Path, tower: str) -> None:
+    own = ["loss._target_=doctor.faulty.OwnLoss", "~loss.temperature", "~loss.learn_temperature", "~loss.symmetric"]
+    if tower == "own":
+        own += [
+            "tower._target_=doctor.faulty.OwnTower",
+            *(f"~tower.{k}" for k in ("learn_weights", "tanh", "token_dropout")),
+        ]
+    fit(collection, tmp_path / "good", *own, "data.batch_size=16", "trainer.max_epochs=4")
+    assert document(tmp_path / "good")["healthy"] is True, document(tmp_path / "good")["findings"]
+    fit(collection, tmp_path / "bad", *own, *TOO_HIGH)
+    assert found(tmp_path / "bad")[0] == "learning_rate_too_high"
+
+
+def finding(name: str, severity: Any = "warning", step: int = 1) -> Finding:  # noqa: ANN401
+    return Finding(name, severity, step, "something", "a cause", "key=1")
+
+
+def test_what_has_passed_is_kept_for_information(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record(Run(tmp_path))
+    record.update([finding("a"), finding("b")], Signals(), [])
+    record.update([finding("b", step=9)], Signals(), [])
+    assert [(f.id, f.severity, f.step) for f in record.all] == [("b", "warning", 1), ("a", "info", 1)]
+    assert "No longer so" in record.all[1].evidence
+    assert document(tmp_path)["healthy"] is False
+    record.update([], Signals(), [])
+    assert document(tmp_path)["healthy"] is True
+    record.update([finding("a", step=12)], Signals(), [])  # once more
+    assert [f.id for f in record.all] == ["a", "b"]
+    assert capsys.readouterr().out.count("Doctor, step") == 2  # each is told once
+    again = Record(Run(tmp_path))
+    again.take(json.loads(json.dumps(record.to_plain())))
+    assert again.all == record.all
+
+
+def test_a_cause_hides_what_it_explains() -> None:
+    signals = Signals(index=IndexSignals("index", False, True, "cosine"), similarity="cosine", alone=0.5)
+    assert [f.id for f in diagnose(signals)] == ["serving_mismatch", "batch_dependent"]
+
+
+def test_wandb_gets_an_alert_and_a_summary(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    from wandb_files import records, wandb_runs
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    fit(collection, tmp_path / "run", *TOO_HIGH, "logger=wandb")
+    (run,) = wandb_runs(tmp_path / "run")
+    (log,) = run.path.glob("run-*.wandb")
+    written = list(records(log))
+    alerts = [r.alert for r in written if r.WhichOneof("record_type") == "alert"]
+    assert (alerts[0].title, alerts[0].level) == ("learning_rate_too_high", "WARN")
+    assert "Try: optimizer.lr=" in alerts[0].text
+    summary = {
+        i.key: json.loads(i.value_json) for r in written for i in r.summary.update if i.key.startswith("doctor/")
+    }
+    assert summary["doctor/healthy"] is False
+    assert "learning_rate_too_high" in summary["doctor/findings"]
+    assert summary["doctor/effective_rank"] > 1
+
+
+class TestExamination:
+    """``two-tower doctor``."""
+
+    @pytest.fixture(scope="class")
+    def finished(self, collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        path = tmp_path_factory.mktemp("examined") / "run"
+        fit(collection, path, "data.batch_size=16", "trainer.max_epochs=4")
+        embed(
+            {
+                "run": str(path),
+                "output": None,
+                "shard_rows": 100,
+                "data": None,
+                "index": {"_target_": "two_tower.index.flat.FlatIndex"},
+            }
+        )
+        return path
+
+    @pytest.fixture
+    def copy(self, finished: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+    def test_a_good_run_with_its_index(self, finished: Path) -> None:
+        before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
+        examination = examine(finished)
+        assert examination.findings == []
+        assert examination.unchecked == []
+        index = examination.signals.index
+        assert index is not None
+        assert index.checked >= 60
+        assert index.difference < 1e-5
+        assert {file: file.stat().st_mtime_ns for file in finished.rglob("*")} == before
+
+    def test_a_model_trained_on_after_it_was_embedded(self, copy: Path) -> None:
+        checkpoint = torch.load(copy / "checkpoints" / "best.ckpt", weights_only=True)
+        for name, tensor in checkpoint["state_dict"].items():
+            if name.endswith("vectors"):
+                tensor.add_(0.5 * torch.randn_like(tensor))
+        torch.save(checkpoint, copy / "checkpoints" / "best.ckpt")
+        (first, *_) = examine(copy).findings
+        assert (first.id, first.severity) == ("serving_mismatch", "error")
+        assert "another checkpoint" in first.evidence
+        assert "encoded again differ" in first.evidence
+
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("tokenizer", "other", "another tokenizer"),
+            ("similarity", "dot", "similarity=dot"),
+            ("dim", 3, "3 dimensions"),
+        ],
+    )
+    def test_an_index_of_something_else(self, copy: Path, key: str, value: Any, said: str) -> None:  # noqa: ANN401
+        manifest = json.loads((copy / "index" / "manifest.json").read_text())
+        (copy / "index" / "manifest.json").write_text(json.dumps({**manifest, key: value}))
+        (first, *_) = examine(copy).findings
+        assert first.id == "serving_mismatch"
+        assert said in first.evidence
+
+    def test_a_damaged_index(self, copy: Path) -> None:
+        shard = copy / "index" / "vectors-00000.npy"
+        shard.write_bytes(shard.read_bytes()[:-100])
+        (first, *_) = examine(copy).findings
+        assert first.id == "serving_mismatch"
+        assert "vectors-00000.npy" in first.evidence
+
+    def test_an_index_elsewhere(self, finished: Path, copy: Path, tmp_path: Path) -> None:
+        moved = shutil.move(copy / "index", tmp_path / "elsewhere")
+        assert examine(copy).signals.index is None
+        assert examine(copy, moved).findings == []
+        assert examine(copy, tmp_path / "nowhere").findings[0].id == "serving_mismatch"
+
+    def test_a_run_that_has_only_begun(self, copy: Path) -> None:
+        for name in ("checkpoints", "index"):
+            shutil.rmtree(copy / name)
+        (copy / "results.json").unlink()
+        examination = examine(copy)
+        assert examination.findings == []
+        assert "has no checkpoint yet" in examination.unchecked[0]
+
+    def test_a_run_without_a_doctor_of_its_own(self, collection: Path, tmp_path: Path) -> None:
+        path = tmp_path / "run"
+        fit(collection, path, "~callbacks.doctor", "optimizer.lr=1e30", "similarity=dot", "trainer.log_every_n_steps=1")
+        assert "learning_rate_too_high" in {f.id for f in examine(path).findings}
+
+    def test_data_that_is_gone(self, collection: Path, tmp_path: Path) -> None:
+        data = shutil.copytree(collection, tmp_path / "data")
+        fit(Path(data), tmp_path / "run")
+        shutil.rmtree(data)
+        (said, *_) = examine(tmp_path / "run").unchecked
+        assert said.startswith("the data: ")
+
+    def test_no_run(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="not the folder of a run"):
+            examine(tmp_path)
+
+
+def probe(step: int, **given: Any) -> Probe:  # noqa: ANN401
+    usual = {
+        "first_epoch": False, "queries": 64, "candidates": 1.0, "loss": 0.1, "trivial": 0.3, "ideal": 0.0,
+        "positive": 0.5, "negative": 0.1, "hardest": 0.1, "accuracy": 0.9, "active": 0.5, "single": False,
+        "known_negatives": 0.0, "copies": 0.0, "alignment": 1.0, "uniformity": -2.0, "rank": 40.0, "cosine": 0.1,
+        "norm": 1.0, "not_finite": False, "updates": {"towers": 0.01},
+    }  # fmt: skip
+    return Probe(step=step, **{**usual, **given})
+
+
+def test_a_loss_that_goes_up_and_down_below_the_margin_is_stuck_too() -> None:
+    signals = Signals(probes=[probe(s, loss=0.3 * p) for s, p in ((2, 0.98), (150, 0.9), (200, 0.8), (250, 0.99))])
+    (found,) = diagnose(signals)
+    assert (found.id, found.severity, found.remedy) == (
+        "stuck_at_margin",
+        "warning",
+        "loss=in_batch negatives=in_batch",
+    )
+    signals.words = WordSignals(True, True, 0.9, 0.2, 0.0, 0.01, 0.1)
+    assert diagnose(signals)[0].remedy == "embedding.freeze=false"
+    signals.probes[-1].loss = 0.05
+    assert diagnose(signals) == []
+
+
+def test_triplets_that_are_right_while_search_is_poor_are_easy() -> None:
+    signals = Signals(probes=[probe(2), probe(20), probe(40)], baseline={"bm25": 0.7})
+    signals.checks = [Check("epoch 1", 50, 1.0, 0.02, accuracy=0.85)]
+    (found,) = diagnose(signals)
+    assert (found.id, found.remedy) == ("easy_negatives", "loss=in_batch negatives=in_batch")
+    signals.checks = [Check("epoch 1", 50, 1.0, 0.3, accuracy=0.85)]
+    assert diagnose(signals) == []
+    signals.checks = [Check("epoch 1", 50, 1.0, 0.02, accuracy=0.6)]
+    assert diagnose(signals) == []
+
+
+def test_a_low_rate_is_not_excused_by_crawling() -> None:
+    steps = (2, 20, 40, 200, 400)
+    crawling = [probe(s, loss=0.3 - s * 5e-5, updates={"towers": 1e-4}) for s in steps]
+    assert diagnose(Signals(probes=crawling))[0].id == "learning_rate_too_low"
+    small_but_enough = [probe(s, loss=0.3 - s * 5e-4, updates={"towers": 1e-4}) for s in steps]
+    assert diagnose(Signals(probes=small_but_enough)) == []
