@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 
 from train import train
 from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
+from two_tower.cache import cache_folder
 from two_tower.config import check
 from two_tower.config.entry import CONF
 
@@ -38,7 +39,8 @@ def examined(given: list[str], paths: dict[str, str]) -> list[tuple[str, str, in
 def main() -> None:
     """Print both tables."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = make_data(Path(folder) / "data") | {"msmarco": (sys.argv + [""])[1]}
+        harvest = str(cache_folder())
+        paths = make_data(Path(folder) / "data", harvest) | {"msmarco": (sys.argv + [""])[1], "harvest": harvest}
         print("| injected | tower | first finding | at step | others |\n| --- | --- | --- | ---: | --- |")
         for name, case in FAILURES.items():
             for tower in case.towers:

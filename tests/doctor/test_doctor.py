@@ -331,14 +331,16 @@ def test_a_loss_that_goes_up_and_down_below_the_margin_is_stuck_too() -> None:
 
 
 def test_triplets_that_are_right_while_search_is_poor_are_easy() -> None:
-    signals = Signals(probes=[probe(2), probe(20), probe(40)], baseline={"bm25": 0.7})
-    signals.checks = [Check("epoch 1", 50, 1.0, 0.02, accuracy=0.85)]
+    signals = Signals(probes=[probe(s, first_epoch=True) for s in (2, 20, 40)], baseline={"bm25": 0.7})
+    signals.checks = [Check("epoch 1", 50, 1.0, 0.02)]
     (found,) = diagnose(signals)
     assert (found.id, found.remedy) == ("easy_negatives", "loss=in_batch negatives=in_batch")
-    signals.checks = [Check("epoch 1", 50, 1.0, 0.3, accuracy=0.85)]
+    signals.checks = [Check("epoch 1", 50, 1.0, 0.3)]
     assert diagnose(signals) == []
-    signals.checks = [Check("epoch 1", 50, 1.0, 0.02, accuracy=0.6)]
-    assert diagnose(signals) == []
+    signals.checks = [Check("epoch 1", 50, 1.0, 0.02)]
+    for seen_again, right in ((False, 0.6), (True, 0.9)):
+        signals.probes = [probe(s, first_epoch=not seen_again, accuracy=right) for s in (2, 20, 40)]
+        assert diagnose(signals) == []
 
 
 def test_a_low_rate_is_not_excused_by_crawling() -> None:

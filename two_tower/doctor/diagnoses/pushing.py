@@ -97,15 +97,18 @@ class EasyNegatives(Diagnosis):
     def _means_nothing(self, signals: Signals) -> Finding | None:
         """Nearly all triplets are right, and hardly any query finds its passage among all of them."""
         check, bm25 = next(reversed(signals.checks), None), signals.baseline.get("bm25", math.nan)
-        if check is None or not signals.probes or signals.probes[-1].candidates > FEW:
+        # Of pairs never seen before: others may have been learnt by heart.
+        first = [p for p in signals.probes if p.first_epoch and p.step >= EARLY]
+        if check is None or len(first) < 2 or first[-1].candidates > FEW:
             return None
-        if not (check.accuracy > RIGHT and check.value < FAR * bm25):
+        right = sum(p.accuracy for p in first) / len(first)
+        if not (right > RIGHT and check.value < FAR * bm25):
             return None
         return self.found(
             signals,
             "warning",
-            f"{check.accuracy:.0%} of the training queries have their positive above their "
-            f"{signals.probes[-1].candidates:.0f} negative, and {signals.monitor} against all passages is "
+            f"In the first epoch {right:.0%} of the training queries had their positive above all of their "
+            f"{first[-1].candidates:.0f} candidates, and {signals.monitor} against all passages is "
             f"{check.value:.3f} (BM25: {bm25:.3f}).",
             "to be nearer than one random passage in two is far from being nearer than all",
             "loss=in_batch negatives=in_batch",
