@@ -50,7 +50,8 @@ def test_search_equals_brute_force(run: Run, collection: Path) -> None:
     ).numpy()
     ids = corpus.ids.to_pylist()
     found = Searcher.load(run.path).search(queries, k=7)
-    for row, hits in zip(scores, found, strict=True):
+    for row, answer in zip(scores, found, strict=True):
+        hits = answer.hits
         best = sorted(range(len(ids)), key=lambda i: (row[i], ids[i].encode()), reverse=True)[:7]
         assert [h.rank for h in hits] == list(range(1, 8))
         np.testing.assert_allclose([h.score for h in hits], row[best], atol=1e-5)
@@ -61,17 +62,20 @@ def test_search_equals_brute_force(run: Run, collection: Path) -> None:
 
 def test_hits_carry_the_passage(run: Run, collection: Path) -> None:
     rows = {r["_id"]: r for r in map(json.loads, (collection / "corpus.jsonl").read_text().splitlines())}
-    for hit in Searcher.load(run.path).search([rows["d17"]["title"]], k=3)[0]:
+    for hit in Searcher.load(run.path).search([rows["d17"]["title"]], k=3)[0].hits:
         assert (hit.title, hit.text) == (rows[hit.id]["title"], rows[hit.id]["text"])
-    assert set(hit.to_dict()) == {"rank", "id", "score", "title", "text"}
+    assert set(hit.to_dict()) == {"rank", "id", "score", "title", "text", "title_marks", "marks"}
 
 
 def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
     searcher = Searcher.load(run.path)
     rare = searcher.encoder.tokenizer.vocabulary[-1]
-    everything, one, *nothing = searcher.search([f"{rare} xyz", f"xyz {rare}", "", "xyz", " ?! 無"], k=5000)
-    assert len(everything) == len(one) == 240
-    assert nothing == [[], [], []]
+    answers = searcher.search([f"{rare} xyz", f"xyz {rare}", "", "xyz", " ?! 無"], k=5000)
+    assert [len(answer.hits) for answer in answers] == [240, 240, 0, 0, 0]
+    assert answers[0].notes == answers[1].notes == ["Not in the vocabulary of this model, so left out: xyz."]
+    assert answers[2].notes == ["The query is empty."]
+    assert answers[3].notes == ["No word of 'xyz' is in the vocabulary of this model: nothing to search with."]
+    assert "nothing to search with" in answers[4].notes[0]
 
 
 def test_the_store_is_the_contract(run: Run) -> None:

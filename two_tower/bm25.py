@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +16,11 @@ from numba import njit
 from torch import Tensor
 
 from two_tower.errors import UserError
+from two_tower.files import atomic_path
 from two_tower.ranking import Ranking, Score, rank
 from two_tower.threads import in_parts
 
-__all__ = ["BM25", "words"]
+__all__ = ["BM25", "word_spans", "words"]
 
 # Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
 # MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
@@ -34,6 +38,18 @@ def words(text: str, split_camel_case: bool = False) -> list[str]:
         split_camel_case: split ``ReduceLROnPlateau`` into reduce, lr, on, plateau; for texts about programs.
     """
     return _WORD.findall((_HUMP.sub(" ", text) if split_camel_case else text).lower())
+
+
+def word_spans(text: str, split_camel_case: bool = False) -> list[tuple[int, int]]:
+    """Where each of `words` stands in a text: first character and the one after the last."""
+    runs = [match.span() for match in _WORD.finditer(text)]
+    if not split_camel_case:
+        return runs
+    spans: list[tuple[int, int]] = []
+    for first, end in runs:
+        cuts = [first, *(first + m.start() for m in _HUMP.finditer(text[first:end])), end]
+        spans += pairwise(cuts)
+    return spans
 
 
 class BM25:
@@ -67,6 +83,39 @@ class BM25:
 
     def __len__(self) -> int:
         return self._documents
+
+    def known(self, query: str) -> bool:
+        """Whether any document has a word of the query."""
+        return bool(self._stems.known(words(query, self.split_camel_case)))
+
+    def save(self, path: Path, of: str) -> None:
+        """Write the index into a file, atomically.
+
+        Args:
+            path: the file.
+            of: fingerprint of the documents.
+        """
+        stems = np.frombuffer("\n".join(self._stems.numbers).encode(), np.uint8)
+        about = np.array([of, str(self._documents), str(self.split_camel_case)])
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, about=about, stems=stems, weights=self._weights, rows=self._rows, starts=self._starts)
+
+    @classmethod
+    def load(cls, path: Path, split_camel_case: bool, of: str) -> BM25 | None:
+        """What `save` wrote; None if there is no such file, or it is of other documents or damaged."""
+        made = cls.__new__(cls)
+        try:
+            with np.load(path) as kept:
+                fingerprint, documents, split = kept["about"].tolist()
+                if (fingerprint, split) != (of, str(split_camel_case)):
+                    return None
+                stems = kept["stems"].tobytes().decode()
+                made._weights, made._rows, made._starts = kept["weights"], kept["rows"], kept["starts"]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+        made.split_camel_case, made._documents, made._stems = split_camel_case, int(documents), _Stems()
+        made._stems.numbers = {stem: i for i, stem in enumerate(stems.split("\n"))} if stems else {}
+        return made
 
     def scorer(self, queries: Sequence[str]) -> Score:
         """A function that scores blocks, for `two_tower.ranking.rank`.

@@ -17,7 +17,7 @@ import typer
 from two_tower.errors import UserError, exit_statuses, one_of
 
 if TYPE_CHECKING:
-    from two_tower.search import Hit, Searcher
+    from two_tower.search import Answer
 
 __all__ = ["app", "main"]
 
@@ -51,19 +51,21 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
     index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="fuse the run with BM25")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages nearest to a query."""
     from two_tower.search import Searcher
 
     searcher = Searcher.load(run, index)
-    if query is not None:
-        _answer(searcher, query, k, as_json)
-        return
-    if as_json and sys.stdin.isatty():
+    if query is None and as_json and sys.stdin.isatty():
         raise UserError('--json needs a query on the command line: two-tower search RUN "query" --json')
-    for line in _lines():
-        _answer(searcher, line, k, as_json)
+    for question in _lines() if query is None else [query]:
+        (answer,) = searcher.search([question], k, "hybrid" if hybrid else "dense")
+        if as_json:
+            _print_json(answer.brief())
+        else:
+            _show(answer)
 
 
 def _lines() -> Iterator[str]:
@@ -81,25 +83,15 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _answer(searcher: Searcher, query: str, k: int, as_json: bool) -> None:
-    hits = searcher.search([query], k)[0]
-    if as_json:
-        _print_json({"query": query, "hits": [hit.to_dict() for hit in hits]})
-        return
-    from two_tower.report.console import say
+def _show(answer: Answer) -> None:
+    from two_tower.report.console import say, say_marked
 
-    if not hits:
-        say(f"No word of '{query}' is in the vocabulary of this model: nothing to search with.")
-    for hit in hits:
-        _show(hit)
-
-
-def _show(hit: Hit) -> None:
-    from two_tower.report.console import say
-
-    say(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title or hit.id}", style="bold")
-    text = hit.text if len(hit.text) <= 200 else hit.text[:197].rsplit(" ", 1)[0] + " …"
-    say(f"            {text}", style="dim")
+    for note in answer.notes:
+        say(note, style="yellow")
+    for hit in answer.hits:
+        say_marked(f"{hit.rank:>3}  {hit.score:.3f}  ", hit.title or hit.id, hit.title_marks, style="bold")
+        text = hit.text if len(hit.text) <= 200 else hit.text[:197].rsplit(" ", 1)[0] + " …"
+        say_marked(" " * 12, text, [(a, b) for a, b in hit.marks if b <= len(text)], style="dim")
 
 
 @app.command()

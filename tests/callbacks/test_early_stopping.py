@@ -25,7 +25,7 @@ from two_tower.validation.full import FullValidation
 STOP = ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
 # Such steps are too large: it gets better and worse by chance.
 WILD = ["optimizer.lr=1", "scheduler=none", "trainer.max_epochs=6"]
-TIMED = {"seconds", "validation/seconds", "train/triplets_per_second"}
+TIMED = {"seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
 
 
 def stopping(**options: Any) -> EarlyStopping:  # noqa: ANN401

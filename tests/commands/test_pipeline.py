@@ -25,7 +25,7 @@ from two_tower.search import Searcher
 Call = Callable[..., Any]  # see conftest.py in this folder
 
 EPOCHS = 30
-TIMES = {"seconds", "validation/seconds", "train/triplets_per_second"}
+TIMES = {"seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
 
 
 def train_command(collection: Path, run: str, *overrides: str) -> list[str]:
@@ -109,6 +109,29 @@ def test_evaluate_gives_the_numbers_of_the_run(run: Path, collection: Path, call
     assert dev == {"documents": 240, "queries": 40, "split": "dev"}
     table = call("two-tower", "evaluate", run, "--split", "test").out
     assert "40 queries of 'test', each against all 240 passages" in table
+
+
+def test_a_hybrid_search_finds_by_words_too(run: Path, collection: Path, call: Call) -> None:
+    passage = json.loads((collection / "corpus.jsonl").read_text().splitlines()[17])
+    ended = call("two-tower", "search", run, f"{passage['title']} unheard", "--hybrid", "-k", "2", "--json")
+    found = json.loads(ended.out)
+    assert found["hits"][0]["id"] == "d17"
+    assert found["notes"] == ["Not in the vocabulary of this model, so left out: unheard."]
+    shown = call("two-tower", "search", run, f"{passage['title']} unheard", "-k", "1").out
+    assert shown.startswith("Not in the vocabulary")
+
+
+def test_the_doctor_examines_a_run_and_its_index(run: Path, call: Call, tmp_path: Path) -> None:
+    before = files(run)
+    ended = call("two-tower", "doctor", run, "--json")
+    assert (ended.status, ended.err) == (0, "")
+    told = json.loads(ended.out)
+    assert isinstance(told["healthy"], bool)
+    assert told["unchecked"] == []
+    assert "serving_mismatch" not in {finding["id"] for finding in told["findings"]}
+    assert "Doctor" in call("two-tower", "doctor", run).out
+    assert files(run) == before
+    assert call("two-tower", "doctor", tmp_path).status == 2
 
 
 def test_the_same_commands_again_change_nothing(run: Path, collection: Path, place: Path, call: Call) -> None:

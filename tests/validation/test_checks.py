@@ -142,7 +142,7 @@ def test_a_continued_run_has_the_same_checks(
         with pytest.raises(_Stop):
             fit(tmp_path / "cut", *base, *options)
     again = fit(tmp_path / "cut", *base, *options)
-    timed = ("seconds", "hybrid_seconds", "validation/seconds", "train/triplets_per_second")
+    timed = ("seconds", "hybrid_seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds")
     assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}
     one, two = (kept(tmp_path / name) for name in ("whole", "cut"))
     histories = [[{k: v for k, v in row.items() if k not in timed} for row in each["history"]] for each in (one, two)]

@@ -28,7 +28,7 @@ from two_tower.validation.subset import SubsetValidation, sampled_rows
 Fixture = Callable[..., Any]  # see conftest.py in this folder
 
 JUDGED, OTHERS = 25, 95  # passages of the collection
-TIMES = {"seconds", "validation/seconds", "train/triplets_per_second"}
+TIMES = {"seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
 
 
 def untimed(results: dict[str, Any]) -> dict[str, Any]:

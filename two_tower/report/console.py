@@ -13,7 +13,9 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.text import Text
 
-__all__ = ["CheckTable", "against", "box", "first_process", "name_of_check", "on_terminal", "say", "show_log"]
+__all__ = [
+    "CheckTable", "against", "box", "first_process", "name_of_check", "on_terminal", "say", "say_marked", "show_log",
+]  # fmt: skip
 
 
 def first_process() -> bool:
@@ -39,6 +41,23 @@ class _Console(logging.Handler):
             say(f"{record.levelname.capitalize()}: {record.getMessage()}", style="yellow")
         else:
             say(record.getMessage(), style="dim")
+
+
+def say_marked(start: str, text: str, marks: Sequence[tuple[int, int]], style: str) -> None:
+    """Print a line whose text has some parts underlined.
+
+    Args:
+        start: before the text.
+        text: the text.
+        marks: first character and the one after the last of each part.
+        style: of the text.
+    """
+    if not first_process():
+        return
+    line = Text(text, style=style)
+    for first, end in marks:
+        line.stylize("underline", first, end)
+    rich.get_console().print(Text(start, style=style) + line, highlight=False, soft_wrap=True)
 
 
 def box(title: str, lines: Sequence[tuple[str, str]], style: str) -> None:
