@@ -16,9 +16,12 @@ from two_tower.config.entry import run_hydra
 from two_tower.errors import UserError
 
 if TYPE_CHECKING:
-    from two_tower.index.base import VectorIndex
-    from two_tower.similarity import Similarity
+    from two_tower.encode import Encoder
+    from two_tower.index.make import Queries
+    from two_tower.report.run import Run
 
+# Keys of the index group that are not the index's but of how it is measured (conf/index/_measure.yaml).
+INDEX_KEYS = {"target_recall": float | None, "sample": int}
 # The keys of conf/embed.yaml that belong to no group.
 TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int}
 
@@ -26,9 +29,9 @@ TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int}
 def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
     from two_tower.assemble import make_source
-    from two_tower.config import build, read, to_yaml
+    from two_tower.config import read
     from two_tower.encode import Encoder, embed_corpus
-    from two_tower.files import write_text
+    from two_tower.index.make import is_made, make_index
     from two_tower.progress import counter
     from two_tower.report.console import say
     from two_tower.report.run import Run
@@ -40,26 +43,27 @@ def embed(config: dict[str, Any]) -> Path:
 
     with counter(f"Embedding {source.name}", "passages") as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress)
-    done = path / "index.yaml"  # appears last, so its presence means that the index is complete
-    index = build(config["index"])
-    if done.exists() and read(done) == config["index"] and _is_whole(index, path, encoder.model.similarity):
+    if is_made(path, config["index"], encoder.model.similarity):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         return path
-    done.unlink(missing_ok=True)
-    index.build(store, encoder.model.similarity)
-    index.save(path)
-    write_text(done, to_yaml(config["index"]))
+    report = make_index(path, config["index"], store, encoder.model.similarity, _queries(run, encoder))
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
+    say(str(report), style="dim")
     say(f'Next: two-tower search {run.path} "your question"', style="dim")
     return path
 
 
-def _is_whole(index: VectorIndex, path: Path, similarity: Similarity) -> bool:
+def _queries(run: Run, encoder: Encoder) -> Queries | None:
+    """The run's validation queries, to measure the index with; None where they cannot be read."""
+    from two_tower.assemble import make_source
+    from two_tower.config import read
+
+    config = read(run.config)["data"]
     try:
-        index.load(path, similarity)
+        texts = make_source(config).queries(config["validation_split"])["text"]
     except UserError:
-        return False
-    return True
+        return None
+    return encoder.queries(texts), f"queries of '{config['validation_split']}'"
 
 
 def main(composed: DictConfig) -> None:
@@ -67,7 +71,7 @@ def main(composed: DictConfig) -> None:
     from two_tower.assemble import LOADER_KEYS
     from two_tower.config import check
 
-    embed(check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS}))
+    embed(check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS, "index": INDEX_KEYS}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # the processes of the tests share the cores: threads on top only get in the way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Iterator

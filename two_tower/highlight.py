@@ -12,11 +12,12 @@ __all__ = ["Highlighter"]
 Marks = Callable[[str], list[tuple[int, int]]]
 
 # Words that stand in nearly every passage: to mark them would hide the others.
-COMMON = frozenset(
+_WORDS = (
     "a an and are as at be but by can did do does for from had has have how i if in into is it its many me much my no "
     "not of on or our should so such that the their then there these they this to was we were what when where which "
-    "who whose why will with would you your".split()  # noqa: SIM905
+    "who whose why will with would you your"
 )
+COMMON = frozenset(_WORDS.split())
 
 
 class Highlighter:

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.bm25 import BM25
-from two_tower.config import build, read
 from two_tower.data.source import full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of
 from two_tower.fusion import DEPTH, Fusion
 from two_tower.highlight import Highlighter
 from two_tower.index.base import VectorIndex
+from two_tower.index.make import load_index
 from two_tower.progress import counter
 from two_tower.ranking import Ranking, id_order
 from two_tower.report.run import Run
@@ -121,8 +121,7 @@ class Searcher:
             raise UserError(f"{path} holds no finished index: run  python embed.py run={run}  first.")
         encoder, store = Encoder.load(folder), VectorStore.open(path)
         _check(store, encoder, folder)
-        made: VectorIndex = build(read(path / "index.yaml"))
-        made.load(path, encoder.model.similarity)
+        made = load_index(path, encoder.model.similarity)
         fusion = Fusion.read(folder.path / "hybrid.json")  # of other weights, it may not suit these
         fits = fusion is not None and fusion.checkpoint == encoder.fingerprint
         return cls(encoder, made, store, folder.path.resolve().name, fusion if fits else None)

@@ -40,7 +40,7 @@ def main() -> None:
     """Print both tables."""
     with tempfile.TemporaryDirectory() as folder:
         harvest = str(cache_folder())
-        paths = make_data(Path(folder) / "data", harvest) | {"msmarco": (sys.argv + [""])[1], "harvest": harvest}
+        paths = make_data(Path(folder) / "data", harvest) | {"msmarco": [*sys.argv, ""][1], "harvest": harvest}
         print("| injected | tower | first finding | at step | others |\n| --- | --- | --- | ---: | --- |")
         for name, case in FAILURES.items():
             for tower in case.towers:

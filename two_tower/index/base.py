@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,11 +15,28 @@ __all__ = ["VectorIndex"]
 
 
 class VectorIndex(ABC):
-    """Built once from a store of vectors, saved beside them, searched by row."""
+    """Built once from a store of vectors, saved beside them, searched by row.
+
+    Attributes:
+        grid: values of the search's effort to choose from, ascending; empty where it has none.
+        name: what the effort is called in the configuration, below ``index.``.
+    """
+
+    grid: ClassVar[tuple[int, ...]] = ()
+    name: ClassVar[str] = ""
 
     @abstractmethod
-    def build(self, store: VectorStore, similarity: Similarity) -> None:
-        """Index all vectors of a complete store."""
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path) -> None:
+        """Index all vectors of a complete store.
+
+        Args:
+            store: the vectors.
+            similarity: what they are compared by.
+            folder: where the index will be saved, for one that writes while it is built.
+
+        Raises:
+            UserError: sizes that cannot be.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -41,5 +59,13 @@ class VectorIndex(ABC):
             k: how many; at most the number of documents are returned.
 
         Returns:
-            scores (B, k) float32, larger is nearer, best first; rows (B, k) int64.
+            scores (B, k) float32, larger is nearer, best first; rows (B, k) int64. An approximate index may find
+            fewer: its last rows are then -1, with score -inf.
         """
+
+    def set_effort(self, value: int) -> None:  # noqa: B027
+        """Search with another effort: more is slower and finds more."""
+
+    def size(self, folder: Path) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in folder.glob("index.faiss"))

@@ -60,7 +60,7 @@ class MisalignedPairs(Diagnosis):
         )
 
     def _shuffled(self, signals: Signals, data: DataSignals) -> Finding | None:
-        if data.shared - data.shared_by_chance > max(3 * data.shared_error, 0.02):
+        if data.shared - data.shared_by_chance > 2 * data.shared_error:
             return None
         evidence = (
             f"Training queries share {data.shared:.0%} of their words with their own passages and "

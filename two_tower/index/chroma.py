@@ -1,0 +1,131 @@
+"""Chroma: a vector database, in a folder of the index or on a server."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from two_tower.errors import UserError
+from two_tower.index.base import VectorIndex
+from two_tower.similarity import Similarity
+from two_tower.store import VectorStore
+
+__all__ = ["ChromaIndex"]
+
+
+class ChromaIndex(VectorIndex):
+    """A collection whose ids are the rows of the store.
+
+    Args:
+        host: a server's address; None: a database in the folder of the index, without a server.
+        port: of the server.
+        collection: the collection's name; on a server, each index needs one of its own.
+        ef_construction: candidates while the graph is built.
+        ef_search: candidates while it is searched.
+        m: neighbours of each vector.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+
+    name = ""
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int = 8000,
+        collection: str = "passages",
+        ef_construction: int = 100,
+        ef_search: int = 100,
+        m: int = 32,
+    ) -> None:
+        try:
+            import chromadb  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise UserError('index=chroma needs its package: pip install -e ".[chroma]"') from error
+        self.host, self.port, self.collection = host, port, collection
+        self.ef_construction, self.ef_search, self.m = ef_construction, ef_search, m
+        self._collection: Any = None
+        self._similarity = Similarity()
+        self._rows = 0
+
+    def _client(self, folder: Path) -> Any:  # noqa: ANN401
+        import chromadb
+
+        settings = chromadb.Settings(anonymized_telemetry=False)
+        if self.host is None:
+            return chromadb.PersistentClient(str(folder / "chroma"), settings)
+        try:
+            return chromadb.HttpClient(self.host, self.port, settings=settings)
+        except Exception as error:  # Chroma raises a ValueError for whatever goes wrong
+            raise UserError(f"No Chroma server answers at {self.host}:{self.port}: {error}.") from error
+
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path) -> None:
+        """Add all vectors in batches as large as the database takes."""
+        import chromadb.errors
+
+        self._similarity = similarity
+        if self.host is None:
+            shutil.rmtree(folder / "chroma", ignore_errors=True)
+        client = self._client(folder)
+        with suppress(chromadb.errors.NotFoundError, ValueError):
+            client.delete_collection(self.collection)
+        space = "l2" if similarity.metric == "l2" else "ip"
+        graph = {"space": space, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
+        made = client.create_collection(
+            self.collection, configuration={"hnsw": {**graph, "max_neighbors": self.m}}, embedding_function=None
+        )
+        start, most = 0, client.get_max_batch_size()
+        for vectors in store.vectors():
+            for first in range(0, len(vectors), most):
+                block = np.asarray(vectors[first : first + most], np.float32)
+                made.add(ids=[str(start + row) for row in range(len(block))], embeddings=block)
+                start += len(block)
+        self._collection, self._rows = made, start
+
+    def save(self, folder: Path) -> None:
+        """Nothing: the database has written what it was given."""
+
+    def load(self, folder: Path, similarity: Similarity) -> None:
+        """Open the collection.
+
+        Raises:
+            UserError: it is not there.
+        """
+        try:
+            self._collection = self._client(folder).get_collection(self.collection, embedding_function=None)
+            self._rows = self._collection.count()
+        except UserError:
+            raise
+        except Exception as error:  # of many kinds
+            where = f"{folder / 'chroma'}" if self.host is None else f"{self.host}:{self.port}"
+            raise UserError(f"{where} holds no whole collection {self.collection}: run embed.py again.") from error
+        self._similarity = similarity
+
+    def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `VectorIndex.search`."""
+        k = min(k, self._rows)
+        scores, rows = np.full((len(q_BD), k), -np.inf, np.float32), np.full((len(q_BD), k), -1, np.int64)
+        if not len(q_BD) or not k:
+            return scores, rows
+        found = self._collection.query(
+            query_embeddings=np.asarray(q_BD, np.float32), n_results=k, include=["distances"]
+        )
+        for i, (ids, distances) in enumerate(zip(found["ids"], found["distances"], strict=True)):
+            rows[i, : len(ids)] = [int(name) for name in ids]
+            scores[i, : len(ids)] = self._scores(np.array(distances, np.float32))
+        return scores, rows
+
+    def _scores(self, distances: np.ndarray) -> np.ndarray:
+        if self._similarity.metric == "l2":
+            return self._similarity.from_distance(torch.from_numpy(distances)).numpy()
+        return 1 - distances
+
+    def size(self, folder: Path) -> int:
+        """Bytes of the database; 0 for a server's."""
+        return sum(file.stat().st_size for file in (folder / "chroma").rglob("*") if file.is_file())
