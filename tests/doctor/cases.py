@@ -130,7 +130,7 @@ def make_data(folder: Path, cache: str | None = None) -> dict[str, str]:
         "few": _beir(folder / "few", texts, one_to_one, most=100),
         "slipped": _beir(folder / "slipped", texts, [(i, i + 1) for i in range(len(texts) - 1)]),
         "mixed_up": _beir(folder / "mixed_up", texts, [(i, shuffled.get(i, i)) for i in range(len(texts))]),
-        "topics": _beir(folder / "topics", texts, [(i, j) for i in train for j in range(i - i % 20, i - i % 20 + 20)]
+        "topics": _beir(folder / "topics", texts, [(i, j) for i in train for j in range(i - i % 8, i - i % 8 + 8)]
                         + [(i, i) for i in range(0, len(texts), 5)]),
         "keywords": _beir(folder / "keywords", [_keywords(text) for text in texts], one_to_one),
         "pairs": folder / "pairs.jsonl",
