@@ -16,6 +16,7 @@ PATIENCE = 25  # steps for a loss to move
 ONE_DIRECTION = 0.97
 PARTED = 0.01  # by how much the mean cosine must fall to say that vectors part
 SAME_WORDS = 0.8  # mean cosine of word vectors from which they point in one direction
+RIGHT = 3  # times as often as by chance
 STILL = (0.97, 1.05)  # of the loss of equal scores
 LONG, HARDLY = 100, 0.75  # steps, and the share of it that is too much after them
 UNREACHABLE = 0.7  # of it that even a perfect model would pay
@@ -98,6 +99,8 @@ class _Stuck(Diagnosis):
         if len(last) < PROBES or last[-1].step < PATIENCE or not all(STILL[0] < p.position < STILL[1] for p in last):
             return None
         probe = last[-1]
+        if sum(p.accuracy for p in last[1:]) > (PROBES - 1) * RIGHT * probe.chance:
+            return None  # slow, but it learns
         return self.found(
             signals,
             "error",
