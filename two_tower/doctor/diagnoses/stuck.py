@@ -99,7 +99,7 @@ class _Stuck(Diagnosis):
         if len(last) < PROBES or last[-1].step < PATIENCE or not all(STILL[0] < p.position < STILL[1] for p in last):
             return None
         probe = last[-1]
-        if sum(p.accuracy for p in last[1:]) > (PROBES - 1) * RIGHT * probe.chance:
+        if max(p.accuracy for p in last[1:]) > RIGHT * probe.chance:
             return None  # slow, but it learns
         return self.found(
             signals,
