@@ -8,7 +8,7 @@ The same command again continues an interrupted one, or says that it is done.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Keys of the index group that are not the index's but of how it is measured (conf/index/_measure.yaml).
 INDEX_KEYS = {"target_recall": float | None, "sample": int}
 # The keys of conf/embed.yaml that belong to no group.
-TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int}
+TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Literal["float32", "float16", "int8"]}
 
 
 def embed(config: dict[str, Any]) -> Path:
@@ -42,11 +42,13 @@ def embed(config: dict[str, Any]) -> Path:
     source = make_source(config.get("data") or read(run.config)["data"])
 
     with counter(f"Embedding {source.name}", "passages") as progress:
-        store = embed_corpus(encoder, source, path, config["shard_rows"], progress)
+        store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
     if is_made(path, config["index"], encoder.model.similarity):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         return path
-    report = make_index(path, config["index"], store, encoder.model.similarity, _queries(run, encoder))
+    queries = _queries(run, encoder)
+    with counter("Indexing", "vectors") as progress:
+        report = make_index(path, config["index"], store, encoder.model.similarity, queries, progress)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
     say(f'Next: two-tower search {run.path} "your question"', style="dim")
@@ -55,6 +57,8 @@ def embed(config: dict[str, Any]) -> Path:
 
 def _queries(run: Run, encoder: Encoder) -> Queries | None:
     """The run's validation queries, to measure the index with; None where they cannot be read."""
+    import pyarrow as pa
+
     from two_tower.assemble import make_source
     from two_tower.config import read
 
@@ -63,6 +67,8 @@ def _queries(run: Run, encoder: Encoder) -> Queries | None:
         texts = make_source(config).queries(config["validation_split"])["text"]
     except UserError:
         return None
+    # Every passage is equally near to a query without a known word.
+    texts = texts.filter(pa.array(encoder.known(texts)))
     return encoder.queries(texts), f"queries of '{config['validation_split']}'"
 
 

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import embed
+from embed import INDEX_KEYS
 from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS
 from two_tower.config import check
@@ -29,7 +30,7 @@ def composed(program: str, *overrides: str) -> dict[str, Any]:
         config = compose(program, [*overrides, *(["run=x"] if program == "embed" else [])])
         for key in OmegaConf.missing_keys(config):
             OmegaConf.update(config, key, "x")
-    return check(config, {"": top_level, "data": LOADER_KEYS})
+    return check(config, {"": top_level, "data": LOADER_KEYS, "index": INDEX_KEYS})
 
 
 def defaults(program: str) -> set[str]:

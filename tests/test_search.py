@@ -156,10 +156,15 @@ def test_damaged_files_are_named(copy: Run) -> None:
         list(VectorStore.open(copy.index).vectors())
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match=r"vectors-00001.npy is not as it was written"):
-        VectorStore.open(copy.index).verify()
-    (copy.index / "index.faiss").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
         Searcher.load(copy.path)
+    shard.write_bytes(whole)
+    index = copy.index / "index.faiss"
+    flipped = bytearray(index.read_bytes())
+    flipped[-9] ^= 1
+    for damage in (flipped, b"nonsense", b""):
+        index.write_bytes(damage)
+        with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
+            Searcher.load(copy.path)
     (copy.index / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json cannot be read"):
         VectorStore.open(copy.index)

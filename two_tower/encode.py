@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ import torch
 
 from two_tower.assemble import load_model
 from two_tower.data.source import Source, full_text
+from two_tower.data.stream.token_store import ahead
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
 from two_tower.report.run import Run
@@ -64,11 +66,16 @@ class Encoder:
         found = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.tokenizer.unknown_id)])
         return np.diff(found[tokens.offsets.numpy()]) > 0
 
-    def documents(self, texts: Texts) -> np.ndarray:
-        """Vectors of passages (title and text, see `two_tower.data.source.full_text`), (N, D) float32."""
+    def documents(self, texts: Texts, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Vectors of passages, (N, D) float32.
+
+        Args:
+            texts: title and text, see `two_tower.data.source.full_text`.
+            progress: called with the number of passages done since the last call.
+        """
         tower = self.model.document_tower
         if not tower.parallel_by_text or self.model.device.type != "cpu":
-            return self.model.encode("documents", self.tokenizer.encode_documents(texts)).cpu().numpy()
+            return self.model.encode("documents", self.tokenizer.encode_documents(texts), progress).cpu().numpy()
         column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
         out = np.empty((len(column), tower.dim), np.float32)
         threads = torch.get_num_threads()
@@ -77,12 +84,18 @@ class Encoder:
         def encode(start: int) -> None:
             tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
             out[start : start + size] = self.model.encode("documents", tokens).numpy()
+            if progress:
+                progress(len(tokens))
 
         each(encode, range(0, len(column), size))
         return out
 
-    def manifest(self, source: Source, shard_rows: int) -> Manifest:
-        """What a store of this source's passages is made of."""
+    def manifest(self, source: Source, shard_rows: int, dtype: str = "float32") -> Manifest:
+        """What a store of this source's passages is made of.
+
+        Raises:
+            UserError: there is no such dtype.
+        """
         return Manifest(
             checkpoint=self.fingerprint,
             tokenizer=self.tokenizer.fingerprint,
@@ -90,6 +103,7 @@ class Encoder:
             similarity=self.model.similarity.name,
             dim=self.model.document_tower.dim,
             shard_rows=shard_rows,
+            dtype=dtype,
         )
 
 
@@ -120,8 +134,9 @@ def embed_corpus(
     encoder: Encoder,
     source: Source,
     path: Path,
-    shard_rows: int = 262_144,
+    shard_rows: int = 65_536,
     progress: Callable[[int], None] | None = None,
+    dtype: str = "float32",
 ) -> VectorStore:
     """Encode every passage of a source into a store; finished shards of the same source are kept.
 
@@ -131,29 +146,55 @@ def embed_corpus(
         path: the store's folder.
         shard_rows: passages per shard; what is held in memory at a time.
         progress: called with the number of passages done since the last call.
+        dtype: what a number is kept as, see `two_tower.store.Manifest`.
 
     Raises:
-        UserError: the folder holds vectors of another source, or there is no passage.
+        UserError: the folder holds vectors of another source, or damaged ones, or there is no passage.
     """
-    store = VectorStore(path, encoder.manifest(source, shard_rows))
-    if (path / "manifest.json").exists():
-        existing = VectorStore.open(path)
-        old, new = existing.manifest.source(), store.manifest.source()
-        changed = ", ".join(key for key in new if old[key] != new[key])
-        if changed:
-            raise UserError(
-                f"{path} holds vectors made with another {changed}: delete that folder or choose another output=PATH."
-            )
-        store = existing
+    store = _opened(VectorStore(path, encoder.manifest(source, shard_rows, dtype)))
     if store.manifest.complete:
         return store
     os.makedirs(path, exist_ok=True)
-    for number, passages in enumerate(_shards(source, shard_rows)):
-        if not store.has(number):
-            store.write(number, encoder.documents(full_text(passages)), passages)
-        if progress:
-            progress(passages.num_rows)
+    for stale in path.glob(".*.tmp"):  # of a process that was killed
+        stale.unlink(missing_ok=True)
+    _write_shards(store, encoder, source, progress)
     if not store.manifest.shards:
         raise UserError(f"The corpus of {source.name} is empty: there is nothing to embed.")
     store.finish()
     return store
+
+
+def _opened(new: VectorStore) -> VectorStore:
+    """What is on disk of a store, else the new one.
+
+    Raises:
+        UserError: the folder holds vectors of another source, or damaged ones.
+    """
+    if not (new.path / "manifest.json").exists():
+        return new
+    store = VectorStore.open(new.path)
+    before, now = store.manifest.source(), new.manifest.source()
+    changed = ", ".join(key for key in now if before[key] != now[key])
+    if changed:
+        raise UserError(
+            f"{new.path} holds vectors made with another {changed}: delete that folder or choose another output=PATH."
+        )
+    store.verify()
+    return store
+
+
+def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Callable[[int], None] | None) -> None:
+    """Encode the shards that are missing; the next is read and the last one written while one is encoded."""
+    with ThreadPoolExecutor(1) as pool:
+        writing: Future[None] | None = None
+        for number, passages in enumerate(ahead(_shards(source, store.manifest.shard_rows))):
+            if store.has(number):
+                if progress:
+                    progress(passages.num_rows)
+                continue
+            vectors = encoder.documents(full_text(passages), progress)
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(store.write, number, vectors, passages)
+        if writing is not None:
+            writing.result()

@@ -121,6 +121,7 @@ class Searcher:
             raise UserError(f"{path} holds no finished index: run  python embed.py run={run}  first.")
         encoder, store = Encoder.load(folder), VectorStore.open(path)
         _check(store, encoder, folder)
+        store.verify()
         made = load_index(path, encoder.model.similarity)
         fusion = Fusion.read(folder.path / "hybrid.json")  # of other weights, it may not suit these
         fits = fusion is not None and fusion.checkpoint == encoder.fingerprint

@@ -58,8 +58,8 @@ def run(collection: Path, place: Path) -> Path:
     """A run that was never interrupted, embedded."""
     printed = succeeds(*train_command(collection, "whole"), cwd=place)
     assert "Next: python embed.py run=whole" in printed
-    flat = {"_target_": "two_tower.index.flat.FlatIndex"}
-    embed({"run": str(place / "whole"), "output": None, "data": None, "index": flat, "shard_rows": 262_144})
+    flat = {"_target_": "two_tower.index.flat.FlatIndex", "gpu": False, "target_recall": None, "sample": 1000}
+    embed({"run": str(place / "whole"), "output": None, "data": None, "index": flat, "shard_rows": 65_536})
     return place / "whole"
 
 
@@ -224,7 +224,8 @@ def test_a_killed_embedding_ends_as_if_it_never_was(run: Path, place: Path, call
 
     assert call(*command, "output=whole-index", cwd=place).status == 0
     for path in (place / "whole-index").iterdir():
-        assert (place / "cut" / path.name).read_bytes() == path.read_bytes(), path.name
+        if path.name != "report.json":  # which says how long it took
+            assert (place / "cut" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_hybrid_and_compare(run: Path, collection: Path, place: Path, call: Call) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from two_tower.index.base import VectorIndex
 from two_tower.index.ivf import IvfIndex, IvfPqIndex
 from two_tower.index.make import is_made, load_index, make_index
 from two_tower.index.measure import exact, recall
+from two_tower.index.sample import Sample, sample
 from two_tower.similarity import Similarity
 from two_tower.store import Manifest, VectorStore
 
@@ -32,6 +33,17 @@ INDEXES: dict[str, tuple[dict[str, Any], float]] = {
     "chroma": ({"_target_": "two_tower.index.chroma.ChromaIndex"}, 0.9),
 }  # fmt: skip
 DIM, ROWS = 32, 1500
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """FAISS's threads wait for each other in loops, which takes seconds where other tests run beside; one repeats."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -115,8 +127,6 @@ def test_small_collections_and_many_hits(name: str, rows: int, store_of: Make) -
 
 @pytest.mark.parametrize("name", ["flat", "hnsw", "ivf", "ivf_pq", "faiss"])
 def test_a_build_repeats(name: str, store_of: Make) -> None:
-    if name == "hnsw":
-        pytest.skip("its threads meet in another order")
     store = store_of()
     make_index(store.path, INDEXES[name][0], store, Similarity(), None)
     first = (store.path / "index.faiss").read_bytes()
@@ -138,7 +148,11 @@ def test_a_damaged_index_is_told_in_a_sentence(name: str, store_of: Make) -> Non
                 file.unlink()
     else:
         path = store.path / "index.faiss"
-        path.write_bytes(path.read_bytes()[:200])
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+        with pytest.raises(UserError, match=r"index\.faiss is missing or damaged: run embed\.py again"):
+            load_index(store.path, Similarity())
+        path.write_bytes(whole[:200])
     with pytest.raises(UserError, match=r"run embed\.py again"):
         load_index(store.path, Similarity())
     assert not is_made(store.path, config, Similarity())
@@ -173,8 +187,9 @@ def test_exact_neighbours_and_recall_are_those_of_a_sort(store_of: Make) -> None
     store = store_of(similarity="euclidean")
     queries, vectors = vectors_of(20, "euclidean", seed=2), np.concatenate(list(store.vectors()))
     distances = np.linalg.norm(queries[:, None] - vectors[None], axis=2)
-    wanted = exact(store, Similarity("euclidean"), queries)
+    wanted = exact(store, Similarity("euclidean"), Sample(queries, "queries"))
     assert recall(wanted, np.argsort(distances, axis=1)[:, :10]) == 1
+    np.testing.assert_array_equal(wanted, np.argsort(distances, axis=1)[:, :10])
     assert recall(np.array([[1, 2, 3, -1]]), np.array([[1, 2, 8, 9]])) == 0.5
 
 
@@ -226,3 +241,105 @@ def test_a_gpu_is_used_where_there_is_one(store_of: Make, monkeypatch: pytest.Mo
     assert found.search(vectors_of(2, "cosine"), 3)[1].shape == (2, 3)
     assert moved == ["resources 0", "back", "resources 0"]
     assert read(store.path / "index.yaml")["index"]["gpu"] is True
+
+
+def test_passages_as_queries_look_for_the_others(store_of: Make) -> None:
+    store = store_of(similarity="euclidean")
+    vectors = np.concatenate(list(store.vectors()))
+    asked = sample(store, None, 200)
+    assert asked.own is not None
+    np.testing.assert_array_equal(asked.vectors, vectors[asked.own])
+    distances = np.linalg.norm(asked.vectors[:, None] - vectors[None], axis=2)
+    distances[np.arange(200), asked.own] = np.inf
+    np.testing.assert_array_equal(exact(store, Similarity("euclidean"), asked), np.argsort(distances, axis=1)[:, :10])
+    assert make_index(store.path, INDEXES["flat"][0], store, Similarity("euclidean"), None).recall == 1
+    absent = Sample(vectors[:2], "queries", np.array([0, 7])).others(np.array([[3, 0, 5], [1, 2, 3]]))
+    np.testing.assert_array_equal(absent, [[3, 5], [1, 2]])
+
+
+def test_no_more_queries_than_asked_for(store_of: Make) -> None:
+    store, queries = store_of(), vectors_of(30, "cosine", seed=1)
+    asked = sample(store, (queries, "queries of 'dev'"), 20)
+    assert (len(asked), asked.which, asked.own) == (20, "queries of 'dev'", None)
+    assert {tuple(v) for v in asked.vectors.tolist()} <= {tuple(v) for v in queries.tolist()}
+    assert len(sample(store, (queries[:0], "none"), 5000)) == ROWS
+
+
+def test_an_index_of_other_vectors_is_refused(store_of: Make) -> None:
+    store, other = store_of(), store_of(60)
+    for each in (store, other):
+        make_index(each.path, INDEXES["flat"][0], each, Similarity(), None)
+    for name in ("index.faiss", "index.yaml"):
+        (store.path / name).write_bytes((other.path / name).read_bytes())
+    with pytest.raises(UserError, match="made of other vectors than those beside it"):
+        load_index(store.path, Similarity())
+    (store.path / "index.yaml").write_text("_target_: two_tower.index.flat.FlatIndex\n")
+    with pytest.raises(UserError, match="of another version of two_tower"):
+        load_index(store.path, Similarity())
+    assert not is_made(store.path, INDEXES["flat"][0], Similarity())
+
+
+def test_a_shared_chroma_server_keeps_the_collections_of_others(
+    store_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chromadb = pytest.importorskip("chromadb", reason="needs pip install -e '.[chroma]'")
+    server = chromadb.PersistentClient(str(tmp_path / "server"))
+    monkeypatch.setattr(chromadb, "HttpClient", lambda host, port, settings: server)
+    config = {**INDEXES["chroma"][0], "host": "example.org"}
+    mine, other = store_of(60), store_of(50)
+    make_index(mine.path, config, mine, Similarity(), None)
+    make_index(mine.path, config, mine, Similarity(), None)  # its own collection is made anew
+    with pytest.raises(UserError, match=r"example\.org:8000 has a collection passages that is not of .*=NAME"):
+        make_index(other.path, config, other, Similarity(), None)
+    make_index(other.path, {**config, "collection": "others"}, other, Similarity(), None)
+    assert load_index(mine.path, Similarity()).search(vectors_of(1, "cosine"), 99)[1].shape == (1, 60)
+    assert load_index(other.path, Similarity()).search(vectors_of(1, "cosine"), 99)[1].shape == (1, 50)
+    server.get_collection("others").delete(ids=["3"])
+    with pytest.raises(UserError, match="holds no whole collection others"):
+        load_index(other.path, Similarity())
+    server.delete_collection("passages")
+    server.create_collection("passages")
+    with pytest.raises(UserError, match="holds no whole collection passages"):
+        load_index(mine.path, Similarity())
+
+
+def test_a_chroma_server_that_does_not_answer_is_told(store_of: Make) -> None:
+    store, config = store_of(5), {**config_of("chroma"), "host": "127.0.0.1", "port": 9}
+    with pytest.raises(UserError, match=r"No Chroma server answers at 127\.0\.0\.1:9"):
+        make_index(store.path, config, store, Similarity(), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "said"),
+    [
+        ("hnsw", {"m": 1}, r"index\.m=1 must be at least 2"),
+        ("hnsw", {"ef_search": 0}, r"index\.ef_search=0 must be at least 1"),
+        ("ivf", {"lists": 0}, r"index\.lists=0 must be at least 1"),
+        ("ivf", {"probes": -1}, r"index\.probes=-1 must be at least 1"),
+        ("ivf_pq", {"pieces": 0}, r"index\.pieces=0 must be at least 1"),
+        ("chroma", {"m": 0}, r"index\.m=0 must be at least 2"),
+        ("flat", {"target_recall": 1.5}, r"index\.target_recall=1\.5 must be"),
+        ("flat", {"sample": 0}, r"index\.sample=0 must be"),
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_told(name: str, sizes: dict[str, float], said: str, store_of: Make) -> None:
+    store = store_of(5)
+    with pytest.raises(UserError, match=said):
+        make_index(store.path, {**config_of(name), **sizes}, store, Similarity(), None)
+
+
+def test_too_many_lists_are_reduced_aloud(store_of: Make, caplog: pytest.LogCaptureFixture) -> None:
+    store = store_of()
+    report = make_index(store.path, {**INDEXES["ivf"][0], "lists": 500}, store, Similarity(), None)
+    assert report.structure == "IVF38,Flat"
+    assert "index.lists=500 is too many for 1,500 vectors: 38 lists." in caplog.text
+
+
+def test_a_report_reads_in_two_lines_and_progress_counts_the_vectors(store_of: Make) -> None:
+    store, done = store_of(), [0]
+    report = make_index(store.path, INDEXES["hnsw"][0], store, Similarity(), None, done.append)
+    assert sum(done) == ROWS
+    first, second = str(report).splitlines()
+    assert first.startswith("1,500 vectors as HNSW32,Flat, ")
+    assert f"recall@10 {report.recall:.3f} with index.ef_search=64, a query takes" in second
+    assert second.endswith("on one thread; measured with 1,000 passages as queries (each looks for the others).")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from two_tower.errors import UserError
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
-__all__ = ["VectorIndex"]
+__all__ = ["Progress", "VectorIndex", "at_least"]
+
+# Called with the number of vectors added since the last call.
+Progress = Callable[[int], None]
 
 
 class VectorIndex(ABC):
@@ -20,19 +25,24 @@ class VectorIndex(ABC):
     Attributes:
         grid: values of the search's effort to choose from, ascending; empty where it has none.
         name: what the effort is called in the configuration, below ``index.``.
+        file: the one file that holds it, in the folder of the index; empty where there is none such.
+        structure: what was built, in a few words; the same configuration makes others for other sizes.
     """
 
     grid: ClassVar[tuple[int, ...]] = ()
     name: ClassVar[str] = ""
+    file: ClassVar[str] = ""
+    structure: str = ""
 
     @abstractmethod
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path) -> None:
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Progress | None = None) -> None:
         """Index all vectors of a complete store.
 
         Args:
             store: the vectors.
             similarity: what they are compared by.
             folder: where the index will be saved, for one that writes while it is built.
+            progress: see `Progress`.
 
         Raises:
             UserError: sizes that cannot be.
@@ -68,4 +78,15 @@ class VectorIndex(ABC):
 
     def size(self, folder: Path) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in folder.glob("index.faiss"))
+        return (folder / self.file).stat().st_size
+
+
+def at_least(least: int, **settings: int | None) -> None:
+    """Check settings by name; None passes.
+
+    Raises:
+        UserError: the first that is below ``least``.
+    """
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise UserError(f"index.{name}={value} must be at least {least}.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from two_tower.errors import UserError
-from two_tower.index.base import VectorIndex
+from two_tower.files import write_json
+from two_tower.index.base import Progress, VectorIndex, at_least
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
 __all__ = ["ChromaIndex"]
+
+KEPT = "chroma.json"  # beside the vectors: the collection's own id, since anyone can give a name again
 
 
 class ChromaIndex(VectorIndex):
@@ -30,10 +33,8 @@ class ChromaIndex(VectorIndex):
         m: neighbours of each vector.
 
     Raises:
-        UserError: the package is not installed.
+        UserError: the package is not installed, or a size too small.
     """
-
-    name = ""
 
     def __init__(
         self,
@@ -48,11 +49,14 @@ class ChromaIndex(VectorIndex):
             import chromadb  # noqa: F401
         except ModuleNotFoundError as error:
             raise UserError('index=chroma needs its package: pip install -e ".[chroma]"') from error
+        at_least(1, port=port, ef_construction=ef_construction, ef_search=ef_search)
+        at_least(2, m=m)
         self.host, self.port, self.collection = host, port, collection
         self.ef_construction, self.ef_search, self.m = ef_construction, ef_search, m
         self._collection: Any = None
         self._similarity = Similarity()
         self._rows = 0
+        self.structure = f"Chroma{m}"
 
     def _client(self, folder: Path) -> Any:  # noqa: ANN401
         import chromadb
@@ -65,41 +69,63 @@ class ChromaIndex(VectorIndex):
         except Exception as error:  # Chroma raises a ValueError for whatever goes wrong
             raise UserError(f"No Chroma server answers at {self.host}:{self.port}: {error}.") from error
 
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path) -> None:
-        """Add all vectors in batches as large as the database takes."""
-        import chromadb.errors
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Progress | None = None) -> None:
+        """Add all vectors in batches as large as the database takes.
 
+        Raises:
+            UserError: no server answers, or it has a collection of this name that was not made here.
+        """
         self._similarity = similarity
         if self.host is None:
             shutil.rmtree(folder / "chroma", ignore_errors=True)
         client = self._client(folder)
-        with suppress(chromadb.errors.NotFoundError, ValueError):
-            client.delete_collection(self.collection)
+        self._make_room(client, folder)
         space = "l2" if similarity.metric == "l2" else "ip"
         graph = {"space": space, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
         made = client.create_collection(
             self.collection, configuration={"hnsw": {**graph, "max_neighbors": self.m}}, embedding_function=None
         )
+        write_json(folder / KEPT, {"id": str(made.id)})
         start, most = 0, client.get_max_batch_size()
         for vectors in store.vectors():
             for first in range(0, len(vectors), most):
                 block = np.asarray(vectors[first : first + most], np.float32)
                 made.add(ids=[str(start + row) for row in range(len(block))], embeddings=block)
                 start += len(block)
+                if progress:
+                    progress(len(block))
         self._collection, self._rows = made, start
 
     def save(self, folder: Path) -> None:
-        """Nothing: the database has written what it was given."""
+        """Write which collection it is; the database has written the vectors itself."""
+        write_json(folder / KEPT, {"id": str(self._collection.id), "rows": self._rows})
+
+    def _make_room(self, client: Any, folder: Path) -> None:  # noqa: ANN401
+        """Delete the collection of an earlier build, and no one else's."""
+        import chromadb.errors
+
+        try:
+            existing = client.get_collection(self.collection, embedding_function=None)
+        except (chromadb.errors.NotFoundError, ValueError):
+            return
+        if str(existing.id) != _kept(folder).get("id"):
+            raise UserError(
+                f"The Chroma server at {self.host}:{self.port} has a collection {self.collection} that is not of "
+                f"{folder}: choose another index.collection=NAME."
+            )
+        client.delete_collection(self.collection)
 
     def load(self, folder: Path, similarity: Similarity) -> None:
         """Open the collection.
 
         Raises:
-            UserError: it is not there.
+            UserError: it is not there, or another has taken its name.
         """
         try:
             self._collection = self._client(folder).get_collection(self.collection, embedding_function=None)
             self._rows = self._collection.count()
+            if _kept(folder) != {"id": str(self._collection.id), "rows": self._rows}:
+                raise ValueError("another collection")
         except UserError:
             raise
         except Exception as error:  # of many kinds
@@ -129,3 +155,11 @@ class ChromaIndex(VectorIndex):
     def size(self, folder: Path) -> int:
         """Bytes of the database; 0 for a server's."""
         return sum(file.stat().st_size for file in (folder / "chroma").rglob("*") if file.is_file())
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = json.loads((folder / KEPT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,8 @@ import torch
 
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
-from two_tower.index.base import VectorIndex
+from two_tower.index.base import Progress, VectorIndex
+from two_tower.index.sample import drawn
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
@@ -20,6 +22,7 @@ __all__ = ["FaissIndex", "reason"]
 PER_LIST = 64
 MOST_TRAINING = 1_000_000
 SEED = 1234
+BLOCK = 16_384  # vectors added at once: between two, progress shows and Ctrl-C works
 
 
 class FaissIndex(VectorIndex):
@@ -32,7 +35,7 @@ class FaissIndex(VectorIndex):
         UserError: ``gpu`` where the installed FAISS has none.
     """
 
-    file = "index.faiss"
+    file: ClassVar[str] = "index.faiss"
     # FAISS's name of the search parameter that trades speed for recall; none for exact search.
     knob: ClassVar[str] = ""
 
@@ -47,7 +50,7 @@ class FaissIndex(VectorIndex):
         """The string from which FAISS makes an index of ``rows`` vectors of ``dim`` dimensions."""
         raise NotImplementedError
 
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path) -> None:
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Progress | None = None) -> None:
         """Train on a sample where that is needed, then add all vectors.
 
         Raises:
@@ -58,17 +61,20 @@ class FaissIndex(VectorIndex):
         self._similarity = similarity
         rows, dim = store.manifest.rows, store.manifest.dim
         metric = faiss.METRIC_L2 if similarity.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        description = self.factory(rows, dim)
+        self.structure = self.factory(rows, dim)
         try:
-            index = faiss.index_factory(dim, description, metric)
+            index = faiss.index_factory(dim, self.structure, metric)
             self._prepare(index)
             index = self._on_device(index)
             if not index.is_trained:
-                index.train(_sample(store, _training_rows(index, rows)))
-            for vectors in store.vectors():
-                index.add(np.ascontiguousarray(vectors, np.float32))
+                index.train(drawn(store, _training_rows(index, rows), SEED)[0])
+            for block in _blocks(store):
+                index.add(block)
+                if progress:
+                    progress(len(block))
         except RuntimeError as error:
-            raise UserError(f"FAISS refuses {description!r} for {rows:,} vectors of {dim}: {reason(error)}.") from error
+            what = f"{self.structure!r} for {rows:,} vectors of {dim}"
+            raise UserError(f"FAISS refuses {what}: {reason(error)}.") from error
         self._index = index
         self._apply()
 
@@ -133,20 +139,15 @@ class FaissIndex(VectorIndex):
         return np.where(rows >= 0, scores, np.float32(-np.inf)), rows
 
 
+def _blocks(store: VectorStore) -> Iterator[np.ndarray]:
+    for vectors in store.vectors():
+        for start in range(0, len(vectors), BLOCK):
+            yield np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
+
+
 def _training_rows(index: Any, rows: int) -> int:  # noqa: ANN401
     lists = int(getattr(index, "nlist", 0)) or 1024
     return min(rows, max(256 * PER_LIST, lists * PER_LIST), MOST_TRAINING)
-
-
-def _sample(store: VectorStore, count: int) -> np.ndarray:
-    """(count, D) vectors drawn from all shards, the same in every run."""
-    chosen = np.sort(np.random.default_rng(SEED).choice(store.manifest.rows, count, replace=False))
-    parts, start = [], 0
-    for vectors in store.vectors():
-        first, last = np.searchsorted(chosen, (start, start + len(vectors)))
-        parts.append(np.asarray(vectors[chosen[first:last] - start], np.float32))
-        start += len(vectors)
-    return np.concatenate(parts)
 
 
 def _gpu_resources() -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from two_tower.errors import UserError
+from two_tower.index.base import at_least
 from two_tower.index.faiss import FaissIndex
 
 __all__ = ["HnswIndex"]
@@ -20,7 +21,7 @@ class HnswIndex(FaissIndex):
         gpu: see `FaissIndex`; FAISS has no such graph on a GPU.
 
     Raises:
-        UserError: ``gpu``.
+        UserError: ``gpu``, or a size too small.
     """
 
     knob, name, grid = "efSearch", "ef_search", (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -29,6 +30,8 @@ class HnswIndex(FaissIndex):
         if gpu:
             raise UserError("index=hnsw has no GPU form in FAISS: use index=ivf or index=flat with index.gpu=true.")
         super().__init__()
+        at_least(2, m=m)  # with fewer, FAISS ends the process
+        at_least(1, ef_construction=ef_construction, ef_search=ef_search)
         self.m, self.ef_construction, self.ef_search = m, ef_construction, ef_search
 
     def factory(self, rows: int, dim: int) -> str:

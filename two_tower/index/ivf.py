@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from two_tower.errors import UserError
+from two_tower.index.base import at_least
 from two_tower.index.faiss import FaissIndex
 
 __all__ = ["IvfIndex", "IvfPqIndex"]
+
+log = logging.getLogger(__name__)
 
 # Vectors that a centre must stand for: FAISS warns below it.
 LEAST_PER_LIST = 39
@@ -21,12 +25,16 @@ class IvfIndex(FaissIndex):
         lists: how many; None: 4 times the root of the number of vectors.
         probes: lists that a search reads.
         gpu: see `FaissIndex`.
+
+    Raises:
+        UserError: a size below 1.
     """
 
     knob, name, grid = "nprobe", "probes", (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 
     def __init__(self, lists: int | None = None, probes: int = 16, gpu: bool = False) -> None:
         super().__init__(gpu)
+        at_least(1, lists=lists, probes=probes)
         self.lists, self.probes = lists, probes
 
     def factory(self, rows: int, dim: int) -> str:
@@ -35,8 +43,10 @@ class IvfIndex(FaissIndex):
 
     def _count(self, rows: int) -> int:
         """Lists: as asked for, but no more than there are vectors to tell them apart."""
-        wanted = self.lists or max(1, round(4 * math.sqrt(rows)))
-        return max(1, min(wanted, rows // LEAST_PER_LIST))
+        most = max(1, rows // LEAST_PER_LIST)
+        if self.lists is not None and self.lists > most:
+            log.warning("index.lists=%d is too many for %s vectors: %d lists.", self.lists, f"{rows:,}", most)
+        return min(self.lists or round(4 * math.sqrt(rows)), most)
 
 
 class IvfPqIndex(IvfIndex):
@@ -54,6 +64,7 @@ class IvfPqIndex(IvfIndex):
         self, lists: int | None = None, probes: int = 32, pieces: int | None = None, gpu: bool = False
     ) -> None:
         super().__init__(lists, probes, gpu)
+        at_least(1, pieces=pieces)
         self.pieces = pieces
 
     def factory(self, rows: int, dim: int) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from two_tower.index.base import VectorIndex
-from two_tower.ranking import nearest
+from two_tower.index.sample import Sample
+from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
@@ -28,6 +29,7 @@ class Report:
 
     Attributes:
         vectors: in the index.
+        structure: what was built, see `two_tower.index.base.VectorIndex`.
         bytes: on disk.
         build_seconds: training and adding.
         recall: share of the exact 10 nearest that are among the 10 found, mean over the queries.
@@ -39,6 +41,7 @@ class Report:
     """
 
     vectors: int
+    structure: str
     bytes: int
     build_seconds: float
     recall: float
@@ -54,50 +57,60 @@ class Report:
 
     def __str__(self) -> str:
         effort = f" with {self.effort}" if self.effort else ""
+        size = f"{self.vectors:,} vectors as {self.structure}, {self.bytes / 1e6:.1f} MB"
         return (
-            f"{self.vectors:,} vectors, {self.bytes / 1e6:.1f} MB, built in {self.build_seconds:.1f} s; recall@{K} "
-            f"{self.recall:.3f}{effort}, a query takes {self.p50_ms:.2f} ms (p99 {self.p99_ms:.2f} ms) on one thread; "
-            f"measured with {self.queries}."
+            f"{size}, built in {self.build_seconds:.1f} s.\nrecall@{K} {self.recall:.3f}{effort}, a query takes "
+            f"{self.p50_ms:.2f} ms (p99 {self.p99_ms:.2f} ms) on one thread; measured with {self.queries}."
         )
 
 
-def exact(store: VectorStore, similarity: Similarity, q_BD: np.ndarray) -> np.ndarray:
-    """(B, 10) int64 rows of the nearest documents by comparing all."""
-    shards = list(store.vectors())
-    starts = np.cumsum([0, *map(len, shards)])
+def exact(store: VectorStore, similarity: Similarity, asked: Sample) -> np.ndarray:
+    """(B, 10) int64 rows of the nearest documents by comparing all, shard by shard."""
+    depth, start, q_BD = asked.depth(K), 0, torch.from_numpy(asked.vectors)
+    scores, rows = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
+    for vectors in store.vectors():
+        found = _nearest(q_BD, vectors, similarity, depth)
+        scores, rows = np.hstack([scores, found.scores]), np.hstack([rows, found.rows + start])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+        scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        start += len(vectors)
+    return asked.others(rows)
 
+
+def _nearest(q_BD: torch.Tensor, vectors: np.ndarray, similarity: Similarity, k: int) -> Ranking:
     def block(part: slice) -> torch.Tensor:
-        found = [
-            shard[max(0, part.start - a) : max(0, part.stop - a)]
-            for shard, a in zip(shards, starts.tolist(), strict=False)
-        ]
-        return torch.from_numpy(np.concatenate([np.asarray(f, np.float32) for f in found]))
+        return torch.from_numpy(np.array(vectors[part], np.float32))
 
-    count = int(starts[-1])
-    return nearest(torch.from_numpy(q_BD), block, count, similarity, order=np.arange(count), k=min(K, count)).rows
+    count = len(vectors)
+    return nearest(q_BD, block, count, similarity, order=np.arange(count), k=min(k, count))
 
 
 def recall(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Share of the wanted rows (B, k) that were found (B, n), mean over the queries."""
-    shares = [len({*a} & {*b}) / len(b) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]
-    return float(np.mean(shares)) if shares else 1.0
+    """Share of the wanted rows (B, k) that were found (B, n), mean over the queries; 1 where nothing is wanted."""
+    if not wanted.size:
+        return 1.0
+    return float(np.mean([len({*a} & {*b}) / len(b) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]))
 
 
-def choose_effort(index: VectorIndex, q_BD: np.ndarray, wanted: np.ndarray, target: float) -> int | None:
-    """The least effort that reaches a recall; the largest there is, and None returned, where none does."""
+def _found(index: VectorIndex, asked: Sample) -> np.ndarray:
+    return asked.others(index.search(asked.vectors, asked.depth(K))[1])
+
+
+def choose_effort(index: VectorIndex, asked: Sample, wanted: np.ndarray, target: float) -> int | None:
+    """The least effort that reaches a recall; None, and the largest there is set, where none does."""
     for value in index.grid:
         index.set_effort(value)
-        if recall(index.search(q_BD, K)[1], wanted) >= target:
+        if recall(_found(index, asked), wanted) >= target:
             return value
     return None
 
 
-def measure(index: VectorIndex, q_BD: np.ndarray, wanted: np.ndarray) -> tuple[float, float, float]:
+def measure(index: VectorIndex, asked: Sample, wanted: np.ndarray) -> tuple[float, float, float]:
     """Recall, and the median and the 99th percentile of a single query's milliseconds on one thread."""
-    share = recall(index.search(q_BD, K)[1], wanted)
+    share = recall(_found(index, asked), wanted)
     times = []
     with _one_thread():
-        for query in q_BD[:LATENCY_QUERIES]:
+        for query in asked.vectors[:LATENCY_QUERIES]:
             start = time.perf_counter()
             index.search(query[None], K)
             times.append(1000 * (time.perf_counter() - start))

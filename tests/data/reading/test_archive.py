@@ -80,7 +80,9 @@ def test_finding_stops_at_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file.read()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", gzip.compress(b"no tar" * 200, mtime=0), gzip.compress(b"", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", gzip.compress(b"no tar" * 200, mtime=0), gzip.compress(b"", mtime=0)]
+)
 def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "all.tar.gz"
     path.write_bytes(content)
