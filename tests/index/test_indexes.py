@@ -232,8 +232,17 @@ def test_a_gpu_is_used_where_there_is_one(store_of: Make, monkeypatch: pytest.Mo
     moved: list[str] = []
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda r, d, i: moved.append(f"{r} {d}") or i, raising=False)
-    monkeypatch.setattr(faiss, "index_gpu_to_cpu", lambda index: moved.append("back") or index, raising=False)
+
+    def to_gpu(resources: str, device: int, index: Any) -> Any:  # noqa: ANN401
+        moved.append(f"{resources} {device}")
+        return index
+
+    def to_cpu(index: Any) -> Any:  # noqa: ANN401
+        moved.append("back")
+        return index
+
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    monkeypatch.setattr(faiss, "index_gpu_to_cpu", to_cpu, raising=False)
     monkeypatch.setattr(faiss, "GpuParameterSpace", faiss.ParameterSpace, raising=False)
     store = store_of()
     make_index(store.path, {**INDEXES["ivf"][0], "gpu": True}, store, Similarity(), None)

@@ -110,8 +110,8 @@ class DataBound(Diagnosis):
         clock = signals.clock
         if clock.steps < STEPS or clock.data < LEAST or clock.data < WAITING * clock.whole:
             return None
-        # So many that their batches together are as fast as the steps, and half as many again; workers share the cores.
-        workers = math.ceil(1.5 * clock.data / max(clock.whole - clock.data, 1e-3)) + (
+        # So many that their batches together are twice as fast as the steps; workers share the cores.
+        workers = math.ceil(2 * clock.data / max(clock.whole - clock.data, 1e-3)) + (
             signals.setting("data.num_workers") or 0
         )
         return self.found(
