@@ -78,6 +78,7 @@ BY_HEART_GRU = [
     "data.batch_size=4", "trainer.max_steps=-1", "optimizer.lr=0.01", "tower.bidirectional=true",
     "embedding=pretrained", "embedding.dim=null", "embedding.path={vectors}",
 ]  # fmt: skip
+SLOW = ["negatives._target_=doctor.faulty.SlowNegatives", "~negatives.mask_known"]
 MINI, FEW = ["data.path={mini}"], ["data.path={few}"]
 KEYWORDS = ["data.path={keywords}", "loss=triplet", "negatives=random"]
 PRETRAINED = ["embedding=pretrained", "embedding.dim=null"]
@@ -113,7 +114,8 @@ FAILURES = {
     "trained on the validation split": Case("leakage", [*MINI, "data.train_split=dev"]),
     "100 pairs by heart": Case("overfitting", [*FEW, *BY_HEART], ("average",)),
     "100 pairs by heart, GRU": Case("overfitting", [*FEW, *BY_HEART_GRU], ("gru",)),
-    "slow negatives": Case("data_bound", [*MINI, "negatives._target_=doctor.faulty.SlowNegatives"]),
+    "slow negatives": Case("data_bound", [*MINI, *SLOW], ("average",)),
+    "slow negatives, GRU": Case("data_bound", [*MINI, *SLOW, "+negatives.seconds=0.06"], ("gru",)),
 }
 
 

@@ -107,10 +107,14 @@ class OwnLoss(Loss):
 
 
 class SlowNegatives(InBatchNegatives):
-    """Takes 15 ms for a batch."""
+    """Takes a while for a batch."""
+
+    def __init__(self, seconds: float = 0.015) -> None:
+        super().__init__()
+        self.seconds = seconds
 
     def extras(
         self, query_rows: np.ndarray, given: np.ndarray | None, positives: Positives, rng: np.random.Generator
     ) -> np.ndarray:
-        time.sleep(0.015)
+        time.sleep(self.seconds)
         return super().extras(query_rows, given, positives, rng)

@@ -13,7 +13,7 @@ DIFFERENT = 5e-3  # of a vector's length: far above rounding
 COVERED = 0.5  # share of the tokens
 STEPS = 20
 MOST_WORKERS = 8
-WAITING, LEAST = 0.3, 0.002  # share of a step, seconds
+WAITING, LEAST = 0.3, 0.005  # share of a step, seconds
 STORED = 0.02  # of a vector's length, above what half precision and one byte a number lose
 
 
