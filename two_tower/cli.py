@@ -95,6 +95,26 @@ def _show(answer: Answer) -> None:
 
 
 @app.command()
+def serve(
+    runs: Annotated[list[Path], typer.Argument(help="folders of embedded runs", show_default=False)],
+    host: Annotated[
+        str, typer.Option(help="address to listen on; 0.0.0.0 is reached from other machines")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free")] = 8000,
+    bm25: Annotated[bool, typer.Option("--bm25/--no-bm25", help="search by words as well, which takes memory")] = True,
+    max_k: Annotated[int, typer.Option(min=1, help="most passages of an answer")] = 100,
+    max_body: Annotated[int, typer.Option(min=1, help="most bytes of a request")] = 65_536,
+    max_queue: Annotated[int, typer.Option(min=1, help="most requests that wait")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.001, help="longest time of a search, in seconds")] = 10.0,
+) -> None:
+    """Serve runs over HTTP: a JSON API and a search page."""
+    from two_tower.serve.limits import Limits
+    from two_tower.serve.server import serve
+
+    serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     overrides: Annotated[

@@ -1,0 +1,1 @@
+"""The search service: JSON over HTTP, and a page to search with."""

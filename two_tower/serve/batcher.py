@@ -1,0 +1,114 @@
+"""Requests that come at the same time are answered together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+__all__ = ["Batcher", "Full"]
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Full(Exception):
+    """As many requests wait as may."""
+
+
+@dataclass(frozen=True)
+class _Waiting(Generic[Key, Item, Result]):
+    key: Key
+    item: Item
+    answer: asyncio.Future[Result]
+
+
+class Batcher(Generic[Key, Item, Result]):
+    """Calls a function on items that wait together; one call at a time, in a thread.
+
+    No request waits for others to come: while one batch is worked on, the next gathers. So a single client sees no
+    delay, and many share a call's fixed costs and one matrix product.
+
+    Args:
+        work: gives a result for each of several items of one key. Called in one thread only.
+        queue: most items that may wait.
+        batch: most items of a call.
+        observe: called with the size of each batch.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        queue: int,
+        batch: int,
+        observe: Callable[[int], None] | None = None,
+    ) -> None:
+        self._work, self._batch, self._observe = work, batch, observe
+        self._queue: asyncio.Queue[_Waiting[Key, Item, Result]] = asyncio.Queue(queue)
+        self._thread = ThreadPoolExecutor(1, "search")
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait now."""
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Start to work; within a running event loop."""
+        self._loop = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Finish the batch at hand, then work no more; whoever still waits is told that it was cancelled."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        while not self._queue.empty():
+            self._queue.get_nowait().answer.cancel()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def __call__(self, key: Key, item: Item) -> Result:
+        """The result for one item.
+
+        Raises:
+            Full: too many wait.
+        """
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait(_Waiting(key, item, answer))
+        except asyncio.QueueFull:
+            raise Full from None
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < self._batch and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            groups: dict[Key, list[_Waiting[Key, Item, Result]]] = {}
+            for waiting in batch:
+                if not waiting.answer.done():  # else it gave up
+                    groups.setdefault(waiting.key, []).append(waiting)
+            for group in groups.values():
+                await self._answer(group)
+
+    async def _answer(self, group: list[_Waiting[Key, Item, Result]]) -> None:
+        if self._observe:
+            self._observe(len(group))
+        call = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._work, group[0].key, [waiting.item for waiting in group]
+        )
+        try:
+            results = await call
+        except Exception as error:
+            if len(group) > 1:  # only the item that is to blame shall fail
+                for waiting in group:
+                    await self._answer([waiting])
+            elif not group[0].answer.done():
+                group[0].answer.set_exception(error)
+            return
+        for waiting, result in zip(group, results, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(result)
