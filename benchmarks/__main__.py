@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 from rich.console import Console
 from rich.table import Table
@@ -27,15 +28,18 @@ NAMES = (
     "validate",
     "exact_search",
     "stream_triples",
+    "serve",
 )
 
 console = Console()
 
 
 def missing(name: str) -> list[str]:
-    """The packages that a benchmark compares with and that are not installed."""
-    needs: Sequence[str] = getattr(import_module(f"benchmarks.{name}"), "NEEDS", ())
-    return [package for package in needs if find_spec(package) is None]
+    """The packages and programs that a benchmark needs and that are not installed."""
+    module = import_module(f"benchmarks.{name}")
+    packages: Sequence[str] = getattr(module, "NEEDS", ())
+    programs: Sequence[str] = getattr(module, "PROGRAMS", ())
+    return [p for p in packages if find_spec(p) is None] + [p for p in programs if which(p) is None]
 
 
 def _show(rows: Sequence[Row]) -> None:

@@ -44,6 +44,15 @@ def test_what_bm25_finds_is_marked(query: str, text: str, split: bool) -> None:
         assert marked(query, text, split)
 
 
+@given(st.text(max_size=60), st.text(max_size=4))
+def test_runs_are_left_out_by_their_first_letter_only(text: str, letters: str) -> None:
+    first = "".join({word[0] for word in words(letters)})
+    spans = word_spans(text)
+    wanted = [(a, b) for a, b in spans if text[a:b].lower()[0] in first]
+    if first:  # it may find more: what is alike but for case in any sense
+        assert set(wanted) <= set(word_spans(text, initials=first)) <= set(spans)
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_an_index_of_words_is_kept(tmp_path, split: bool) -> None:  # noqa: ANN001
     texts, path = ["alpha betaGamma", "beta delta", "", "gamma gamma epsilon"], tmp_path / "bm25.npz"

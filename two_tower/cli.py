@@ -100,7 +100,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="address to listen on; 0.0.0.0 is reached from other machines")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any that is free")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any that is free")] = 8000,
     bm25: Annotated[bool, typer.Option("--bm25/--no-bm25", help="search by words as well, which takes memory")] = True,
     max_k: Annotated[int, typer.Option(min=1, help="most passages of an answer")] = 100,
     max_body: Annotated[int, typer.Option(min=1, help="most bytes of a request")] = 65_536,

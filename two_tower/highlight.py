@@ -40,9 +40,14 @@ class Highlighter:
         """
         words = {query[first:end].lower() for first, end in word_spans(query, self._split)}
         wanted = {self._stem(word) for word in words - COMMON or words}
+        # Stems end otherwise than their words, they never begin so. Parts of camelCase stand within runs of letters.
+        initials = "" if self._split else "".join(sorted({word[0] for word in wanted}))
+
+        if not wanted:
+            return lambda _: []
 
         def marks(text: str) -> list[tuple[int, int]]:
-            found = word_spans(text, self._split)
+            found = word_spans(text, self._split, initials)
             return [(first, end) for first, end in found if self._stem(text[first:end].lower()) in wanted]
 
         return marks

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -54,7 +55,7 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Searcher:
             raise UserError(f"k={k} must be at least 1.")
         if not queries:
             return []
-        notes = [self._notes(query, mode) for query in queries]
+        notes = self._notes(queries, mode)
         found = {"dense": self._dense, "bm25": self._lexical, "hybrid": self._hybrid}[mode](queries, k)
         return [
             Answer(query, self._hits(query, rows, scores), said)
@@ -193,24 +194,34 @@ class Searcher:
         ids = pa.chunked_array([chunk for table in self.store.texts() for chunk in table["id"].chunks], pa.string())
         return id_order(ids)
 
-    def _notes(self, query: str, mode: Mode) -> list[str]:
-        """What of a query cannot be used, in sentences."""
-        if not query.strip():
-            return ["The query is empty."]
-        notes, tokenizer = [], self.encoder.tokenizer
+    def _notes(self, queries: Sequence[str], mode: Mode) -> list[list[str]]:
+        """What of each query cannot be used, in sentences."""
+        said: list[list[str]] = [[] if query.strip() else ["The query is empty."] for query in queries]
+        asked = [(query, notes) for query, notes in zip(queries, said, strict=True) if not notes]
         if mode != "bm25":
-            words, tokens = tokenizer.words(query), tokenizer.encode([query])
-            unknown = (tokens.ids == tokenizer.unknown_id).tolist()
-            if all(unknown):
-                notes.append(f"No word of '{query}' is in the vocabulary of this model: nothing to search with.")
-            elif any(unknown):
-                which = [w for w, absent in zip(words, unknown, strict=False) if absent]
-                told = f": {', '.join(dict.fromkeys(which))}" if len(words) == len(unknown) else ""
-                notes.append(f"Not in the vocabulary of this model, so left out{told}.")
-            if len(unknown) > tokenizer.query_tokens:
-                notes.append(f"Only the first {tokenizer.query_tokens} of its {len(unknown)} tokens count.")
-        if mode != "dense" and not self.bm25.known(query):
-            notes.append(f"No passage has a word of '{query}'.")
+            tokens = self.encoder.tokenizer.encode([query for query, _ in asked])
+            unknown = (tokens.ids == self.encoder.tokenizer.unknown_id).tolist()
+            for (query, notes), (first, end) in zip(asked, pairwise(tokens.offsets.tolist()), strict=True):
+                notes += self._unread(query, unknown[first:end])
+        if mode != "dense":
+            for query, notes in asked:
+                if not self.bm25.known(query):
+                    notes.append(f"No passage has a word of '{query}'.")
+        return said
+
+    def _unread(self, query: str, unknown: Sequence[bool]) -> list[str]:
+        """What the model does not read of a query, given which of its tokens it does not know."""
+        if all(unknown):
+            return [f"No word of '{query}' is in the vocabulary of this model: nothing to search with."]
+        notes = []
+        if any(unknown):
+            words = self.encoder.tokenizer.words(query)
+            which = [word for word, absent in zip(words, unknown, strict=False) if absent]
+            told = f": {', '.join(dict.fromkeys(which))}" if len(words) == len(unknown) else ""
+            notes.append(f"Not in the vocabulary of this model, so left out{told}.")
+        most = self.encoder.tokenizer.query_tokens
+        if len(unknown) > most:
+            notes.append(f"Only the first {most} of its {len(unknown)} tokens count.")
         return notes
 
     def _hits(self, query: str, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:

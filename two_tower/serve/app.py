@@ -29,7 +29,14 @@ log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 K = 10
-FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/docs": "docs.html", "/docs.js": "docs.js"}
+FILES = {
+    "/": "index.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/icon.svg": "icon.svg",
+    "/docs": "docs.html",
+    "/docs.js": "docs.js",
+}
 # Only of these is known how many there are; others are counted together.
 PATHS = frozenset({*FILES, "/search", "/health", "/runs", "/metrics", "/openapi.json"})
 

@@ -47,7 +47,7 @@ class Batcher(Generic[Key, Item, Result]):
         observe: Callable[[int], None] | None = None,
     ) -> None:
         self._work, self._batch, self._observe = work, batch, observe
-        self._queue: asyncio.Queue[_Waiting[Key, Item, Result]] = asyncio.Queue(queue)
+        self._queue: asyncio.Queue[_Waiting[Key, Item, Result] | None] = asyncio.Queue(queue)
         self._thread = ThreadPoolExecutor(1, "search")
         self._loop: asyncio.Task[None] | None = None
 
@@ -62,11 +62,12 @@ class Batcher(Generic[Key, Item, Result]):
 
     async def stop(self) -> None:
         """Finish the batch at hand, then work no more; whoever still waits is told that it was cancelled."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
         while not self._queue.empty():
-            self._queue.get_nowait().answer.cancel()
+            if waiting := self._queue.get_nowait():
+                waiting.answer.cancel()
+        if self._loop is not None:
+            self._queue.put_nowait(None)
+            await self._loop
         await asyncio.to_thread(self._thread.shutdown)
 
     async def __call__(self, key: Key, item: Item) -> Result:
@@ -83,13 +84,16 @@ class Batcher(Generic[Key, Item, Result]):
         return await answer
 
     async def _run(self) -> None:
-        while True:
+        stop = False
+        while not stop:
             batch = [await self._queue.get()]
             while len(batch) < self._batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             groups: dict[Key, list[_Waiting[Key, Item, Result]]] = {}
             for waiting in batch:
-                if not waiting.answer.done():  # else it gave up
+                if waiting is None:
+                    stop = True
+                elif not waiting.answer.done():  # else it gave up
                     groups.setdefault(waiting.key, []).append(waiting)
             for group in groups.values():
                 await self._answer(group)

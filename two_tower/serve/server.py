@@ -50,10 +50,10 @@ def serve(paths: Sequence[Path], host: str, port: int, limits: Limits, words: bo
             server_header=False,
             timeout_graceful_shutdown=GRACE,
         )
+        listener.listen(2048)
         for name, searcher in runs:
             say(f"{name}: {searcher.passages:,} passages")
         say(f"Search page: {_address(listener)}  (API: {_address(listener)}/docs; stop with Ctrl-C)")
-        listener.listen(2048)
         _run(uvicorn.Server(config), listener)
     say("Stopped.", style="dim")
 
@@ -64,7 +64,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"Cannot listen on {host} port {port}: {reason}; choose others with --host and --port."

@@ -66,7 +66,8 @@ function card(hit, elsewhere) {
   item.tabIndex = 0;
   item.dataset.id = hit.id;
   const facts = make("div", "facts");
-  facts.append(make("span", "rank", `${hit.rank}`), make("span", "score", hit.score.toFixed(3)), make("span", "id", hit.id));
+  facts.append(make("span", "rank", `${hit.rank}`), make("span", "score", hit.score.toFixed(3)));
+  if (hit.id !== hit.title) facts.append(make("span", "id", hit.id));
   for (const other of elsewhere) facts.append(make("span", "other", other));
   item.append(facts);
   if (hit.title) item.append(marked(make("h3"), hit.title, hit.title_marks));

@@ -1,0 +1,191 @@
+"""Single-query requests by 16 clients at once: the service, and a handler that searches for each request alone.
+
+``python -m benchmarks.serve RUN [SECONDS]`` puts the load on a run of yours; its own queries are asked. As one of
+``python -m benchmarks`` it searches 31,000 passages of real words by an untrained average tower of 256 dimensions.
+The load comes from wrk (https://github.com/wg/wrk; Debian's package ``wrk``) over the loopback address, so it shares
+the machine's cores with the service.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from benchmarks.inputs import passages, tokenizer
+from benchmarks.measure import Rates, Row, compare
+from benchmarks.vectors import random_tower, write_store
+from two_tower.encode import Encoder
+from two_tower.index.make import load_index, make_index
+from two_tower.report.console import say
+from two_tower.search import Searcher
+from two_tower.similarity import Similarity
+
+__all__ = ["PROGRAMS", "Load", "load", "run"]
+
+NEEDS = ("fastapi", "uvicorn", "prometheus_client")
+PROGRAMS = ("wrk",)
+CLIENTS = 16
+PASSAGES, QUERIES, QUERY_WORDS = 31_000, 500, 6
+FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+
+# Each request asks another question: a service that remembers answers would gain nothing.
+_SCRIPT = """
+local paths, next = {}, 0
+for line in io.lines("%s") do paths[#paths + 1] = line end
+request = function() next = next %% #paths + 1; return wrk.format("GET", paths[next]) end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load test saw.
+
+    Attributes:
+        rate: requests answered a second.
+        median: milliseconds that half of the requests took at most.
+        p99: milliseconds that 99 of 100 took at most.
+        failed: requests without an answer, or with a status of 400 and above.
+    """
+
+    rate: float
+    median: float
+    p99: float
+    failed: int
+
+
+def load(url: str, queries: Sequence[str], seconds: float) -> Load:
+    """Put a load on a service.
+
+    Args:
+        url: its address.
+        queries: what is asked, in turns.
+        seconds: how long.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths, script = Path(folder, "paths"), Path(folder, "ask.lua")
+        paths.write_text("".join(f"/search?k=10&q={quote(query)}\n" for query in queries), encoding="utf-8")
+        script.write_text(_SCRIPT % paths, encoding="utf-8")
+        command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}", "--latency", "-s", str(script), url]
+        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 30).stdout
+    bad = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
+    bad += sum(sum(map(int, re.findall(r"\d+", line))) for line in re.findall("Socket errors:(.*)", said))
+    rate = float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
+    return Load(rate, _milliseconds("50%", said), _milliseconds("99%", said), bad)
+
+
+def _milliseconds(which: str, said: str) -> float:
+    value, unit = re.search(rf"{which}\s+([\d.]+)(us|ms|s)\b", said).groups()
+    return float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+@contextmanager
+def _served(app: Any) -> Iterator[str]:  # noqa: ANN401
+    """The address of an application while it is served."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1024)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _ours(searcher: Searcher) -> Any:  # noqa: ANN401
+    from two_tower.serve.app import create_app
+    from two_tower.serve.collection import Runs
+
+    runs = Runs([searcher], words=False)
+    runs.warm()
+    return create_app(runs)
+
+
+def _plain(searcher: Searcher) -> Any:  # noqa: ANN401
+    """What one writes first."""
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/search")
+    def search(q: str, k: int = 10) -> dict[str, Any]:
+        return searcher.search([q], k)[0].to_dict()
+
+    return app
+
+
+def _searcher(folder: Path, texts: Sequence[str], quick: bool) -> Searcher:
+    encoder: Encoder = random_tower(tokenizer(quick))
+    store = write_store(folder, encoder.documents(texts), texts)
+    similarity = Similarity("cosine")
+    make_index(folder, FLAT, store, similarity, (encoder.queries(texts[:100]), "passages"))
+    return Searcher(encoder, load_index(folder, similarity), store, "benchmark")
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The row ``serve``.
+
+    Args:
+        quick: few passages, one second: shows that it works, not how fast.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
+    count = 2000 if quick else PASSAGES
+    texts = passages(count + QUERIES, quick)
+    queries = [" ".join(text.split()[:QUERY_WORDS]) for text in texts[count:]]
+    rates: Rates = {"ours": [], "a search for each request": []}
+    p99: dict[str, list[float]] = {name: [] for name in rates}
+    with tempfile.TemporaryDirectory() as folder:
+        searcher = _searcher(Path(folder), texts[:count], quick)
+        for _ in range(1 if quick else 3):
+            for name, app in zip(rates, (_ours(searcher), _plain(searcher)), strict=True):
+                with _served(app) as url:
+                    seen = load(url, queries, 1 if quick else 5)
+                if seen.failed:
+                    raise RuntimeError(f"{name}: {seen.failed} requests failed")
+                rates[name].append(seen.rate)
+                p99[name].append(seen.p99)
+    for name, values in p99.items():
+        say(f"{name}: 99 of 100 answers within {statistics.median(values):.0f} ms", style="dim")
+    return [compare("serve", "requests/s", rates, "ours", ["a search for each request"])]
+
+
+def main(path: str, seconds: str = "10") -> None:
+    """Put the load on a run's service; the questions are the run's own validation queries.
+
+    Args:
+        path: the run folder.
+        seconds: how long.
+    """
+    from two_tower.assemble import make_source
+    from two_tower.config import read
+
+    searcher = Searcher.load(path)
+    config = read(Path(path, "config.yaml"))["data"]
+    queries = make_source(config).queries(config["validation_split"])["text"].to_pylist()
+    with _served(_ours(searcher)) as url:
+        seen = load(url, queries, float(seconds))
+    say(f"{searcher.passages:,} passages of {searcher.store.manifest.dim} dimensions, {CLIENTS} clients: {seen}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
