@@ -40,19 +40,26 @@ def embed(config: dict[str, Any]) -> Path:
     path = Path(config["output"] or run.index)
     encoder = Encoder.load(run)
     source = make_source(config.get("data") or read(run.config)["data"])
+    about = source.about() if config.get("data") else _documents(run)
 
-    with counter(f"Embedding {source.name}", "passages") as progress:
+    with counter(f"Embedding {source.name}", "passages", about) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
     if is_made(path, config["index"], encoder.model.similarity):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         return path
     queries = _queries(run, encoder)
-    with counter("Indexing", "vectors") as progress:
+    with counter("Indexing", "vectors", store.manifest.rows) as progress:
         report = make_index(path, config["index"], store, encoder.model.similarity, queries, progress)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
     say(f'Next: two-tower search {run.path} "your question"', style="dim")
     return path
+
+
+def _documents(run: Run) -> int | None:
+    """How many passages the run was validated against; None before it is complete."""
+    documents = run.read_results().get("all_documents") if run.results.exists() else None
+    return int(documents) if documents else None
 
 
 def _queries(run: Run, encoder: Encoder) -> Queries | None:

@@ -28,6 +28,8 @@ NAMES = (
     "validate",
     "exact_search",
     "stream_triples",
+    "embed_corpus",
+    "index_hnsw",
     "serve",
 )
 

@@ -15,25 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Call, Row, alternate, compare, require_equal
 from benchmarks.tokenise import library_tokenizer, simplest
-from two_tower.encode import Encoder
-from two_tower.model import TwoTower
-from two_tower.similarity import Similarity
-from two_tower.tokenizer.tokenizer import Tokenizer
-from two_tower.tower.average import AverageTower
-from two_tower.tower.words import WordTable
+from benchmarks.vectors import DIM, random_tower
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["NEEDS", "run"]
+__all__ = ["NEEDS", "TOLERANCE", "run", "static_embedding"]
 
 NEEDS = ("sentence_transformers", "model2vec")
-DIM = 256
 TOLERANCE = 1e-5  # of unit vectors
 # Texts that StaticEmbedding takes at once: which is better depends on the machine.
 BATCHES = (1024, 16_384)
@@ -41,14 +34,8 @@ BATCHES = (1024, 16_384)
 Encode = Callable[[list[str]], np.ndarray]
 
 
-def _encoder(tokenizer: Tokenizer) -> Encoder:
-    words = WordTable(len(tokenizer), DIM)
-    words.initialise(torch.randn(len(tokenizer), DIM, generator=torch.Generator().manual_seed(0)), None)
-    tower = AverageTower(words, DIM)
-    return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer)
-
-
-def _static_embedding(library: tokenizers.Tokenizer, table: np.ndarray, batch_size: int) -> Encode:
+def static_embedding(library: tokenizers.Tokenizer, table: np.ndarray, batch_size: int) -> Encode:
+    """Sentence Transformers' table of vectors with a tokenizer of the library."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -87,7 +74,7 @@ def _model2vec(library: tokenizers.Tokenizer, table: np.ndarray, batch_threads: 
 def _same_function(library: tokenizers.Tokenizer, table: np.ndarray, rules: str) -> dict[str, Encode]:
     """The peers that take a tokenizer of the library."""
     peers = {
-        f"StaticEmbedding{rules}, batch {size:,}": _static_embedding(library, table.copy(), size) for size in BATCHES
+        f"StaticEmbedding{rules}, batch {size:,}": static_embedding(library, table.copy(), size) for size in BATCHES
     }
     for name, batch_threads in (("a thread per batch", True), ("threads in a batch", False)):
         peers[f"model2vec{rules}, {name}"] = _model2vec(library, table, batch_threads)
@@ -109,7 +96,7 @@ def run(quick: bool = False) -> list[Row]:
         RuntimeError: vectors differ.
     """
     texts = passages(200 if quick else 30_000, quick)
-    encoder, column = _encoder(tokenizer(quick)), pa.array(texts)
+    encoder, column = random_tower(tokenizer(quick)), pa.array(texts)
     table = encoder.model.document_tower.words.vectors.detach().numpy()
     library = library_tokenizer(encoder.tokenizer)
 

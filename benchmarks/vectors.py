@@ -17,7 +17,7 @@ from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.average import AverageTower
 from two_tower.tower.words import WordTable
 
-__all__ = ["random_tower", "write_store"]
+__all__ = ["DIM", "random_tower", "write_store"]
 
 DIM, SHARD = 256, 65_536
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from two_tower.progress import counter
 
 
-def shown(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> str:
+def shown(terminal: bool, monkeypatch: pytest.MonkeyPatch, total: int | None = None) -> str:
     out = io.StringIO()
-    monkeypatch.setattr(rich, "_console", Console(file=out, force_terminal=terminal, width=100))
-    with counter("Counting", "sheep") as progress:
+    monkeypatch.setattr(rich, "_console", Console(file=out, force_terminal=terminal, width=120))
+    with counter("Counting", "sheep", total) as progress:
         for _ in range(3):
             progress(1000)
     return out.getvalue()
@@ -24,6 +24,13 @@ def test_a_terminal_sees_title_count_and_unit(monkeypatch: pytest.MonkeyPatch) -
     text = shown(True, monkeypatch)
     assert "Counting" in text
     assert "3,000 sheep" in text
+
+
+def test_of_a_known_number_the_share_and_the_time_left_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(True, monkeypatch, 4000)
+    assert "75%" in text
+    assert "left" in text
+    assert "left" not in shown(True, monkeypatch)
 
 
 def test_a_pipe_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rich
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 __all__ = ["counter"]
@@ -21,12 +31,13 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A line with count and rate for work of unknown length.
+def counter(title: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A line with count and rate; with a bar and the time left where the length is known.
 
     Args:
         title: what is done.
         unit: what is counted.
+        total: how many there are, exactly or about; None if unknown.
 
     Yields:
         A function to call with the number done since the last call.
@@ -34,11 +45,12 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
     console = rich.get_console()
     columns = [
         TextColumn(title),
-        SpinnerColumn(),
+        *([BarColumn(), TaskProgressColumn()] if total else [SpinnerColumn()]),
         TextColumn("{task.completed:,} " + unit),
         _Rate(),
         TimeElapsedColumn(),
+        *([TextColumn("left"), TimeRemainingColumn()] if total else []),
     ]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
+        task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, advance=done)

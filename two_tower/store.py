@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from two_tower.errors import UserError, one_of
 from two_tower.files import atomic_path, write_json
 
 __all__ = ["DTYPES", "Manifest", "Shard", "VectorStore", "checksum"]
 
-FORMAT = 2
+FORMAT = 3
 # What a number of a vector is kept as.
 DTYPES = ("float32", "float16", "int8")
 
 
 def checksum(path: Path) -> str:
-    """BLAKE2 of a file's bytes, 32 hexadecimal digits."""
+    """XXH3 of a file's bytes, 32 hexadecimal digits: it is to find damage, at four times the speed of BLAKE2."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 @dataclass(frozen=True)

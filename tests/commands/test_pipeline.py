@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_command, start_command, write_collection
+from conftest import run_command, start_command
 
 from embed import embed
 from two_tower import cli
@@ -208,24 +208,6 @@ def test_a_killed_and_interrupted_training_ends_as_if_it_never_was(run: Path, co
 
     succeeds(*command, cwd=place)
     assert results_but_times(cut) == results_but_times(run)
-
-
-def test_a_killed_embedding_ends_as_if_it_never_was(run: Path, place: Path, call: Call) -> None:
-    large = write_collection(place / "large", documents=1000)
-    command = ["embed.py", "run=whole", "data=beir", f"data.path={large}", "shard_rows=10"]
-    with start_command(*command, "output=cut", cwd=place) as process:
-        wait_for(place / "cut" / "vectors-00005.npy", process)
-        process.kill()
-    written = files(place / "cut")
-    assert not (place / "cut" / "ids.txt").exists()
-    printed = succeeds(*command, "output=cut", cwd=place)
-    assert 'Next: two-tower search whole "your question"' in printed
-    assert all(files(place / "cut")[name] == written[name] for name in (f"vectors-0000{i}.npy" for i in range(5)))
-
-    assert call(*command, "output=whole-index", cwd=place).status == 0
-    for path in (place / "whole-index").iterdir():
-        if path.name != "report.json":  # which says how long it took
-            assert (place / "cut" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_hybrid_and_compare(run: Path, collection: Path, place: Path, call: Call) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
+from two_tower.data.reading.columns import lines_about
 from two_tower.data.reading.formats import JsonRows, TsvRows
 from two_tower.data.reading.rows import BadRows, Rows, read_rows
 from two_tower.data.reading.tables import TableSource
@@ -56,6 +57,10 @@ class Beir(TableSource):
             )
         self.name = name or self.path.resolve().name
         self._file("corpus.jsonl")
+
+    def about(self) -> int | None:
+        """About how many lines ``corpus.jsonl`` has; None where it is compressed."""
+        return lines_about(self._file("corpus.jsonl"))
 
     def splits(self) -> tuple[str, ...]:
         """The splits that have a file in ``qrels``."""

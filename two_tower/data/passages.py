@@ -62,6 +62,10 @@ class Passages(FileSource):
         given = {"text": text_column, "title": title_column, "id": id_column}
         self._file, self._columns = _find_columns(open_columns(self.path), given)
 
+    def about(self) -> int | None:
+        """About how many rows the file has."""
+        return self._file.about()
+
     def corpus(self) -> Iterator[pa.RecordBatch]:
         """All passages, in file order.
 

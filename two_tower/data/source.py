@@ -27,6 +27,8 @@ def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
         batch: rows of the schema `CORPUS`; title and text are never null.
     """
     title, text = batch.column("title"), batch.column("text")
+    if not pc.max(pc.binary_length(title)).as_py():  # no title at all: nothing to copy
+        return text
     joined = pc.binary_join_element_wise(title, text, " ")
     return pc.if_else(pc.equal(pc.binary_length(title), 0), text, joined)
 
@@ -43,6 +45,10 @@ class Source(ABC):
     @abstractmethod
     def corpus(self) -> Iterator[pa.RecordBatch]:
         """All passages, rows of the schema `CORPUS`, in batches of bounded size; ids are unique."""
+
+    def about(self) -> int | None:
+        """About how many passages there are, for a progress bar; None where that takes reading them all."""
+        return None
 
     def search_corpus(self) -> Iterator[pa.RecordBatch]:
         """The passages as the live index shows them; differs from `corpus` only where a part is held back."""

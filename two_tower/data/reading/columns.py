@@ -20,7 +20,7 @@ from two_tower.data.reading.formats import JsonRows, TsvRows, first_objects
 from two_tower.data.reading.rows import BadRows, read_rows, readable
 from two_tower.errors import UserError
 
-__all__ = ["ColumnFile", "CsvFile", "JsonFile", "ParquetFile", "TsvFile", "open_columns"]
+__all__ = ["ColumnFile", "CsvFile", "JsonFile", "ParquetFile", "TsvFile", "lines_about", "open_columns"]
 
 Batches = Iterator[tuple[pa.Table, np.ndarray]]
 
@@ -46,6 +46,10 @@ class ColumnFile(ABC):
         Raises:
             UserError: the file is empty or cannot be read.
         """
+
+    def about(self) -> int | None:
+        """About how many rows there are, see `lines_about`."""
+        return lines_about(self.path)
 
     @abstractmethod
     def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
@@ -174,6 +178,13 @@ class ParquetFile(ColumnFile):
         with readable(self.path):
             return list(pq.read_schema(self.path).names)
 
+    def about(self) -> int:
+        """How many rows there are."""
+        import pyarrow.parquet as pq
+
+        with readable(self.path):
+            return int(pq.read_metadata(self.path).num_rows)
+
     def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
         import pyarrow.parquet as pq
 
@@ -217,6 +228,20 @@ def open_columns(path: Path) -> ColumnFile:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty: it must hold rows with a query and a passage each")
     return kind(path)
+
+
+def lines_about(path: Path, sample: int = 1 << 22) -> int | None:
+    """About how many lines a file has, by those of its beginning; None for a compressed one.
+
+    Args:
+        path: the file.
+        sample: bytes that are read.
+    """
+    if path.suffix == ".gz":
+        return None
+    with path.open("rb") as file:
+        start = file.read(sample)
+    return round(start.count(b"\n") * path.stat().st_size / max(1, len(start)))
 
 
 def _distinct(cells: Iterable[str], path: Path) -> list[str]:

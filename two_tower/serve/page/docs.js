@@ -29,11 +29,11 @@ function limits(schema) {
 
 function table(rows) {
   const lines = rows.map(([name, schema, required, description]) =>
-    make("tr", "", make("td", "", make("code", name)), make("td", kind(schema)), make("td", required ? "required" : limits(schema)), make("td", description ?? "")));
+    make("tr", "", make("td", "", make("code", name)), make("td", kind(schema)), make("td", [required ? "required" : "", limits(schema)].filter(Boolean).join(", ")), make("td", description ?? "")));
   return make("table", "", ...lines);
 }
 
-const fields = (schema) => Object.entries(schema.properties ?? {}).map(([name, field]) => [name, field, schema.required?.includes(name) && !limits(field), field.description]);
+const fields = (schema) => Object.entries(schema.properties ?? {}).map(([name, field]) => [name, field, schema.required?.includes(name), field.description]);
 
 function operation(path, method, what, all) {
   const parts = [make("h2", `${method.toUpperCase()} ${path}`), make("p", what.summary ?? "")];

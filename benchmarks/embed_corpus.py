@@ -1,0 +1,105 @@
+"""A text file → vectors on disk: `embed_corpus` on 1,000,000 passages, and Sentence Transformers' `StaticEmbedding`.
+
+Ours reads JSON lines, checks each row, encodes with an average tower of 256 dimensions and writes vectors, passages
+and checksums in parts; the peer reads the same form with `json`, encodes in batches and writes one array. It has
+fewer passages, since its rate does not depend on their number. How much memory ours takes besides mapped files is said.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.encode_average import TOLERANCE, static_embedding
+from benchmarks.inputs import passages, tokenizer
+from benchmarks.measure import Rates, Row, compare, require_equal
+from benchmarks.tokenise import library_tokenizer
+from benchmarks.vectors import random_tower
+from two_tower.data.passages import Passages
+from two_tower.encode import Encoder, embed_corpus
+from two_tower.report.console import say
+
+__all__ = ["NEEDS", "run"]
+
+NEEDS = ("sentence_transformers",)
+PASSAGES, PEERS, BATCH = 1_000_000, 20_000, 16_384
+PEER = f"StaticEmbedding, batch {BATCH:,}"
+
+
+def _write(path: Path, count: int, quick: bool) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        for number, text in enumerate(passages(count, quick)):
+            file.write(json.dumps({"_id": f"d{number}", "text": text}) + "\n")
+    return path
+
+
+def _embed(encoder: Encoder, file: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    embed_corpus(encoder, Passages(str(file)), folder)
+
+
+def _peer(encode: Callable[[list[str]], np.ndarray], file: Path, out: Path) -> None:
+    with file.open(encoding="utf-8") as lines:
+        np.save(out, encode([json.loads(line)["text"] for line in lines]))
+
+
+@contextmanager
+def _watched_memory() -> Iterator[list[float]]:
+    """Gigabytes of anonymous memory that this process takes, every 20 ms; none where the system does not tell."""
+    status, seen, stop = Path("/proc/self/status"), [0.0], threading.Event()
+
+    def watch() -> None:
+        while status.exists() and not stop.wait(0.02):
+            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+            seen.append(int(line.split()[1]) * 1024 / 1e9)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The row ``embed_corpus``.
+
+    Args:
+        quick: few passages, one round: shows that it works, not how fast.
+
+    Raises:
+        RuntimeError: vectors differ.
+    """
+    count, fewer = (2000, 200) if quick else (PASSAGES, PEERS)
+    encoder = random_tower(tokenizer(quick))
+    rates: Rates = {"ours": [], PEER: []}
+    with tempfile.TemporaryDirectory() as folder:
+        many, few = (_write(Path(folder, f"{n}.jsonl"), n, quick) for n in (count, fewer))
+        store, array = Path(folder, "store"), Path(folder, "peer.npy")
+        with _watched_memory() as memory:  # before the peer is loaded
+            _embed(encoder, many, store)
+        say(f"embed_corpus: {count:,} passages, {max(memory):.2f} GB of memory at most", style="dim")
+        table = encoder.model.document_tower.words.vectors.detach().numpy()
+        peer = static_embedding(library_tokenizer(encoder.tokenizer), table.copy(), BATCH)
+        _peer(peer, few, array)
+        require_equal("saved vectors", np.load(store / "vectors-00000.npy")[:fewer], np.load(array), TOLERANCE)
+        for _ in range(1 if quick else 3):
+            for name, work, call in (
+                ("ours", count, lambda: _embed(encoder, many, store)),
+                (PEER, fewer, lambda: _peer(peer, few, array)),
+            ):
+                start = time.perf_counter()
+                call()
+                rates[name].append(work / (time.perf_counter() - start))
+    say(f"embed_corpus: {statistics.median(rates['ours']):,.0f} passages/s from file to file", style="dim")
+    return [compare("embed_corpus", "passages/s", rates, "ours", [PEER])]
