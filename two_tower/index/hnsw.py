@@ -26,7 +26,7 @@ class HnswIndex(FaissIndex):
 
     knob, name, grid = "efSearch", "ef_search", (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
-    def __init__(self, m: int = 32, ef_construction: int = 100, ef_search: int = 64, gpu: bool = False) -> None:
+    def __init__(self, m: int = 32, ef_construction: int = 200, ef_search: int = 64, gpu: bool = False) -> None:
         if gpu:
             raise UserError("index=hnsw has no GPU form in FAISS: use index=ivf or index=flat with index.gpu=true.")
         super().__init__()

@@ -1,0 +1,87 @@
+"""Approximate search: single queries on one thread, ``index=hnsw`` with a recall@10 of 0.99, and FAISS's exact search.
+
+200,000 passages of real words as 256-dimensional vectors of an average tower that was trained on such text
+(``data=pydocs``); queries are the first words of other passages. The build chooses the search's effort on one half of
+the queries, and says what it reaches on the other half.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.inputs import passages, tokenizer
+from benchmarks.measure import Row, alternate, compare
+from benchmarks.vectors import random_tower, write_store
+from two_tower.encode import Encoder
+from two_tower.index.base import VectorIndex
+from two_tower.index.make import load_index, make_index
+from two_tower.report.console import say
+from two_tower.report.run import Run
+
+__all__ = ["run"]
+
+PASSAGES, QUERIES, QUERY_WORDS, K = 200_000, 1000, 8, 10
+TARGET = 0.99
+HNSW = {"_target_": "two_tower.index.hnsw.HnswIndex", "target_recall": TARGET}
+FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+
+
+def _trained(folder: Path) -> Encoder:
+    """An average tower after three epochs on the documentation of the installed packages."""
+    train = Path(__file__).parent.parent / "train.py"
+    command = [sys.executable, str(train), f"run_dir={folder}", "trainer.max_epochs=3", "trainer=cpu"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return Encoder.load(Run.existing(folder))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import faiss  # late: on macOS faiss and torch both bring OpenMP, and faiss must come second
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _each(index: VectorIndex, q_QD: np.ndarray) -> None:
+    for query in q_QD:
+        index.search(query[None], K)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The row ``index_hnsw``.
+
+    Args:
+        quick: few vectors of an untrained tower, one round: shows that it works, not how fast.
+
+    Raises:
+        RuntimeError: the graph does not reach the recall.
+    """
+    texts, indexes = passages((2000 if quick else PASSAGES) + QUERIES, quick), []
+    with tempfile.TemporaryDirectory() as place:
+        encoder = random_tower(tokenizer(quick)) if quick else _trained(Path(place, "run"))
+        similarity = encoder.model.similarity
+        store = write_store(Path(place, "store"), encoder.documents(texts[:-QUERIES]), texts[:-QUERIES])
+        q_QD = encoder.queries([" ".join(text.split()[:QUERY_WORDS]) for text in texts[-QUERIES:]])
+        for config in (FLAT, HNSW):
+            report = make_index(store.path, config, store, similarity, (q_QD, "queries, the first words of passages"))
+            say(f"index_hnsw: {report}", style="dim")
+            indexes.append(load_index(store.path, similarity))
+        if not report.target_reached:
+            raise RuntimeError(f"recall@{K} is {report.recall:.3f}, less than {TARGET}")
+        exact, graph = indexes
+        some = q_QD[: 5 if quick else 100]
+        contestants = {"ours": lambda: _each(graph, some), "faiss.IndexFlatIP": lambda: _each(exact, some)}
+        with _one_thread():
+            rates = alternate(contestants, len(some), *((1, 0.0) if quick else (5,)))
+    return [compare("index_hnsw", "queries/s", rates, "ours", ["faiss.IndexFlatIP"])]
