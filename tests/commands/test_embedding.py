@@ -120,7 +120,6 @@ def test_what_does_not_belong_together_is_told(place: Path, embedded: Path, call
     other = place / "other"
     for arguments, said in (
         (("two-tower", "search", other, "bababa", "--index", embedded / "index"), "another tokenizer"),
-        (("two-tower", "serve", other), "embed.py run="),
         (("two-tower", "search", other, "bababa"), "embed.py run="),
         (("embed.py", f"run={other}", f"output={embedded / 'index'}", "shard_rows=100", "dtype=int8"), "tokenizer"),
         (("embed.py", f"run={embedded}", "shard_rows=100", "dtype=float16"), "dtype"),

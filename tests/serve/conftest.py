@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 from test_train import fit
 
-pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
-pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
-
 from embed import embed
 
 FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}

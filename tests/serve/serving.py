@@ -12,8 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from two_tower.serve.collection import Runs
+from two_tower.serve.limits import Limits
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+
+def application(runs: Runs, limits: Limits | None = None) -> FastAPI:
+    """The service; imported here, so that tests are skipped where it is not installed."""
+    from two_tower.serve.app import create_app
+
+    return create_app(runs, limits)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import word
-from serve.serving import Service, served
+from serve.serving import Service, application, served
 
-from two_tower.serve.app import create_app
 from two_tower.serve.collection import Runs
 
+pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
+pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
@@ -25,7 +26,7 @@ QUERY = f"{word(1000)} {word(1001)}"
 def service(run_folders: list[Path]) -> Iterator[Service]:
     runs = Runs.load(run_folders)
     runs.warm()
-    with served(create_app(runs)) as running:
+    with served(application(runs)) as running:
         yield running
 
 

@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 import pytest
 from conftest import run_command, start_command, word
-from serve.serving import Service, served
+from serve.serving import Service, application, served
 
 from two_tower.search import Searcher
-from two_tower.serve.app import create_app
 from two_tower.serve.collection import Runs
 from two_tower.serve.limits import Limits
 
+pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
+pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
 LIMITS = Limits(body=2000, characters=300, k=20, seconds=5, queue=64, batch=8)
 
 
@@ -34,7 +35,7 @@ def runs(run_folders: list[Path]) -> Runs:
 
 @pytest.fixture(scope="module")
 def service(runs: Runs) -> Iterator[Service]:
-    with served(create_app(runs, LIMITS)) as running:
+    with served(application(runs, LIMITS)) as running:
         yield running
 
 
@@ -153,7 +154,7 @@ class _Slow(Runs):
 
 def test_a_full_queue_and_a_slow_search_are_told(runs: Runs) -> None:
     slow = _Slow(runs)
-    with served(create_app(slow, replace(LIMITS, seconds=0.5, queue=1))) as service:
+    with served(application(slow, replace(LIMITS, seconds=0.5, queue=1))) as service:
         statuses: list[int] = []
         ask = lambda: statuses.append(service.ask("/search?q=bababa")[0])  # noqa: E731
         threads = [threading.Thread(target=ask) for _ in range(8)]
@@ -173,7 +174,7 @@ def test_a_full_queue_and_a_slow_search_are_told(runs: Runs) -> None:
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(runs: Runs) -> None:
-    with served(create_app(runs, replace(LIMITS, seconds=0.3))) as service:
+    with served(application(runs, replace(LIMITS, seconds=0.3))) as service:
         head = b"POST /search HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"
         import socket
 
@@ -191,7 +192,7 @@ def test_a_failing_search_is_logged_and_does_not_stop_the_service(
         return next(searcher.search(queries, 1) for _, searcher in runs)
 
     monkeypatch.setattr(Runs, "search", search)
-    with served(create_app(runs, LIMITS)) as service:
+    with served(application(runs, LIMITS)) as service:
         status, answer, _ = service.ask("/search?q=bad")
         assert (status, answer["detail"]) == (500, "The service failed; its log says how.")
         assert service.ask("/search?q=bababa")[0] == 200
