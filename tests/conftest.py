@@ -13,6 +13,7 @@ if (
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["TWO_TOWER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def start_command(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """Start one of the project's commands as a user would, from another folder.
+@contextmanager
+def start_command(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start one of the project's commands as a user would, from another folder; killed where the test fails.
 
     The first argument is ``train.py``, ``embed.py`` or ``two-tower``.
     """
@@ -124,7 +126,12 @@ def start_command(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     start = ["-m", "two_tower"] if program == "two-tower" else [str(ROOT / program)]
     environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([sys.executable, *start, *rest], cwd=cwd, env=environment, text=True, **pipes)
+    with subprocess.Popen([sys.executable, *start, *rest], cwd=cwd, env=environment, text=True, **pipes) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def run_command(
@@ -132,11 +139,7 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, see `start_command`."""
     with start_command(*arguments, cwd=cwd) as process:
-        try:
-            out, err = process.communicate(stdin, timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+        out, err = process.communicate(stdin, timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -15,9 +15,10 @@ import torch
 from two_tower.config import build, read
 from two_tower.errors import UserError
 from two_tower.index.base import VectorIndex
+from two_tower.index.hnsw import HnswIndex
 from two_tower.index.ivf import IvfIndex, IvfPqIndex
 from two_tower.index.make import is_made, load_index, make_index
-from two_tower.index.measure import exact, recall
+from two_tower.index.measure import choose_effort, exact, recall
 from two_tower.index.sample import Sample, sample
 from two_tower.similarity import Similarity
 from two_tower.store import Manifest, VectorStore
@@ -174,6 +175,44 @@ def test_a_target_recall_chooses_the_effort(name: str, store_of: Make, caplog: p
         assert f"index.{index.name}={getattr(index, index.name)}" == made[target].effort
     assert made[0.999].recall >= 0.99
     assert int(made[0.5].effort.partition("=")[2]) < int(made[0.999].effort.partition("=")[2])
+
+
+def test_lists_are_all_read_where_the_target_asks_for_it(store_of: Make) -> None:
+    store, index = store_of(), IvfIndex()
+    index.build(store, Similarity(), store.path)
+    asked = sample(store, None, 400)
+    assert index.grid[-1] == 38  # lists
+    assert choose_effort(index, asked, exact(store, Similarity(), asked), 1.0) == index.probes
+    assert (
+        recall(
+            index.search(vectors_of(30, "cosine", seed=2), 10)[1],
+            exact(store, Similarity(), Sample(vectors_of(30, "cosine", seed=2), "q")),
+        )
+        == 1
+    )
+
+
+class Lottery(HnswIndex):
+    """Finds more with more effort up to a point, and never enough to be sure."""
+
+    grid = (1, 2, 3, 4)
+
+    def set_effort(self, value: int) -> None:
+        self.ef_search = value
+
+    def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        missed = (5, 4, 3, 3)[self.ef_search - 1]
+        rows = np.tile(np.arange(10), (100, 1))
+        rows[:missed, 5:] = -1
+        return np.zeros_like(rows, np.float32), rows
+
+
+@pytest.mark.parametrize(("target", "chosen"), [(0.9, 1), (0.97, 3), (0.983, 3), (0.99, None)])
+def test_where_no_effort_is_sure_the_best_is_taken(target: float, chosen: int | None) -> None:
+    index, asked = Lottery(), Sample(np.zeros((100, DIM), np.float32), "queries")
+    wanted = np.tile(np.arange(10), (100, 1))
+    assert choose_effort(index, asked, wanted, target) == chosen
+    assert index.ef_search == (chosen or 3)
 
 
 def test_a_target_out_of_reach_is_told(store_of: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,7 @@ class VectorIndex(ABC):
         structure: what was built, in a few words; the same configuration makes others for other sizes.
     """
 
-    grid: ClassVar[tuple[int, ...]] = ()
+    grid: tuple[int, ...] = ()
     name: ClassVar[str] = ""
     file: ClassVar[str] = ""
     structure: str = ""

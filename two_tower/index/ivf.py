@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 from two_tower.errors import UserError
 from two_tower.index.base import at_least
@@ -30,7 +31,11 @@ class IvfIndex(FaissIndex):
         UserError: a size below 1.
     """
 
-    knob, name, grid = "nprobe", "probes", (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+    knob, name, grid = (
+        "nprobe",
+        "probes",
+        (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192),
+    )
 
     def __init__(self, lists: int | None = None, probes: int = 16, gpu: bool = False) -> None:
         super().__init__(gpu)
@@ -40,6 +45,10 @@ class IvfIndex(FaissIndex):
     def factory(self, rows: int, dim: int) -> str:
         """See `FaissIndex.factory`."""
         return f"IVF{self._count(rows)},Flat"
+
+    def _prepare(self, index: Any) -> None:  # noqa: ANN401
+        lists = index.nlist
+        self.grid = (*(probes for probes in type(self).grid if probes < lists), lists)
 
     def _count(self, rows: int) -> int:
         """Lists: as asked for, but no more than there are vectors to tell them apart."""

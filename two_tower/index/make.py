@@ -109,10 +109,10 @@ def make_index(
         half = len(asked) // 2
         effort = choose_effort(index, asked[:half], wanted[:half], target)
         reached, rest = effort is not None, slice(half, None)
-        effort = effort or index.grid[-1]
+        effort = getattr(index, index.name)
     report = _report(index, store, folder, seconds, measure(index, asked[rest], wanted[rest]), asked[rest], reached)
     if reached is False:
-        message = "index.target_recall=%g is not reached: recall@%d is %.3f with the most effort, %s."
+        message = "index.target_recall=%g is not reached: recall@%d is %.3f with the best effort, %s."
         log.warning(message, target, K, report.recall, report.effort)
     write_json(folder / "report.json", report.to_dict())
     kept = {"index": dict(config), "effort": effort, "vectors": _of(store), "checksum": _checksum(index, folder)}
