@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from two_tower.config.entry import run_hydra
+from two_tower.config.sweep import settle
 from two_tower.errors import UserError
+from two_tower.report.sweep import TrainingSweep
 
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
@@ -27,14 +27,14 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     import lightning as L
     import torch
 
-    from two_tower.assemble import make_data, make_model, summary, try_parts
-    from two_tower.callbacks.checkpoint import AtomicCheckpointIO
+    from two_tower.assemble import make_data, make_model, make_trainer, summary, try_parts
     from two_tower.config import build
-    from two_tower.logger import logged, make_loggers
-    from two_tower.report.console import on_terminal, say, show_log
+    from two_tower.logger import logged
+    from two_tower.report.console import say, set_mode, show_log
     from two_tower.report.results import finish
     from two_tower.report.run import Run
 
+    set_mode(config["console"])
     show_log()
     try_parts(config)
     run = Run(Path(config["run_dir"]))
@@ -44,20 +44,9 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over
     L.seed_everything(config["seed"], verbose=False)
-    bar = config["trainer"].get("enable_progress_bar")
     try:
         validation = build(config["validation"], run=run)
-        offer = {"run": run, "validation": validation}
-        callbacks = [validation, *(build(c, offer=offer) for c in config["callbacks"].values())]
-        trainer = build(
-            config["trainer"],
-            enable_progress_bar=on_terminal() if bar is None else bar,
-            callbacks=callbacks,
-            logger=make_loggers(config["logger"], run),
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=run.path,
-            use_distributed_sampler=False,  # the loader gives each rank its own part
-        )
+        trainer = make_trainer(config, run, validation)
         data = make_data(config, run.tokenizer)
         data.trainer = trainer  # which part of a batch is this process' own
         model = make_model(config, data)
@@ -75,24 +64,30 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(composed: DictConfig) -> dict[str, Any]:
-    """Check a composed configuration and settle the run folder."""
+    """A composed configuration as checked plain values."""
     from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
-    from two_tower.config import check, digest
+    from two_tower.config import check
 
-    config = check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})
-    if config["run_dir"] is None:
-        hydra_config = HydraConfig.get()
-        parts = [hydra_config.runtime.choices[group] for group in ("data", "tower", "loss", "negatives")]
-        in_sweep = hydra_config.mode == RunMode.MULTIRUN
-        name = f"runs/{'-'.join(parts)}-{digest(config)}"
-        config["run_dir"] = hydra_config.runtime.output_dir if in_sweep else name
-    return config
+    return check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})
+
+
+def check_job(composed: DictConfig) -> None:
+    """Raise a UserError for what cannot work, before any job of a sweep starts."""
+    from two_tower.assemble import try_parts
+
+    try_parts(resolve(composed))
 
 
 def main(composed: DictConfig) -> None:
-    """Check, train."""
-    train(resolve(composed))
+    """Check, train, tell."""
+    from two_tower.report.console import print_document
+
+    config = resolve(composed)
+    alone = settle(config)
+    results = train(config)
+    if alone:
+        print_document({"run_dir": config["run_dir"], **results})
 
 
 if __name__ == "__main__":
-    run_hydra(main, "train")
+    run_hydra(main, "train", TrainingSweep(check_job))

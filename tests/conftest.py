@@ -32,6 +32,15 @@ def _plain_arithmetic() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _normal_console() -> Iterator[None]:
+    """``console=`` is chosen for a process."""
+    yield
+    from two_tower.report.console import set_mode
+
+    set_mode("normal")
+
+
+@pytest.fixture(autouse=True)
 def _nothing_said() -> None:
     """Each test is a process as far as notices are concerned, which are said once in a process."""
     from two_tower import cache

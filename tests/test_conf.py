@@ -16,8 +16,12 @@ import embed
 from embed import INDEX_KEYS
 from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS
-from two_tower.config import check
+from two_tower.config import build, check
 from two_tower.config.groups import CONF, choices, groups
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+from two_tower.tower.words import WordTable
+from two_tower.validation.full import FullValidation
 
 FILES = sorted(CONF.rglob("*.yaml"))
 CHOICES = [(group, choice) for group in sorted(groups()) for choice in choices(group)]
@@ -62,6 +66,29 @@ def test_every_choice_builds_a_class_of_its_folder(group: str, choice: str) -> N
     assert found
     for target in found:
         assert target.startswith(f"two_tower.{group}.") or not target.startswith("two_tower."), target
+
+
+@pytest.mark.parametrize(("group", "choice"), [each for each in CHOICES if each[0] not in ("data", "experiment")])
+def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, transformer_folder: Path) -> None:
+    """Sources of data are built in tests/data, and experiments run in tests/test_experiments.py."""
+    program = "train" if group in defaults("train") else "embed"
+    (tmp_path / "vectors.txt").write_text("a 1 2\nb 3 4\n")
+    places = {"pretrained": tmp_path / "vectors.txt"} | dict.fromkeys(("transformer", "subword"), transformer_folder)
+    path = [f"{group}.path={places[choice]}"] if choice in places else []
+    config = composed(program, f"{group}={choice}", *path)[group]
+    offer: dict[str, Any] = {"run": Run(tmp_path), "words": WordTable(3, 8)}
+    offer |= {"path": tmp_path / "metrics.csv"} if group == "logger" else {}
+    offer["validation"] = FullValidation(offer["run"])
+    parts = config.values() if "_target_" not in config else [config]
+    own = {key: value for key, value in INDEX_KEYS.items() if group == "index"}
+    for part in parts:
+        try:
+            assert build({key: value for key, value in part.items() if key not in own}, offer=offer) is not None
+        except UserError as error:  # says which extra it needs, or what of the folder it cannot use
+            if "pip install" in str(error):
+                pytest.skip(str(error))
+            if choice != "gpu":
+                raise
 
 
 @pytest.mark.parametrize("choice", choices("data"))

@@ -9,32 +9,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import lightning as L
 import torch
 
+from two_tower.callbacks.checkpoint import AtomicCheckpointIO
+from two_tower.callbacks.progress import TrainingProgress
 from two_tower.candidates import MoreCandidates
 from two_tower.config import build, read
 from two_tower.data.module import TripletData
 from two_tower.data.source import Source
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
+from two_tower.logger import make_loggers
 from two_tower.model import TwoTower
 from two_tower.negatives.memory import Memory
 from two_tower.optimizer.groups import parameter_groups
+from two_tower.report.console import Mode, on_terminal
 from two_tower.report.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.base import Tower
 from two_tower.tower.words import WordTable
+from two_tower.validation.full import FullValidation
 
-__all__ = ["LOADER_KEYS", "TOP_LEVEL", "load_model", "make_data", "make_model", "make_source", "summary", "try_parts"]
+__all__ = [
+    "LOADER_KEYS",
+    "TOP_LEVEL",
+    "load_model",
+    "make_data",
+    "make_model",
+    "make_source",
+    "make_trainer",
+    "summary",
+    "try_parts",
+]
 
 # The keys of conf/train.yaml that belong to no group, with their types.
-TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None}
+TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
 TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
 # Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
 LOADER_KEYS = {
     key: get_type_hints(TripletData.__init__)[key]
-    for key in ("batch_size", "num_workers", "train_split", "validation_split")
+    for key in ("batch_size", "num_workers", "train_split", "validation_split", "max_examples")
 }
 
 
@@ -122,6 +138,24 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         encode_chunk=config["encode_chunk"],
         more=_more_candidates(config, data),
     )
+
+
+def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
+    """The trainer of a configuration, with its callbacks and loggers."""
+    offer = {"run": run, "validation": validation}
+    callbacks = [validation, *(build(c, offer=offer) for c in config["callbacks"].values())]
+    bar = config["trainer"].get("enable_progress_bar")
+    bar = on_terminal() if bar is None else bar
+    trainer: L.Trainer = build(
+        config["trainer"],
+        enable_progress_bar=bar,
+        callbacks=[*callbacks, TrainingProgress()] if bar else callbacks,
+        logger=make_loggers(config["logger"], run),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run.path,
+        use_distributed_sampler=False,  # the loader gives each rank its own part
+    )
+    return trainer
 
 
 def _memory(config: Mapping[str, Any]) -> Memory | None:

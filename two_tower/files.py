@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "write_json", "write_text"]
+__all__ = ["atomic_path", "finite", "write_json", "write_text"]
 
 
 @contextmanager
@@ -39,3 +40,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document atomically, readable for people too."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401
+    """A document as JSON takes it, which knows no NaN: a number that does not exist is None."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,9 +15,10 @@ import embed
 import train
 from two_tower import cli
 from two_tower.config.entry import run_hydra
+from two_tower.report.sweep import TrainingSweep
 
 PROGRAMS: dict[str, Callable[[], None]] = {
-    "train.py": partial(run_hydra, train.main, "train"),
+    "train.py": partial(run_hydra, train.main, "train", TrainingSweep(train.check_job)),
     "embed.py": partial(run_hydra, embed.main, "embed"),
     "two-tower": cli.main,
 }

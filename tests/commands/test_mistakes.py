@@ -217,19 +217,6 @@ def test_a_corrected_command_may_use_the_same_run_dir(collection: Path, call: Ca
     assert call(*base, "run_dir=r", "data.batch_size=100").status == 0
 
 
-def test_a_sweep_goes_on_after_a_mistake(collection: Path, call: Call, tmp_path: Path) -> None:
-    ended = call(
-        "train.py", "-m", "data=beir", f"data.path={collection}", "trainer=cpu", "trainer.max_epochs=1",
-        "tower.dim=8", "data.batch_size=1000,100", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}",
-    )  # fmt: skip
-    assert ended.status == 2
-    which, sentence = ended.err.splitlines()
-    assert "data.batch_size=1000" in which
-    assert sentence.startswith("data.batch_size=1000 is more than the 160 training examples")
-    assert not (tmp_path / "sweep" / "0" / "results.json").exists()
-    assert (tmp_path / "sweep" / "1" / "results.json").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -16,6 +16,9 @@ from two_tower.errors import UserError, one_of
 
 __all__ = ["check_overrides", "explain"]
 
+# Hydra's plug-ins that the extra ``launchers`` installs.
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")
+
 
 def check_overrides(overrides: list[str]) -> None:
     """Find what Hydra would take for something else, or has no clear words for.
@@ -44,6 +47,8 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         listed = [c for c in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not c.startswith("_")]
+        if found[1] == "hydra/launcher" and found[2] in LAUNCHERS:
+            return f'{found[1]}={found[2]} needs its package: pip install -e ".[launchers]"'
         return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}"
     if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
         return _unknown_key(found[1], config_name, overrides)

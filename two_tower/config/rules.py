@@ -18,6 +18,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "tower.layers": (1, math.inf),
     "tower.dropout": (0, 1),
     "data.batch_size": (1, math.inf),
+    "data.max_examples": (1, math.inf),
     "data.num_workers": (0, math.inf),
     "validation.depth": (1, math.inf),
     "shard_rows": (1, math.inf),

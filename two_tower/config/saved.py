@@ -15,7 +15,7 @@ from two_tower.errors import UserError
 __all__ = ["differences", "digest", "leaves", "read", "to_yaml"]
 
 # Keys that do not change what a run computes.
-_PLACES = ("run_dir",)
+_PLACES = ("run_dir", "console")
 
 
 def digest(config: Mapping[str, Any]) -> str:

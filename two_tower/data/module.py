@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from two_tower.data.source import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
-from two_tower.data.stream.triplets import TrainingSet, id_triplets, judged_pairs, text_triplets
+from two_tower.data.stream.triplets import Some, TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, Negatives, Positives
 from two_tower.tokenizer.tokenizer import Tokenizer
@@ -43,6 +44,7 @@ class TripletData(L.LightningDataModule):
         train_split: split to train on.
         validation_split: split to validate on.
         seed: the run's seed.
+        max_examples: train on so many only, spread evenly over all; None for all.
 
     Raises:
         UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
@@ -61,6 +63,7 @@ class TripletData(L.LightningDataModule):
         train_split: str = "train",
         validation_split: str = "dev",
         seed: int = 0,
+        max_examples: int | None = None,
     ) -> None:
         super().__init__()
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
@@ -84,6 +87,7 @@ class TripletData(L.LightningDataModule):
                 "use negatives=in_batch, random, bm25, ann or mixed (without given)."
             )
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
+        self._max_examples = max_examples
         self._batches: Batches | None = None
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
@@ -161,6 +165,8 @@ class TripletData(L.LightningDataModule):
     def training_set(self) -> TrainingSet:
         """The training examples: judged pairs, or the data's own triplets where the strategy needs them."""
         made = self._examples()
+        if self._max_examples is not None and self._max_examples < len(made.examples):
+            made = replace(made, examples=Some(made.examples, self._max_examples))
         if not self.trains_on_texts:
             self.negatives.prepare(self._collection(made.positives))
         return made

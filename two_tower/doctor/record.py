@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from two_tower.doctor.figures import figures, sentences
 from two_tower.doctor.finding import Finding
 from two_tower.doctor.picture import similarities
 from two_tower.doctor.signals import Signals
-from two_tower.files import write_json, write_text
+from two_tower.files import finite, write_json, write_text
 from two_tower.logger import Alerting
 from two_tower.report.console import box, say
 from two_tower.report.run import Run
@@ -68,7 +67,7 @@ class Record:
     def write(self, signals: Signals) -> None:
         """Write ``doctor.json``, and the signals that ``two-tower doctor`` repeats the diagnoses from."""
         write_json(self._run.doctor, document(self.all, signals))
-        write_json(self._run.signals, _finite(signals.to_plain()))
+        write_json(self._run.signals, finite(signals.to_plain()))
 
     def finish(self, signals: Signals, loggers: Iterable[Logger]) -> None:
         """Write everything, show the panel, tell the loggers the outcome."""
@@ -109,7 +108,7 @@ def document(findings: Sequence[Finding], signals: Signals) -> dict[str, Any]:
         "healthy": healthy(findings),
         "findings": [f.to_dict() for f in findings],
         "step": signals.step,
-        "figures": _finite(figures(signals)),
+        "figures": finite(figures(signals)),
     }
 
 
@@ -126,12 +125,3 @@ def report(findings: Sequence[Finding], signals: Signals, unchecked: Sequence[st
     lines += [(text, "dim") for text in sentences(signals)]
     lines += [(f"Not checked: {text}", "yellow") for text in unchecked]
     box("Doctor", lines, "green" if well else "yellow")
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401
-    """JSON knows no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,6 +44,11 @@ class CsvLogger(Logger):
         return "csv"
 
     @property
+    def save_dir(self) -> str:
+        """The run folder, where Lightning's profilers write to."""
+        return str(self._path.parent)
+
+    @property
     def version(self) -> str:
         """Lightning's version of the run; there is only one."""
         return ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import rich
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -13,9 +16,29 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.text import Text
 
+from two_tower.files import finite
+
 __all__ = [
-    "CheckTable", "against", "box", "first_process", "name_of_check", "on_terminal", "say", "say_marked", "show_log",
+    "CheckTable", "Mode", "against", "box", "first_process", "name_of_check", "on_terminal", "print_document",
+    "say", "say_marked", "set_mode", "show_log",
 ]  # fmt: skip
+
+
+# normal: for people; quiet: warnings only, on stderr; json: one JSON document on stdout, all else on stderr.
+Mode = Literal["normal", "quiet", "json"]
+
+
+def set_mode(mode: Mode) -> None:
+    """Choose what the process says from now on."""
+    console = rich.get_console()
+    console.quiet, console.stderr = mode == "quiet", mode == "json"
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """Print what a program wants to know, in the mode ``json`` only; numbers that do not exist are null."""
+    if rich.get_console().stderr and first_process():
+        sys.stdout.write(json.dumps(finite(document), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
 
 
 def first_process() -> bool:
@@ -37,7 +60,9 @@ class _Console(logging.Handler):
     """Shows the package's log between the lines of the run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and rich.get_console().quiet and first_process():
+            sys.stderr.write(f"{record.levelname.capitalize()}: {record.getMessage()}\n")
+        elif record.levelno >= logging.WARNING:
             say(f"{record.levelname.capitalize()}: {record.getMessage()}", style="yellow")
         else:
             say(record.getMessage(), style="dim")
@@ -76,7 +101,8 @@ def box(title: str, lines: Sequence[tuple[str, str]], style: str) -> None:
 
 def on_terminal() -> bool:
     """Whether a person may be watching."""
-    return rich.get_console().is_terminal
+    console = rich.get_console()
+    return console.is_terminal and not console.quiet
 
 
 def show_log() -> None:

@@ -10,7 +10,7 @@ import lightning as L
 
 from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.speed import Speed
-from two_tower.files import write_json, write_text
+from two_tower.files import finite, write_json, write_text
 from two_tower.report.console import against, name_of_check, say
 from two_tower.report.run import Run
 from two_tower.validation.full import FullValidation
@@ -51,14 +51,9 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
     if trainer.is_global_zero:
         reason = stopping.reason if stopping else ""
         write_text(run.path / "report.md", report_page(run.path.name, results, validation, reason))
-        write_json(run.results, _finite(results))
+        write_json(run.results, finite(results))
         _say_end(run, [*_sentences(results, validation, reason), _cost(results)])
     return results
-
-
-def _finite(results: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: a number that does not exist is null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in results.items()}
 
 
 def _say_end(run: Run, sentences: Sequence[str]) -> None:

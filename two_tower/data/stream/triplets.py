@@ -22,7 +22,7 @@ from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Examples", "Pairs", "Texts", "TrainingSet", "id_triplets", "judged_pairs", "text_triplets"]
+__all__ = ["Examples", "Pairs", "Some", "Texts", "TrainingSet", "id_triplets", "judged_pairs", "text_triplets"]
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,26 @@ class Pairs:
         negatives = None if self.negative_rows is None else self.negative_rows[positions].astype(np.int64)
         queries, positives = self.query_rows[positions], self.positive_rows[positions]
         return queries.astype(np.int64), positives.astype(np.int64), negatives
+
+
+@dataclass(frozen=True, eq=False)
+class Some:
+    """A part of other examples, spread evenly over all of them.
+
+    Attributes:
+        examples: all.
+        count: how many, at most as many as there are.
+    """
+
+    examples: Examples
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """See `Examples.take`."""
+        return self.examples.take(positions * len(self.examples) // self.count)
 
 
 @dataclass(frozen=True, eq=False)

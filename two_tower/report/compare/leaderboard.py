@@ -59,6 +59,16 @@ class Row:
     vs_bm25: PValue | None
 
     @property
+    def seconds(self) -> float | None:
+        """What a run took, on average; None where no run says."""
+        known = [run.results["seconds"] for run in self.runs if run.results.get("seconds") is not None]
+        return float(np.mean(known)) if known else None
+
+    def spread(self, metric: str) -> float | None:
+        """Standard deviation of a metric over the runs; None of one run."""
+        return _std(self.runs, metric)
+
+    @property
     def configuration(self) -> str:
         """The overrides as they are typed; of the only row, its folder."""
         return typed(self.overrides) or self.runs[0].path.name
@@ -69,12 +79,18 @@ class Row:
             "name": self.name,
             "overrides": self.overrides,
             "runs": [
-                {"path": str(run.path), "seed": run.config.get("seed")}
+                {
+                    "path": str(run.path),
+                    "seed": run.config.get("seed"),
+                    "seconds": run.results.get("seconds"),
+                    "findings": run.findings,
+                }
                 | {key: value for key, value in run.results.items() if key.startswith("val/")}
                 for run in self.runs
             ],
             "mean": float(self.values.mean()),
             "std": self.std,
+            "seconds": self.seconds,
             "low": self.interval[0],
             "high": self.interval[1],
             "p_vs_best": self.vs_best and self.vs_best.holm,

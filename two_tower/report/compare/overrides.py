@@ -21,6 +21,7 @@ __all__ = ["distinguish", "experiment", "row_names", "typed"]
 _SAME_EXPERIMENT = ("seed", "run_dir")
 # What is shown or stored of a run, and how fast its batches come: the model is the same.
 _BESIDE = (
+    "console",
     "logger",
     "callbacks.samples",
     "callbacks.speed",

@@ -2,69 +2,40 @@
 
 from __future__ import annotations
 
-import re
+import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import TypeAlias
 
+from two_tower.report.compare.blocks import Block, Heading, Paragraph, Plot, Table, html, markdown
 from two_tower.report.compare.curves import curves_of, curves_plot
 from two_tower.report.compare.leaderboard import Comparison, Example, Leaderboard, PValue, Row
-from two_tower.report.compare.plots import COLOURS, STYLE, Dot, differences_plot, intervals_plot
+from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
 
-__all__ = ["html_page", "markdown_page", "pictures"]
+__all__ = ["brief_page", "html_page", "markdown_page", "pictures"]
 
 LEVEL = 0.05  # p-values below are called more than chance
 MOST_NAMES = 4  # of rows in a sentence
+MOST_AXES = 5  # columns for what tells the rows apart
 
 
-@dataclass(frozen=True)
-class Heading:
-    """A title of a section."""
+def markdown_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
+    """The leaderboard as Markdown.
 
-    text: str
-    level: int = 2
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """Plain text."""
-
-    text: str
+    Args:
+        board: the rows.
+        failed: jobs of a sweep that ended without results, and why.
+    """
+    return markdown([*_content(board), *_failed(failed)])
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells of plain text; the first ``left`` columns are words, the others numbers."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    left: int = 1
+def brief_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
+    """The first table of the leaderboard and what it says, as Markdown; see `markdown_page`."""
+    return markdown([*_head(board), *_failed(failed)])
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A picture, of HTML only."""
-
-    svg: str
-
-
-Block: TypeAlias = Heading | Paragraph | Table | Plot
-
-
-def markdown_page(board: Leaderboard) -> str:
-    """The leaderboard as Markdown, its columns aligned so that a terminal shows it as well."""
-    return "\n\n".join(filter(None, map(_markdown, _content(board)))) + "\n"
-
-
-def html_page(board: Leaderboard) -> str:
-    """The leaderboard as one HTML document with plots; it loads nothing from elsewhere."""
-    body = "\n".join(map(_html, _content(board)))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Leaderboard</title>\n<style>\n{COLOURS}{_STYLE}{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+def html_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
+    """The leaderboard as one HTML document with plots; see `markdown_page`."""
+    return html([*_content(board), *_failed(failed)], "Leaderboard")
 
 
 def pictures(board: Leaderboard) -> dict[str, str]:
@@ -82,10 +53,7 @@ def pictures(board: Leaderboard) -> dict[str, str]:
     return found
 
 
-# --- what is said -----------------------------------------------------------------------------------------
-
-
-def _content(board: Leaderboard) -> list[Block]:
+def _head(board: Leaderboard) -> list[Block]:
     return [
         Heading("Leaderboard", 1),
         Paragraph(
@@ -94,9 +62,15 @@ def _content(board: Leaderboard) -> list[Block]:
         ),
         *map(Paragraph, _verdict(board)),
         _main_table(board),
+    ]
+
+
+def _content(board: Leaderboard) -> list[Block]:
+    return [
+        *_head(board),
         *map(Plot, pictures(board).values()),
         Paragraph(
-            "Interval: 95 %, bootstrap over the queries. Std: of the mean, over the runs of a row, whose seeds differ. "
+            "Interval: 95 %, bootstrap over the queries. Std, ±: of the mean, over a row's runs, whose seeds differ. "
             "p: paired randomisation test over the queries, values averaged over the runs of a row first, "
             "Holm-corrected within each column. It asks whether other queries might turn the difference round, "
             "not whether other seeds might: for that look at std. The best row was chosen on these very queries, so "
@@ -121,6 +95,12 @@ def _content(board: Leaderboard) -> list[Block]:
             left=2,
         ),
     ]
+
+
+def _failed(failed: Sequence[str]) -> list[Block]:
+    if not failed:
+        return []
+    return [Heading("Failed"), Table(["job", "error"], [each.split(": ", 1) for each in failed], left=2)]
 
 
 def _verdict(board: Leaderboard) -> list[str]:
@@ -151,34 +131,63 @@ def _against_bm25(best: Row, test: PValue, bm25: float) -> str:
 
 
 def _main_table(board: Leaderboard) -> Table:
-    head = ["configuration", "runs", board.metric, "95 % interval", "std", "p vs best", "p vs BM25"]
+    axes = _axes(board)
+    head = [*(axes or ["configuration"]), "runs", board.metric, "95 % interval", "std", "p vs best", "p vs BM25"]
     rows = [
         (
             float(row.values.mean()),
             [
-                row.name,
+                *([_shown(row.overrides.get(axis)) for axis in axes] or [row.name]),
                 str(len(row.runs)),
                 f"{row.values.mean():.4f}",
                 _interval(row.interval),
                 "" if row.std is None else f"{row.std:.4f}",
                 _p(row.vs_best) or "best",
                 _p(row.vs_bm25),
+                f"{row.seconds:,.0f}" if row.seconds is not None else "",
+                _findings(row),
             ],
         )
         for row in board.rows
     ]
     if board.bm25_interval:
-        mean = board.bm25[board.metric]
-        rows.append((mean, ["BM25", "", f"{mean:.4f}", _interval(board.bm25_interval), "", "", ""]))
-    return Table(head, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
+        mean, beside = board.bm25[board.metric], [""] * (len(axes) - 1)
+        rows.append((mean, ["BM25", *beside, "", f"{mean:.4f}", _interval(board.bm25_interval), *[""] * 5]))
+    ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
+    return Table([*head, "seconds", "doctor"], ordered, left=max(1, len(axes)))
+
+
+def _axes(board: Leaderboard) -> list[str]:
+    """The keys in which the rows differ, where there are several and the rows are named by them; else none."""
+    axes = list(dict.fromkeys(key for row in board.rows for key in row.overrides))
+    by_overrides = all(row.name == row.configuration for row in board.rows)
+    return axes if by_overrides and 1 < len(axes) <= MOST_AXES else []
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _findings(row: Row) -> str:
+    """What the doctor found, and in how many of the runs if not in all."""
+    found = Counter(finding for run in row.runs for finding in run.findings)
+    runs = len(row.runs)
+    return ", ".join(f"{name} ({n} of {runs})" if n < runs else name for name, n in found.most_common())
 
 
 def _all_metrics(board: Leaderboard) -> Table:
     metrics = list(board.rows[0].means)
-    rows = [[row.name, *(f"{row.means[m]:.4f}" if m in row.means else "" for m in metrics)] for row in board.rows]
+    rows = [[row.name, *(_mean_and_std(row, m) for m in metrics)] for row in board.rows]
     if board.bm25:
         rows.append(["BM25", *(f"{board.bm25[m]:.4f}" if m in board.bm25 else "" for m in metrics)])
     return Table(["configuration", *metrics], rows)
+
+
+def _mean_and_std(row: Row, metric: str) -> str:
+    if metric not in row.means:
+        return ""
+    std = row.spread(metric)
+    return f"{row.means[metric]:.4f}" + ("" if std is None else f" ± {std:.4f}")
 
 
 def _query_by_query(comparison: Comparison, metric: str) -> list[Block]:
@@ -223,63 +232,3 @@ def _p(test: PValue | None) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return "; ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} rows"
-
-
-# --- how it is written ------------------------------------------------------------------------------------
-
-
-def _markdown(block: Block) -> str:
-    match block:
-        case Heading():
-            return "#" * block.level + " " + block.text
-        case Paragraph():
-            return block.text
-        case Table():
-            return _markdown_table(block)
-    return ""
-
-
-def _markdown_table(table: Table) -> str:
-    cells = [[re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        [
-            cell.ljust(w) if i < table.left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in cells
-    ]
-    rule = ["-" * w if i < table.left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
-
-
-def _html(block: Block) -> str:
-    match block:
-        case Heading():
-            return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
-        case Paragraph():
-            return f"<p>{escape(block.text)}</p>"
-        case Plot():
-            return block.svg
-    return _html_table(block)
-
-
-def _html_table(table: Table) -> str:
-    def line(tag: str, row: Sequence[str]) -> str:
-        marks = [f"<{tag}>" if i < table.left else f'<{tag} class="number">' for i in range(len(row))]
-        return "<tr>" + "".join(f"{m}{escape(c)}</{tag}>" for m, c in zip(marks, row, strict=True)) + "</tr>"
-
-    rows = [line("th", table.head), *(line("td", row) for row in table.rows)]
-    return '<div class="table"><table>\n' + "\n".join(rows) + "\n</table></div>"
-
-
-_STYLE = """\
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 980px;
-  margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--faint); text-align: left; vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-svg { width: 100%; margin: .5rem 0; }
-"""

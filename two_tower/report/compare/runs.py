@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ class FinishedRun:
         results: flat numbers.
         per_query: what each validation query scores.
         history: what it logged while it trained, see `read_history`.
+        findings: the doctor's warnings and errors, by their ids.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class FinishedRun:
     results: dict[str, Any]
     per_query: PerQuery
     history: dict[str, list[tuple[float, float]]]
+    findings: list[str]
 
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
@@ -98,8 +101,19 @@ def _read(path: Path) -> FinishedRun:
     if not run.complete:
         raise UserError(f"{path} is not finished: start its train.py command again, or leave it out.")
     return FinishedRun(
-        path, config, run.read_results(), read_per_query(path / "per_query.csv"), read_history(run.metrics)
+        path,
+        config,
+        run.read_results(),
+        read_per_query(path / "per_query.csv"),
+        read_history(run.metrics),
+        _findings(run.doctor),
     )
+
+
+def _findings(path: Path) -> list[str]:
+    """Ids of the warnings and errors in ``doctor.json``; none without the file."""
+    found = json.loads(path.read_text(encoding="utf-8"))["findings"] if path.exists() else []
+    return [each["id"] for each in found if each["severity"] in ("warning", "error")]
 
 
 def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:
