@@ -32,6 +32,7 @@ def embed(config: dict[str, Any]) -> Path:
     from two_tower.config import read
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.index.make import is_made, make_index
+    from two_tower.logger import archive_index
     from two_tower.progress import counter
     from two_tower.report.console import say
     from two_tower.report.run import Run
@@ -52,6 +53,7 @@ def embed(config: dict[str, Any]) -> Path:
         report = make_index(path, config["index"], store, encoder.model.similarity, queries, progress)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
+    archive_index(run, path)
     say(f'Next: two-tower search {run.path} "your question"', style="dim")
     return path
 

@@ -53,6 +53,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         say(summary(config, data, model))
         with logged(trainer, config):
             trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+            return finish(run, trainer, validation)
     except UserError:
         run.abandon()
         raise
@@ -60,7 +61,6 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
             raise SystemExit(0) from None
         raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
-    return finish(run, trainer, validation)
 
 
 def resolve(composed: DictConfig) -> dict[str, Any]:

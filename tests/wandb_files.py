@@ -41,6 +41,9 @@ class WandbRun(NamedTuple):
         id: of the run.
         config: what was logged as hyper-parameters.
         history: a row per logged step.
+        summary: the values that a table of runs shows.
+        tags: as given.
+        artifacts: what was kept, W&B's own records.
         exit_code: None if it never ended.
     """
 
@@ -49,6 +52,9 @@ class WandbRun(NamedTuple):
     config: dict[str, Any]
     history: list[dict[str, Any]]
     exit_code: int | None
+    summary: dict[str, Any]
+    tags: list[str]
+    artifacts: list[Any]
 
     def steps(self, key: str) -> list[int]:
         """The training steps at which there is a value, in the order in which they were written."""
@@ -74,18 +80,25 @@ def wandb_runs(folder: Path, ended: int | None = None) -> list[WandbRun]:
 
 def _read(log: Path) -> WandbRun:
     identity, config, history, exit_code = "", dict[str, Any](), list[dict[str, Any]](), None
+    summary, tags, artifacts = dict[str, Any](), list[str](), list[Any]()
     for record in records(log):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            identity = record.run.run_id
+            identity, tags = record.run.run_id, [*record.run.tags] or tags
             config |= _items(record.run.config.update)
         elif kind == "config":
             config |= _items(record.config.update)
         elif kind == "history":
             history.append(_items(record.history.item))
+        elif kind == "summary":
+            summary |= _items(record.summary.update)
+        elif kind == "artifact":
+            artifacts.append(record.artifact)
+        elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
+            artifacts.append(record.request.log_artifact.artifact)
         elif kind == "exit":
             exit_code = record.exit.exit_code
-    return WandbRun(log.parent, identity, config, history, exit_code)
+    return WandbRun(log.parent, identity, config, history, exit_code, summary, tags, artifacts)
 
 
 def _items(items: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -195,6 +195,24 @@ def doctor(
 
 
 @app.command()
+def dashboard(
+    project: Annotated[str, typer.Option(help="the W&B project, as logger.project")] = "two-tower",
+    entity: Annotated[str | None, typer.Option(help="user or team, if not the account's default")] = None,
+) -> None:
+    """Create a W&B workspace for runs with logger=wandb; without an account, print it as JSON."""
+    from two_tower.logger.dashboard import create, described, workspace
+
+    address = create(project, entity)
+    if address is None:
+        _print_json(described(workspace(entity or "", project)))
+        sys.stderr.write("Nothing was created: there is no W&B account here. After  wandb login  run this again.\n")
+        return
+    from two_tower.report.console import say
+
+    say(address)
+
+
+@app.command()
 def export(
     run: RunFolder,
     path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],

@@ -134,6 +134,7 @@ class TwoTower(L.LightningModule):
         loss, diagnostics = self.last = self.loss(scores, compared.candidates)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(batch))
         return loss
 
     def _scores(self, q_BD: Tensor, d_ND: Tensor, dims: Sequence[int] | None) -> Tensor | list[Tensor]:

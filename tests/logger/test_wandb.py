@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import wandb
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
@@ -18,14 +19,17 @@ from hypothesis import strategies as st
 from test_train import STEPS_PER_EPOCH, fit
 from wandb_files import WandbRun, wandb_runs
 
+from embed import embed
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.errors import UserError
+from two_tower.files import finite
 from two_tower.logger import make_loggers
 from two_tower.logger.csv import CsvLogger
 from two_tower.logger.wandb import Progress, WandbLogger
-from two_tower.report.run import Run
+from two_tower.report.run import Run, environment
 
 OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
+FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
 STEPS = 3 * STEPS_PER_EPOCH
 LOSS_STEPS = list(range(1, STEPS, 2))
 EPOCH_STEPS = list(range(STEPS_PER_EPOCH - 1, STEPS, STEPS_PER_EPOCH))
@@ -63,7 +67,67 @@ def test_a_run_is_written_down_without_account_or_chatter(
             assert all(float(v) == same[k] for k, v in row.items() if k != "step" and v)
     out, err = capfd.readouterr()
     assert f"wandb sync {path}/wandb/offline-run-*" in " ".join(out.split("\n"))
+    assert f"wandb leet {path}/wandb" in " ".join(out.split("\n"))
     assert "wandb:" not in out + err
+    assert run.config["choice"]["tower"] == "average"
+    assert run.config["environment"]["packages"]["torch"] == torch.__version__
+    assert run.config["environment"]["git"] == environment()["git"]
+    # The summary shows the best check, not the last one, and all other results.
+    assert {key: run.summary[key] for key in results} == finite(results)
+    assert run.summary["doctor/healthy"] in (True, False)
+    logged = {key for row in run.history for key in row}
+    assert {
+        f"{kind}/{m}" for kind in ("val", "untrained", "bm25") for m in ("mrr", "mrr@10", "recall@1", "ndcg@10")
+    } < logged
+    assert {"train/loss", "train/accuracy", "train/learning_rate", "train/triplets_per_second", "epoch"} < logged
+    assert run.tags == ["one", "two"]
+
+
+def test_histograms_of_similarities_are_those_of_the_doctor(collection: Path, tmp_path: Path) -> None:
+    fit(collection, tmp_path / "run", *OPTIONS)
+    run, signals = only(tmp_path / "run"), json.loads((tmp_path / "run" / "signals.json").read_text())
+    for kind in ("positive", "negative"):
+        name = f"doctor/{kind}_similarities"
+        drawn = {row["trainer/global_step"]: row for row in run.history if f"{name}/values" in row}
+        wanted = {probe["step"] - 1: probe for probe in signals["probes"]}
+        assert drawn.keys() == wanted.keys()
+        for step, probe in wanted.items():
+            assert drawn[step][f"{name}/_type"] == "histogram"
+            assert drawn[step][f"{name}/values"] == probe[f"{kind}s"]
+            bins = drawn[step][f"{name}/bins"]
+            assert [bins[0], bins[-1]] == pytest.approx(probe["limits"])
+            assert len(bins) == len(probe[f"{kind}s"]) + 1
+
+
+def artifact_files(run: WandbRun) -> dict[str, dict[str, str]]:
+    """Type of artifact → name of each file in it → the file on disk."""
+    kept = [made for made in run.artifacts if made.type != "run_table"]  # which W&B makes of a table
+    return {made.type: {entry.path: entry.local_path for entry in made.manifest.contents} for made in kept}
+
+
+def test_artifacts_hold_the_model_and_its_index(collection: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    fit(collection, path, *OPTIONS, "logger.artifacts=true")
+    (first,) = wandb_runs(path)
+    files = artifact_files(first)
+    assert files.keys() == {"model"}
+    assert set(files["model"]) == {"best.ckpt", "tokenizer.json", "config.yaml"}
+    wandb.teardown()
+    embed({"run": str(path), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
+    first, second = wandb_runs(path)
+    assert first.id == second.id
+    assert second.exit_code == 0
+    files = artifact_files(second)
+    assert files.keys() == {"index"}
+    assert {"index/manifest.json", "index/index.faiss", "index/vectors-00000.npy"} <= set(files["index"])
+    assert all(Path(local).exists() for local in files["index"].values())
+    assert second.config["choice"]["tower"] == first.config["choice"]["tower"] if "choice" in second.config else True
+
+
+def test_without_the_switch_nothing_is_kept(collection: Path, tmp_path: Path) -> None:
+    fit(collection, tmp_path / "run", *OPTIONS)
+    embed({"run": str(tmp_path / "run"), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
+    assert artifact_files(only(tmp_path / "run")) == {}
 
 
 def test_each_check_has_its_table_of_sample_queries(collection: Path, tmp_path: Path) -> None:
@@ -149,6 +213,7 @@ def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:
     for step in (9, 14, 19):  # 14 was not handed over yet
         logger.log_metrics({"train/loss": step / 10}, step)
     logger.finalize("success")
+    logger.close()
     first, second = wandb_runs(tmp_path, ended=1)
     assert first.id == second.id
     assert (first.exit_code, second.exit_code) == (None, 0)
@@ -177,6 +242,7 @@ def test_nothing_is_dropped_in_whatever_order_it_comes(
             expected |= {(step, name) for name in names}
     logger.log_hyperparams({})
     logger.finalize("success")
+    logger.close()
     history = only(path).history
     found = {(row["trainer/global_step"], name) for row in history for name in row if name in "abc"}
     assert found == expected

@@ -25,6 +25,7 @@ from two_tower.doctor.measure_step import Weights, errors_below, gradients, rate
 from two_tower.doctor.record import Record
 from two_tower.doctor.signals import Check, Signals, Step
 from two_tower.doctor.timing import Stopwatch
+from two_tower.logger import Histograms
 from two_tower.model import TwoTower, total_steps
 from two_tower.report.run import Run
 from two_tower.validation.full import FullValidation
@@ -207,6 +208,10 @@ class Doctor(Callback):
         probe.gradients, probe.without_gradient, probe.frozen = self._gradients
         probe.updates, probe.rate = self._weights.changed(), rate(trainer)
         self.signals.probes.append(probe)
+        for logger in trainer.loggers:
+            if isinstance(logger, Histograms) and probe.positives:
+                for name, counts in (("positive", probe.positives), ("negative", probe.negatives)):
+                    logger.log_histogram(f"doctor/{name}_similarities", counts, probe.limits, trainer.global_step - 1)
         model.observer, self._seen, self._weights = None, None, None
         self._next = trainer.global_step * APART
 

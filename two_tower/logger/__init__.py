@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
 
-from two_tower.config import build
+from two_tower.config import build, read
 from two_tower.logger.csv import CsvLogger
 from two_tower.report.run import Run
 
-__all__ = ["Alerting", "Closing", "History", "log_epoch", "logged", "make_loggers"]
+__all__ = [
+    "Alerting", "Archiving", "Closing", "Histograms", "History", "archive_index", "log_epoch", "logged", "make_loggers",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -42,11 +45,27 @@ class Alerting(Protocol):
 
 
 @runtime_checkable
+class Histograms(Protocol):
+    """A logger that draws histograms."""
+
+    def log_histogram(self, name: str, counts: Sequence[int], limits: tuple[float, float], step: int) -> None:
+        """Log the counts of equal parts of the range ``limits``."""
+
+
+@runtime_checkable
+class Archiving(Protocol):
+    """A logger that keeps files of a run."""
+
+    def archive(self, kind: str, files: Sequence[Path]) -> None:
+        """Keep files or folders, if its settings say so; ``kind`` is ``model`` or ``index``."""
+
+
+@runtime_checkable
 class Closing(Protocol):
     """A logger that holds something open until it is closed, for example a connection."""
 
     def close(self) -> None:
-        """Close it, as failed unless it was finished before; may be called again."""
+        """Close it, as failed unless it was finalised as a success; may be called again."""
 
 
 def make_loggers(chosen: Mapping[str, Any], run: Run) -> list[Logger]:
@@ -74,6 +93,10 @@ def logged(trainer: L.Trainer, config: Mapping[str, Any]) -> Iterator[None]:
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(config))
         yield
+    except BaseException:
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        raise
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, Closing):
@@ -88,3 +111,15 @@ def log_epoch(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
     """
     for logger in trainer.loggers:
         logger.log_metrics({"epoch": trainer.current_epoch, **metrics}, step=trainer.global_step - 1)
+
+
+def archive_index(run: Run, folder: Path) -> None:
+    """Hand a finished index to the logger of its run, if that keeps files."""
+    config = read(run.config)["logger"]
+    if not config.get("artifacts"):
+        return
+    logger = build(config, offer={"run": run, "path": run.metrics})
+    if isinstance(logger, Archiving) and isinstance(logger, Closing):
+        logger.archive("index", [folder])
+        logger.finalize("success")  # type: ignore[attr-defined]
+        logger.close()

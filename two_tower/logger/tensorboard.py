@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -31,6 +32,23 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
             super().__init__(run.path, name="", version="tensorboard", default_hp_metric=False)
         except ModuleNotFoundError as error:
             raise UserError('logger=tensorboard needs its package: pip install -e ".[tensorboard]"') from error
+
+    @rank_zero_only
+    def log_histogram(self, name: str, counts: Sequence[int], limits: tuple[float, float], step: int) -> None:
+        """Log counts of equal parts of a range."""
+        edges = np.linspace(*limits, len(counts) + 1)
+        middles, numbers = (edges[1:] + edges[:-1]) / 2, np.array(counts)
+        self.experiment.add_histogram_raw(
+            name,
+            min=limits[0],
+            max=limits[1],
+            num=int(numbers.sum()),
+            sum=float(numbers @ middles),
+            sum_squares=float(numbers @ middles**2),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=numbers.tolist(),
+            global_step=step,
+        )
 
     @rank_zero_only
     def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]], step: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
@@ -17,12 +19,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from two_tower.errors import UserError
 from two_tower.files import write_text
+from two_tower.report.compare.overrides import choices_of
 from two_tower.report.console import say
 from two_tower.report.run import Run
 
-__all__ = ["Progress", "WandbLogger"]
+__all__ = ["HISTOGRAMS", "SAMPLES", "STEP", "Progress", "WandbLogger", "logged_in"]
 
 STEP = "trainer/global_step"  # the column that is every chart's x axis
+# Names under which tables and histograms are found.
+SAMPLES = "val/samples"
+HISTOGRAMS = ("doctor/positive_similarities", "doctor/negative_similarities")
 
 # Without a network W&B tries again until then; its own 90 s look like a run that hangs.
 SECONDS_TO_CONNECT = 30.0
@@ -82,6 +88,8 @@ class WandbLogger(loggers.WandbLogger):
         tags: to find runs by.
         name: of the run; None = the name of the run folder.
         offline: only write files, which ``wandb sync`` uploads; False uploads while training.
+        artifacts: keep the best checkpoint with its tokenizer and configuration as an artifact when the run has ended
+            well, and its index once it is embedded.
 
     Raises:
         UserError: not offline and not logged in.
@@ -96,22 +104,24 @@ class WandbLogger(loggers.WandbLogger):
         tags: list[str] | None = None,
         name: str | None = None,
         offline: bool = True,
+        artifacts: bool = False,
     ) -> None:
         wandb.setup(wandb.Settings(silent=True))
-        if not (offline or _logged_in()):
+        if not (offline or logged_in()):
             raise UserError(
                 "logger.offline=false uploads to W&B and needs an account: run  wandb login  or set WANDB_API_KEY, "
                 "or leave logger.offline=true."
             )
         name = name or run.path.resolve().name
         super().__init__(name, run.path, offline=offline, project=project, entity=entity, group=group, tags=tags)
+        self._run, self._artifacts, self._status = run, artifacts, "failed"
         self._folder = run.path / "wandb"
         self._file = self._folder / "run.txt"
         self._known = -1  # the largest step that an interrupted run has logged
         self._row: dict[str, Any] = {}  # the values of the newest step, not handed over yet
         self._row_step = 0
         self._done: tuple[int, set[str]] = (-1, set())  # the last step that was handed over, and what of it
-        self._finished = False
+        self._finished, self._trained = False, False
         self._progress: Progress
 
     @property
@@ -143,11 +153,26 @@ class WandbLogger(loggers.WandbLogger):
         progress.row = max(progress.row, started.step - 1)  # the server's count, 0 offline
         progress.write(self._file)
         self._progress, self._known = progress, progress.step
+        if (self._run.path / "environment.json").exists():
+            code = json.loads((self._run.path / "environment.json").read_text(encoding="utf-8"))
+            started.config.update({"environment": code}, allow_val_change=True)
         started.define_metric(STEP)
         started.define_metric("*", step_metric=STEP, step_sync=True)
         if not self._offline:
             say(f"W&B: {started.url}", style="dim")
         return started
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Show the configuration, and under ``choice`` the names of its components."""
+        self._trained = True
+        super().log_hyperparams({**params, "choice": choices_of(params)}, *args, **kwargs)
+
+    @rank_zero_only
+    def log_histogram(self, name: str, counts: Sequence[int], limits: tuple[float, float], step: int) -> None:
+        """Log counts of equal parts of a range."""
+        edges = np.linspace(*limits, len(counts) + 1)
+        self.log_metrics({name: wandb.Histogram(np_histogram=(np.array(counts), edges))}, step)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -192,24 +217,53 @@ class WandbLogger(loggers.WandbLogger):
         """Nothing: what the interrupted run logged from ``step`` on stays, and is not logged again."""
 
     @rank_zero_only
+    def archive(self, kind: str, files: Sequence[Path]) -> None:
+        """Keep files or folders as an artifact of the run, if it is to have any.
+
+        Args:
+            kind: ``model`` or ``index``.
+            files: as they are; offline they are not copied, so they must stay until ``wandb sync``.
+        """
+        if not self._artifacts:
+            return
+        artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=self._results())
+        for file in files:
+            add = artifact.add_dir if file.is_dir() else artifact.add_file
+            add(str(file), name=file.name, policy="immutable")
+        self.experiment.log_artifact(artifact)
+
+    def _results(self) -> dict[str, Any]:
+        results = self._run.read_results() if self._run.complete else {}
+        return {"run": self._run.path.name, **results}
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the W&B run, as failed unless the status is ``success``; say where it is."""
+        """Hand over what is collected, and note how training ended; the W&B run is ended by `close`."""
+        if self._experiment is not None and not self._finished:
+            self.flush()
+            self._status = status
+
+    @rank_zero_only
+    def close(self) -> None:
+        """End the W&B run, as failed unless `finalize` was called with ``success``; say where it is."""
         if self._experiment is None or self._finished:
             return
         self.flush()
-        super().finalize(status)
+        if self._status == "success" and self._trained:
+            self.archive("model", [self._run.best, self._run.tokenizer, self._run.config])
+        super().finalize(self._status)
         self._finished = True
-        self._experiment.finish(exit_code=0 if status == "success" else 1)
+        self._experiment.finish(exit_code=0 if self._status == "success" else 1)
         if self._offline:
             folder = shlex.quote(str(self._folder))
-            say(f"W&B: the run is in {self._folder}; upload it with  wandb sync {folder}/offline-run-*", style="dim")
+            say(
+                f"W&B: the run is in {self._folder}; upload it with  wandb sync {folder}/offline-run-*  or look at it "
+                f"with  wandb leet {folder}",
+                style="dim",
+            )
 
-    def close(self) -> None:
-        """End the W&B run as failed if nothing has ended it."""
-        self.finalize("failed")
 
-
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether W&B finds credentials; never asks for them, nor the server."""
     try:
         return wandb.login(prompt=False, verify=False)

@@ -11,6 +11,7 @@ import lightning as L
 from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.speed import Speed
 from two_tower.files import finite, write_json, write_text
+from two_tower.logger import Alerting
 from two_tower.report.console import against, name_of_check, say
 from two_tower.report.run import Run
 from two_tower.validation.full import FullValidation
@@ -51,6 +52,9 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
     if trainer.is_global_zero:
         reason = stopping.reason if stopping else ""
         write_text(run.path / "report.md", report_page(run.path.name, results, validation, reason))
+        for logger in trainer.loggers:
+            if isinstance(logger, Alerting):
+                logger.summarise(finite(results))
         write_json(run.results, finite(results))
         _say_end(run, [*_sentences(results, validation, reason), _cost(results)])
     return results

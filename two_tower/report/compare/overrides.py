@@ -15,7 +15,7 @@ import yaml
 from two_tower.config.groups import CONF, choices
 from two_tower.config.saved import leaves
 
-__all__ = ["distinguish", "experiment", "row_names", "typed"]
+__all__ = ["choices_of", "distinguish", "experiment", "row_names", "typed"]
 
 # Keys that make a run another run of the same experiment; `embedding.seed` follows `seed`.
 _SAME_EXPERIMENT = ("seed", "run_dir")
@@ -78,6 +78,14 @@ def distinguish(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def typed(overrides: Mapping[str, Any]) -> str:
     """Overrides as they are typed on the command line."""
     return " ".join(f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in overrides.items())
+
+
+def choices_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Group → the name of the choice that each component of a configuration was most likely made from."""
+    groups = {group: part for group, part in config.items() if isinstance(part, Mapping) and "_target_" in part}
+    return {
+        group: _choice(group, part)[0] or str(part["_target_"]).rpartition(".")[2] for group, part in groups.items()
+    }
 
 
 def row_names(overrides: Sequence[Mapping[str, Any]], folders: Sequence[Sequence[Path]]) -> list[str]:
