@@ -28,7 +28,9 @@ def test_figures_and_tables_are_written(collection: Path, tmp_path: Path) -> Non
     from test_train import fit
 
     fit(collection, tmp_path / "run", "logger=tensorboard", "trainer.log_every_n_steps=2")
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"scalars": 0, "tensors": 0, "histograms": 0}).Reload()
+    events = EventAccumulator(
+        str(tmp_path / "run" / "tensorboard"), {"scalars": 0, "tensors": 0, "histograms": 0}
+    ).Reload()
     assert [e.step for e in events.Scalars("train/loss")] == [1, 3, 5, 7, 9]
     assert [e.step for e in events.Scalars("val/mrr")] == [4, 9]
     assert b"epoch 2" in events.Tensors("val/samples/text_summary")[-1].tensor_proto.string_val[0]

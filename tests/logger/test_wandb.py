@@ -105,6 +105,10 @@ def artifact_files(run: WandbRun) -> dict[str, dict[str, str]]:
     return {made.type: {entry.path: entry.local_path for entry in made.manifest.contents} for made in kept}
 
 
+def embedded(path: Path) -> None:
+    embed({"run": str(path), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
+
+
 def test_artifacts_hold_the_model_and_its_index(collection: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     fit(collection, path, *OPTIONS, "logger.artifacts=true")
@@ -113,7 +117,7 @@ def test_artifacts_hold_the_model_and_its_index(collection: Path, tmp_path: Path
     assert files.keys() == {"model"}
     assert set(files["model"]) == {"best.ckpt", "tokenizer.json", "config.yaml"}
     wandb.teardown()
-    embed({"run": str(path), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
+    embedded(path)
     first, second = wandb_runs(path)
     assert first.id == second.id
     assert second.exit_code == 0
@@ -121,12 +125,63 @@ def test_artifacts_hold_the_model_and_its_index(collection: Path, tmp_path: Path
     assert files.keys() == {"index"}
     assert {"index/manifest.json", "index/index.faiss", "index/vectors-00000.npy"} <= set(files["index"])
     assert all(Path(local).exists() for local in files["index"].values())
-    assert second.config["choice"]["tower"] == first.config["choice"]["tower"] if "choice" in second.config else True
+
+
+def test_artifacts_are_found_from_any_folder_and_not_copied(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit(collection, Path("run"), *OPTIONS, "logger.artifacts=true")
+    embedded(Path("run"))
+    kept = [entry for run in wandb_runs(Path("run")) for made in run.artifacts for entry in made.manifest.contents]
+    ours = [entry for entry in kept if not entry.path.endswith(".table.json")]
+    assert {Path(entry.local_path) for entry in ours} == {
+        tmp_path / "run" / name for name in ("checkpoints/best.ckpt", "tokenizer.json", "config.yaml")
+    } | {path for path in (tmp_path / "run" / "index").rglob("*") if path.is_file()}
+    assert all(entry.skip_cache for entry in ours)
+
+
+def test_the_folder_of_the_index_keeps_the_summary(collection: Path, tmp_path: Path) -> None:
+    results = fit(collection, tmp_path / "run", *OPTIONS, "logger.artifacts=true")
+    embedded(tmp_path / "run")
+    for run in wandb_runs(tmp_path / "run"):
+        assert {key: run.summary[key] for key in results} == finite(results)
+
+
+def test_an_index_is_made_also_where_it_cannot_be_uploaded(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    fit(collection, path, *OPTIONS, "logger.artifacts=true")
+    config = path / "config.yaml"
+    config.write_text(config.read_text().replace("offline: true", "offline: false"))
+    embedded(path)
+    assert "The index is no artifact of its run: logger.offline=false" in capsys.readouterr().out
+    assert (path / "index" / "index.faiss").exists()
+
+
+def test_a_run_that_is_not_complete_is_not_ended_by_its_index(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    fit(collection, path, *OPTIONS, "logger.artifacts=true")
+    (path / "results.json").unlink()
+    embedded(path)
+    assert "The index is no artifact of its run" in capsys.readouterr().out
+    assert set(artifact_files(only(path))) == {"model"}
+
+
+def test_a_run_without_a_checkpoint_ends_well(tmp_path: Path) -> None:
+    logger = WandbLogger(Run(tmp_path), artifacts=True)
+    logger.log_hyperparams({})
+    logger.finalize("success")
+    logger.close()
+    assert only(tmp_path).exit_code == 0
 
 
 def test_without_the_switch_nothing_is_kept(collection: Path, tmp_path: Path) -> None:
     fit(collection, tmp_path / "run", *OPTIONS)
-    embed({"run": str(tmp_path / "run"), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
+    embedded(tmp_path / "run")
     assert artifact_files(only(tmp_path / "run")) == {}
 
 
@@ -191,6 +246,23 @@ def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, mo
     assert (one.config["seed"], two.config["seed"]) == (0, 1)
     assert one.steps("val/mrr") == EPOCH_STEPS[:1]
     assert two.steps("val/mrr") == EPOCH_STEPS
+
+
+def test_a_run_whose_results_are_not_written_is_marked_as_failed(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:  # noqa: ANN401
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("two_tower.report.results.write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            fit(collection, tmp_path / "run", *OPTIONS)
+    assert only(tmp_path / "run").exit_code == 1
+    results = fit(collection, tmp_path / "run", *OPTIONS)  # the same command again
+    first, second = wandb_runs(tmp_path / "run")
+    assert (first.id, second.exit_code) == (second.id, 0)
+    assert {key: second.summary[key] for key in results} == finite(results)
 
 
 def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 
 from two_tower.config import build, read
+from two_tower.errors import UserError
 from two_tower.logger.csv import CsvLogger
+from two_tower.report.console import say
 from two_tower.report.run import Run
 
 __all__ = [
@@ -114,12 +116,30 @@ def log_epoch(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
 
 
 def archive_index(run: Run, folder: Path) -> None:
-    """Hand a finished index to the logger of its run, if that keeps files."""
+    """Hand a finished index to the logger of its run, if that keeps files; say so where it cannot.
+
+    Not of a run that is not complete: it may be training now, or its logger shows it as failed, which it would not
+    any more.
+    """
     config = read(run.config)["logger"]
     if not config.get("artifacts"):
         return
-    logger = build(config, offer={"run": run, "path": run.metrics})
-    if isinstance(logger, Archiving) and isinstance(logger, Closing):
+    try:
+        if not run.complete:
+            raise UserError(f"the run in {run.path} is not complete.")
+        logger = build(config, offer={"run": run, "path": run.metrics})
+        if isinstance(logger, Archiving):
+            _archive(logger, run, folder)
+    except UserError as error:  # the index is made and can be used
+        say(f"The index is no artifact of its run: {error}", style="yellow")
+
+
+def _archive(logger: Any, run: Run, folder: Path) -> None:  # noqa: ANN401
+    try:
         logger.archive("index", [folder])
-        logger.finalize("success")  # type: ignore[attr-defined]
-        logger.close()
+        if isinstance(logger, Alerting):
+            logger.summarise(run.read_results())  # what is uploaded last must not lack them
+    finally:
+        logger.finalize("success")  # as the run was
+        if isinstance(logger, Closing):
+            logger.close()

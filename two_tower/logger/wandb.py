@@ -113,7 +113,9 @@ class WandbLogger(loggers.WandbLogger):
                 "or leave logger.offline=true."
             )
         name = name or run.path.resolve().name
-        super().__init__(name, run.path, offline=offline, project=project, entity=entity, group=group, tags=tags)
+        # Absolute: W&B's own process, which writes the files, stays in the folder in which the first run was started.
+        folder = run.path.absolute()
+        super().__init__(name, folder, offline=offline, project=project, entity=entity, group=group, tags=tags)
         self._run, self._artifacts, self._status = run, artifacts, "failed"
         self._folder = run.path / "wandb"
         self._file = self._folder / "run.txt"
@@ -222,14 +224,15 @@ class WandbLogger(loggers.WandbLogger):
 
         Args:
             kind: ``model`` or ``index``.
-            files: as they are; offline they are not copied, so they must stay until ``wandb sync``.
+            files: as they are; they are not copied, so offline they must stay in their place until ``wandb sync``.
         """
         if not self._artifacts:
             return
         artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=self._results())
         for file in files:
-            add = artifact.add_dir if file.is_dir() else artifact.add_file
-            add(str(file), name=file.name, policy="immutable")
+            place = file.absolute()  # ``wandb sync`` may be called from another folder
+            add = artifact.add_dir if place.is_dir() else artifact.add_file
+            add(str(place), name=place.name, policy="immutable", skip_cache=True)  # W&B's cache would be a second copy
         self.experiment.log_artifact(artifact)
 
     def _results(self) -> dict[str, Any]:
@@ -249,7 +252,8 @@ class WandbLogger(loggers.WandbLogger):
         if self._experiment is None or self._finished:
             return
         self.flush()
-        if self._status == "success" and self._trained:
+        # A run that was stopped before its first check has ended well without a checkpoint.
+        if self._status == "success" and self._trained and self._run.best.exists():
             self.archive("model", [self._run.best, self._run.tokenizer, self._run.config])
         super().finalize(self._status)
         self._finished = True
