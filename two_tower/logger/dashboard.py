@@ -73,11 +73,12 @@ def create(project: str, entity: str | None) -> str | None:
     Raises:
         UserError: the package is not installed, or W&B refuses.
     """
+    wandb.setup(wandb.Settings(silent=True))
     if not logged_in():
         return None
     try:
         made = workspace(entity or wandb.Api().default_entity or "", project)
         made.save()
     except (wandb.Error, ValueError) as error:
-        raise UserError(f"W&B does not take the dashboard: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"W&B does not take the dashboard: {str(error).splitlines()[0].rstrip('.')}.") from error
     return str(made.url)
