@@ -76,7 +76,7 @@ class Record:
         report(self.all, signals)
         for logger in loggers:
             if isinstance(logger, Alerting):
-                outcome = {"healthy": healthy(self.findings), "findings": ", ".join(f.id for f in self.findings)}
+                outcome = {"healthy": healthy(self.findings), "found": ", ".join(f.id for f in self.findings)}
                 logger.summarise({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
 
     def to_plain(self) -> dict[str, Any]:
