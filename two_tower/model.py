@@ -134,7 +134,6 @@ class TwoTower(L.LightningModule):
         loss, diagnostics = self.last = self.loss(scores, compared.candidates)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(batch))
         return loss
 
     def _scores(self, q_BD: Tensor, d_ND: Tensor, dims: Sequence[int] | None) -> Tensor | list[Tensor]:
@@ -157,6 +156,10 @@ class TwoTower(L.LightningModule):
         optimizer = self._optimizer(parameter_groups(modules))
         schedule = self._scheduler.build(optimizer, total_steps(self.trainer)) if self._scheduler else None
         return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the step's learning rate, that of the first parameter group."""
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
         self,
