@@ -47,6 +47,7 @@ def embed(config: dict[str, Any]) -> Path:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
     if is_made(path, config["index"], encoder.model.similarity):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
+        archive_index(run, path)
         return path
     queries = _queries(run, encoder)
     with counter("Indexing", "vectors", store.manifest.rows) as progress:

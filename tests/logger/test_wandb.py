@@ -25,7 +25,7 @@ from two_tower.errors import UserError
 from two_tower.files import finite
 from two_tower.logger import make_loggers
 from two_tower.logger.csv import CsvLogger
-from two_tower.logger.wandb import Progress, WandbLogger
+from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, Progress, WandbLogger
 from two_tower.report.run import Run, environment
 
 OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
@@ -80,6 +80,9 @@ def test_a_run_is_written_down_without_account_or_chatter(
         f"{kind}/{m}" for kind in ("val", "untrained", "bm25") for m in ("mrr", "mrr@10", "recall@1", "ndcg@10")
     } < logged
     assert {"train/loss", "train/accuracy", "train/learning_rate", "train/triplets_per_second", "epoch"} < logged
+    rates = [row["train/learning_rate"] for row in run.history if "train/learning_rate" in row]
+    assert max(rates) < 1.01 * run.config["optimizer"]["lr"]  # not that of the word tables, which is four times as high
+    assert rates == sorted(rates, reverse=True)
     assert run.tags == ["one", "two"]
 
 
@@ -103,6 +106,14 @@ def artifact_files(run: WandbRun) -> dict[str, dict[str, str]]:
     """Type of artifact → name of each file in it → the file on disk."""
     kept = [made for made in run.artifacts if made.type != "run_table"]  # which W&B makes of a table
     return {made.type: {entry.path: entry.local_path for entry in made.manifest.contents} for made in kept}
+
+
+def leaves(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """``key/key`` → value: W&B writes nested values in several ways."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{place}{key}/") if isinstance(value, dict) else {place + key: value}
+    return found
 
 
 def embedded(path: Path) -> None:
@@ -144,8 +155,29 @@ def test_artifacts_are_found_from_any_folder_and_not_copied(
 def test_the_folder_of_the_index_keeps_the_summary(collection: Path, tmp_path: Path) -> None:
     results = fit(collection, tmp_path / "run", *OPTIONS, "logger.artifacts=true")
     embedded(tmp_path / "run")
-    for run in wandb_runs(tmp_path / "run"):
+    first, second = wandb_runs(tmp_path / "run")
+    for run in (first, second):
         assert {key: run.summary[key] for key in results} == finite(results)
+    # A sync replaces the whole summary: tables, histograms and the doctor's figures must not be lost with it.
+    whole, kept = leaves(first.summary), leaves(second.summary)
+    assert {f"{SAMPLES}/path", f"{HISTOGRAMS[0]}/values", "doctor/healthy", "train/loss"} <= whole.keys()
+    assert {key: kept.get(key) for key in whole if key[0] != "_"} == {k: v for k, v in whole.items() if k[0] != "_"}
+
+
+def test_an_index_is_kept_once_and_also_by_the_next_command(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    fit(collection, path, *OPTIONS, "logger.artifacts=true")
+    with monkeypatch.context() as patch:  # killed after the index was made
+        patch.setattr(WandbLogger, "archive", lambda *_: (_ for _ in ()).throw(_Stop()))
+        with pytest.raises(_Stop):
+            embedded(path)
+    for _ in range(2):  # there is nothing to do, but for the artifact
+        embedded(path)
+    assert [list(artifact_files(run)) for run in wandb_runs(path)] == [["model"], ["index"]]
+    embed({"run": str(path), "output": None, "data": None, "index": {**FLAT, "sample": 5}, "shard_rows": 100})
+    assert [list(artifact_files(run)) for run in wandb_runs(path)] == [["model"], ["index"], ["index"]]
 
 
 def test_an_index_is_made_also_where_it_cannot_be_uploaded(
@@ -229,6 +261,7 @@ def test_a_continued_run_keeps_its_id_and_repeats_nothing(
         assert [step for run in runs for step in run.steps(name)] == steps, name
     rows = [row["_step"] for run in runs for row in run.history]
     assert rows == sorted(set(rows))
+    assert leaves(runs[0].summary).keys() - {"_wandb/runtime"} <= leaves(runs[1].summary).keys()
 
 
 def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

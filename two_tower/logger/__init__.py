@@ -58,8 +58,11 @@ class Histograms(Protocol):
 class Archiving(Protocol):
     """A logger that keeps files of a run."""
 
-    def archive(self, kind: str, files: Sequence[Path]) -> None:
-        """Keep files or folders, if its settings say so; ``kind`` is ``model`` or ``index``."""
+    def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
+        """Keep files or folders, if its settings say so; ``kind`` is ``model`` or ``index``.
+
+        Returns whether it has: not what was kept last under the same ``mark``.
+        """
 
 
 @runtime_checkable
@@ -119,7 +122,7 @@ def archive_index(run: Run, folder: Path) -> None:
     """Hand a finished index to the logger of its run, if that keeps files; say so where it cannot.
 
     Not of a run that is not complete: it may be training now, or its logger shows it as failed, which it would not
-    any more.
+    any more. An index that is kept already is not kept again, so this may be called whenever one is found.
     """
     config = read(run.config)["logger"]
     if not config.get("artifacts"):
@@ -136,8 +139,8 @@ def archive_index(run: Run, folder: Path) -> None:
 
 def _archive(logger: Any, run: Run, folder: Path) -> None:  # noqa: ANN401
     try:
-        logger.archive("index", [folder])
-        if isinstance(logger, Alerting):
+        mark = f"{folder.absolute()}\n{(folder / 'index.yaml').read_text(encoding='utf-8')}"
+        if logger.archive("index", [folder], mark) and isinstance(logger, Alerting):
             logger.summarise(run.read_results())  # what is uploaded last must not lack them
     finally:
         logger.finalize("success")  # as the run was

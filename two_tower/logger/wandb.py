@@ -18,7 +18,7 @@ from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
 from two_tower.errors import UserError
-from two_tower.files import write_text
+from two_tower.files import write_json, write_text
 from two_tower.report.compare.overrides import choices_of
 from two_tower.report.console import say
 from two_tower.report.run import Run
@@ -118,7 +118,7 @@ class WandbLogger(loggers.WandbLogger):
         super().__init__(name, folder, offline=offline, project=project, entity=entity, group=group, tags=tags)
         self._run, self._artifacts, self._status = run, artifacts, "failed"
         self._folder = run.path / "wandb"
-        self._file = self._folder / "run.txt"
+        self._file, self._kept = self._folder / "run.txt", self._folder / "summary.json"
         self._known = -1  # the largest step that an interrupted run has logged
         self._row: dict[str, Any] = {}  # the values of the newest step, not handed over yet
         self._row_step = 0
@@ -162,6 +162,8 @@ class WandbLogger(loggers.WandbLogger):
         started.define_metric("*", step_metric=STEP, step_sync=True)
         if not self._offline:
             say(f"W&B: {started.url}", style="dim")
+        elif self._kept.exists():
+            started.summary.update(json.loads(self._kept.read_text(encoding="utf-8")))
         return started
 
     @rank_zero_only
@@ -219,21 +221,28 @@ class WandbLogger(loggers.WandbLogger):
         """Nothing: what the interrupted run logged from ``step`` on stays, and is not logged again."""
 
     @rank_zero_only
-    def archive(self, kind: str, files: Sequence[Path]) -> None:
+    def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
         """Keep files or folders as an artifact of the run, if it is to have any.
 
         Args:
             kind: ``model`` or ``index``.
             files: as they are; they are not copied, so offline they must stay in their place until ``wandb sync``.
+            mark: tells these files from others of the kind; what was kept last under the same one is left out.
+
+        Returns:
+            Whether they were kept.
         """
-        if not self._artifacts:
-            return
+        last = self._folder / f"{kind}.txt"
+        if not self._artifacts or (mark and last.exists() and last.read_text(encoding="utf-8") == mark):
+            return False
         artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=self._results())
         for file in files:
             place = file.absolute()  # ``wandb sync`` may be called from another folder
             add = artifact.add_dir if place.is_dir() else artifact.add_file
             add(str(place), name=place.name, policy="immutable", skip_cache=True)  # W&B's cache would be a second copy
         self.experiment.log_artifact(artifact)
+        write_text(last, mark)
+        return True
 
     def _results(self) -> dict[str, Any]:
         results = self._run.read_results() if self._run.complete else {}
@@ -256,6 +265,7 @@ class WandbLogger(loggers.WandbLogger):
         if self._status == "success" and self._trained and self._run.best.exists():
             self.archive("model", [self._run.best, self._run.tokenizer, self._run.config])
         super().finalize(self._status)
+        self._keep_summary()
         self._finished = True
         self._experiment.finish(exit_code=0 if self._status == "success" else 1)
         if self._offline:
@@ -265,6 +275,13 @@ class WandbLogger(loggers.WandbLogger):
                 f"with  wandb leet {folder}",
                 style="dim",
             )
+
+    def _keep_summary(self) -> None:
+        """Write the summary down for the next start: of several folders ``wandb sync`` takes the last one's only."""
+        if self._offline:
+            summary = self.experiment.summary
+            names = [name for name in summary.keys() if not name.startswith("_")]  # noqa: SIM118 (it is no mapping)
+            write_json(self._kept, {name: summary.get(name) for name in names})
 
 
 def logged_in() -> bool:
