@@ -196,20 +196,27 @@ def doctor(
 
 @app.command()
 def dashboard(
-    project: Annotated[str, typer.Option(help="the W&B project, as logger.project")] = "two-tower",
-    entity: Annotated[str | None, typer.Option(help="user or team, if not the account's default")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="folders of runs or of sweeps; without any, all of the project", show_default=False),
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="the W&B project, if not that of the runs or two-tower")] = None,
+    entity: Annotated[str | None, typer.Option(help="user or team, if not that of the runs or the account's")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Create a W&B workspace for runs with logger=wandb; without an account, print it as JSON."""
-    from two_tower.logger.dashboard import create, described, workspace
+    from two_tower.logger.dashboard import create, described, shown, workspace
 
-    address = create(project, entity)
-    if address is None:
-        _print_json(described(workspace(entity or "", project)))
-        sys.stderr.write("Nothing was created: there is no W&B account here. After  wandb login  run this again.\n")
+    what = shown(runs or [], project, entity)
+    address = None if as_json else create(what)
+    if address is not None:
+        from two_tower.report.console import say
+
+        say(address)
         return
-    from two_tower.report.console import say
-
-    say(address)
+    _print_json(described(workspace(what)))
+    if not as_json:
+        sys.stderr.write("Nothing was created: there is no W&B account here. After  wandb login  run this again.\n")
 
 
 @app.command()
