@@ -17,7 +17,7 @@ from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.loss.base import Loss, LossOutput
 from two_tower.optimizer.clipping import clip_gradients
-from two_tower.optimizer.groups import parameter_groups
+from two_tower.optimizer.groups import learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.tower.base import Tower
@@ -158,8 +158,8 @@ class TwoTower(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the step's learning rate, that of the first parameter group."""
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        """Log the step's learning rate, that of word tables without their scale."""
+        self.log("train/learning_rate", learning_rate(optimizer.param_groups))
 
     def configure_gradient_clipping(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from two_tower.optimizer.groups import parameter_groups
+from two_tower.optimizer.adam import Adam
+from two_tower.optimizer.groups import learning_rate, parameter_groups
 
 
 class Tower(nn.Module):
@@ -57,3 +58,14 @@ def test_frozen_parameters_are_grouped_and_empty_groups_left_out() -> None:
     tower.words.requires_grad_(False)
     groups = parameter_groups({"query": tower, "nothing": nn.Identity(), "head": nn.Linear(2, 2)})
     assert names(groups) == {"query/words": (1, True), "query/dense": (2, False), "head/dense": (2, False)}
+
+
+def test_the_learning_rate_is_without_the_scale_of_word_tables() -> None:
+    tower = Tower()
+    optimizer = Adam(parameter_groups({"query": tower}), lr=0.25, embedding_lr_scale=4.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.25]
+    assert learning_rate(optimizer.param_groups) == 0.25
+    for scale in (4.0, 0.0):
+        words = Adam([{"params": [tower.words], "word_table": True}], lr=0.25, embedding_lr_scale=scale)
+        assert learning_rate(words.param_groups) == (0.25 if scale else 0.0)
+    assert learning_rate(torch.optim.SGD(tower.parameters(), lr=0.5).param_groups) == 0.5

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-__all__ = ["parameter_groups"]
+__all__ = ["learning_rate", "parameter_groups"]
 
 
 def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
@@ -36,3 +36,14 @@ def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
         group = groups.setdefault(name, {"name": name, "params": [], "word_table": word_table})
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def learning_rate(groups: Sequence[Mapping[str, Any]]) -> float:
+    """The learning rate at present, ``optimizer.lr`` as the schedule has changed it, without the scale of word tables.
+
+    Args:
+        groups: of an optimizer, at least one.
+    """
+    group = min(groups, key=lambda each: bool(each.get("word_table")))  # the first one that is no word table
+    scale = group.get("embedding_lr_scale", 1.0) if group.get("word_table") else 1.0
+    return float(group["lr"] / (scale or 1.0))
