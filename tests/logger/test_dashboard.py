@@ -15,7 +15,8 @@ from wandb_files import wandb_runs
 
 from two_tower.errors import UserError
 from two_tower.logger import dashboard
-from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, Progress
+from two_tower.logger.progress import Progress
+from two_tower.logger.wandb import HISTOGRAMS, SAMPLES
 
 ws = pytest.importorskip("wandb_workspaces.workspaces", reason="needs pip install -e '.[dashboard]'")
 

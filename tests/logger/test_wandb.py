@@ -25,7 +25,8 @@ from two_tower.errors import UserError
 from two_tower.files import finite
 from two_tower.logger import make_loggers
 from two_tower.logger.csv import CsvLogger
-from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, Progress, WandbLogger
+from two_tower.logger.progress import Progress
+from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, WandbLogger
 from two_tower.report.run import Run, environment
 
 OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
@@ -201,6 +202,36 @@ def test_a_run_that_is_not_complete_is_not_ended_by_its_index(
     embedded(path)
     assert "The index is no artifact of its run" in capsys.readouterr().out
     assert set(artifact_files(only(path))) == {"model"}
+
+
+def test_what_the_server_cannot_be_asked_about_is_left_out(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = []
+
+    def log_artifact(self: wandb.Run, artifact: wandb.Artifact, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        tried.append(artifact.type)  # of a table as well
+        raise wandb.errors.AuthenticationError("no connection")
+
+    monkeypatch.setattr(wandb.Run, "log_artifact", log_artifact)
+    fit(collection, tmp_path / "run", *OPTIONS, "logger.artifacts=true")
+    run = only(tmp_path / "run")
+    assert run.exit_code == 0
+    assert run.steps("val/mrr@10") == EPOCH_STEPS
+    assert run.steps("val/samples/path") == []
+    assert tried == ["run_table", "model"]  # later tables would wait for the server as long
+    shown = capsys.readouterr().out
+    assert "Warning: W&B does not take tables any more: no connection" in shown
+    assert "Warning: W&B does not take the model: no connection" in shown
+
+
+def test_tables_end_where_the_server_does_not_answer(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("two_tower.logger.wandb.SECONDS_FOR_TABLES", 0.0)
+    fit(collection, tmp_path / "run", *OPTIONS)
+    assert capsys.readouterr().out.count("W&B does not take tables any more: its server does not answer") == 1
+    assert only(tmp_path / "run").steps("val/mrr@10") == EPOCH_STEPS
 
 
 def test_a_run_without_a_checkpoint_ends_well(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
 import secrets
 import shlex
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +19,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
+from two_tower.logger.progress import Progress
 from two_tower.report.compare.overrides import choices_of
 from two_tower.report.console import say
 from two_tower.report.run import Run
 
-__all__ = ["HISTOGRAMS", "SAMPLES", "STEP", "Progress", "WandbLogger", "logged_in"]
+__all__ = ["HISTOGRAMS", "SAMPLES", "STEP", "WandbLogger", "logged_in"]
+
+log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"  # the column that is every chart's x axis
 # Names under which tables and histograms are found.
@@ -34,41 +37,10 @@ HISTOGRAMS = ("doctor/positive_similarities", "doctor/negative_similarities")
 SECONDS_TO_CONNECT = 30.0
 # What is not uploaded by then, because the connection is lost, stays in the folder for `wandb sync`.
 SECONDS_TO_UPLOAD = 600.0
+# A table for which W&B asks its server longer than this is the last one: a lost connection takes 19 s of each.
+SECONDS_FOR_TABLES = 5.0
 # A killed process loses what W&B has not written to its file by then; its own 15 s are more than a short epoch.
 SECONDS_TO_WRITE = 0.1
-
-
-@dataclass
-class Progress:
-    """What W&B has got of a run, so that a continued one takes the same id and repeats nothing.
-
-    Attributes:
-        id: of the W&B run.
-        row: the last row of its history, W&B's own ``_step``; -1 before the first.
-        step: the largest training step in it; -1 before the first.
-    """
-
-    id: str
-    row: int = -1
-    step: int = -1
-
-    @classmethod
-    def read(cls, path: Path) -> Progress | None:
-        """What a file holds; None without one."""
-        found = re.fullmatch(r"(\S+) (-?\d+) (-?\d+) *\n", path.read_text()) if path.exists() else None
-        return cls(found[1], int(found[2]), int(found[3])) if found else None
-
-    def write(self, path: Path) -> None:
-        """Write it down: 0.03 ms.
-
-        It happens at every logged step, so the line is written over the old one, of the same length, in one call:
-        a killed process leaves the one or the other.
-        """
-        line = f"{self.id} {self.row} {self.step}".ljust(80) + "\n"
-        if not path.exists():
-            return write_text(path, line)
-        with path.open("r+b") as file:
-            file.write(line.encode())
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -123,7 +95,7 @@ class WandbLogger(loggers.WandbLogger):
         self._row: dict[str, Any] = {}  # the values of the newest step, not handed over yet
         self._row_step = 0
         self._done: tuple[int, set[str]] = (-1, set())  # the last step that was handed over, and what of it
-        self._finished, self._trained = False, False
+        self._finished, self._trained, self._unreachable = False, False, False
         self._progress: Progress
 
     @property
@@ -185,6 +157,8 @@ class WandbLogger(loggers.WandbLogger):
         at = self._row_step if step is None else step
         done_step, done = self._done
         metrics = {name: v for name, v in metrics.items() if at != done_step or name not in done}
+        if self._unreachable:
+            metrics = _without_tables(metrics)
         if at <= self._known or not metrics:
             return
         if at != self._row_step:
@@ -209,7 +183,14 @@ class WandbLogger(loggers.WandbLogger):
             return
         progress = self._progress
         progress.row = max(self._row_step, progress.row + 1)
-        self.experiment.log({**self._row, STEP: self._row_step}, step=progress.row, commit=True)
+        row, start = {**self._row, STEP: self._row_step}, time.monotonic()
+        try:
+            self.experiment.log(row, step=progress.row, commit=True)
+        except wandb.Error as error:  # nothing of it was logged
+            self._failed("tables any more", str(error))
+            self.experiment.log(_without_tables(row), step=progress.row, commit=True)
+        if time.monotonic() - start > SECONDS_FOR_TABLES and not self._unreachable:
+            self._failed("tables any more", "its server does not answer")
         progress.step = max(self._row_step, progress.step)
         progress.write(self._file)
         done_step, done = self._done
@@ -240,9 +221,18 @@ class WandbLogger(loggers.WandbLogger):
             place = file.absolute()  # ``wandb sync`` may be called from another folder
             add = artifact.add_dir if place.is_dir() else artifact.add_file
             add(str(place), name=place.name, policy="immutable", skip_cache=True)  # W&B's cache would be a second copy
-        self.experiment.log_artifact(artifact)
+        try:
+            self.experiment.log_artifact(artifact)
+        except wandb.Error as error:
+            self._failed(f"the {kind}", str(error))
+            return False
         write_text(last, mark)
         return True
+
+    def _failed(self, what: str, reason: str) -> None:
+        """Say what W&B, which asks its server about tables and artifacts, cannot take; figures wait in its folder."""
+        self._unreachable = True
+        log.warning("W&B does not take %s: %s", what, reason.splitlines()[0])
 
     def _results(self) -> dict[str, Any]:
         results = self._run.read_results() if self._run.complete else {}
@@ -290,3 +280,7 @@ def logged_in() -> bool:
         return wandb.login(prompt=False, verify=False)
     except wandb.Error as error:  # of a wrong form
         raise UserError(f"logger.offline=false: W&B's credentials cannot be used: {error}") from error
+
+
+def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not isinstance(value, wandb.Table)}
