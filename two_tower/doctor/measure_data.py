@@ -62,7 +62,7 @@ def measure_data(data: TripletData) -> DataSignals:
 
 def _training_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
     """Consecutive examples: only in the order of the data can a slipped row be seen."""
-    training = data.training_set
+    training = data.judged
     count = min(PAIRS, len(training.examples))
     start = (len(training.examples) - count) // 2
     queries, positives, _ = training.examples.take(np.arange(start, start + count))
@@ -137,11 +137,11 @@ def _leaked(data: TripletData) -> tuple[float, float]:
 
 def _training_hashes(data: TripletData) -> tuple[np.ndarray, np.ndarray | None]:
     """Hashes of the queries that are trained on, and their rows in the training split, if they are of one."""
-    examples = data.training_set.examples
+    examples = data.judged.examples
     count = min(len(examples), MOST_QUERIES)
     rows = examples.take(np.arange(count))[0]
     if data.trains_on_texts:
-        return text_hashes(data.training_set.queries.select(rows)), None
+        return text_hashes(data.judged.queries.select(rows)), None
     return data.train.hashes[rows], rows
 
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["COMMON_DIAGNOSTICS", "Loss", "LossOutput", "at_least_float32", "common_diagnostics"]
+from two_tower.teacher.lessons import Lesson
+
+__all__ = ["COMMON_DIAGNOSTICS", "Loss", "LossOutput", "TaughtLoss", "at_least_float32", "common_diagnostics", "judge"]
 
 # What every loss reports in the same meaning, so that the curves of different losses can be compared.
 COMMON_DIAGNOSTICS = ("positive_similarity", "negative_similarity", "accuracy", "idle_queries")
@@ -61,10 +63,17 @@ class Loss(nn.Module, ABC):
             documents of all queries of the batch as candidates.
         dims: None for a loss of the whole vectors' scores. Else the numbers of leading dimensions, the whole
             vector first, whose scores it wants: `forward` then gets one matrix of scores for each.
+        taught: whether `forward` wants a teacher's vectors too, see `TaughtLoss`.
     """
 
     shares_batch: bool = True
     dims: Sequence[int] | None = None
+    taught: bool = False
+
+    @property
+    def of_scores(self) -> Loss:
+        """What stands for this loss where only scores and candidates are known, as in the doctor's experiments."""
+        return self
 
     @abstractmethod
     def forward(self, scores_BN: Tensor, candidates_BN: Tensor) -> LossOutput:
@@ -75,3 +84,28 @@ class Loss(nn.Module, ABC):
             candidates_BN: (B, N) bool, the negatives of each query. Never true at (i, i), nor for any
                 other document that is known to be relevant to the query or equals a positive in text.
         """
+
+
+class TaughtLoss(Loss):
+    """Base of the losses that also learn from a teacher's vectors."""
+
+    taught = True
+
+    @abstractmethod
+    def forward(self, scores_BN: Tensor, candidates_BN: Tensor, lesson: Lesson | None = None) -> LossOutput:
+        """Loss of a batch, see `Loss.forward`.
+
+        Args:
+            scores_BN: (B, N).
+            candidates_BN: (B, N).
+            lesson: the batch as student and teacher see it.
+
+        Raises:
+            ValueError: there is no lesson.
+        """
+
+
+def judge(loss: Loss, scores: Tensor | Sequence[Tensor], candidates_BN: Tensor, lesson: Lesson | None) -> LossOutput:
+    """A loss of either kind: ``lesson`` is given to one that learns from a teacher, and not needed by others."""
+    output: LossOutput = loss(scores, candidates_BN, lesson) if loss.taught else loss(scores, candidates_BN)
+    return output

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from two_tower.errors import UserError
-from two_tower.loss.base import Loss, LossOutput
+from two_tower.loss.base import Loss, LossOutput, judge
+from two_tower.teacher.lessons import Lesson
 
 __all__ = ["MatryoshkaLoss"]
 
@@ -49,14 +50,22 @@ class MatryoshkaLoss(Loss):
             raise UserError(f"loss.dims={shorter} must be from 1 to {dim}, the numbers of a whole vector (loss.dim).")
         if loss.dims is not None:
             raise UserError("loss.loss is a matryoshka itself: choose another, for example loss@loss.loss=in_batch.")
-        self.loss, self.shares_batch = loss, loss.shares_batch
-        self.dims = sorted({dim, *shorter}, reverse=True)
+        self.loss, self.shares_batch, self.taught = loss, loss.shares_batch, loss.taught
+        self.dims: list[int] = sorted({dim, *shorter}, reverse=True)
 
-    def forward(self, scores_BN: Tensor | Sequence[Tensor], candidates_BN: Tensor) -> LossOutput:
+    @property
+    def of_scores(self) -> Loss:
+        """The same of what its loss is of scores."""
+        return self if not self.taught else MatryoshkaLoss(self.loss.of_scores, self.dims[0], list(self.dims))
+
+    def forward(
+        self, scores_BN: Tensor | Sequence[Tensor], candidates_BN: Tensor, lesson: Lesson | None = None
+    ) -> LossOutput:
         """See `Loss.forward`; the diagnostics are the whole vector's, and loss and accuracy of each shorter length."""
-        outputs: list[LossOutput] = [self.loss(scores, candidates_BN) for scores in scores_BN]
+        lessons = [lesson, *[lesson and lesson.of_scores()] * (len(scores_BN) - 1)]
+        outputs = [judge(self.loss, s, candidates_BN, each) for s, each in zip(scores_BN, lessons, strict=True)]
         diagnostics = dict(outputs[0].diagnostics)
-        for dim, (loss, found) in zip(self.dims or (), outputs, strict=True):
+        for dim, (loss, found) in zip(self.dims, outputs, strict=True):
             diagnostics[f"dim_{dim}/loss"] = loss.detach()
             diagnostics[f"dim_{dim}/accuracy"] = found["accuracy"]
         return LossOutput(torch.stack([output.loss for output in outputs]).mean(), diagnostics)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from two_tower.errors import UserError, one_of
-from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossOutput
+from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossOutput, judge
+from two_tower.teacher.lessons import Lesson
 
 __all__ = ["SumLoss"]
 
@@ -53,12 +55,21 @@ class SumLoss(Loss):
             raise UserError("loss.weights leaves nothing to learn from: give one of its losses a weight above 0.")
         self.losses = nn.ModuleDict(losses)
         self.shares_batch = any(loss.shares_batch for loss in losses.values())
+        self.taught = any(loss.taught for loss in losses.values())
 
-    def forward(self, scores_BN: Tensor, candidates_BN: Tensor) -> LossOutput:
-        """See `Loss.forward`; each loss' own diagnostics and value are named after it."""
+    @property
+    def of_scores(self) -> Loss:
+        """The sum of what its losses are of scores."""
+        return SumLoss(self.weights, **{name: loss.of_scores for name, loss in self._by_name()})
+
+    def _by_name(self) -> list[tuple[str, Loss]]:
+        return cast(list[tuple[str, Loss]], list(self.losses.items()))
+
+    def forward(self, scores_BN: Tensor, candidates_BN: Tensor, lesson: Lesson | None = None) -> LossOutput:
+        """See `Loss.forward` and `TaughtLoss.forward`; each loss' own diagnostics and value are named after it."""
         terms, diagnostics = [], {}
-        for name, loss in self.losses.items():
-            value, found = loss(scores_BN, candidates_BN)
+        for name, loss in self._by_name():
+            value, found = judge(loss, scores_BN, candidates_BN, lesson)
             terms.append(self.weights[name] * value)
             diagnostics[f"{name}/loss"] = value.detach()
             diagnostics |= {k if k in COMMON_DIAGNOSTICS else f"{name}/{k}": v for k, v in found.items()}

@@ -37,6 +37,8 @@ class RecurrentTower(Tower):
             ``mean`` or ``max`` over the text's states, or ``attention``: their mean, weighted by the softmax of
             their products with a learned vector, which starts as the plain mean.
         dropout: between layers, in training.
+        refine: add the weighted mean of the word vectors, as the average tower has it. The projection starts at zero,
+            so the tower starts as the average of the same vectors, and learns what to change of it.
         encode_dtype: of the products with the state where the compiled loops run without gradients. The states
             and all the rest stay float32.
 
@@ -57,13 +59,19 @@ class RecurrentTower(Tower):
         pooling: Literal["last", "mean", "max", "attention"] = "mean",
         dropout: float = 0.0,
         encode_dtype: Literal["float32", "bfloat16"] = "float32",
+        refine: bool = False,
     ) -> None:
         super().__init__(dim)
         directions = 2 if bidirectional else 1
         if hidden is None and dim % directions:
             raise UserError(f"tower.dim={dim} must be even for tower.bidirectional=true, unless tower.hidden is set.")
-        words.log_weights.requires_grad_(False)  # every word counts alike: the network does the weighing
-        self.words, self.cell, self.pooling = words, CELLS[cell], pooling
+        if refine and words.vectors.shape[1] != dim:
+            raise UserError(
+                f"tower.refine=true adds word vectors to the output: set embedding.dim={dim}, as tower.dim."
+            )
+        # Every word counts alike where the network does the weighing.
+        words.log_weights.requires_grad_(refine)
+        self.words, self.cell, self.pooling, self.refine = words, CELLS[cell], pooling, refine
         self.encode_dtype = getattr(torch, encode_dtype)
         hidden = hidden or dim // directions
         total = hidden * directions
@@ -74,10 +82,18 @@ class RecurrentTower(Tower):
         self.dropout = nn.Dropout(dropout)
         if pooling == "attention":
             self.attention = nn.Parameter(torch.zeros(total))
-        self.projection = nn.Identity() if total == dim else nn.Linear(total, dim, bias=False)
+        projection = nn.Linear(total, dim, bias=False)
+        if refine:
+            nn.init.zeros_(projection.weight)
+        self.projection = projection if refine or total != dim else nn.Identity()
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
+        read = self._read(tokens)
+        return self.words.pool(tokens) + read if self.refine else read
+
+    def _read(self, tokens: Ragged) -> Tensor:
+        """What the network makes of the texts, (B, D)."""
         # The product of a cell with a word is the same wherever the word stands: ids become rows of ``inputs``.
         inputs, rows = self.words.distinct(tokens.ids)
         inputs_of, tokens = self._prepared(0, inputs), Ragged(rows, tokens.offsets)

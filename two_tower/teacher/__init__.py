@@ -1,0 +1,1 @@
+"""Models that training learns from: their vectors of texts, computed once."""

