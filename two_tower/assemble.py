@@ -50,7 +50,7 @@ __all__ = [
 TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
 TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
 # Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
-_LOADER = "batch_size num_workers train_split validation_split max_examples pseudo_queries pseudo_kinds"
+_LOADER = "batch_size num_workers train_split validation_split max_examples pseudo_queries pseudo_kinds all_passages"
 LOADER_KEYS = {key: get_type_hints(TripletData.__init__)[key] for key in _LOADER.split()}
 
 

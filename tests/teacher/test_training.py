@@ -156,7 +156,7 @@ def test_a_refining_network_starts_as_the_average(taught: list[str], collection:
         (["teacher=none"], "need a teacher: add teacher=sentence_transformer"),
         (["memory=64"], "set memory=0 and cross_device=false"),
         (["tower=gru", "tower.refine=true", "embedding.dim=8"], r"set embedding\.dim=16, as tower\.dim"),
-        (["negatives=bm25"], "pseudo-queries have no mined or given negatives"),
+        (["negatives=bm25"], "without mined or given negatives"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(

@@ -17,7 +17,7 @@ from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.pseudo import KINDS, PseudoQueries
 from two_tower.data.stream.token_store import TokenWriter
-from two_tower.data.stream.triplets import Some, TrainingSet, id_triplets, judged_pairs, text_triplets
+from two_tower.data.stream.triplets import Some, TrainingSet, WithPassages, id_triplets, judged_pairs, text_triplets
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, Negatives, Positives
 from two_tower.tokenizer.tokenizer import Tokenizer
@@ -48,6 +48,8 @@ class TripletData(L.LightningDataModule):
         max_examples: train on so many only, spread evenly over all; 0 for all.
         pseudo_queries: pieces of each passage that are trained on as queries, at most; 0 for none.
         pseudo_kinds: of which kinds, see `two_tower.data.stream.pseudo.pieces`.
+        all_passages: every passage is in an epoch, beside a training query that says nothing of it: for a loss that
+            learns from a teacher. Such a query has no candidates, so that it teaches no other loss anything.
 
     Raises:
         UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
@@ -69,6 +71,7 @@ class TripletData(L.LightningDataModule):
         max_examples: int = 0,
         pseudo_queries: int = 0,
         pseudo_kinds: list[str] | None = None,
+        all_passages: bool = False,
     ) -> None:
         super().__init__()
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
@@ -94,12 +97,13 @@ class TripletData(L.LightningDataModule):
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._max_examples = max_examples
         self._pseudo, self._kinds = pseudo_queries, list(pseudo_kinds or KINDS[:1])
+        self._all_passages = all_passages
         for kind in self._kinds:
             if kind not in KINDS:
                 raise UserError(f"data.pseudo_kinds: {kind} does not exist; {one_of(kind, KINDS)}")
-        if pseudo_queries and negatives.needs_collection | negatives.needs_triplets:
+        if (pseudo_queries or all_passages) and negatives.needs_collection | negatives.needs_triplets:
             raise UserError(
-                f"data.pseudo_queries={pseudo_queries}: pseudo-queries have no mined or given negatives, use "
+                "data.pseudo_queries and data.all_passages bring in passages without mined or given negatives: use "
                 "negatives=in_batch or random."
             )
         self._batches: Batches | None = None
@@ -178,9 +182,13 @@ class TripletData(L.LightningDataModule):
     @cached_property
     def training_set(self) -> TrainingSet:
         """The training examples: those of `judged`, and pseudo-queries with their passages."""
-        if self.pseudo is None:
-            return self.judged
-        return self.pseudo.added_to(self.judged, self.train, self.corpus.hashes)
+        made = self.judged
+        if self.pseudo is not None:
+            made = self.pseudo.added_to(made, self.train, self.corpus.hashes)
+        if self._all_passages:
+            every = WithPassages(made.examples, len(self.corpus), len(self.train))
+            made = replace(made, examples=every, paired=False)
+        return made
 
     @cached_property
     def judged(self) -> TrainingSet:

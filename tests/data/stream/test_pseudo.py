@@ -99,5 +99,25 @@ def test_they_join_the_training_queries(folder: Path, tmp_path: Path) -> None:
 
 
 def test_other_negatives_than_drawn_ones_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.pseudo_queries=2: pseudo-queries have no mined or given negatives"):
+    with pytest.raises(UserError, match="without mined or given negatives"):
         TripletData(Beir(str(folder)), WordTokenizer(), tmp_path / "t.json", GivenNegatives(), pseudo_queries=2)
+
+
+@pytest.mark.parametrize("pseudo", [0, 2])
+def test_all_passages_come_with_queries_that_say_nothing_of_them(pseudo: int, folder: Path, tmp_path: Path) -> None:
+    plain = data_of(folder, tmp_path, pseudo_queries=pseudo)
+    data = data_of(folder, tmp_path, pseudo_queries=pseudo, all_passages=True)
+    paired, documents = len(plain.training_set.examples), len(data.corpus)
+    assert len(data.training_set.examples) == paired + documents
+    queries, passages, _ = data.training_set.examples.take(np.arange(paired + documents))
+    for found, wanted in zip((queries, passages), plain.training_set.examples.take(np.arange(paired)), strict=False):
+        np.testing.assert_array_equal(found[:paired], wanted)
+    np.testing.assert_array_equal(passages[paired:], np.arange(documents))
+    counts = np.bincount(queries[paired:], minlength=len(data.train))
+    assert len(counts) == len(data.train)  # no pseudo-queries
+    assert counts.max() - counts.min() <= 1
+    order = np.random.default_rng(0).permutation(paired + documents)[:32]
+    batch = data.batches.assemble(order, np.random.default_rng(0), slice(0, 32))
+    judged = plain.training_set.positives.contains(queries[order], passages[order])
+    assert 0 < judged.sum() < 32
+    np.testing.assert_array_equal(batch.candidates.numpy().any(1), judged)

@@ -129,10 +129,13 @@ class Batches(Dataset[Batch]):
             query_rows: (B,) rows of training queries.
             document_rows: (N,) rows of documents: the B positives, then every query's extras in turn.
         """
-        share, masked = self.share_batch, self.negatives.mask_known
-        return candidate_mask(
-            query_rows, document_rows, self.data.positives, use_batch=share, share_extras=share, mask_known=masked
+        share, masked, positives = self.share_batch, self.negatives.mask_known, self.data.positives
+        mask = candidate_mask(
+            query_rows, document_rows, positives, use_batch=share, share_extras=share, mask_known=masked
         )
+        if not self.data.paired:  # a query is not to prefer a passage that has nothing to do with it
+            mask &= positives.contains(query_rows, document_rows[: len(query_rows)])[:, None]
+        return mask
 
 
 class _Positions(Sampler[tuple[int, int]]):

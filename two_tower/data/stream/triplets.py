@@ -22,12 +22,24 @@ from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Examples", "Pairs", "Some", "Texts", "TrainingSet", "id_triplets", "judged_pairs", "text_triplets"]
+__all__ = [
+    "Examples",
+    "Pairs",
+    "Some",
+    "Texts",
+    "TrainingSet",
+    "WithPassages",
+    "id_triplets",
+    "judged_pairs",
+    "text_triplets",
+]
 
 log = logging.getLogger(__name__)
 
 # Rows that are looked up together: finding ids among a corpus costs a hash table of the corpus each time.
 LOOKUP_ROWS = 1 << 20
+# Neighbours in the corpus are about the same and should not come with neighbouring queries; a prime.
+STRIDE = 1_000_003
 
 
 class Texts(Protocol):
@@ -91,6 +103,39 @@ class Some:
 
 
 @dataclass(frozen=True, eq=False)
+class WithPassages:
+    """Other examples, then every passage once, each beside some training query that says nothing of it.
+
+    Attributes:
+        examples: pairs that say something.
+        passages: N.
+        queries: Q; passage n comes with a query that is a fixed function of n, so that queries come equally often.
+    """
+
+    examples: Examples
+    passages: int
+    queries: int
+
+    def __len__(self) -> int:
+        return len(self.examples) + self.passages
+
+    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """See `Examples.take`.
+
+        Raises:
+            ValueError: the other examples have negatives, which a passage alone has not.
+        """
+        count = len(self.examples)
+        queries, documents, paired = np.empty_like(positions), np.empty_like(positions), positions < count
+        queries[paired], documents[paired], negatives = self.examples.take(positions[paired])
+        if negatives is not None:
+            raise ValueError("passages without judgements have no given negatives")
+        documents[~paired] = positions[~paired] - count
+        queries[~paired] = documents[~paired] * STRIDE % self.queries
+        return queries, documents, None
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingSet:
     """Everything that batches are made of.
 
@@ -99,12 +144,14 @@ class TrainingSet:
         queries: the texts of the query rows.
         documents: the texts of the document rows.
         positives: which documents are known to be relevant to which queries.
+        paired: whether every example's document is relevant to its query.
     """
 
     examples: Examples
     queries: Texts
     documents: Texts
     positives: Positives
+    paired: bool = True
 
 
 def _groups(hashes: np.ndarray) -> np.ndarray:
