@@ -27,6 +27,7 @@ SHORT = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "scheduler=none",
 
 LOSSES = {
     **{choice: [f"loss={choice}"] for choice in choices("loss")},
+    "distillation": ["loss=distillation", "teacher=sentence_transformer", "teacher.model={teacher}"],
     "learned": ["loss.learn_temperature=true"],
     "hardest": ["loss=triplet", "loss.select=hardest"],
     "semi_hard": ["loss=triplet", "loss.select=semi_hard"],
@@ -68,8 +69,13 @@ def untrained(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> tor
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_two_steps(loss: str, negatives: str, collection: Path, tmp_path: Path, untrained: torch.Tensor) -> None:
-    fit(collection, tmp_path / "run", *SHORT, *LOSSES[loss], *NEGATIVES[negatives])
+def test_two_steps(
+    loss: str, negatives: str, collection: Path, tmp_path: Path, untrained: torch.Tensor, transformer_folder: Path
+) -> None:
+    if loss == "distillation":
+        pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
+    chosen = [override.replace("{teacher}", str(transformer_folder)) for override in LOSSES[loss]]
+    fit(collection, tmp_path / "run", *SHORT, *chosen, *NEGATIVES[negatives])
     steps = history(tmp_path / "run")
     assert len(steps) == 2
     for step in steps:

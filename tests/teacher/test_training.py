@@ -165,3 +165,14 @@ def test_what_cannot_be_is_told(
     options = taught[2:] if "teacher=none" in overrides else taught
     with pytest.raises(UserError, match=said):
         fit(collection, tmp_path / "run", *options, *overrides)
+
+
+def test_the_doctor_does_not_judge_it_by_scores(taught: list[str], collection: Path, tmp_path: Path) -> None:
+    options = ["data.all_passages=true", "trainer.max_epochs=8", "scheduler=none"]
+    fit(collection, tmp_path / "run", *taught, *options)
+    found = json.loads((tmp_path / "run" / "doctor.json").read_text())
+    by_scores = {"stuck_at_margin", "stuck_at_chance", "easy_negatives", "hardest_negative_collapse", "no_gradient"}
+    assert not by_scores & {finding["id"] for finding in found["findings"]}
+    signals = json.loads((tmp_path / "run" / "signals.json").read_text())
+    assert len(signals["probes"]) >= 3
+    assert all(probe["loss"] > 0 and probe["trivial"] == 0 for probe in signals["probes"])

@@ -207,6 +207,8 @@ class Doctor(Callback):
         )  # fmt: skip
         probe.gradients, probe.without_gradient, probe.frozen = self._gradients
         probe.updates, probe.rate = self._weights.changed(), rate(trainer)
+        if model.loss.taught and model.last is not None:  # scores alone do not say how far it is from anything
+            probe.loss, probe.trivial, probe.ideal = model.last.loss.item(), 0.0, 0.0
         self.signals.probes.append(probe)
         for logger in trainer.loggers:
             if isinstance(logger, Histograms) and probe.positives:

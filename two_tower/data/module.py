@@ -49,7 +49,7 @@ class TripletData(L.LightningDataModule):
         pseudo_queries: pieces of each passage that are trained on as queries, at most; 0 for none.
         pseudo_kinds: of which kinds, see `two_tower.data.stream.pseudo.pieces`.
         all_passages: every passage is in an epoch, beside a training query that says nothing of it: for a loss that
-            learns from a teacher. Such a query has no candidates, so that it teaches no other loss anything.
+            learns from a teacher. Such a pair is and has no candidate, so that it teaches no other loss anything.
 
     Raises:
         UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs

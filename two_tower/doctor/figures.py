@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from two_tower.doctor.probe import Probe
 from two_tower.doctor.signals import Signals
 
 __all__ = ["figures", "sentences"]
@@ -53,9 +54,8 @@ def sentences(signals: Signals) -> list[str]:
     if signals.probes:
         p = signals.probes[-1]
         said.append(
-            f"Step {p.step}: loss {p.loss:.3f} ({p.position:.0%} of the {p.trivial:.3f} of equal scores); positives "
-            f"{p.positive:.2f}, negatives {p.negative:.2f}; {p.accuracy:.0%} right, {p.active:.0%} of the queries "
-            "learn."
+            f"Step {p.step}: loss {p.loss:.3f}{_in_relation(p)}; positives {p.positive:.2f}, negatives "
+            f"{p.negative:.2f}; {p.accuracy:.0%} right, {p.active:.0%} of the queries learn."
         )
         largest = max(p.updates.values(), default=math.nan)
         said.append(
@@ -77,3 +77,8 @@ def sentences(signals: Signals) -> list[str]:
             f"{clock.doctor:.2f} s."
         )
     return said
+
+
+def _in_relation(probe: Probe) -> str:
+    """The loss beside that of equal scores, where there is such a thing."""
+    return f" ({probe.position:.0%} of the {probe.trivial:.3f} of equal scores)" if probe.trivial else ""

@@ -19,7 +19,8 @@ class Probe:
         queries: queries looked at.
         candidates: mean candidates of each.
         loss: the loss of the part.
-        trivial: what the loss would be if all scores were equal (the margin, the logarithm of the candidates).
+        trivial: what the loss would be if all scores were equal (the margin, the logarithm of the candidates); 0 for
+            a loss that also learns from a teacher, of which scores do not tell that.
         ideal: what it would be if every positive scored as high and every candidate as low as this similarity allows.
         positive: mean score of the positives.
         negative: mean score of the candidates.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_collection
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from two_tower.data.beir import Beir
 from two_tower.data.module import TripletData
 from two_tower.data.stream.pseudo import KINDS, pieces
 from two_tower.errors import UserError
+from two_tower.loss.in_batch import InBatchLoss
 from two_tower.negatives.given import GivenNegatives
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.tokenizer.word import WordTokenizer
@@ -121,3 +123,10 @@ def test_all_passages_come_with_queries_that_say_nothing_of_them(pseudo: int, fo
     judged = plain.training_set.positives.contains(queries[order], passages[order])
     assert 0 < judged.sum() < 32
     np.testing.assert_array_equal(batch.candidates.numpy().any(1), judged)
+    np.testing.assert_array_equal(batch.candidates.numpy().any(0), judged)
+    torch.manual_seed(0)
+    scores = torch.randn(32, 32, requires_grad=True)
+    InBatchLoss()(scores, batch.candidates).loss.backward()  # in both directions
+    assert scores.grad is not None
+    np.testing.assert_array_equal(scores.grad.abs().sum(1).numpy() > 0, judged)
+    np.testing.assert_array_equal(scores.grad.abs().sum(0).numpy() > 0, judged)

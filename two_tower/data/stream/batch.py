@@ -133,8 +133,11 @@ class Batches(Dataset[Batch]):
         mask = candidate_mask(
             query_rows, document_rows, positives, use_batch=share, share_extras=share, mask_known=masked
         )
-        if not self.data.paired:  # a query is not to prefer a passage that has nothing to do with it
-            mask &= positives.contains(query_rows, document_rows[: len(query_rows)])[:, None]
+        if not self.data.paired:  # nothing is to prefer a passage, or a query, that it has nothing to do with
+            count = len(query_rows)
+            known = positives.contains(query_rows, document_rows[:count])
+            mask &= known[:, None]
+            mask[:, :count] &= known
         return mask
 
 
