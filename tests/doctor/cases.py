@@ -118,7 +118,7 @@ FAILURES = {
     "100 pairs by heart": Case("overfitting", [*FEW, *BY_HEART], ("average",)),
     "100 pairs by heart, GRU": Case("overfitting", [*FEW, *BY_HEART_GRU], ("gru",)),
     "slow negatives": Case("data_bound", [*MINI, *SLOW], ("average",)),
-    "slow negatives, GRU": Case("data_bound", [*MINI, *SLOW, "+negatives.seconds=0.06"], ("gru",)),
+    "slow negatives, GRU": Case("data_bound", [*MINI, *SLOW, "+negatives.seconds=0.1"], ("gru",)),
 }
 
 
