@@ -70,7 +70,8 @@ class Runs:
                 same = (searcher.store.manifest.corpus, searcher.encoder.tokenizer.split_camel_case)
                 searcher.bm25 = by_corpus.setdefault(same, searcher).bm25
             for mode in self.modes:
-                self.search(Way(name, mode, 1), ["warm up"])
+                for queries in (["warm up"], ["warm", "up"]):  # one and several are searched in different ways
+                    self.search(Way(name, mode, 1), queries)
 
     def way(self, run: str | None, mode: str, k: int) -> Way:
         """How to search, checked.
