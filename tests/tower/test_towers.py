@@ -1,5 +1,8 @@
 """The average tower and its word table: weighted means, and gradients that hold only the rows of the batch."""
 
+import math
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from torch import nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
+from two_tower.tower import repeats
 from two_tower.tower.average import AverageTower
 from two_tower.tower.words import WordTable, lookup, pool
 
@@ -28,6 +32,7 @@ def make(name: str) -> AverageTower:
 
 TOWERS = {
     "average": {"dim": DIM},
+    "repeats": {"dim": DIM, "repeats": "log"},
     "projected": {"dim": 8},
     "tanh": {"dim": 8, "tanh": True},
 }
@@ -193,3 +198,38 @@ def test_distinct_words_stand_once_and_every_token_finds_its_own(texts: list[lis
     assert torch.equal(vectors[rows], table.vectors[ids])
     general_vectors, general_rows = table.double().distinct(ids)  # the path of other devices and dtypes
     assert torch.equal(general_vectors[general_rows], table.vectors[ids])
+
+
+@given(TEXTS, st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_damped_repeats_equal_counting_in_double_precision(texts: list[list[int]], seed: int) -> None:
+    batch, table = Ragged.from_lists(texts), word_table(seed)
+    out = table.pool(batch, "log")
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
+    out.backward(upstream)
+    vectors, logs = (p.detach().double().requires_grad_() for p in (table.vectors, table.log_weights))
+    rows = []
+    for text in texts:
+        words = Counter(text)
+        weights = [logs[word].exp() * math.log2(1 + n) for word, n in words.items()]
+        summed = sum(w * vectors[word] for w, word in zip(weights, words, strict=True))
+        rows.append(summed / sum(weights) if text else torch.zeros(DIM, dtype=torch.float64))
+    expected = torch.stack(rows)
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(repeats._on_any_device(batch), repeats.damped(batch))
+    if any(texts):
+        expected.backward(upstream.double())
+        torch.testing.assert_close(table.vectors.grad.to_dense().double(), vectors.grad, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(table.log_weights.grad.to_dense().double(), logs.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_damped_repeats_count_only_the_text_itself() -> None:
+    texts = [[7] * n + list(range(n)) for n in range(1, 300)]
+    together = repeats.damped(Ragged.from_lists(texts))
+    alone = torch.cat([repeats.damped(Ragged.from_lists([text])) for text in texts])
+    assert torch.equal(together, alone)
+
+
+def test_other_repeats_are_refused() -> None:
+    with pytest.raises(UserError, match=r"tower\.repeats=sqrt does not exist"):
+        word_table().pool(Ragged.from_lists([[1]]), "sqrt")  # type: ignore[arg-type]

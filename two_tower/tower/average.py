@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower.base import Tower
-from two_tower.tower.words import WordTable
+from two_tower.tower.words import Repeats, WordTable
 
 __all__ = ["AverageTower"]
 
@@ -26,6 +26,7 @@ class AverageTower(Tower):
             the vector is then the plain mean).
         tanh: squash each dimension into -1 … 1 at the end.
         token_dropout: share of the tokens that is left out at random in training, against over-fitting.
+        repeats: what a word counts that stands n times in a text: ``all``, n; ``log``, log2(1 + n).
 
     Raises:
         UserError: a ``token_dropout`` outside 0 … 1.
@@ -40,9 +41,10 @@ class AverageTower(Tower):
         learn_weights: bool = True,
         tanh: bool = False,
         token_dropout: float = 0.0,
+        repeats: Repeats = "all",
     ) -> None:
         super().__init__(dim)
-        self.words, self.tanh = words, tanh
+        self.words, self.tanh, self.repeats = words, tanh, repeats
         if not 0 <= token_dropout < 1:
             raise UserError(f"tower.token_dropout={token_dropout} must be from 0 up to, not including, 1.")
         self.token_dropout = token_dropout
@@ -54,5 +56,5 @@ class AverageTower(Tower):
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
         if self.training and self.token_dropout:
             tokens = tokens.keep(torch.rand(len(tokens.ids), device=tokens.device) >= self.token_dropout)
-        vectors = self.projection(self.words.pool(tokens))
+        vectors = self.projection(self.words.pool(tokens, self.repeats))
         return vectors.tanh() if self.tanh else vectors

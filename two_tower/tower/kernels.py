@@ -221,8 +221,8 @@ def pool_gradients(
     """The backward pass of `pool_rows`, for the vectors and the logarithms of the weights.
 
     With W_b the sum of a text's weights, ``d out_b / d v_i = w_i / W_b`` and
-    ``d out_b / d log w_i = (w_i / W_b) (v_i - out_b)`` for each token i, so that all the second needs beside
-    the first is one dot product per row.
+    ``d out_b / d log w_i = (w_i / W_b) (v_i - out_b)`` for each token i, each times what the token counts, so that
+    all the second needs beside the first is one dot product per row.
 
     Args:
         rows: (R,) rows of the table.
@@ -231,8 +231,8 @@ def pool_gradients(
         first: first row to do.
         last: last row to do (exclusive).
         grads: (B, D) float32, gradient of the means.
-        factors: (T,) float32, 1 / W_b of each token's text.
-        pull: (B,) float32, ``grads[b] · out[b] / W_b``.
+        factors: (T,) float32, what each token counts beside its word's weight, times 1 / W_b of its text.
+        pull: (B,) float32, ``grads[b] · out[b]``.
         vectors: (V, D) float32, the table.
         weights: (R,) float32, what a token of each row counts.
         grad_vectors: (R, D) float32, written.
@@ -245,6 +245,6 @@ def pool_gradients(
         for j in range(len(row)):
             row[j] *= w
             dot += row[j] * vector[j]
-        for b in texts[tokens]:
-            pulled += pull[b]
+        for k in range(starts[r], starts[r + 1]):
+            pulled += factors[k] * pull[texts[k]]
         grad_weights[r] = dot - w * pulled
