@@ -124,7 +124,8 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     size = len(data.tokenizer)
     embedding: Embedding = build(config["embedding"])
     towers = _towers(config, size, embedding.dim, embedding.frozen)
-    tables = [t for module in dict.fromkeys(towers) for t in module.modules() if isinstance(t, WordTable)]
+    modules = (m for tower in dict.fromkeys(towers) for m in tower.modules())
+    tables = [m for m in modules if isinstance(m, WordTable) and m.of_words]
     if tables:  # a transformer has none
         vectors = embedding.vectors(data.tokenizer, data.corpus)
         weights = embedding.token_weights(data.corpus.tokens, size)

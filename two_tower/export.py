@@ -128,6 +128,8 @@ def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[st
             f"A tower with tower.repeats={tower.repeats} cannot be exported: Sentence Transformers' plain mean counts "
             "every repetition of a word (tower.repeats=all works)."
         )
+    if tower.bigrams is not None:
+        raise UserError("A tower with tower.bigrams cannot be exported: Sentence Transformers has no module for them.")
     weights = tower.words.log_weights.exp()
     if bool((weights == weights[0]).all()):
         weights = torch.ones_like(weights)

@@ -1,5 +1,6 @@
 """The average tower and its word table: weighted means, and gradients that hold only the rows of the batch."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -13,6 +14,7 @@ from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower import repeats
 from two_tower.tower.average import AverageTower
+from two_tower.tower.bigrams import hashed_bigrams
 from two_tower.tower.words import WordTable, lookup, pool
 
 WORDS, DIM = 50, 16
@@ -27,12 +29,16 @@ def word_table(seed: int = 0, dim: int = DIM) -> WordTable:
 
 def make(name: str) -> AverageTower:
     torch.manual_seed(1)
-    return AverageTower(word_table(), **TOWERS[name])
+    tower = AverageTower(word_table(), **TOWERS[name])
+    if tower.bigrams is not None:  # else they are zero
+        nn.init.normal_(tower.bigrams.table.vectors)
+    return tower
 
 
 TOWERS = {
     "average": {"dim": DIM},
     "repeats": {"dim": DIM, "repeats": "log"},
+    "bigrams": {"dim": DIM, "repeats": "log", "bigrams": 64},
     "projected": {"dim": 8},
     "tanh": {"dim": 8, "tanh": True},
 }
@@ -233,3 +239,38 @@ def test_damped_repeats_count_only_the_text_itself() -> None:
 def test_other_repeats_are_refused() -> None:
     with pytest.raises(UserError, match=r"tower\.repeats=sqrt does not exist"):
         word_table().pool(Ragged.from_lists([[1]]), "sqrt")  # type: ignore[arg-type]
+
+
+@given(TEXTS)
+@settings(max_examples=40, deadline=None)
+def test_bigrams_are_the_neighbours_of_each_text(texts: list[list[int]]) -> None:
+    pairs = hashed_bigrams(Ragged.from_lists(texts), 1 << 30).to_lists()
+    numbers: dict[tuple[int, int], int] = {}
+    for text, hashed in zip(texts, pairs, strict=True):
+        neighbours = list(itertools.pairwise(text))
+        assert len(hashed) == len(neighbours)
+        for pair, number in zip(neighbours, hashed, strict=True):
+            assert 0 <= number < 1 << 30
+            assert numbers.setdefault(pair, number) == number
+    assert len(set(numbers.values())) == len(numbers)  # 2,500 pairs of these words: a collision has chance 0.003
+
+
+def test_bigrams_spread_over_all_buckets() -> None:
+    every = [[i, j] for i in range(100) for j in range(100)]
+    numbers = torch.tensor(hashed_bigrams(Ragged.from_lists(every), 1000).to_lists()).flatten()
+    counts = torch.bincount(numbers, minlength=1000).double()
+    assert ((counts - 10).square() / 10).sum() < 1200  # chi-squared, 999 degrees of freedom: mean 999, deviation 45
+
+
+def test_bigrams_start_without_effect_and_learn_word_order() -> None:
+    torch.manual_seed(0)
+    plain, tower = AverageTower(word_table(), DIM), AverageTower(word_table(), DIM, bigrams=64)
+    batch = Ragged.from_lists([[1, 2, 3], [3, 2, 1], [4]])
+    assert torch.equal(tower(batch), plain(batch))
+    optimizer = torch.optim.SGD(tower.bigrams.parameters(), 1.0)
+    (tower(batch)[0] - tower(batch)[1]).sum().neg().backward()
+    optimizer.step()
+    assert not torch.allclose(tower(batch)[0], tower(batch)[1])
+    assert torch.equal(tower(batch)[2], plain(batch)[2])
+    with pytest.raises(UserError, match=r"tower\.bigrams=-1 must be at least 0"):
+        AverageTower(word_table(), DIM, bigrams=-1)

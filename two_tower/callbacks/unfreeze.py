@@ -75,4 +75,4 @@ class Unfreeze(Callback):
 
 
 def _tables(module: nn.Module) -> list[WordTable]:
-    return [table for table in module.modules() if isinstance(table, WordTable)]
+    return [table for table in module.modules() if isinstance(table, WordTable) and table.of_words]

@@ -172,7 +172,10 @@ class WordTable(nn.Module):
         log_weights: (V,) float32 parameter.
         informed: how many dimensions, the first ones, come from elsewhere; 0 for none.
         coverage: share of the corpus' tokens whose word got a vector from elsewhere; None where none did.
+        of_words: whether the rows are the words of the vocabulary, which an `Embedding` starts.
     """
+
+    of_words = True
 
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         super().__init__()
