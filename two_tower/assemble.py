@@ -50,7 +50,7 @@ __all__ = [
 TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
 TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
 # Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
-_LOADER = "batch_size num_workers train_split validation_split max_examples pseudo_queries pseudo_kinds all_passages"
+_LOADER = "batch_size num_workers train_split validation_split max_examples pseudo_queries pseudo_kinds examples"
 LOADER_KEYS = {key: get_type_hints(TripletData.__init__)[key] for key in _LOADER.split()}
 
 
@@ -66,6 +66,8 @@ def try_parts(config: Mapping[str, Any]) -> None:
     towers = _towers(config, 2, embedding.dim, embedding.frozen)
     _memory(config)
     loss, chunk = build(config["loss"]), config["encode_chunk"]
+    if config["data"].get("examples") == "passages" and not loss.taught:
+        raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
     if loss.taught and (config["memory"] or config["cross_device"]):
         raise UserError(
             "loss=distillation compares the batch with its teacher's vectors only: set memory=0 and cross_device=false."

@@ -157,6 +157,7 @@ def test_a_refining_network_starts_as_the_average(taught: list[str], collection:
         (["memory=64"], "set memory=0 and cross_device=false"),
         (["tower=gru", "tower.refine=true", "embedding.dim=8"], r"set embedding\.dim=16, as tower\.dim"),
         (["negatives=bm25"], "without mined or given negatives"),
+        (["data.examples=passages", "loss=in_batch"], r"leaves only a teacher to learn from"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(
@@ -168,7 +169,7 @@ def test_what_cannot_be_is_told(
 
 
 def test_the_doctor_does_not_judge_it_by_scores(taught: list[str], collection: Path, tmp_path: Path) -> None:
-    options = ["data.all_passages=true", "trainer.max_epochs=8", "scheduler=none"]
+    options = ["data.examples=both", "trainer.max_epochs=8", "scheduler=none"]
     fit(collection, tmp_path / "run", *taught, *options)
     found = json.loads((tmp_path / "run" / "doctor.json").read_text())
     by_scores = {"stuck_at_margin", "stuck_at_chance", "easy_negatives", "hardest_negative_collapse", "no_gradient"}

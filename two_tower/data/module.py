@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import lightning as L
 import numpy as np
@@ -17,17 +18,28 @@ from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.pseudo import KINDS, PseudoQueries
 from two_tower.data.stream.token_store import TokenWriter
-from two_tower.data.stream.triplets import Some, TrainingSet, WithPassages, id_triplets, judged_pairs, text_triplets
+from two_tower.data.stream.triplets import (
+    Pairs,
+    Some,
+    TrainingSet,
+    WithPassages,
+    id_triplets,
+    judged_pairs,
+    text_triplets,
+)
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, Negatives, Positives
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["TripletData"]
+__all__ = ["ExampleKind", "TripletData"]
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
+
+#: What an epoch consists of, see `TripletData`.
+ExampleKind: TypeAlias = Literal["judged", "passages", "both"]
 
 
 class TripletData(L.LightningDataModule):
@@ -48,8 +60,9 @@ class TripletData(L.LightningDataModule):
         max_examples: train on so many only, spread evenly over all; 0 for all.
         pseudo_queries: pieces of each passage that are trained on as queries, at most; 0 for none.
         pseudo_kinds: of which kinds, see `two_tower.data.stream.pseudo.pieces`.
-        all_passages: every passage is in an epoch, beside a training query that says nothing of it: for a loss that
-            learns from a teacher. Such a pair is and has no candidate, so that it teaches no other loss anything.
+        examples: what an epoch consists of. ``judged``: the judged pairs, or the data's own triplets; ``passages``:
+            every passage once, beside a training query that says nothing of it, for a loss that learns from a
+            teacher (such a pair is and has no candidate, so that it teaches no other loss anything); ``both``.
 
     Raises:
         UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
@@ -71,7 +84,7 @@ class TripletData(L.LightningDataModule):
         max_examples: int = 0,
         pseudo_queries: int = 0,
         pseudo_kinds: list[str] | None = None,
-        all_passages: bool = False,
+        examples: ExampleKind = "judged",
     ) -> None:
         super().__init__()
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
@@ -97,18 +110,25 @@ class TripletData(L.LightningDataModule):
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._max_examples = max_examples
         self._pseudo, self._kinds = pseudo_queries, list(pseudo_kinds or KINDS[:1])
-        self._all_passages = all_passages
-        for kind in self._kinds:
-            if kind not in KINDS:
-                raise UserError(f"data.pseudo_kinds: {kind} does not exist; {one_of(kind, KINDS)}")
-        if (pseudo_queries or all_passages) and negatives.needs_collection | negatives.needs_triplets:
-            raise UserError(
-                "data.pseudo_queries and data.all_passages bring in passages without mined or given negatives: use "
-                "negatives=in_batch or random."
-            )
+        self._kind = examples
+        self._check_extra_examples()
         self._batches: Batches | None = None
         self._loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
+
+    def _check_extra_examples(self) -> None:
+        """Refuse kinds that do not exist, and strategies that have no negatives for them."""
+        if self._kind not in get_args(ExampleKind):
+            raise UserError(f"data.examples={self._kind} does not exist; {one_of(self._kind, get_args(ExampleKind))}")
+        for kind in self._kinds:
+            if kind not in KINDS:
+                raise UserError(f"data.pseudo_kinds: {kind} does not exist; {one_of(kind, KINDS)}")
+        mined = self.negatives.needs_collection or self.negatives.needs_triplets
+        if mined and (self._pseudo or self._kind != "judged"):
+            raise UserError(
+                "data.pseudo_queries, data.examples=passages and both bring in passages without mined or given "
+                "negatives: use negatives=in_batch or random."
+            )
 
     def _need_judged_queries(self) -> None:
         """Refuse a strategy that looks for documents where the training queries have no judgements."""
@@ -181,11 +201,14 @@ class TripletData(L.LightningDataModule):
 
     @cached_property
     def training_set(self) -> TrainingSet:
-        """The training examples: those of `judged`, and pseudo-queries with their passages."""
+        """The training examples: pairs as in `judged`, pseudo-queries with their passages, passages by themselves."""
         made = self.judged
+        if self._kind == "passages":
+            nothing = np.zeros(0, np.int64)
+            made = replace(made, examples=Pairs(nothing, nothing))
         if self.pseudo is not None:
             made = self.pseudo.added_to(made, self.train, self.corpus.hashes)
-        if self._all_passages:
+        if self._kind != "judged":
             every = WithPassages(made.examples, len(self.corpus), len(self.train))
             made = replace(made, examples=every, paired=False)
         return made

@@ -106,9 +106,9 @@ def test_other_negatives_than_drawn_ones_are_refused(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("pseudo", [0, 2])
-def test_all_passages_come_with_queries_that_say_nothing_of_them(pseudo: int, folder: Path, tmp_path: Path) -> None:
+def test_passages_come_with_queries_that_say_nothing_of_them(pseudo: int, folder: Path, tmp_path: Path) -> None:
     plain = data_of(folder, tmp_path, pseudo_queries=pseudo)
-    data = data_of(folder, tmp_path, pseudo_queries=pseudo, all_passages=True)
+    data = data_of(folder, tmp_path, pseudo_queries=pseudo, examples="both")
     paired, documents = len(plain.training_set.examples), len(data.corpus)
     assert len(data.training_set.examples) == paired + documents
     queries, passages, _ = data.training_set.examples.take(np.arange(paired + documents))
@@ -130,3 +130,20 @@ def test_all_passages_come_with_queries_that_say_nothing_of_them(pseudo: int, fo
     assert scores.grad is not None
     np.testing.assert_array_equal(scores.grad.abs().sum(1).numpy() > 0, judged)
     np.testing.assert_array_equal(scores.grad.abs().sum(0).numpy() > 0, judged)
+
+
+def test_passages_alone_come_once_each_without_judged_pairs(folder: Path, tmp_path: Path) -> None:
+    data = data_of(folder, tmp_path, examples="passages")
+    assert len(data.judged.examples) > 0
+    queries, passages, negatives = data.training_set.examples.take(np.arange(len(data.training_set.examples)))
+    np.testing.assert_array_equal(passages, np.arange(len(data.corpus)))
+    assert set(queries.tolist()) <= set(range(len(data.train)))
+    assert negatives is None
+    batch = data.batches.assemble(np.arange(32), np.random.default_rng(0), slice(0, 32))
+    judged = data.judged.positives.contains(queries[:32], passages[:32])
+    assert not batch.candidates.numpy()[~judged].any()
+
+
+def test_other_kinds_of_examples_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.examples=passage does not exist; did you mean 'passages'"):
+        data_of(folder, tmp_path, examples="passage")
