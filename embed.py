@@ -45,6 +45,13 @@ def embed(config: dict[str, Any]) -> Path:
 
     with counter(f"Embedding {source.name}", "passages", about) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
+    if encoder.unknown:
+        say(
+            f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%}) are not in the "
+            "run's vocabulary and were left to its unknown word"
+            + ("; two-tower extend gives new words vectors of their own." if encoder.tokenizer.of_words else "."),
+            style="dim",
+        )
     if is_made(path, config["index"], encoder.model.similarity):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         archive_index(run, path)

@@ -220,6 +220,33 @@ def dashboard(
 
 
 @app.command()
+def extend(
+    run: RunFolder,
+    path: Annotated[Path, typer.Argument(help="new run folder", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="data as for train.py, for example data=passages data.path=FILE", show_default=False),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="folder in the BEIR layout")] = None,
+) -> None:
+    """Give the new words of further passages vectors made of their parts, without training."""
+    from two_tower.assemble import make_source
+    from two_tower.config.compose import composed
+    from two_tower.data.beir import Beir
+    from two_tower.extend import extend_run
+    from two_tower.progress import counter
+    from two_tower.report.console import say
+
+    if bool(overrides) == bool(data):
+        raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
+    source = Beir(str(data)) if data else make_source(composed(overrides or [], ["data"])["data"])
+    with counter(f"Reading {source.name}", "passages", source.about()) as progress:
+        found = extend_run(run, source, path, progress)
+    say(str(found))
+    say(f"Next: python embed.py run={path} {' '.join(overrides or [f'data=beir data.path={data}'])}", style="dim")
+
+
+@app.command()
 def export(
     run: RunFolder,
     path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],

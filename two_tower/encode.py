@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ from two_tower.data.source import Source, full_text
 from two_tower.data.stream.token_store import ahead
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
+from two_tower.ragged import Ragged
 from two_tower.report.run import Run
 from two_tower.store import Manifest, VectorStore, checksum
 from two_tower.threads import each
@@ -41,10 +43,16 @@ class Encoder:
         model: the towers.
         tokenizer: the tokenizer that they were trained with.
         fingerprint: identifies the checkpoint.
+
+    Attributes:
+        tokens: of all passages encoded so far.
+        unknown: how many of them are not in the vocabulary.
     """
 
     def __init__(self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "") -> None:
         self.model, self.tokenizer, self.fingerprint = model.eval(), tokenizer, fingerprint
+        self.tokens = self.unknown = 0
+        self._counting = Lock()
 
     @classmethod
     def load(cls, run: Run) -> Encoder:
@@ -75,7 +83,9 @@ class Encoder:
         """
         tower = self.model.document_tower
         if not tower.parallel_by_text or self.model.device.type != "cpu":
-            return self.model.encode("documents", self.tokenizer.encode_documents(texts), progress).cpu().numpy()
+            tokens = self.tokenizer.encode_documents(texts)
+            self._count(tokens)
+            return self.model.encode("documents", tokens, progress).cpu().numpy()
         column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
         out = np.empty((len(column), tower.dim), np.float32)
         threads = torch.get_num_threads()
@@ -83,12 +93,18 @@ class Encoder:
 
         def encode(start: int) -> None:
             tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
+            self._count(tokens)
             out[start : start + size] = self.model.encode("documents", tokens).numpy()
             if progress:
                 progress(len(tokens))
 
         each(encode, range(0, len(column), size))
         return out
+
+    def _count(self, tokens: Ragged) -> None:
+        unknown = int(np.count_nonzero(tokens.ids.numpy() == self.tokenizer.unknown_id))
+        with self._counting:
+            self.tokens, self.unknown = self.tokens + len(tokens.ids), self.unknown + unknown
 
     def manifest(self, source: Source, shard_rows: int, dtype: str = "float32") -> Manifest:
         """What a store of this source's passages is made of.

@@ -31,7 +31,8 @@ class TransformerEmbedding(PartialEmbedding):
     """
 
     def __init__(self, teacher: Teacher, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
-        super().__init__(teacher.name, min(dim, teacher.dim), dim, "random", True, weights, freeze)
+        # The unknown word, which alone has no vector, says nothing.
+        super().__init__(teacher.name, min(dim, teacher.dim), dim, "zero", True, weights, freeze)
         self._teacher = teacher
 
     def known(self, tokenizer: Tokenizer, corpus: Corpus) -> Known:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -156,6 +156,33 @@ class Tokenizer:
         """The definition of a tokenizer that keeps the first ``max_tokens`` tokens of any text."""
         limits = {**(self._definition.get("truncation") or {}), **truncation(max_tokens, max_tokens)}
         return {**self._definition, "truncation": limits}
+
+    @property
+    def of_words(self) -> bool:
+        """Whether the tokens are whole words, by this project's rules."""
+        return self._is_word
+
+    def count(self, texts: Iterable[Texts]) -> dict[str, int]:
+        """How often each word occurs, known or not; only `of_words`.
+
+        Args:
+            texts: batches of texts, read once.
+        """
+        fold, counted = self._tables[0], word_table.empty()
+        for batch in texts:
+            for text, starts in buffers(batch):
+                counted = word_table.count(fold(text, starts)[0], counted)
+        return word_table.spelled(counted)
+
+    def extended(self, words: Sequence[str]) -> Tokenizer:
+        """The same tokenizer with further words behind its own; only `of_words`.
+
+        Args:
+            words: as `count` spells them, none of the vocabulary.
+        """
+        model, size = self._definition["model"], len(self)
+        more = {word: size + i for i, word in enumerate(words)}
+        return Tokenizer({**self._definition, "model": {**model, "vocab": {**model["vocab"], **more}}})
 
     def save(self, path: Path) -> None:
         """Write the `tokenizer.json`, atomically; `tokenizers.Tokenizer.from_file` reads it too."""

@@ -77,15 +77,12 @@ class WordTokenizer:
         return Tokenizer(self._definition([UNKNOWN, *words]))
 
     def _most_frequent(self, counted: word_table.WordTable) -> list[str]:
-        _, words, starts, counts, size = counted
-        kept, room = np.flatnonzero(counts[:size] >= self.min_frequency), self.vocabulary_size - 1
-        if len(kept) > room:  # sort only the words that can be among the first, with their ties
-            least = np.partition(counts[kept], len(kept) - room)[len(kept) - room]
-            kept = kept[counts[kept] >= least]
-        data = words.tobytes()
-        spelled = [data[starts[i] : starts[i + 1]].decode() for i in kept]
-        ranked = sorted(zip((-counts[kept]).tolist(), spelled, strict=True))
-        return [word for _, word in ranked[:room]]
+        counts, size = counted[3], counted[4]
+        kept, room = counts[:size][counts[:size] >= self.min_frequency], self.vocabulary_size - 1
+        # Sort only the words that can be among the first, with their ties.
+        least = np.partition(kept, len(kept) - room)[len(kept) - room] if len(kept) > room else self.min_frequency
+        spelled = word_table.spelled(counted, int(least))
+        return sorted(spelled, key=lambda word: (-spelled[word], word))[:room]
 
     def _definition(self, vocabulary: list[str]) -> dict[str, Any]:
         """The `tokenizer.json` with these words, as the library itself would write it."""

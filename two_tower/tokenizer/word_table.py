@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["WordTable", "count", "empty", "look_up"]
+__all__ = ["WordTable", "count", "empty", "look_up", "spelled"]
 
 ONE = np.uint64(1)
 
@@ -137,6 +137,13 @@ def count(folded: np.ndarray, table: WordTable) -> WordTable:
         if 4 * size > len(slots):  # half of the slots are taken
             slots = _with_twice_the_slots(slots)
     return slots, words, word_starts, counts, size
+
+
+def spelled(table: WordTable, least: int = 1) -> dict[str, int]:
+    """The words of a table that were counted at least so often, with their counts."""
+    _, words, starts, counts, size = table
+    data = words.tobytes()
+    return {data[starts[i] : starts[i + 1]].decode(): int(counts[i]) for i in np.flatnonzero(counts[:size] >= least)}
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,0 +1,36 @@
+"""`two-tower extend` and what `embed.py` says of unknown words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import word
+
+
+def test_new_passages_are_embedded_with_their_words(collection: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
+    new = tmp_path / "new.jsonl"
+    texts = [f"{word(0)} zebrafish", f"{word(0)} {word(1)} quixotic"]
+    lines = [json.dumps({"_id": str(number), "text": text}) for number, text in enumerate(texts)]
+    new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = ["data=passages", f"data.path={new}"]
+    options = ["trainer.max_epochs=1", "tower.dim=16", "data.batch_size=32", "run_dir=run"]
+    assert call("train.py", "data=beir", f"data.path={collection}", *options).status == 0
+    before = call("embed.py", "run=run", *data, "output=before")
+    assert before.status == 0
+    assert "2 of 5 words (40.00%) are not in the run's vocabulary" in " ".join((before.out + before.err).split())
+    assert "two-tower extend" in before.out + before.err
+    extended = call("two-tower", "extend", "run", "more", *data)
+    assert extended.status == 0, extended.err
+    assert "2 of 5 words of the passages (40.00%) were unknown" in " ".join((extended.out + extended.err).split())
+    after = call("embed.py", "run=more", *data)
+    assert after.status == 0, after.err
+    assert "vocabulary" not in after.out + after.err
+    found = call("two-tower", "search", "more", "zebrafish", "-k", "1")
+    assert found.status == 0, found.err
+    assert f"{word(0)} zebrafish" in found.out
+    mistake = call("two-tower", "extend", "run", "other")
+    assert mistake.status == 2
+    assert "Say whose words are to be added" in mistake.err
