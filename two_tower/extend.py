@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from two_tower.assemble import load_model
-from two_tower.config import read
 from two_tower.data.source import Source, full_text
 from two_tower.errors import UserError
 from two_tower.files import write_text
@@ -32,20 +31,18 @@ class Extension:
     Attributes:
         tokens: words of all passages.
         unknown: those among them that the run did not know.
-        words: how many different ones these were.
-        added: how many of them, the frequent ones, have a vector now.
+        words: how many different ones these were; each has a vector now.
     """
 
     tokens: int
     unknown: int
     words: int
-    added: int
 
     def __str__(self) -> str:
         share = self.unknown / max(1, self.tokens)
         return (
             f"{self.unknown:,} of {self.tokens:,} words of the passages ({share:.2%}) were unknown, {self.words:,} "
-            f"different ones; {self.added:,} of these have a vector now, made of their parts."
+            "different ones; each has a vector now, made of its parts."
         )
 
 
@@ -73,11 +70,9 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[
         raise UserError(f"{old.path} splits words into pieces: no word is new to it, it needs no extension.")
     counts, known = tokenizer.count(_texts(source, progress)), set(tokenizer.vocabulary)
     fresh = {word: count for word, count in counts.items() if word not in known}
-    least = read(old.config)["tokenizer"].get("min_frequency", 1)
-    words = sorted((word for word, count in fresh.items() if count >= least), key=lambda word: (-fresh[word], word))
+    words = sorted(fresh, key=lambda word: (-fresh[word], word))
     if not words:
-        times = "" if least == 1 else f" that stands there {least} times"
-        raise UserError(f"{old.path} knows every word of {source.name}{times}: there is nothing to add.")
+        raise UserError(f"{old.path} knows every word of {source.name}: there is nothing to add.")
     state, made = model.state_dict(), {tower: _rows(tower, tokenizer, words) for tower in set(towers.values())}
     for key in state:
         side, _, name = key.partition(".")
@@ -89,7 +84,7 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[
     extended.save(new.tokenizer)
     torch.save({"state_dict": state, "two_tower": {**facts, "tokenizer": extended.fingerprint}}, new.best)
     write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
-    return Extension(sum(counts.values()), sum(fresh.values()), len(fresh), len(words))
+    return Extension(sum(counts.values()), sum(fresh.values()), len(fresh))
 
 
 def _texts(source: Source, progress: Callable[[int], None] | None) -> Iterator[Texts]:

@@ -43,8 +43,7 @@ class Bigrams(nn.Module):
 
     def __init__(self, buckets: int, dim: int) -> None:
         super().__init__()
-        self.table = WordTable(buckets, dim)
-        self.table.of_words = False
+        self.table = WordTable(buckets, dim, of_words=False)
 
     def forward(self, tokens: Ragged, repeats: Repeats = "all") -> Tensor:
         """Weighted mean of the vectors of each text's bigrams, (B, D); zero for a text of one word."""

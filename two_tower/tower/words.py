@@ -166,24 +166,23 @@ class WordTable(nn.Module):
     Args:
         vocabulary_size: V.
         dim: D.
+        of_words: whether the rows are the words of the vocabulary, which an `Embedding` starts.
 
     Attributes:
         vectors: (V, D) float32 parameter.
         log_weights: (V,) float32 parameter.
         informed: how many dimensions, the first ones, come from elsewhere; 0 for none.
         coverage: share of the corpus' tokens whose word got a vector from elsewhere; None where none did.
-        of_words: whether the rows are the words of the vocabulary, which an `Embedding` starts.
     """
 
-    of_words = True
-
-    def __init__(self, vocabulary_size: int, dim: int) -> None:
+    def __init__(self, vocabulary_size: int, dim: int, of_words: bool = True) -> None:
         super().__init__()
+        self.of_words = of_words
         self.informed, self.coverage = 0, cast(float | None, None)
         self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
         self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
         for parameter in self.parameters():
-            parameter.is_word_table = True  # type: ignore[attr-defined]
+            parameter.is_word_table, parameter.of_words = True, of_words  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, weights: Tensor | None) -> None:
