@@ -104,6 +104,8 @@ def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
     for system in ("dense", "hybrid"):
         chance = randomisation_test(np.array(values[system]), np.array(values["bm25"]))
         assert results[f"{system}/mrr@10/p_vs_bm25"] == pytest.approx(chance), system
+    chance = randomisation_test(np.array(values["hybrid"]), np.array(values["dense"]))
+    assert results["hybrid/mrr@10/p_vs_dense"] == pytest.approx(chance)
     # A test of nothing if they were equal, or perfect.
     assert results["dense/mrr@10"] < results["hybrid/mrr@10"] < 1
     assert results["bm25/mrr@10"] < results["hybrid/mrr@10"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
     Returns:
         ``dense/METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC``, each with the ends of its 95 % bootstrap interval
         (``dense/METRIC/low``, ``dense/METRIC/high``); how likely chance alone makes as large a difference from BM25
-        (``dense/METRIC/p_vs_bm25``, ``hybrid/METRIC/p_vs_bm25``: paired randomisation tests, uncorrected);
-        ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``, ``fusion/weight``, ``fusion/split``,
+        (``dense/METRIC/p_vs_bm25``, ``hybrid/METRIC/p_vs_bm25``) or from the tower (``hybrid/METRIC/p_vs_dense``):
+        paired randomisation tests, uncorrected; ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``, ``fusion/weight``, ``fusion/split``,
         ``fusion/metric`` and ``fusion/chosen_here``, whether these very queries decided on it.
 
     Raises:
@@ -55,14 +55,23 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
         about_fusion = {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
         about_fusion["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
     figures = {f"{system}/{name}": v for system, values in per_query.items() for name, v in values.items()}
-    against = {name: values for name, values in figures.items() if not name.startswith("bm25/")}
     return {
         **_with_intervals(figures),
-        **{f"{n}/p_vs_bm25": randomisation_test(v, figures[f"bm25/{n.partition('/')[2]}"]) for n, v in against.items()},
+        **_chances(per_query, "bm25", ("dense", "hybrid")),
+        **_chances(per_query, "dense", ("hybrid",)),
         "documents": len(here.corpus),
         "queries": len(here.queries),
         "split": split,
         **about_fusion,
+    }
+
+
+def _chances(per_query: Mapping[str, Mapping[str, np.ndarray]], other: str, systems: Iterable[str]) -> dict[str, float]:
+    """``SYSTEM/METRIC/p_vs_OTHER`` of every metric, for those of the systems that there are."""
+    return {
+        f"{system}/{metric}/p_vs_{other}": randomisation_test(values, per_query[other][metric])
+        for system in systems
+        for metric, values in per_query.get(system, {}).items()
     }
 
 

@@ -1,0 +1,74 @@
+"""How well a teacher, and model2vec's distillation of it, find a collection's passages.
+
+``python -m benchmarks.quality FOLDER [SPLIT …]`` prints what docs/distillation.md has beside distilled towers: the
+teacher of ``teacher=sentence_transformer`` itself, its passages from the cache where a run has encoded them, and
+model2vec's distillations of it with its own vocabulary and with the collection's words.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from two_tower.data.beir import Beir
+from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
+from two_tower.metrics import DEFAULT_METRICS, evaluate
+from two_tower.metrics.functional import mean
+from two_tower.ranking.vectors import nearest
+from two_tower.report.console import say
+from two_tower.similarity import Similarity
+from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
+from two_tower.teacher.vectors import teacher_vectors
+from two_tower.tokenizer.word import WordTokenizer
+
+__all__ = ["found_by"]
+
+Encode = Callable[[list[str]], np.ndarray]
+
+
+def found_by(queries: np.ndarray, passages: np.ndarray, corpus: Corpus, split: Split) -> dict[str, float]:
+    """Metrics of vectors, (Q, D) and (N, D), compared by their cosine, over the whole corpus."""
+    q, d = (F.normalize(torch.from_numpy(np.asarray(v, np.float32)), dim=1) for v in (queries, passages))
+    pairs = (split.qrels.query_rows, split.qrels.document_rows)
+    ranking = nearest(q, d.__getitem__, len(d), Similarity("cosine"), order=corpus.order, pairs=pairs)
+    return mean(evaluate(ranking.ranks, split.qrels, DEFAULT_METRICS, split.threshold))
+
+
+def main(path: str, *names: str) -> None:
+    """Print the table.
+
+    Args:
+        path: a folder in the BEIR layout.
+        names: of splits; ``dev`` without any.
+    """
+    from model2vec.distill import distill
+
+    source = Beir(path)
+    tokenizer = trained_tokenizer(source, WordTokenizer(min_frequency=1), "train")
+    corpus = Corpus.load(source, tokenizer)
+    splits = [Split.load(corpus, name, tokenizer) for name in names or ("dev",)]
+    teacher = SentenceTransformerTeacher()
+    taught = teacher_vectors(teacher, corpus.texts(), "passages", source.fingerprint())
+    _show(f"{teacher.name} itself", taught.take(np.arange(len(corpus))), teacher.encode, corpus, splits)
+    texts, unknown = corpus.texts().to_pylist(), tokenizer.vocabulary[tokenizer.unknown_id]
+    words = [word for word in tokenizer.vocabulary if word != unknown]
+    for label, vocabulary in (("its own vocabulary", None), (f"the {len(words):,} words here as well", words)):
+        start = time.perf_counter()
+        model = distill(str(teacher.folder), vocabulary=vocabulary, pca_dims=None)
+        say(f"model2vec with {label}: {time.perf_counter() - start:.0f} s, {model.dim} dimensions")
+        _show(f"model2vec with {label}", model.encode(texts), model.encode, corpus, splits)
+
+
+def _show(name: str, passages: np.ndarray, encode: Encode, corpus: Corpus, splits: Iterable[Split]) -> None:
+    for split in splits:
+        found = found_by(encode(split.texts.to_pylist()), passages, corpus, split)
+        say(f"{name}, {split.name}: MRR@10 {found['mrr@10']:.3f}, Recall@100 {found['recall@100']:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
