@@ -37,7 +37,8 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
         ``dense/METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC``, each with the ends of its 95 % bootstrap interval
         (``dense/METRIC/low``, ``dense/METRIC/high``); how likely chance alone makes as large a difference from BM25
         (``dense/METRIC/p_vs_bm25``, ``hybrid/METRIC/p_vs_bm25``) or from the tower (``hybrid/METRIC/p_vs_dense``):
-        paired randomisation tests, uncorrected; ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``, ``fusion/weight``, ``fusion/split``,
+        paired randomisation tests, uncorrected; ``documents``, ``queries``, ``split``; with the hybrid
+        ``fusion/method``, ``fusion/weight``, ``fusion/split``,
         ``fusion/metric`` and ``fusion/chosen_here``, whether these very queries decided on it.
 
     Raises:
