@@ -66,11 +66,12 @@ def try_parts(config: Mapping[str, Any]) -> None:
     towers = _towers(config, 2, embedding.dim, embedding.frozen)
     _memory(config)
     loss, chunk = build(config["loss"]), config["encode_chunk"]
-    if config["data"].get("examples") == "passages" and not loss.taught:
+    if config["data"].get("examples") == "passages" and not loss.needs_teacher:
         raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
     if loss.taught and (config["memory"] or config["cross_device"]):
         raise UserError(
-            "loss=distillation compares the batch with its teacher's vectors only: set memory=0 and cross_device=false."
+            "A loss that learns from a teacher compares the documents of the batch only: set memory=0 and "
+            "cross_device=false."
         )
     model = TwoTower(*towers, Similarity(config["similarity"]), loss, encode_chunk=chunk)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -135,6 +136,11 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
             table.initialise(vectors, weights)
             table.informed, table.coverage = embedding.informed, embedding.coverage
     loss: Loss = build(config["loss"])
+    if loss.needs_margins and not data.has_margins:
+        raise UserError(
+            f"loss=margin_mse learns from a teacher's scores of triples, and {data.source.name} brings none: use "
+            "negatives=given and triples with a column of margins (data=beir) or two of scores (data=msmarco_passage)."
+        )
     return TwoTower(
         *towers,
         Similarity(config["similarity"]),
@@ -145,7 +151,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
         encode_chunk=config["encode_chunk"],
         more=_more_candidates(config, data),
-        lessons=Lessons.prepare(build(config["teacher"]), data) if loss.taught else None,
+        lessons=Lessons.prepare(build(config["teacher"]), data) if loss.needs_teacher else None,
     )
 
 

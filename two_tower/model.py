@@ -20,7 +20,7 @@ from two_tower.optimizer.clipping import clip_gradients
 from two_tower.optimizer.groups import learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.teacher.lessons import Lessons
+from two_tower.teacher.lessons import Lesson, Lessons
 from two_tower.tower.base import Tower
 
 __all__ = ["TwoTower", "total_steps"]
@@ -135,9 +135,11 @@ class TwoTower(L.LightningModule):
         if self.observer is not None:
             self.observer(compared, scores)
         lesson = None
-        if self.lessons is not None:
+        if self.loss.taught:
+            own = compared.queries, compared.documents
             rows = batch.query_rows, batch.document_rows
-            lesson = self.lessons(compared.queries, compared.documents, *rows)
+            lesson = self.lessons(*own, *rows) if self.lessons is not None else Lesson(*own)
+            lesson = lesson._replace(margins=batch.margins)
         loss, diagnostics = self.last = judge(self.loss, scores, compared.candidates, lesson)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))

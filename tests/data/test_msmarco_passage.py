@@ -23,7 +23,7 @@ from two_tower.data.reading import rows
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.formats import TsvRows
 from two_tower.data.reading.rows import BadRows, read_rows
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError
 
 YAML = Path(__file__).parents[2] / "conf" / "data" / "msmarco_passage.yaml"
@@ -115,6 +115,17 @@ def test_all_files_in_every_form(tmp_path: Path, form: str) -> None:
             ("cat with stripes", 'A "big cat.', "A river."), ("water", "A river.", "A tree."),
         ]  # fmt: skip
     assert source.triplets() is None
+
+
+@pytest.mark.parametrize("form", ["plain", "gz"])
+def test_triples_with_a_teachers_scores(tmp_path: Path, form: str) -> None:
+    scored = {**FILES, "scores_ids.tsv": "7.5\t-1.25\t30\t0\t1\n2\t3.5\t30\t2\t12\n"}
+    source = MsMarcoPassage(str(lay_out(tmp_path / "marco", form, scored)), triples="scores_ids.tsv")
+    for _ in range(2):
+        table = pa.Table.from_batches(source.triplets() or ())
+        assert table.schema == SCORED_TRIPLETS
+        assert values(table) == [("30", "0", "1", 8.75), ("30", "2", "12", -1.5)]
+    assert source.text_triplets() is None
 
 
 def test_no_triples_unless_asked_for(folder: Path) -> None:

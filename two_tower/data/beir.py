@@ -11,10 +11,10 @@ import pyarrow as pa
 from two_tower.cache import file_fingerprint
 from two_tower.data.reading.columns import lines_about
 from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.data.reading.rows import BadRows, Rows, read_rows
+from two_tower.data.reading.rows import BadRows, Rows, first_lines, read_rows
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import HashSet, keep_known
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
+from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError, one_of
 
 __all__ = ["Beir"]
@@ -67,7 +67,7 @@ class Beir(TableSource):
         return tuple(split for split in _SPLITS if self._qrels_file(split) is not None)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of ``triples.tsv`` whose ids are known, in file order."""
+        """The rows of ``triples.tsv`` whose ids are known, in file order; with margins where it has a fourth column."""
         path = self._find("triples.tsv")
         return None if path is None else self._read_triplets(path)
 
@@ -98,7 +98,9 @@ class Beir(TableSource):
 
     def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
         bad, query_ids, passage_ids = BadRows(self.max_bad_rows), self._all_queries("train")[1], self._passage_ids()
-        for table, numbers in read_rows(path, TsvRows(TRIPLETS, _HEADER), bad):
+        scored = len(next(iter(first_lines(path)), b"").split(b"\t")) == len(SCORED_TRIPLETS)
+        schema = SCORED_TRIPLETS if scored else TRIPLETS
+        for table, numbers in read_rows(path, TsvRows(schema, _HEADER), bad):
             for column in TRIPLETS.names:
                 ids = query_ids if column == "query_id" else passage_ids
                 table, numbers = keep_known(table, numbers, column, ids, bad, path)

@@ -223,6 +223,12 @@ class TripletData(L.LightningDataModule):
             self.negatives.prepare(self._collection(made.positives))
         return made
 
+    @property
+    def has_margins(self) -> bool:
+        """Whether the batches bring a teacher's scores of the given negatives."""
+        only_given = self.negatives.needs_triplets and not self.negatives.needs_collection
+        return only_given and self.training_set.examples.margins(np.zeros(1, np.int64)) is not None
+
     @cached_property
     def pseudo(self) -> PseudoQueries | None:
         """Pieces of passages as queries; None without any."""

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
 from two_tower.data.reading.formats import TsvRows
-from two_tower.data.reading.rows import BadRows, Rows, read_rows
+from two_tower.data.reading.rows import BadRows, Rows, first_lines, read_rows
 from two_tower.data.reading.tables import TableSource
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError, nearest, one_of
 
 __all__ = ["MsMarcoPassage"]
@@ -36,6 +37,9 @@ _TRAINING, _VALIDATION = ("queries.train", "qrels.train"), ("queries.dev", "qrel
 _PASSAGES = TsvRows(pa.schema([("id", pa.string()), ("text", pa.string())]), filled=("id", "text"))
 _QUESTIONS = TsvRows(QUERIES, filled=("id", "text"))
 _ID_TRIPLES = TsvRows(TRIPLETS, filled=TRIPLETS.names)
+# Hofstätter et al. 2020, arXiv:2010.02666: a teacher's scores of both passages before the ids.
+_SCORES = pa.schema([("positive_score", pa.float32()), ("negative_score", pa.float32())])
+_SCORED_TRIPLES = TsvRows(pa.schema([*_SCORES, *TRIPLETS]), filled=TRIPLETS.names)
 _TEXT_TRIPLES = TsvRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
 
 File = Path | Member
@@ -89,7 +93,8 @@ class MsMarcoPassage(TableSource):
             are not there, or null, does not exist.
         qrels: by split the file of the judgements: query, 0, passage, grade.
         relevant_grades: by split the least grade that counts as relevant, except for nDCG; 1 where there is none.
-        triples: file of training triples, either ids or texts (query, positive, negative); None for none.
+        triples: file of training triples, either ids or texts (query, positive, negative), ids perhaps behind a
+            teacher's scores (positive, negative); None for none.
         archives: archives that are looked into for any of the files; ``NAME.tar.gz`` is for ``NAME.tsv`` anyway.
         download: whether to download files that are not there.
         downloads: by file name what `Download` holds.
@@ -153,7 +158,9 @@ class MsMarcoPassage(TableSource):
         return self.relevant_grades.get(split, 1)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of a file of ids, in file order; whether the ids exist is not checked."""
+        """The rows of a file of ids, in file order, with margins where it has scores; ids are not looked up."""
+        if self._files["triples"] is not None and self._triples_have_scores():
+            return self._read_scored()
         return self._read_triples(_ID_TRIPLES) if self._triples_are("ids") else None
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
@@ -240,11 +247,22 @@ class MsMarcoPassage(TableSource):
         """Whether the triples are ``ids`` or ``texts``: no cell of an id triple holds white space."""
         if self._files["triples"] is None:
             return False
+        if self._triples_have_scores():
+            return kind == "ids"
         for table, _ in read_rows(self._file("triples"), _TEXT_TRIPLES, BadRows(1)):
             if len(table):
                 cells = [column[0].as_py() for column in table.columns]
                 return (kind == "ids") == all(len(cell.split()) == 1 for cell in cells)
         raise UserError(f"{self._file('triples')} holds no triple")
+
+    def _triples_have_scores(self) -> bool:
+        line = next(iter(first_lines(self._file("triples"))), b"")
+        return len(line.split(b"\t")) == len(_SCORED_TRIPLES.schema)
+
+    def _read_scored(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._read_triples(_SCORED_TRIPLES):
+            margin = pc.subtract(batch.column("positive_score"), batch.column("negative_score"))
+            yield pa.RecordBatch.from_arrays([*batch.columns[2:], margin], schema=SCORED_TRIPLETS)
 
     def _read_triples(self, row_format: TsvRows) -> Iterator[pa.RecordBatch]:
         path, bad = self._file("triples"), BadRows(self.max_bad_rows)

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["CORPUS", "QRELS", "QUERIES", "TEXT_TRIPLETS", "TRIPLETS", "Source", "full_text"]
+__all__ = ["CORPUS", "QRELS", "QUERIES", "SCORED_TRIPLETS", "TEXT_TRIPLETS", "TRIPLETS", "Source", "full_text"]
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("document_id", pa.string()), ("grade", pa.int32())])
 TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), ("negative_id", pa.string())])
+# A teacher's score of the positive less that of the negative, where the data brings them.
+SCORED_TRIPLETS = TRIPLETS.append(pa.field("margin", pa.float32()))
 TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
 
@@ -79,7 +81,7 @@ class Source(ABC):
         return 1
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """Explicit training triplets, rows of the schema `TRIPLETS`, or None where the source has none."""
+        """Explicit training triplets, rows of the schema `TRIPLETS` or `SCORED_TRIPLETS`; None where there are none."""
         return None
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:

@@ -63,12 +63,16 @@ class Loss(nn.Module, ABC):
             documents of all queries of the batch as candidates.
         dims: None for a loss of the whole vectors' scores. Else the numbers of leading dimensions, the whole
             vector first, whose scores it wants: `forward` then gets one matrix of scores for each.
-        taught: whether `forward` wants a teacher's vectors too, see `TaughtLoss`.
+        taught: whether `forward` wants a lesson too, see `TaughtLoss`.
+        needs_teacher: whether the lesson must hold a teacher's vectors.
+        needs_margins: whether it must hold a teacher's scores, which the data brings.
     """
 
     shares_batch: bool = True
     dims: Sequence[int] | None = None
     taught: bool = False
+    needs_teacher: bool = False
+    needs_margins: bool = False
 
     @property
     def of_scores(self) -> Loss:
@@ -87,9 +91,10 @@ class Loss(nn.Module, ABC):
 
 
 class TaughtLoss(Loss):
-    """Base of the losses that also learn from a teacher's vectors."""
+    """Base of the losses that also learn from a teacher: from its vectors, or from scores."""
 
     taught = True
+    needs_teacher = True
 
     @abstractmethod
     def forward(self, scores_BN: Tensor, candidates_BN: Tensor, lesson: Lesson | None = None) -> LossOutput:

@@ -39,8 +39,9 @@ class DistillationLoss(TaughtLoss):
         When a good model exists that is too slow to serve: word vectors learn from it in a minute what twelve
         thousand judged pairs cannot teach them.
     Relations:
-        ``loss=sum`` adds `two_tower.loss.in_batch.InBatchLoss` on the same batch. In a
-        `two_tower.loss.matryoshka.MatryoshkaLoss` shortened vectors learn from ``kl`` and ``margin`` alone.
+        `two_tower.loss.margin_mse.MarginMSELoss` learns from scores that the data brings. ``loss=sum`` adds
+        `two_tower.loss.in_batch.InBatchLoss` on the same batch. In a `two_tower.loss.matryoshka.MatryoshkaLoss`
+        shortened vectors learn from ``kl`` and ``margin`` alone.
     Source:
         Hinton et al. 2015, arXiv:1503.02531; Reimers and Gurevych 2020, arXiv:2004.09813 (vectors); Hofstätter et al.
         2020, arXiv:2010.02666 (margins).
@@ -90,13 +91,13 @@ class DistillationLoss(TaughtLoss):
 
     def forward(self, scores_BN: Tensor, candidates_BN: Tensor, lesson: Lesson | None = None) -> LossOutput:
         """See `TaughtLoss.forward`."""
-        if lesson is None:
+        if lesson is None or lesson.taught_queries is None or lesson.taught_documents is None:
             raise ValueError("A distillation needs the teacher's vectors of the batch.")
-        scores_BN = at_least_float32(scores_BN)
-        taught_BN = lesson.taught_queries @ lesson.taught_documents.T
+        scores_BN, taught = at_least_float32(scores_BN), (lesson.taught_queries, lesson.taught_documents)
+        taught_BN = taught[0] @ taught[1].T
         terms = self._of_scores(scores_BN, taught_BN, candidates_BN)
         if lesson.queries is not None and lesson.documents is not None:
-            terms |= self._of_vectors(lesson.queries, lesson.documents, lesson)
+            terms |= self._of_vectors((lesson.queries, lesson.documents), taught)
         loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         counts_B = candidates_BN.sum(1, dtype=torch.int32)
         nearest_B = torch.where(candidates_BN, scores_BN.detach(), -torch.inf).amax(1)
@@ -115,19 +116,19 @@ class DistillationLoss(TaughtLoss):
             terms["margin"] = (student - teacher).square().sum() / candidates_BN.sum().clamp(min=1)
         return terms
 
-    def _of_vectors(self, queries: Tensor, documents: Tensor, lesson: Lesson) -> dict[str, Tensor]:
+    def _of_vectors(self, own: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """The terms of the vectors of queries and documents, the student's and the teacher's."""
         if not self.fitted:
-            self._fit(torch.cat([queries, documents]), torch.cat([lesson.taught_queries, lesson.taught_documents]))
-        q_BT, d_NT = (F.normalize(self._mapped(at_least_float32(v)), dim=1) for v in (queries, documents))
+            self._fit(torch.cat(own), torch.cat(taught))
+        q_BT, d_NT = (F.normalize(self._mapped(at_least_float32(v)), dim=1) for v in own)
         terms = {}
         if self.weights["cosine"]:
-            both = ((q_BT, lesson.taught_queries), (d_NT, lesson.taught_documents))
-            terms["cosine"] = 2 - torch.stack([(own * taught).sum(1).mean() for own, taught in both]).sum()
+            cosines = [(v * w).sum(1).mean() for v, w in zip((q_BT, d_NT), taught, strict=True)]
+            terms["cosine"] = 2 - torch.stack(cosines).sum()
         if self.weights["contrastive"]:
-            taught = lesson.taught_documents
-            rivals = taught @ taught.T < SAME
+            rivals = taught[1] @ taught[1].T < SAME
             rivals.fill_diagonal_(True)
-            logits = torch.where(rivals, d_NT @ taught.T / self.temperature, -torch.inf)
+            logits = torch.where(rivals, d_NT @ taught[1].T / self.temperature, -torch.inf)
             terms["contrastive"] = F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
         return terms
 

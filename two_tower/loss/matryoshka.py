@@ -51,6 +51,7 @@ class MatryoshkaLoss(Loss):
         if loss.dims is not None:
             raise UserError("loss.loss is a matryoshka itself: choose another, for example loss@loss.loss=in_batch.")
         self.loss, self.shares_batch, self.taught = loss, loss.shares_batch, loss.taught
+        self.needs_teacher, self.needs_margins = loss.needs_teacher, loss.needs_margins
         self.dims: list[int] = sorted({dim, *shorter}, reverse=True)
 
     @property

@@ -55,7 +55,8 @@ class SumLoss(Loss):
             raise UserError("loss.weights leaves nothing to learn from: give one of its losses a weight above 0.")
         self.losses = nn.ModuleDict(losses)
         self.shares_batch = any(loss.shares_batch for loss in losses.values())
-        self.taught = any(loss.taught for loss in losses.values())
+        for need in ("taught", "needs_teacher", "needs_margins"):
+            setattr(self, need, any(getattr(loss, need) for loss in losses.values()))
 
     @property
     def of_scores(self) -> Loss:

@@ -22,14 +22,17 @@ class Lesson(NamedTuple):
     Attributes:
         queries: (B, D) of the student, prepared for the similarity; None where only the scores are to be judged.
         documents: (N, D) of the student; None likewise.
-        taught_queries: (B, T) float32 of length 1, of the teacher.
-        taught_documents: (N, T) of the teacher.
+        taught_queries: (B, T) float32 of length 1, of the teacher; None without one.
+        taught_documents: (N, T) of the teacher; None likewise.
+        margins: (B, G) float32, what a teacher's score of each positive is above those of the query's own G documents,
+            B + i G and following for query i; None where the data brings no scores.
     """
 
     queries: Tensor | None
     documents: Tensor | None
-    taught_queries: Tensor
-    taught_documents: Tensor
+    taught_queries: Tensor | None = None
+    taught_documents: Tensor | None = None
+    margins: Tensor | None = None
 
     def of_scores(self) -> Lesson:
         """The same without the student's vectors, for scores of shortened ones."""

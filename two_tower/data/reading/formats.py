@@ -7,6 +7,7 @@ line, which says what is wrong with it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -166,7 +167,7 @@ class JsonRows(NestedJsonRows):
 
 
 class TsvRows:
-    """Tab-separated values without quoting (a quote character is text); text and int32 columns.
+    """Tab-separated values without quoting (a quote character is text); text, int32 and float32 columns.
 
     Args:
         schema: the columns.
@@ -198,7 +199,9 @@ class TsvRows:
         except pa.ArrowInvalid:
             return None
         blank = any(pc.any(_is_blank(table[name])).as_py() for name in self.filled)
-        return table if len(table) == len(starts) and not blank else None
+        floats = (table[field.name] for field in self.schema if field.type == pa.float32())
+        odd = any(not pc.all(pc.is_finite(column)).as_py() for column in floats)
+        return table if len(table) == len(starts) and not blank and not odd else None
 
     def parse_line(self, line: bytes) -> Sequence[object]:
         """The cells of one line."""
@@ -211,10 +214,21 @@ class TsvRows:
         for cell, name in zip(cells, self.schema.names, strict=True):
             if name in self.filled and not cell.strip():
                 raise BadRow(f"empty {name}")
+        read = {pa.int32(): _integer, pa.float32(): _number}
         return [
-            _integer(cell, field.name) if field.type == pa.int32() else cell
+            read[field.type](cell, field.name) if field.type in read else cell
             for cell, field in zip(cells, self.schema, strict=True)
         ]
+
+
+def _number(cell: str, name: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError as error:
+        raise BadRow("value that is no number", f"{name} {cell!r}") from error
+    if not math.isfinite(value):
+        raise BadRow("value that is no number", f"{name} {cell!r}")
+    return value
 
 
 def _integer(cell: str, name: str) -> int:

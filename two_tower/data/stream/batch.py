@@ -28,6 +28,8 @@ class Batch:
         candidates: (B, N) bool, the documents that each query is pushed away from.
         query_rows: (B,) int64 rows of the training queries; identifies the batch.
         document_rows: (N,) int64 rows of the documents.
+        margins: (B, G) float32, what a teacher's score of each positive is above those of the query's extra documents;
+            None where the data brings no scores.
     """
 
     queries: Ragged
@@ -35,6 +37,7 @@ class Batch:
     candidates: Tensor
     query_rows: Tensor
     document_rows: Tensor
+    margins: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -47,6 +50,7 @@ class Batch:
             self.candidates.to(device, non_blocking=non_blocking),
             self.query_rows.to(device, non_blocking=non_blocking),
             self.document_rows.to(device, non_blocking=non_blocking),
+            None if self.margins is None else self.margins.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Batch:
@@ -57,6 +61,7 @@ class Batch:
             self.candidates.pin_memory(),
             self.query_rows.pin_memory(),
             self.document_rows.pin_memory(),
+            None if self.margins is None else self.margins.pin_memory(),
         )
 
 
@@ -114,12 +119,16 @@ class Batches(Dataset[Batch]):
         queries, positives = queries[own], positives[own]
         documents = np.concatenate([positives, extras.ravel()])
         mask = self.candidates(queries, documents)
+        margins = data.examples.margins(rows[own]) if self.negatives.needs_triplets else None
+        if margins is not None and margins.shape != extras.shape:  # a mixture: some extras have no score
+            margins = None
         return Batch(
             data.queries.select(queries),
             data.documents.select(documents),
             torch.from_numpy(mask),
             torch.from_numpy(queries),
             torch.from_numpy(documents),
+            None if margins is None else torch.from_numpy(np.ascontiguousarray(margins)),
         )
 
     def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:

@@ -57,6 +57,9 @@ class Examples(Protocol):
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Rows of the queries (B,), of their positives (B,), and of given negatives (B, G) or None."""
 
+    def margins(self, positions: np.ndarray) -> np.ndarray | None:
+        """What a teacher's score of each positive is above those of the given negatives, (B, G) float32, or None."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -66,11 +69,13 @@ class Pairs:
         query_rows: (E,) integers.
         positive_rows: (E,) integers.
         negative_rows: (E, G) integers, or None.
+        teacher_margins: (E, G) float32, or None.
     """
 
     query_rows: np.ndarray
     positive_rows: np.ndarray
     negative_rows: np.ndarray | None = None
+    teacher_margins: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.query_rows)
@@ -80,6 +85,10 @@ class Pairs:
         negatives = None if self.negative_rows is None else self.negative_rows[positions].astype(np.int64)
         queries, positives = self.query_rows[positions], self.positive_rows[positions]
         return queries.astype(np.int64), positives.astype(np.int64), negatives
+
+    def margins(self, positions: np.ndarray) -> np.ndarray | None:
+        """See `Examples.margins`."""
+        return None if self.teacher_margins is None else self.teacher_margins[positions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +108,14 @@ class Some:
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """See `Examples.take`."""
-        return self.examples.take(positions * len(self.examples) // self.count)
+        return self.examples.take(self._positions(positions))
+
+    def margins(self, positions: np.ndarray) -> np.ndarray | None:
+        """See `Examples.margins`."""
+        return self.examples.margins(self._positions(positions))
+
+    def _positions(self, positions: np.ndarray) -> np.ndarray:
+        return positions * len(self.examples) // self.count
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +149,9 @@ class WithPassages:
         documents[~paired] = positions[~paired] - count
         queries[~paired] = documents[~paired] * STRIDE % self.queries
         return queries, documents, None
+
+    def margins(self, positions: np.ndarray) -> None:
+        """There are no given negatives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,12 +195,13 @@ def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
 
     Triplets with an unknown passage, or with a query of another split, are counted and left out.
     """
-    key = key_of(LAYOUT, corpus.source.fingerprint(), split.name)
+    key = key_of(LAYOUT, "rows and margins", corpus.source.fingerprint(), split.name)
     folder = entry("triplets", key, lambda path: _write_triplets(path, corpus, split))
     rows = np.memmap(folder / "rows", np.int32, mode="r").reshape(-1, 3)
-    return TrainingSet(
-        Pairs(rows[:, 0], rows[:, 1], rows[:, 2:]), split.tokens, corpus.tokens, _known(corpus, split)[2]
-    )
+    scored = (folder / "margins").stat().st_size > 0
+    margins = np.memmap(folder / "margins", np.float32, mode="r").reshape(-1, 1) if scored else None
+    examples = Pairs(rows[:, 0], rows[:, 1], rows[:, 2:], margins)
+    return TrainingSet(examples, split.tokens, corpus.tokens, _known(corpus, split)[2])
 
 
 def _rebatched(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -200,12 +220,19 @@ def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
     ids = corpus.ids.combine_chunks()
     triplets = source.triplets()
     assert triplets is not None
-    with (folder / "rows").open("wb") as file, counter(f"Reading triplets of {source.name}", "triplets") as progress:
+    with (
+        (folder / "rows").open("wb") as file,
+        (folder / "margins").open("wb") as scores,
+        counter(f"Reading triplets of {source.name}", "triplets") as progress,
+    ):
         for table in _rebatched(triplets, LOOKUP_ROWS):
             query = rows_of(table["query_id"], split.ids)
             rows = np.stack([query, rows_of(table["positive_id"], ids), rows_of(table["negative_id"], ids)], axis=1)
-            rows = rows[(rows >= 0).all(axis=1)]
+            whole = (rows >= 0).all(axis=1)
+            rows = rows[whole]
             file.write(np.ascontiguousarray(rows, np.int32).data)
+            if "margin" in table.column_names:
+                scores.write(np.ascontiguousarray(table["margin"].to_numpy()[whole], np.float32).data)
             total, kept = total + table.num_rows, kept + len(rows)
             progress(table.num_rows)
     log.info("%s: parsed %d triplets.", source.name, total)
@@ -233,6 +260,9 @@ class _TextExamples:
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """See `Examples.take`."""
         return positions, 2 * positions, (2 * positions + 1)[:, None]
+
+    def margins(self, positions: np.ndarray) -> None:
+        """Texts come without scores."""
 
 
 class _TextPositives(Positives):
