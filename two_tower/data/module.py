@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 import lightning as L
 import numpy as np
@@ -32,14 +31,14 @@ from two_tower.negatives.base import Collection, Negatives, Positives
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["ExampleKind", "TripletData"]
+__all__ = ["TripletData"]
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
 
-#: What an epoch consists of, see `TripletData`.
-ExampleKind: TypeAlias = Literal["judged", "passages", "both"]
+# What an epoch consists of.
+EXAMPLES = ("judged", "passages", "both")
 
 
 class TripletData(L.LightningDataModule):
@@ -84,7 +83,7 @@ class TripletData(L.LightningDataModule):
         max_examples: int = 0,
         pseudo_queries: int = 0,
         pseudo_kinds: list[str] | None = None,
-        examples: ExampleKind = "judged",
+        examples: str = "judged",
     ) -> None:
         super().__init__()
         self.source, self.negatives, self.share_batch = source, negatives, share_batch
@@ -118,8 +117,8 @@ class TripletData(L.LightningDataModule):
 
     def _check_extra_examples(self) -> None:
         """Refuse kinds that do not exist, and strategies that have no negatives for them."""
-        if self._kind not in get_args(ExampleKind):
-            raise UserError(f"data.examples={self._kind} does not exist; {one_of(self._kind, get_args(ExampleKind))}")
+        if self._kind not in EXAMPLES:
+            raise UserError(f"data.examples={self._kind} does not exist; {one_of(self._kind, EXAMPLES)}")
         for kind in self._kinds:
             if kind not in KINDS:
                 raise UserError(f"data.pseudo_kinds: {kind} does not exist; {one_of(kind, KINDS)}")
