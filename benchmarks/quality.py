@@ -1,8 +1,8 @@
 """How well a teacher, and model2vec's distillation of it, find a collection's passages.
 
-``python -m benchmarks.quality FOLDER [SPLIT …]`` prints what docs/distillation.md has beside distilled towers: the
+``python -m benchmarks.quality FOLDER [SPLIT …]`` prints what docs/experiments.md has beside distilled towers: the
 teacher of ``teacher=sentence_transformer`` itself, its passages from the cache where a run has encoded them, and
-model2vec's distillations of it with its own vocabulary and with the collection's words.
+model2vec's distillation of it.
 """
 
 from __future__ import annotations
@@ -55,13 +55,10 @@ def main(path: str, *names: str) -> None:
     teacher = SentenceTransformerTeacher()
     taught = teacher_vectors(teacher, corpus.texts(), "passages", source.fingerprint())
     _show(f"{teacher.name} itself", taught.take(np.arange(len(corpus))), teacher.encode, corpus, splits)
-    texts, unknown = corpus.texts().to_pylist(), tokenizer.vocabulary[tokenizer.unknown_id]
-    words = [word for word in tokenizer.vocabulary if word != unknown]
-    for label, vocabulary in (("its own vocabulary", None), (f"the {len(words):,} words here as well", words)):
-        start = time.perf_counter()
-        model = distill(str(teacher.folder), vocabulary=vocabulary, pca_dims=None)
-        say(f"model2vec with {label}: {time.perf_counter() - start:.0f} s, {model.dim} dimensions")
-        _show(f"model2vec with {label}", model.encode(texts), model.encode, corpus, splits)
+    start = time.perf_counter()
+    model = distill(str(teacher.folder), pca_dims=None)
+    say(f"model2vec: {time.perf_counter() - start:.0f} s, {model.dim} dimensions")
+    _show("model2vec", model.encode(corpus.texts().to_pylist()), model.encode, corpus, splits)
 
 
 def _show(name: str, passages: np.ndarray, encode: Encode, corpus: Corpus, splits: Iterable[Split]) -> None:
