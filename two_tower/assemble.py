@@ -31,7 +31,7 @@ from two_tower.similarity import Similarity
 from two_tower.teacher.lessons import Lessons
 from two_tower.tokenizer.tokenizer import Tokenizer
 from two_tower.tower.base import Tower
-from two_tower.tower.words import WordTable
+from two_tower.tower.words import WordTable, word_tables
 from two_tower.validation.full import FullValidation
 
 __all__ = [
@@ -127,8 +127,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     size = len(data.tokenizer)
     embedding: Embedding = build(config["embedding"])
     towers = _towers(config, size, embedding.dim, embedding.frozen)
-    modules = (m for tower in dict.fromkeys(towers) for m in tower.modules())
-    tables = [m for m in modules if isinstance(m, WordTable) and m.of_words]
+    tables = [table for tower in dict.fromkeys(towers) for table in word_tables(tower).values()]
     if tables:  # a transformer has none
         vectors = embedding.vectors(data.tokenizer, data.corpus)
         weights = embedding.token_weights(data.corpus.tokens, size)

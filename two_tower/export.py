@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.files import write_json, write_text
+from two_tower.files import require_new, write_json, write_text
 from two_tower.report.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.tokenizer import Tokenizer
@@ -83,8 +83,7 @@ def export_run(run: Path | str, path: Path) -> list[str]:
     Raises:
         UserError: the folder is not empty, or the run has a tower that Sentence Transformers cannot hold.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists already: choose another folder.")
+    require_new(path)
     encoder = Encoder.load(Run.existing(run))
     model, words = encoder.model, encoder.tokenizer
     remarks = []

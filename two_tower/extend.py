@@ -12,12 +12,12 @@ from torch import Tensor
 from two_tower.assemble import load_model
 from two_tower.data.source import Source, full_text
 from two_tower.errors import UserError
-from two_tower.files import write_text
+from two_tower.files import require_new, write_text
 from two_tower.report.run import Run
 from two_tower.tokenizer.tokenizer import Texts, Tokenizer
 from two_tower.tower.base import Tower
 from two_tower.tower.subwords import SubwordVectors
-from two_tower.tower.words import WordTable
+from two_tower.tower.words import word_tables
 
 __all__ = ["Extension", "extend_run"]
 
@@ -61,12 +61,11 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[
     Raises:
         UserError: the folder is not empty, the run's tokenizer is not of whole words, or no word is new.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists already: choose another folder.")
+    require_new(path)
     old, new = Run.existing(run), Run(path)
     model, tokenizer = load_model(old)
     towers = {"query_tower": model.query_tower, "document_tower": model.document_tower}
-    if not tokenizer.of_words or not all(_tables(tower) for tower in towers.values()):
+    if not tokenizer.of_words or not all(word_tables(tower) for tower in towers.values()):
         raise UserError(f"{old.path} splits words into pieces: no word is new to it, it needs no extension.")
     counts, known = tokenizer.count(_texts(source, progress)), set(tokenizer.vocabulary)
     fresh = {word: count for word, count in counts.items() if word not in known}
@@ -94,16 +93,10 @@ def _texts(source: Source, progress: Callable[[int], None] | None) -> Iterator[T
             progress(len(batch))
 
 
-def _tables(tower: Tower) -> dict[str, WordTable]:
-    """The word tables of a tower, by name."""
-    found = tower.named_modules()
-    return {name: module for name, module in found if isinstance(module, WordTable) and module.of_words}
-
-
 def _rows(tower: Tower, tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, Tensor]:
     """The rows of new words for each parameter of a tower's word tables, by name."""
     rows: dict[str, Tensor] = {}
-    for name, table in _tables(tower).items():
+    for name, table in word_tables(tower).items():
         known = [i for i in range(len(tokenizer)) if i != tokenizer.unknown_id]
         parts = SubwordVectors([tokenizer.vocabulary[i] for i in known], table.vectors[known])
         rows[f"{name}.vectors"] = parts(words)

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "finite", "write_json", "write_text"]
+from two_tower.errors import UserError
+
+__all__ = ["atomic_path", "finite", "require_new", "write_json", "write_text"]
 
 
 @contextmanager
@@ -29,6 +31,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_new(path: Path) -> None:
+    """Check that a folder can be made, or is empty.
+
+    Raises:
+        UserError: something is there.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already: choose another folder.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
-from two_tower.tower.words import WordTable
+from two_tower.tower.words import WordTable, word_tables
 
 __all__ = ["Unfreeze"]
 
@@ -33,7 +32,7 @@ class Unfreeze(Callback):
         """Log the parameter groups."""
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
-                log.info("%s", self._described(group, _tables(pl_module)))
+                log.info("%s", self._described(group, list(word_tables(pl_module).values())))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Freeze as the epoch says, also in the middle of one that is continued."""
@@ -51,7 +50,7 @@ class Unfreeze(Callback):
 
     def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
         """Unfreeze if it is time; returns whether that changed anything."""
-        frozen = [table for table in _tables(pl_module) if not table.vectors.requires_grad]
+        frozen = [table for table in list(word_tables(pl_module).values()) if not table.vectors.requires_grad]
         if self.epoch is None or trainer.current_epoch + 1 < self.epoch:
             return False
         for table in frozen:
@@ -72,7 +71,3 @@ class Unfreeze(Callback):
             *([f"{never:,} of them frozen"] if never else []),
         ]
         return f"Parameter group {group['name']}: {', '.join(parts)}."
-
-
-def _tables(module: nn.Module) -> list[WordTable]:
-    return [table for table in module.modules() if isinstance(table, WordTable) and table.of_words]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from two_tower.cache import file_fingerprint
 from two_tower.data.reading.columns import lines_about
 from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.data.reading.rows import BadRows, Rows, first_lines, read_rows
+from two_tower.data.reading.rows import BadRows, Rows, first_columns, read_rows
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import HashSet, keep_known
 from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
@@ -98,7 +98,7 @@ class Beir(TableSource):
 
     def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
         bad, query_ids, passage_ids = BadRows(self.max_bad_rows), self._all_queries("train")[1], self._passage_ids()
-        scored = len(next(iter(first_lines(path)), b"").split(b"\t")) == len(SCORED_TRIPLETS)
+        scored = first_columns(path) == len(SCORED_TRIPLETS)
         schema = SCORED_TRIPLETS if scored else TRIPLETS
         for table, numbers in read_rows(path, TsvRows(schema, _HEADER), bad):
             for column in TRIPLETS.names:

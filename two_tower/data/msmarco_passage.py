@@ -16,7 +16,7 @@ from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
 from two_tower.data.reading.formats import TsvRows
-from two_tower.data.reading.rows import BadRows, Rows, first_lines, read_rows
+from two_tower.data.reading.rows import BadRows, Rows, first_columns, read_rows
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError, nearest, one_of
@@ -256,8 +256,7 @@ class MsMarcoPassage(TableSource):
         raise UserError(f"{self._file('triples')} holds no triple")
 
     def _triples_have_scores(self) -> bool:
-        line = next(iter(first_lines(self._file("triples"))), b"")
-        return len(line.split(b"\t")) == len(_SCORED_TRIPLES.schema)
+        return first_columns(self._file("triples")) == len(_SCORED_TRIPLES.schema)
 
     def _read_scored(self) -> Iterator[pa.RecordBatch]:
         for batch in self._read_triples(_SCORED_TRIPLES):

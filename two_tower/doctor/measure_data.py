@@ -14,7 +14,7 @@ from two_tower.data.stream.corpus import Split
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor.signals import DataSignals, WordSignals
 from two_tower.ragged import Ragged
-from two_tower.tower.words import WordTable
+from two_tower.tower.words import word_tables
 
 __all__ = ["measure_data", "measure_words", "some_texts"]
 
@@ -180,7 +180,7 @@ def some_texts(data: TripletData) -> dict[str, Ragged]:
 
 def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module) -> WordSignals | None:
     """The signals of the word vectors before training; None where the towers have no word table."""
-    table = next((module for module in model.modules() if isinstance(module, WordTable)), None)
+    table = next(iter(word_tables(model).values()), None)
     if table is None:
         return None
     pretrained, frozen = table.informed > 0, not table.vectors.requires_grad and not _thawed_later(config)

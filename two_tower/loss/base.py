@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from two_tower.teacher.lessons import Lesson
 
-__all__ = ["COMMON_DIAGNOSTICS", "Loss", "LossOutput", "TaughtLoss", "at_least_float32", "common_diagnostics", "judge"]
+__all__ = [
+    "COMMON_DIAGNOSTICS",
+    "Loss",
+    "LossOutput",
+    "TaughtLoss",
+    "at_least_float32",
+    "common_diagnostics",
+    "judge",
+    "score_diagnostics",
+]
 
 # What every loss reports in the same meaning, so that the curves of different losses can be compared.
 COMMON_DIAGNOSTICS = ("positive_similarity", "negative_similarity", "accuracy", "idle_queries")
@@ -53,6 +62,13 @@ def common_diagnostics(scores_BN: Tensor, candidates_BN: Tensor, counts_B: Tenso
         "accuracy": ((lead_B > 0) & judged_B).sum() / judged_B.sum().clamp(min=1),
         "idle_queries": 1 - judged_B.float().mean(),
     }
+
+
+def score_diagnostics(scores_BN: Tensor, candidates_BN: Tensor) -> dict[str, Tensor]:
+    """The common diagnostics of a loss that does not need the nearest candidates itself, see `common_diagnostics`."""
+    scores_BN = scores_BN.detach()
+    lead_B = scores_BN.diagonal() - torch.where(candidates_BN, scores_BN, -torch.inf).amax(1)
+    return common_diagnostics(scores_BN, candidates_BN, candidates_BN.sum(1, dtype=torch.int32), lead_B)
 
 
 class Loss(nn.Module, ABC):

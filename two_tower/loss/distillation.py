@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from two_tower.errors import UserError
-from two_tower.loss.base import Loss, LossOutput, TaughtLoss, at_least_float32, common_diagnostics
+from two_tower.loss.base import Loss, LossOutput, TaughtLoss, at_least_float32, score_diagnostics
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.teacher.base import Teacher
 from two_tower.teacher.lessons import Lesson
@@ -99,10 +99,7 @@ class DistillationLoss(TaughtLoss):
         if lesson.queries is not None and lesson.documents is not None:
             terms |= self._of_vectors((lesson.queries, lesson.documents), taught)
         loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
-        counts_B = candidates_BN.sum(1, dtype=torch.int32)
-        nearest_B = torch.where(candidates_BN, scores_BN.detach(), -torch.inf).amax(1)
-        lead_B = scores_BN.detach().diagonal() - nearest_B
-        diagnostics = common_diagnostics(scores_BN.detach(), candidates_BN, counts_B, lead_B)
+        diagnostics = score_diagnostics(scores_BN, candidates_BN)
         return LossOutput(loss, diagnostics | {name: value.detach() for name, value in terms.items()})
 
     def _of_scores(self, scores_BN: Tensor, taught_BN: Tensor, candidates_BN: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from two_tower.errors import UserError
-from two_tower.loss.base import Loss, LossOutput, TaughtLoss, at_least_float32, common_diagnostics
+from two_tower.loss.base import Loss, LossOutput, TaughtLoss, at_least_float32, score_diagnostics
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.teacher.lessons import Lesson
 
@@ -59,10 +59,5 @@ class MarginMSELoss(TaughtLoss):
         own = torch.arange(count * given, device=scores_BN.device).view(count, given) + count
         margins_BG = (scores_BN.diagonal().unsqueeze(1) - scores_BN.gather(1, own)) / self.temperature
         loss = (margins_BG - wanted_BG).square().mean()
-        with torch.no_grad():
-            counts_B = candidates_BN.sum(1, dtype=torch.int32)
-            nearest_B = torch.where(candidates_BN, scores_BN, -torch.inf).amax(1)
-            lead_B = scores_BN.diagonal() - nearest_B
-            agree = (margins_BG > 0) == (wanted_BG > 0)
-            diagnostics = common_diagnostics(scores_BN, candidates_BN, counts_B, lead_B)
-        return LossOutput(loss, diagnostics | {"agreement": agree.float().mean()})
+        agree = (margins_BG > 0) == (wanted_BG > 0)
+        return LossOutput(loss, score_diagnostics(scores_BN, candidates_BN) | {"agreement": agree.float().mean()})

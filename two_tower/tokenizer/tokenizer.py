@@ -26,7 +26,7 @@ from two_tower.files import write_text
 from two_tower.ragged import Ragged
 from two_tower.tokenizer import folding, word_table
 
-__all__ = ["Texts", "Tokenizer", "buffers", "truncation"]
+__all__ = ["Texts", "Tokenizer", "buffers", "count_words", "truncation"]
 
 #: What is encoded: an Arrow string column (no Python object per text), or strings.
 Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
@@ -79,6 +79,15 @@ def _joined(parts: list[Encoded]) -> Ragged:
     offsets = [end + offsets[1:] for end, (_, offsets) in zip(ends, parts, strict=False)]
     ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
     return Ragged.from_numpy(ids, np.concatenate([np.zeros(1, np.int64), *offsets]))
+
+
+def count_words(fold: folding.Folding, texts: Iterable[Texts]) -> word_table.WordTable:
+    """The words of batches of texts, read once, one after another: memory holds one batch and the distinct words."""
+    counted = word_table.empty()
+    for batch in texts:
+        for text, starts in buffers(batch):
+            counted = word_table.count(fold(text, starts)[0], counted)
+    return counted
 
 
 def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
@@ -168,11 +177,7 @@ class Tokenizer:
         Args:
             texts: batches of texts, read once.
         """
-        fold, counted = self._tables[0], word_table.empty()
-        for batch in texts:
-            for text, starts in buffers(batch):
-                counted = word_table.count(fold(text, starts)[0], counted)
-        return word_table.spelled(counted)
+        return word_table.spelled(count_words(self._tables[0], texts))
 
     def extended(self, words: Sequence[str]) -> Tokenizer:
         """The same tokenizer with further words behind its own; only `of_words`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from two_tower.errors import UserError
 from two_tower.tokenizer import folding, word_table
-from two_tower.tokenizer.tokenizer import Texts, Tokenizer, buffers, truncation
+from two_tower.tokenizer.tokenizer import Texts, Tokenizer, count_words, truncation
 
 __all__ = ["UNKNOWN", "WordTokenizer"]
 
@@ -64,11 +64,7 @@ class WordTokenizer:
             UserError: no word occurs ``min_frequency`` times.
         """
         rules = folding.rules(self._definition([UNKNOWN]))
-        fold, counted = folding.Folding(rules, self.split_camel_case), word_table.empty()
-        for batch in texts:
-            for text, starts in buffers(batch):
-                counted = word_table.count(fold(text, starts)[0], counted)
-        words = self._most_frequent(counted)
+        words = self._most_frequent(count_words(folding.Folding(rules, self.split_camel_case), texts))
         if not words:
             raise UserError(
                 f"no word occurs {self.min_frequency} times in the training texts: "

@@ -23,7 +23,7 @@ from two_tower.tower.kernels import (
 )
 from two_tower.tower.repeats import damped
 
-__all__ = ["Repeats", "WordTable", "lookup", "pool"]
+__all__ = ["Repeats", "WordTable", "lookup", "pool", "word_tables"]
 
 #: What a word counts that stands n times in a text, see `WordTable.pool`.
 Repeats: TypeAlias = Literal["all", "log"]
@@ -219,3 +219,9 @@ class WordTable(nn.Module):
         else:
             used, rows = torch.unique(ids.long(), return_inverse=True)
         return self.lookup(used), rows
+
+
+def word_tables(module: nn.Module) -> dict[str, WordTable]:
+    """The tables within a module whose rows are the words of the vocabulary, by name."""
+    found = module.named_modules()
+    return {name: table for name, table in found if isinstance(table, WordTable) and table.of_words}

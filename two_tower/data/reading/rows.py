@@ -23,7 +23,8 @@ from two_tower.data.reading.archive import Member
 from two_tower.errors import UserError
 
 __all__ = [
-    "BYTE_ORDER_MARK", "BadRow", "BadRows", "RowFormat", "Rows", "first_lines", "open_bytes", "read_rows", "readable",
+    "BYTE_ORDER_MARK", "BadRow", "BadRows", "RowFormat", "Rows", "first_columns",
+    "first_lines", "open_bytes", "read_rows", "readable",
 ]  # fmt: skip
 
 _BLOCK_BYTES = 8 << 20  # large enough for Arrow's threads, small enough to parse again line by line
@@ -171,6 +172,15 @@ def first_lines(path: Path | Member) -> list[bytes]:
         UserError: the file cannot be read.
     """
     return next(_blocks(path), b"").split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
+
+
+def first_columns(path: Path | Member) -> int:
+    """How many cells, separated by tabs, the first line of a file has; 1 for an empty file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return len(next(iter(first_lines(path)), b"").split(b"\t"))
 
 
 def _line_starts(block: bytes) -> np.ndarray:
