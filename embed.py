@@ -17,8 +17,8 @@ from two_tower.errors import UserError
 
 if TYPE_CHECKING:
     from two_tower.encode import Encoder
-    from two_tower.index.make import Queries
-    from two_tower.report.run import Run
+    from two_tower.index._make import Queries
+    from two_tower.run import Run
 
 # Keys of the index group that are not the index's but of how it is measured (conf/index/_measure.yaml).
 INDEX_KEYS = {"target_recall": float | None, "sample": int}
@@ -30,12 +30,12 @@ def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
     from two_tower.assemble import make_source
     from two_tower.config import read
+    from two_tower.console import say
     from two_tower.encode import Encoder, embed_corpus
-    from two_tower.index.make import is_made, make_index
+    from two_tower.index._make import is_made, make_index
     from two_tower.logger import archive_index
     from two_tower.progress import counter
-    from two_tower.report.console import say
-    from two_tower.report.run import Run
+    from two_tower.run import Run
 
     run = Run.existing(config["run"])
     path = Path(config["output"] or run.index)

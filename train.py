@@ -29,10 +29,10 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
 
     from two_tower.assemble import make_data, make_model, make_trainer, summary, try_parts
     from two_tower.config import build
+    from two_tower.console import say, set_mode, show_log
     from two_tower.logger import logged
-    from two_tower.report.console import say, set_mode, show_log
     from two_tower.report.results import finish
-    from two_tower.report.run import Run
+    from two_tower.run import Run
 
     set_mode(config["console"])
     show_log()
@@ -80,7 +80,7 @@ def check_job(composed: DictConfig) -> None:
 
 def main(composed: DictConfig) -> None:
     """Check, train, tell."""
-    from two_tower.report.console import print_document
+    from two_tower.console import print_document
 
     config = resolve(composed)
     alone = settle(config)

@@ -27,10 +27,10 @@ from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Rates, Row, compare, require_equal
 from benchmarks.tokenise import library_tokenizer
 from benchmarks.vectors import random_tower
+from two_tower.console import say
 from two_tower.data.passages import Passages
 from two_tower.encode import Encoder, embed_corpus
-from two_tower.report.console import say
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["NEEDS", "run"]
 

@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Row, alternate, compare
 from benchmarks.vectors import random_tower, write_store
+from two_tower.console import say
 from two_tower.encode import Encoder
+from two_tower.index._make import load_index, make_index
 from two_tower.index.base import VectorIndex
-from two_tower.index.make import load_index, make_index
-from two_tower.report.console import say
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = ["run"]
 

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from two_tower.console import say
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.metrics import DEFAULT_METRICS, evaluate
 from two_tower.metrics.functional import mean
 from two_tower.ranking.vectors import nearest
-from two_tower.report.console import say
 from two_tower.similarity import Similarity
+from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
-from two_tower.teacher.vectors import teacher_vectors
 from two_tower.tokenizer.word import WordTokenizer
 
 __all__ = ["found_by"]

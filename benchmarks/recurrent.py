@@ -13,9 +13,9 @@ from benchmarks.inputs import passages, tokenizer
 from two_tower.encode import Encoder
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
+from two_tower.tower._words import WordTable
 from two_tower.tower.recurrent import RecurrentTower
-from two_tower.tower.words import WordTable
 
 __all__ = ["DIM", "TOLERANCE", "Encode", "encoder", "padded", "words_only"]
 

@@ -26,9 +26,9 @@ from urllib.parse import quote
 from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Rates, Row, compare
 from benchmarks.vectors import random_tower, write_store
+from two_tower.console import say
 from two_tower.encode import Encoder
-from two_tower.index.make import load_index, make_index
-from two_tower.report.console import say
+from two_tower.index._make import load_index, make_index
 from two_tower.search import Searcher
 from two_tower.similarity import Similarity
 

@@ -28,7 +28,7 @@ from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.triplets import text_triplets
 from two_tower.negatives.given import GivenNegatives
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["NEEDS", "run"]
 

@@ -15,7 +15,7 @@ import tokenizers
 
 from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Row, alternate, compare
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["library_tokenizer", "run", "simplest"]
 

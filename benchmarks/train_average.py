@@ -32,8 +32,8 @@ from two_tower.negatives.given import GivenNegatives
 from two_tower.optimizer.adam import Adam
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
+from two_tower.tower._words import WordTable
 from two_tower.tower.average import AverageTower
-from two_tower.tower.words import WordTable
 
 __all__ = ["NEEDS", "run"]
 

@@ -35,7 +35,7 @@ def _plain_arithmetic() -> Iterator[None]:
 def _normal_console() -> Iterator[None]:
     """``console=`` is chosen for a process."""
     yield
-    from two_tower.report.console import set_mode
+    from two_tower.console import set_mode
 
     set_mode("normal")
 

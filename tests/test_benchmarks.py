@@ -9,7 +9,7 @@ import tokenizers
 
 from benchmarks import __main__ as command
 from benchmarks import measure, tokenise
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 
 @pytest.mark.parametrize("name", command.NAMES)

@@ -19,8 +19,8 @@ from two_tower.assemble import LOADER_KEYS
 from two_tower.config import build, check
 from two_tower.config.groups import CONF, choices, groups
 from two_tower.errors import UserError
-from two_tower.report.run import Run
-from two_tower.tower.words import WordTable
+from two_tower.run import Run
+from two_tower.tower._words import WordTable
 from two_tower.validation.full import FullValidation
 
 FILES = sorted(CONF.rglob("*.yaml"))

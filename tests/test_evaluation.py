@@ -16,14 +16,14 @@ from test_train import fit
 
 from two_tower import evaluation
 from two_tower.bm25 import BM25
+from two_tower.data.base import full_text
 from two_tower.data.beir import Beir
-from two_tower.data.source import full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.evaluation import describe, evaluate_run
 from two_tower.metrics import DEFAULT_METRICS
-from two_tower.report.run import Run
-from two_tower.report.significance import randomisation_test
+from two_tower.metrics.significance import randomisation_test
+from two_tower.run import Run
 
 Scores = dict[str, dict[str, float]]  # of each query: document → score
 
@@ -177,7 +177,7 @@ def test_without_the_runs_own_data(run: Path, hard: Path, tmp_path: Path) -> Non
 
 def test_bm25_is_measured_once(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = evaluate_run(run, hard, "test")
-    monkeypatch.setattr("two_tower.validation.evaluate.BM25", _never)
+    monkeypatch.setattr("two_tower.validation._evaluate.BM25", _never)
     assert evaluate_run(run, {"_target_": "two_tower.data.beir.Beir", "path": str(hard)}, "test") == before
 
 

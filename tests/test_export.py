@@ -13,7 +13,7 @@ from two_tower.data.beir import Beir
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.export import export_run
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 TEXTS = ["", "xyz", "ba be bi", "Ba, BE — bé!", "bo " * 300]
 

@@ -16,7 +16,7 @@ from two_tower.data.beir import Beir
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.extend import extend_run
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 A, B, C = word(0), word(1), word(2)
 KNOWN = [f"{A} {B} {C}", f"{B}", ""]

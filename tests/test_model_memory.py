@@ -15,11 +15,11 @@ from torch import Tensor
 from two_tower.assemble import load_model, make_data, make_model, try_parts
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.candidates import Compared
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.loss.base import Loss, LossOutput
 from two_tower.model import TwoTower
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 BATCH, MEMORY = 32, 100
 

@@ -18,7 +18,7 @@ from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus
 from two_tower.encode import CHUNK, Encoder, embed_corpus
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.search import Searcher
 from two_tower.store import VectorStore, checksum
 

@@ -18,7 +18,7 @@ from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.config import check
 from two_tower.config.entry import CONF
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 
 def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:

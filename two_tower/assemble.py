@@ -16,22 +16,22 @@ from two_tower.callbacks.checkpoint import AtomicCheckpointIO
 from two_tower.callbacks.progress import TrainingProgress
 from two_tower.candidates import MoreCandidates
 from two_tower.config import build, read
-from two_tower.data.module import TripletData
-from two_tower.data.source import Source
+from two_tower.console import Mode, on_terminal
+from two_tower.data.base import Source
+from two_tower.data.stream.module import TripletData
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
+from two_tower.memory import Memory
 from two_tower.model import TwoTower
-from two_tower.negatives.memory import Memory
-from two_tower.optimizer.groups import parameter_groups
-from two_tower.report.console import Mode, on_terminal
-from two_tower.report.run import Run
+from two_tower.optimizer._groups import parameter_groups
+from two_tower.run import Run
 from two_tower.similarity import Similarity
 from two_tower.teacher.lessons import Lessons
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
+from two_tower.tower._words import WordTable, word_tables
 from two_tower.tower.base import Tower
-from two_tower.tower.words import WordTable, word_tables
 from two_tower.validation.full import FullValidation
 
 __all__ = [

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.distributed import gather, processes
-from two_tower.negatives.memory import Memory
+from two_tower.memory import Memory
 
 __all__ = ["Compared", "Known", "MoreCandidates"]
 
 
 class Known(Protocol):
-    """What decides which documents may be candidates, see `two_tower.data.module.TripletData`."""
+    """What decides which documents may be candidates, see `two_tower.data.stream.module.TripletData`."""
 
     def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
         """(B, N) bool: which documents of a batch each query is pushed away from."""

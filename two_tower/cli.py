@@ -84,7 +84,7 @@ def _lines() -> Iterator[str]:
 
 
 def _show(answer: Answer) -> None:
-    from two_tower.report.console import say, say_marked
+    from two_tower.console import say, say_marked
 
     for note in answer.notes:
         say(note, style="yellow")
@@ -140,7 +140,7 @@ def evaluate(
     if as_json:
         _print_json(results)
         return
-    from two_tower.report.console import say
+    from two_tower.console import say
 
     say("\n".join(describe(results)))
 
@@ -168,7 +168,7 @@ def compare(
     if as_json:
         _print_json(board.to_dict())
         return
-    from two_tower.report.console import say
+    from two_tower.console import say
 
     say(markdown_page(board))
     if html:
@@ -184,8 +184,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with a finished or running run and its index, and what to change."""
-    from two_tower.doctor.examine import examine
     from two_tower.doctor.record import document, report
+    from two_tower.examine import examine
 
     found = examine(run, index)
     if as_json:
@@ -205,12 +205,12 @@ def dashboard(
     as_json: AsJson = False,
 ) -> None:
     """Create a W&B workspace for runs with logger=wandb; without an account, print it as JSON."""
-    from two_tower.logger.dashboard import create, described, shown, workspace
+    from two_tower.logger._dashboard import create, described, shown, workspace
 
     what = shown(runs or [], project, entity)
     address = None if as_json else create(what)
     if address is not None:
-        from two_tower.report.console import say
+        from two_tower.console import say
 
         say(address)
         return
@@ -232,10 +232,10 @@ def extend(
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
     from two_tower.config.compose import composed
+    from two_tower.console import say
     from two_tower.data.beir import Beir
     from two_tower.extend import extend_run
     from two_tower.progress import counter
-    from two_tower.report.console import say
 
     if bool(overrides) == bool(data):
         raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
@@ -252,8 +252,8 @@ def export(
     path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],
 ) -> None:
     """Write a folder that sentence_transformers.SentenceTransformer(PATH) loads, with equal vectors."""
+    from two_tower.console import say
     from two_tower.export import export_run
-    from two_tower.report.console import say
 
     for remark in export_run(run, path):
         say(remark)

@@ -15,15 +15,15 @@ import pyarrow as pa
 import torch
 
 from two_tower.assemble import load_model
-from two_tower.data.source import Source, full_text
+from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import ahead
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore, checksum
 from two_tower.threads import each
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["Encoder", "embed_corpus"]
 
@@ -78,7 +78,7 @@ class Encoder:
         """Vectors of passages, (N, D) float32.
 
         Args:
-            texts: title and text, see `two_tower.data.source.full_text`.
+            texts: title and text, see `two_tower.data.base.full_text`.
             progress: called with the number of passages done since the last call.
         """
         tower = self.model.document_tower

@@ -16,9 +16,9 @@ from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.fusion import DEPTH, Fusion, tune
 from two_tower.metrics import DEFAULT_METRICS, evaluate
-from two_tower.report.run import Run
-from two_tower.report.significance import mean_interval, randomisation_test
-from two_tower.validation.evaluate import evaluate_bm25, evaluate_dense
+from two_tower.metrics.significance import mean_interval, randomisation_test
+from two_tower.run import Run
+from two_tower.validation._evaluate import evaluate_bm25, evaluate_dense
 
 __all__ = ["describe", "evaluate_run"]
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.files import require_new, write_json, write_text
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.similarity import Similarity
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower
 from two_tower.tower.transformer import TransformerTower

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from two_tower.assemble import load_model
-from two_tower.data.source import Source, full_text
+from two_tower.data.base import Source, full_text
 from two_tower.errors import UserError
 from two_tower.files import require_new, write_text
-from two_tower.report.run import Run
-from two_tower.tokenizer.tokenizer import Texts, Tokenizer
+from two_tower.run import Run
+from two_tower.tokenizer.base import Texts, Tokenizer
+from two_tower.tower._words import word_tables
 from two_tower.tower.base import Tower
 from two_tower.tower.subwords import SubwordVectors
-from two_tower.tower.words import word_tables
 
 __all__ = ["Extension", "extend_run"]
 

@@ -16,8 +16,8 @@ from two_tower.data.stream.batch import Batch
 from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.loss.base import Loss, LossOutput, judge
-from two_tower.optimizer.clipping import clip_gradients
-from two_tower.optimizer.groups import learning_rate, parameter_groups
+from two_tower.optimizer._clipping import clip_gradients
+from two_tower.optimizer._groups import learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.teacher.lessons import Lesson, Lessons

@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.bm25 import BM25
-from two_tower.data.source import full_text
+from two_tower.data.base import full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of
 from two_tower.fusion import DEPTH, Fusion
 from two_tower.highlight import Highlighter
+from two_tower.index._make import load_index
 from two_tower.index.base import VectorIndex
-from two_tower.index.make import load_index
 from two_tower.progress import counter
 from two_tower.ranking import Ranking, id_order
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.store import VectorStore
 
 __all__ = ["MODES", "Answer", "Hit", "Mode", "Searcher"]

@@ -19,7 +19,7 @@ from train import train
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.early_stopping import EarlyStopping
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
 STOP = ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]

@@ -20,11 +20,11 @@ from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.mining import Mining, checksum, search
 from two_tower.callbacks.speed import Speed
 from two_tower.config import read
-from two_tower.data.module import TripletData
 from two_tower.data.stream.batch import Batches
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.report.run import Run
-from two_tower.validation import evaluate
+from two_tower.run import Run
+from two_tower.validation import _evaluate as evaluate
 
 SHORT = ["scheduler=none", "validation.bm25=false", "trainer.max_epochs=3"]
 BASE = [*SHORT, "negatives=ann", "negatives.last_rank=20"]

@@ -24,7 +24,7 @@ from two_tower.callbacks.samples import Sample, SampleQueries, beginnings, first
 from two_tower.data.beir import Beir
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 
 def saved(run: Path) -> list[dict[str, Any]]:

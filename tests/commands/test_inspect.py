@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from two_tower.config.compose import composed, loader_keys
 from two_tower.config.groups import CONF
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.inspection.facts import inspect
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.beir import Beir
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.ir_datasets import IrDatasets
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 
 _home = tempfile.TemporaryDirectory()  # the package makes its folders there when it is imported

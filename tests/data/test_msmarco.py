@@ -19,11 +19,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.msmarco import MsMarco
 from two_tower.data.reading.groups import GroupSource
 from two_tower.data.reading.hub import HubData
 from two_tower.data.reading.rows import BadRows
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 
 # What `datasets` writes for microsoft/ms_marco.

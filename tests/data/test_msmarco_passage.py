@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.data import msmarco_passage
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.reading import rows
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.formats import TsvRows
 from two_tower.data.reading.rows import BadRows, read_rows
-from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError
 
 YAML = Path(__file__).parents[2] / "conf" / "data" / "msmarco_passage.yaml"

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.pairs import Pairs
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError
 
 KINDS = ["csv", "csv.gz", "semicolon.csv", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet"]

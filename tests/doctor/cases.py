@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
+from two_tower.data.base import full_text
 from two_tower.data.pydocs.pydocs import PyDocs
-from two_tower.data.source import full_text
 
 # A small but real run: documentation of Python packages, 50 steps of 32 pairs.
 SMALL = [

@@ -16,13 +16,13 @@ from train import train
 from two_tower.assemble import load_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.doctor.diagnoses import DIAGNOSES, diagnose
-from two_tower.doctor.examine import examine
 from two_tower.doctor.finding import Finding
 from two_tower.doctor.probe import Probe
 from two_tower.doctor.record import Record
 from two_tower.doctor.signals import Check, IndexSignals, Signals, WordSignals
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.examine import examine
+from two_tower.run import Run
 
 CONTRACT = {
     "collapsed", "stuck_at_margin", "stuck_at_chance", "easy_negatives", "false_negatives",

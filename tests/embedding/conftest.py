@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 

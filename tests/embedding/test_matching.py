@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.embedding.matching import read_known
-from two_tower.embedding.partial import Known
+from two_tower.embedding._matching import read_known
+from two_tower.embedding._partial import Known
 from two_tower.embedding.reading import text
 from two_tower.embedding.reading.open import open_vectors
 from two_tower.errors import UserError
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.partial import Known, PartialEmbedding
+from two_tower.embedding._partial import Known, PartialEmbedding
 from two_tower.errors import UserError
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 
 class Some(PartialEmbedding):

@@ -12,7 +12,7 @@ from test_train import fit
 
 from two_tower.assemble import load_model
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 WIDTH = 12
 

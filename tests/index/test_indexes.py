@@ -14,16 +14,16 @@ import torch
 
 from two_tower.config import build, read
 from two_tower.errors import UserError
+from two_tower.index._make import is_made, load_index, make_index
+from two_tower.index._measure import choose_effort, exact, recall
+from two_tower.index._sample import Sample, sample
 from two_tower.index.base import VectorIndex
 from two_tower.index.hnsw import HnswIndex
 from two_tower.index.ivf import IvfIndex, IvfPqIndex
-from two_tower.index.make import is_made, load_index, make_index
-from two_tower.index.measure import choose_effort, exact, recall
-from two_tower.index.sample import Sample, sample
 from two_tower.similarity import Similarity
 from two_tower.store import Manifest, VectorStore
 
-FACTORY = {"_target_": "two_tower.index.factory.FactoryIndex"}
+FACTORY = {"_target_": "two_tower.index.faiss.FactoryIndex"}
 # Its configuration, and the recall@10 that clustered vectors must reach.
 INDEXES: dict[str, tuple[dict[str, Any], float]] = {
     "flat": ({"_target_": "two_tower.index.flat.FlatIndex"}, 1.0),

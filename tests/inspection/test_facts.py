@@ -14,10 +14,10 @@ import pytest
 from conftest import word, write_collection
 
 from two_tower.cache import cache_folder
+from two_tower.data.base import QRELS, TEXT_TRIPLETS
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
-from two_tower.data.source import QRELS, TEXT_TRIPLETS
 from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.module import TripletData
 from two_tower.inspection.facts import inspect_source
 from two_tower.inspection.relations import (
     Judged,

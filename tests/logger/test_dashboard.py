@@ -14,7 +14,7 @@ from test_train import fit
 from wandb_files import wandb_runs
 
 from two_tower.errors import UserError
-from two_tower.logger import dashboard
+from two_tower.logger import _dashboard as dashboard
 from two_tower.logger.progress import Progress
 from two_tower.logger.wandb import HISTOGRAMS, SAMPLES
 

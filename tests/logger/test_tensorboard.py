@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import tensorboard as pytorch
 
 from two_tower.errors import UserError
 from two_tower.logger.tensorboard import TensorBoardLogger
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

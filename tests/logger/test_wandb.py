@@ -27,7 +27,7 @@ from two_tower.logger import make_loggers
 from two_tower.logger.csv import CsvLogger
 from two_tower.logger.progress import Progress
 from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, WandbLogger
-from two_tower.report.run import Run, environment
+from two_tower.run import Run, environment
 
 OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
 FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
@@ -332,7 +332,7 @@ def test_a_run_whose_results_are_not_written_is_marked_as_failed(
 def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from two_tower.logger.wandb import WandbLogger; from two_tower.report.run import Run\n"
+        "from two_tower.logger.wandb import WandbLogger; from two_tower.run import Run\n"
         "logger = WandbLogger(Run(Path(sys.argv[1])))\n"
         "for step in (4, 9, 14): logger.log_metrics({'train/loss': step / 10}, step)\n"
         "time.sleep(120)"

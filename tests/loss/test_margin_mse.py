@@ -12,7 +12,7 @@ import torch
 from test_train import fit
 
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.loss.margin_mse import MarginMSELoss
 from two_tower.negatives.given import GivenNegatives

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from two_tower.bm25 import BM25
 from two_tower.errors import UserError
 from two_tower.negatives import bm25 as bm25_module
+from two_tower.negatives._table import Found, draw_from, keep_candidates, least_scores
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.negatives.base import Collection, KnownPositives
 from two_tower.negatives.bm25 import BM25Negatives
 from two_tower.negatives.random import RandomNegatives
-from two_tower.negatives.table import Found, draw_from, keep_candidates, least_scores
 
 WORDS = [f"w{i}" for i in range(30)]
 

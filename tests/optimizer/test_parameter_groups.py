@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from two_tower.optimizer._groups import learning_rate, parameter_groups
 from two_tower.optimizer.adam import Adam
-from two_tower.optimizer.groups import learning_rate, parameter_groups
 
 
 class Tower(nn.Module):

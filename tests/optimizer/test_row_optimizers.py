@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from two_tower.errors import UserError
+from two_tower.optimizer._groups import parameter_groups
 from two_tower.optimizer.adagrad import Adagrad
 from two_tower.optimizer.adam import Adam
-from two_tower.optimizer.groups import parameter_groups
-from two_tower.optimizer.rows import RowOptimizer, coalesced
+from two_tower.optimizer.base import RowOptimizer, coalesced
 
 V, D = 12, 5
 BOTH = pytest.mark.parametrize("optimizer_class", [Adam, Adagrad])

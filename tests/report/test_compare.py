@@ -23,10 +23,10 @@ from omegaconf import OmegaConf
 
 from two_tower.config.groups import CONF
 from two_tower.errors import UserError
+from two_tower.metrics.per_query import write
 from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
 from two_tower.report.compare.overrides import distinguish, experiment, row_names
 from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
-from two_tower.report.per_query import write
 
 BM25 = [1, 2, 2, 5, 0, 1, 3, 2, 10, 2]  # ranks of the relevant passage; 0 = not found
 WIDE = [[1, 1, 1, 2, 2, 1, 2, 1, 10, 1], [1, 1, 2, 2, 1, 1, 2, 1, 10, 1], [1, 1, 1, 1, 2, 1, 3, 1, 10, 1]]

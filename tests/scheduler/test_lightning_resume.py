@@ -11,10 +11,10 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from two_tower.optimizer._clipping import clip_gradients
+from two_tower.optimizer._groups import parameter_groups
 from two_tower.optimizer.adagrad import Adagrad
 from two_tower.optimizer.adam import Adam
-from two_tower.optimizer.clipping import clip_gradients
-from two_tower.optimizer.groups import parameter_groups
 from two_tower.scheduler.cosine import Cosine
 
 STEPS, CUT = 8, 3

@@ -14,7 +14,7 @@ from test_train import configure, fit
 from two_tower.assemble import load_model, make_data, make_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.teacher.lessons import Lessons
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 

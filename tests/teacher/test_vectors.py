@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from two_tower.cache import cache_folder
 from two_tower.errors import UserError
-from two_tower.teacher import vectors
+from two_tower.teacher import _vectors as vectors
+from two_tower.teacher._vectors import TeacherVectors, teacher_vectors
 from two_tower.teacher.base import Teacher
 from two_tower.teacher.none import NoTeacher
-from two_tower.teacher.vectors import TeacherVectors, teacher_vectors
 
 
 def vector_of(text: str, dim: int) -> np.ndarray:

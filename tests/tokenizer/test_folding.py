@@ -10,8 +10,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.tokenizer import folding
-from two_tower.tokenizer.folding import Folding
+from two_tower.tokenizer import _folding as folding
+from two_tower.tokenizer._folding import Folding
 from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
 
 RULES = [(camel, accents) for camel in (False, True) for accents in (False, True)]

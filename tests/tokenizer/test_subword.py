@@ -9,8 +9,8 @@ import pytest
 import tokenizers
 
 from two_tower.errors import UserError
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.subword import SubwordTokenizer
-from two_tower.tokenizer.tokenizer import Tokenizer
 
 TEXTS = ["Tokeniser", "a bc", "", "abc " * 50]
 

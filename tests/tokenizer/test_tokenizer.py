@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tokenizer import tokenizer as module
-from two_tower.tokenizer import word_table
-from two_tower.tokenizer.tokenizer import Texts, Tokenizer
+from two_tower.tokenizer import _word_table as word_table
+from two_tower.tokenizer import base as module
+from two_tower.tokenizer.base import Texts, Tokenizer
 from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "msmarco-small"

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower import recurrence
+from two_tower.tower import _recurrence as recurrence
+from two_tower.tower._words import WordTable
 from two_tower.tower.recurrent import RecurrentTower
-from two_tower.tower.words import WordTable
 
 WORDS, DIM = 50, 16
 CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}

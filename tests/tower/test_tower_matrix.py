@@ -18,7 +18,7 @@ from two_tower.config import check
 from two_tower.config.groups import CONF
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 CELLS, POOLINGS = ("rnn", "gru", "lstm"), ("last", "mean", "max", "attention")
 MATRIX = [

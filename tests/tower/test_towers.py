@@ -13,9 +13,9 @@ from torch import nn
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower import repeats
+from two_tower.tower._words import WordTable, lookup, pool
 from two_tower.tower.average import AverageTower
 from two_tower.tower.bigrams import hashed_bigrams
-from two_tower.tower.words import WordTable, lookup, pool
 
 WORDS, DIM = 50, 16
 

@@ -18,11 +18,11 @@ from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.word import WordTokenizer
+from two_tower.tower._words import WordTable
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower
 from two_tower.tower.recurrent import RecurrentTower
-from two_tower.tower.words import WordTable
-from two_tower.validation import evaluate
+from two_tower.validation import _evaluate as evaluate
 
 DOCUMENTS, DIM, BLOCK = 700, 48, 256  # with a copy of every other text: five blocks, the last one not full
 TOWERS = ("average", "gru")

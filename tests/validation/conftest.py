@@ -18,9 +18,9 @@ from two_tower.assemble import LOADER_KEYS, load_model
 from two_tower.config import check
 from two_tower.config.entry import CONF
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.negatives.in_batch import InBatchNegatives
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.tokenizer.word import WordTokenizer
 
 PASSAGES = 120

@@ -17,7 +17,7 @@ from two_tower.callbacks import speed
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.speed import Speed
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 from two_tower.validation.subset import SubsetValidation
 

@@ -12,7 +12,7 @@ from two_tower.data.beir import Beir
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.tokenizer.word import WordTokenizer
-from two_tower.validation.evaluate import evaluate_bm25
+from two_tower.validation._evaluate import evaluate_bm25
 
 
 class Graded(Beir):

@@ -15,16 +15,15 @@ import torch
 
 from two_tower.bm25 import BM25
 from two_tower.callbacks.checkpoint import LastCheckpoint
-from two_tower.data.module import TripletData
 from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
+from two_tower.metrics import DEFAULT_METRICS, evaluate, mean, per_query
 from two_tower.model import TwoTower
-from two_tower.report import per_query
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.similarity import Similarity
+from two_tower.tower._words import WordTable
 from two_tower.tower.average import AverageTower
-from two_tower.tower.words import WordTable
 from two_tower.validation.full import FullValidation
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder
@@ -211,7 +210,7 @@ def test_a_continued_run_measures_nothing_twice(
         raise AssertionError("BM25 was measured again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("two_tower.validation.evaluate.BM25", never)
+        patch.setattr("two_tower.validation._evaluate.BM25", never)
         continued = fit(tmp_path / "cut", *options)
     kept = ("val/", "untrained/", "bm25/", "train/loss", "best_epoch", "documents", "queries")
     names = [name for name in whole if name.startswith(kept)]

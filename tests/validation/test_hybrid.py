@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from two_tower.data.module import TripletData
 from two_tower.data.stream.corpus import Split
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.fusion import fuse, normalised, reciprocal_ranks
 from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate
 from two_tower.ranking import Ranking, rank
-from two_tower.validation.evaluate import Evaluation
-from two_tower.validation.hybrid import evaluate_hybrid, halves
+from two_tower.validation._evaluate import Evaluation
+from two_tower.validation._hybrid import evaluate_hybrid, halves
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder
 

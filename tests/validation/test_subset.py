@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from two_tower.data._part import PartOfSource, part_of
+from two_tower.data.base import CORPUS, Source
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
-from two_tower.data.source import CORPUS, Source
 from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.report.run import Run
-from two_tower.validation.evaluate import evaluate_bm25
-from two_tower.validation.part import PartOfSource, part_of
+from two_tower.run import Run
+from two_tower.validation._evaluate import evaluate_bm25
 from two_tower.validation.subset import SubsetValidation, sampled_rows
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder

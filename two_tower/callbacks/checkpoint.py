@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from two_tower.files import atomic_path
 from two_tower.logger import History
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
 __all__ = ["AtomicCheckpointIO", "BestCheckpoint", "LastCheckpoint"]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from two_tower.candidates import Compared
 from two_tower.config import read
-from two_tower.data.module import TripletData
 from two_tower.data.stream.batch import Batch
+from two_tower.data.stream.module import TripletData
 from two_tower.doctor.diagnoses import diagnose
 from two_tower.doctor.finding import Finding
 from two_tower.doctor.measure_batch import difference_alone, look
@@ -27,7 +27,7 @@ from two_tower.doctor.signals import Check, Signals, Step
 from two_tower.doctor.timing import Stopwatch
 from two_tower.logger import Histograms
 from two_tower.model import TwoTower, total_steps
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
 __all__ = ["Doctor"]

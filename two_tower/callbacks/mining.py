@@ -15,13 +15,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, write_json
 from two_tower.model import TwoTower
+from two_tower.negatives._table import Found, least_scores
 from two_tower.negatives.ann import ANNNegatives
-from two_tower.negatives.table import Found, least_scores
-from two_tower.validation.evaluate import Encoded
+from two_tower.validation._evaluate import Encoded
 
 __all__ = ["Mining", "checksum", "search"]
 

@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from rich.cells import cell_len, set_cell_size
 
 from two_tower.cache import entry, key_of
+from two_tower.console import say
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.errors import UserError
 from two_tower.metrics import reciprocal_rank
-from two_tower.report.console import say
-from two_tower.validation.evaluate import Evaluation
+from two_tower.validation._evaluate import Evaluation
 from two_tower.validation.full import FullValidation
 
 __all__ = ["SampleQueries", "beginnings", "first_ranks", "spread"]

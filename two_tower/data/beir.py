@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
 from two_tower.data.reading.columns import lines_about
 from two_tower.data.reading.formats import JsonRows, TsvRows
 from two_tower.data.reading.rows import BadRows, Rows, first_columns, read_rows
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import HashSet, keep_known
-from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError, one_of
 
 __all__ = ["Beir"]

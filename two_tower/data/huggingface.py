@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.base import QUERIES
 from two_tower.data.reading.arrays import column_types, text_of
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
@@ -19,7 +20,6 @@ from two_tower.data.reading.recognise import recognise
 from two_tower.data.reading.rows import BadRows, Rows
 from two_tower.data.reading.schemas import TEXT, PassageColumns, QrelsColumns, Schema, TevatronColumns
 from two_tower.data.reading.unique import hash_rows
-from two_tower.data.source import QUERIES
 from two_tower.errors import UserError
 
 __all__ = ["HuggingFace"]

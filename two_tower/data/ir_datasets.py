@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.reading.rows import BadRows, Rows
 from two_tower.data.reading.tables import TableSource
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError, nearest, one_of
 
 __all__ = ["IrDatasets"]

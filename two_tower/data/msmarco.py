@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.base import CORPUS
 from two_tower.data.reading.arrays import column_types, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import BadRows, Rows
 from two_tower.data.reading.unique import hash_rows
-from two_tower.data.source import CORPUS
 from two_tower.errors import UserError, one_of
 
 __all__ = ["MsMarco"]

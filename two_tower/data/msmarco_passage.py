@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
 from two_tower.data.reading.formats import TsvRows
 from two_tower.data.reading.rows import BadRows, Rows, first_columns, read_rows
 from two_tower.data.reading.tables import TableSource
-from two_tower.data.source import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.errors import UserError, nearest, one_of
 
 __all__ = ["MsMarcoPassage"]

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint, notice
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.reading.columns import ColumnFile, TsvFile, open_columns
 from two_tower.data.reading.file_source import FileSource
 from two_tower.data.reading.rows import BadRows
 from two_tower.data.reading.unique import HashSet, OneText, hash_rows
-from two_tower.data.source import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.errors import UserError, one_of
 
 __all__ = ["Pairs"]

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint, notice
+from two_tower.data.base import CORPUS
 from two_tower.data.reading.columns import ColumnFile, TsvFile, open_columns
 from two_tower.data.reading.file_source import FileSource
 from two_tower.data.reading.rows import BadRows
 from two_tower.data.reading.unique import HashSet, hash_rows
-from two_tower.data.source import CORPUS
 from two_tower.errors import UserError, one_of
 
 __all__ = ["Passages"]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from two_tower.data.module import TripletData
 from two_tower.data.stream.corpus import Split
+from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor.signals import DataSignals, WordSignals
 from two_tower.ragged import Ragged
-from two_tower.tower.words import word_tables
+from two_tower.tower._words import word_tables
 
 __all__ = ["measure_data", "measure_words", "some_texts"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from two_tower.data.stream.batch import Batch
 from two_tower.model import TwoTower
-from two_tower.optimizer.rows import RowOptimizer
+from two_tower.optimizer.base import RowOptimizer
 
 __all__ = ["Weights", "errors_below", "gradients", "rate", "untouched"]
 

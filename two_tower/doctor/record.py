@@ -8,14 +8,14 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from two_tower.console import box, say
 from two_tower.doctor.figures import figures, sentences
 from two_tower.doctor.finding import Finding
 from two_tower.doctor.picture import similarities
 from two_tower.doctor.signals import Signals
 from two_tower.files import finite, write_json, write_text
 from two_tower.logger import Alerting
-from two_tower.report.console import box, say
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = ["STYLES", "Record", "document", "report"]
 

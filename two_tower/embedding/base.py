@@ -12,7 +12,7 @@ from torch import Tensor
 from two_tower.data.stream.corpus import Corpus
 from two_tower.errors import UserError, one_of
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["Embedding", "inverse_document_frequency"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.matching import read_known
-from two_tower.embedding.partial import Known, PartialEmbedding
+from two_tower.embedding._matching import read_known
+from two_tower.embedding._partial import Known, PartialEmbedding
 from two_tower.embedding.reading.open import open_vectors
 from two_tower.errors import UserError
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["PretrainedEmbedding"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding.base import Embedding
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["RandomEmbedding"]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.partial import Known, PartialEmbedding
+from two_tower.embedding._partial import Known, PartialEmbedding
 from two_tower.errors import UserError
+from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.base import Teacher
-from two_tower.teacher.vectors import teacher_vectors
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["TransformerEmbedding"]
 

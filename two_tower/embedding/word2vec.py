@@ -10,11 +10,11 @@ import numpy as np
 
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.partial import Known, PartialEmbedding
+from two_tower.embedding._partial import Known, PartialEmbedding
 from two_tower.errors import UserError
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["Word2VecEmbedding"]
 

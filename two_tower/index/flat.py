@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from two_tower.index.faiss import FaissIndex
+from two_tower.index._faiss import FaissIndex
 
 __all__ = ["FlatIndex"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from two_tower.errors import UserError
+from two_tower.index._faiss import FaissIndex
 from two_tower.index.base import at_least
-from two_tower.index.faiss import FaissIndex
 
 __all__ = ["HnswIndex"]
 

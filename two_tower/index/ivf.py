@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from two_tower.errors import UserError
+from two_tower.index._faiss import FaissIndex
 from two_tower.index.base import at_least
-from two_tower.index.faiss import FaissIndex
 
 __all__ = ["IvfIndex", "IvfPqIndex"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from two_tower.cache import entry, key_of
 from two_tower.config import build
 from two_tower.config.compose import composed, loader_keys
-from two_tower.data.source import Source, full_text
+from two_tower.data.base import Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.files import write_json
 from two_tower.inspection.findings import findings
@@ -31,7 +31,7 @@ from two_tower.inspection.texts import EXAMPLES, count_texts, duplicates, empty_
 from two_tower.inspection.triplets import triplet_facts
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 __all__ = ["inspect", "inspect_source"]

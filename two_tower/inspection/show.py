@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from two_tower.report.console import say
+from two_tower.console import say
 
 __all__ = ["show"]
 

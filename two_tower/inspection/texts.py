@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = [
     "EXAMPLES",

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from two_tower.data.source import TRIPLETS
+from two_tower.data.base import TRIPLETS
 from two_tower.data.stream.corpus import Corpus, Split, rows_of
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.inspection.relations import PAIRS, Judged, pair_keys, sample, suspicious_triplets, word_overlap
 from two_tower.inspection.texts import EXAMPLES, empty_hash, word_hashes
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["MOST_TRIPLETS", "triplet_facts"]
 

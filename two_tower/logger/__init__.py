@@ -11,10 +11,10 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 
 from two_tower.config import build, read
+from two_tower.console import say
 from two_tower.errors import UserError
 from two_tower.logger.csv import CsvLogger
-from two_tower.report.console import say
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = [
     "Alerting", "Archiving", "Closing", "Histograms", "History", "archive_index", "log_epoch", "logged", "make_loggers",

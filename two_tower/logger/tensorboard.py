@@ -10,7 +10,7 @@ from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = ["TensorBoardLogger"]
 

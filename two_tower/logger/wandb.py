@@ -17,12 +17,12 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
+from two_tower.console import say
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
 from two_tower.logger.progress import Progress
 from two_tower.report.compare.overrides import choices_of
-from two_tower.report.console import say
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = ["HISTOGRAMS", "SAMPLES", "STEP", "WandbLogger", "logged_in"]
 

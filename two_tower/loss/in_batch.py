@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.errors import UserError
+from two_tower.loss._cross_entropy import masked_cross_entropy
 from two_tower.loss.base import Loss, LossOutput, at_least_float32, common_diagnostics
-from two_tower.loss.cross_entropy import masked_cross_entropy
 
 __all__ = ["InBatchLoss"]
 

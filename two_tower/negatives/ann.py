@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from two_tower.errors import UserError
+from two_tower.negatives._mined import MinedNegatives
+from two_tower.negatives._table import Found, Kept, keep_candidates
 from two_tower.negatives.base import Collection
-from two_tower.negatives.mined import MinedNegatives
-from two_tower.negatives.table import Found, Kept, keep_candidates
 
 __all__ = ["ANNNegatives"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
+from two_tower.negatives._mined import MinedNegatives
+from two_tower.negatives._table import Found, Kept, keep_candidates, least_scores
 from two_tower.negatives.base import Collection
-from two_tower.negatives.mined import MinedNegatives
-from two_tower.negatives.table import Found, Kept, keep_candidates, least_scores
 from two_tower.progress import counter
 
 __all__ = ["BM25Negatives"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from two_tower.errors import UserError
+from two_tower.negatives._table import draw_from
 from two_tower.negatives.base import DrawnNegatives, Positives
-from two_tower.negatives.table import draw_from
 
 __all__ = ["GivenNegatives"]
 

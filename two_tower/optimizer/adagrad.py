@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.adagrad import adagrad
 
-from two_tower.optimizer.rows import RowOptimizer, by_row, check_range, fusible, new_moment
+from two_tower.optimizer.base import RowOptimizer, by_row, check_range, fusible, new_moment
 
 __all__ = ["Adagrad"]
 
@@ -23,7 +23,7 @@ class Adagrad(RowOptimizer):
     number per row: the choice where a table barely fits into memory. Its rates only ever fall.
 
     Args:
-        params: parameters, or groups as from `two_tower.optimizer.groups.parameter_groups`.
+        params: parameters, or groups as from `two_tower.optimizer._groups.parameter_groups`.
         lr: learning rate.
         embedding_lr_scale: multiplies ``lr`` for word tables.
         eps: keeps the division finite.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from two_tower.optimizer.rows import RowOptimizer, by_row, check_range, fusible, new_moment
+from two_tower.optimizer.base import RowOptimizer, by_row, check_range, fusible, new_moment
 
 __all__ = ["Adam"]
 
@@ -27,7 +27,7 @@ class Adam(RowOptimizer):
     rare words, which get few updates, and needs no counter per row.
 
     Args:
-        params: parameters, or groups as from `two_tower.optimizer.groups.parameter_groups`.
+        params: parameters, or groups as from `two_tower.optimizer._groups.parameter_groups`.
         lr: learning rate, about the largest change of a number in a step.
         embedding_lr_scale: multiplies ``lr`` for word tables.
         betas: decay of the running means of the gradient and of its square.

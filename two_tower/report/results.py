@@ -10,10 +10,10 @@ import lightning as L
 
 from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.speed import Speed
+from two_tower.console import against, name_of_check, say
 from two_tower.files import finite, write_json, write_text
 from two_tower.logger import Alerting
-from two_tower.report.console import against, name_of_check, say
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
 __all__ = ["finish", "report_page"]

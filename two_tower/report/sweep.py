@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from two_tower.config.sweep import Job
+from two_tower.console import first_process, print_document, say, set_mode
 from two_tower.errors import UserError, fail
 from two_tower.files import finite, write_json, write_text
 from two_tower.report.compare import brief_page, html_page, leaderboard, markdown_page
-from two_tower.report.console import first_process, print_document, say, set_mode
 
 __all__ = ["FAILURE", "Failure", "TrainingSweep", "failures", "write_leaderboard"]
 

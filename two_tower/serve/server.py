@@ -7,8 +7,8 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from two_tower.console import say
 from two_tower.errors import UserError
-from two_tower.report.console import say
 from two_tower.serve.limits import Limits
 
 __all__ = ["serve"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from two_tower.cache import key_of
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
+from two_tower.teacher._vectors import TeacherVectors, teacher_vectors
 from two_tower.teacher.base import Teacher
-from two_tower.teacher.vectors import TeacherVectors, teacher_vectors
 
 __all__ = ["Lesson", "Lessons"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from two_tower.errors import UserError
-from two_tower.tokenizer.tokenizer import Texts, Tokenizer, truncation
+from two_tower.tokenizer.base import Texts, Tokenizer, truncation
 
 __all__ = ["SubwordTokenizer"]
 

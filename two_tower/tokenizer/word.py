@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.tokenizer import folding, word_table
-from two_tower.tokenizer.tokenizer import Texts, Tokenizer, count_words, truncation
+from two_tower.tokenizer import _folding as folding
+from two_tower.tokenizer import _word_table as word_table
+from two_tower.tokenizer.base import Texts, Tokenizer, count_words, truncation
 
 __all__ = ["UNKNOWN", "WordTokenizer"]
 

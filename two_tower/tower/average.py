@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
+from two_tower.tower._words import Repeats, WordTable
 from two_tower.tower.base import Tower
 from two_tower.tower.bigrams import Bigrams
-from two_tower.tower.words import Repeats, WordTable
 
 __all__ = ["AverageTower"]
 

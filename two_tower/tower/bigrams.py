@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
-from two_tower.tower.words import Repeats, WordTable
+from two_tower.tower._words import Repeats, WordTable
 
 __all__ = ["Bigrams", "hashed_bigrams"]
 

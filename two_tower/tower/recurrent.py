@@ -11,11 +11,11 @@ from torch.nn.utils.rnn import PackedSequence
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.threads import each
-from two_tower.tower import pooling as pool
-from two_tower.tower import recurrence
+from two_tower.tower import _pooling as pool
+from two_tower.tower import _recurrence as recurrence
+from two_tower.tower._cells import CELLS
+from two_tower.tower._words import Repeats, WordTable
 from two_tower.tower.base import Tower
-from two_tower.tower.cells import CELLS
-from two_tower.tower.words import Repeats, WordTable
 
 __all__ = ["RecurrentTower"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from two_tower.ragged import Ragged
-from two_tower.tower.kernels import in_parts
+from two_tower.tower._kernels import in_parts
 
 __all__ = ["damped"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.tower.kernels import in_parts, sum_rows
+from two_tower.tower._kernels import in_parts, sum_rows
 
 __all__ = ["SubwordVectors"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower import pooling as pool
+from two_tower.tower import _pooling as pool
 from two_tower.tower.base import Tower
 
 __all__ = ["TransformerTower"]

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from two_tower.optimizer.rows import coalesced
+from two_tower.optimizer.base import coalesced
 
 __all__ = ["RowDDP", "average_gradients"]
 

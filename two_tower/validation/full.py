@@ -10,19 +10,18 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from two_tower.data.module import TripletData
+from two_tower.console import CheckTable, name_of_check
 from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.fusion import DEPTH
 from two_tower.logger import log_epoch
-from two_tower.metrics import DEFAULT_METRICS, parse
+from two_tower.metrics import DEFAULT_METRICS, parse, per_query
 from two_tower.model import TwoTower
 from two_tower.ranking import Ranking, write_run
-from two_tower.report import per_query
-from two_tower.report.console import CheckTable, name_of_check
-from two_tower.report.run import Run
-from two_tower.validation.evaluate import Evaluation, evaluate_bm25, evaluate_dense
-from two_tower.validation.hybrid import evaluate_hybrid
+from two_tower.run import Run
+from two_tower.validation._evaluate import Evaluation, evaluate_bm25, evaluate_dense
+from two_tower.validation._hybrid import evaluate_hybrid
 
 __all__ = ["FullValidation"]
 
@@ -48,7 +47,7 @@ class FullValidation(Callback):
         depth: how many documents per query the run file keeps.
         bm25: compute the lexical baseline.
         every_n_steps: optimizer steps between two checks within an epoch; None = only at the end of epochs.
-        hybrid: also measure the fusion with BM25 at each check, see `two_tower.validation.hybrid`.
+        hybrid: also measure the fusion with BM25 at each check, see `two_tower.validation._hybrid`.
 
     Attributes:
         split: name of the validation split.

@@ -6,12 +6,12 @@ import logging
 
 import numpy as np
 
-from two_tower.data.module import TripletData
+from two_tower.data._part import part_of
 from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.validation.full import FullValidation
-from two_tower.validation.part import part_of
 
 __all__ = ["SubsetValidation", "sampled_rows"]
 

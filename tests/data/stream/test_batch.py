@@ -9,8 +9,8 @@ import pytest
 from conftest import write_collection
 
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
 from two_tower.data.stream.batch import Batches, BatchLoader
+from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.order import BlockShuffle
 from two_tower.data.stream.triplets import Pairs, TrainingSet
 from two_tower.errors import UserError

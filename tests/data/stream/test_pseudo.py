@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
+from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.pseudo import KINDS, pieces
 from two_tower.errors import UserError
 from two_tower.loss.in_batch import InBatchLoss

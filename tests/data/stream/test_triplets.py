@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from conftest import word, write_collection
 
+from two_tower.data.base import TEXT_TRIPLETS
 from two_tower.data.beir import Beir
-from two_tower.data.source import TEXT_TRIPLETS
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.token_store import TokenWriter, read_tokens, text_hashes
@@ -22,7 +22,7 @@ from two_tower.negatives.given import GivenNegatives
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.negatives.random import RandomNegatives
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 COUNT = 90

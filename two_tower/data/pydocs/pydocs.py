@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from two_tower.cache import cache_folder
+from two_tower.data.base import CORPUS, QRELS, QUERIES, Source
 from two_tower.data.pydocs.docstring import Doc
 from two_tower.data.pydocs.harvest import harvest, source_files, versions
-from two_tower.data.source import CORPUS, QRELS, QUERIES, Source
 from two_tower.errors import UserError, one_of
 
 __all__ = ["PyDocs"]

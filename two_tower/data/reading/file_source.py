@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from two_tower.cache import key_of, notice
+from two_tower.data.base import Source
 from two_tower.data.reading.archive import Member
 from two_tower.data.reading.rows import BadRows
-from two_tower.data.source import Source
 
 __all__ = ["FileSource"]
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import notice
+from two_tower.data.base import QRELS, TRIPLETS
 from two_tower.data.reading.file_source import FileSource
 from two_tower.data.reading.links import Links, LinksBuilder
 from two_tower.data.reading.numbering import Numbering
 from two_tower.data.reading.rows import BadRows
 from two_tower.data.reading.unique import HashSet, OneText, hash_rows
-from two_tower.data.source import QRELS, TRIPLETS
 from two_tower.errors import UserError, one_of
 
 __all__ = ["GroupSource", "Groups", "Part"]
@@ -38,7 +38,7 @@ class Groups:
         queries: (Q,) string; null where the id is that of no query.
         owner: (P,) int64, which of the Q queries a passage came with.
         grades: (P,) int32; above 0 for a passage that is marked as an answer.
-        passages: P rows of the schema `two_tower.data.source.CORPUS`.
+        passages: P rows of the schema `two_tower.data.base.CORPUS`.
         keys: (P,) uint64, equal for passages that are one and the same.
     """
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from two_tower.data.base import QUERIES
 from two_tower.data.reading.numbering import Numbering
 from two_tower.data.reading.unique import hash_rows
-from two_tower.data.source import QUERIES
 
 __all__ = ["Links", "LinksBuilder"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.base import CORPUS
 from two_tower.data.reading.arrays import flat_lists, is_list, list_fields, list_lengths, text_of
 from two_tower.data.reading.groups import Groups
 from two_tower.data.reading.unique import hash_rows
-from two_tower.data.source import CORPUS
 
 __all__ = ["ENTRY", "TEXT", "TEXTS", "PassageColumns", "QrelsColumns", "Schema", "TevatronColumns", "TextColumns"]
 
@@ -160,7 +160,7 @@ class QrelsColumns:
     """BEIR's judgements: ``query-id``, ``corpus-id``, ``score``; the fraction of a score is cut off.
 
     Attributes:
-        queries: rows of the schema `two_tower.data.source.QUERIES`.
+        queries: rows of the schema `two_tower.data.base.QUERIES`.
     """
 
     queries: pa.Table

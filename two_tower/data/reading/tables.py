@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from two_tower.data.base import QRELS, QUERIES
 from two_tower.data.reading.file_source import FileSource
 from two_tower.data.reading.rows import BadRows, Rows
 from two_tower.data.reading.unique import HashSet, Unique, keep_known
-from two_tower.data.source import QRELS, QUERIES
 from two_tower.errors import UserError
 
 __all__ = ["TableSource"]

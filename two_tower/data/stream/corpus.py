@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import entry, key_of, notice
-from two_tower.data.source import QUERIES, Source, full_text
+from two_tower.data.base import QUERIES, Source, full_text
 from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.ranking import id_order
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 __all__ = ["Corpus", "Split", "rows_of", "trained_tokenizer"]

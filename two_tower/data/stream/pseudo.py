@@ -17,7 +17,7 @@ from two_tower.data.stream.triplets import Pairs, TrainingSet
 from two_tower.negatives.base import KnownPositives
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["KINDS", "PseudoQueries", "pieces"]
 

@@ -65,7 +65,7 @@ class BatchDependent(Diagnosis):
             f"The vector of a text by itself differs from the one that it gets in a batch by {signals.alone:.0%} of "
             "its length.",
             "the tower reads padding, or a state that is left over from another text; pool over each text's own tokens "
-            "(two_tower.tower.pooling does)",
+            "(two_tower.tower._pooling does)",
             "tower=gru or tower=average, which know no padding",
         )
 

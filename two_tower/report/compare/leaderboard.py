@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from two_tower.metrics.significance import holm, mean_interval, paired_differences, randomisation_test
 from two_tower.report.compare.overrides import distinguish, experiment, row_names, typed
 from two_tower.report.compare.runs import FinishedRun, metric_of, read_runs
-from two_tower.report.significance import holm, mean_interval, paired_differences, randomisation_test
 
 __all__ = ["Comparison", "Example", "Leaderboard", "PValue", "Row", "leaderboard"]
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from two_tower.config.saved import read as read_config
 from two_tower.errors import UserError, one_of
+from two_tower.metrics.per_query import PerQuery
+from two_tower.metrics.per_query import read as read_per_query
 from two_tower.report.compare.curves import read_history
-from two_tower.report.per_query import PerQuery
-from two_tower.report.per_query import read as read_per_query
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = ["FinishedRun", "metric_of", "read_runs"]
 

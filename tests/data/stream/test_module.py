@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import word, write_collection
 
+from two_tower.data.base import Source
 from two_tower.data.beir import Beir
-from two_tower.data.module import TripletData
 from two_tower.data.msmarco_passage import MsMarcoPassage
-from two_tower.data.source import Source
+from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.negatives.base import Collection, Negatives

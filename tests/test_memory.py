@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.negatives.memory import Memory
+from two_tower.memory import Memory
 
 
 @given(st.integers(1, 12), st.lists(st.integers(0, 15), max_size=8))

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from two_tower.threads import each
-from two_tower.tower.cells import Cell
-from two_tower.tower.kernels import group_by_row, in_parts, sum_rows
+from two_tower.tower._cells import Cell
+from two_tower.tower._kernels import group_by_row, in_parts, sum_rows
 
 __all__ = ["recur"]
 

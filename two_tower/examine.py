@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from two_tower.assemble import make_data
 from two_tower.config import read
-from two_tower.data.source import full_text
+from two_tower.data.base import full_text
 from two_tower.doctor.diagnoses import diagnose
 from two_tower.doctor.finding import Finding
 from two_tower.doctor.measure_batch import difference_alone
@@ -24,7 +24,7 @@ from two_tower.doctor.measure_data import measure_data, some_texts
 from two_tower.doctor.signals import Check, IndexSignals, Signals, Step
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.report.run import Run
+from two_tower.run import Run
 from two_tower.store import VectorStore
 
 __all__ = ["Examination", "examine"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from two_tower.config.saved import differences, read, to_yaml
+from two_tower.console import first_process
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
-from two_tower.report.console import first_process
 
 __all__ = ["Run"]
 

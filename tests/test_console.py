@@ -17,7 +17,7 @@ from test_train import configure
 
 from train import train
 from two_tower.callbacks.progress import TrainingProgress
-from two_tower.report.console import on_terminal, print_document, say, set_mode, show_log
+from two_tower.console import on_terminal, print_document, say, set_mode, show_log
 
 
 def options(collection: Path) -> list[str]:

@@ -16,7 +16,7 @@ from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError, one_of
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["Known", "PartialEmbedding"]
 

@@ -12,9 +12,9 @@ from typing import Any
 from two_tower.config import build, read, to_yaml
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
+from two_tower.index._measure import K, Report, choose_effort, exact, measure
+from two_tower.index._sample import Queries, Sample, sample
 from two_tower.index.base import Progress, VectorIndex
-from two_tower.index.measure import K, Report, choose_effort, exact, measure
-from two_tower.index.sample import Queries, Sample, sample
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore, checksum
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.report.per_query import read, write
+from two_tower.metrics.per_query import read, write
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 FIGURES = st.floats(allow_nan=False)

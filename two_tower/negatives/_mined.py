@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from two_tower.errors import UserError
+from two_tower.negatives._table import Kept, draw_from
 from two_tower.negatives.base import DrawnNegatives, Positives
 from two_tower.negatives.random import random_rows
-from two_tower.negatives.table import Kept, draw_from
 
 __all__ = ["MinedNegatives"]
 
@@ -22,7 +22,7 @@ class MinedNegatives(DrawnNegatives):
         first_rank: the best rank that is taken, from 1.
         last_rank: the worst rank that is taken.
         relative_margin: leave out what scores within this share of the query's own positive or above it, see
-            `two_tower.negatives.table.keep_candidates`; None keeps all.
+            `two_tower.negatives._table.keep_candidates`; None keeps all.
         share_batch: see `Negatives`.
         mask_known: see `Negatives`.
 

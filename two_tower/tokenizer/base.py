@@ -24,7 +24,8 @@ import torch
 from two_tower.errors import UserError
 from two_tower.files import write_text
 from two_tower.ragged import Ragged
-from two_tower.tokenizer import folding, word_table
+from two_tower.tokenizer import _folding as folding
+from two_tower.tokenizer import _word_table as word_table
 
 __all__ = ["Texts", "Tokenizer", "buffers", "count_words", "truncation"]
 

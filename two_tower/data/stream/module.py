@@ -12,7 +12,7 @@ import lightning as L
 import numpy as np
 
 from two_tower.cache import key_of
-from two_tower.data.source import Source
+from two_tower.data.base import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.pseudo import KINDS, PseudoQueries
@@ -28,7 +28,7 @@ from two_tower.data.stream.triplets import (
 )
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, Negatives, Positives
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 __all__ = ["TripletData"]

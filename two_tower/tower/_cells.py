@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from torch import nn
 
-from two_tower.tower.kernels import FAST
+from two_tower.tower._kernels import FAST
 
 __all__ = ["CELLS", "Cell"]
 

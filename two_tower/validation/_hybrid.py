@@ -11,7 +11,7 @@ from two_tower.errors import UserError
 from two_tower.fusion import tune
 from two_tower.metrics import Qrels, evaluate, mean
 from two_tower.ranking import Ranking
-from two_tower.validation.evaluate import Evaluation
+from two_tower.validation._evaluate import Evaluation
 
 __all__ = ["evaluate_hybrid", "halves"]
 

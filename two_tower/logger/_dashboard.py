@@ -15,7 +15,7 @@ from two_tower.config import read
 from two_tower.errors import UserError
 from two_tower.logger.progress import Progress
 from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, STEP, logged_in
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 __all__ = ["Shown", "create", "described", "shown", "workspace"]
 

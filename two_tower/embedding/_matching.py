@@ -8,11 +8,11 @@ import numpy as np
 
 from two_tower.cache import notice
 from two_tower.data.reading.rows import BadRows
-from two_tower.embedding.partial import Known
+from two_tower.embedding._partial import Known
 from two_tower.embedding.reading.file import VectorFile
 from two_tower.errors import UserError
 from two_tower.progress import counter
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["read_known"]
 

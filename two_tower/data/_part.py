@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import key_of
-from two_tower.data.source import Source
+from two_tower.data.base import Source
 from two_tower.data.stream.corpus import Corpus, Split
 
 __all__ = ["PartOfSource", "part_of"]

@@ -6,7 +6,7 @@ import pytest
 
 from two_tower.errors import UserError
 from two_tower.report.results import verdict
-from two_tower.report.run import Run
+from two_tower.run import Run
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:

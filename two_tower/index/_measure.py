@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from two_tower.index._sample import Sample
 from two_tower.index.base import VectorIndex
-from two_tower.index.sample import Sample
 from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.report.significance import MOST_EXACT, holm, mean_interval, randomisation_test
+from two_tower.metrics.significance import MOST_EXACT, holm, mean_interval, randomisation_test
 
 RANKS = st.integers(1, 10)
 

@@ -18,7 +18,7 @@ from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.ranking import Ranking, Share, nearest
-from two_tower.tokenizer.tokenizer import Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 
 __all__ = ["Encoded", "Evaluation", "evaluate_bm25", "evaluate_dense"]
 

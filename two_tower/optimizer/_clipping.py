@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from two_tower.errors import UserError, one_of
-from two_tower.optimizer.rows import coalesced
+from two_tower.optimizer.base import coalesced
 
 __all__ = ["clip_gradients"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from two_tower.tokenizer import kernel
+from two_tower.tokenizer import _kernel as kernel
 
 __all__ = [
     "CAMEL",

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from two_tower.errors import UserError, one_of
 from two_tower.ragged import Ragged
-from two_tower.tower.kernels import (
+from two_tower.tower._kernels import (
     distinct_rows,
     group_by_row,
     in_parts,
