@@ -45,7 +45,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over
     L.seed_everything(config["seed"], verbose=False)
     try:
-        validation = build(config["validation"], run=run)
+        validation = build("validation", config["validation"], run=run)
         trainer = make_trainer(config, run, validation)
         data = make_data(config, run.tokenizer)
         data.trainer = trainer  # which part of a batch is this process' own

@@ -86,7 +86,7 @@ def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, tran
     own = {key: value for key, value in INDEX_KEYS.items() if group == "index"}
     for part in parts:
         try:
-            assert build({key: value for key, value in part.items() if key not in own}, offer=offer) is not None
+            assert build(group, {key: value for key, value in part.items() if key not in own}, offer=offer) is not None
         except UserError as error:  # says which extra it needs, or what of the folder it cannot use
             if "pip install" in str(error):
                 pytest.skip(str(error))

@@ -61,11 +61,11 @@ def try_parts(config: Mapping[str, Any]) -> None:
         UserError: a component refuses its configuration.
     """
     for group in ("tokenizer", "negatives", "scheduler"):
-        build(config[group])
-    embedding: Embedding = build(config["embedding"])
+        build(group, config[group])
+    embedding: Embedding = build("embedding", config["embedding"])
     towers = _towers(config, 2, embedding.dim, embedding.frozen)
     _memory(config)
-    loss, chunk = build(config["loss"]), config["encode_chunk"]
+    loss, chunk = build("loss", config["loss"]), config["encode_chunk"]
     if config["data"].get("examples") == "passages" and not loss.needs_teacher:
         raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
     if loss.taught and (config["memory"] or config["cross_device"]):
@@ -80,21 +80,21 @@ def try_parts(config: Mapping[str, Any]) -> None:
             f"embedding.freeze={freeze} leaves nothing to train: set embedding.freeze=false, or let the tower learn "
             "something else (tower.learn_weights=true)."
         )
-    build(config["optimizer"])(parameter_groups({"model": model}))
+    build("optimizer", config["optimizer"])(parameter_groups({"model": model}))
 
 
 def make_source(config: Mapping[str, Any]) -> Source:
     """The data source of a configuration's ``data`` group."""
-    return build({k: v for k, v in config.items() if k not in LOADER_KEYS})
+    return build("data", {k: v for k, v in config.items() if k not in LOADER_KEYS})
 
 
 def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
     """The data module of a configuration; reads nothing yet."""
-    negatives, loss = build(config["negatives"]), build(config["loss"])
+    negatives, loss = build("negatives", config["negatives"]), build("loss", config["loss"])
     share = negatives.share_batch
     return TripletData(
         make_source(config["data"]),
-        build(config["tokenizer"]),
+        build("tokenizer", config["tokenizer"]),
         tokenizer_path,
         negatives,
         loss.shares_batch if share is None else share,
@@ -108,7 +108,7 @@ def _towers(config: Mapping[str, Any], vocabulary_size: int, width: int, frozen:
 
     def tower() -> Tower:
         words = WordTable(vocabulary_size, width)
-        made: Tower = build(config["tower"], offer={"words": words})  # a transformer has its own
+        made: Tower = build("tower", config["tower"], offer={"words": words})  # a transformer has its own
         words.freeze(frozen)
         return made
 
@@ -125,7 +125,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     data.open()
     torch.manual_seed(config["seed"])
     size = len(data.tokenizer)
-    embedding: Embedding = build(config["embedding"])
+    embedding: Embedding = build("embedding", config["embedding"])
     towers = _towers(config, size, embedding.dim, embedding.frozen)
     tables = [table for tower in dict.fromkeys(towers) for table in word_tables(tower).values()]
     if tables:  # a transformer has none
@@ -134,7 +134,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         for table in tables:
             table.initialise(vectors, weights)
             table.informed, table.coverage = embedding.informed, embedding.coverage
-    loss: Loss = build(config["loss"])
+    loss: Loss = build("loss", config["loss"])
     if loss.needs_margins and not data.has_margins:
         raise UserError(
             f"loss=margin_mse learns from a teacher's scores of triples, and {data.source.name} brings none: use "
@@ -144,23 +144,24 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         *towers,
         Similarity(config["similarity"]),
         loss,
-        build(config["optimizer"]),
-        build(config["scheduler"]),
+        build("optimizer", config["optimizer"]),
+        build("scheduler", config["scheduler"]),
         seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
         encode_chunk=config["encode_chunk"],
         more=_more_candidates(config, data),
-        lessons=Lessons.prepare(build(config["teacher"]), data) if loss.needs_teacher else None,
+        lessons=Lessons.prepare(build("teacher", config["teacher"]), data) if loss.needs_teacher else None,
     )
 
 
 def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
     """The trainer of a configuration, with its callbacks and loggers."""
     offer = {"run": run, "validation": validation}
-    callbacks = [validation, *(build(c, offer=offer) for c in config["callbacks"].values())]
+    callbacks = [validation, *(build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items())]
     bar = config["trainer"].get("enable_progress_bar")
     bar = on_terminal() if bar is None else bar
     trainer: L.Trainer = build(
+        "trainer",
         config["trainer"],
         enable_progress_bar=bar,
         callbacks=[*callbacks, TrainingProgress()] if bar else callbacks,

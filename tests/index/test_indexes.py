@@ -263,7 +263,7 @@ def test_what_faiss_refuses_is_told(config: dict[str, Any], said: str, store_of:
 def test_a_gpu_that_is_not_there_is_told() -> None:
     for name in ("flat", "ivf", "ivf_pq"):
         with pytest.raises(UserError, match=r"index\.gpu=true needs faiss-gpu and a GPU"):
-            build({**INDEXES[name][0], "gpu": True})
+            build("index", {**INDEXES[name][0], "gpu": True})
 
 
 def test_a_gpu_is_used_where_there_is_one(store_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:

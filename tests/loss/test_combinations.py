@@ -164,7 +164,7 @@ def test_a_learned_temperature_comes_back_from_its_bound() -> None:
     ],
 )  # fmt: skip
 def test_a_sum_of_ones_own_choice(overrides: list[str], tmp_path: Path) -> None:
-    loss = build(configure(tmp_path, tmp_path / "run", *overrides)["loss"])
+    loss = build("loss", configure(tmp_path, tmp_path / "run", *overrides)["loss"])
     inner = loss if isinstance(loss, SumLoss) else loss.loss
     assert inner.weights == {"in_batch": 1.0, "hard": 0.5}
     assert inner.losses["hard"].select == "hardest"

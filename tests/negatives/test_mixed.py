@@ -124,7 +124,7 @@ def test_a_mixture_of_ones_own_choice(tmp_path: Path) -> None:
         "negatives=mixed", "~negatives@negatives.bm25", "~negatives.weights.bm25", "+negatives@negatives.hard=ann",
         "negatives.hard.last_rank=30", "+negatives.weights.hard=[0,2]", "negatives.count=3",
     ]  # fmt: skip
-    mixed = build(configure(tmp_path, tmp_path / "run", *overrides)["negatives"])
+    mixed = build("negatives", configure(tmp_path, tmp_path / "run", *overrides)["negatives"])
     assert list(mixed.strategies) == ["random", "hard"]
     assert (mixed.count, mixed.strategies["hard"].last_rank) == (3, 30)
     assert [len(mixed.parts(epoch)) for epoch in range(2)] == [1, 2]

@@ -10,10 +10,8 @@ from typing import Any
 
 from two_tower.errors import UserError
 
-__all__ = ["build", "target_of"]
 
-
-def target_of(spec: Mapping[str, Any], key: str = "") -> Callable[..., Any]:
+def target_of(spec: Mapping[str, Any], place: str = "") -> Callable[..., Any]:
     """The class or function that a component's ``_target_`` names.
 
     Raises:
@@ -24,15 +22,22 @@ def target_of(spec: Mapping[str, Any], key: str = "") -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key or 'component'}._target_={name} cannot be imported: {error}.") from error
+        raise UserError(f"{place or 'component'}._target_={name} cannot be imported: {error}.") from error
 
 
-def build(spec: Mapping[str, Any], offer: Mapping[str, Any] | None = None, **extra: Any) -> Any:  # noqa: ANN401
+def build(
+    place: str,
+    spec: Mapping[str, Any],
+    offer: Mapping[str, Any] | None = None,
+    **extra: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """Call a component's ``_target_`` with its keys; nested components are built first.
 
-    With ``_partial_: true`` a partial function is returned instead.
+    A component does not know where it stands in the configuration: it raises ``ValueError("margin=-1 must be
+    above 0")``, and the place is put in front here. With ``_partial_: true`` a partial function is returned.
 
     Args:
+        place: where the component stands in the configuration, for example ``loss`` or ``loss.triplet``.
         spec: the component's configuration.
         offer: more arguments, each passed only if the target has a parameter of that name.
         extra: more arguments, passed in any case.
@@ -40,22 +45,44 @@ def build(spec: Mapping[str, Any], offer: Mapping[str, Any] | None = None, **ext
     Raises:
         UserError: the target cannot be imported or refuses its arguments.
     """
-    target = target_of(spec)
-    keys = {k: _built(v) for k, v in spec.items() if not k.startswith("_")}
+    target = target_of(spec, place)
+    keys = {k: _built(f"{place}.{k}", v) for k, v in spec.items() if not k.startswith("_")}
     if offer:
         accepted = inspect.signature(target).parameters
         keys.update({k: v for k, v in offer.items() if k in accepted})
     keys.update(extra)
     if spec.get("_partial_"):
-        return partial(target, **keys)
+        return partial(call, place, target, **keys)
+    return call(place, target, **keys)
+
+
+def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any:  # noqa: ANN401
+    """``target(*args, **keys)``, naming the place of a value that it refuses.
+
+    Raises:
+        UserError: the target refuses its arguments.
+    """
     try:
-        return target(**keys)
+        return target(*args, **keys)
+    except ValueError as error:
+        if not _is_ours(target):
+            raise _refusal(place, target, error) from error
+        raise UserError(f"{place}.{error}") from error
     except Exception as error:
-        if isinstance(error, UserError) or target.__module__.startswith("two_tower."):
-            raise
-        # A library's own check of its arguments; ours raise UserError, so anything else of ours is a bug.
-        raise UserError(f"{spec['_target_']} refuses its settings: {str(error).splitlines()[0]}") from error
+        if isinstance(error, UserError) or _is_ours(target):
+            raise  # anything else of ours is a bug
+        raise _refusal(place, target, error) from error
 
 
-def _built(value: Any) -> Any:  # noqa: ANN401
-    return build(value) if isinstance(value, Mapping) and "_target_" in value else value
+def _is_ours(target: Callable[..., Any]) -> bool:
+    inner = target.func if isinstance(target, partial) else target
+    return inner.__module__.startswith("two_tower.")
+
+
+def _refusal(place: str, target: Callable[..., Any], error: Exception) -> UserError:
+    name = getattr(target, "__name__", str(target))
+    return UserError(f"{place} ({name}) refuses its settings: {str(error).splitlines()[0]}")
+
+
+def _built(place: str, value: Any) -> Any:  # noqa: ANN401
+    return build(place, value) if isinstance(value, Mapping) and "_target_" in value else value

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from two_tower.config.groups import CONF, choices, groups
+from two_tower.config.renamed import refuse_renamed
 from two_tower.errors import UserError, one_of
 
 __all__ = ["check_overrides", "explain"]
@@ -30,6 +31,7 @@ def check_overrides(overrides: list[str]) -> None:
         name, equals, value = override.lstrip("+~").partition("=")
         if not name or not (equals or override.startswith("~")):
             raise UserError(f"'{override}' cannot be read: write key=value or group=choice")
+        refuse_renamed([name])
         if name in groups() and (override.startswith("~") or value in ("", "null") or value.startswith("_")):
             raise UserError(f"{override} leaves {name} without a choice; {one_of(value, choices(name))}")
         if name in groups() and override.startswith("+"):

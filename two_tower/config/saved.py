@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from two_tower.config.renamed import refuse_renamed
 from two_tower.errors import UserError
 
 __all__ = ["differences", "digest", "leaves", "read", "to_yaml"]
@@ -63,4 +64,5 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no configuration.")
+    refuse_renamed(leaves(loaded), path)
     return loaded

@@ -28,7 +28,7 @@ _OURS = ("target_recall", "sample")
 
 
 def _made(config: Mapping[str, Any]) -> VectorIndex:
-    made: VectorIndex = build({key: value for key, value in config.items() if key not in _OURS})
+    made: VectorIndex = build("index", {key: value for key, value in config.items() if key not in _OURS})
     return made
 
 

@@ -52,7 +52,7 @@ def inspect(overrides: Sequence[str]) -> dict[str, Any]:
     config = composed(overrides, ("data", "tokenizer"))
     loader = {key: config["data"].pop(key) for key in loader_keys()}
     with _notices() as notices:
-        source, tokenizer = build(config["data"]), build(config["tokenizer"])
+        source, tokenizer = build("data", config["data"]), build("tokenizer", config["tokenizer"])
         facts = inspect_source(source, tokenizer, loader["train_split"], loader["validation_split"])
     return {**facts, "notices": [text for text in notices if not any(part in text for part in TOLD)]}
 

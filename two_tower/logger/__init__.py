@@ -83,7 +83,7 @@ def make_loggers(chosen: Mapping[str, Any], run: Run) -> list[Logger]:
     Raises:
         UserError: what the logger needs is missing: a package, an account.
     """
-    logger = build(chosen, offer={"run": run, "path": run.metrics})
+    logger = build("logger", chosen, offer={"run": run, "path": run.metrics})
     return [logger] if isinstance(logger, CsvLogger) else [CsvLogger(run.metrics), logger]
 
 
@@ -130,7 +130,7 @@ def archive_index(run: Run, folder: Path) -> None:
     try:
         if not run.complete:
             raise UserError(f"the run in {run.path} is not complete.")
-        logger = build(config, offer={"run": run, "path": run.metrics})
+        logger = build("logger", config, offer={"run": run, "path": run.metrics})
         if isinstance(logger, Archiving):
             _archive(logger, run, folder)
     except UserError as error:  # the index is made and can be used
