@@ -24,10 +24,10 @@ from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Row, alternate, compare, require_equal
 from benchmarks.tokenise import library_tokenizer
 from two_tower.data.stream.batch import Batch, Batches
-from two_tower.data.stream.triplets import Pairs, TrainingSet
+from two_tower.data.stream.triplets import ExampleRows, TrainingSet
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.model import TwoTower
-from two_tower.negatives.base import KnownPositives
+from two_tower.negatives.base import KnownPositives, NegativeMask
 from two_tower.negatives.given import GivenNegatives
 from two_tower.optimizer.adam import Adam
 from two_tower.ragged import Ragged
@@ -106,12 +106,13 @@ class Triplets:
         rows = np.arange(n)
         self.tokenizer = tokenizer(quick)
         training_set = TrainingSet(
-            Pairs(rows, rows, rows[:, None] + n),
+            ExampleRows(rows, rows, rows[:, None] + n),
             self.tokenizer.encode(pa.array(queries)),
             self.tokenizer.encode(pa.array(texts)),
             KnownPositives(rows, rows, rows, np.arange(2 * n)),
         )
-        self.batches = Batches(training_set, GivenNegatives(), size, seed=0, share_batch=True)
+        mask = NegativeMask(training_set.positives, whole_batch=True)
+        self.batches = Batches(training_set, GivenNegatives(), mask, size, seed=0)
 
     def __len__(self) -> int:
         return len(self.batches)

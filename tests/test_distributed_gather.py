@@ -31,15 +31,15 @@ CASES = {
     "one direction": ["loss.symmetric=false", "similarity=dot"],
     "extras": ["negatives=given", "loss.learn_temperature=true"],
     "random extras": ["negatives=random", "negatives.count=2"],
-    "own extras": ["negatives=given", "negatives.share_batch=false"],
-    "known positives": ["negatives=given", "negatives.mask_known=false"],
+    "own extras": ["negatives=given", "negatives.in_batch_negatives=false"],
+    "known positives": ["negatives=given", "negatives.mask_known_positives=false"],
     "triplet": ["loss=triplet", "negatives=given", "similarity=euclidean"],
     "triplet in the batch": ["loss=triplet", "negatives=in_batch", "loss.select=semi_hard"],
     "matryoshka": ["loss=matryoshka", "negatives=given"],
     "two towers": ["shared_towers=false", "negatives=given"],
     "gradient cache": ["tower=gru", "encode_chunk=24", "negatives=given"],
-    "memory": ["memory=150", "memory_start=0", "negatives=given"],
-    "large memory": ["memory=1000", "memory_start=0", "loss=matryoshka"],
+    "memory": ["cross_batch_memory=150", "cross_batch_start=0", "negatives=given"],
+    "large memory": ["cross_batch_memory=1000", "cross_batch_start=0", "loss=matryoshka"],
 }
 
 
@@ -154,7 +154,7 @@ def test_a_run_of_two_processes_has_the_losses_of_one(folder: Path, tmp_path: Pa
     """The whole program: trainer=ddp finds cross_device, memory and gradient cache in one configuration."""
     options = [
         "trainer.max_steps=4", "trainer.log_every_n_steps=1", "scheduler=none", "validation.bm25=false",
-        "tower.dim=16", "cross_device=true", "memory=100", "memory_start=1", "encode_chunk=10", "trainer.max_epochs=2",
+        "tower.dim=16", "cross_device=true", "cross_batch_memory=100", "cross_batch_start=1", "encode_chunk=10", "trainer.max_epochs=2",
     ]  # fmt: skip
     fit(folder, tmp_path / "one", *options, "data.batch_size=128")
     ended = run_command(

@@ -11,10 +11,10 @@ import torch
 from conftest import write_collection
 from test_train import configure, fit
 from torch import Tensor
+from two_tower.candidates import Compared
 
 from two_tower.assemble import load_model, make_data, make_model, try_parts
 from two_tower.callbacks.checkpoint import LastCheckpoint
-from two_tower.candidates import Compared
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.loss.base import Loss, LossOutput
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parts(folder: Path, path: Path, *overrides: str) -> tuple[TripletData, TwoTower]:
-    config = configure(folder, path, f"memory={MEMORY}", "memory_start=0", *overrides)
+    config = configure(folder, path, f"cross_batch_memory={MEMORY}", "cross_batch_start=0", *overrides)
     data = make_data(config, path / "tokenizer.json")
     path.mkdir(exist_ok=True)
     return data, make_model(config, data)
@@ -53,12 +53,14 @@ class Seen(Loss):
         return self.loss(scores, candidates)
 
 
-@pytest.mark.parametrize("mask_known", ["true", "false"])
+@pytest.mark.parametrize("mask_known_positives", ["true", "false"])
 @pytest.mark.parametrize("negatives", ["in_batch", "random"])
 def test_the_last_documents_are_candidates_unless_relevant(
-    negatives: str, mask_known: str, folder: Path, tmp_path: Path
+    negatives: str, mask_known_positives: str, folder: Path, tmp_path: Path
 ) -> None:
-    data, model = parts(folder, tmp_path, f"negatives={negatives}", f"negatives.mask_known={mask_known}")
+    data, model = parts(
+        folder, tmp_path, f"negatives={negatives}", f"negatives.mask_known_positives={mask_known_positives}"
+    )
     model.loss = seen = Seen(model.loss)
     relevant = set(zip(data.train.qrels.query_rows.tolist(), data.train.qrels.document_rows.tolist(), strict=True))
     vectors, rows = torch.empty(0, 16), list[int]()
@@ -73,7 +75,7 @@ def test_the_last_documents_are_candidates_unless_relevant(
         own = batch.document_rows[:BATCH].tolist()
         expected = np.array(
             [
-                [d != own[b] and (mask_known == "false" or (q, d) not in relevant) for d in rows]
+                [d != own[b] and (mask_known_positives == "false" or (q, d) not in relevant) for d in rows]
                 for b, q in enumerate(batch.query_rows.tolist())
             ],
             bool,
@@ -91,7 +93,7 @@ def test_the_last_documents_are_candidates_unless_relevant(
 def test_queries_learn_from_the_memory_and_documents_do_not(loss: str, folder: Path, tmp_path: Path) -> None:
     options = [f"loss={loss}", "shared_towers=false"]
     data, model = parts(folder, tmp_path, *options)
-    _, plain = parts(folder, tmp_path, *options, "memory=0")
+    _, plain = parts(folder, tmp_path, *options, "cross_batch_memory=0")
     batch, found, without = data.batches[0, 1], dict[str, Tensor](), dict[str, Tensor]()
     for one, grads in ((model, found), (plain, without)):
         one.training_step(data.batches[0, 0], 0)
@@ -107,7 +109,7 @@ def test_queries_learn_from_the_memory_and_documents_do_not(loss: str, folder: P
 
 
 def test_before_its_start_the_memory_only_listens(folder: Path, tmp_path: Path) -> None:
-    data, model = parts(folder, tmp_path, "memory_start=2")
+    data, model = parts(folder, tmp_path, "cross_batch_start=2")
     model.loss = seen = Seen(model.loss)
     for step in range(3):
         batch = data.batches[0, 0]
@@ -127,8 +129,8 @@ def test_a_continued_run_has_the_memory_of_an_uninterrupted_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [
-        "memory=50",
-        "memory_start=6",
+        "cross_batch_memory=50",
+        "cross_batch_start=6",
         "negatives=random",
         "callbacks.last.every_seconds=0",
         "validation.bm25=false",
@@ -156,14 +158,14 @@ def test_a_continued_run_has_the_memory_of_an_uninterrupted_one(
     assert (one["more.memory.rows"] >= 0).all()
     model, _ = load_model(Run(tmp_path / "whole"))  # which needs no memory
     assert model.more is None
-    without = fit(folder, tmp_path / "without", *options, "memory=0")
+    without = fit(folder, tmp_path / "without", *options, "cross_batch_memory=0")
     assert without["train/loss"] != whole["train/loss"]  # negative control
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("memory=-3", r"^memory=-3 must be at least 1, or 0 for none\.$"),
+        ("cross_batch_memory=-3", r"^memory=-3 must be at least 1, or 0 for none\.$"),
         ("encode_chunk=0", r"^encode_chunk=0 must be at least 1, or null"),
     ],
 )

@@ -71,7 +71,7 @@ PROPOSALS = [("in_batch", None), *itertools.product(("random", "given"), ("null"
 def test_every_loss_works_with_every_negatives(
     loss: str, negatives: str, share: str | None, collection: Path, tmp_path: Path
 ) -> None:
-    extra = [f"negatives.share_batch={share}"] if share else []
+    extra = [f"negatives.in_batch_negatives={share}"] if share else []
     results = fit(collection, tmp_path / "run", f"loss={loss}", f"negatives={negatives}", *extra)
     assert results["epochs"] == 2
     assert 0 <= results["train/loss"] < 5

@@ -14,21 +14,22 @@ import torch
 
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
 from two_tower.callbacks.progress import TrainingProgress
-from two_tower.candidates import MoreCandidates
 from two_tower.config import build, read
+from two_tower.config.build import call
 from two_tower.console import Mode, on_terminal
+from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
+from two_tower.data._loader import Loader
 from two_tower.data.base import Source
 from two_tower.data.stream.module import TripletData
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
-from two_tower.memory import Memory
 from two_tower.model import TwoTower
 from two_tower.optimizer._groups import parameter_groups
 from two_tower.run import Run
-from two_tower.similarity import Similarity
-from two_tower.teacher.lessons import Lessons
+from two_tower.similarity import Similarity, SimilarityName
+from two_tower.teacher._vectors import TeacherStore
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower._words import WordTable, word_tables
 from two_tower.tower.base import Tower
@@ -47,11 +48,10 @@ __all__ = [
 ]
 
 # The keys of conf/train.yaml that belong to no group, with their types.
-TOP_LEVEL = {"similarity": str, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
-TOP_LEVEL |= {"encode_chunk": int | None, "memory": int, "memory_start": int, "cross_device": bool}
+TOP_LEVEL = {"similarity": SimilarityName, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
+TOP_LEVEL |= {"encode_chunk": int | None, "cross_batch_memory": int, "cross_batch_start": int, "cross_device": bool}
 # Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
-_LOADER = "batch_size num_workers train_split validation_split max_examples pseudo_queries pseudo_kinds examples"
-LOADER_KEYS = {key: get_type_hints(TripletData.__init__)[key] for key in _LOADER.split()}
+LOADER_KEYS = get_type_hints(Loader)
 
 
 def try_parts(config: Mapping[str, Any]) -> None:
@@ -64,16 +64,12 @@ def try_parts(config: Mapping[str, Any]) -> None:
         build(group, config[group])
     embedding: Embedding = build("embedding", config["embedding"])
     towers = _towers(config, 2, embedding.dim, embedding.frozen)
-    _memory(config)
-    loss, chunk = build("loss", config["loss"]), config["encode_chunk"]
-    if config["data"].get("examples") == "passages" and not loss.needs_teacher:
+    loss = build("loss", config["loss"])
+    if config["data"].get("examples") == "passages" and "vectors" not in loss.needs:
         raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
-    if loss.taught and (config["memory"] or config["cross_device"]):
-        raise UserError(
-            "A loss that learns from a teacher compares the documents of the batch only: set memory=0 and "
-            "cross_device=false."
-        )
-    model = TwoTower(*towers, Similarity(config["similarity"]), loss, encode_chunk=chunk)
+    if config["cross_batch_memory"] < 0:
+        raise UserError(f"cross_batch_memory={config['cross_batch_memory']} must be at least 1, or 0 for none.")
+    model = call("", TwoTower, *towers, Similarity(config["similarity"]), loss, encode_chunk=config["encode_chunk"])
     if not any(parameter.requires_grad for parameter in model.parameters()):
         freeze = str(config["embedding"]["freeze"]).lower()
         raise UserError(
@@ -91,15 +87,15 @@ def make_source(config: Mapping[str, Any]) -> Source:
 def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
     """The data module of a configuration; reads nothing yet."""
     negatives, loss = build("negatives", config["negatives"]), build("loss", config["loss"])
-    share = negatives.share_batch
+    in_batch = negatives.in_batch_negatives
     return TripletData(
         make_source(config["data"]),
         build("tokenizer", config["tokenizer"]),
         tokenizer_path,
         negatives,
-        loss.shares_batch if share is None else share,
+        loss.in_batch_negatives if in_batch is None else in_batch,
+        call("data", Loader, **{k: v for k, v in config["data"].items() if k in LOADER_KEYS}),
         seed=config["seed"],
-        **{k: v for k, v in config["data"].items() if k in LOADER_KEYS},
     )
 
 
@@ -135,9 +131,9 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
             table.initialise(vectors, weights)
             table.informed, table.coverage = embedding.informed, embedding.coverage
     loss: Loss = build("loss", config["loss"])
-    if loss.needs_margins and not data.has_margins:
+    if "margins" in loss.needs and not data.has_margins:
         raise UserError(
-            f"loss=margin_mse learns from a teacher's scores of triples, and {data.source.name} brings none: use "
+            f"This loss learns from a teacher's scores of triples, and {data.source.name} brings none: use "
             "negatives=given and triples with a column of margins (data=beir) or two of scores (data=msmarco_passage)."
         )
     return TwoTower(
@@ -149,8 +145,8 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
         encode_chunk=config["encode_chunk"],
-        more=_more_candidates(config, data),
-        lessons=Lessons.prepare(build("teacher", config["teacher"]), data) if loss.needs_teacher else None,
+        cross_batch=_cross_batch(config, data),
+        teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
     )
 
 
@@ -173,13 +169,12 @@ def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation
     return trainer
 
 
-def _memory(config: Mapping[str, Any]) -> Memory | None:
-    return Memory(config["memory"], config["tower"]["dim"]) if config["memory"] else None
-
-
-def _more_candidates(config: Mapping[str, Any], data: TripletData) -> MoreCandidates | None:
-    memory, cross_device = _memory(config), config["cross_device"]
-    return MoreCandidates(data, cross_device, memory, config["memory_start"]) if memory or cross_device else None
+def _cross_batch(config: Mapping[str, Any], data: TripletData) -> CrossBatchNegatives | None:
+    size, cross_device = config["cross_batch_memory"], config["cross_device"]
+    if not size and not cross_device:
+        return None
+    memory = CrossBatchMemory(size, config["tower"]["dim"]) if size else None
+    return CrossBatchNegatives(data.negative_mask, cross_device, memory, config["cross_batch_start"])
 
 
 def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> str:
@@ -188,8 +183,8 @@ def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> st
     parameters = sum(p.numel() for p in model.parameters())
     return (
         f"{data.source.name}: {len(data.training_set.examples):,} training examples in {data.batches_per_epoch} "
-        f"batches of {data.batch_size}, {len(data.validation):,} validation queries, {len(data.corpus):,} passages, "
-        f"{len(data.tokenizer):,} words. "
+        f"batches of {data.loader.batch_size}, {len(data.validation):,} validation queries, {len(data.corpus):,} "
+        f"passages, {len(data.tokenizer):,} words. "
         f"{tower}, {parameters / 1e6:.1f} million parameters, {config['similarity']}, {model.device}."
     )
 

@@ -84,7 +84,7 @@ def gather(parts: Sequence[Tensor]) -> list[Tensor]:
         sizes = " and ".join(str(size) for size in everyone[:, differing][:, 0].tolist())
         raise UserError(
             f"The processes have batches of unequal shapes ({sizes} vectors): data.batch_size and the number of "
-            "negatives must be the same in each, or set cross_device=false memory=0."
+            "negatives must be the same in each, or set cross_device=false cross_batch_memory=0."
         )
     return [_Gather.apply(part) for part in parts]
 

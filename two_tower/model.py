@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,19 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from two_tower.candidates import Compared, MoreCandidates
+from two_tower.cross_batch import CrossBatchNegatives, EncodedBatch
 from two_tower.data.stream.batch import Batch
-from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
-from two_tower.loss.base import Loss, LossOutput, judge
+from two_tower.loss.base import Loss, LossInput, TeacherBatch
 from two_tower.optimizer._clipping import clip_gradients
 from two_tower.optimizer._groups import learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.teacher.lessons import Lesson, Lessons
+from two_tower.teacher._vectors import TeacherStore
 from two_tower.tower.base import Tower
-
-__all__ = ["TwoTower", "total_steps"]
 
 # Texts that are encoded together outside training: the token vectors of an RNN for them fit in cache-size
 # memory, and a progress bar moves.
@@ -37,22 +34,15 @@ class TwoTower(L.LightningModule):
         query_tower: tokens → (B, D).
         document_tower: tokens → (N, D); the same object for shared towers.
         similarity: how vectors are compared, everywhere.
-        loss: reduces scores and candidates; None for a model that is only used.
+        loss: None for a model that is only used.
         optimizer: called with the parameter groups.
-        scheduler: has ``build(optimizer, total_steps)``, a Lightning scheduler config or None.
+        scheduler: has ``build(optimizer, total_steps)``, which returns a Lightning scheduler config or None.
         seed: the run's seed; dropout of step k depends on (seed, k) only, so a continued run draws the same.
-        facts: plain data kept in the checkpoint (config, tokenizer fingerprint).
-        encode_chunk: texts that are encoded together in training; None for all. Fewer need less memory, the
-            gradients are the same.
-        more: adds candidates from beyond a batch, or None.
-        lessons: the teacher's vectors of the training texts, for a loss that wants them.
-
-    Attributes:
-        last: what the loss of the last training step was, with its diagnostics; None before the first.
-        observer: called in training with what a loss is about to be computed of, and its scores; None for nothing.
-
-    Raises:
-        UserError: an ``encode_chunk`` below 1.
+        facts: plain data kept in the checkpoint (configuration, tokenizer fingerprint, width of the word table).
+        encode_chunk: texts that are encoded together in training; None for all. Fewer need less memory, with the
+            same gradients.
+        cross_batch: adds negatives from beyond a batch, or None.
+        teacher: the teacher's vectors of the training texts, for a loss that needs them.
     """
 
     def __init__(
@@ -66,21 +56,19 @@ class TwoTower(L.LightningModule):
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
         encode_chunk: int | None = None,
-        more: MoreCandidates | None = None,
-        lessons: Lessons | None = None,
+        cross_batch: CrossBatchNegatives | None = None,
+        teacher: TeacherStore | None = None,
     ) -> None:
         super().__init__()
         if encode_chunk is not None and encode_chunk < 1:
-            raise UserError(f"encode_chunk={encode_chunk} must be at least 1, or null for no chunks.")
+            raise ValueError(f"encode_chunk={encode_chunk} must be at least 1, or null for no chunks")
         self.query_tower: Tower = query_tower
         self.document_tower: Tower = document_tower
         self.similarity = similarity
         self.loss = loss
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._facts = seed, dict(facts or {})
-        self._encode_chunk, self.more, self.lessons = encode_chunk, more, lessons
-        self.last: LossOutput | None = None
-        self.observer: Callable[[Compared, Tensor | list[Tensor]], None] | None = None
+        self._encode_chunk, self.cross_batch, self.teacher = encode_chunk, cross_batch, teacher
 
     @property
     def shared(self) -> bool:
@@ -97,7 +85,7 @@ class TwoTower(L.LightningModule):
 
     @torch.inference_mode()
     def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
-        """Vectors of any number of texts as they are in use: no dropout, no gradients.
+        """Vectors of any number of texts, as in use: no dropout, no gradients.
 
         The one encode path of validation, embedding and search.
 
@@ -128,29 +116,27 @@ class TwoTower(L.LightningModule):
         if self.loss is None:
             raise RuntimeError("This model was loaded for use and has no loss.")
         torch.manual_seed((self._seed << 32) ^ self.global_step)
-        compared = Compared(self.queries(batch.queries), self.documents(batch.documents), batch.candidates)
-        if self.more is not None:
-            compared = self.more(compared, batch.query_rows, batch.document_rows, self.global_step)
-        scores = self._scores(compared.queries, compared.documents, self.loss.dims)
-        if self.observer is not None:
-            self.observer(compared, scores)
-        lesson = None
-        if self.loss.taught:
-            own = compared.queries, compared.documents
-            rows = batch.query_rows, batch.document_rows
-            lesson = self.lessons(*own, *rows) if self.lessons is not None else Lesson(*own)
-            lesson = lesson._replace(margins=batch.margins)
-        loss, diagnostics = self.last = judge(self.loss, scores, compared.candidates, lesson)
+        encoded = EncodedBatch(
+            self.queries(batch.queries),
+            self.documents(batch.documents),
+            batch.negatives,
+            batch.query_rows,
+            batch.document_rows,
+            batch.margins,
+        )
+        if self.cross_batch is not None:
+            encoded = self.cross_batch(encoded, self.global_step)
+        loss, diagnostics = self.loss(self._loss_input(encoded))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
         return loss
 
-    def _scores(self, q_BD: Tensor, d_ND: Tensor, dims: Sequence[int] | None) -> Tensor | list[Tensor]:
-        """Scores (B, N) of whole vectors, or one matrix for each number of leading dimensions."""
-        if dims is None:
-            return self.similarity.scores(q_BD, d_ND)
-        shortened = ([self.similarity.prepare(v[:, :dim]) for v in (q_BD, d_ND)] for dim in dims)
-        return [self.similarity.scores(q, d) for q, d in shortened]
+    def _loss_input(self, encoded: EncodedBatch) -> LossInput:
+        teacher = TeacherBatch()
+        if self.teacher is not None:
+            teacher = self.teacher.take(encoded.query_rows, encoded.document_rows)
+        teacher = teacher._replace(margins=encoded.margins)
+        return LossInput(encoded.queries, encoded.documents, encoded.negatives, self.similarity, teacher)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The one optimizer over dense parameters and word-table rows, with its schedule."""

@@ -132,3 +132,15 @@ class Ragged:
         ends = self.offsets.tolist()
         ids = self.ids.tolist()
         return [ids[a:b] for a, b in pairwise(ends)]
+
+
+def expand_ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers of R ranges: for each number which range it is of, and the number itself, two arrays (T,) int64.
+
+    Args:
+        starts: (R,) integers.
+        ends: (R,) integers, exclusive, none before its start.
+    """
+    counts = ends - starts
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)

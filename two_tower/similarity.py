@@ -1,4 +1,4 @@
-"""How near two vectors are: the one choice that loss, metrics and index all take from the model.
+"""The similarity of two vectors: chosen once per run; loss, metrics and index all take it from the model.
 
 This is the only place that normalises. A larger score always means nearer.
 """
@@ -6,35 +6,25 @@ This is the only place that normalises. A larger score always means nearer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from two_tower.errors import UserError, one_of
-
-__all__ = ["SIMILARITIES", "Similarity"]
-
-SIMILARITIES = ("cosine", "dot", "euclidean")
+SimilarityName: TypeAlias = Literal["cosine", "dot", "euclidean"]
+SIMILARITIES = get_args(SimilarityName)
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosine, dot product or negative Euclidean distance between query and document vectors.
-
-    Args:
-        name: ``cosine``, ``dot`` or ``euclidean``.
-
-    Raises:
-        UserError: another name.
-    """
+    """Cosine, dot product or negative Euclidean distance between query and document vectors."""
 
     name: str = "cosine"
 
     def __post_init__(self) -> None:
         if self.name not in SIMILARITIES:
-            raise UserError(f"similarity={self.name} does not exist; {one_of(self.name, SIMILARITIES)}.")
+            raise ValueError(f"similarity={self.name} does not exist; valid: {', '.join(SIMILARITIES)}")
 
     @property
     def metric(self) -> Literal["inner_product", "l2"]:

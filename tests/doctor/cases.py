@@ -80,7 +80,7 @@ BY_HEART_GRU = [
     "data.batch_size=4", "trainer.max_steps=-1", "optimizer.lr=0.01", "tower.bidirectional=true",
     "embedding=pretrained", "embedding.dim=null", "embedding.path={vectors}",
 ]  # fmt: skip
-SLOW = ["negatives._target_=doctor.faulty.SlowNegatives", "~negatives.mask_known"]
+SLOW = ["negatives._target_=doctor.faulty.SlowNegatives", "~negatives.mask_known_positives"]
 MINI, FEW = ["data.path={mini}"], ["data.path={few}"]
 PRETRAINED = ["embedding=pretrained", "embedding.dim=null"]
 KEYWORDS = ["data.path={keywords}", "loss=triplet", "negatives=random"]
@@ -92,7 +92,9 @@ FAILURES = {
     "random negatives, small margin": Case(
         "easy_negatives", [*KEYWORDS, *PRETRAINED, "embedding.path={vectors}", "loss.margin=0.05"], ("gru",)
     ),
-    "relevant passages not masked": Case("false_negatives", ["data.path={topics}", "negatives.mask_known=false"]),
+    "relevant passages not masked": Case(
+        "false_negatives", ["data.path={topics}", "negatives.mask_known_positives=false"]
+    ),
     "hardest negatives of an untrained GRU": Case(
         "hardest_negative_collapse", [*MINI, "loss=triplet", "loss.select=hardest"], ("gru",)
     ),

@@ -99,7 +99,7 @@ def test_the_loss_sees_the_candidates_that_are_asked_for(
     negatives: str, share: str | None, candidates: int, collection: Path, tmp_path: Path
 ) -> None:
     """Each query of the collection has one positive; only a random or given negative may be another's."""
-    extra = [f"negatives.share_batch={share}"] if share else []
+    extra = [f"negatives.in_batch_negatives={share}"] if share else []
     fit(collection, tmp_path / "run", *SHORT, *NEGATIVES[negatives], *extra)
     chance = history(tmp_path / "run")[0]["chance_loss"]
     assert math.log(1 + 0.9 * candidates) < chance <= math.log(1 + candidates) + 1e-6
@@ -168,7 +168,7 @@ def test_a_sum_of_ones_own_choice(overrides: list[str], tmp_path: Path) -> None:
     inner = loss if isinstance(loss, SumLoss) else loss.loss
     assert inner.weights == {"in_batch": 1.0, "hard": 0.5}
     assert inner.losses["hard"].select == "hardest"
-    assert loss.shares_batch
+    assert loss.in_batch_negatives
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {

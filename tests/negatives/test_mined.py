@@ -66,7 +66,7 @@ def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
     pairs = data.draw(st.lists(st.tuples(st.integers(0, queries - 1), st.integers(0, documents - 1)), max_size=8))
     collection = world(pairs, ["?"] * queries, texts)
     margin = data.draw(st.sampled_from([None, 0.0, 0.05, 0.5]))
-    mask_known = data.draw(st.booleans())
+    mask_known_positives = data.draw(st.booleans())
     quarters = st.integers(-8, 8).map(lambda n: n / 4)
     rows = np.array([data.draw(st.permutations(range(-2, max(documents, k))))[:k] for _ in range(queries)])
     rows = np.where((rows < 0) | (rows >= documents), -1, rows).reshape(queries, k)
@@ -81,12 +81,14 @@ def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
         relevant = {texts[d] for row, d in pairs if row == q}
         kept = []
         for d, s in zip(rows[q], scores[q], strict=True):
-            known = mask_known and texts[d] in relevant
+            known = mask_known_positives and texts[d] in relevant
             alike = margin is not None and positive and s > min(positive) - margin * abs(min(positive))
             if d >= 0 and not known and not alike:
                 kept.append(int(d))
         expected.append(sorted(kept) + [-1] * (k - len(kept)))
-    table, counts = keep_candidates(Found(rows, scores, least), np.arange(queries), collection, margin, mask_known)
+    table, counts = keep_candidates(
+        Found(rows, scores, least), np.arange(queries), collection, margin, mask_known_positives
+    )
     assert table.dtype == np.int32
     assert table.tolist() == expected
     assert counts.candidates == (table >= 0).sum()

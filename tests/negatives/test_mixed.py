@@ -75,10 +75,10 @@ def test_the_documents_of_a_query_mix_and_follow_from_the_generator() -> None:
 
 def test_what_the_strategies_need_the_mixture_needs() -> None:
     mixed = MixedNegatives(a=RandomNegatives(), b=GivenNegatives())
-    assert (mixed.needs_triplets, mixed.needs_collection, mixed.by_chance) == (True, False, True)
-    mixed = MixedNegatives(mask_known=False, a=RandomNegatives(), b=ANNNegatives())
+    assert (mixed.needs_triplets, mixed.needs_collection, mixed.stochastic) == (True, False, True)
+    mixed = MixedNegatives(mask_known_positives=False, a=RandomNegatives(), b=ANNNegatives())
     assert (mixed.needs_triplets, mixed.needs_collection) == (False, True)
-    assert not any(strategy.mask_known for strategy in mixed.strategies.values())
+    assert not any(strategy.mask_known_positives for strategy in mixed.strategies.values())
     given = np.array([[5, 6, 7]] * 300)
     only = MixedNegatives(2, {"random": 0}, random=RandomNegatives(), given=GivenNegatives())
     drawn = only.extras(np.zeros(300, int), given, NOTHING, np.random.default_rng(0))
@@ -110,7 +110,7 @@ def test_each_has_a_folder_of_its_own(tmp_path: Path) -> None:
             r"weights\.radnom belongs to no strategy; did you mean 'random'",
         ),
         ({"a": RandomNegatives(2)}, r"negatives\.a\.count says nothing in a mixture: set negatives\.count instead"),
-        ({"a": RandomNegatives(mask_known=False)}, r"negatives\.a\.mask_known says nothing"),
+        ({"a": RandomNegatives(mask_known_positives=False)}, r"negatives\.a\.mask_known_positives says nothing"),
         ({"count": 0, "a": Only(0)}, r"negatives\.count=0 must be at least 1"),
     ],
 )

@@ -68,14 +68,16 @@ def test_only_the_own_positive_is_left_out_when_asked_for(use_batch: bool, share
     nothing_known = world_of_distinct(2, 6, [(0, 4), (1, 5)])
     much_known = world_of_distinct(2, 6, [(0, 4), (0, 1), (1, 5), (1, 1), (1, 0), (0, 5)])
     settings = (use_batch, share_extras)
-    unmasked = candidate_mask(queries, documents, much_known, *settings, mask_known=False)
+    unmasked = candidate_mask(queries, documents, much_known, *settings, mask_known_positives=False)
     np.testing.assert_array_equal(unmasked, candidate_mask(queries, documents, nothing_known, *settings))
     assert (unmasked != candidate_mask(queries, documents, much_known, *settings)).any()
 
 
 def test_random_negatives_may_be_positives_when_asked_for() -> None:
     positives = world_of_distinct(1, 10, [(0, d) for d in range(9)])
-    drawn = RandomNegatives(50, mask_known=False).extras(np.array([0]), None, positives, np.random.default_rng(0))
+    drawn = RandomNegatives(50, mask_known_positives=False).extras(
+        np.array([0]), None, positives, np.random.default_rng(0)
+    )
     assert len(np.unique(drawn)) > 5
 
 

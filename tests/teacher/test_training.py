@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import write_collection
 from test_train import configure, fit
+from two_tower.teacher.lessons import Lessons
 
 from two_tower.assemble import load_model, make_data, make_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.errors import UserError
 from two_tower.run import Run
-from two_tower.teacher.lessons import Lessons
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
 
@@ -154,7 +154,7 @@ def test_a_refining_network_starts_as_the_average(taught: list[str], collection:
     ("overrides", "said"),
     [
         (["teacher=none"], "need a teacher: add teacher=sentence_transformer"),
-        (["memory=64"], "set memory=0 and cross_device=false"),
+        (["cross_batch_memory=64"], "set memory=0 and cross_device=false"),
         (["tower=gru", "tower.refine=true", "embedding.dim=8"], r"set embedding\.dim=16, as tower\.dim"),
         (["negatives=bm25"], "without mined or given negatives"),
         (["data.examples=passages", "loss=in_batch"], r"leaves only a teacher to learn from"),

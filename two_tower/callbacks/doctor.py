@@ -11,9 +11,8 @@ from typing import Any, Literal, cast
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
-from two_tower.candidates import Compared
 from two_tower.config import read
 from two_tower.data.stream.batch import Batch
 from two_tower.data.stream.module import TripletData
@@ -26,6 +25,7 @@ from two_tower.doctor.record import Record
 from two_tower.doctor.signals import Check, Signals, Step
 from two_tower.doctor.timing import Stopwatch
 from two_tower.logger import Histograms
+from two_tower.loss.base import LossInput, LossOutput
 from two_tower.model import TwoTower, total_steps
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
@@ -72,7 +72,9 @@ class Doctor(Callback):
         self.spent = 0.0
         self._record = Record(run)
         self._watch = Stopwatch()
-        self._seen: tuple[Compared, Tensor | list[Tensor]] | None = None
+        self._output: LossOutput | None = None  # of the last step
+        self._looking = False  # whether the step that runs is looked at closely
+        self._seen: LossInput | None = None
         self._weights: Weights | None = None
         self._next = 0.0  # the next step to look at, beyond the fixed ones
         self._start = 0.0
@@ -95,6 +97,9 @@ class Doctor(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock; do not go on with a run that was interrupted after it had been stopped."""
         self._start = time.perf_counter()
+        loss = cast(TwoTower, pl_module).loss
+        assert loss is not None
+        loss.register_forward_hook(self._observe)
         if self.reason:
             trainer.should_stop = True
 
@@ -124,7 +129,7 @@ class Doctor(Callback):
         self._watch.start()
         if self._due(trainer):
             with self._spending():
-                model.observer = self._observe
+                self._looking = True
                 self._weights = Weights(model, batch)
         self._own = 0.0
 
@@ -148,8 +153,10 @@ class Doctor(Callback):
         """Of the run so far."""
         return self._elapsed + time.perf_counter() - self._start
 
-    def _observe(self, compared: Compared, scores: Tensor | list[Tensor]) -> None:
-        self._seen = compared, scores
+    def _observe(self, loss: nn.Module, inputs: tuple[LossInput], output: LossOutput) -> None:
+        self._output = output
+        if self._looking:
+            self._seen, self._looking = inputs[0], False
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """The forward pass has ended."""
@@ -169,7 +176,7 @@ class Doctor(Callback):
         looked = self._seen is not None
         if trainer.is_global_zero:
             with self._spending():
-                self._note(trainer, cast(TwoTower, pl_module), looked)
+                self._note(trainer, looked)
                 if looked:
                     self._finish_look(trainer, cast(TwoTower, pl_module), batch)
                 if self.validation.just_checked:
@@ -181,11 +188,11 @@ class Doctor(Callback):
             self._stop_if_hopeless(trainer)
         self._watch.resume()
 
-    def _note(self, trainer: L.Trainer, model: TwoTower, looked: bool) -> None:
+    def _note(self, trainer: L.Trainer, looked: bool) -> None:
         """Keep what the loss reported; on a GPU, where reading waits for the step, only now and then."""
-        if model.last is None or (model.last.loss.is_cuda and not looked and trainer.global_step % 10):
+        if self._output is None or (self._output.loss.is_cuda and not looked and trainer.global_step % 10):
             return
-        loss, more = model.last
+        loss, more = self._output
         names = ("positive_similarity", "negative_similarity", "accuracy")
         values = [loss.item(), *(more[name].item() if name in more else math.nan for name in names)]
         steps = self.signals.steps
@@ -199,22 +206,19 @@ class Doctor(Callback):
         assert self._seen is not None
         assert self._weights is not None
         assert model.loss is not None
-        compared, scores = self._seen
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
         probe = look(
-            trainer.global_step, trainer.current_epoch == 0, batch, compared, scores, model.loss.of_scores,
-            model.similarity.name, data.training_set.positives, next(reversed(self.signals.probes), None),
+            trainer.global_step, trainer.current_epoch == 0, batch, self._seen, model.loss,
+            data.training_set.positives, next(reversed(self.signals.probes), None),
         )  # fmt: skip
         probe.gradients, probe.without_gradient, probe.frozen = self._gradients
         probe.updates, probe.rate = self._weights.changed(), rate(trainer)
-        if model.loss.taught and model.last is not None:  # scores alone do not say how far it is from anything
-            probe.loss, probe.trivial, probe.ideal = model.last.loss.item(), 0.0, 0.0
         self.signals.probes.append(probe)
         for logger in trainer.loggers:
             if isinstance(logger, Histograms) and probe.positives:
                 for name, counts in (("positive", probe.positives), ("negative", probe.negatives)):
                     logger.log_histogram(f"doctor/{name}_similarities", counts, probe.limits, trainer.global_step - 1)
-        model.observer, self._seen, self._weights = None, None, None
+        self._seen, self._weights = None, None
         self._next = trainer.global_step * APART
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

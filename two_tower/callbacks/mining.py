@@ -19,7 +19,7 @@ from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, write_json
 from two_tower.model import TwoTower
-from two_tower.negatives._table import Found, least_scores
+from two_tower.negatives._table import SearchResult, min_scores
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.validation._evaluate import Encoded
 
@@ -56,7 +56,7 @@ class Mining(Callback):
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
         epoch = data.state_dict()["epoch"]  # the next batch's; with limit_train_batches not the trainer's
         for strategy in data.negatives.parts(epoch):
-            path = strategy.table_of(epoch) if isinstance(strategy, ANNNegatives) else None
+            path = strategy.table_path(epoch) if isinstance(strategy, ANNNegatives) else None
             if path is not None:
                 self._have_table(cast(ANNNegatives, strategy), path, trainer, model)
 
@@ -113,7 +113,7 @@ def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTowe
     )  # fmt: skip
 
 
-def search(model: TwoTower, data: TripletData, k: int) -> Found:
+def search(model: TwoTower, data: TripletData, k: int) -> SearchResult:
     """The documents that a model ranks highest for each training query, and the scores of the positives.
 
     Processes that train together share the documents out, see `Encoded`; all get the whole result.
@@ -129,8 +129,8 @@ def search(model: TwoTower, data: TripletData, k: int) -> Found:
         here = np.flatnonzero((pairs[1] >= first) & (pairs[1] < first + len(block)))
         scores[here] = _pair_scores(model, encoded.queries, block, pairs[0][here], pairs[1][here] - first)
     ranking = encoded.rank(k)
-    least = least_scores(pairs, encoded.share.maximum(scores), len(encoded.queries))
-    return Found(ranking.rows, ranking.scores, least)
+    minimum = min_scores(pairs, encoded.share.maximum(scores), len(encoded.queries))
+    return SearchResult(ranking.rows, ranking.scores, minimum)
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
     except ValueError as error:
         if not _is_ours(target):
             raise _refusal(place, target, error) from error
-        raise UserError(f"{place}.{error}") from error
+        raise UserError(f"{place}.{error}" if place else str(error)) from error
     except Exception as error:
         if isinstance(error, UserError) or _is_ours(target):
             raise  # anything else of ours is a bug

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.candidates import Compared
 from two_tower.data.stream.batch import Batch
 from two_tower.doctor.probe import Probe
-from two_tower.loss.base import Loss
+from two_tower.loss.base import Loss, LossInput, TeacherBatch
 from two_tower.model import TwoTower
 from two_tower.negatives.base import Positives
 from two_tower.ragged import Ragged
@@ -25,10 +24,24 @@ EXTRAS = 1024  # further documents that they are compared with
 SAME = 0.9  # share of all their words that near copies have in common
 
 
+class _Part(LossInput):
+    """A part of a batch whose scores are given: the loss's value is then a function of them."""
+
+    def leading(self, dim: int) -> LossInput:
+        return self if dim >= self.queries.shape[1] else super().leading(dim)
+
+
+class _Imagined(LossInput):
+    """Imagined scores, the same for vectors of any length."""
+
+    def leading(self, dim: int) -> LossInput:
+        return self
+
+
 @torch.no_grad()
 def look(
-    step: int, first_epoch: bool, batch: Batch, compared: Compared, scores: Tensor | Sequence[Tensor],
-    loss: Loss, similarity: str, positives: Positives | None, before: Probe | None = None,
+    step: int, first_epoch: bool, batch: Batch, seen: LossInput, loss: Loss, positives: Positives | None,
+    before: Probe | None = None,
 ) -> Probe:  # fmt: skip
     """Look at a part of a batch that was just compared.
 
@@ -36,29 +49,27 @@ def look(
         step: how many steps are made with it.
         first_epoch: whether no example was seen before.
         batch: what the loader gave.
-        compared: vectors and candidates.
-        scores: their scores (B, N), or one matrix for each number of dimensions.
+        seen: what the loss saw.
         loss: the model's.
-        similarity: its name.
         positives: what is known to be relevant; None if not known.
-        before: an earlier look, whose levels of the loss are taken if it had as many candidates.
+        before: an earlier look, whose levels of the loss are taken if it had as many negatives.
     """
-    rows, extras = _part(*compared.candidates.shape)
-    several = not isinstance(scores, Tensor)
-    parts = [_picked(s, rows, extras).float() for s in ([scores] if isinstance(scores, Tensor) else scores)]
-    candidates = _picked(compared.candidates, rows, extras)
-    mask = candidates.cpu().numpy()
+    part = _part(seen, *_sizes(*seen.negatives.shape))
+    rows, scores = len(part.queries), part.scores
+    mask = part.negatives.cpu().numpy()
     counts = mask.sum(1)
-    value, gradient = _loss_and_gradient(loss, parts, candidates, several)
+    value, gradient = _loss_and_gradient(loss, part)
     known, copies = _false_negatives(batch, positives, rows)
     mean_count = _mean(counts)
-    if before is not None and abs(before.candidates - mean_count) < 0.02 * mean_count:
+    if loss.needs:  # equal or perfect scores do not say how far it is from its teacher
+        trivial = ideal = 0.0
+    elif before is not None and abs(before.candidates - mean_count) < 0.02 * mean_count:
         trivial, ideal = before.trivial, before.ideal
     else:
-        trivial = _loss_of(loss, [torch.zeros_like(p) for p in parts], candidates, several)
-        ideal = _loss_of(loss, [_ideal(p, similarity) for p in parts], candidates, several)
-    queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (compared.queries, compared.documents))
-    finite = bool(np.isfinite(parts[0].sum().item()) and np.isfinite(documents).all())
+        trivial = loss(_with_scores(_Imagined, part, torch.zeros_like(scores))).loss.item()
+        ideal = loss(_with_scores(_Imagined, part, _ideal(scores, part.similarity.name))).loss.item()
+    queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (seen.queries, seen.documents))
+    finite = bool(np.isfinite(scores.sum().item()) and np.isfinite(documents).all())
     return Probe(
         step=step,
         first_epoch=first_epoch,
@@ -67,40 +78,55 @@ def look(
         loss=value,
         trivial=trivial,
         ideal=ideal,
-        active=_mean(_active(gradient, mask)[counts > 0]),
-        single=_single(gradient, mask),
+        active=1.0 if gradient is None else _mean(_active(gradient, mask)[counts > 0]),
+        single=gradient is not None and _single(gradient, mask),
         known_negatives=known,
         copies=copies,
         not_finite=not finite,
-        **_of_scores(parts[0].cpu().numpy(), mask),
+        **_of_scores(scores.cpu().numpy(), mask),
         **_geometry(queries, documents),
     )
 
 
-def _part(queries: int, documents: int) -> tuple[int, int]:
+def _sizes(queries: int, documents: int) -> tuple[int, int]:
     """How many queries are looked at, and how many of the documents beyond the positives."""
     each = (documents - queries) // queries if queries else 0
     rows = max(1, min(queries, QUERIES, EXTRAS // each if each else QUERIES))
     return rows, min(documents - queries, max(EXTRAS, rows * each))
 
 
-def _picked(matrix: Tensor, rows: int, extras: int) -> Tensor:
-    """The first rows of a (B, N) matrix: their positives' columns, then those beyond the positives."""
-    count = len(matrix)
-    return torch.cat([matrix[:rows, :rows], matrix[:rows, count : count + extras]], 1).detach()
+def _part(seen: LossInput, rows: int, extras: int) -> LossInput:
+    """The first queries, their positives, then documents beyond the positives; detached, in float32."""
+    count = len(seen.queries)
+
+    def documents(matrix: Tensor, dim: int = 0) -> Tensor:
+        return torch.cat([matrix.narrow(dim, 0, rows), matrix.narrow(dim, count, extras)], dim).detach()
+
+    queries, teacher = seen.queries[:rows].detach(), seen.teacher
+    if teacher is not None:
+        taught = (teacher.queries, teacher.documents, teacher.margins)
+        cut = (lambda v: v[:rows], documents, lambda v: v[:rows])
+        teacher = TeacherBatch(*(None if v is None else f(v) for f, v in zip(cut, taught, strict=True)))
+    negatives = documents(seen.negatives[:rows], 1)
+    part = replace(seen, queries=queries, documents=documents(seen.documents), negatives=negatives, teacher=teacher)
+    return _with_scores(_Part, part, documents(seen.scores[:rows], 1).float())
 
 
-def _loss_of(loss: Loss, scores: list[Tensor], candidates: Tensor, several: bool) -> float:
-    return loss(scores if several else scores[0], candidates)[0].item()
+def _with_scores(kind: type[LossInput], part: LossInput, scores: Tensor) -> LossInput:
+    made = kind(part.queries, part.documents, part.negatives, part.similarity, part.teacher)
+    made.__dict__["scores"] = scores  # what the cached property would hold
+    return made
 
 
 @torch.enable_grad()
-def _loss_and_gradient(loss: Loss, scores: list[Tensor], candidates: Tensor, several: bool) -> tuple[float, np.ndarray]:
-    """The loss of the part and its gradient on the scores of the whole vectors, (B, N)."""
-    leaf = scores[0].clone().requires_grad_()
-    value = loss([leaf, *scores[1:]] if several else leaf, candidates)[0]
-    gradient = torch.autograd.grad(value, leaf, allow_unused=True)[0] if value.requires_grad else None
-    return value.item(), (torch.zeros_like(leaf) if gradient is None else gradient).cpu().numpy()
+def _loss_and_gradient(loss: Loss, part: LossInput) -> tuple[float, np.ndarray | None]:
+    """The loss of the part and its gradient on the scores, (B, N); None for a loss that does not look at scores."""
+    leaf = part.scores.clone().requires_grad_()
+    value = loss(_with_scores(_Part, part, leaf)).loss
+    if not value.requires_grad:
+        return value.item(), None
+    gradient = torch.autograd.grad(value, leaf, allow_unused=True)[0]
+    return value.item(), None if gradient is None else gradient.cpu().numpy()
 
 
 def _active(gradient: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -183,7 +209,7 @@ def _false_negatives(batch: Batch, positives: Positives | None, rows: int) -> tu
     rows, count = min(rows, len(batch)), len(batch)
     each = (len(batch.document_rows) - count) // max(1, count)
     own = np.concatenate([np.arange(rows), np.arange(count, count + rows * each)])
-    mask = batch.candidates[:rows].cpu().numpy()[:, own]
+    mask = batch.negatives[:rows].cpu().numpy()[:, own]
     if not rows or positives is None:
         return 0.0, 0.0
     queries, documents = batch.query_rows[:rows].cpu().numpy(), batch.document_rows.cpu().numpy()[own]

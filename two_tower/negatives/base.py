@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from two_tower.errors import UserError
-
-__all__ = ["Collection", "DrawnNegatives", "KnownPositives", "Negatives", "Positives", "candidate_mask"]
+from two_tower.ragged import expand_ranges
 
 
 class Positives(ABC):
@@ -69,7 +67,6 @@ class KnownPositives(Positives):
         return len(self.document_group)
 
     def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """See `Positives.contains`."""
         if len(self._keys) == 0:
             return np.zeros(np.broadcast(query_rows, document_rows).shape, bool)
         keys = self.query_group[query_rows] * self._stride + self.document_group[document_rows]
@@ -77,58 +74,74 @@ class KnownPositives(Positives):
         return self._keys[np.minimum(found, len(self._keys) - 1)] == keys
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """See `Positives.mark`.
-
-        Looks up each query's few positives among the batch's documents instead of testing all pairs.
-        """
+        # Looks up each query's few positives among the batch's documents instead of testing all pairs.
         marked = np.zeros((len(query_rows), len(document_rows)), bool)
         columns = np.argsort(self.document_group[document_rows], kind="stable")
         sorted_groups = self.document_group[document_rows][columns]
         groups = self.query_group[query_rows]
-        counts = self._starts[groups + 1] - self._starts[groups]
-        query = np.repeat(np.arange(len(query_rows)), counts)
-        within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-        positives = self._groups[np.repeat(self._starts[groups], counts) + within]
+        query, places = expand_ranges(self._starts[groups], self._starts[groups + 1])
+        positives = self._groups[places]
         left = np.searchsorted(sorted_groups, positives, side="left")
         right = np.searchsorted(sorted_groups, positives, side="right")
-        hits = right - left
-        row = np.repeat(query, hits)
-        step = np.arange(len(row)) - np.repeat(np.cumsum(hits) - hits, hits)
-        marked[row, columns[np.repeat(left, hits) + step]] = True
+        pair, hits = expand_ranges(left, right)
+        marked[query[pair], columns[hits]] = True
         return marked
 
 
-def candidate_mask(
-    query_rows: np.ndarray,
-    document_rows: np.ndarray,
-    positives: Positives,
-    use_batch: bool,
-    share_extras: bool,
-    mask_known: bool = True,
-) -> np.ndarray:
-    """(B, N) bool: the documents of the batch that each query is pushed away from.
+@dataclass(frozen=True, eq=False)
+class NegativeMask:
+    """The one place that decides which documents are negatives of which query.
 
-    Args:
-        query_rows: (B,) rows of the queries.
-        document_rows: (N,) rows of the documents: the B positives, then every query's extras in turn.
+    Attributes:
         positives: known relevant pairs.
-        use_batch: the other queries' positives are candidates.
-        share_extras: every query's extras are candidates of all queries, not only of their own.
-        mask_known: known relevant pairs are never candidates; otherwise only a query's own positive is none.
+        whole_batch: every query is pushed away from the documents of all queries, not only from its own extra ones.
+        known_positives: leave out what is known to be relevant; otherwise only a query's own positive is left out.
+        judged: every example's document is relevant to its query. Where that is not so, a query and a document that
+            have nothing to do with each other are in the batch for a teacher's sake only and have no negatives.
     """
-    count, total = len(query_rows), len(document_rows)
-    mask = np.zeros((count, total), bool)
-    mask[:, :count] = use_batch
-    if share_extras:
-        mask[:, count:] = True
-    elif total > count:
-        extras = (total - count) // count
-        own = np.repeat(np.arange(count), extras)
-        mask[own, np.arange(count, total)] = True
-    if not mask_known:
-        np.fill_diagonal(mask, False)
+
+    positives: Positives
+    whole_batch: bool
+    known_positives: bool = True
+    judged: bool = True
+
+    def in_batch(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(B, N) bool: which documents of a batch each query is pushed away from.
+
+        Args:
+            query_rows: (B,) rows of training queries.
+            document_rows: (N,) rows of documents: the B positives, then every query's extra negatives in turn.
+        """
+        count, total = len(query_rows), len(document_rows)
+        mask = np.full((count, total), self.whole_batch)
+        if not self.whole_batch and total > count:
+            own = np.repeat(np.arange(count), (total - count) // count)
+            mask[own, np.arange(count, total)] = True
+        if self.known_positives:
+            np.greater(mask, self.positives.mark(query_rows, document_rows), out=mask)  # a candidate and not marked
+        else:
+            np.fill_diagonal(mask, False)
+        if not self.judged:
+            related = self.positives.contains(query_rows, document_rows[:count])
+            mask &= related[:, None]
+            mask[:, :count] &= related
         return mask
-    return np.greater(mask, positives.mark(query_rows, document_rows), out=mask)  # a candidate and not marked
+
+    def outside(self, query_rows: np.ndarray, positive_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(B, M) bool: which documents from outside the batch each query is pushed away from.
+
+        Args:
+            query_rows: (B,) rows of training queries.
+            positive_rows: (B,) rows of their own positives.
+            document_rows: (M,) rows of any documents.
+        """
+        if self.known_positives:
+            mask = ~self.positives.mark(query_rows, document_rows)
+        else:
+            mask = positive_rows[:, None] != document_rows[None, :]
+        if not self.judged:
+            mask &= self.positives.contains(query_rows, positive_rows)[:, None]
+        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +153,7 @@ class Collection:
         texts: reads the (N,) texts of the corpus.
         order: (N,) decides between equal scores, see `two_tower.ranking.rank`.
         pairs: (P,) int64 query rows and (P,) int64 document rows of the relevant pairs.
-        positives: what is known to be relevant to which query.
+        positives: known relevant pairs.
         split_camel_case: how BM25 splits words, see `two_tower.bm25.words`.
         fingerprint: changes with all of the above.
         folder: where a run keeps what it mines itself; need not exist yet.
@@ -156,31 +169,52 @@ class Collection:
     folder: Path
 
 
-class Negatives(ABC):
-    """Proposes extra documents per query; everything else of the batch is settled by the mask.
+@dataclass(frozen=True, eq=False)
+class DrawContext:
+    """What extra negatives of a batch are drawn for.
 
-    A batch follows from (seed, epoch, k) alone, in whatever process it is made. So what a strategy proposes may
-    depend on what `prepare` and `start_epoch` found, on the epoch and on ``rng``, but not on earlier batches.
+    Attributes:
+        query_rows: (B,) rows of the batch's queries.
+        given: (B, G) rows of the negatives that the data itself brings, or None.
+        positives: known relevant pairs, and how many documents there are.
+        rng: the only source of chance: seeded by (seed, epoch, batch), so that any batch can be made again by itself.
+    """
+
+    query_rows: np.ndarray
+    given: np.ndarray | None
+    positives: Positives
+    rng: np.random.Generator
+
+    def only(self, queries: np.ndarray) -> DrawContext:
+        """The same for some of the queries, by their places in the batch."""
+        return replace(self, query_rows=self.query_rows[queries])
+
+
+class Negatives(ABC):
+    """Chooses extra negatives for each query. Which documents count as negatives is the mask's job.
+
+    A batch follows from (seed, epoch, k) alone, in whatever process it is made. So what a strategy chooses may depend
+    on what `prepare` and `start_epoch` found, on the epoch and on the context's ``rng``, but not on earlier batches.
 
     Args:
-        share_batch: let every query use all documents of the batch: the other positives and all extras
-            (None: as the loss prefers, true for cross-entropy, false for triplet).
-        mask_known: documents that are known to be relevant to a query, and texts equal to one, are never its
-            negatives. False shows what such false negatives do.
+        in_batch_negatives: push every query away from the documents of the whole batch: the other positives and all
+            extra negatives (None: as the loss prefers, true for cross-entropy, false for triplet).
+        mask_known_positives: documents that are known to be relevant to a query, and texts equal to one, are never
+            its negatives. False shows what such false negatives do.
 
     Attributes:
         needs_triplets: the strategy can only be used with data that brings its own negatives.
         needs_collection: it looks at the collection, so it needs a training split with judged queries.
-        by_chance: the extras of a query depend on ``rng``, so that several processes have to draw those of the
-            whole batch to draw the same as one.
+        stochastic: the extra negatives depend on ``rng``, so several processes have to draw those of the whole batch
+            to draw the same as one.
     """
 
     needs_triplets: bool = False
     needs_collection: bool = False
-    by_chance: bool = False
+    stochastic: bool = False
 
-    def __init__(self, share_batch: bool | None = None, mask_known: bool = True) -> None:
-        self.share_batch, self.mask_known = share_batch, mask_known
+    def __init__(self, in_batch_negatives: bool | None = None, mask_known_positives: bool = True) -> None:
+        self.in_batch_negatives, self.mask_known_positives = in_batch_negatives, mask_known_positives
 
     def prepare(self, collection: Collection) -> None:  # noqa: B027
         """Look at the collection, once, before the first batch; not called for triplets that come as texts."""
@@ -197,61 +231,32 @@ class Negatives(ABC):
         return [self]
 
     @abstractmethod
-    def extras(
-        self,
-        query_rows: np.ndarray,
-        given: np.ndarray | None,
-        positives: Positives,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """Rows of extra documents, (B, K) int64; K may be 0.
-
-        Args:
-            query_rows: (B,) rows of the batch's queries.
-            given: (B, G) rows of the negatives that the data itself brings, or None.
-            positives: known relevant pairs, and how many documents there are.
-            rng: the only source of chance: seeded by (seed, epoch, batch), so that any batch can be made
-                again by itself.
-        """
+    def extra_negatives(self, context: DrawContext) -> np.ndarray:
+        """Rows of extra documents, (B, K) int64; K may be 0."""
 
 
 class DrawnNegatives(Negatives):
     """A strategy that can supply any number of documents for each query.
 
     Args:
-        count: extra documents per query.
-        share_batch: see `Negatives`.
-        mask_known: see `Negatives`.
-
-    Raises:
-        UserError: a count below 1.
+        count: extra negatives per query.
+        in_batch_negatives: see `Negatives`.
+        mask_known_positives: see `Negatives`.
     """
 
-    by_chance: bool = True
+    stochastic = True
 
-    def __init__(self, count: int = 1, share_batch: bool | None = None, mask_known: bool = True) -> None:
-        super().__init__(share_batch, mask_known)
+    def __init__(
+        self, count: int = 1, in_batch_negatives: bool | None = None, mask_known_positives: bool = True
+    ) -> None:
+        super().__init__(in_batch_negatives, mask_known_positives)
         if count < 1:
-            raise UserError(f"negatives.count={count} must be at least 1.")
+            raise ValueError(f"count={count} must be at least 1")
         self.count = count
 
     @abstractmethod
-    def draw(
-        self,
-        count: int,
-        query_rows: np.ndarray,
-        given: np.ndarray | None,
-        positives: Positives,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """(B, count) int64 rows of documents; other arguments as for `extras`."""
+    def draw(self, count: int, context: DrawContext) -> np.ndarray:
+        """Rows of documents, (B, count) int64."""
 
-    def extras(
-        self,
-        query_rows: np.ndarray,
-        given: np.ndarray | None,
-        positives: Positives,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """(B, count)."""
-        return self.draw(self.count, query_rows, given, positives, rng)
+    def extra_negatives(self, context: DrawContext) -> np.ndarray:
+        return self.draw(self.count, context)

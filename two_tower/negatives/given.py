@@ -6,51 +6,31 @@ import numpy as np
 
 from two_tower.errors import UserError
 from two_tower.negatives._table import draw_from
-from two_tower.negatives.base import DrawnNegatives, Positives
-
-__all__ = ["GivenNegatives"]
+from two_tower.negatives.base import DrawContext, DrawnNegatives
 
 
 class GivenNegatives(DrawnNegatives):
-    """The explicit negatives of each training triplet, all of them.
+    """The explicit negatives of each training triplet, all of them."""
 
-    Args:
-        share_batch: see `Negatives`.
-        mask_known: see `Negatives`.
-    """
+    needs_triplets = True
+    stochastic = False
 
-    needs_triplets: bool = True
-    by_chance: bool = False
+    def __init__(self, in_batch_negatives: bool | None = None, mask_known_positives: bool = True) -> None:
+        super().__init__(1, in_batch_negatives, mask_known_positives)
 
-    def __init__(self, share_batch: bool | None = None, mask_known: bool = True) -> None:
-        super().__init__(1, share_batch, mask_known)
-
-    def extras(
-        self,
-        query_rows: np.ndarray,
-        given: np.ndarray | None,
-        positives: Positives,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """(B, G), just what the data gives.
+    def extra_negatives(self, context: DrawContext) -> np.ndarray:
+        """(B, G), what the data gives.
 
         Raises:
             UserError: the data has no triplets.
         """
-        if given is None:
+        if context.given is None:
             raise UserError(
                 "negatives=given needs data with triplets, and this data has none: "
                 "use negatives=in_batch, random, bm25, ann or mixed."
             )
-        return given
+        return context.given
 
-    def draw(
-        self,
-        count: int,
-        query_rows: np.ndarray,
-        given: np.ndarray | None,
-        positives: Positives,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
+    def draw(self, count: int, context: DrawContext) -> np.ndarray:
         """(B, count) of the (B, G), each as often as any other."""
-        return draw_from(self.extras(query_rows, given, positives, rng), count, rng)
+        return draw_from(self.extra_negatives(context), count, context.rng)

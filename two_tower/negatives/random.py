@@ -6,11 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from two_tower.negatives.base import Collection, DrawnNegatives, Positives
+from two_tower.negatives.base import Collection, DrawContext, DrawnNegatives
 
-__all__ = ["RandomNegatives", "random_rows"]
-
-# A known positive is drawn again this often; what is left then is masked out, so it is never wrong.
+# A known positive is drawn again this often; what is left then is masked, so it is never wrong.
 REDRAWS = 8
 
 
@@ -22,74 +20,50 @@ class RandomNegatives(DrawnNegatives):
     those that answer no training query never are. A uniform draw never corrects popular documents. The logarithm
     lies between the two, as word2vec's power of 0.75 (Mikolov et al. 2013, arXiv:1310.4546) and the mixture of both
     draws (Yang et al. 2020, doi:10.1145/3366424.3386195) do. The log-uniform draw of sampled softmax is something
-    else: it takes frequencies that follow Zipf's law for granted, and most passages answer no or one query.
-
-    Args:
-        count: extra documents per query.
-        distribution: ``uniform`` or ``log_frequency``.
-        share_batch: see `Negatives`.
-        mask_known: see `Negatives`.
-
-    Raises:
-        UserError: a count below 1.
+    else: it assumes frequencies that follow Zipf's law, and most passages answer no query or one.
     """
 
     def __init__(
         self,
         count: int = 1,
         distribution: Literal["uniform", "log_frequency"] = "uniform",
-        share_batch: bool | None = None,
-        mask_known: bool = True,
+        in_batch_negatives: bool | None = None,
+        mask_known_positives: bool = True,
     ) -> None:
-        super().__init__(count, share_batch, mask_known)
+        super().__init__(count, in_batch_negatives, mask_known_positives)
         self.needs_collection = distribution == "log_frequency"
         self._cumulated: np.ndarray | None = None
 
     def prepare(self, collection: Collection) -> None:
-        """Count how often each document is a positive."""
         if self.needs_collection:
             frequency = np.bincount(collection.pairs[1], minlength=collection.positives.documents)
             self._cumulated = np.cumsum(1 + np.log1p(frequency))
 
-    def draw(
-        self,
-        count: int,
-        query_rows: np.ndarray,
-        given: np.ndarray | None,
-        positives: Positives,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """(B, count)."""
-        return random_rows(query_rows, count, positives, rng, self._cumulated, self.mask_known)
+    def draw(self, count: int, context: DrawContext) -> np.ndarray:
+        return random_rows(count, context, self._cumulated, redraw_positives=self.mask_known_positives)
 
 
 def random_rows(
-    query_rows: np.ndarray,
-    count: int,
-    positives: Positives,
-    rng: np.random.Generator,
-    cumulated: np.ndarray | None = None,
-    mask_known: bool = True,
+    count: int, context: DrawContext, cumulated: np.ndarray | None = None, redraw_positives: bool = True
 ) -> np.ndarray:
     """(B, count) int64 rows of documents from the whole corpus.
 
     Args:
-        query_rows: (B,) rows of queries.
         count: documents per query.
-        positives: known relevant pairs, and how many documents there are.
-        rng: the source of chance.
-        cumulated: (N,) sums of the documents' weights up to each; None: all weigh the same.
-        mask_known: draw known positives again.
+        context: the queries and the source of chance.
+        cumulated: (N,) running sums of the documents' weights; None: all weigh the same.
+        redraw_positives: draw again what is known to be relevant.
     """
+    positives, rng = context.positives, context.rng
 
     def draw(size: int | tuple[int, int]) -> np.ndarray:
         if cumulated is None:
             return rng.integers(positives.documents, size=size)
         return np.searchsorted(cumulated, rng.random(size) * cumulated[-1], side="right")
 
-    rows = draw((len(query_rows), count))
-    queries = np.broadcast_to(query_rows[:, None], rows.shape)
-    for _ in range(REDRAWS if mask_known else 0):
+    rows = draw((len(context.query_rows), count))
+    queries = np.broadcast_to(context.query_rows[:, None], rows.shape)
+    for _ in range(REDRAWS if redraw_positives else 0):
         wrong = positives.contains(queries, rows)
         if not wrong.any():
             break

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 from filelock import FileLock
+from torch import Tensor
 
 from two_tower.cache import cache_folder, key_of
+from two_tower.data.stream.module import TripletData
+from two_tower.errors import UserError
+from two_tower.loss.base import TeacherBatch
 from two_tower.progress import counter
 from two_tower.store import Manifest, VectorStore
 from two_tower.teacher.base import Teacher
 
-__all__ = ["TeacherVectors", "teacher_vectors"]
-
-# Texts of a part: what an interruption costs at most, some minutes of a large model.
-SHARD_ROWS = 4096
-TEXTS = 256  # encoded between two moves of the progress bar
+SHARD_ROWS = 4096  # texts of a part, which is all that an interruption costs: some minutes of a large model
+BLOCK = 256  # texts encoded between two moves of the progress bar
 
 
 class TeacherVectors:
@@ -33,26 +35,45 @@ class TeacherVectors:
         self._shards, self.dim = list(shards), dim
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
-    @classmethod
-    def joined(cls, several: Sequence[TeacherVectors]) -> TeacherVectors:
-        """The rows of several, one after another."""
-        return cls([shard for each in several for shard in each._shards], several[0].dim)
-
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors of some rows, (B, T) float32.
-
-        Args:
-            rows: (B,) int64, in any order.
-        """
+        """The vectors of rows (B,) int64 in any order, as (B, T) float32."""
         out = np.empty((len(rows), self.dim), np.float32)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         for shard in np.unique(shards):
-            of_it = shards == shard
-            out[of_it] = self._shards[shard][rows[of_it] - self._starts[shard]]
+            in_shard = shards == shard
+            out[in_shard] = self._shards[shard][rows[in_shard] - self._starts[shard]]
         return out
+
+
+class TeacherStore:
+    """The teacher's vectors of all training queries and passages, by their rows."""
+
+    def __init__(self, queries: TeacherVectors, documents: TeacherVectors) -> None:
+        self._queries, self._documents = queries, documents
+
+    @classmethod
+    def prepare(cls, teacher: Teacher, data: TripletData) -> TeacherStore:
+        """Encode what is not in the cache yet; of queries only those that are trained on.
+
+        Raises:
+            UserError: the data trains on triplets of texts, which have no rows.
+        """
+        if data.trains_on_texts:
+            raise UserError(
+                f"A teacher's vectors belong to rows of queries and passages, and {data.source.name} trains on "
+                "triplets of texts: use another negatives= than given, or loss=margin_mse."
+            )
+        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages", data.source.fingerprint())
+        name = key_of(data.source.fingerprint(), data.loader.train_split, data.train.texts.to_pylist())
+        return cls(teacher_vectors(teacher, data.train.texts, "queries", name), corpus)
+
+    def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
+        """The teacher's vectors of a batch: query_rows (B,) int64, document_rows (N,) int64."""
+        pairs = ((self._queries, query_rows), (self._documents, document_rows))
+        return TeacherBatch(*(torch.from_numpy(v.take(rows.cpu().numpy())).to(rows.device) for v, rows in pairs))
 
 
 def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, fingerprint: str) -> TeacherVectors:
@@ -61,8 +82,8 @@ def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: s
     Args:
         teacher: the model.
         texts: (N,) strings.
-        what: they are, in the plural.
-        fingerprint: of the texts: whatever changes them changes it.
+        what: what they are, in the plural.
+        fingerprint: changes with the texts.
     """
     key = key_of(teacher.fingerprint(), what, fingerprint)
     path = cache_folder() / "teacher" / key
@@ -85,15 +106,15 @@ def _complete(store: VectorStore, teacher: Teacher, texts: pa.Array | pa.Chunked
     with counter(f"{teacher.name} encodes", what, len(texts)) as progress:
         for number, start in enumerate(range(0, len(texts), SHARD_ROWS)):
             part = texts.slice(start, SHARD_ROWS).to_pylist()
-            if not store.has(number):
-                # Texts of like length together: less padding inside the model.
-                order = np.argsort([-len(text) for text in part], kind="stable")
-                vectors = np.empty((len(part), store.manifest.dim), np.float32)
-                for first in range(0, len(part), TEXTS):
-                    rows = order[first : first + TEXTS]
-                    vectors[rows] = teacher.encode([part[row] for row in rows])
-                    progress(len(rows))
-                store.write(number, vectors, pa.table({"id": [str(start + row) for row in range(len(part))]}))
-            else:
+            if store.has(number):
                 progress(len(part))
+                continue
+            # Texts of similar length together: less padding inside the model.
+            order = np.argsort([-len(text) for text in part], kind="stable")
+            vectors = np.empty((len(part), store.manifest.dim), np.float32)
+            for first in range(0, len(part), BLOCK):
+                rows = order[first : first + BLOCK]
+                vectors[rows] = teacher.encode([part[row] for row in rows])
+                progress(len(rows))
+            store.write(number, vectors, pa.table({"id": [str(start + row) for row in range(len(part))]}))
     store.finish()

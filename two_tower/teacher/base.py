@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Teacher"]
-
 
 class Teacher(ABC):
     """A model that maps texts to vectors whose cosine says how much they have in common.

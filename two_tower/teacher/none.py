@@ -10,41 +10,24 @@ import numpy as np
 from two_tower.errors import UserError
 from two_tower.teacher.base import Teacher
 
-__all__ = ["NoTeacher"]
-
 
 class NoTeacher(Teacher):
-    """Says what to do when something wants to be taught."""
+    """Says what to do when something needs a teacher."""
 
     name = "none"
 
     @property
     def dim(self) -> int:
-        """See `Teacher.dim`.
-
-        Raises:
-            UserError: always.
-        """
-        self._absent()
+        self._refuse()
 
     def fingerprint(self) -> str:
-        """See `Teacher.fingerprint`.
-
-        Raises:
-            UserError: always.
-        """
-        self._absent()
+        self._refuse()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """See `Teacher.encode`.
-
-        Raises:
-            UserError: always.
-        """
-        self._absent()
+        self._refuse()
 
     @staticmethod
-    def _absent() -> NoReturn:
+    def _refuse() -> NoReturn:
         raise UserError(
             "embedding=transformer and loss=distillation need a teacher: add teacher=sentence_transformer, or choose "
             "another embedding and loss."

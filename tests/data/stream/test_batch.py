@@ -136,7 +136,7 @@ def test_equal_texts_and_other_positives_are_never_candidates(tmp_path: Path) ->
 
 
 def test_given_negatives_come_from_the_triples(collection: Path, tmp_path: Path) -> None:
-    data = make_data(collection, tmp_path, GivenNegatives(), share_batch=False)
+    data = make_data(collection, tmp_path, GivenNegatives(), in_batch_negatives=False)
     batch = data.batches[0, 0]
     for i, row in enumerate(batch.query_rows.tolist()):
         number = int(data.train.ids[row].as_py()[1:])

@@ -165,7 +165,7 @@ def test_the_mask_of_a_batch_can_be_asked_for_again(tmp_path: Path) -> None:
     source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
     for share in (True, False):
         data = data_of(source, tmp_path / "run", RandomNegatives(2))
-        data.share_batch = share
+        data.in_batch_negatives = share
         batch = data.batches[0, 1]
         queries, documents = batch.query_rows.numpy(), batch.document_rows.numpy()
         np.testing.assert_array_equal(data.candidates(queries, documents), batch.candidates.numpy())
@@ -179,7 +179,7 @@ def test_known_positives_outside_the_batch_are_marked(tmp_path: Path) -> None:
     queries, documents = np.array([0, 1]), np.array([40, 3, 5, 2])  # q2 and q3
     assert data.train.ids.to_pylist()[:2] == ["q2", "q3"]
     assert data.marked(queries, documents).tolist() == [[True, False, False, True], [False, True, False, False]]
-    data.negatives.mask_known = False
+    data.negatives.mask_known_positives = False
     assert not data.marked(queries, documents).any()
     own = data.marked(queries, documents, positive_rows=np.array([2, 3]))
     assert own.tolist() == [[False, False, False, True], [False, True, False, False]]

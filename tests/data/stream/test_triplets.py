@@ -62,7 +62,7 @@ def test_batches_of_texts_equal_a_plain_reading(
     negatives: Negatives, extras: int, share: bool, collection: Path, tokenizer: Tokenizer
 ) -> None:
     data = text_triplets(TextSource(str(collection)), tokenizer)
-    batch = Batches(data, negatives, 32, seed=0, share_batch=share)[0, 1]
+    batch = Batches(data, negatives, 32, seed=0, in_batch_negatives=share)[0, 1]
     rows = [TextSource.rows[r] for r in batch.query_rows.tolist()]
     queries, documents = batch.queries.to_lists(), batch.documents.to_lists()
     assert queries == tokenizer.encode_queries([r[0] for r in rows]).to_lists()

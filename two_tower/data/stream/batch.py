@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from two_tower.data.stream.order import BlockShuffle
 from two_tower.data.stream.triplets import TrainingSet
-from two_tower.negatives.base import Negatives, candidate_mask
+from two_tower.negatives.base import DrawContext, NegativeMask, Negatives
 from two_tower.ragged import Ragged
-
-__all__ = ["Batch", "BatchLoader", "Batches"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +23,17 @@ class Batch:
 
     Attributes:
         queries: B texts.
-        documents: N ≥ B texts: the positive of each query, then each query's extra documents in turn.
-        candidates: (B, N) bool, the documents that each query is pushed away from.
+        documents: N ≥ B texts: the positive of each query, then each query's extra negatives in turn.
+        negatives: (B, N) bool, the documents that each query is pushed away from.
         query_rows: (B,) int64 rows of the training queries; identifies the batch.
         document_rows: (N,) int64 rows of the documents.
-        margins: (B, G) float32, what a teacher's score of each positive is above those of the query's extra documents;
-            None where the data brings no scores.
+        margins: (B, G) float32, a teacher's score of each positive less those of the query's extra negatives; None
+            where the data brings no scores.
     """
 
     queries: Ragged
     documents: Ragged
-    candidates: Tensor
+    negatives: Tensor
     query_rows: Tensor
     document_rows: Tensor
     margins: Tensor | None = None
@@ -44,25 +43,15 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch on another device."""
-        return Batch(
-            self.queries.to(device, non_blocking),
-            self.documents.to(device, non_blocking),
-            self.candidates.to(device, non_blocking=non_blocking),
-            self.query_rows.to(device, non_blocking=non_blocking),
-            self.document_rows.to(device, non_blocking=non_blocking),
-            None if self.margins is None else self.margins.to(device, non_blocking=non_blocking),
-        )
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory."""
-        return Batch(
-            self.queries.pin_memory(),
-            self.documents.pin_memory(),
-            self.candidates.pin_memory(),
-            self.query_rows.pin_memory(),
-            self.document_rows.pin_memory(),
-            None if self.margins is None else self.margins.pin_memory(),
-        )
+        return self._map(lambda part: part.pin_memory())
+
+    def _map(self, move: Callable[[Any], Any]) -> Batch:
+        parts: list[Any] = [getattr(self, field.name) for field in fields(self)]
+        return Batch(*(None if part is None else move(part) for part in parts))
 
 
 class Batches(Dataset[Batch]):
@@ -70,11 +59,11 @@ class Batches(Dataset[Batch]):
 
     Args:
         data: the examples and their texts.
-        negatives: proposes the extra documents.
+        negatives: chooses the extra negatives.
+        mask: decides which documents are negatives.
         batch_size: examples per rank and batch.
         seed: the run's seed.
-        share_batch: every query uses all documents of the batch (see `Negatives`).
-        rank: this process' rank.
+        rank: this process's rank.
         ranks: number of processes.
     """
 
@@ -82,14 +71,14 @@ class Batches(Dataset[Batch]):
         self,
         data: TrainingSet,
         negatives: Negatives,
+        mask: NegativeMask,
         batch_size: int,
         seed: int,
-        share_batch: bool,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.data, self.negatives = data, negatives
-        self.batch_size, self.seed, self.share_batch = batch_size, seed, share_batch
+        self.data, self.negatives, self.mask = data, negatives, mask
+        self.batch_size, self.seed = batch_size, seed
         self.rank, self.ranks = rank, ranks
         self._order: tuple[int, BlockShuffle] | None = None
 
@@ -103,9 +92,9 @@ class Batches(Dataset[Batch]):
         if self._order is None or self._order[0] != epoch:
             self.negatives.start_epoch(epoch)
             self._order = (epoch, BlockShuffle(len(self.data.examples), self.seed, epoch))
-        # Of a strategy that draws, all ranks draw for the whole global batch, so that together they train on what one
-        # process would. For 8 x 1,024 queries that costs 1 ms a batch with random documents, 3 ms with a mixture.
-        first, last = (0, self.ranks) if self.negatives.by_chance else (self.rank, self.rank + 1)
+        # For a strategy that draws, every rank draws for the whole global batch, so that together they train on what
+        # one process would. For 8 x 1,024 queries that costs 1 ms a batch with random documents, 3 ms with a mixture.
+        first, last = (0, self.ranks) if self.negatives.stochastic else (self.rank, self.rank + 1)
         start = k * self.ranks
         rows = self._order[1].take((start + first) * self.batch_size, (start + last) * self.batch_size)
         own = slice((self.rank - first) * self.batch_size, (self.rank - first + 1) * self.batch_size)
@@ -115,39 +104,20 @@ class Batches(Dataset[Batch]):
         """The batch of those of the examples ``rows`` that are this rank's ``own``."""
         data = self.data
         queries, positives, given = data.examples.take(rows)
-        extras = self.negatives.extras(queries, given, data.positives, rng)[own]
+        extra = self.negatives.extra_negatives(DrawContext(queries, given, data.positives, rng))[own]
         queries, positives = queries[own], positives[own]
-        documents = np.concatenate([positives, extras.ravel()])
-        mask = self.candidates(queries, documents)
+        documents = np.concatenate([positives, extra.ravel()])
         margins = data.examples.margins(rows[own]) if self.negatives.needs_triplets else None
-        if margins is not None and margins.shape != extras.shape:  # a mixture: some extras have no score
+        if margins is not None and margins.shape != extra.shape:  # a mixture: some have no score
             margins = None
         return Batch(
             data.queries.select(queries),
             data.documents.select(documents),
-            torch.from_numpy(mask),
+            torch.from_numpy(self.mask.in_batch(queries, documents)),
             torch.from_numpy(queries),
             torch.from_numpy(documents),
             None if margins is None else torch.from_numpy(np.ascontiguousarray(margins)),
         )
-
-    def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, N) bool: which documents each query of a batch is pushed away from.
-
-        Args:
-            query_rows: (B,) rows of training queries.
-            document_rows: (N,) rows of documents: the B positives, then every query's extras in turn.
-        """
-        share, masked, positives = self.share_batch, self.negatives.mask_known, self.data.positives
-        mask = candidate_mask(
-            query_rows, document_rows, positives, use_batch=share, share_extras=share, mask_known=masked
-        )
-        if not self.data.paired:  # nothing is to prefer a passage, or a query, that it has nothing to do with
-            count = len(query_rows)
-            known = positives.contains(query_rows, document_rows[:count])
-            mask &= known[:, None]
-            mask[:, :count] &= known
-        return mask
 
 
 class _Positions(Sampler[tuple[int, int]]):
@@ -167,7 +137,7 @@ class BatchLoader(DataLoader[Batch]):
     """A loader whose state is the position (epoch, batch); Lightning keeps it in the checkpoint.
 
     It counts in the main process what it has handed out, so the position is exact for any number of
-    workers. Its length is that of a whole epoch, also when it continues in the middle of one.
+    workers. Its length is that of a whole epoch, even when it continues in the middle of one.
     """
 
     def __init__(self, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> None:

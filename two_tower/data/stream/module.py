@@ -12,33 +12,27 @@ import lightning as L
 import numpy as np
 
 from two_tower.cache import key_of
+from two_tower.data._loader import Loader
 from two_tower.data.base import Source
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
-from two_tower.data.stream.pseudo import KINDS, PseudoQueries
 from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import (
-    Pairs,
-    Some,
+    EveryPassage,
+    ExampleSubset,
     TrainingSet,
-    WithPassages,
     id_triplets,
     judged_pairs,
     text_triplets,
 )
 from two_tower.errors import UserError, one_of
-from two_tower.negatives.base import Collection, Negatives, Positives
+from two_tower.negatives.base import Collection, NegativeMask, Negatives, Positives
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
-
-__all__ = ["TripletData"]
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
-
-# What an epoch consists of.
-EXAMPLES = ("judged", "passages", "both")
 
 
 class TripletData(L.LightningDataModule):
@@ -48,20 +42,10 @@ class TripletData(L.LightningDataModule):
         source: where the text comes from.
         tokenizer: trains a vocabulary where ``tokenizer_path`` does not exist yet.
         tokenizer_path: the run's ``tokenizer.json``; written once, then read.
-        negatives: proposes negatives.
-        share_batch: every query uses all documents of the batch as candidates.
-        batch_size: examples per process and step.
-        num_workers: processes that prepare batches; 0 prepares them in the training process, which is
-            faster for text that fits in memory.
-        train_split: split to train on.
-        validation_split: split to validate on.
+        negatives: chooses extra negatives.
+        in_batch_negatives: push every query away from all documents of the batch.
+        loader: how batches are made.
         seed: the run's seed.
-        max_examples: train on so many only, spread evenly over all; 0 for all.
-        pseudo_queries: pieces of each passage that are trained on as queries, at most; 0 for none.
-        pseudo_kinds: of which kinds, see `two_tower.data.stream.pseudo.pieces`.
-        examples: what an epoch consists of. ``judged``: the judged pairs, or the data's own triplets; ``passages``:
-            every passage once, beside a training query that says nothing of it, for a loss that learns from a
-            teacher (such a pair is and has no candidate, so that it teaches no other loss anything); ``both``.
 
     Raises:
         UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
@@ -74,67 +58,49 @@ class TripletData(L.LightningDataModule):
         tokenizer: WordTokenizer,
         tokenizer_path: Path,
         negatives: Negatives,
-        share_batch: bool = True,
-        batch_size: int = 512,
-        num_workers: int = 0,
-        train_split: str = "train",
-        validation_split: str = "dev",
+        in_batch_negatives: bool,
+        loader: Loader,
         seed: int = 0,
-        max_examples: int = 0,
-        pseudo_queries: int = 0,
-        pseudo_kinds: list[str] | None = None,
-        examples: str = "judged",
     ) -> None:
         super().__init__()
-        self.source, self.negatives, self.share_batch = source, negatives, share_batch
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.train_split, self.validation_split = train_split, validation_split
-        if negatives.needs_collection and source.text_triplets() is not None:
-            self._need_judged_queries()
-        wanted = {"validation_split": validation_split}
+        self.source, self.negatives, self.in_batch_negatives = source, negatives, in_batch_negatives
+        self.loader, self.seed = loader, seed
+        self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
+        self._check_splits()
+        self._check_negatives()
+        self._batches: Batches | None = None
+        self._batch_loader: BatchLoader | None = None
+        self._position = {"epoch": 0, "batch": 0}
+
+    def _check_splits(self) -> None:
+        wanted = {"validation_split": self.loader.validation_split}
         if not self.trains_on_texts:
-            wanted["train_split"] = train_split
+            wanted["train_split"] = self.loader.train_split
+        splits = self.source.splits()
         for key, split in wanted.items():
-            if split not in source.splits():
-                if not source.splits() and split in SPLITS:
-                    source.qrels(split)  # says itself what is not there
-                raise UserError(
-                    f"data.{key}={split} does not exist in {source.name}; {one_of(split, source.splits())}."
-                )
-        if negatives.needs_triplets and source.triplets() is None and source.text_triplets() is None:
+            if split not in splits:
+                if not splits and split in SPLITS:
+                    self.source.qrels(split)  # says itself what is missing
+                raise UserError(f"data.{key}={split} does not exist in {self.source.name}; {one_of(split, splits)}.")
+
+    def _check_negatives(self) -> None:
+        negatives, source, loader = self.negatives, self.source, self.loader
+        has_texts = source.text_triplets() is not None
+        judged = not self.trains_on_texts and loader.train_split in source.splits()
+        if negatives.needs_collection and has_texts and not judged:
+            raise UserError(
+                f"These negatives are looked up for training queries with judgements, and {source.name} trains on "
+                "triplets of texts: use negatives=given."
+            )
+        if negatives.needs_triplets and source.triplets() is None and not has_texts:
             raise UserError(
                 f"negatives=given needs data with triplets, and {source.name} has none: "
                 "use negatives=in_batch, random, bm25, ann or mixed (without given)."
             )
-        self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
-        self._max_examples = max_examples
-        self._pseudo, self._kinds = pseudo_queries, list(pseudo_kinds or KINDS[:1])
-        self._kind = examples
-        self._check_extra_examples()
-        self._batches: Batches | None = None
-        self._loader: BatchLoader | None = None
-        self._position = {"epoch": 0, "batch": 0}
-
-    def _check_extra_examples(self) -> None:
-        """Refuse kinds that do not exist, and strategies that have no negatives for them."""
-        if self._kind not in EXAMPLES:
-            raise UserError(f"data.examples={self._kind} does not exist; {one_of(self._kind, EXAMPLES)}")
-        for kind in self._kinds:
-            if kind not in KINDS:
-                raise UserError(f"data.pseudo_kinds: {kind} does not exist; {one_of(kind, KINDS)}")
-        mined = self.negatives.needs_collection or self.negatives.needs_triplets
-        if mined and (self._pseudo or self._kind != "judged"):
+        if loader.examples == "passages" and (negatives.needs_collection or negatives.needs_triplets):
             raise UserError(
-                "data.pseudo_queries, data.examples=passages and both bring in passages without mined or given "
-                "negatives: use negatives=in_batch or random."
-            )
-
-    def _need_judged_queries(self) -> None:
-        """Refuse a strategy that looks for documents where the training queries have no judgements."""
-        if self.trains_on_texts or self.train_split not in self.source.splits():
-            raise UserError(
-                f"These negatives are looked up for training queries with judgements, and {self.source.name} trains "
-                "on triplets of texts: use negatives=given."
+                "data.examples=passages brings in passages without mined or given negatives: use negatives=in_batch "
+                "or random."
             )
 
     @property
@@ -146,7 +112,7 @@ class TripletData(L.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: read if it exists, else trained on the corpus and the training queries."""
         if not self._tokenizer_path.exists():
-            trained_tokenizer(self.source, self._tokenizer, self.train_split).save(self._tokenizer_path)
+            trained_tokenizer(self.source, self._tokenizer, self.loader.train_split).save(self._tokenizer_path)
         return Tokenizer.load(self._tokenizer_path)
 
     def open(self) -> None:
@@ -166,12 +132,12 @@ class TripletData(L.LightningDataModule):
     @cached_property
     def train(self) -> Split:
         """The training queries."""
-        return Split.load(self.corpus, self.train_split, self.tokenizer)
+        return Split.load(self.corpus, self.loader.train_split, self.tokenizer)
 
     @cached_property
     def validation(self) -> Split:
         """The validation queries."""
-        return Split.load(self.corpus, self.validation_split, self.tokenizer)
+        return Split.load(self.corpus, self.loader.validation_split, self.tokenizer)
 
     @property
     def batches(self) -> Batches:
@@ -187,37 +153,37 @@ class TripletData(L.LightningDataModule):
         return self._batches
 
     def _batches_of(self, rank: int, ranks: int) -> Batches:
-        batches = Batches(self.training_set, self.negatives, self.batch_size, self.seed, self.share_batch, rank, ranks)
-        examples = len(self.training_set.examples)
+        size, examples = self.loader.batch_size, len(self.training_set.examples)
+        batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, rank, ranks)
         if len(batches) == 0:
             raise UserError(
-                f"data.batch_size={self.batch_size} is more than the {examples} training examples "
+                f"data.batch_size={size} is more than the {examples} training examples "
                 f"of {self.source.name}: set data.batch_size={max(1, examples // ranks)} or less."
             )
-        dropped = examples - len(batches) * ranks * self.batch_size
+        dropped = examples - len(batches) * ranks * size
         log.info("%d batches an epoch; the last %d examples of its order are left out.", len(batches), dropped)
         return batches
 
+    @property
+    def negative_mask(self) -> NegativeMask:
+        """Decides which documents are negatives of which query."""
+        made = self.training_set
+        known = self.negatives.mask_known_positives
+        return NegativeMask(made.positives, self.in_batch_negatives, known, made.judged)
+
     @cached_property
     def training_set(self) -> TrainingSet:
-        """The training examples: pairs as in `judged`, pseudo-queries with their passages, passages by themselves."""
-        made = self.judged
-        if self._kind == "passages":
-            nothing = np.zeros(0, np.int64)
-            made = replace(made, examples=Pairs(nothing, nothing))
-        if self.pseudo is not None:
-            made = self.pseudo.added_to(made, self.train, self.corpus.hashes)
-        if self._kind != "judged":
-            every = WithPassages(made.examples, len(self.corpus), len(self.train))
-            made = replace(made, examples=every, paired=False)
-        return made
+        """What an epoch consists of."""
+        if self.loader.examples == "judged":
+            return self.judged
+        return replace(self.judged, examples=EveryPassage(len(self.corpus), len(self.train)), judged=False)
 
     @cached_property
     def judged(self) -> TrainingSet:
         """The judged pairs, or the data's own triplets where the strategy needs them."""
         made = self._examples()
-        if 0 < self._max_examples < len(made.examples):
-            made = replace(made, examples=Some(made.examples, self._max_examples))
+        if 0 < self.loader.max_examples < len(made.examples):
+            made = replace(made, examples=ExampleSubset(made.examples, self.loader.max_examples))
         if not self.trains_on_texts:
             self.negatives.prepare(self._collection(made.positives))
         return made
@@ -227,13 +193,6 @@ class TripletData(L.LightningDataModule):
         """Whether the batches bring a teacher's scores of the given negatives."""
         only_given = self.negatives.needs_triplets and not self.negatives.needs_collection
         return only_given and self.training_set.examples.margins(np.zeros(1, np.int64)) is not None
-
-    @cached_property
-    def pseudo(self) -> PseudoQueries | None:
-        """Pieces of passages as queries; None without any."""
-        if not self._pseudo:
-            return None
-        return PseudoQueries.load(self.corpus, self.tokenizer, self._pseudo, self._kinds, self.train_split)
 
     @property
     def collection(self) -> Collection:
@@ -261,27 +220,6 @@ class TripletData(L.LightningDataModule):
             return text_triplets(self.source, self.tokenizer)
         return id_triplets(self.corpus, self.train)
 
-    def candidates(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """See `Batches.candidates`; the queries may be those of the batches of several processes."""
-        return self.batches.candidates(query_rows, document_rows)
-
-    def marked(
-        self, query_rows: np.ndarray, document_rows: np.ndarray, positive_rows: np.ndarray | None = None
-    ) -> np.ndarray:
-        """(B, M) bool: which documents from outside the batch must not be negatives of which query.
-
-        Those known to be relevant to it; with ``negatives.mask_known=false`` its own positive only.
-
-        Args:
-            query_rows: (B,) rows of training queries.
-            document_rows: (M,) rows of any documents.
-            positive_rows: (B,) rows of the queries' own positives; needed only without ``mask_known``.
-        """
-        if self.negatives.mask_known:
-            return self.training_set.positives.mark(query_rows, document_rows)
-        own = np.full(len(query_rows), -1) if positive_rows is None else positive_rows
-        return own[:, None] == document_rows[None, :]
-
     @property
     def batches_per_epoch(self) -> int:
         """Steps of this process in an epoch, before gradient accumulation."""
@@ -295,9 +233,9 @@ class TripletData(L.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Resumable loader of this process' batches."""
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = BatchLoader(self.batches, self.num_workers, pin_memory=on_gpu)
-        self._loader.load_state_dict(self._position)
-        return self._loader
+        self._batch_loader = BatchLoader(self.batches, self.loader.num_workers, pin_memory=on_gpu)
+        self._batch_loader.load_state_dict(self._position)
+        return self._batch_loader
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch.
@@ -305,7 +243,7 @@ class TripletData(L.LightningDataModule):
         Lightning keeps the loader's own state too, but restores it only for checkpoints written within
         an epoch, not for those written between two.
         """
-        return self._loader.state_dict() if self._loader else self._position
+        return self._batch_loader.state_dict() if self._batch_loader else self._position
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue at a saved position."""

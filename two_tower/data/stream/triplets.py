@@ -22,18 +22,6 @@ from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 
-__all__ = [
-    "Examples",
-    "Pairs",
-    "Some",
-    "Texts",
-    "TrainingSet",
-    "WithPassages",
-    "id_triplets",
-    "judged_pairs",
-    "text_triplets",
-]
-
 log = logging.getLogger(__name__)
 
 # Rows that are looked up together: finding ids among a corpus costs a hash table of the corpus each time.
@@ -42,27 +30,20 @@ LOOKUP_ROWS = 1 << 20
 STRIDE = 1_000_003
 
 
-class Texts(Protocol):
-    """Token sequences that can be picked by row: a `Ragged`, or several one after another."""
-
-    def select(self, rows: np.ndarray) -> Ragged:
-        """The texts of these rows, in that order."""
-
-
 class Examples(Protocol):
     """Training examples by position."""
 
     def __len__(self) -> int: ...
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Rows of the queries (B,), of their positives (B,), and of given negatives (B, G) or None."""
+        """Rows of the queries (B,), of their positives (B,), and of given negatives (B, G) or None, int64."""
 
     def margins(self, positions: np.ndarray) -> np.ndarray | None:
-        """What a teacher's score of each positive is above those of the given negatives, (B, G) float32, or None."""
+        """A teacher's score of each positive less those of the given negatives, (B, G) float32, or None."""
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ExampleRows:
     """Examples held as rows; the arrays may be memory-mapped.
 
     Attributes:
@@ -81,24 +62,17 @@ class Pairs:
         return len(self.query_rows)
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """See `Examples.take`."""
         negatives = None if self.negative_rows is None else self.negative_rows[positions].astype(np.int64)
         queries, positives = self.query_rows[positions], self.positive_rows[positions]
         return queries.astype(np.int64), positives.astype(np.int64), negatives
 
     def margins(self, positions: np.ndarray) -> np.ndarray | None:
-        """See `Examples.margins`."""
         return None if self.teacher_margins is None else self.teacher_margins[positions]
 
 
 @dataclass(frozen=True, eq=False)
-class Some:
-    """A part of other examples, spread evenly over all of them.
-
-    Attributes:
-        examples: all.
-        count: how many, at most as many as there are.
-    """
+class ExampleSubset:
+    """``count`` of other examples, at most all, spread evenly over them."""
 
     examples: Examples
     count: int
@@ -107,11 +81,9 @@ class Some:
         return self.count
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """See `Examples.take`."""
         return self.examples.take(self._positions(positions))
 
     def margins(self, positions: np.ndarray) -> np.ndarray | None:
-        """See `Examples.margins`."""
         return self.examples.margins(self._positions(positions))
 
     def _positions(self, positions: np.ndarray) -> np.ndarray:
@@ -119,36 +91,22 @@ class Some:
 
 
 @dataclass(frozen=True, eq=False)
-class WithPassages:
-    """Other examples, then every passage once, each beside some training query that says nothing of it.
+class EveryPassage:
+    """Every passage once, each paired with an unrelated training query, for a teacher to learn from.
 
     Attributes:
-        examples: pairs that say something.
         passages: N.
         queries: Q; passage n comes with a query that is a fixed function of n, so that queries come equally often.
     """
 
-    examples: Examples
     passages: int
     queries: int
 
     def __len__(self) -> int:
-        return len(self.examples) + self.passages
+        return self.passages
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """See `Examples.take`.
-
-        Raises:
-            ValueError: the other examples have negatives, which a passage alone has not.
-        """
-        count = len(self.examples)
-        queries, documents, paired = np.empty_like(positions), np.empty_like(positions), positions < count
-        queries[paired], documents[paired], negatives = self.examples.take(positions[paired])
-        if negatives is not None:
-            raise ValueError("passages without judgements have no given negatives")
-        documents[~paired] = positions[~paired] - count
-        queries[~paired] = documents[~paired] * STRIDE % self.queries
-        return queries, documents, None
+        return positions * STRIDE % self.queries, positions, None
 
     def margins(self, positions: np.ndarray) -> None:
         """There are no given negatives."""
@@ -163,14 +121,14 @@ class TrainingSet:
         queries: the texts of the query rows.
         documents: the texts of the document rows.
         positives: which documents are known to be relevant to which queries.
-        paired: whether every example's document is relevant to its query.
+        judged: whether every example's document is relevant to its query.
     """
 
     examples: Examples
-    queries: Texts
-    documents: Texts
+    queries: Ragged
+    documents: Ragged
     positives: Positives
-    paired: bool = True
+    judged: bool = True
 
 
 def _groups(hashes: np.ndarray) -> np.ndarray:
@@ -187,7 +145,7 @@ def _known(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray, KnownP
 def judged_pairs(corpus: Corpus, split: Split) -> TrainingSet:
     """One example for every relevant (query, document) of a split's judgements."""
     queries, documents, positives = _known(corpus, split)
-    return TrainingSet(Pairs(queries, documents), split.tokens, corpus.tokens, positives)
+    return TrainingSet(ExampleRows(queries, documents), split.tokens, corpus.tokens, positives)
 
 
 def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
@@ -200,7 +158,7 @@ def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
     rows = np.memmap(folder / "rows", np.int32, mode="r").reshape(-1, 3)
     scored = (folder / "margins").stat().st_size > 0
     margins = np.memmap(folder / "margins", np.float32, mode="r").reshape(-1, 1) if scored else None
-    examples = Pairs(rows[:, 0], rows[:, 1], rows[:, 2:], margins)
+    examples = ExampleRows(rows[:, 0], rows[:, 1], rows[:, 2:], margins)
     return TrainingSet(examples, split.tokens, corpus.tokens, _known(corpus, split)[2])
 
 
@@ -258,7 +216,6 @@ class _TextExamples:
         return self.count
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """See `Examples.take`."""
         return positions, 2 * positions, (2 * positions + 1)[:, None]
 
     def margins(self, positions: np.ndarray) -> None:
@@ -286,7 +243,7 @@ class _TextPositives(Positives):
         return self._texts[document_rows] == self._texts[2 * query_rows]
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, N) bool, see `Positives.mark`; known is what the batch's own triplets say."""
+        # Known is what the triplets of the batch say.
         marked = np.zeros((len(query_rows), len(document_rows)), bool)
         positives, documents = self._texts[2 * query_rows], self._texts[document_rows]
         _mark_equal(self._queries[query_rows], positives, documents, marked)

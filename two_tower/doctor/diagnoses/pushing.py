@@ -53,14 +53,16 @@ class FalseNegatives(Diagnosis):
         copies = sum(p.copies for p in probes) / len(probes)
         if known <= KNOWN and copies <= COPIES:
             return None
-        masked = signals.setting("negatives.mask_known") is not False
+        masked = signals.setting("negatives.mask_known_positives") is not False
         return self.found(
             signals,
             "warning",
             f"{known:.0%} of the queries are pushed away from a passage that is known to be relevant to them, "
             f"{copies:.0%} from a near copy of their positive.",
             "the mined negatives contain unjudged answers" if masked else "known answers are not masked",
-            "negatives.relative_margin=0.05 negatives.first_rank=10" if masked else "negatives.mask_known=true",
+            "negatives.relative_margin=0.05 negatives.first_rank=10"
+            if masked
+            else "negatives.mask_known_positives=true",
         )
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from two_tower.memory import Memory
 
 from two_tower.errors import UserError
-from two_tower.memory import Memory
 
 
 @given(st.integers(1, 12), st.lists(st.integers(0, 15), max_size=8))
@@ -50,5 +50,5 @@ def test_vectors_of_lower_precision_are_kept_in_float32() -> None:
 
 
 def test_a_memory_of_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match=r"memory=-1 must be at least 1, or 0 for none\."):
+    with pytest.raises(UserError, match=r"cross_batch_memory=-1 must be at least 1, or 0 for none\."):
         Memory(-1, 4)

@@ -1,0 +1,26 @@
+"""How training batches are made: the keys of ``conf/data/_loader.yaml``, which every data source shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The keys that belong to the loading of batches, not to the source. Their defaults stand in the YAML alone."""
+
+    batch_size: int
+    num_workers: int
+    train_split: str
+    validation_split: str
+    max_examples: int
+    examples: Literal["judged", "passages"]
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("batch_size", 1), ("num_workers", 0), ("max_examples", 0)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
+
+
+LOADER_KEYS = tuple(field.name for field in fields(Loader))
