@@ -10,7 +10,10 @@ from two_tower.errors import UserError
 RENAMED: dict[str, str] = {}
 
 # Old key → why it is gone and what to do.
-REMOVED: dict[str, str] = {}
+REMOVED: dict[str, str] = {
+    "tower.bigrams": "it did not help (docs/experiments.md); leave it out",
+    "tower.repeats": "it did not help (docs/experiments.md); leave it out",
+}
 
 
 def refuse_renamed(keys: Iterable[str], file: object = None) -> None:
