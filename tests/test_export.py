@@ -76,8 +76,6 @@ def test_the_folder_holds_safetensors_only(collection: Path, tmp_path: Path) -> 
     ("overrides", "message"),
     [
         (["tower=gru"], "no module for a RecurrentTower"),
-        (["tower.repeats=log"], "tower.repeats=log cannot be exported"),
-        (["tower.bigrams=64"], "tower.bigrams cannot be exported"),
         (["similarity=dot"], "similarity=dot cannot be exported"),
         (["tower.tanh=true"], "tower.tanh=true cannot be exported"),
     ],

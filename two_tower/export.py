@@ -122,13 +122,6 @@ def _modules(tower: Tower, similarity: Similarity, words: Tokenizer, limit: int)
 
 def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[str, Any]) -> list[_Module]:
     """A mean of vectors that hold their weights already: for cosine a text's total weight makes no difference."""
-    if tower.repeats != "all":
-        raise UserError(
-            f"A tower with tower.repeats={tower.repeats} cannot be exported: Sentence Transformers' plain mean counts "
-            "every repetition of a word (tower.repeats=all works)."
-        )
-    if tower.bigrams is not None:
-        raise UserError("A tower with tower.bigrams cannot be exported: Sentence Transformers has no module for them.")
     weights = tower.words.log_weights.exp()
     if bool((weights == weights[0]).all()):
         weights = torch.ones_like(weights)

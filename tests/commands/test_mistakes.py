@@ -40,7 +40,7 @@ def refused(call: Call, tmp_path: Path) -> Callable[..., None]:
 UNREADABLE = {
     "tower=averge": r"^tower=averge does not exist; did you mean 'average'\?",
     "towr=gru": r"^towr does not exist; did you mean 'tower'\?",
-    "tower.dmi=3": r"^tower.dmi does not exist; did you mean 'tower.dim'\? \(valid: tower.bigrams, tower.dim, ",
+    "tower.dmi=3": r"^tower.dmi does not exist; did you mean 'tower.dim'\? \(valid: tower.dim, ",
     "trainer.max_epoch=3": r"^trainer.max_epoch does not exist; did you mean 'trainer.max_epochs'\?",
     "similarty=dot": r"^similarty does not exist; did you mean 'similarity'\?",
     "logger=cvs": r"^logger=cvs does not exist; did you mean 'csv'\?",

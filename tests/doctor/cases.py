@@ -71,7 +71,7 @@ class Case(NamedTuple):
 
 # A tower of somebody else, without the average tower's own keys.
 OWN = ["tower=average", "tower.dim=48"]
-OWN += [f"~tower.{key}" for key in ("learn_weights", "tanh", "token_dropout", "repeats", "bigrams")]
+OWN += [f"~tower.{key}" for key in ("learn_weights", "tanh", "token_dropout")]
 SWAPPED = [
     "data=pairs", "data.path={pairs}", "data.query_column=passage", "data.passage_column=query", "tokenizer=code",
 ]  # fmt: skip

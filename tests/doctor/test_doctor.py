@@ -101,7 +101,7 @@ def test_a_hopeless_run_is_stopped_only_on_demand(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hopeless = ["tower._target_=doctor.faulty.AveragesPadding", "~tower.learn_weights", "~tower.tanh"]
-    hopeless += ["~tower.token_dropout", "~tower.repeats", "~tower.bigrams", "trainer.max_epochs=3"]
+    hopeless += ["~tower.token_dropout", "trainer.max_epochs=3"]
     assert "stopped_at_step" not in fit(collection, tmp_path / "goes_on", *hopeless)
     path = tmp_path / "stops"
     results = fit(collection, path, *hopeless, "callbacks.doctor.on_error=stop")
@@ -155,7 +155,7 @@ def test_it_knows_a_user_s_own_tower_and_loss(collection: Path, tmp_path: Path, 
     if tower == "own":
         own += [
             "tower._target_=doctor.faulty.OwnTower",
-            *(f"~tower.{k}" for k in ("learn_weights", "tanh", "token_dropout", "repeats", "bigrams")),
+            *(f"~tower.{k}" for k in ("learn_weights", "tanh", "token_dropout")),
         ]
     fit(collection, tmp_path / "good", *own, "data.batch_size=16", "trainer.max_epochs=4")
     assert document(tmp_path / "good")["healthy"] is True, document(tmp_path / "good")["findings"]

@@ -1,9 +1,5 @@
 """The average tower and its word table: weighted means, and gradients that hold only the rows of the batch."""
 
-import itertools
-import math
-from collections import Counter
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,10 +8,8 @@ from torch import nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower import repeats
 from two_tower.tower._words import WordTable, lookup, pool
 from two_tower.tower.average import AverageTower
-from two_tower.tower.bigrams import hashed_bigrams
 
 WORDS, DIM = 50, 16
 
@@ -29,16 +23,11 @@ def word_table(seed: int = 0, dim: int = DIM) -> WordTable:
 
 def make(name: str) -> AverageTower:
     torch.manual_seed(1)
-    tower = AverageTower(word_table(), **TOWERS[name])
-    if tower.bigrams is not None:  # else they are zero
-        nn.init.normal_(tower.bigrams.table.vectors)
-    return tower
+    return AverageTower(word_table(), **TOWERS[name])
 
 
 TOWERS = {
     "average": {"dim": DIM},
-    "repeats": {"dim": DIM, "repeats": "log"},
-    "bigrams": {"dim": DIM, "repeats": "log", "bigrams": 64},
     "projected": {"dim": 8},
     "tanh": {"dim": 8, "tanh": True},
 }
@@ -204,73 +193,3 @@ def test_distinct_words_stand_once_and_every_token_finds_its_own(texts: list[lis
     assert torch.equal(vectors[rows], table.vectors[ids])
     general_vectors, general_rows = table.double().distinct(ids)  # the path of other devices and dtypes
     assert torch.equal(general_vectors[general_rows], table.vectors[ids])
-
-
-@given(TEXTS, st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
-def test_damped_repeats_equal_counting_in_double_precision(texts: list[list[int]], seed: int) -> None:
-    batch, table = Ragged.from_lists(texts), word_table(seed)
-    out = table.pool(batch, "log")
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
-    out.backward(upstream)
-    vectors, logs = (p.detach().double().requires_grad_() for p in (table.vectors, table.log_weights))
-    rows = []
-    for text in texts:
-        words = Counter(text)
-        weights = [logs[word].exp() * math.log2(1 + n) for word, n in words.items()]
-        summed = sum(w * vectors[word] for w, word in zip(weights, words, strict=True))
-        rows.append(summed / sum(weights) if text else torch.zeros(DIM, dtype=torch.float64))
-    expected = torch.stack(rows)
-    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(repeats._on_any_device(batch), repeats.damped(batch))
-    if any(texts):
-        expected.backward(upstream.double())
-        torch.testing.assert_close(table.vectors.grad.to_dense().double(), vectors.grad, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(table.log_weights.grad.to_dense().double(), logs.grad, atol=1e-5, rtol=1e-4)
-
-
-def test_damped_repeats_count_only_the_text_itself() -> None:
-    texts = [[7] * n + list(range(n)) for n in range(1, 300)]
-    together = repeats.damped(Ragged.from_lists(texts))
-    alone = torch.cat([repeats.damped(Ragged.from_lists([text])) for text in texts])
-    assert torch.equal(together, alone)
-
-
-def test_other_repeats_are_refused() -> None:
-    with pytest.raises(UserError, match=r"tower\.repeats=sqrt does not exist"):
-        word_table().pool(Ragged.from_lists([[1]]), "sqrt")  # type: ignore[arg-type]
-
-
-@given(TEXTS)
-@settings(max_examples=40, deadline=None)
-def test_bigrams_are_the_neighbours_of_each_text(texts: list[list[int]]) -> None:
-    pairs = hashed_bigrams(Ragged.from_lists(texts), 1 << 30).to_lists()
-    numbers: dict[tuple[int, int], int] = {}
-    for text, hashed in zip(texts, pairs, strict=True):
-        neighbours = list(itertools.pairwise(text))
-        assert len(hashed) == len(neighbours)
-        for pair, number in zip(neighbours, hashed, strict=True):
-            assert 0 <= number < 1 << 30
-            assert numbers.setdefault(pair, number) == number
-    assert len(set(numbers.values())) == len(numbers)  # 2,500 pairs of these words: a collision has chance 0.003
-
-
-def test_bigrams_spread_over_all_buckets() -> None:
-    every = [[i, j] for i in range(100) for j in range(100)]
-    numbers = torch.tensor(hashed_bigrams(Ragged.from_lists(every), 1000).to_lists()).flatten()
-    counts = torch.bincount(numbers, minlength=1000).double()
-    assert ((counts - 10).square() / 10).sum() < 1200  # chi-squared, 999 degrees of freedom: mean 999, deviation 45
-
-
-def test_bigrams_start_without_effect_and_learn_word_order() -> None:
-    torch.manual_seed(0)
-    plain, tower = AverageTower(word_table(), DIM), AverageTower(word_table(), DIM, bigrams=64)
-    batch = Ragged.from_lists([[1, 2, 3], [3, 2, 1], [4]])
-    assert torch.equal(tower(batch), plain(batch))
-    optimizer = torch.optim.SGD(tower.bigrams.parameters(), 1.0)
-    (tower(batch)[0] - tower(batch)[1]).sum().neg().backward()
-    optimizer.step()
-    assert not torch.allclose(tower(batch)[0], tower(batch)[1])
-    assert torch.equal(tower(batch)[2], plain(batch)[2])
-    with pytest.raises(UserError, match=r"tower\.bigrams=-1 must be at least 0"):
-        AverageTower(word_table(), DIM, bigrams=-1)

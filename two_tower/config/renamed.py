@@ -7,20 +7,30 @@ from collections.abc import Iterable
 from two_tower.errors import UserError
 
 # Old key → new key. A key of a group also stands for that key of its nested components: negatives.NAME.share_batch.
-RENAMED: dict[str, str] = {
-    "negatives.share_batch": "negatives.in_batch_negatives",
-    "negatives.mask_known": "negatives.mask_known_positives",
-    "memory": "cross_batch_memory",
-    "memory_start": "cross_batch_start",
+RENAMED = {
+    "data.passage_column": "data.positive_column",
+    "data.split_seed": "data.dev_seed",
+    "embedding.normalise": "embedding.normalize",
+    "index.lists": "index.nlist",
+    "index.pieces": "index.pq_m",
+    "index.probes": "index.nprobe",
+    "loss.contrastive": "loss.weights.contrastive",
     "loss.cosine": "loss.weights.cosine",
     "loss.kl": "loss.weights.kl",
-    "loss.contrastive": "loss.weights.contrastive",
+    "memory": "cross_batch_memory",
+    "memory_start": "cross_batch_start",
+    "negatives.mask_known": "negatives.mask_known_positives",
+    "negatives.share_batch": "negatives.in_batch_negatives",
 }
 
+_NO_HELP = "it did not help (docs/experiments.md); leave it out"
 # Old key → why it is gone and what to do.
-REMOVED: dict[str, str] = {
-    "data.pseudo_queries": "it did not help (docs/experiments.md): leave it out",
-    "data.pseudo_kinds": "it did not help (docs/experiments.md): leave it out",
+REMOVED = {
+    "data.pseudo_kinds": _NO_HELP,
+    "data.pseudo_queries": _NO_HELP,
+    "data.repair_encoding": "run ftfy on the file before (docs/data.md); leave it out",
+    "tower.bigrams": _NO_HELP,
+    "tower.repeats": _NO_HELP,
 }
 
 

@@ -81,8 +81,6 @@ class Weights:
             table = getattr(parameter, "is_word_table", False)
             if not parameter.requires_grad or (table and parameter.dim() == 1):
                 continue  # of words only the vectors: their weights are of another size
-            if not getattr(parameter, "of_words", True):
-                continue  # bigrams: no row belongs to one of these ids
             if table:
                 self._kept.append((part, parameter, ids, parameter.detach()[ids].clone()))
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from two_tower.errors import UserError, one_of
 from two_tower.ragged import Ragged
 from two_tower.tower._kernels import (
     distinct_rows,
@@ -21,12 +20,8 @@ from two_tower.tower._kernels import (
     pool_rows,
     sum_rows,
 )
-from two_tower.tower.repeats import damped
 
-__all__ = ["Repeats", "WordTable", "lookup", "pool", "word_tables"]
-
-#: What a word counts that stands n times in a text, see `WordTable.pool`.
-Repeats: TypeAlias = Literal["all", "log"]
+__all__ = ["WordTable", "lookup", "pool", "word_tables"]
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
@@ -49,23 +44,13 @@ class _Pool(torch.autograd.Function):
     """Weighted mean of word vectors on the CPU with coalesced sparse gradients (see `pool`)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        ids: Tensor,
-        offsets: Tensor,
-        counts: Tensor | None,
-        vectors: Tensor,
-        log_weights: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, ids: Tensor, offsets: Tensor, vectors: Tensor, log_weights: Tensor) -> Tensor:  # noqa: ANN401
         out, total = torch.empty(len(offsets) - 1, vectors.shape[1]), torch.empty(len(offsets) - 1)
-        ctx.counts = None if counts is None else counts.numpy()
         ctx.save_for_backward(ids, offsets, vectors, log_weights, out, total)
         # NumPy, and only the tokens' weights: torch would split the exponentials among its threads, and the
         # wait for a busy core took 8 ms; those of 400,000 words would take longer than to pool a query.
         tokens, starts, table, logs, means, sums = _arrays(ids, offsets, vectors, log_weights, out, total)
         weights = np.exp(logs.take(tokens))
-        if ctx.counts is not None:
-            weights *= ctx.counts
         in_parts(lambda a, b: pool_rows(tokens, starts, a, b, table, weights, means, sums), starts)
         return out
 
@@ -76,21 +61,16 @@ class _Pool(torch.autograd.Function):
         (grads,) = _arrays(grad_BD.contiguous())
         scale = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
         pull = np.einsum("bd,bd->b", out, grads)
-        if ctx.counts is None:
-            rows, starts, texts = _grouped(ids, offsets, len(vectors))
-            factors = scale.take(texts)
-        else:
-            rows, starts, order = _grouped(ids, np.arange(len(ids) + 1), len(vectors))
-            texts = np.repeat(np.arange(len(out), dtype=np.int32), np.diff(offsets)).take(order)
-            factors = scale.take(texts) * ctx.counts.take(order)
+        rows, starts, texts = _grouped(ids, offsets, len(vectors))
+        factors = scale.take(texts)
         weights = np.exp(log_weights.take(rows))
         grad_vectors, grad_weights = np.empty((len(rows), vectors.shape[1]), np.float32), np.empty_like(weights)
         inputs, outputs = (grads, factors, pull, vectors, weights), (grad_vectors, grad_weights)
         in_parts(lambda a, b: pool_gradients(rows, starts, texts, a, b, *inputs, *outputs), starts)
         used = torch.from_numpy(rows)
-        needed = zip(ctx.needs_input_grad[3:], outputs, (vectors.shape, log_weights.shape), strict=True)
+        needed = zip(ctx.needs_input_grad[2:], outputs, (vectors.shape, log_weights.shape), strict=True)
         sparse = [_sparse(used, torch.from_numpy(grad), size) if need else None for need, grad, size in needed]
-        return None, None, None, *sparse
+        return None, None, *sparse
 
 
 class _Lookup(torch.autograd.Function):
@@ -125,8 +105,8 @@ def _on_cpu(vectors: Tensor) -> bool:
     return vectors.device.type == "cpu" and vectors.dtype == torch.float32 and vectors.is_contiguous()
 
 
-def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor, counts: Tensor | None = None) -> Tensor:
-    """Weighted mean of each text's word vectors, the weights being ``exp(log_weights)``, times ``counts``.
+def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor) -> Tensor:
+    """Weighted mean of each text's word vectors, the weights being ``exp(log_weights)``.
 
     The backward pass gives sparse gradients that hold only the rows which the batch used: with 400,000
     words a dense gradient alone would cost some ten times the rest of a training step.
@@ -135,18 +115,15 @@ def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor, counts: Tensor | 
         tokens: B texts.
         vectors: (V, D) float table.
         log_weights: (V,) float.
-        counts: (T,) float32, positive, what each token counts beside its word's weight; None for 1. No gradient.
 
     Returns:
         (B, D); a text without tokens gives zeros. Bit-equal whatever the batch and the thread count
         (CPU, float32).
     """
     if _on_cpu(vectors):
-        return _Pool.apply(tokens.ids, tokens.offsets, counts, vectors, log_weights)
+        return _Pool.apply(tokens.ids, tokens.offsets, vectors, log_weights)
     ids, offsets = tokens.ids.long(), tokens.offsets
     weights = _Lookup.apply(ids, log_weights).exp()
-    if counts is not None:
-        weights = weights * counts
     summed = F.embedding_bag(
         ids, vectors, offsets[:-1], mode="sum", per_sample_weights=weights.to(vectors.dtype), sparse=True
     )
@@ -166,7 +143,6 @@ class WordTable(nn.Module):
     Args:
         vocabulary_size: V.
         dim: D.
-        of_words: whether the rows are the words of the vocabulary, which an `Embedding` starts.
 
     Attributes:
         vectors: (V, D) float32 parameter.
@@ -175,14 +151,13 @@ class WordTable(nn.Module):
         coverage: share of the corpus' tokens whose word got a vector from elsewhere; None where none did.
     """
 
-    def __init__(self, vocabulary_size: int, dim: int, of_words: bool = True) -> None:
+    def __init__(self, vocabulary_size: int, dim: int) -> None:
         super().__init__()
-        self.of_words = of_words
         self.informed, self.coverage = 0, cast(float | None, None)
         self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
         self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
         for parameter in self.parameters():
-            parameter.is_word_table, parameter.of_words = True, of_words  # type: ignore[attr-defined]
+            parameter.is_word_table = True  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, weights: Tensor | None) -> None:
@@ -194,19 +169,9 @@ class WordTable(nn.Module):
         """Keep the vectors (not the token weights) as they are."""
         self.vectors.requires_grad_(not frozen)
 
-    def pool(self, tokens: Ragged, repeats: Repeats = "all") -> Tensor:
-        """Weighted mean of each text's vectors, (B, D).
-
-        Args:
-            tokens: B texts.
-            repeats: what a word counts that stands n times in a text: ``all``, n; ``log``, log2(1 + n).
-
-        Raises:
-            UserError: another ``repeats``.
-        """
-        if repeats not in get_args(Repeats):
-            raise UserError(f"tower.repeats={repeats} does not exist; {one_of(repeats, get_args(Repeats))}")
-        return pool(tokens, self.vectors, self.log_weights, damped(tokens) if repeats == "log" else None)
+    def pool(self, tokens: Ragged) -> Tensor:
+        """Weighted mean of each text's vectors, (B, D)."""
+        return pool(tokens, self.vectors, self.log_weights)
 
     def lookup(self, ids: Tensor) -> Tensor:
         """The tokens' vectors, (T, D)."""
@@ -222,6 +187,5 @@ class WordTable(nn.Module):
 
 
 def word_tables(module: nn.Module) -> dict[str, WordTable]:
-    """The tables within a module whose rows are the words of the vocabulary, by name."""
-    found = module.named_modules()
-    return {name: table for name, table in found if isinstance(table, WordTable) and table.of_words}
+    """The word tables within a module, by name."""
+    return {name: table for name, table in module.named_modules() if isinstance(table, WordTable)}

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower._words import Repeats, WordTable
+from two_tower.tower._words import WordTable
 from two_tower.tower.base import Tower
-from two_tower.tower.bigrams import Bigrams
 
 __all__ = ["AverageTower"]
 
@@ -27,12 +26,9 @@ class AverageTower(Tower):
             the vector is then the plain mean).
         tanh: squash each dimension into -1 … 1 at the end.
         token_dropout: share of the tokens that is left out at random in training, against over-fitting.
-        repeats: what a word counts that stands n times in a text: ``all``, n; ``log``, log2(1 + n).
-        bigrams: how many vectors the pairs of neighbouring words share, see `Bigrams`; their weighted mean is added to
-            that of the words. 0 for none.
 
     Raises:
-        UserError: a ``token_dropout`` outside 0 … 1, or a negative number of bigrams.
+        UserError: a ``token_dropout`` outside 0 … 1.
     """
 
     parallel_by_text = True
@@ -44,27 +40,19 @@ class AverageTower(Tower):
         learn_weights: bool = True,
         tanh: bool = False,
         token_dropout: float = 0.0,
-        repeats: Repeats = "all",
-        bigrams: int = 0,
     ) -> None:
         super().__init__(dim)
-        self.words, self.tanh, self.repeats = words, tanh, repeats
+        self.words, self.tanh = words, tanh
         if not 0 <= token_dropout < 1:
             raise UserError(f"tower.token_dropout={token_dropout} must be from 0 up to, not including, 1.")
-        if bigrams < 0:
-            raise UserError(f"tower.bigrams={bigrams} must be at least 0.")
         self.token_dropout = token_dropout
         words.log_weights.requires_grad_(learn_weights)
         width = words.vectors.shape[1]
-        self.bigrams = Bigrams(bigrams, width) if bigrams else None
         self.projection = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
         if self.training and self.token_dropout:
             tokens = tokens.keep(torch.rand(len(tokens.ids), device=tokens.device) >= self.token_dropout)
-        mean = self.words.pool(tokens, self.repeats)
-        if self.bigrams is not None:
-            mean = mean + self.bigrams(tokens, self.repeats)
-        vectors = self.projection(mean)
+        vectors = self.projection(self.words.pool(tokens))
         return vectors.tanh() if self.tanh else vectors

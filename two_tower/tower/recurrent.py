@@ -14,7 +14,7 @@ from two_tower.threads import each
 from two_tower.tower import _pooling as pool
 from two_tower.tower import _recurrence as recurrence
 from two_tower.tower._cells import CELLS
-from two_tower.tower._words import Repeats, WordTable
+from two_tower.tower._words import WordTable
 from two_tower.tower.base import Tower
 
 __all__ = ["RecurrentTower"]
@@ -39,7 +39,6 @@ class RecurrentTower(Tower):
         dropout: between layers, in training.
         refine: add the weighted mean of the word vectors, as the average tower has it. The projection starts at zero,
             so the tower starts as the average of the same vectors, and learns what to change of it.
-        repeats: of that mean, see `two_tower.tower.average.AverageTower`.
         encode_dtype: of the products with the state where the compiled loops run without gradients. The states
             and all the rest stay float32.
 
@@ -61,7 +60,6 @@ class RecurrentTower(Tower):
         dropout: float = 0.0,
         encode_dtype: Literal["float32", "bfloat16"] = "float32",
         refine: bool = False,
-        repeats: Repeats = "all",
     ) -> None:
         super().__init__(dim)
         directions = 2 if bidirectional else 1
@@ -74,7 +72,6 @@ class RecurrentTower(Tower):
         # Every word counts alike where the network does the weighing.
         words.log_weights.requires_grad_(refine)
         self.words, self.cell, self.pooling, self.refine = words, CELLS[cell], pooling, refine
-        self.repeats: Repeats = repeats
         self.encode_dtype = getattr(torch, encode_dtype)
         hidden = hidden or dim // directions
         total = hidden * directions
@@ -93,7 +90,7 @@ class RecurrentTower(Tower):
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
         read = self._read(tokens)
-        return self.words.pool(tokens, self.repeats) + read if self.refine else read
+        return self.words.pool(tokens) + read if self.refine else read
 
     def _read(self, tokens: Ragged) -> Tensor:
         """What the network makes of the texts, (B, D)."""
