@@ -7,7 +7,11 @@ from collections.abc import Iterable
 from two_tower.errors import UserError
 
 # Old key → new key. A key of a group also stands for the same key of a nested component: negatives.NAME.share_batch.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "index.lists": "index.nlist",
+    "index.probes": "index.nprobe",
+    "index.pieces": "index.pq_m",
+}
 
 # Old key → why it is gone and what to do.
 REMOVED: dict[str, str] = {}
