@@ -17,11 +17,9 @@ from two_tower.errors import UserError
 
 if TYPE_CHECKING:
     from two_tower.encode import Encoder
-    from two_tower.index._make import Queries
+    from two_tower.index import Queries
     from two_tower.run import Run
 
-# Keys of the index group that are not the index's but of how it is measured (conf/index/_measure.yaml).
-INDEX_KEYS = {"target_recall": float | None, "sample": int}
 # The keys of conf/embed.yaml that belong to no group.
 TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Literal["float32", "float16", "int8"]}
 
@@ -32,7 +30,7 @@ def embed(config: dict[str, Any]) -> Path:
     from two_tower.config import read
     from two_tower.console import say
     from two_tower.encode import Encoder, embed_corpus
-    from two_tower.index._make import is_made, make_index
+    from two_tower.index import is_made, make_index
     from two_tower.logger import archive_index
     from two_tower.progress import counter
     from two_tower.run import Run
@@ -93,8 +91,9 @@ def main(composed: DictConfig) -> None:
     """Check, embed."""
     from two_tower.assemble import LOADER_KEYS
     from two_tower.config import check
+    from two_tower.index import MEASURE_KEYS
 
-    embed(check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS, "index": INDEX_KEYS}))
+    embed(check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS, "index": MEASURE_KEYS}))
 
 
 if __name__ == "__main__":

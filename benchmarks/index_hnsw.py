@@ -10,8 +10,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +19,14 @@ from benchmarks.measure import Row, alternate, compare
 from benchmarks.vectors import random_tower, write_store
 from two_tower.console import say
 from two_tower.encode import Encoder
-from two_tower.index._make import load_index, make_index
-from two_tower.index.base import VectorIndex
+from two_tower.index import VectorIndex, load_index, make_index
+from two_tower.index.faiss import faiss_threads
 from two_tower.run import Run
-
-__all__ = ["run"]
 
 PASSAGES, QUERIES, QUERY_WORDS, K = 200_000, 1000, 8, 10
 TARGET = 0.99
-HNSW = {"_target_": "two_tower.index.hnsw.HnswIndex", "target_recall": TARGET}
-FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+HNSW = {"_target_": "two_tower.index.faiss.HnswIndex", "target_recall": TARGET}
+FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 
 
 def _trained(folder: Path) -> Encoder:
@@ -39,18 +35,6 @@ def _trained(folder: Path) -> Encoder:
     command = [sys.executable, str(train), f"run_dir={folder}", "trainer.max_epochs=3", "trainer=cpu"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return Encoder.load(Run.existing(folder))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import faiss  # late: on macOS faiss and torch both bring OpenMP, and faiss must come second
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _each(index: VectorIndex, q_QD: np.ndarray) -> None:
@@ -82,6 +66,6 @@ def run(quick: bool = False) -> list[Row]:
         exact, graph = indexes
         some = q_QD[: 5 if quick else 100]
         contestants = {"ours": lambda: _each(graph, some), "faiss.IndexFlatIP": lambda: _each(exact, some)}
-        with _one_thread():
+        with faiss_threads(1):
             rates = alternate(contestants, len(some), *((1, 0.0) if quick else (5,)))
     return [compare("index_hnsw", "queries/s", rates, "ours", ["faiss.IndexFlatIP"])]

@@ -28,7 +28,7 @@ from benchmarks.measure import Rates, Row, compare
 from benchmarks.vectors import random_tower, write_store
 from two_tower.console import say
 from two_tower.encode import Encoder
-from two_tower.index._make import load_index, make_index
+from two_tower.index import load_index, make_index
 from two_tower.search import Searcher
 from two_tower.similarity import Similarity
 
@@ -38,7 +38,7 @@ NEEDS = ("fastapi", "uvicorn", "prometheus_client")
 PROGRAMS = ("wrk",)
 CLIENTS = 16
 PASSAGES, QUERIES, QUERY_WORDS = 31_000, 500, 6
-FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 
 # Each request asks another question: a service that remembers answers would gain nothing.
 _SCRIPT = """

@@ -13,12 +13,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import embed
-from embed import INDEX_KEYS
 from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS
 from two_tower.config import build, check
 from two_tower.config.groups import CONF, choices, groups
 from two_tower.errors import UserError
+from two_tower.index import MEASURE_KEYS
 from two_tower.run import Run
 from two_tower.tower._words import WordTable
 from two_tower.validation.full import FullValidation
@@ -34,7 +34,7 @@ def composed(program: str, *overrides: str) -> dict[str, Any]:
         config = compose(program, [*overrides, *(["run=x"] if program == "embed" else [])])
         for key in OmegaConf.missing_keys(config):
             OmegaConf.update(config, key, "x")
-    return check(config, {"": top_level, "data": LOADER_KEYS, "index": INDEX_KEYS})
+    return check(config, {"": top_level, "data": LOADER_KEYS, "index": MEASURE_KEYS})
 
 
 def defaults(program: str) -> set[str]:
@@ -83,7 +83,7 @@ def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, tran
     offer |= {"path": tmp_path / "metrics.csv"} if group == "logger" else {}
     offer["validation"] = FullValidation(offer["run"])
     parts = config.values() if "_target_" not in config else [config]
-    own = {key: value for key, value in INDEX_KEYS.items() if group == "index"}
+    own = MEASURE_KEYS if group == "index" else {}
     for part in parts:
         try:
             assert build(group, {key: value for key, value in part.items() if key not in own}, offer=offer) is not None

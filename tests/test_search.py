@@ -20,9 +20,9 @@ from two_tower.encode import CHUNK, Encoder, embed_corpus
 from two_tower.errors import UserError
 from two_tower.run import Run
 from two_tower.search import Searcher
-from two_tower.store import VectorStore, checksum
+from two_tower.store import VectorStore, file_checksum
 
-FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 
 
 @pytest.fixture(scope="module", params=["cosine", "dot", "euclidean"])
@@ -84,7 +84,7 @@ def test_the_store_is_the_contract(run: Run) -> None:
     assert (folder / "ids.txt").read_text().splitlines() == [f"d{i}" for i in range(240)]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
-    assert manifest["checkpoint"] == checksum(run.best)
+    assert manifest["checkpoint"] == file_checksum(run.best)
     vectors = np.concatenate([np.load(p) for p in sorted(folder.glob("vectors-*.npy"))])
     assert vectors.shape == (240, 16)
     store = VectorStore.open(folder)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from two_tower.errors import UserError
-from two_tower.store import DTYPES, Manifest, VectorStore, checksum
+from two_tower.store import DTYPES, Manifest, VectorStore, file_checksum
 
 DIM, ROWS, SHARD = 16, 23, 10
 
@@ -81,6 +81,6 @@ def test_the_manifest_says_what_it_is(tmp_path: Path) -> None:
     assert (manifest["dtype"], manifest["dim"], manifest["complete"]) == ("float32", DIM, True)
     shard = manifest["shards"]["vectors-00002.npy"]
     assert shard["rows"] == 3
-    assert shard["checksum"] == checksum(tmp_path / "vectors-00002.npy")
+    assert shard["checksum"] == file_checksum(tmp_path / "vectors-00002.npy")
     with pytest.raises(UserError, match=r"dtype=int4 does not exist"):
         Manifest("c", "t", "x", "dot", DIM, SHARD, "int4")

@@ -21,7 +21,7 @@ from two_tower.errors import UserError
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.run import Run
-from two_tower.store import Manifest, VectorStore, checksum
+from two_tower.store import Manifest, VectorStore, file_checksum
 from two_tower.threads import each
 from two_tower.tokenizer.base import Tokenizer
 
@@ -62,7 +62,7 @@ class Encoder:
             UserError: there is none, or its parts do not belong together.
         """
         model, tokenizer = load_model(run)
-        return cls(model, tokenizer, checksum(run.best))
+        return cls(model, tokenizer, file_checksum(run.best))
 
     def queries(self, texts: Texts) -> np.ndarray:
         """Vectors of queries, (B, D) float32, prepared for the similarity."""

@@ -4,53 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import rich
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich import progress as bars
 from rich.text import Text
 
-__all__ = ["counter"]
+# Called with the number of things done since the last call.
+Advance: TypeAlias = Callable[[int], None]
 
 
-class _Rate(ProgressColumn):
-    """Things done per second, once that is known."""
+class _Rate(bars.ProgressColumn):
+    """Things done per second, from the second call on."""
 
-    def render(self, task: Task) -> Text:
-        """The rate as text; empty before the second call."""
+    def render(self, task: bars.Task) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 @contextmanager
-def counter(title: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A line with count and rate; with a bar and the time left where the length is known.
+def counter(title: str, unit: str, total: int | None = None) -> Iterator[Advance]:
+    """A line with count and rate, and with a bar and the time left if the total is known.
 
     Args:
         title: what is done.
-        unit: what is counted.
+        unit: what is counted, in the plural.
         total: how many there are, exactly or about; None if unknown.
 
     Yields:
-        A function to call with the number done since the last call.
+        The function that advances the count.
     """
     console = rich.get_console()
     columns = [
-        TextColumn(title),
-        *([BarColumn(), TaskProgressColumn()] if total else [SpinnerColumn()]),
-        TextColumn("{task.completed:,} " + unit),
+        bars.TextColumn(title),
+        *([bars.BarColumn(), bars.TaskProgressColumn()] if total else [bars.SpinnerColumn()]),
+        bars.TextColumn("{task.completed:,} " + unit),
         _Rate(),
-        TimeElapsedColumn(),
-        *([TextColumn("left"), TimeRemainingColumn()] if total else []),
+        bars.TimeElapsedColumn(),
+        *([bars.TextColumn("left"), bars.TimeRemainingColumn()] if total else []),
     ]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, advance=done)

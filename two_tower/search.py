@@ -18,8 +18,7 @@ from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of
 from two_tower.fusion import DEPTH, Fusion
 from two_tower.highlight import Highlighter
-from two_tower.index._make import load_index
-from two_tower.index.base import VectorIndex
+from two_tower.index import VectorIndex, load_index
 from two_tower.progress import counter
 from two_tower.ranking import Ranking, id_order
 from two_tower.run import Run

@@ -1,4 +1,4 @@
-"""Vectors on disk: memory-mapped shards, the ids beside them, and a manifest that says what they are."""
+"""Vectors on disk: memory-mapped shards, the passages beside them, and a manifest that says what they are."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ import xxhash
 from two_tower.errors import UserError, one_of
 from two_tower.files import atomic_path, write_json
 
-__all__ = ["DTYPES", "Manifest", "Shard", "VectorStore", "checksum"]
-
 FORMAT = 3
-# What a number of a vector is kept as.
+# How the numbers of a vector are stored.
 DTYPES = ("float32", "float16", "int8")
 
 
-def checksum(path: Path) -> str:
-    """XXH3 of a file's bytes, 32 hexadecimal digits: it is to find damage, at four times the speed of BLAKE2."""
+def file_checksum(path: Path) -> str:
+    """XXH3 of a file's bytes, 32 hexadecimal digits: finds damage, at four times the speed of BLAKE2."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
@@ -36,33 +34,33 @@ class Shard:
     """A finished part of a store.
 
     Attributes:
-        rows: vectors.
+        rows: number of vectors.
         checksum: of their file.
-        passages: checksum of the file with the passages.
-        scales: checksum of the file with the scales of int8 vectors; empty for others.
+        passages: checksum of the passages' file.
+        scales: checksum of the scales' file; empty except for int8.
     """
 
     rows: int
     checksum: str
-    passages: str = ""
+    passages: str
     scales: str = ""
 
 
 @dataclass
 class Manifest:
-    """What the vectors of a store are made of; two stores of equal sources hold equal vectors.
+    """What the vectors of a store were made from; stores with equal sources hold equal vectors.
 
     Attributes:
-        checkpoint: checksum of the checkpoint that made them.
+        checkpoint: checksum of the checkpoint.
         tokenizer: fingerprint of the tokenizer.
         corpus: fingerprint of the text.
-        similarity: how they are compared.
+        similarity: how the vectors are compared.
         dim: D.
         shard_rows: rows per shard; the last one may hold fewer.
-        dtype: what a number is kept as: ``float32``; ``float16``, half as large, cosines change by 0.0001 at most;
-            ``int8``, a quarter, each vector with a scale of its own, cosines change by 0.0003, 0.0024 at most.
+        dtype: ``float32``; ``float16``, half as large, changes cosines by 0.0001 at most; ``int8`` with a scale for
+            each vector, a quarter as large, changes cosines by 0.0003 on average, 0.0024 at most.
         shards: file name → shard, in order; finished ones only.
-        complete: every row is there.
+        complete: whether every row is there.
         format: version of this layout.
     """
 
@@ -84,23 +82,19 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Vectors in the finished shards."""
+        """Number of vectors in the finished shards."""
         return sum(shard.rows for shard in self.shards.values())
 
     def source(self) -> dict[str, Any]:
-        """Everything that decides the vectors; progress aside."""
+        """Everything that decides the vectors: all but the progress."""
         return {k: v for k, v in asdict(self).items() if k not in ("shards", "complete")}
 
 
 class VectorStore:
-    """A folder of shards ``vectors-00000.npy …`` with the passages beside them, and ``manifest.json``.
+    """A folder of shards with the passages beside them, and ``manifest.json``.
 
-    Shard n holds the rows from ``n * shard_rows`` on; ``passages-n.arrow`` their ids, titles and texts; for int8
-    ``scales-n.npy`` (rows,) float32, by which the numbers of each vector are multiplied.
-
-    Args:
-        path: the folder.
-        manifest: what it holds.
+    Shard n holds the rows from ``n * shard_rows`` on: ``vectors-0000n.npy``; ``passages-0000n.arrow`` with ids, titles
+    and texts; for int8 also ``scales-0000n.npy``, (rows,) float32, the factor of each vector.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -121,8 +115,7 @@ class VectorStore:
         except (ValueError, TypeError) as error:
             raise UserError(f"{file} cannot be read ({error}): delete {path} and embed again.") from error
 
-    def save(self) -> None:
-        """Write the manifest."""
+    def save_manifest(self) -> None:
         write_json(self.path / "manifest.json", asdict(self.manifest))
 
     def has(self, number: int) -> bool:
@@ -132,52 +125,46 @@ class VectorStore:
     def write(self, number: int, vectors: np.ndarray, passages: pa.Table) -> None:
         """Add a finished shard: its (rows, D) float32 vectors and the passages' ids, titles and texts.
 
-        The manifest names the shard only after all its files are whole.
+        The manifest names the shard only once all its files are whole.
         """
         with (
             atomic_path(self.path / _passages(number)) as temporary,
             pa.ipc.new_file(temporary, passages.schema) as file,  # not compressed, so that it can be mapped
         ):
             file.write_table(passages)
-        kept, scales = _encoded(vectors, self.manifest.dtype)
-        shard = Shard(
+        numbers, scales = _quantized(vectors, self.manifest.dtype)
+        self.manifest.shards[_vectors(number)] = Shard(
             len(vectors),
-            self._save(_vectors(number), kept),
-            checksum(self.path / _passages(number)),
+            self._save(_vectors(number), numbers),
+            file_checksum(self.path / _passages(number)),
             "" if scales is None else self._save(_scales(number), scales),
         )
-        self.manifest.shards[_vectors(number)] = shard
-        self.save()
+        self.save_manifest()
 
     def _save(self, name: str, array: np.ndarray) -> str:
         """Write an array atomically; returns the checksum of the file."""
         with atomic_path(self.path / name) as temporary, temporary.open("wb") as file:
             np.save(file, array)
-        return checksum(self.path / name)
+        return file_checksum(self.path / name)
 
     def finish(self) -> None:
-        """Write ``ids.txt`` (one id per line, in row order) and mark the store as complete."""
+        """Write ``ids.txt`` (one id a line, in row order) and mark the store as complete."""
         with atomic_path(self.path / "ids.txt") as temporary, temporary.open("w", encoding="utf-8") as file:
-            for number in range(len(self.manifest.shards)):
-                file.writelines(f"{i}\n" for i in self._passages(number)["id"].to_pylist())
+            for passages in self.texts():
+                file.writelines(f"{i}\n" for i in passages["id"].to_pylist())
         self.manifest.complete = True
-        self.save()
+        self.save_manifest()
 
     def vectors(self) -> Iterator[np.ndarray]:
-        """The shards' vectors in order, float32: memory-mapped where they are kept so, else made of what is kept.
-
-        Raises:
-            UserError: a shard is missing or cut short.
-        """
-        for number, (name, shard) in enumerate(self.manifest.shards.items()):
-            vectors = self._load(name, (shard.rows, self.manifest.dim))
+        """The vectors of each shard, (rows, D) float32; memory-mapped if they are stored so."""
+        for number, numbers in enumerate(self.raw()):
+            vectors = numbers.astype(np.float32, copy=False)
             if self.manifest.dtype == "int8":
-                scales = self._load(_scales(number), (shard.rows,))
-                vectors = vectors.astype(np.float32) * scales[:, None]
-            yield vectors if vectors.dtype == np.float32 else vectors.astype(np.float32)
+                vectors = vectors * self._load(_scales(number), (len(numbers),))[:, None]
+            yield vectors
 
     def raw(self) -> list[np.ndarray]:
-        """The shards' numbers in order as they are kept, memory-mapped; for float16 and float32, these are the vectors.
+        """The numbers of each shard as they are stored, memory-mapped; for float16 and float32, these are the vectors.
 
         Raises:
             UserError: a shard is missing or cut short.
@@ -194,26 +181,34 @@ class VectorStore:
             raise UserError(f"{self.path / name} does not hold its {shape[0]} vectors: embed again.")
         return array
 
+    def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """(count, D) float32 vectors from all shards and their rows, ascending; equal for equal seeds."""
+        chosen = np.sort(np.random.default_rng(seed).choice(self.manifest.rows, count, replace=False))
+        parts, start = [], 0
+        for vectors in self.vectors():
+            first, last = np.searchsorted(chosen, (start, start + len(vectors)))
+            parts.append(np.asarray(vectors[chosen[first:last] - start]))
+            start += len(vectors)
+        return np.concatenate(parts), chosen
+
     def verify(self) -> None:
-        """Compare every file with its checksum; some 2 GB a second on two cores.
+        """Compare every file with its checksum, about 2 GB a second on two cores.
 
         Raises:
             UserError: a file has changed; it names the first.
         """
-        sums = [
-            (self.path / name, wanted)
-            for number, (vectors, shard) in enumerate(self.manifest.shards.items())
-            for name, wanted in (
-                (vectors, shard.checksum), (_passages(number), shard.passages), (_scales(number), shard.scales)
-            )
-            if wanted
-        ]  # fmt: skip
+        checksums = {}
+        for number, (vectors, shard) in enumerate(self.manifest.shards.items()):
+            checksums[self.path / vectors] = shard.checksum
+            checksums[self.path / _passages(number)] = shard.passages
+            if shard.scales:
+                checksums[self.path / _scales(number)] = shard.scales
 
-        def whole(file: tuple[Path, str]) -> bool:
-            return file[0].exists() and checksum(file[0]) == file[1]
+        def whole(path: Path) -> bool:
+            return path.exists() and file_checksum(path) == checksums[path]
 
-        with ThreadPoolExecutor(2) as pool:  # hashing leaves the interpreter to others
-            for (path, _), good in zip(sums, pool.map(whole, sums), strict=True):
+        with ThreadPoolExecutor(2) as pool:  # hashing releases the GIL
+            for path, good in zip(checksums, pool.map(whole, checksums), strict=True):
                 if not good:
                     raise UserError(f"{path} is not as it was written: delete {self.path} and embed again.")
 
@@ -239,14 +234,14 @@ def _scales(number: int) -> str:
     return f"scales-{number:05d}.npy"
 
 
-def _encoded(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """What is kept of (rows, D) float32 vectors, and their scales (rows,) where they have some."""
+def _passages(number: int) -> str:
+    return f"passages-{number:05d}.arrow"
+
+
+def _quantized(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """(rows, D) float32 vectors as they are stored, and for int8 their scales (rows,)."""
     if dtype != "int8":
         return vectors.astype(dtype, copy=False), None
     scales = np.abs(vectors).max(1, initial=0) / np.float32(127)
     steps = np.divide(vectors, scales[:, None], out=np.zeros_like(vectors), where=scales[:, None] > 0)
     return np.rint(steps).astype(np.int8), scales
-
-
-def _passages(number: int) -> str:
-    return f"passages-{number:05d}.arrow"

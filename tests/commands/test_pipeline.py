@@ -58,7 +58,7 @@ def run(collection: Path, place: Path) -> Path:
     """A run that was never interrupted, embedded."""
     printed = succeeds(*train_command(collection, "whole"), cwd=place)
     assert "Next: python embed.py run=whole" in printed
-    flat = {"_target_": "two_tower.index.flat.FlatIndex", "gpu": False, "target_recall": None, "sample": 1000}
+    flat = {"_target_": "two_tower.index.faiss.FlatIndex", "gpu": False, "target_recall": None, "sample": 1000}
     embed({"run": str(place / "whole"), "output": None, "data": None, "index": flat, "shard_rows": 65_536})
     return place / "whole"
 

@@ -23,6 +23,7 @@ from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS, make_source
 from two_tower.config import check
 from two_tower.config.groups import CONF, choices
+from two_tower.index import MEASURE_KEYS
 
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.strip() for line in TEXT.splitlines() if line.startswith("    python ")})
@@ -136,7 +137,7 @@ def composed(command: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check(
             compose(program.removesuffix(".py"), overrides),
-            {"": top_level, "data": LOADER_KEYS, "index": embed.INDEX_KEYS},
+            {"": top_level, "data": LOADER_KEYS, "index": MEASURE_KEYS},
         )
 
 

@@ -223,7 +223,7 @@ class TestExamination:
                 "output": None,
                 "shard_rows": 100,
                 "data": None,
-                "index": {"_target_": "two_tower.index.flat.FlatIndex"},
+                "index": {"_target_": "two_tower.index.faiss.FlatIndex"},
             }
         )
         return path

@@ -30,7 +30,7 @@ from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, WandbLogger
 from two_tower.run import Run, environment
 
 OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
-FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 STEPS = 3 * STEPS_PER_EPOCH
 LOSS_STEPS = list(range(1, STEPS, 2))
 EPOCH_STEPS = list(range(STEPS_PER_EPOCH - 1, STEPS, STEPS_PER_EPOCH))

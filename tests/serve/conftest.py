@@ -10,7 +10,7 @@ from test_train import fit
 
 from embed import embed
 
-FLAT = {"_target_": "two_tower.index.flat.FlatIndex"}
+FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,25 @@
-"""What an index is worth: recall against exact search, time of a query, size; and how much effort a recall takes."""
+"""Measure an index: recall against exact search, time of a query, size; choose the search parameter for a recall."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from two_tower.index._sample import Sample
 from two_tower.index.base import VectorIndex
+from two_tower.index.faiss import faiss_threads
 from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
-__all__ = ["Report", "choose_effort", "exact", "measure", "recall"]
-
 K = 10
 LATENCY_QUERIES = 300
-SURE = 2.33  # standard errors: 99 of 100 samples of other queries are above
+STANDARD_ERRORS = 2.33  # above the target: then 99 of 100 samples of other queries reach it
+
+# Vectors (B, D) of queries, and a description of them in the plural.
+Queries = tuple[np.ndarray, str]
 
 
 @dataclass(frozen=True)
@@ -29,16 +27,16 @@ class Report:
     """The figures of a build.
 
     Attributes:
-        vectors: in the index.
-        structure: what was built, see `two_tower.index.base.VectorIndex`.
-        bytes: on disk.
+        vectors: number of vectors in the index.
+        structure: see `two_tower.index.base.VectorIndex`.
+        bytes: size on disk.
         build_seconds: training and adding.
-        recall: share of the exact 10 nearest that are among the 10 found, mean over the queries.
+        recall: share of the exact 10 nearest among the 10 found, mean over the queries.
         p50_ms: median time of a single query on one thread, in milliseconds.
-        p99_ms: 99th percentile.
-        queries: what was searched for: how many, and which.
-        effort: the search parameter, ``name=value``; empty where there is none.
-        target_reached: whether a target recall was; None without one.
+        p99_ms: 99th percentile of the same.
+        queries: number and kind of the queries.
+        search_param: ``index.KEY=VALUE``; empty for exact search.
+        target_reached: whether the target recall was; None without a target.
     """
 
     vectors: int
@@ -49,33 +47,72 @@ class Report:
     p50_ms: float
     p99_ms: float
     queries: str
-    effort: str = ""
+    search_param: str = ""
     target_reached: bool | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As ``report.json`` shows it."""
-        return asdict(self)
-
     def __str__(self) -> str:
-        effort = f" with {self.effort}" if self.effort else ""
+        param = f" with {self.search_param}" if self.search_param else ""
         size = f"{self.vectors:,} vectors as {self.structure}, {self.bytes / 1e6:.1f} MB"
         return (
-            f"{size}, built in {self.build_seconds:.1f} s.\nrecall@{K} {self.recall:.3f}{effort}, a query takes "
+            f"{size}, built in {self.build_seconds:.1f} s.\nrecall@{K} {self.recall:.3f}{param}, a query takes "
             f"{self.p50_ms:.2f} ms (p99 {self.p99_ms:.2f} ms) on one thread; measured with {self.queries}."
         )
 
 
-def exact(store: VectorStore, similarity: Similarity, asked: Sample) -> np.ndarray:
-    """(B, 10) int64 rows of the nearest documents by comparing all, shard by shard."""
-    depth, start, q_BD = asked.depth(K), 0, torch.from_numpy(asked.vectors)
-    scores, rows = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
+@dataclass(frozen=True)
+class Sample:
+    """Queries to measure an index with.
+
+    Attributes:
+        vectors: (B, D) float32.
+        kind: what they are, in the plural.
+        own_rows: (B,) int64, where the queries are documents: the rows to leave out of the hits. Else None.
+    """
+
+    vectors: np.ndarray
+    kind: str
+    own_rows: np.ndarray | None = None
+
+    @classmethod
+    def draw(cls, store: VectorStore, queries: Queries | None, size: int) -> Sample:
+        """At most ``size`` real queries; without any, documents, each of which then looks for others than itself."""
+        if queries is not None and len(queries[0]):
+            vectors, kind = queries
+            return cls(vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:size])], kind)
+        vectors, rows = store.sample(min(size, store.manifest.rows), seed=0)
+        return cls(vectors, "passages as queries (each looks for the others)", rows)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, part: slice) -> Sample:
+        return Sample(self.vectors[part], self.kind, None if self.own_rows is None else self.own_rows[part])
+
+    @property
+    def k(self) -> int:
+        """How many hits to ask for, to be left with `K`."""
+        return K if self.own_rows is None else K + 1
+
+    def without_own(self, rows: np.ndarray) -> np.ndarray:
+        """(B, K) of the hits (B, `k`): the query's own row left out, or the last hit where that is not among them."""
+        if self.own_rows is None or not rows.shape[1]:
+            return rows
+        keep = rows != self.own_rows[:, None]
+        keep[keep.all(axis=1), -1] = False
+        return rows[keep].reshape(len(rows), -1)
+
+
+def exact_hits(store: VectorStore, similarity: Similarity, sample: Sample) -> np.ndarray:
+    """(B, 10) int64 rows of the nearest documents, comparing with all, shard by shard."""
+    start, q_BD = 0, torch.from_numpy(sample.vectors)
+    scores, rows = np.empty((len(sample), 0), np.float32), np.empty((len(sample), 0), np.int64)
     for vectors in store.vectors():
-        found = _nearest(q_BD, vectors, similarity, depth)
+        found = _nearest(q_BD, vectors, similarity, sample.k)
         scores, rows = np.hstack([scores, found.scores]), np.hstack([rows, found.rows + start])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : sample.k]
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
         start += len(vectors)
-    return asked.others(rows)
+    return sample.without_own(rows)
 
 
 def _nearest(q_BD: torch.Tensor, vectors: np.ndarray, similarity: Similarity, k: int) -> Ranking:
@@ -86,56 +123,42 @@ def _nearest(q_BD: torch.Tensor, vectors: np.ndarray, similarity: Similarity, k:
     return nearest(q_BD, block, count, similarity, order=np.arange(count), k=min(k, count))
 
 
-def recall(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Share of the wanted rows (B, k) that were found (B, n), mean over the queries; 1 where nothing is wanted."""
-    return float(_shares(found, wanted).mean()) if wanted.size else 1.0
+def recalls(rows: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """(B,) share of the exact rows (B, k) among the rows found (B, n), for each query; 1 where there are none."""
+    if not exact.size:
+        return np.ones(1)
+    return np.array([len({*a} & {*b}) / len(b) for a, b in zip(rows.tolist(), exact.tolist(), strict=True)])
 
 
-def _shares(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return np.array([len({*a} & {*b}) / len(b) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)])
+def _hits(index: VectorIndex, sample: Sample) -> np.ndarray:
+    return sample.without_own(index.search(sample.vectors, sample.k)[1])
 
 
-def _found(index: VectorIndex, asked: Sample) -> np.ndarray:
-    return asked.others(index.search(asked.vectors, asked.depth(K))[1])
+def choose_search_value(index: VectorIndex, sample: Sample, exact: np.ndarray, target: float) -> bool:
+    """Set the smallest search value whose recall is surely above the target; whether the target is reached.
 
-
-def choose_effort(index: VectorIndex, asked: Sample, wanted: np.ndarray, target: float) -> int | None:
-    """The least effort that reaches a recall on other queries too: more than two standard errors above it on these.
-
-    If none is that sure, the effort with the best recall is set, and returned if it reaches the target on these
-    queries at least; else None.
+    Surely means by more than `STANDARD_ERRORS` on these queries. If no value is that good, the one with the best
+    recall is set, and the target counts as reached if these queries at least reach it.
     """
-    recalls: dict[int, float] = {}
-    for value in index.grid:
-        index.set_effort(value)
-        shares = _shares(_found(index, asked), wanted) if wanted.size else np.ones(1)
-        recalls[value] = float(shares.mean())
-        if recalls[value] - SURE * shares.std() / np.sqrt(len(shares)) >= target:
-            return value
-    best = max(recalls, key=lambda value: recalls[value])  # the least of equals
-    index.set_effort(best)
-    return best if recalls[best] >= target else None
+    means: dict[int, float] = {}
+    for value in index.search_values:
+        index.set_search_value(value)
+        shares = recalls(_hits(index, sample), exact)
+        means[value] = float(shares.mean())
+        if means[value] - STANDARD_ERRORS * shares.std() / np.sqrt(len(shares)) >= target:
+            return True
+    best = max(means, key=lambda value: means[value])  # the smallest of equals
+    index.set_search_value(best)
+    return means[best] >= target
 
 
-def measure(index: VectorIndex, asked: Sample, wanted: np.ndarray) -> tuple[float, float, float]:
+def measure(index: VectorIndex, sample: Sample, exact: np.ndarray) -> tuple[float, float, float]:
     """Recall, and the median and the 99th percentile of a single query's milliseconds on one thread."""
-    share = recall(_found(index, asked), wanted)
+    recall = float(recalls(_hits(index, sample), exact).mean())
     times = []
-    with _one_thread():
-        for query in asked.vectors[:LATENCY_QUERIES]:
+    with faiss_threads(1):
+        for query in sample.vectors[:LATENCY_QUERIES]:
             start = time.perf_counter()
             index.search(query[None], K)
             times.append(1000 * (time.perf_counter() - start))
-    return share, float(np.percentile(times, 50)), float(np.percentile(times, 99))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+    return recall, float(np.percentile(times, 50)), float(np.percentile(times, 99))

@@ -1,51 +1,49 @@
-"""The one interface of all vector indexes."""
+"""The interface of all vector indexes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from two_tower.errors import UserError
+from two_tower.progress import Advance
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
-__all__ = ["Progress", "VectorIndex", "at_least"]
-
-# Called with the number of vectors added since the last call.
-Progress = Callable[[int], None]
+# Keys of the group `index` that say how a build is measured (conf/index/_measure.yaml), and their types. All other
+# keys are the constructor's.
+MEASURE_KEYS: dict[str, Any] = {"target_recall": float | None, "sample": int}
 
 
 class VectorIndex(ABC):
     """Built once from a store of vectors, saved beside them, searched by row.
 
     Attributes:
-        grid: values of the search's effort to choose from, ascending; empty where it has none.
-        name: what the effort is called in the configuration, below ``index.``.
-        file: the one file that holds it, in the folder of the index; empty where there is none such.
-        structure: what was built, in a few words; the same configuration makes others for other sizes.
+        file: the one file that holds it, in the folder of the index; empty if there is none.
+        search_param: the key that trades speed for recall; empty for exact search.
+        search_values: its values to choose from, ascending.
+        structure: what was built, in a few words. It depends on the number of vectors.
     """
 
-    grid: tuple[int, ...] = ()
-    name: ClassVar[str] = ""
     file: ClassVar[str] = ""
+    search_param: ClassVar[str] = ""
+    search_values: tuple[int, ...] = ()
     structure: str = ""
 
     @abstractmethod
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Progress | None = None) -> None:
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Advance | None = None) -> None:
         """Index all vectors of a complete store.
 
         Args:
             store: the vectors.
-            similarity: what they are compared by.
+            similarity: how they are compared.
             folder: where the index will be saved, for one that writes while it is built.
-            progress: see `Progress`.
+            progress: called with the number of vectors added since the last call.
 
         Raises:
-            UserError: sizes that cannot be.
+            UserError: the settings do not fit the vectors.
         """
 
     @abstractmethod
@@ -66,27 +64,29 @@ class VectorIndex(ABC):
 
         Args:
             q_BD: (B, D) float32, prepared for the similarity.
-            k: how many; at most the number of documents are returned.
+            k: number of hits; at most the number of documents are returned.
 
         Returns:
             scores (B, k) float32, larger is nearer, best first; rows (B, k) int64. An approximate index may find
-            fewer: its last rows are then -1, with score -inf.
+            fewer: the last rows are then -1, with score -inf.
         """
 
-    def set_effort(self, value: int) -> None:  # noqa: B027
-        """Search with another effort: more is slower and finds more."""
+    @property
+    def search_value(self) -> int | None:
+        """The value of `search_param`; None for exact search."""
+        return getattr(self, self.search_param) if self.search_param else None
+
+    def set_search_value(self, value: int) -> None:
+        """Search with another value of `search_param`."""
+        setattr(self, self.search_param, value)
 
     def size(self, folder: Path) -> int:
         """Bytes on disk."""
         return (folder / self.file).stat().st_size
 
 
-def at_least(least: int, **settings: int | None) -> None:
-    """Check settings by name; None passes.
-
-    Raises:
-        UserError: the first that is below ``least``.
-    """
+def at_least(minimum: int, **settings: int | None) -> None:
+    """Raise a ValueError for the first setting below ``minimum``; None passes."""
     for name, value in settings.items():
-        if value is not None and value < least:
-            raise UserError(f"index.{name}={value} must be at least {least}.")
+        if value is not None and value < minimum:
+            raise ValueError(f"{name}={value} must be at least {minimum}")

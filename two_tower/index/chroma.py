@@ -1,4 +1,4 @@
-"""Chroma: a vector database, in a folder of the index or on a server."""
+"""Chroma: a vector database, in the folder of the index or on a server."""
 
 from __future__ import annotations
 
@@ -12,29 +12,16 @@ import torch
 
 from two_tower.errors import UserError
 from two_tower.files import write_json
-from two_tower.index.base import Progress, VectorIndex, at_least
+from two_tower.index.base import VectorIndex, at_least
+from two_tower.progress import Advance
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
-__all__ = ["ChromaIndex"]
-
-KEPT = "chroma.json"  # beside the vectors: the collection's own id, since anyone can give a name again
+IDENTITY = "chroma.json"  # beside the vectors: the collection's own id, since anyone can reuse a name
 
 
 class ChromaIndex(VectorIndex):
-    """A collection whose ids are the rows of the store.
-
-    Args:
-        host: a server's address; None: a database in the folder of the index, without a server.
-        port: of the server.
-        collection: the collection's name; on a server, each index needs one of its own.
-        ef_construction: candidates while the graph is built.
-        ef_search: candidates while it is searched.
-        m: neighbours of each vector.
-
-    Raises:
-        UserError: the package is not installed, or a size too small.
-    """
+    """A collection whose ids are the rows of the store."""
 
     def __init__(
         self,
@@ -69,38 +56,30 @@ class ChromaIndex(VectorIndex):
         except Exception as error:  # Chroma raises a ValueError for whatever goes wrong
             raise UserError(f"No Chroma server answers at {self.host}:{self.port}: {error}.") from error
 
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Progress | None = None) -> None:
-        """Add all vectors in batches as large as the database takes.
-
-        Raises:
-            UserError: no server answers, or it has a collection of this name that was not made here.
-        """
+    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Advance | None = None) -> None:
+        """Add all vectors, in batches as large as the database takes."""
         self._similarity = similarity
         if self.host is None:
             shutil.rmtree(folder / "chroma", ignore_errors=True)
         client = self._client(folder)
-        self._make_room(client, folder)
+        self._delete_earlier(client, folder)
         space = "l2" if similarity.metric == "l2" else "ip"
         graph = {"space": space, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
-        made = client.create_collection(
+        collection = client.create_collection(
             self.collection, configuration={"hnsw": {**graph, "max_neighbors": self.m}}, embedding_function=None
         )
-        write_json(folder / KEPT, {"id": str(made.id)})
-        start, most = 0, client.get_max_batch_size()
+        write_json(folder / IDENTITY, {"id": str(collection.id)})
+        start, batch_size = 0, client.get_max_batch_size()
         for vectors in store.vectors():
-            for first in range(0, len(vectors), most):
-                block = np.asarray(vectors[first : first + most], np.float32)
-                made.add(ids=[str(start + row) for row in range(len(block))], embeddings=block)
+            for first in range(0, len(vectors), batch_size):
+                block = np.asarray(vectors[first : first + batch_size], np.float32)
+                collection.add(ids=[str(start + row) for row in range(len(block))], embeddings=block)
                 start += len(block)
                 if progress:
                     progress(len(block))
-        self._collection, self._rows = made, start
+        self._collection, self._rows = collection, start
 
-    def save(self, folder: Path) -> None:
-        """Write which collection it is; the database has written the vectors itself."""
-        write_json(folder / KEPT, {"id": str(self._collection.id), "rows": self._rows})
-
-    def _make_room(self, client: Any, folder: Path) -> None:  # noqa: ANN401
+    def _delete_earlier(self, client: Any, folder: Path) -> None:  # noqa: ANN401
         """Delete the collection of an earlier build, and no one else's."""
         import chromadb.errors
 
@@ -108,41 +87,37 @@ class ChromaIndex(VectorIndex):
             existing = client.get_collection(self.collection, embedding_function=None)
         except (chromadb.errors.NotFoundError, ValueError):
             return
-        if str(existing.id) != _kept(folder).get("id"):
+        if str(existing.id) != _identity(folder).get("id"):
             raise UserError(
                 f"The Chroma server at {self.host}:{self.port} has a collection {self.collection} that is not of "
                 f"{folder}: choose another index.collection=NAME."
             )
         client.delete_collection(self.collection)
 
-    def load(self, folder: Path, similarity: Similarity) -> None:
-        """Open the collection.
+    def save(self, folder: Path) -> None:
+        """Write which collection it is; the database has written the vectors itself."""
+        write_json(folder / IDENTITY, {"id": str(self._collection.id), "rows": self._rows})
 
-        Raises:
-            UserError: it is not there, or another has taken its name.
-        """
+    def load(self, folder: Path, similarity: Similarity) -> None:
         try:
             self._collection = self._client(folder).get_collection(self.collection, embedding_function=None)
             self._rows = self._collection.count()
-            if _kept(folder) != {"id": str(self._collection.id), "rows": self._rows}:
+            if _identity(folder) != {"id": str(self._collection.id), "rows": self._rows}:
                 raise ValueError("another collection")
         except UserError:
             raise
-        except Exception as error:  # of many kinds
+        except Exception as error:  # Chroma raises many kinds
             where = f"{folder / 'chroma'}" if self.host is None else f"{self.host}:{self.port}"
             raise UserError(f"{where} holds no whole collection {self.collection}: run embed.py again.") from error
         self._similarity = similarity
 
     def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `VectorIndex.search`."""
         k = min(k, self._rows)
         scores, rows = np.full((len(q_BD), k), -np.inf, np.float32), np.full((len(q_BD), k), -1, np.int64)
         if not len(q_BD) or not k:
             return scores, rows
-        found = self._collection.query(
-            query_embeddings=np.asarray(q_BD, np.float32), n_results=k, include=["distances"]
-        )
-        for i, (ids, distances) in enumerate(zip(found["ids"], found["distances"], strict=True)):
+        hits = self._collection.query(query_embeddings=np.asarray(q_BD, np.float32), n_results=k, include=["distances"])
+        for i, (ids, distances) in enumerate(zip(hits["ids"], hits["distances"], strict=True)):
             rows[i, : len(ids)] = [int(name) for name in ids]
             scores[i, : len(ids)] = self._scores(np.array(distances, np.float32))
         return scores, rows
@@ -157,9 +132,9 @@ class ChromaIndex(VectorIndex):
         return sum(file.stat().st_size for file in (folder / "chroma").rglob("*") if file.is_file())
 
 
-def _kept(folder: Path) -> dict[str, Any]:
+def _identity(folder: Path) -> dict[str, Any]:
     try:
-        kept: dict[str, Any] = json.loads((folder / KEPT).read_text(encoding="utf-8"))
+        identity: dict[str, Any] = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return kept
+    return identity
