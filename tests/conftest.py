@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,38 +49,7 @@ def _nothing_said() -> None:
     cache._said.clear()
 
 
-SYLLABLES = [
-    "ba",
-    "be",
-    "bi",
-    "bo",
-    "bu",
-    "da",
-    "de",
-    "di",
-    "do",
-    "du",
-    "fa",
-    "fe",
-    "fi",
-    "fo",
-    "fu",
-    "ka",
-    "ke",
-    "ki",
-    "ko",
-    "ku",
-    "la",
-    "le",
-    "li",
-    "lo",
-    "lu",
-    "ma",
-    "me",
-    "mi",
-    "mo",
-    "mu",
-]
+SYLLABLES = [consonant + vowel for consonant in "bdfklm" for vowel in "aeiou"]
 
 
 def word(number: int) -> str:
@@ -111,6 +81,27 @@ def write_collection(folder: Path, documents: int = 240, seed: int = 0, triples:
         lines = ["query-id\tpositive-id\tnegative-id", *("\t".join(r) for r in rows)]
         (folder / "triples.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def composed(*overrides: str, program: str = "train") -> dict[str, Any]:
+    """The checked configuration that train.py or embed.py has with these overrides."""
+    from hydra import compose, initialize_config_dir
+
+    import embed
+    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
+    from two_tower.config import check
+    from two_tower.config.entry import CONF
+
+    top_level = TOP_LEVEL if program == "train" else embed.TOP_LEVEL
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(program, list(overrides))
+    return check(config, {"": top_level, "data": LOADER_KEYS, "index": embed.INDEX_KEYS})
+
+
+def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
+    """The configuration of a small run on the BEIR folder ``folder``: two epochs, 16 dimensions, on the CPU."""
+    small = ["data.batch_size=32", "trainer=cpu", "trainer.max_epochs=2", "tower.dim=16"]
+    return composed("data=beir", f"data.path={folder}", *small, f"run_dir={run}", *overrides)
 
 
 @pytest.fixture(scope="session")
