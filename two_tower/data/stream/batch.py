@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,8 @@ class Batch:
         return self._map(lambda part: part.pin_memory())
 
     def _map(self, move: Callable[[Any], Any]) -> Batch:
-        parts: list[Any] = [getattr(self, field.name) for field in fields(self)]
-        return Batch(*(None if part is None else move(part) for part in parts))
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: move(part) for name, part in parts.items() if part is not None})
 
 
 class Batches(Dataset[Batch]):
