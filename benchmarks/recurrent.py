@@ -14,7 +14,7 @@ from two_tower.encode import Encoder
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.base import Tokenizer
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.recurrent import RecurrentTower
 
 __all__ = ["DIM", "TOLERANCE", "Encode", "encoder", "padded", "words_only"]
@@ -37,7 +37,7 @@ def encoder(cell: str, pooling: str, tokenizer: Tokenizer, dtype: str = "float32
     """One layer, one direction; equal weights for every ``dtype`` and ``pooling``."""
     generator = torch.Generator().manual_seed(0)
     words = WordTable(len(tokenizer), DIM)
-    words.initialise(torch.randn(len(tokenizer), DIM, generator=generator), None)
+    words.initialize(torch.randn(len(tokenizer), DIM, generator=generator), None)
     torch.manual_seed(0)
     tower = RecurrentTower(words, DIM, cell=cell, pooling=pooling, encode_dtype=dtype)  # type: ignore[arg-type]
     return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer)

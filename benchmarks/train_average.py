@@ -32,7 +32,7 @@ from two_tower.negatives.given import GivenNegatives
 from two_tower.optimizer.adam import Adam
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
 
 __all__ = ["NEEDS", "run"]
@@ -133,7 +133,7 @@ def _table(words: int) -> Tensor:
 
 def _ours(data: Triplets, words: int) -> Contestant:
     table = WordTable(words, DIM)
-    table.initialise(_table(words), None)
+    table.initialize(_table(words), None)
     tower = AverageTower(table, DIM)
     model = TwoTower(
         tower,

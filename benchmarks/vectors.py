@@ -14,7 +14,7 @@ from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.store import Manifest, VectorStore
 from two_tower.tokenizer.base import Tokenizer
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
 
 __all__ = ["DIM", "random_tower", "write_store"]
@@ -25,7 +25,7 @@ DIM, SHARD = 256, 65_536
 def random_tower(words: Tokenizer) -> Encoder:
     """An untrained average tower of 256 dimensions, by which near means to share words."""
     table = WordTable(len(words), DIM)
-    table.initialise(torch.randn(len(words), DIM, generator=torch.Generator().manual_seed(0)), None)
+    table.initialize(torch.randn(len(words), DIM, generator=torch.Generator().manual_seed(0)), None)
     tower = AverageTower(table, DIM)
     return Encoder(TwoTower(tower, tower, Similarity("cosine")), words)
 

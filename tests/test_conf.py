@@ -20,7 +20,7 @@ from two_tower.config.groups import CONF, choices, groups
 from two_tower.errors import UserError
 from two_tower.index import MEASURE_KEYS
 from two_tower.run import Run
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.validation.full import FullValidation
 
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -13,7 +13,7 @@ from two_tower.encode import Encoder
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.word import WordTokenizer
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
 
 TEXTS = [f"alpha{i % 7} beta{i % 11} gamma{i % 3}" * (i % 4) for i in range(100)]
@@ -23,7 +23,7 @@ TEXTS = [f"alpha{i % 7} beta{i % 11} gamma{i % 3}" * (i % 4) for i in range(100)
 def encoder() -> Encoder:
     tokenizer = WordTokenizer(min_frequency=1).train([TEXTS])
     words = WordTable(len(tokenizer), 16)
-    words.initialise(torch.randn(len(tokenizer), 16, generator=torch.Generator().manual_seed(0)), None)
+    words.initialize(torch.randn(len(tokenizer), 16, generator=torch.Generator().manual_seed(0)), None)
     tower = AverageTower(words, 16)
     return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer)
 

@@ -22,9 +22,8 @@ from two_tower.gradient_cache import encode_in_chunks
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.tower._words import WordTable
 from two_tower.tower.average import AverageTower
-from two_tower.tower.base import Tower
+from two_tower.tower.base import Tower, WordTable
 from two_tower.tower.recurrent import RecurrentTower
 
 TEXTS, CHUNK, WORDS, DIM = 47, 10, 30, 6
@@ -40,7 +39,7 @@ def texts() -> Ragged:
 
 def words() -> WordTable:
     table = WordTable(WORDS, 8)
-    table.initialise(torch.randn(WORDS, 8), torch.rand(WORDS) + 0.5)
+    table.initialize(torch.randn(WORDS, 8), torch.rand(WORDS) + 0.5)
     return table
 
 
@@ -167,7 +166,7 @@ import numpy as np, torch
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.ragged import Ragged
 from two_tower.tower.recurrent import RecurrentTower
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 
 libc = ctypes.CDLL("libc.so.6")
 libc.mallopt(-3, 1 << 16), libc.mallopt(-1, 1 << 16)  # large pieces come from the system one by one

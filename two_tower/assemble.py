@@ -26,13 +26,12 @@ from two_tower.errors import UserError
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
-from two_tower.optimizer._groups import parameter_groups
+from two_tower.optimizer.base import parameter_groups
 from two_tower.run import Run
 from two_tower.similarity import Similarity, SimilarityName
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tokenizer.base import Tokenizer
-from two_tower.tower._words import WordTable, word_tables
-from two_tower.tower.base import Tower
+from two_tower.tower.base import Tower, WordTable, word_tables
 from two_tower.validation.full import FullValidation
 
 __all__ = [
@@ -128,8 +127,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         vectors = embedding.vectors(data.tokenizer, data.corpus)
         weights = embedding.token_weights(data.corpus.tokens, size)
         for table in tables:
-            table.initialise(vectors, weights)
-            table.informed, table.coverage = embedding.informed, embedding.coverage
+            table.initialize(vectors, weights, embedding.pretrained_dims, embedding.coverage)
     loss: Loss = build("loss", config["loss"])
     if "margins" in loss.needs and not data.has_margins:
         raise UserError(

@@ -23,8 +23,6 @@ from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower
 from two_tower.tower.transformer import TransformerTower
 
-__all__ = ["export_run"]
-
 # Where Sentence Transformers 5 has its modules; later versions know these names too.
 PACKAGE = "sentence_transformers.models"
 # What a transformer's tokenizer consists of besides tokenizer.json.
@@ -33,24 +31,15 @@ TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.tx
 
 @dataclass(frozen=True)
 class _Module:
-    """One step from text to vector.
+    """One step from text to vector."""
 
-    Attributes:
-        kind: its class in Sentence Transformers.
-        settings: its ``config.json``, if it has one.
-        weights: its ``model.safetensors``, if it has any.
-        tokenizer: its ``tokenizer.json``, if it has one.
-        tower: the transformer that it holds, if it is one.
-    """
-
-    kind: str
-    settings: Mapping[str, Any] | None = None
-    weights: Mapping[str, Tensor] | None = None
-    tokenizer: Mapping[str, Any] | None = None
-    tower: TransformerTower | None = None
+    kind: str  # its class in Sentence Transformers
+    settings: Mapping[str, Any] | None = None  # its config.json
+    weights: Mapping[str, Tensor] | None = None  # its model.safetensors
+    tokenizer: Mapping[str, Any] | None = None  # its tokenizer.json
+    tower: TransformerTower | None = None  # the transformer that it holds
 
     def write(self, folder: Path) -> None:
-        """Write its files into its folder."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.tower is not None:
             self.tower.transformer.save_pretrained(folder, safe_serialization=True)
@@ -71,14 +60,11 @@ class _Module:
 def export_run(run: Path | str, path: Path) -> list[str]:
     """Write a folder that ``sentence_transformers.SentenceTransformer(path)`` loads, with equal vectors.
 
-    Two towers of their own become a router: ``encode_query`` and ``encode_document`` take theirs.
-
-    Args:
-        run: the run folder; its best checkpoint is exported.
-        path: the new folder.
+    The run's best checkpoint is exported. Two separate towers become a router: ``encode_query`` and
+    ``encode_document`` take theirs.
 
     Returns:
-        What is different there, as sentences; empty where nothing is.
+        Sentences on what is different there.
 
     Raises:
         UserError: the folder is not empty, or the run has a tower that Sentence Transformers cannot hold.
@@ -121,7 +107,7 @@ def _modules(tower: Tower, similarity: Similarity, words: Tokenizer, limit: int)
 
 
 def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[str, Any]) -> list[_Module]:
-    """A mean of vectors that hold their weights already: for cosine a text's total weight makes no difference."""
+    """A plain mean of vectors times their weights: for cosine a text's total weight makes no difference."""
     weights = tower.words.log_weights.exp()
     if bool((weights == weights[0]).all()):
         weights = torch.ones_like(weights)

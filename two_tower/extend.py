@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,23 +18,24 @@ from two_tower.errors import UserError
 from two_tower.files import require_new, write_text
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
-from two_tower.tower._words import word_tables
-from two_tower.tower.base import Tower
-from two_tower.tower.subwords import SubwordVectors
-
-__all__ = ["Extension", "extend_run"]
+from two_tower.tower.base import Tower, word_tables
 
 RAREST = 0.1  # share of the vocabulary, its end, whose mean weight new words get: they are about as rare
+
+MIN_LETTERS, MAX_LETTERS = 3, 6  # of a part, with a mark at the word's beginning and end
+SHARED = 2  # occurrences that a part must have, else it says nothing of other words
+RIDGE = 0.1  # in relation to one word: parts of few words stay near zero
+STEPS = 10  # of conjugate gradients; twice as many gain next to nothing
 
 
 @dataclass(frozen=True)
 class Extension:
-    """What was found in the passages, and made of it.
+    """What the passages held.
 
     Attributes:
         tokens: words of all passages.
         unknown: those among them that the run did not know.
-        words: how many different ones these were; each has a vector now.
+        words: number of different unknown words; each has a vector now.
     """
 
     tokens: int
@@ -72,11 +76,11 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[
     words = sorted(fresh, key=lambda word: (-fresh[word], word))
     if not words:
         raise UserError(f"{old.path} knows every word of {source.name}: there is nothing to add.")
-    state, made = model.state_dict(), {tower: _rows(tower, tokenizer, words) for tower in set(towers.values())}
+    state, rows = model.state_dict(), {tower: _new_rows(tower, tokenizer, words) for tower in set(towers.values())}
     for key in state:
         side, _, name = key.partition(".")
-        if side in towers and name in made[towers[side]]:
-            state[key] = torch.cat([state[key], made[towers[side]][name]])
+        if side in towers and name in rows[towers[side]]:
+            state[key] = torch.cat([state[key], rows[towers[side]][name]])
     facts = torch.load(old.best, map_location="cpu", weights_only=True)["two_tower"]
     extended = tokenizer.extended(words)
     new.checkpoints.mkdir(parents=True)
@@ -93,7 +97,7 @@ def _texts(source: Source, progress: Callable[[int], None] | None) -> Iterator[T
             progress(len(batch))
 
 
-def _rows(tower: Tower, tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, Tensor]:
+def _new_rows(tower: Tower, tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, Tensor]:
     """The rows of new words for each parameter of a tower's word tables, by name."""
     rows: dict[str, Tensor] = {}
     for name, table in word_tables(tower).items():
@@ -103,3 +107,61 @@ def _rows(tower: Tower, tokenizer: Tokenizer, words: Sequence[str]) -> dict[str,
         rarest = table.log_weights[-max(1, round(RAREST * len(known))) :]
         rows[f"{name}.log_weights"] = rarest.mean().expand(len(words))
     return rows
+
+
+class SubwordVectors:
+    """A vector for each part of words (3 to 6 letters), such that the mean over a word's parts is near its vector.
+
+    Source:
+        Zhao et al. 2018, "Generalizing Word Embeddings using Bag of Subwords", arXiv:1809.04259; here conjugate
+        gradients minimise the squared error, with ridge regression.
+
+    Args:
+        words: V different words.
+        vectors: (V, D) float32.
+    """
+
+    def __init__(self, words: Sequence[str], vectors: Tensor) -> None:
+        table = vectors.detach().cpu()
+        self._mean = table.mean(0)
+        counts = Counter(part for word in words for part in _parts(word))
+        shared = (part for part, count in counts.items() if count >= SHARED)
+        self._number = {part: i for i, part in enumerate(shared)}
+        self._vectors = _ridge(self._averages(words), table - self._mean)
+
+    def __call__(self, words: Sequence[str]) -> Tensor:
+        """The vectors of other words, (W, D) float32; the mean of all for one that shares no part with any."""
+        return self._averages(words) @ self._vectors + self._mean
+
+    def _averages(self, words: Sequence[str]) -> Tensor:
+        """The sparse matrix (W, P) whose product with the parts' vectors is the mean over each word's parts."""
+        numbers = [[self._number[part] for part in _parts(word) if part in self._number] for word in words]
+        counts = np.array([len(parts) for parts in numbers], np.int64)
+        starts = torch.tensor([0, *accumulate(counts.tolist())])
+        columns = torch.from_numpy(np.fromiter((part for parts in numbers for part in parts), np.int64, counts.sum()))
+        values = torch.from_numpy((1 / np.repeat(counts, counts)).astype(np.float32))
+        size = (len(words), len(self._number))
+        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
+
+
+def _parts(word: str) -> list[str]:
+    marked = f"<{word}>"
+    return [marked[i : i + n] for n in range(MIN_LETTERS, MAX_LETTERS + 1) for i in range(len(marked) - n + 1)]
+
+
+def _ridge(rows: Tensor, targets: Tensor) -> Tensor:
+    """The x (P, D) that minimises ``|rows x - targets|² + RIDGE |x|²``, column by column."""
+    transposed = rows.t().to_sparse_csr()
+    x = torch.zeros(rows.shape[1], targets.shape[1])
+    residual = transposed @ targets
+    direction, square = residual.clone(), residual.square().sum(0)
+    for _ in range(STEPS):
+        image = rows @ direction
+        curvature = image.square().sum(0) + RIDGE * direction.square().sum(0)
+        step = square / curvature.clamp(min=1e-30)
+        x += step * direction
+        residual -= step * (transposed @ image + RIDGE * direction)
+        smaller = residual.square().sum(0)
+        direction = residual + (smaller / square.clamp(min=1e-30)) * direction
+        square = smaller
+    return x

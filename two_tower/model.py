@@ -15,8 +15,7 @@ from two_tower.cross_batch import CrossBatchNegatives, EncodedBatch
 from two_tower.data.stream.batch import Batch
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.loss.base import Loss, LossInput, TeacherBatch
-from two_tower.optimizer._clipping import clip_gradients
-from two_tower.optimizer._groups import learning_rate, parameter_groups
+from two_tower.optimizer.base import clip_gradients, learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore

@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Ragged"]
-
 
 @numba.njit(nogil=True, cache=True)
 def _select(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +39,7 @@ class Ragged:
 
     Attributes:
         ids: (T,) int32, the tokens of all texts, one text after another.
-        offsets: (B + 1,) int64, ascending from 0 to T; text ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
-            A text may be empty.
+        offsets: (B + 1,) int64, from 0 to T; text ``i``, perhaps empty, is ``ids[offsets[i]:offsets[i + 1]]``.
     """
 
     ids: Tensor
@@ -86,11 +83,7 @@ class Ragged:
         return self.ids.device
 
     def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Ragged:
-        """The texts ``rows`` (R,), in that order; a row may occur several times.
-
-        Raises:
-            IndexError: there is no such row (on a CPU).
-        """
+        """The texts ``rows`` (R,), in that order; a row may occur several times. On a CPU a missing row is an IndexError."""
         rows = torch.as_tensor(rows, dtype=torch.int64, device=self.offsets.device)
         if self.device.type == "cpu":
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
@@ -119,8 +112,7 @@ class Ragged:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         """The batch on another device."""
         return Ragged(
-            self.ids.to(device, non_blocking=non_blocking),
-            self.offsets.to(device, non_blocking=non_blocking),
+            self.ids.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
         )
 
     def pin_memory(self) -> Ragged:
@@ -129,9 +121,8 @@ class Ragged:
 
     def to_lists(self) -> list[list[int]]:
         """One list of ids per text; for tests and messages."""
-        ends = self.offsets.tolist()
         ids = self.ids.tolist()
-        return [ids[a:b] for a, b in pairwise(ends)]
+        return [ids[a:b] for a, b in pairwise(self.offsets.tolist())]
 
 
 def expand_ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,6 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["each", "in_parts"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -34,11 +32,9 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """``work(item)`` of each item, in order, on as many threads as torch uses here.
+    """``work(item)`` of each item, in order, on as many threads as torch uses here; the first items start first.
 
-    Args:
-        work: must release the GIL to gain anything. Gradients are not recorded in other threads.
-        items: what to work on; the first ones start first.
+    ``work`` must release the GIL to gain anything. Gradients are not recorded in other threads.
     """
     items, threads = list(items), torch.get_num_threads()
     if min(threads, len(items)) <= 1:

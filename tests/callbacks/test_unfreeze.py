@@ -17,7 +17,7 @@ from torch import Tensor
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.unfreeze import Unfreeze
 from two_tower.config.groups import choices
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 
 BASE = ["scheduler=none", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "callbacks.last.every_seconds=0"]
 

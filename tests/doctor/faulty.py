@@ -12,8 +12,7 @@ from two_tower.loss.base import Loss, LossOutput
 from two_tower.negatives.base import Positives
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.ragged import Ragged
-from two_tower.tower._words import WordTable
-from two_tower.tower.base import Tower
+from two_tower.tower.base import Tower, WordTable
 
 
 def padded(tokens: Ragged) -> Tensor:

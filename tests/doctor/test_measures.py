@@ -31,7 +31,7 @@ from two_tower.loss.triplet import TripletLoss
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
 
 
@@ -151,7 +151,7 @@ def model_of(tower: Any) -> TwoTower:  # noqa: ANN401
 def table() -> WordTable:
     torch.manual_seed(0)
     words = WordTable(50, 8)
-    words.initialise(torch.randn(50, 8), None)
+    words.initialize(torch.randn(50, 8), None)
     return words
 
 

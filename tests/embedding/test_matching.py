@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.embedding._matching import read_known
-from two_tower.embedding._partial import Known
-from two_tower.embedding.reading import text
-from two_tower.embedding.reading.open import open_vectors
+from two_tower.embedding.pretrained import read_pretrained
+from two_tower.embedding.base import Pretrained
+from two_tower.embedding import _files as files
+from two_tower.embedding.pretrained import open_vectors
 from two_tower.errors import UserError
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
@@ -57,7 +57,7 @@ def matched(tokenizer: Tokenizer, known: Known) -> dict[str, int]:
 )
 def test_examples(vocabulary: list[str], file: list[str], expected: dict[str, int], tmp_path: Path) -> None:
     tokenizer = trained([*vocabulary, "unrelated"])
-    known = read_known(open_vectors(numbered(tmp_path / "v", file)), tokenizer)
+    known = read_pretrained(open_vectors(numbered(tmp_path / "v", file)), tokenizer)
     shown = {tokenizer.words(word)[0] if word in vocabulary else word: row for word, row in expected.items()}
     assert matched(tokenizer, known) == shown
 
@@ -81,7 +81,7 @@ def test_every_word_gets_what_a_plain_loop_finds(
     path = numbered(tmp_path_factory.mktemp("file") / "v", ["x", *file])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "_BLOCK_BYTES", 20)  # what was found in an earlier block counts in a later one
-        known = read_known(open_vectors(path), tokenizer)
+        known = read_pretrained(open_vectors(path), tokenizer)
     assert matched(tokenizer, known) == expected
     assert known.words == len(file) + 1
     assert known.single == sum(word in rows or len(tokenizer.words(word)) == 1 for word in ["x", *file])
@@ -97,7 +97,7 @@ def test_other_tokenizers_match_their_pieces_as_they_are_written(tmp_path: Path)
     library = tokenizers.Tokenizer(WordPiece({"[UNK]": 0, "cat": 1, "##s": 2}, unk_token="[UNK]"))
     library.pre_tokenizer = Whitespace()
     tokenizer = Tokenizer(json.loads(library.to_str()))
-    known = read_known(open_vectors(numbered(tmp_path / "v", ["##s", "cats", "cat"])), tokenizer)
+    known = read_pretrained(open_vectors(numbered(tmp_path / "v", ["##s", "cats", "cat"])), tokenizer)
     assert matched(tokenizer, known) == {"##s": 0, "cat": 2}
 
 
@@ -108,7 +108,7 @@ def test_a_bad_row_leaves_its_word_to_a_later_one_of_another_block(
     path = tmp_path / "v"
     path.write_text("a 0 0\nb 1 x\nb 2 -2\nc 3 -3\nd 4 -4\n")
     tokenizer = trained(["a b c d"])
-    assert matched(tokenizer, read_known(open_vectors(path), tokenizer)) == {"a": 0, "b": 2, "c": 3, "d": 4}
+    assert matched(tokenizer, read_pretrained(open_vectors(path), tokenizer)) == {"a": 0, "b": 2, "c": 3, "d": 4}
     assert f"{path}: 1 bad rows were left out: 1 with value that is no number ({path}, row 2" in caplog.text
 
 
@@ -116,12 +116,12 @@ def test_a_file_of_bad_rows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "v"
     path.write_text("a 0 0\nb 1\nc 2\nd 4 -4\nx 9\n")
     with pytest.raises(UserError, match=f"{path}, row 2: wrong number of columns .*: 2 of the 3 rows"):
-        read_known(open_vectors(path), trained(["a b c"]))
+        read_pretrained(open_vectors(path), trained(["a b c"]))
 
 
 def test_rows_without_a_word_are_no_words(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.arange(8, dtype=np.float32).reshape(4, 2))
     (tmp_path / "w.json").write_text('{"a": 1, "<pad>": 0, "the a": 3}')
-    known = read_known(open_vectors(tmp_path / "m.npy", tmp_path / "w.json"), trained(["a b"]))
+    known = read_pretrained(open_vectors(tmp_path / "m.npy", tmp_path / "w.json"), trained(["a b"]))
     assert (known.words, known.single) == (3, 1)
     assert known.vectors[known.found].tolist() == [[2, 3]]

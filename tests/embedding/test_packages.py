@@ -41,7 +41,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_the_packaged_vectors(package: np.ndarray, make: Callable) -> None:
     tokenizer, corpus = make(TEXTS)
-    embedding = GloveEmbedding(normalise=False)
+    embedding = GloveEmbedding(normalize=False)
     assert embedding.dim == 50
     rows = [tokenizer.vocabulary.index(word) for word in ("tiger", "lion")]
     np.testing.assert_array_equal(embedding.vectors(tokenizer, corpus)[rows].numpy(), package[1:])
@@ -58,7 +58,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(importlib.util.find_spec(glove.PACKAGE) is None, reason="the extra glove is not installed")
 def test_the_real_package(make: Callable) -> None:
     tokenizer, corpus = make(TEXTS)
-    vectors = GloveEmbedding(normalise=False).vectors(tokenizer, corpus)
+    vectors = GloveEmbedding(normalize=False).vectors(tokenizer, corpus)
     tiger, lion, truck = (vectors[tokenizer.vocabulary.index(word)] for word in ("tiger", "lion", "truck"))
     similarity = torch.cosine_similarity
     assert similarity(tiger, lion, dim=0) > similarity(tiger, truck, dim=0) + 0.1
@@ -95,7 +95,7 @@ def gensim(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[StandIn]:
 def test_word2vec_sees_the_corpus_words_and_no_unknown_ones(gensim: type[StandIn], make: Callable) -> None:
     tokenizer, corpus = make(["A b b", "b é c", "c"], min_frequency=2)
     assert tokenizer.vocabulary == ["[UNK]", "b", "c"]
-    vectors = Word2VecEmbedding(4, missing="zero", normalise=False, seed=7).vectors(tokenizer, corpus)
+    vectors = Word2VecEmbedding(4, missing="zero", normalize=False, seed=7).vectors(tokenizer, corpus)
     assert vectors.tolist() == [[0, 0, 0, 0], [3, 7, 0, 0], [2, 7, 0, 0]]
 
 
@@ -141,7 +141,7 @@ def test_real_word2vec_finds_words_of_like_company_and_repeats(
     drawn = []
     for cache in ("one", "two"):
         monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / cache))
-        drawn.append(Word2VecEmbedding(16, epochs=20, normalise=False, missing="zero").vectors(tokenizer, corpus))
+        drawn.append(Word2VecEmbedding(16, epochs=20, normalize=False, missing="zero").vectors(tokenizer, corpus))
     assert torch.equal(drawn[0], drawn[1])
     tiger, lion, truck = (drawn[0][tokenizer.vocabulary.index(word)] for word in ("tiger", "lion", "truck"))
     assert torch.cosine_similarity(tiger, lion, dim=0) > torch.cosine_similarity(tiger, truck, dim=0)

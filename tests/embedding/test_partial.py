@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding._partial import Known, PartialEmbedding
+from two_tower.embedding.base import Known, PartialEmbedding
 from two_tower.errors import UserError
 from two_tower.tokenizer.base import Tokenizer
 
@@ -71,7 +71,7 @@ def test_random_starts_repeat_with_torchs_seed(texts: tuple[Tokenizer, Corpus]) 
 
 
 def test_normalised_vectors_are_centred_and_of_length_1(texts: tuple[Tokenizer, Corpus]) -> None:
-    embedding = Some(MANY, normalise=True)
+    embedding = Some(MANY, normalize=True)
     vectors = embedding.vectors(*texts).numpy()
     given = embedding.given.astype(np.float64)
     centred = given - given.mean(axis=0)
@@ -82,7 +82,7 @@ def test_normalised_vectors_are_centred_and_of_length_1(texts: tuple[Tokenizer, 
 
 @pytest.mark.parametrize("missing", ["random", "mean", "zero"])
 def test_more_dimensions_are_random_and_lengths_about_1(texts: tuple[Tokenizer, Corpus], missing: str) -> None:
-    embedding = Some(MANY, dim=300, missing=missing, normalise=True)
+    embedding = Some(MANY, dim=300, missing=missing, normalize=True)
     vectors = embedding.vectors(*texts)
     assert embedding.dim == vectors.shape[1] == 300
     rows = [texts[0].vocabulary.index(word) for word in MANY]
@@ -144,10 +144,10 @@ def test_low_coverage_warns_with_a_cause(
 def test_long_vectors_are_told(texts: tuple[Tokenizer, Corpus], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "two_tower"):
         Some(MANY).vectors(*texts)
-        assert "embedding.normalise=true" in caplog.text
+        assert "embedding.normalize=true" in caplog.text
         caplog.clear()
-        Some(MANY, normalise=True).vectors(*texts)
-        assert "embedding.normalise" not in caplog.text
+        Some(MANY, normalize=True).vectors(*texts)
+        assert "embedding.normalize" not in caplog.text
 
 
 def test_an_unknown_treatment() -> None:

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from two_tower.data.reading.rows import BadRows
-from two_tower.embedding.reading import binary, text
-from two_tower.embedding.reading.file import VectorFile
-from two_tower.embedding.reading.open import open_vectors
+from two_tower.embedding import _files as files
+from two_tower.embedding._files import VectorFile
+from two_tower.embedding.pretrained import open_vectors
 from two_tower.errors import UserError
 
 WORDS = ["the", "Köln", "<unk>", "日本", "don't", "x" * 300]

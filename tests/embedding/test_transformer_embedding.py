@@ -37,7 +37,7 @@ def test_each_word_alone_centred_of_length_1(dim: int, collection: Path) -> None
     embedding = TransformerEmbedding(Speller(), dim)
     vectors = embedding.vectors(tokenizer, Corpus.load(source, tokenizer)).numpy()
     assert vectors.shape == (len(tokenizer), dim)
-    assert embedding.informed == min(dim, 10)
+    assert embedding.pretrained_dims == min(dim, 10)
     words = np.array([row for row in range(len(tokenizer)) if row != tokenizer.unknown_id])
     raw = Speller().encode([tokenizer.vocabulary[row] for row in words]).astype(np.float16).astype(np.float64)
     centred = raw - raw.mean(0)

@@ -20,7 +20,7 @@ from two_tower.config.groups import CONF, choices
 from two_tower.errors import UserError
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.sum import SumLoss
-from two_tower.optimizer._groups import parameter_groups
+from two_tower.optimizer.base import parameter_groups
 from two_tower.run import Run
 
 SHORT = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "scheduler=none", "validation.bm25=false"]

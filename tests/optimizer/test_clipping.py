@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from two_tower.errors import UserError
-from two_tower.optimizer._clipping import clip_gradients
+from two_tower.optimizer.base import clip_gradients
 
 V, D = 6, 3
 TORCH: dict[str, Callable] = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from two_tower.optimizer._groups import learning_rate, parameter_groups
+from two_tower.optimizer.base import learning_rate, parameter_groups
 from two_tower.optimizer.adam import Adam
+
+OPTIONS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "embedding_weight_decay": 0.0, "row_wise": True}
 
 
 class Tower(nn.Module):
@@ -44,11 +46,7 @@ def test_one_tower_for_both_is_shared() -> None:
 def test_a_shared_table_is_in_one_group() -> None:
     query = Tower()
     groups = parameter_groups({"query": query, "document": Tower(query.words)})
-    assert names(groups) == {
-        "shared/words": (1, True),
-        "query/dense": (2, False),
-        "document/dense": (2, False),
-    }
+    assert names(groups) == {"shared/words": (1, True), "query/dense": (2, False), "document/dense": (2, False)}
     parameters = [p for g in groups for p in g["params"]]
     assert len(set(parameters)) == len(parameters)
 
@@ -62,10 +60,11 @@ def test_frozen_parameters_are_grouped_and_empty_groups_left_out() -> None:
 
 def test_the_learning_rate_is_without_the_scale_of_word_tables() -> None:
     tower = Tower()
-    optimizer = Adam(parameter_groups({"query": tower}), lr=0.25, embedding_lr_scale=4.0)
+    optimizer = Adam(parameter_groups({"query": tower}), lr=0.25, embedding_lr_scale=4.0, **OPTIONS)
     assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.25]
     assert learning_rate(optimizer.param_groups) == 0.25
     for scale in (4.0, 0.0):
-        words = Adam([{"params": [tower.words], "word_table": True}], lr=0.25, embedding_lr_scale=scale)
+        groups = [{"params": [tower.words], "word_table": True}]
+        words = Adam(groups, lr=0.25, embedding_lr_scale=scale, **OPTIONS)
         assert learning_rate(words.param_groups) == (0.25 if scale else 0.0)
     assert learning_rate(torch.optim.SGD(tower.parameters(), lr=0.5).param_groups) == 0.5

@@ -11,11 +11,11 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from two_tower.optimizer._clipping import clip_gradients
-from two_tower.optimizer._groups import parameter_groups
+from two_tower.optimizer.base import clip_gradients
+from two_tower.optimizer.base import parameter_groups
 from two_tower.optimizer.adagrad import Adagrad
 from two_tower.optimizer.adam import Adam
-from two_tower.scheduler.cosine import Cosine
+from two_tower.scheduler import Cosine
 
 STEPS, CUT = 8, 3
 

@@ -18,11 +18,11 @@ from torch import nn
 
 from two_tower.errors import UserError
 from two_tower.optimizer.adam import Adam
-from two_tower.scheduler.base import Scheduler, WarmupDecay
-from two_tower.scheduler.cosine import Cosine
-from two_tower.scheduler.linear import Linear
-from two_tower.scheduler.none import NoScheduler
-from two_tower.scheduler.plateau import Plateau
+from two_tower.scheduler import Scheduler, WarmupDecay
+from two_tower.scheduler import Cosine
+from two_tower.scheduler import Linear
+from two_tower.scheduler import NoScheduler
+from two_tower.scheduler import Plateau
 
 CONF = Path(__file__).parents[2] / "conf" / "scheduler"
 CLASSES: dict[str, type[Scheduler]] = {

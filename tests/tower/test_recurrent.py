@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower import _recurrence as recurrence
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.recurrent import RecurrentTower
 
 WORDS, DIM = 50, 16
@@ -27,7 +27,7 @@ TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, ma
 def make(cell: str, pooling: str, bidirectional: bool, **settings: Any) -> RecurrentTower:  # noqa: ANN401
     torch.manual_seed(1)
     words = WordTable(WORDS, DIM)
-    words.initialise(torch.randn(WORDS, DIM), None)
+    words.initialize(torch.randn(WORDS, DIM), None)
     made = {"dim": 8, "cell": cell, "pooling": pooling, "bidirectional": bidirectional, **settings}
     tower = RecurrentTower(words, **made)
     if pooling == "attention":

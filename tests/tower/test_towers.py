@@ -8,7 +8,7 @@ from torch import nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower._words import WordTable, lookup, pool
+from two_tower.tower.base import WordTable, lookup, pool
 from two_tower.tower.average import AverageTower
 
 WORDS, DIM = 50, 16
@@ -17,7 +17,7 @@ WORDS, DIM = 50, 16
 def word_table(seed: int = 0, dim: int = DIM) -> WordTable:
     generator = torch.Generator().manual_seed(seed)
     table = WordTable(WORDS, dim)
-    table.initialise(torch.randn(WORDS, dim, generator=generator), torch.rand(WORDS, generator=generator) + 0.1)
+    table.initialize(torch.randn(WORDS, dim, generator=generator), torch.rand(WORDS, generator=generator) + 0.1)
     return table
 
 
@@ -90,7 +90,7 @@ def test_the_average_is_the_weighted_mean() -> None:
 
 def test_uniform_weights_that_are_not_learned_give_the_plain_mean() -> None:
     table = word_table()
-    table.initialise(table.vectors.detach().clone(), None)
+    table.initialize(table.vectors.detach().clone(), None)
     tower = AverageTower(table, DIM, learn_weights=False)
     out = tower(Ragged.from_lists([[3, 3, 7]]))
     torch.testing.assert_close(out[0], table.vectors[[3, 3, 7]].mean(0))

@@ -18,9 +18,8 @@ from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.word import WordTokenizer
-from two_tower.tower._words import WordTable
 from two_tower.tower.average import AverageTower
-from two_tower.tower.base import Tower
+from two_tower.tower.base import Tower, WordTable
 from two_tower.tower.recurrent import RecurrentTower
 from two_tower.validation import _evaluate as evaluate
 
@@ -45,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tower(name: str, words: int) -> Tower:
     torch.manual_seed(0)
     table = WordTable(words, DIM)
-    table.initialise(torch.randn(words, DIM), torch.rand(words) + 0.1)
+    table.initialize(torch.randn(words, DIM), torch.rand(words) + 0.1)
     return AverageTower(table, DIM) if name == "average" else RecurrentTower(table, DIM, cell="gru")
 
 

@@ -22,7 +22,7 @@ from two_tower.metrics import DEFAULT_METRICS, evaluate, mean, per_query
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity
-from two_tower.tower._words import WordTable
+from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
 from two_tower.validation.full import FullValidation
 
@@ -42,7 +42,7 @@ def untimed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def make_model(data: TripletData) -> TwoTower:
     words = WordTable(len(data.tokenizer), 64)
-    words.initialise(torch.randn(len(data.tokenizer), 64, generator=torch.Generator().manual_seed(0)), None)
+    words.initialize(torch.randn(len(data.tokenizer), 64, generator=torch.Generator().manual_seed(0)), None)
     tower = AverageTower(words, 64)
     return TwoTower(tower, tower, Similarity("cosine"))
 

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from two_tower.tower._words import WordTable, word_tables
+from two_tower.tower.base import WordTable, word_tables
 
 __all__ = ["Unfreeze"]
 

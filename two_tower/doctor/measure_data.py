@@ -14,7 +14,7 @@ from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor.signals import DataSignals, WordSignals
 from two_tower.ragged import Ragged
-from two_tower.tower._words import word_tables
+from two_tower.tower.base import word_tables
 
 __all__ = ["measure_data", "measure_words", "some_texts"]
 
@@ -183,7 +183,7 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
     table = next(iter(word_tables(model).values()), None)
     if table is None:
         return None
-    pretrained, frozen = table.informed > 0, not table.vectors.requires_grad and not _thawed_later(config)
+    pretrained, frozen = table.pretrained_dims > 0, not table.vectors.requires_grad and not _thawed_later(config)
     if not (pretrained or frozen):
         return WordSignals(False, False, table.coverage)  # random, and learned: nothing to be said of them
     rng = np.random.default_rng(0)
@@ -197,7 +197,7 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
     other = np.roll(second, len(second) // 2)
     with torch.no_grad():
         rows = table.vectors[torch.from_numpy(np.concatenate([first, second, other])).to(table.vectors.device)]
-    vectors = rows[:, : table.informed or None].float().cpu().numpy()
+    vectors = rows[:, : table.pretrained_dims or None].float().cpu().numpy()
     if not len(first):
         return WordSignals(pretrained, frozen, table.coverage)
     direction = _mean(_cosines(*np.split(vectors, 3)[1:]))

@@ -1,8 +1,11 @@
-"""What every source of initial word vectors gives, and the inverse document frequency."""
+"""Initial word vectors: what every source gives, and what is common to those that know some of the words."""
 
 from __future__ import annotations
 
+import logging
+import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -14,9 +17,46 @@ from two_tower.errors import UserError, one_of
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 
-__all__ = ["Embedding", "inverse_document_frequency"]
+log = logging.getLogger(__name__)
 
 WEIGHTS = ("idf", "uniform")
+MISSING = ("random", "mean", "zero")
+
+LOW_COVERAGE = 0.5  # of the corpus' tokens: below it, vectors and corpus hardly belong together
+LONG = 2.0  # mean length of a vector beyond which steps of the usual size move it too little
+EXAMPLES = 5
+
+
+class Embedding(ABC):
+    """Initial vectors and token weights of the vocabulary's words.
+
+    Attributes:
+        dim: dimensions of a word vector.
+        frozen: whether training starts with frozen vectors.
+        pretrained_dims: leading dimensions copied from pretrained vectors; 0 for none.
+        coverage: share of the corpus' tokens whose word has a pretrained vector, known once `vectors` has run; None
+            without such vectors.
+    """
+
+    pretrained_dims: int = 0
+    coverage: float | None = None
+
+    def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights={weights} does not exist; {one_of(weights, WEIGHTS)}")
+        if freeze is not False and freeze < 1:
+            raise ValueError(
+                f"freeze={freeze} must be true, false, or the first epoch that trains the word vectors, counted from 1"
+            )
+        self.dim, self.weights, self.frozen = dim, weights, freeze is True or freeze > 1
+
+    @abstractmethod
+    def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
+        """(V, D) float32, row i for word i of the vocabulary; random numbers come from torch's global generator."""
+
+    def token_weights(self, documents: Ragged, vocabulary_size: int) -> Tensor | None:
+        """(V,) float32 > 0, or None for uniform weights."""
+        return inverse_document_frequency(documents, vocabulary_size) if self.weights == "idf" else None
 
 
 def inverse_document_frequency(documents: Ragged, vocabulary_size: int) -> Tensor:
@@ -38,45 +78,122 @@ def _document_frequency(ids: np.ndarray, offsets: np.ndarray, vocabulary_size: i
     return counts
 
 
-class Embedding(ABC):
-    """Initial vectors of the vocabulary's words.
-
-    Args:
-        dim: dimensions of a word vector.
-        weights: initial token weights, ``idf`` or ``uniform``. They matter as much as the vectors:
-            untrained random vectors with idf weights start above GloVe without.
-        freeze: keep the vectors as they are (token weights are the tower's own matter): always, never, or
-            until the epoch with this number, counted from 1, which is the first to train them.
+@dataclass(frozen=True)
+class Pretrained:
+    """Pretrained vectors for words of a vocabulary.
 
     Attributes:
-        dim: as given.
-        frozen: whether training starts with frozen vectors.
-        informed: how many dimensions, the first ones, come from elsewhere; 0 for none.
-        coverage: share of the corpus' tokens whose word has a vector from elsewhere, known when the vectors are made;
-            None for vectors that come from nowhere.
-
-    Raises:
-        UserError: unknown ``weights``, or an epoch below 1.
+        vectors: (V, D) float32; zeros for words without one.
+        has_vector: (V,) bool.
+        source_words: number of words in the file, or wherever the vectors come from.
+        single_words: those of them that are one token for the tokenizer too.
     """
 
-    def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
-        if weights not in WEIGHTS:
-            raise UserError(f"embedding.weights={weights} does not exist; {one_of(weights, WEIGHTS)}.")
-        if freeze is not False and freeze < 1:
-            raise UserError(
-                f"embedding.freeze={freeze} must be true, false, or the first epoch that trains the word vectors, "
-                "counted from 1."
-            )
-        self.dim = dim
-        self.weights = weights
-        self.informed = 0
-        self.coverage: float | None = None
-        self.frozen = freeze is True or freeze > 1
+    vectors: np.ndarray
+    has_vector: np.ndarray
+    source_words: int
+    single_words: int
+
+
+class PartialEmbedding(Embedding):
+    """Pretrained vectors for some words. The others start as ``missing`` says, extra dimensions at random.
+
+    Args:
+        name: where the vectors come from, for messages.
+        width: their dimensions. ``dim`` may add more, drawn as `RandomEmbedding` draws all, also for words without a
+            vector. It cannot drop any: a tower projects instead.
+        dim: dimensions of a word vector.
+        missing: words without a vector: ``random``, drawn with the mean and the standard deviation that the pretrained
+            vectors have in each dimension; ``mean``; ``zero``.
+        normalize: subtract the mean from the pretrained vectors and scale each, so that a word vector has about
+            length 1 with the random dimensions.
+        weights: see `Embedding`.
+        freeze: see `Embedding`.
+    """
+
+    def __init__(
+        self, name: str, width: int, dim: int | None, missing: str, normalize: bool, weights: str, freeze: bool | int
+    ) -> None:
+        super().__init__(max(width, dim or 0), weights, freeze)
+        if missing not in MISSING:
+            raise ValueError(f"missing={missing} does not exist; {one_of(missing, MISSING)}")
+        self.name, self.missing, self.normalize = name, missing, normalize
+        self.pretrained_dims = width
 
     @abstractmethod
-    def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
-        """(V, D) float32, row i for word i of the vocabulary; draws from torch's global generator where it draws."""
+    def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:
+        """Vectors of ``pretrained_dims`` dimensions for the words that have one."""
 
-    def token_weights(self, documents: Ragged, vocabulary_size: int) -> Tensor | None:
-        """(V,) float32 > 0, or None for uniform weights."""
-        return inverse_document_frequency(documents, vocabulary_size) if self.weights == "idf" else None
+    def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
+        """(V, D) float32; logs how much of the vocabulary and of the corpus has a vector."""
+        pretrained = self.pretrained(tokenizer, corpus)
+        self.coverage = _report(self.name, pretrained, tokenizer, corpus.tokens, self.missing)
+        vectors, known = torch.from_numpy(pretrained.vectors), torch.from_numpy(pretrained.has_vector)
+        length = float(vectors[known].norm(dim=1).mean())
+        if self.normalize:
+            centred = vectors[known] - vectors[known].mean(dim=0)
+            unit = torch.nn.functional.normalize(centred, dim=1)
+            vectors[known] = unit * math.sqrt(self.pretrained_dims / self.dim)
+        elif length > LONG:
+            log.info(
+                "Their mean length is %.1f: embedding.normalize=true, which makes it 1, often does better.", length
+            )
+        _fill_missing(vectors, known, self.missing)
+        extra = torch.randn(len(vectors), self.dim - self.pretrained_dims) * self.dim**-0.5
+        return torch.cat([vectors, extra], dim=1)
+
+
+def _fill_missing(vectors: Tensor, known: Tensor, missing: str) -> None:
+    """Fill the rows of ``vectors`` (V, D) that are not ``known`` (V,), in place."""
+    if missing != "zero":
+        vectors[~known] = vectors[known].mean(dim=0)
+    if missing == "random":
+        noise = torch.randn(int((~known).sum()), vectors.shape[1])
+        vectors[~known] += noise * vectors[known].std(dim=0, correction=0)
+
+
+def _report(name: str, pretrained: Pretrained, tokenizer: Tokenizer, documents: Ragged, missing: str) -> float:
+    """Log how much of the vocabulary and of the corpus has a vector, warn where it is little; returns the latter."""
+    known = pretrained.has_vector
+    counts = _counts(documents.ids.numpy(), len(tokenizer))
+    named = np.arange(len(tokenizer)) != tokenizer.unknown_id
+    words, with_vector = int(named.sum()), int((known & named).sum())
+    share = float(counts[known].sum() / max(1, counts.sum()))
+    if not with_vector:
+        raise UserError(f"{name} has no vector for any of the {words:,} words of the vocabulary: {_cause(pretrained)}.")
+    absent = np.flatnonzero(~known & named)
+    absent = absent[np.argsort(-counts[absent], kind="stable")][:EXAMPLES]
+    examples = ", ".join(tokenizer.vocabulary[row] for row in absent)
+    log.info(
+        "%s has vectors for %s of %s words (%.1f %%), which are %.1f %% of the corpus' tokens; the others start as "
+        "embedding.missing=%s%s.",
+        name, f"{with_vector:,}", f"{words:,}", 100 * with_vector / words, 100 * share, missing,
+        f", most frequent: {examples}" if examples else "",
+    )  # fmt: skip
+    if share < LOW_COVERAGE:
+        log.warning(
+            "Only %.1f %% of the corpus' tokens have a vector in %s: %s.", 100 * share, name, _cause(pretrained)
+        )
+    return share
+
+
+def _cause(pretrained: Pretrained) -> str:
+    """Why few words have a vector, as far as the file's own words tell."""
+    words, single, vocabulary = pretrained.source_words, pretrained.single_words, len(pretrained.has_vector)
+    if 2 * single < words:
+        return (
+            f"only {single:,} of its {words:,} words are single words for this tokenizer; perhaps they are pieces of "
+            "words, phrases or numbers"
+        )
+    if 2 * words < vocabulary:
+        return f"it has {words:,} words for a vocabulary of {vocabulary:,}; perhaps it is a part of a file"
+    return "its words are others; perhaps it is for another language or subject, or its list of words is another one's"
+
+
+@numba.njit(nogil=True, cache=True)
+def _counts(ids: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """How often each word occurs, (V,) int64; np.bincount would first copy all ids as int64."""
+    counts = np.zeros(vocabulary_size, np.int64)
+    for i in ids:
+        counts[i] += 1
+    return counts

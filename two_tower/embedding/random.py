@@ -9,16 +9,13 @@ from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding.base import Embedding
 from two_tower.tokenizer.base import Tokenizer
 
-__all__ = ["RandomEmbedding"]
-
 
 class RandomEmbedding(Embedding):
     """Vectors drawn from a normal distribution, of unit length on average.
 
-    Nearly orthogonal random directions tell words apart, so an untrained average tower already finds
-    passages that share rare words with the query.
+    Nearly orthogonal random directions tell words apart, so an untrained average tower already finds passages that
+    share rare words with the query.
     """
 
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
-        """(V, D) float32 with standard deviation ``dim ** -0.5``."""
         return torch.randn(len(tokenizer), self.dim) * self.dim**-0.5

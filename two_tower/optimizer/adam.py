@@ -14,8 +14,6 @@ from torch.optim.adamw import adamw
 
 from two_tower.optimizer.base import RowOptimizer, by_row, check_range, fusible, new_moment
 
-__all__ = ["Adam"]
-
 
 class Adam(RowOptimizer):
     """AdamW for dense gradients, lazy Adam on the touched rows for sparse ones.
@@ -26,20 +24,9 @@ class Adam(RowOptimizer):
     then starts with an update of up to (1 - beta1) / sqrt(1 - beta2) = 3.2 rates instead of 1. That favours
     rare words, which get few updates, and needs no counter per row.
 
-    Args:
-        params: parameters, or groups as from `two_tower.optimizer._groups.parameter_groups`.
-        lr: learning rate, about the largest change of a number in a step.
-        embedding_lr_scale: multiplies ``lr`` for word tables.
-        betas: decay of the running means of the gradient and of its square.
-        eps: keeps the division finite.
-        weight_decay: a step first multiplies parameters by ``1 - lr * weight_decay``.
-        embedding_weight_decay: the same for word tables, touched rows only.
-        row_wise: one second moment per row of a word table, the mean over its dimensions, instead of one per
-            number: a third less state and time. A word table is a parameter of a group marked ``word_table``,
-            or one whose first gradient is sparse.
-
-    Raises:
-        UserError: a number is out of range.
+    With ``row_wise`` a word table has one second moment per row, the mean over its dimensions. A word table is a
+    parameter of a group marked ``word_table``, or one whose first gradient is sparse. Decay multiplies parameters by
+    ``1 - lr * weight_decay`` before a step.
     """
 
     _moment = "exp_avg_sq"
@@ -47,28 +34,26 @@ class Adam(RowOptimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 2e-3,
-        embedding_lr_scale: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        embedding_weight_decay: float = 0.0,
-        row_wise: bool = True,
+        lr: float,
+        embedding_lr_scale: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        embedding_weight_decay: float,
+        row_wise: bool,
     ) -> None:
-        beta1, beta2 = betas
-        check_range("betas[0]", beta1, below=1)
-        check_range("betas[1]", beta2, below=1)
-        check_range("eps", eps)
-        defaults = {
-            "lr": lr,
-            "embedding_lr_scale": embedding_lr_scale,
-            "betas": (beta1, beta2),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "embedding_weight_decay": embedding_weight_decay,
-            "row_wise": row_wise,
-        }
-        super().__init__(params, defaults)
+        for i, beta in enumerate(betas):
+            check_range(f"betas[{i}]", beta, below=1)
+        super().__init__(
+            params,
+            lr=lr,
+            embedding_lr_scale=embedding_lr_scale,
+            betas=tuple(betas),
+            eps=eps,
+            weight_decay=weight_decay,
+            embedding_weight_decay=embedding_weight_decay,
+            row_wise=row_wise,
+        )
 
     def _new_state(self, param: Tensor, group: dict[str, Any], row_wise: bool) -> dict[str, Tensor]:
         return {
@@ -99,30 +84,19 @@ class Adam(RowOptimizer):
 
     def _step_rows(self, param: Tensor, rows: Tensor, values: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
-        state["step"] += 1
         step = state["step"].item()
         beta1, beta2 = group["betas"]
         rate = group["lr"] * math.sqrt(1 - beta2**step) / (1 - beta1**step)
         keep = 1 - group["lr"] * group["weight_decay"]
         tables = (param, state["exp_avg"], state["exp_avg_sq"])
-        scalars = (1 - beta1, 1 - beta2, rate, group["eps"], keep)
-        self._run(_adam_rows, _adam_rows_torch, rows, values, tables, scalars)
+        self._run(_rows, _rows_torch, rows, values, tables, (1 - beta1, 1 - beta2, rate, group["eps"], keep))
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _adam_rows(
-    rows: np.ndarray,
-    grads: np.ndarray,
-    table: np.ndarray,
-    means: np.ndarray,
-    squares: np.ndarray,
-    new1: float,
-    new2: float,
-    rate: float,
-    eps: float,
-    keep: float,
-) -> None:
+def _rows(rows: np.ndarray, grads: np.ndarray, tables: tuple, scalars: tuple) -> None:
     """Step the rows; ``squares`` is (V, D), or (V, 1) for one second moment per row."""
+    table, means, squares = tables
+    new1, new2, rate, eps, keep = scalars
     dim = table.shape[1]
     for r in range(len(rows)):
         i = rows[r]
@@ -143,19 +117,10 @@ def _adam_rows(
                 row[j] = row[j] * keep - row_rate * mean[j]
 
 
-def _adam_rows_torch(
-    rows: Tensor,
-    grads: Tensor,
-    table: Tensor,
-    means: Tensor,
-    squares: Tensor,
-    new1: float,
-    new2: float,
-    rate: float,
-    eps: float,
-    keep: float,
-) -> None:
-    """`_adam_rows` for any device."""
+def _rows_torch(rows: Tensor, grads: Tensor, tables: tuple[Tensor, Tensor, Tensor], scalars: tuple[float, ...]) -> None:
+    """`_rows` for any device."""
+    table, means, squares = tables
+    new1, new2, rate, eps, keep = scalars
     mean = means[rows].lerp_(grads, new1)
     square = squares[rows].lerp_(by_row(grads.square(), squares), new2)
     means.index_copy_(0, rows, mean)

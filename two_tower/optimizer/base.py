@@ -1,32 +1,32 @@
 """What the optimizers share: dense gradients step as in torch, sparse ones step only the rows they hold.
 
-The library's pieces do not combine (AdamW refuses sparse gradients, SparseAdam refuses dense ones), and two
-optimizers would switch off Lightning's automatic optimization; hence one optimizer that does both.
+The library's pieces do not combine (AdamW refuses sparse gradients, SparseAdam refuses dense ones), and two optimizers
+would switch off Lightning's automatic optimization; hence one optimizer that does both.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from two_tower.errors import UserError
-
-__all__ = ["RowOptimizer", "by_row", "check_range", "coalesced", "fusible", "new_moment"]
+from two_tower.errors import UserError, one_of
 
 
 class RowOptimizer(torch.optim.Optimizer):
     """Steps dense parameters and the touched rows of word tables; a subclass says how.
 
+    In a group with ``word_table`` true ``lr`` is multiplied by ``embedding_lr_scale`` and ``weight_decay`` is
+    ``embedding_weight_decay``, unless the group has its own. Schedulers multiply the rates of all groups alike.
+
     Args:
-        params: parameters, or groups as from `parameter_groups`. In a group with ``word_table`` true ``lr``
-            is multiplied by ``embedding_lr_scale`` and ``weight_decay`` is ``embedding_weight_decay``, unless
-            the group has its own; schedulers multiply the rates of all groups alike.
-        defaults: hyper-parameters of a group; needs ``lr``, ``weight_decay``, ``row_wise`` and the two above.
+        params: parameters, or groups as from `parameter_groups`.
+        options: hyper-parameters of a group; ``lr``, ``embedding_lr_scale``, ``eps``, ``weight_decay``,
+            ``embedding_weight_decay``, ``row_wise`` and the subclass's own.
     """
 
     # The second moment's key in a parameter's state.
@@ -34,13 +34,12 @@ class RowOptimizer(torch.optim.Optimizer):
     # Tests switch it off to run on the CPU what other devices run.
     _compiled: ClassVar[bool] = True
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        for name in ("lr", "embedding_lr_scale", "weight_decay", "embedding_weight_decay"):
-            check_range(name, defaults[name])
-        super().__init__(params, defaults)
+    def __init__(self, params: Iterable[Any], **options: Any) -> None:  # noqa: ANN401
+        for name in ("lr", "embedding_lr_scale", "eps", "weight_decay", "embedding_weight_decay"):
+            check_range(name, options[name])
+        super().__init__(params, options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters; see the class for what ``word_table`` changes."""
         if param_group.setdefault("word_table", False):
             param_group.setdefault("lr", self.defaults["lr"] * self.defaults["embedding_lr_scale"])
             param_group.setdefault("weight_decay", self.defaults["embedding_weight_decay"])
@@ -54,23 +53,28 @@ class RowOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            dense = []
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                if not self.state[param]:
-                    row_wise = group["row_wise"] and (group["word_table"] or param.grad.is_sparse)
-                    self.state[param].update(self._new_state(param, group, row_wise))
-                if param.grad.is_sparse:
-                    grad = coalesced(param.grad)
-                    self._step_rows(param, grad.indices()[0], grad.values(), group)
-                elif self.state[param][self._moment].shape != param.shape:  # row-wise: every row is touched
-                    self._step_rows(param, torch.arange(len(param), device=param.device), param.grad, group)
-                else:
-                    dense.append(param)
+            dense = [param for param in group["params"] if param.grad is not None and not self._stepped(param, group)]
             if dense:
                 self._step_dense(dense, group)
         return loss
+
+    def _stepped(self, param: Tensor, group: dict[str, Any]) -> bool:
+        """Step the rows of a word table; False for a parameter that is to step as a dense one."""
+        grad = param.grad
+        assert grad is not None
+        if not self.state[param]:
+            row_wise = group["row_wise"] and (group["word_table"] or grad.is_sparse)
+            self.state[param].update(self._new_state(param, group, row_wise))
+        if grad.is_sparse:
+            grad = coalesced(grad)
+            rows, values = grad.indices()[0], grad.values()
+        elif self.state[param][self._moment].shape != param.shape:  # row-wise: every row is touched
+            rows, values = torch.arange(len(param), device=param.device), grad
+        else:
+            return False
+        self.state[param]["step"] += 1
+        self._step_rows(param, rows, values, group)
+        return True
 
     @abstractmethod
     def _new_state(self, param: Tensor, group: dict[str, Any], row_wise: bool) -> dict[str, Tensor]:
@@ -85,30 +89,25 @@ class RowOptimizer(torch.optim.Optimizer):
         """Step the rows ``rows`` (R,) int64, distinct, by the gradients ``values`` (R, …)."""
 
     def _run(
-        self,
-        kernel: Callable[..., None],
-        plain: Callable[..., None],
-        rows: Tensor,
-        values: Tensor,
-        tables: tuple[Tensor, ...],
-        scalars: tuple[float, ...],
-    ) -> None:
-        """Call ``kernel`` on NumPy arrays where it can take them, otherwise ``plain`` on the tensors.
+        self, compiled: Callable[..., None], plain: Callable[..., None],
+        rows: Tensor, values: Tensor, tables: tuple[Tensor, ...], scalars: tuple[float, ...],
+    ) -> None:  # fmt: skip
+        """Call ``compiled`` on NumPy arrays where it can take them, otherwise ``plain`` on the tensors.
 
-        Both get ``(rows, values, *tables, *scalars)``; for the kernel every table is (V, D) or (V, 1) and the
-        numbers have its precision. It runs on one thread: the work is bound by memory (40,000 rows of 256 in
-        a table of 400,000: 18 ms for Adam, row-wise 13), and a second thread gained nothing on an idle
-        machine and lost a factor of 2 on a busy one.
+        Both get ``(rows, values, tables, scalars)``; for ``compiled`` every table is (V, D) or (V, 1) and the numbers
+        have its precision. It runs on one thread: the work is bound by memory (40,000 rows of 256 in a table of
+        400,000: 18 ms for Adam, row-wise 13), and a second thread gained nothing on an idle machine and lost a factor
+        of 2 on a busy one.
         """
         if not (self._compiled and _as_arrays(values, *tables)):
-            plain(rows, values, *tables, *scalars)
+            plain(rows, values, tables, scalars)
             return
-        arrays = [t.detach().unsqueeze(-1).flatten(1).numpy() for t in (values, *tables)]
-        kernel(rows.numpy(), *arrays, *map(arrays[0].dtype.type, scalars))
+        grads, *arrays = [t.detach().unsqueeze(-1).flatten(1).numpy() for t in (values, *tables)]
+        compiled(rows.numpy(), grads, tuple(arrays), tuple(map(grads.dtype.type, scalars)))
 
 
 def _as_arrays(*tensors: Tensor) -> bool:
-    """Whether a compiled kernel can take these tensors, and change them in place."""
+    """Whether a compiled loop can take these tensors, and change them in place."""
     return (
         tensors[0].dtype in (torch.float32, torch.float64)
         and all(t.dtype == tensors[0].dtype for t in tensors)
@@ -117,10 +116,10 @@ def _as_arrays(*tensors: Tensor) -> bool:
 
 
 def check_range(name: str, value: float, below: float = math.inf) -> None:
-    """Raise a UserError unless ``0 <= value < below``."""
+    """Raise a ValueError unless ``0 <= value < below``."""
     if not 0 <= value < below:
         limit = "" if below == math.inf else f" and below {below:g}"
-        raise UserError(f"optimizer.{name} is {value}: set it to a number of at least 0{limit}.")
+        raise ValueError(f"{name}={value} must be at least 0{limit}")
 
 
 def coalesced(grad: Tensor) -> Tensor:
@@ -160,7 +159,86 @@ def new_moment(param: Tensor, row_wise: bool, value: float = 0.0) -> Tensor:
 
 
 def by_row(squares: Tensor, moment: Tensor) -> Tensor:
-    """``squares`` (R, …) as ``moment`` counts them: averaged per row if it has one number per row."""
+    """``squares`` (R, …), averaged per row where ``moment`` has one number per row."""
     if moment.shape[1:] == squares.shape[1:]:
         return squares
     return squares.mean(dim=tuple(range(1, squares.dim())), keepdim=True)
+
+
+def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer of this package, or any of torch that ignores extra keys.
+
+    A parameter is a word table if its attribute ``is_word_table`` is true. Frozen parameters are in a group
+    too (they may be unfrozen later); an optimizer skips them as long as they have no gradient.
+
+    Args:
+        modules: name → module, e.g. ``{"query": tower, "document": tower}``.
+
+    Returns:
+        Groups ``{"name": "query/words", "params": [...], "word_table": True}`` (or ``"query/dense"``, False)
+        without empty ones. Each parameter is in exactly one group: one that several modules hold is in
+        ``"shared/words"`` or ``"shared/dense"``.
+    """
+    owners: dict[nn.Parameter, list[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters():
+            owners.setdefault(parameter, []).append(name)
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter, names in owners.items():
+        word_table = bool(getattr(parameter, "is_word_table", False))
+        owner = names[0] if len(names) == 1 else "shared"
+        name = f"{owner}/{'words' if word_table else 'dense'}"
+        group = groups.setdefault(name, {"name": name, "params": [], "word_table": word_table})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def learning_rate(groups: Sequence[Mapping[str, Any]]) -> float:
+    """The present learning rate of dense parameters, from an optimizer's groups (at least one)."""
+    group = min(groups, key=lambda each: bool(each.get("word_table")))  # the first one that is no word table
+    scale = group.get("embedding_lr_scale", 1.0) if group.get("word_table") else 1.0
+    return float(group["lr"] / (scale or 1.0))
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], max_value: float, algorithm: str = "norm") -> Tensor:
+    """Bound the gradients in place, sparse ones too, on which torch's own clipping fails.
+
+    Sparse gradients are replaced by their coalesced form (otherwise a row's parts would count one by one). The result
+    is what dense gradients would have given.
+
+    Args:
+        parameters: those without a gradient are skipped.
+        max_value: the largest total norm, or the largest absolute value of any number.
+        algorithm: ``norm`` scales all gradients by one factor, as `torch.nn.utils.clip_grad_norm_`; ``value``
+            limits each number, as `torch.nn.utils.clip_grad_value_`.
+
+    Returns:
+        () the Euclidean norm of all gradients before clipping; 0 without gradients. If it is not finite,
+        ``norm`` leaves the gradients as they are: scaling would turn all of them into NaN or 0 and hide where
+        the infinite one came from.
+    """
+    if not max_value > 0:
+        raise UserError(f"trainer.gradient_clip_val is {max_value}: set a number above 0, or null not to clip.")
+    if algorithm not in ("norm", "value"):
+        valid = one_of(str(algorithm), ["norm", "value"])
+        raise UserError(f"trainer.gradient_clip_algorithm={algorithm!s} does not exist; {valid}.")
+    grads = [_numbers(p) for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    if algorithm == "value":
+        for grad in grads:
+            grad.clamp_(-max_value, max_value)
+        return norm
+    # 1e-6 as in torch; everything stays on the device, so a GPU is not waited for.
+    scale = torch.where(norm.isfinite(), (max_value / (norm + 1e-6)).clamp(max=1.0), 1.0)
+    for grad in grads:
+        grad.mul_(scale.to(grad.device))
+    return norm
+
+
+def _numbers(parameter: Tensor) -> Tensor:
+    """The gradient, or the numbers of a sparse one; changes to them in place are changes to the gradient."""
+    if parameter.grad is None or not parameter.grad.is_sparse:
+        return parameter.grad  # type: ignore[return-value]
+    parameter.grad = coalesced(parameter.grad)
+    return parameter.grad.values()

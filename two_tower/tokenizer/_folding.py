@@ -1,6 +1,6 @@
 """The word rules of `tokenizer.json` and the table that lets the fast path follow them exactly.
 
-A text is normalised (compatibility forms, accents and case folded away), then cut into runs of letters and
+A text is normalized (compatibility forms, accents and case folded away), then cut into runs of letters and
 digits of any script. With these rules what becomes of a code point never depends on its neighbours, except
 for the camel-case rule, which sees only ASCII. So the library is asked once per code point, on first sight,
 and its answers are all that the kernel needs to give the library's words for every text.
@@ -18,17 +18,6 @@ import tokenizers
 
 from two_tower.tokenizer import _kernel as kernel
 
-__all__ = [
-    "CAMEL",
-    "PRE_TOKENIZER",
-    "Folding",
-    "is_word_definition",
-    "normalizer",
-    "pieces",
-    "rules",
-    "splits_camel_case",
-]
-
 #: ReduceLROnPlateau → Reduce LR On Plateau, HTTPServer → HTTP Server, but neither URLs nor Conv2D is split.
 CAMEL = "(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z](?:[a-rt-z]|s[a-z]))"
 
@@ -42,7 +31,7 @@ def _split(pattern: str, behavior: str) -> dict[str, Any]:
 
 
 def normalizer(split_camel_case: bool, strip_accents: bool) -> dict[str, Any]:
-    """The normaliser of a word `tokenizer.json`.
+    """The normalizer of a word `tokenizer.json`.
 
     With ``strip_accents``, compatibility forms are folded too (ﬁ → fi, ２ → 2, ½ → 1 2); without, letters
     stay as they are written, in lower case.
@@ -82,7 +71,7 @@ def rules(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
 def is_word_definition(definition: Mapping[str, Any]) -> bool:
     """Whether a parsed `tokenizer.json` has exactly these rules, so that `Folding` gives the library's words.
 
-    False for any other model, normaliser, pre-tokeniser, added token or post-processor: the library encodes.
+    False for any other model, normalizer, pre-tokenizer, added token or post-processor: the library encodes.
     """
     model = definition.get("model")
     return (
@@ -107,22 +96,20 @@ def _is_dense(vocabulary: Any) -> bool:  # noqa: ANN401
     )
 
 
-def pieces(library: tokenizers.Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The library's words (pre-tokens) of a text, each with its span of characters in the text as written."""
+def words(library: tokenizers.Tokenizer, text: str) -> list[str]:
+    """The library's words (pre-tokens) of a text."""
     split = tokenizers.PreTokenizedString(text)
     if library.normalizer is not None:
         split.normalize(library.normalizer.normalize)
     if library.pre_tokenizer is not None:
         library.pre_tokenizer.pre_tokenize(split)
-    return [(word, span) for word, span, _ in split.get_splits("original", "char")]
+    return [word for word, _, _ in split.get_splits()]
 
 
 class Folding:
     """What the kernel must know of Unicode: the folded bytes of every code point seen so far.
 
-    Args:
-        library: a tokenizer of a word definition; its vocabulary does not matter.
-        split_camel_case: whether its normaliser has the camel-case rule.
+    ``library`` is a tokenizer of a word definition, ``split_camel_case`` whether it has the camel-case rule.
     """
 
     # Latin letters, punctuation, currency, arrows: all that most English text ever needs (11 ms).
@@ -137,15 +124,7 @@ class Folding:
             self._learn(codes)
 
     def __call__(self, text: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fold texts; see `kernel.fold`.
-
-        Args:
-            text: uint8, UTF-8.
-            starts: (B + 1,) int64, where each text starts in ``text``.
-
-        Returns:
-            The folded bytes and (B + 1,) int64, where each text starts in them.
-        """
+        """The folded bytes of texts, and (B + 1,) int64, where each text starts in them; see `_kernel.fold`."""
         while True:
             table = self._table
             folded, folded_starts, complete = kernel.fold(text, starts, *table, self._split_camel_case)
@@ -170,5 +149,4 @@ class Folding:
         """What the library makes of one code point between two digits, which never change or combine."""
         if 0xD800 <= code < 0xE000:  # half of a surrogate pair: only in bytes that are not UTF-8
             return b"\0"
-        words = [word for word, _ in pieces(self._library, f"0{chr(code)}0")]
-        return "\0".join(words)[1:-1].encode()
+        return "\0".join(words(self._library, f"0{chr(code)}0"))[1:-1].encode()

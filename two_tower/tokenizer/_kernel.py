@@ -1,7 +1,7 @@
-"""The hot loop before word look-up: fold texts by the rules that `folding` has read off the library.
+"""The hot loop before word look-up: fold texts by the rules that `_folding` has read off the library.
 
-    text bytes ─► fold ─► folded bytes: words with 0 bytes between them ─┬─► word_table.count    (training)
-                                                                         └─► word_table.look_up  (encoding)
+    text bytes ─► fold ─► folded bytes: words with 0 bytes between them ─┬─► _hash_table.count    (training)
+                                                                         └─► _hash_table.look_up  (encoding)
 
 Every function releases the GIL and uses one thread; callers spread a corpus over Python threads. A batch of
 texts is UTF-8 bytes, one text after another: text ``i`` is ``text[starts[i]:starts[i + 1]]``.
@@ -12,17 +12,19 @@ becoming vector instructions (folding 31,000 passages: 30 ms with offsets, 9 wit
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numba
 import numpy as np
 
-__all__ = ["fold", "missing"]
+Array: TypeAlias = np.ndarray
 
 #: Stands for bytes that are not UTF-8.
 REPLACEMENT = 0xFFFD
 
 
 @numba.njit(nogil=True, cache=True)
-def _decode(text: np.ndarray, p: int) -> tuple[int, int]:
+def _decode(text: Array, p: int) -> tuple[int, int]:
     """The code point at ``p``, a byte >= 0x80, and its length; in broken UTF-8 it never reads past the end."""
     lead = int(text[p])
     size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
@@ -45,8 +47,8 @@ def _is_lower(byte: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
-def _starts_camel_word(text: np.ndarray, p: int) -> bool:
-    """Whether a word of an identifier starts at the capital ``p``; the same rule as `folding.CAMEL`."""
+def _starts_camel_word(text: Array, p: int) -> bool:
+    """Whether a word of an identifier starts at the capital ``p``; the same rule as `_folding.CAMEL`."""
     if p == 0:
         return False
     before = text[p - 1]
@@ -58,7 +60,7 @@ def _starts_camel_word(text: np.ndarray, p: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
-def _is_ascii(text: np.ndarray) -> bool:
+def _is_ascii(text: Array) -> bool:
     union = np.uint8(0)
     for p in range(len(text)):
         union |= text[p]
@@ -66,8 +68,8 @@ def _is_ascii(text: np.ndarray) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
-def _fold_ascii(text: np.ndarray, out: np.ndarray) -> None:
-    """A letter in lower case, a digit as it is, anything else 0: so do all rules of `folding`."""
+def _fold_ascii(text: Array, out: Array) -> None:
+    """A letter in lower case, a digit as it is, anything else 0: so do all rules of `_folding`."""
     for p in range(len(text)):
         byte = text[p]
         lower = byte | np.uint8(32)
@@ -80,14 +82,7 @@ def _fold_ascii(text: np.ndarray, out: np.ndarray) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _fold_any(
-    text: np.ndarray,
-    out: np.ndarray,
-    ascii: np.ndarray,
-    entries: np.ndarray,
-    expansions: np.ndarray,
-    split_camel_case: bool,
-) -> int:
+def _fold_any(text: Array, out: Array, ascii: Array, entries: Array, expansions: Array, split_camel_case: bool) -> int:
     """Fold one text byte by byte; returns how many folded bytes it has, or -1 if `entries` lacks something."""
     p, n, complete = 0, 0, True
     while p < len(text):
@@ -111,7 +106,7 @@ def _fold_any(
 
 
 @numba.njit(nogil=True, cache=True)
-def _room(text: np.ndarray, growth: int, split_camel_case: bool) -> int:
+def _room(text: Array, growth: int, split_camel_case: bool) -> int:
     """Bytes that hold any folding of these texts."""
     high = 0
     for p in range(len(text)):
@@ -121,13 +116,8 @@ def _room(text: np.ndarray, growth: int, split_camel_case: bool) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def fold(
-    text: np.ndarray,
-    starts: np.ndarray,
-    entries: np.ndarray,
-    expansions: np.ndarray,
-    growth: int,
-    split_camel_case: bool,
-) -> tuple[np.ndarray, np.ndarray, bool]:
+    text: Array, starts: Array, entries: Array, expansions: Array, growth: int, split_camel_case: bool
+) -> tuple[Array, Array, bool]:
     """Lower-case, strip and segment texts: each code point becomes 0 or more folded bytes.
 
     Args:
@@ -164,7 +154,7 @@ def fold(
 
 
 @numba.njit(nogil=True, cache=True)
-def missing(text: np.ndarray, starts: np.ndarray, entries: np.ndarray) -> np.ndarray:
+def missing(text: Array, starts: Array, entries: Array) -> Array:
     """(0x110000,) bool: the code points of texts that ``entries`` lacks; arguments as for `fold`."""
     lacks = np.zeros(len(entries), np.bool_)
     for i in range(len(starts) - 1):

@@ -1,6 +1,6 @@
 """Text → token ids, as a `tokenizer.json` of Hugging Face `tokenizers` defines them, without padding.
 
-A file with this project's word rules (see `folding`) is encoded by numba kernels, straight from Arrow
+A file with this project's word rules (see `_folding`) is encoded by compiled loops, straight from Arrow
 buffers; any other file by the library. Either way the ids are the library's, at any number of threads.
 """
 
@@ -25,9 +25,7 @@ from two_tower.errors import UserError
 from two_tower.files import write_text
 from two_tower.ragged import Ragged
 from two_tower.tokenizer import _folding as folding
-from two_tower.tokenizer import _word_table as word_table
-
-__all__ = ["Texts", "Tokenizer", "buffers", "count_words", "truncation"]
+from two_tower.tokenizer import _hash_table as hash_table
 
 #: What is encoded: an Arrow string column (no Python object per text), or strings.
 Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
@@ -40,13 +38,9 @@ CHUNK = 1024
 
 
 def buffers(texts: Texts) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The texts in chunks as the kernels read them, without copying Arrow's bytes; a null is an empty text.
+    """The texts in chunks as the compiled loops read them, without copying Arrow's bytes; a null is an empty text.
 
-    Yields:
-        UTF-8 bytes (uint8) and (B + 1,) int64, where each text starts in them; both read-only.
-
-    Raises:
-        TypeError: one string instead of a sequence of strings.
+    Yields UTF-8 bytes (uint8) and (B + 1,) int64, where each text starts in them; both read-only.
     """
     for array in _arrays(texts):
         # Widens the offsets of a string array and shares its bytes; copies other kinds.
@@ -82,17 +76,17 @@ def _joined(parts: list[Encoded]) -> Ragged:
     return Ragged.from_numpy(ids, np.concatenate([np.zeros(1, np.int64), *offsets]))
 
 
-def count_words(fold: folding.Folding, texts: Iterable[Texts]) -> word_table.WordTable:
+def count_words(fold: folding.Folding, texts: Iterable[Texts]) -> hash_table.HashTable:
     """The words of batches of texts, read once, one after another: memory holds one batch and the distinct words."""
-    counted = word_table.empty()
+    counted = hash_table.empty()
     for batch in texts:
         for text, starts in buffers(batch):
-            counted = word_table.count(fold(text, starts)[0], counted)
+            counted = hash_table.count(fold(text, starts)[0], counted)
     return counted
 
 
 def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
-    """The section ``truncation`` of a `tokenizer.json`: most tokens kept of a query and of a passage."""
+    """The section ``truncation`` of a `tokenizer.json`: maximum number of tokens of a query and of a passage."""
     return {
         "direction": "Right",
         "max_length": document_tokens,
@@ -103,32 +97,23 @@ def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
 
 
 class Tokenizer:
-    """Encodes texts as a `tokenizer.json` says.
-
-    The file's ``truncation.max_length`` is the most tokens kept of a passage, ``truncation.query_tokens``
-    that of a query; 256 and 64 where it has none.
-
-    Args:
-        definition: a parsed `tokenizer.json`.
+    """Encodes texts as a parsed `tokenizer.json` (``definition``) says.
 
     Attributes:
-        query_tokens: most tokens kept of a query.
-        document_tokens: most tokens kept of a passage.
+        query_tokens: maximum number of tokens of a query, the file's ``truncation.query_tokens``, else 64.
+        document_tokens: maximum number of tokens of a passage, its ``truncation.max_length``, else 256.
         split_camel_case: whether the words of identifiers are separated.
+        of_words: whether the tokens are whole words, by this project's rules.
         unknown_id: id of the words that are not in the vocabulary; -1 where the file has no such word.
-
-    Raises:
-        UserError: the definition is malformed.
     """
 
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self._definition = definition
-        self._is_word = folding.is_word_definition(definition)
+        self.of_words = folding.is_word_definition(definition)
         try:
-            if self._is_word:  # the kernels hold the vocabulary themselves
-                self._library = folding.rules(definition)
-            else:
-                self._library = tokenizers.Tokenizer.from_str(json.dumps(definition))
+            # The compiled loops hold the vocabulary of words themselves.
+            text = None if self.of_words else json.dumps(definition)
+            self._library = tokenizers.Tokenizer.from_str(text) if text else folding.rules(definition)
         except Exception as error:  # the library raises nothing more specific
             raise UserError(f"`tokenizers` cannot read this tokenizer.json: {error}.") from error
         limits = definition.get("truncation") or {}
@@ -144,11 +129,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read a `tokenizer.json`.
-
-        Raises:
-            UserError: there is no such file, or it is malformed.
-        """
+        """Read a `tokenizer.json`."""
         try:
             definition = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -167,25 +148,12 @@ class Tokenizer:
         limits = {**(self._definition.get("truncation") or {}), **truncation(max_tokens, max_tokens)}
         return {**self._definition, "truncation": limits}
 
-    @property
-    def of_words(self) -> bool:
-        """Whether the tokens are whole words, by this project's rules."""
-        return self._is_word
-
     def count(self, texts: Iterable[Texts]) -> dict[str, int]:
-        """How often each word occurs, known or not; only `of_words`.
-
-        Args:
-            texts: batches of texts, read once.
-        """
-        return word_table.spelled(count_words(self._tables[0], texts))
+        """How often each word of batches of texts occurs, known or not; only `of_words`."""
+        return hash_table.spelled(count_words(self._tables[0], texts))
 
     def extended(self, words: Sequence[str]) -> Tokenizer:
-        """The same tokenizer with further words behind its own; only `of_words`.
-
-        Args:
-            words: as `count` spells them, none of the vocabulary.
-        """
+        """The same tokenizer with more words, spelled as `count` does, none of them known; only `of_words`."""
         model, size = self._definition["model"], len(self)
         more = {word: size + i for i, word in enumerate(words)}
         return Tokenizer({**self._definition, "model": {**model, "vocab": {**model["vocab"], **more}}})
@@ -203,7 +171,7 @@ class Tokenizer:
     @cached_property
     def vocabulary(self) -> list[str]:
         """All words; index = id (an empty string where a foreign file leaves an id out)."""
-        ids = self._definition["model"]["vocab"] if self._is_word else self._library.get_vocab()
+        ids = self._definition["model"]["vocab"] if self.of_words else self._library.get_vocab()
         words = [""] * (max(ids.values(), default=-1) + 1)
         for word, i in ids.items():
             words[i] = word
@@ -213,7 +181,7 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any rule, word or limit, and with nothing else."""
         definition: dict[str, Any] = dict(self._definition)
-        if self._is_word:  # the ids are 0, 1, 2 …: joining the words is quick, sorting a mapping of them is not
+        if self.of_words:  # the ids are 0, 1, 2 …: joining the words is quick, sorting a mapping of them is not
             words = "\0".join(self.vocabulary)
             definition["model"] = {**definition["model"], "vocab": hashlib.sha256(words.encode()).hexdigest()}
         canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
@@ -224,57 +192,33 @@ class Tokenizer:
 
         Args:
             texts: an Arrow string column of any kind (nulls are empty texts) or a sequence of strings.
-            max_tokens: keep only the first so many tokens of each text; None keeps all.
+            max_tokens: keep only this many tokens of each text, the first; None keeps all.
             threads: number of threads, by default torch's; the result does not depend on it.
-
-        Raises:
-            ValueError: ``max_tokens`` is below 1.
         """
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}, must be at least 1")
-        run = self._by_kernel(max_tokens) if self._is_word else self._by_library(max_tokens)
+        run = self._by_kernel(max_tokens) if self.of_words else self._by_library(max_tokens)
         threads = threads or torch.get_num_threads()
         chunks = list(buffers(texts))
         # Two chunks (2 ms each) are not worth starting threads for; the library has threads of its own.
-        if threads == 1 or len(chunks) <= 2 or not self._is_word:
+        if threads == 1 or len(chunks) <= 2 or not self.of_words:
             return _joined([run(*chunk) for chunk in chunks])
         with ThreadPoolExecutor(threads) as pool:
             return _joined(list(pool.map(run, *zip(*chunks, strict=True))))
 
     def encode_queries(self, texts: Texts, threads: int | None = None) -> Ragged:
-        """The first ``query_tokens`` tokens of each text."""
         return self.encode(texts, self.query_tokens, threads)
 
     def encode_documents(self, texts: Texts, threads: int | None = None) -> Ragged:
-        """The first ``document_tokens`` tokens of each text."""
         return self.encode(texts, self.document_tokens, threads)
-
-    def statistics(self, texts: Texts, max_tokens: int | None = None) -> dict[str, int]:
-        """Counts of ``texts``, their ``tokens``, the ``unknown`` among these, and the texts ``truncated``.
-
-        Args:
-            texts: as for `encode`.
-            max_tokens: a text with more tokens counts as truncated; by default ``document_tokens``.
-        """
-        tokens = self.encode(texts)
-        return {
-            "texts": len(tokens),
-            "tokens": len(tokens.ids),
-            "unknown": int((tokens.ids == self.unknown_id).sum()),
-            "truncated": int((tokens.lengths > (max_tokens or self.document_tokens)).sum()),
-        }
 
     def words(self, text: str) -> list[str]:
         """The words of a text in order, as the vocabulary spells them, known or not."""
-        return [word for word, _ in folding.pieces(self._library, text)]
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each of `words` stands in the text: first character and the one after the last."""
-        return [span for _, span in folding.pieces(self._library, text)]
+        return folding.words(self._library, text)
 
     def _unknown_id(self) -> int:
         model = self._definition["model"]
-        if self._is_word:
+        if self.of_words:
             return model["vocab"][model["unk_token"]]
         unknown = model.get("unk_id")  # Unigram gives the id, the others give the word
         if unknown is None and model.get("unk_token") is not None:
@@ -282,20 +226,17 @@ class Tokenizer:
         return -1 if unknown is None else unknown
 
     @cached_property
-    def _tables(self) -> tuple[folding.Folding, word_table.WordTable]:
+    def _tables(self) -> tuple[folding.Folding, hash_table.HashTable]:
         """The two tables of the fast path. Counting the vocabulary once gives each word its id as number."""
         words = np.frombuffer(bytearray("\0".join([*self.vocabulary, ""]).encode()), np.uint8)
-        return (
-            folding.Folding(self._library, self.split_camel_case),
-            word_table.count(words, word_table.empty()),
-        )
+        return folding.Folding(self._library, self.split_camel_case), hash_table.count(words, hash_table.empty())
 
     def _by_kernel(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
         fold, table = self._tables
         limit = np.iinfo(np.int64).max if max_tokens is None else max_tokens
 
         def run(text: np.ndarray, starts: np.ndarray) -> Encoded:
-            return word_table.look_up(*fold(text, starts), table, self.unknown_id, limit)
+            return hash_table.look_up(*fold(text, starts), table, self.unknown_id, limit)
 
         return run
 

@@ -11,33 +11,21 @@ from typing import Any
 from two_tower.errors import UserError
 from two_tower.tokenizer.base import Texts, Tokenizer, truncation
 
-__all__ = ["SubwordTokenizer"]
-
 
 class SubwordTokenizer:
-    """Takes the `tokenizer.json` of a model's folder; the special tokens that it adds count as tokens.
-
-    Args:
-        path: the folder, in Hugging Face's layout.
-        query_tokens: most tokens kept of a query.
-        document_tokens: most tokens kept of a passage.
-
-    Attributes:
-        digest: of the file, 16 hexadecimal digits.
-
-    Raises:
-        UserError: there is no such file, it is malformed, or the model cannot read so many tokens.
-    """
+    """Takes the `tokenizer.json` of a model's folder; the special tokens that it adds count as tokens."""
 
     def __init__(self, path: Path | None, query_tokens: int = 64, document_tokens: int = 256) -> None:
         if path is None:
-            raise UserError("tokenizer.path is not set: give the folder of a transformer.")
+            raise ValueError("path is not set: give the folder of a transformer")
         self.path, self.query_tokens, self.document_tokens = Path(path), query_tokens, document_tokens
+        max_tokens = self._max_tokens()
         for name in ("query_tokens", "document_tokens"):
             if getattr(self, name) < 1:
-                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: choose at least 1.")
-            if getattr(self, name) > (most := self._most_tokens()):
-                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: {path} reads {most} tokens at most.")
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            if getattr(self, name) > max_tokens:
+                raise ValueError(f"{name}={getattr(self, name)} must be at most {max_tokens}, which {path} can read")
+        # 16 hexadecimal digits: prepared tokens are found again by it.
         self.digest = hashlib.sha256(json.dumps(self._definition()).encode()).hexdigest()[:16]
 
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
@@ -47,10 +35,10 @@ class SubwordTokenizer:
 
     def _definition(self) -> dict[str, Any]:
         if not self.path.is_dir():
-            raise UserError(f"tokenizer.path={self.path} is not a folder: give the folder of a transformer.")
+            raise ValueError(f"path={self.path} is not a folder: give the folder of a transformer")
         return _object(self.path / "tokenizer.json")
 
-    def _most_tokens(self) -> int:
+    def _max_tokens(self) -> int:
         """What the folder says that its model can read."""
         settings = self.path / "tokenizer_config.json"
         return int(_object(settings).get("model_max_length", 1e30)) if settings.exists() else int(1e30)

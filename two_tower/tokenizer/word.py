@@ -9,29 +9,15 @@ import numpy as np
 
 from two_tower.errors import UserError
 from two_tower.tokenizer import _folding as folding
-from two_tower.tokenizer import _word_table as word_table
+from two_tower.tokenizer._hash_table import HashTable, spelled
 from two_tower.tokenizer.base import Texts, Tokenizer, count_words, truncation
-
-__all__ = ["UNKNOWN", "WordTokenizer"]
 
 #: The word of id 0, which stands for every word that is not in the vocabulary. No text can contain it.
 UNKNOWN = "[UNK]"
 
 
 class WordTokenizer:
-    """Trains a `Tokenizer` whose tokens are the frequent words of some texts.
-
-    Args:
-        vocabulary_size: most words in the vocabulary, the unknown word included.
-        min_frequency: a word that occurs less often is left out.
-        split_camel_case: separate the words of identifiers: ReduceLROnPlateau → reduce lr on plateau.
-        strip_accents: read é as e, ﬁ as fi and ２ as 2; otherwise letters only become lower case.
-        query_tokens: most tokens kept of a query.
-        document_tokens: most tokens kept of a passage.
-
-    Raises:
-        UserError: a number is out of range.
-    """
+    """Trains a `Tokenizer` whose tokens are the frequent words of some texts."""
 
     def __init__(
         self,
@@ -45,17 +31,17 @@ class WordTokenizer:
         self.vocabulary_size, self.min_frequency = vocabulary_size, min_frequency
         self.split_camel_case, self.strip_accents = split_camel_case, strip_accents
         self.query_tokens, self.document_tokens = query_tokens, document_tokens
-        least = {"vocabulary_size": 2, "min_frequency": 1, "query_tokens": 1, "document_tokens": 1}
-        for name, bound in least.items():
+        minimum = {"vocabulary_size": 2, "min_frequency": 1, "query_tokens": 1, "document_tokens": 1}
+        for name, bound in minimum.items():
             if getattr(self, name) < bound:
-                raise UserError(f"tokenizer.{name} is {getattr(self, name)}: choose at least {bound}.")
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {bound}")
 
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
         """Count the words of all texts and keep the most frequent ones.
 
         Args:
-            texts: batches of texts, each an Arrow string column or a sequence of strings; read once, one
-                batch after another, so that memory holds one batch and the distinct words.
+            texts: batches of texts, read once, one after another, so that memory holds one batch and the distinct
+                words.
 
         Returns:
             The tokenizer: id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in
@@ -73,13 +59,13 @@ class WordTokenizer:
             )
         return Tokenizer(self._definition([UNKNOWN, *words]))
 
-    def _most_frequent(self, counted: word_table.WordTable) -> list[str]:
-        counts, size = counted[3], counted[4]
-        kept, room = counts[:size][counts[:size] >= self.min_frequency], self.vocabulary_size - 1
+    def _most_frequent(self, table: HashTable) -> list[str]:
+        counts, size = table[3], table[4]
+        frequent, room = counts[:size][counts[:size] >= self.min_frequency], self.vocabulary_size - 1
         # Sort only the words that can be among the first, with their ties.
-        least = np.partition(kept, len(kept) - room)[len(kept) - room] if len(kept) > room else self.min_frequency
-        spelled = word_table.spelled(counted, int(least))
-        return sorted(spelled, key=lambda word: (-spelled[word], word))[:room]
+        cut = len(frequent) - room
+        counted = spelled(table, int(np.partition(frequent, cut)[cut]) if cut > 0 else self.min_frequency)
+        return sorted(counted, key=lambda word: (-counted[word], word))[:room]
 
     def _definition(self, vocabulary: list[str]) -> dict[str, Any]:
         """The `tokenizer.json` with these words, as the library itself would write it."""
@@ -92,9 +78,5 @@ class WordTokenizer:
             "pre_tokenizer": folding.PRE_TOKENIZER,
             "post_processor": None,
             "decoder": None,
-            "model": {
-                "type": "WordLevel",
-                "vocab": {word: i for i, word in enumerate(vocabulary)},
-                "unk_token": UNKNOWN,
-            },
+            "model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(vocabulary)}, "unk_token": UNKNOWN},
         }

@@ -6,24 +6,33 @@
     lstm   i, f, o = σ(x + a)   g = tanh(x + a)
            c' = f c + i g   h' = o tanh(c')
 
-Gates stand in torch's order (gru: r, z, n; lstm: i, f, g, o). The loops are short and without branches, so that the
-compiler makes vector instructions of them: 0.5 ns a gate, where a library's exponential takes 5. They work in
-place of the products, since a step that touches more memory than a core's cache holds takes three times as long.
+Gates stand in torch's order (gru: r, z, n; lstm: i, f, g, o). The derivatives use tanh' = 1 - tanh² and
+σ' = σ (1 - σ); ``dv`` is the gradient of the loss with respect to v. The loops are short and without branches, so
+that the compiler makes vector instructions of them: 0.5 ns a gate, where a library's exponential takes 5. They work
+in place of the products, since a step that touches more memory than a core's cache holds takes three times as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 from torch import nn
 
-from two_tower.tower._kernels import FAST
+from two_tower.tower._lookup import FAST
 
-__all__ = ["CELLS", "Cell"]
+Array: TypeAlias = np.ndarray
+#: at, shift: text i reads token ``at[i] + shift``.
+Texts: TypeAlias = tuple[Array, int]
+#: rows, inputs, bias, see `Cell`.
+Inputs: TypeAlias = tuple[Array, Array, Array]
+#: gates, before, after, memory_before, memory, see `Cell`.
+Step: TypeAlias = tuple[Array, Array, Array, Array, Array]
+#: grad_states, grad_state, grad_memory, grad_inputs, grad_product, grad_bias, see `Cell`.
+Grads: TypeAlias = tuple[Array, Array, Array, Array, Array, Array]
 
 _f = np.float32
 
@@ -51,19 +60,8 @@ def _sigmoid(x: Any) -> Any:  # noqa: ANN401
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _rnn_step(
-    at: np.ndarray,
-    shift: int,
-    rows: np.ndarray,
-    inputs: np.ndarray,
-    bias: np.ndarray,
-    gates: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    memory_before: np.ndarray,
-    memory: np.ndarray,
-    states: np.ndarray,
-) -> None:
+def _rnn_step(texts: Texts, products: Inputs, step: Step, states: Array) -> None:
+    (at, shift), (rows, inputs, bias), (gates, _, after, _, _) = texts, products, step
     for i in range(len(after)):
         k = at[i] + shift
         x, a, h, out = inputs[rows[k]], gates[i], after[i], states[k]
@@ -74,47 +72,24 @@ def _rnn_step(
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _rnn_back(
-    at: np.ndarray,
-    shift: int,
-    gates: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    memory_before: np.ndarray,
-    memory: np.ndarray,
-    grad_states: np.ndarray,
-    grad_state: np.ndarray,
-    grad_memory: np.ndarray,
-    grad_inputs: np.ndarray,
-    grad_product: np.ndarray,
-    grad_bias: np.ndarray,
-) -> None:
+def _rnn_back(texts: Texts, step: Step, grads: Grads) -> None:
+    (at, shift), (_, _, after, _, _) = texts, step
+    grad_states, grad_state, _, grad_inputs, grad_product, grad_bias = grads
     for i in range(len(after)):
         k = at[i] + shift
         h, up, carry, da, dx = after[i], grad_states[k], grad_state[i], grad_product[i], grad_inputs[k]
-        for j in range(len(h)):
+        for j in range(len(h)):  # da = dh (1 - h²)
             da[j] = (up[j] + carry[j]) * (_f(1) - h[j] * h[j])
             carry[j] = 0
         for j in range(len(da)):
             grad_bias[j] += da[j]
-        for j in range(len(da)):
+        for j in range(len(da)):  # x and a are summed in the cell, so dx = da
             dx[j] = da[j]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _gru_step(
-    at: np.ndarray,
-    shift: int,
-    rows: np.ndarray,
-    inputs: np.ndarray,
-    bias: np.ndarray,
-    gates: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    memory_before: np.ndarray,
-    memory: np.ndarray,
-    states: np.ndarray,
-) -> None:
+def _gru_step(texts: Texts, products: Inputs, step: Step, states: Array) -> None:
+    (at, shift), (rows, inputs, bias), (gates, before, after, _, memory) = texts, products, step
     m = after.shape[1]
     for i in range(len(after)):
         k = at[i] + shift
@@ -133,21 +108,9 @@ def _gru_step(
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _gru_back(
-    at: np.ndarray,
-    shift: int,
-    gates: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    memory_before: np.ndarray,
-    memory: np.ndarray,
-    grad_states: np.ndarray,
-    grad_state: np.ndarray,
-    grad_memory: np.ndarray,
-    grad_inputs: np.ndarray,
-    grad_product: np.ndarray,
-    grad_bias: np.ndarray,
-) -> None:
+def _gru_back(texts: Texts, step: Step, grads: Grads) -> None:
+    (at, shift), (gates, before, after, _, memory) = texts, step
+    grad_states, grad_state, _, grad_inputs, grad_product, grad_bias = grads
     m = after.shape[1]
     for i in range(len(after)):
         k = at[i] + shift
@@ -156,36 +119,25 @@ def _gru_back(
         r, z, n, da_r, da_z, da_n = a[:m], a[m : 2 * m], a[2 * m :], da[:m], da[m : 2 * m], da[2 * m :]
         for j in range(m):
             dh[j] += up[j]
-        for j in range(m):
+        for j in range(m):  # dx_n = dh (1 - z) (1 - n²)
             da_n[j] = dh[j] * (_f(1) - z[j]) * (_f(1) - n[j] * n[j])
-        for j in range(m):
+        for j in range(m):  # da_z = dh (h - n) z (1 - z)
             da_z[j] = dh[j] * (old[j] - n[j]) * z[j] * (_f(1) - z[j])
-        for j in range(m):
+        for j in range(m):  # da_r = dx_n a_n r (1 - r)
             da_r[j] = da_n[j] * from_state[j] * r[j] * (_f(1) - r[j])
-        for j in range(3 * m):
+        for j in range(3 * m):  # up to here dx = da
             dx[j] = da[j]
-        for j in range(m):
+        for j in range(m):  # da_n = dx_n r: the reset gate stands between
             da_n[j] *= r[j]
-        for j in range(m):
+        for j in range(m):  # what reaches the old state through h' = n + z (h - n)
             dh[j] *= z[j]
         for j in range(3 * m):
             grad_bias[j] += da[j]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _lstm_step(
-    at: np.ndarray,
-    shift: int,
-    rows: np.ndarray,
-    inputs: np.ndarray,
-    bias: np.ndarray,
-    gates: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    memory_before: np.ndarray,
-    memory: np.ndarray,
-    states: np.ndarray,
-) -> None:
+def _lstm_step(texts: Texts, products: Inputs, step: Step, states: Array) -> None:
+    (at, shift), (rows, inputs, bias), (gates, _, after, memory_before, memory) = texts, products, step
     m = after.shape[1]
     for i in range(len(after)):
         k = at[i] + shift
@@ -207,21 +159,9 @@ def _lstm_step(
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _lstm_back(
-    at: np.ndarray,
-    shift: int,
-    gates: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    memory_before: np.ndarray,
-    memory: np.ndarray,
-    grad_states: np.ndarray,
-    grad_state: np.ndarray,
-    grad_memory: np.ndarray,
-    grad_inputs: np.ndarray,
-    grad_product: np.ndarray,
-    grad_bias: np.ndarray,
-) -> None:
+def _lstm_back(texts: Texts, step: Step, grads: Grads) -> None:
+    (at, shift), (gates, _, after, memory_before, memory) = texts, step
+    grad_states, grad_state, grad_memory, grad_inputs, grad_product, grad_bias = grads
     m = after.shape[1]
     for i in range(len(after)):
         k = at[i] + shift
@@ -231,57 +171,57 @@ def _lstm_back(
         up, dh, dc = grad_states[k], grad_state[i], grad_memory[i]
         for j in range(m):
             dh[j] += up[j]
-        for j in range(m):
+        for j in range(m):  # da_o = dh tanh(c') o (1 - o),  dc' += dh o (1 - tanh²(c'))
             t = _tanh(c[j])
             da_o[j] = dh[j] * t * g_o[j] * (_f(1) - g_o[j])
             dc[j] += dh[j] * g_o[j] * (_f(1) - t * t)
-        for j in range(m):
+        for j in range(m):  # da_i = dc' g i (1 - i)
             da_i[j] = dc[j] * g[j] * g_i[j] * (_f(1) - g_i[j])
-        for j in range(m):
+        for j in range(m):  # da_f = dc' c f (1 - f)
             da_f[j] = dc[j] * old[j] * g_f[j] * (_f(1) - g_f[j])
-        for j in range(m):
+        for j in range(m):  # da_g = dc' i (1 - g²)
             da_g[j] = dc[j] * g_i[j] * (_f(1) - g[j] * g[j])
-        for j in range(m):
+        for j in range(m):  # dc = dc' f; the old state is reached through the products only
             dc[j] *= g_f[j]
             dh[j] = 0
         for j in range(4 * m):
             grad_bias[j] += da[j]
-        for j in range(4 * m):
+        for j in range(4 * m):  # x and a are summed in the cell, so dx = da
             dx[j] = da[j]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of recurrent cell with M state numbers a text.
+    """A kind of recurrent cell whose state has M numbers, and whose products G = ``gates * M``.
+
+    Arrays are float32 where nothing else is said. Of those with a row per text only the first n rows are in use: the
+    texts that are still running. ``after`` has just these.
+
+        at, shift        (b,) int64 and a number: text i reads token ``at[i] + shift``
+        rows             (T,) integers, the row of ``inputs`` that belongs to each token
+        inputs           (R, G) products with the words, input biases included
+        bias             (G,) recurrent biases
+        gates            (n, G) products with ``before``; ``step`` replaces them by the gates
+        before, after    (n, M) states; may be the same memory
+        memory_before,   (n, M) lstm: the cell's memory c and c'; may be the same memory
+        memory           gru: ``memory`` keeps the product a in n for ``back``
+        states           (T, M), written: the state after each token
+
+    ``back`` reads grad_states (T, M), and in grad_state and grad_memory (n, M) what the later step left there. It
+    writes grad_inputs (T, G), a row for each token, and grad_product (n, G), adds to grad_bias, and leaves in
+    grad_state and grad_memory what reaches the earlier step other than through the product.
 
     Attributes:
-        library: torch's network of such cells, of the sizes of an input and of a state.
-        gates: products with the input and with the state are ``gates * M`` numbers (G) each.
-        step: from the states before a step to those after it.
-        back: the derivative of ``step``.
-
-    The arguments of ``step`` and ``back``, float32 where nothing else is said. Of the arrays with a row per text
-    only the first n rows are in use: the texts that are still running. ``after`` has just these.
-
-        at, shift         text i reads token ``at[i] + shift``; int64 and a number
-        rows              (T,) integers, the row of ``inputs`` that belongs to each token
-        inputs            (R, G) products with the words, input biases included
-        bias              (G,) recurrent biases
-        gates             (n, G) the products with ``before``; ``step`` puts the gates in their place
-        before, after     (n, M) states; may be the same memory
-        memory_before,    (n, M) lstm: the cell's memory, may be the same memory; gru: what comes of ``before`` in
-        memory            n, kept for ``back``
-        states            (T, M), written: the state after each token
-
-    and the gradients: ``back`` reads grad_states (T, M), and in grad_state and grad_memory (n, M) what the later
-    step left there; writes grad_inputs (T, G), a row for each token, and grad_product (n, G); adds to grad_bias;
-    and leaves in grad_state and grad_memory what reaches the step before in other ways than through the product.
+        library: torch's network of such cells, given the sizes of input and state.
+        gates: see above.
+        step: ``step(texts, products, step, states)``, the states after a step.
+        back: ``back(texts, step, grads)``, its derivative.
     """
 
     library: Callable[[int, int], nn.RNNBase]
     gates: int
-    step: Callable[..., None]
-    back: Callable[..., None]
+    step: Callable[[Texts, Inputs, Step, Array], None]
+    back: Callable[[Texts, Step, Grads], None]
 
 
 CELLS = {

@@ -1,4 +1,7 @@
-"""From the vectors of a text's tokens to one vector, without padding: plain torch, on any device."""
+"""From the states (T, M) of all tokens to one vector per text, (B, M): plain torch, on any device.
+
+A text without tokens gives zeros.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import torch
 from torch import Tensor
 
 from two_tower.ragged import Ragged
-
-__all__ = ["attention", "first", "largest", "last", "mean"]
 
 
 def _texts(tokens: Ragged) -> Tensor:
@@ -20,35 +21,35 @@ def _sums(states: Tensor, texts: Tensor, count: int) -> Tensor:
 
 
 def _at(states: Tensor, places: Tensor, tokens: Ragged) -> Tensor:
-    """The states at ``places`` (B,); zeros for texts without tokens."""
-    kept = tokens.lengths > 0
+    """The states at ``places`` (B,)."""
+    real = tokens.lengths > 0
     out = states.new_zeros(len(tokens), states.shape[1])
-    return out.masked_scatter(kept.unsqueeze(1), states.index_select(0, places[kept]))
+    return out.masked_scatter(real.unsqueeze(1), states.index_select(0, places[real]))
 
 
 def last(states: Tensor, tokens: Ragged) -> Tensor:
-    """The vector of each text's last token: ``states`` (T, M) → (B, M), zeros for a text without tokens."""
+    """The state of each text's last token."""
     return _at(states, tokens.offsets[1:] - 1, tokens)
 
 
 def first(states: Tensor, tokens: Ragged) -> Tensor:
-    """The vector of each text's first token: ``states`` (T, M) → (B, M), zeros for a text without tokens."""
+    """The state of each text's first token."""
     return _at(states, tokens.offsets[:-1], tokens)
 
 
 def mean(states: Tensor, tokens: Ragged) -> Tensor:
-    """The mean over each text's tokens: ``states`` (T, M) → (B, M), zeros for a text without tokens."""
+    """The mean over each text's tokens."""
     return _sums(states, _texts(tokens), len(tokens)) / tokens.lengths.clamp(min=1).unsqueeze(1)
 
 
 def largest(states: Tensor, tokens: Ragged) -> Tensor:
-    """Each dimension's maximum over a text's tokens: (T, M) → (B, M), zeros for a text without tokens."""
+    """Each dimension's maximum over a text's tokens."""
     texts = _texts(tokens).unsqueeze(1).expand_as(states)
     return states.new_zeros(len(tokens), states.shape[1]).scatter_reduce(0, texts, states, "amax", include_self=False)
 
 
 def attention(states: Tensor, tokens: Ragged, scores: Tensor) -> Tensor:
-    """The mean of each text's states, weighted by the softmax of ``scores`` (T,) over the text: (T, M) → (B, M)."""
+    """The mean over each text's tokens, weighted by the softmax of ``scores`` (T,) over the text."""
     texts = _texts(tokens)
     top = scores.detach().new_zeros(len(tokens)).scatter_reduce(0, texts, scores.detach(), "amax", include_self=False)
     weights = (scores - top[texts]).exp()

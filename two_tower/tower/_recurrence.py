@@ -1,8 +1,8 @@
 """A recurrent layer over texts without padding, on the CPU: forward, and backward through time.
 
 Three things make it fast. The products of the cell with its input are made outside, once for each distinct word.
-Texts of like length run together, at every step those that have not ended, so each step is one matrix product and
-one compiled loop (`cells`). And each thread takes blocks of texts of its own, so that none waits for another.
+Texts of similar length run together, at every step those that have not ended, so each step is one matrix product and
+one compiled loop (`_cells`). And each thread takes blocks of texts of its own, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from two_tower.threads import each
-from two_tower.tower._cells import Cell
-from two_tower.tower._kernels import group_by_row, in_parts, sum_rows
-
-__all__ = ["recur"]
+from two_tower.tower._cells import Array, Cell, Grads, Inputs, Step
+from two_tower.tower._lookup import group_by_row, in_token_parts, sum_rows
 
 # Texts that run together: few enough that a step's numbers stay in a core's cache, enough for matrix products.
 BLOCK = 256
@@ -34,16 +32,16 @@ class Block:
         at: (b,) int64, the token that each text begins with.
         stride: 1, or -1 to read each text from its own last token to its first.
         running: for each step how many texts have not ended; never increasing.
-        begins: where a step's texts begin if all steps stand one after another.
+        begins: where each step's texts begin if all steps stand one after another.
     """
 
-    at: np.ndarray
+    at: Array
     stride: int
     running: list[int]
     begins: list[int]
 
 
-def _blocks(offsets: np.ndarray, reverse: bool) -> list[Block]:
+def _blocks(offsets: Array, reverse: bool) -> list[Block]:
     """The texts that have tokens, longest first, in blocks; ``offsets`` (B + 1,) as in `Ragged`."""
     lengths = np.diff(offsets)
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
@@ -60,10 +58,7 @@ def _blocks(offsets: np.ndarray, reverse: bool) -> list[Block]:
 class _Trace:
     """The numbers of a block's steps, one step after another; or each in place of the last, if they are not kept.
 
-    Attributes:
-        gates: (steps, G), where "steps" counts those of all texts.
-        states: (steps, M), after each step.
-        memory: (steps, M), see `Cell`.
+    gates (S, G), states (S, M) after each step and memory (S, M), see `Cell`, with S rows for all steps' texts.
     """
 
     def __init__(self, block: Block, cell: Cell, width: int, keep: bool) -> None:
@@ -78,8 +73,7 @@ class _Trace:
         """The rows of a step."""
         return self._steps[step]
 
-    def arrays(self, step: int) -> tuple[np.ndarray, ...]:
-        """Of a step, as `Cell` names them: gates, before, after, memory_before, memory."""
+    def arrays(self, step: int) -> Step:
         (gates, states, memory), now = self._arrays, self._steps[step]
         if not step:
             return gates[now], self._start, states[now], self._start, memory[now]
@@ -95,16 +89,7 @@ def _multiply(states: Tensor, weight: Tensor, out: Tensor) -> None:
         out.copy_(states.to(weight.dtype) @ weight)
 
 
-def _run(
-    cell: Cell,
-    block: Block,
-    rows: np.ndarray,
-    inputs: np.ndarray,
-    weight: Tensor,
-    bias: np.ndarray,
-    states: np.ndarray,
-    keep: bool,
-) -> _Trace:
+def _run(cell: Cell, block: Block, products: Inputs, weight: Tensor, states: Array, keep: bool) -> _Trace:
     """Run a block forward; ``weight`` is (M, G). Writes the state after each token into ``states`` (T, M)."""
     trace = _Trace(block, cell, len(weight), keep)
     for step, n in enumerate(block.running):
@@ -112,12 +97,12 @@ def _run(
             _multiply(trace.states[trace[step - 1]][:n], weight, trace.gates[trace[step]])
         else:
             trace.gates[trace[step]] = 0
-        cell.step(block.at, step * block.stride, rows, inputs, bias, *trace.arrays(step), states)
+        cell.step((block.at, step * block.stride), products, trace.arrays(step), states)
     return trace
 
 
 def _run_back(
-    cell: Cell, block: Block, trace: _Trace, weight: Tensor, grad_states: np.ndarray, grad_inputs: np.ndarray
+    cell: Cell, block: Block, trace: _Trace, weight: Tensor, grad_states: Array, grad_inputs: Array
 ) -> tuple[Tensor, Tensor]:
     """The backward pass of `_run`; ``weight`` is (G, M).
 
@@ -127,12 +112,14 @@ def _run_back(
     grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros(len(weight))
     grad_state, grad_memory = torch.zeros(texts, width), torch.zeros(texts, width)
     grad_product = torch.empty(texts, len(weight))
-    own = [t.numpy() for t in (grad_state, grad_memory)], [t.numpy() for t in (grad_product, grad_bias)]
+    grads: Grads = (
+        grad_states, grad_state.numpy(), grad_memory.numpy(), grad_inputs, grad_product.numpy(), grad_bias.numpy(),
+    )  # fmt: skip
     for step in reversed(range(len(block.running))):
         n = block.running[step]
-        at = block.at, step * block.stride
-        cell.back(*at, *trace.arrays(step), grad_states, *own[0], grad_inputs, *own[1])
+        cell.back((block.at, step * block.stride), trace.arrays(step), grads)
         if step:  # the state before the first step is zero, whatever the weights
+            # product = h W^T, so dh += dproduct W  and  dW += dproduct^T h.
             grad_state[:n].addmm_(grad_product[:n], weight)
             grad_weight.addmm_(grad_product[:n].T, trace.states[trace[step - 1]][:n])
     return grad_weight, grad_bias
@@ -144,21 +131,14 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        inputs: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        rows: Tensor,
-        offsets: Tensor,
-        cell: Cell,
-        reverse: bool,
-        dtype: torch.dtype,
-        keep: bool,
-    ) -> Tensor:
+        inputs: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, offsets: Tensor,
+        cell: Cell, reverse: bool, dtype: torch.dtype, keep: bool,
+    ) -> Tensor:  # fmt: skip
         blocks = _blocks(offsets.numpy(), reverse)
         states = torch.empty(len(rows), weight.shape[1])
-        turned = weight.detach().T.contiguous().to(dtype)
-        arrays = rows.numpy(), inputs.detach().numpy(), turned, bias.detach().numpy(), states.numpy()
-        traces = each(lambda block: _run(cell, block, *arrays, keep), blocks)
+        transposed = weight.detach().T.contiguous().to(dtype)
+        products, out = (rows.numpy(), inputs.detach().numpy(), bias.detach().numpy()), states.numpy()
+        traces = each(lambda block: _run(cell, block, products, transposed, out, keep), blocks)
         if keep:
             ctx.blocks, ctx.traces, ctx.cell, ctx.input_rows = blocks, traces, cell, len(inputs)
             ctx.save_for_backward(weight, rows)
@@ -170,9 +150,9 @@ class _Recurrence(torch.autograd.Function):
         weight, rows = ctx.saved_tensors
         weight = weight.detach()  # other threads would record a graph
         grad_tokens = torch.empty(len(rows), len(weight))
-        arrays = grad_states.contiguous().numpy(), grad_tokens.numpy()
+        of_states, of_inputs = grad_states.contiguous().numpy(), grad_tokens.numpy()
         pairs = zip(ctx.blocks, ctx.traces, strict=True)
-        grads = each(lambda pair: _run_back(ctx.cell, *pair, weight, *arrays), pairs)
+        grads = each(lambda pair: _run_back(ctx.cell, *pair, weight, of_states, of_inputs), pairs)
         grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros(len(weight))
         for of_weight, of_bias in grads:  # in the order of the blocks, whichever thread was first
             grad_weight += of_weight
@@ -185,20 +165,14 @@ def _sum_by_row(grads: Tensor, rows: Tensor, count: int) -> Tensor:
     tokens = np.arange(len(rows) + 1)
     starts, order = group_by_row(rows.numpy(), tokens, np.arange(count), np.empty(count, np.int32))
     out, ones = torch.empty(count, grads.shape[1]), np.ones(len(rows), np.float32)
-    in_parts(lambda a, b: sum_rows(starts, order, a, b, grads.numpy(), ones, out.numpy()), starts)
+    in_token_parts(lambda a, b: sum_rows(starts, order, a, b, grads.numpy(), ones, out.numpy()), starts)
     return out
 
 
 def recur(
-    inputs: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    cell: Cell,
-    reverse: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
+    inputs: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, offsets: Tensor,
+    cell: Cell, reverse: bool = False, dtype: torch.dtype = torch.float32,
+) -> Tensor:  # fmt: skip
     """The state after each token of each text.
 
     Args:
@@ -209,11 +183,10 @@ def recur(
         offsets: (B + 1,) int64, where each text starts.
         cell: which cell.
         reverse: read each text from its own last token to its first.
-        dtype: of the products with the state, float32 or bfloat16; float32 where gradients are needed.
+        dtype: of the products with the state, float32 or bfloat16; always float32 where gradients are needed.
 
     Returns:
-        (T, M) float32, in the order of the tokens whatever the direction; a text's states do not depend on
-        the other texts.
+        (T, M) float32, in the order of the tokens whatever the direction; a text's states do not depend on the others.
     """
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, weight, bias))
     return _Recurrence.apply(inputs, weight, bias, rows, offsets, cell, reverse, torch.float32 if keep else dtype, keep)

@@ -1,28 +1,28 @@
-"""What every tower is."""
+"""What a tower is, and what it is given: a table of word vectors."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
-
-__all__ = ["Tower"]
+from two_tower.tower._lookup import lookup, number_rows, on_cpu, pool
 
 
 class Tower(nn.Module, ABC):
     """Maps texts to vectors. A text's vector depends on that text alone.
 
-    A tower whose constructor has a parameter ``words`` is given the word table to look words up in.
-
-    Args:
-        dim: dimensions of the vectors.
+    A tower whose constructor has a parameter called ``words`` is given the run's `WordTable`, and may keep it under
+    any name. All other parameters are keys of its YAML file. docs/towers.md shows a complete tower of your own.
 
     Attributes:
-        parallel_by_text: several threads may encode different texts at once, each on one core; false
-            where one text batch uses all cores by itself.
+        dim: dimensions of the vectors.
+        parallel_by_text: several threads may encode different texts at once, each on one core; false where one batch
+            uses all cores by itself.
     """
 
     parallel_by_text: ClassVar[bool] = False
@@ -34,3 +34,79 @@ class Tower(nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
+
+
+class WordTable(nn.Module):
+    """A vector and a token weight for each of V words.
+
+    Gradients are sparse: they hold the rows of the batch only. ``is_word_table`` on both parameters tells the
+    optimizer to step them row by row.
+
+    Attributes:
+        vectors: (V, D) float32 parameter.
+        log_weights: (V,) float32 parameter, in log space so that weights stay positive.
+        pretrained_dims: leading dimensions copied from pretrained vectors; 0 for none.
+        coverage: share of the corpus' tokens whose word has a pretrained vector; None without such vectors.
+    """
+
+    pretrained_dims: int = 0
+    coverage: float | None = None
+
+    def __init__(self, vocabulary_size: int, dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
+        self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
+        for parameter in self.parameters():
+            parameter.is_word_table = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def initialize(
+        self, vectors: Tensor, weights: Tensor | None, pretrained_dims: int = 0, coverage: float | None = None
+    ) -> None:
+        """Start from ``vectors`` (V, D) and ``weights`` (V,) > 0; without weights every token counts 1."""
+        self.vectors.copy_(vectors)
+        self.log_weights.copy_(torch.zeros_like(self.log_weights) if weights is None else weights.log())
+        self.pretrained_dims, self.coverage = pretrained_dims, coverage
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Keep the vectors (not the token weights) as they are."""
+        self.vectors.requires_grad_(not frozen)
+
+    def pool(self, tokens: Ragged) -> Tensor:
+        """Weighted mean of each text's vectors, (B, D); zeros for a text without tokens."""
+        return pool(tokens, self.vectors, self.log_weights)
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """The tokens' vectors: ``ids`` (T,) → (T, D)."""
+        return lookup(ids, self.vectors)
+
+    def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Each word of ``ids`` (T,) once: the vectors (R, D), and the row among them of each token, (T,) integers."""
+        if on_cpu(self.vectors):
+            used, rows = map(torch.from_numpy, number_rows(ids.numpy(), np.full(len(self.vectors), -1, np.int32)))
+        else:
+            used, rows = torch.unique(ids.long(), return_inverse=True)
+        return self.lookup(used), rows
+
+
+def word_tables(module: nn.Module) -> dict[str, WordTable]:
+    """The word tables within a module, by name."""
+    return {name: table for name, table in module.named_modules() if isinstance(table, WordTable)}
+
+
+def padded(values: Tensor, tokens: Ragged, fill: float = 0) -> tuple[Tensor, Tensor]:
+    """One row per text, for networks that need a rectangle.
+
+    Args:
+        values: (T, …), one per token.
+        tokens: B texts, the longest of L tokens.
+        fill: what stands behind a text's last token.
+
+    Returns:
+        (B, L, …), and the mask (B, L) bool of real tokens: ``rows[mask]`` are the values (T, …) again.
+    """
+    longest = int(tokens.lengths.max()) if len(tokens) else 0
+    mask = torch.arange(max(1, longest), device=tokens.device) < tokens.lengths.unsqueeze(1)
+    rows = values.new_full((*mask.shape, *values.shape[1:]), fill)
+    rows[mask] = values
+    return rows, mask

@@ -8,42 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.threads import each
 from two_tower.tower import _pooling as pool
 from two_tower.tower import _recurrence as recurrence
 from two_tower.tower._cells import CELLS
-from two_tower.tower._words import WordTable
-from two_tower.tower.base import Tower
-
-__all__ = ["RecurrentTower"]
+from two_tower.tower.base import Tower, WordTable
 
 
 class RecurrentTower(Tower):
     """A recurrent network over the text's word vectors, then a linear projection where the sizes differ.
 
-    On a CPU in float32 its own compiled loops run (`recurrence`), elsewhere torch's packed sequences; both know
-    no padding, and give the same.
+    Compiled loops (`_recurrence`) run on a CPU in float32, torch's packed sequences elsewhere. Neither pads, and both
+    give the same.
 
     Args:
-        words: the word table, (V, E).
-        dim: dimensions of the output.
-        cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
-        hidden: states of each direction; by default so many that no projection is needed.
-        layers: stacked layers.
-        bidirectional: read the text in both directions.
-        pooling: ``last`` (each text's own last state; of the backward direction the one at its first word),
-            ``mean`` or ``max`` over the text's states, or ``attention``: their mean, weighted by the softmax of
-            their products with a learned vector, which starts as the plain mean.
-        dropout: between layers, in training.
+        pooling: ``last`` is each text's own last state; of the backward direction the one at its first word.
+            ``attention`` weights states by the softmax of their products with a learned vector, which starts as zero,
+            so as the plain mean.
         refine: add the weighted mean of the word vectors, as the average tower has it. The projection starts at zero,
             so the tower starts as the average of the same vectors, and learns what to change of it.
         encode_dtype: of the products with the state where the compiled loops run without gradients. The states
             and all the rest stay float32.
-
-    Raises:
-        UserError: an odd ``dim`` for two directions without ``hidden``.
     """
 
     parallel_by_text = True
@@ -64,13 +50,10 @@ class RecurrentTower(Tower):
         super().__init__(dim)
         directions = 2 if bidirectional else 1
         if hidden is None and dim % directions:
-            raise UserError(f"tower.dim={dim} must be even for tower.bidirectional=true, unless tower.hidden is set.")
+            raise ValueError(f"dim={dim} must be even with bidirectional=true, unless hidden is set")
         if refine and words.vectors.shape[1] != dim:
-            raise UserError(
-                f"tower.refine=true adds word vectors to the output: set embedding.dim={dim}, as tower.dim."
-            )
-        # Every word counts alike where the network does the weighing.
-        words.log_weights.requires_grad_(refine)
+            raise ValueError(f"refine=true adds word vectors to the output: set embedding.dim={dim} too")
+        words.log_weights.requires_grad_(refine)  # without the mean, weighing words is the network's job
         self.words, self.cell, self.pooling, self.refine = words, CELLS[cell], pooling, refine
         self.encode_dtype = getattr(torch, encode_dtype)
         hidden = hidden or dim // directions
@@ -88,21 +71,20 @@ class RecurrentTower(Tower):
         self.projection = projection if refine or total != dim else nn.Identity()
 
     def forward(self, tokens: Ragged) -> Tensor:
-        """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
-        read = self._read(tokens)
-        return self.words.pool(tokens) + read if self.refine else read
+        vectors = self._read(tokens)
+        return self.words.pool(tokens) + vectors if self.refine else vectors
 
     def _read(self, tokens: Ragged) -> Tensor:
-        """What the network makes of the texts, (B, D)."""
+        """The network's part, (B, D)."""
         # The product of a cell with a word is the same wherever the word stands: ids become rows of ``inputs``.
         inputs, rows = self.words.distinct(tokens.ids)
-        inputs_of, tokens = self._prepared(0, inputs), Ragged(rows, tokens.offsets)
+        products, tokens = self._products(0, inputs), Ragged(rows, tokens.offsets)
         if torch.is_grad_enabled() or not self._compiled:
-            return self.projection(self._vectors(inputs_of, tokens))
+            return self.projection(self._vectors(products, tokens))
 
         def vectors(texts: Tensor) -> Tensor:
             with torch.no_grad():  # every thread has a mode of its own
-                return self._vectors(inputs_of, tokens.select(texts))
+                return self._vectors(products, tokens.select(texts))
 
         # Some texts through all layers, then the next: their states are pooled while they are in a core's cache.
         blocks = tokens.lengths.argsort(descending=True, stable=True).split(recurrence.BLOCK)
@@ -118,32 +100,32 @@ class RecurrentTower(Tower):
         """Those of a layer: forwards, backwards."""
         return [cast(nn.RNNBase, networks[layer]) for networks in (self.forwards, self.backwards) if networks]
 
-    def _prepared(self, layer: int, inputs: Tensor) -> list[Tensor]:
-        """For each direction of a layer the products of its cell with ``inputs`` (R, E); the library makes its own."""
+    def _products(self, layer: int, inputs: Tensor) -> list[Tensor]:
+        """For each direction the products of its cell with ``inputs`` (R, E); the library makes its own."""
         if not self._compiled:
             return [inputs for _ in self._networks(layer)]
         weights = [tuple(network.parameters()) for network in self._networks(layer)]
         return [nn.functional.linear(inputs, weight, bias).float() for weight, _, bias, _ in weights]
 
-    def _vectors(self, inputs_of: list[Tensor], tokens: Ragged) -> Tensor:
-        """The pooled states (B, M) of the last layer; ids are rows of what `_prepared` made for the first one."""
-        states = self._states(0, inputs_of, tokens)
+    def _vectors(self, products: list[Tensor], tokens: Ragged) -> Tensor:
+        """The pooled states (B, M) of the last layer; ids are rows of the first layer's ``products``."""
+        states = self._states(0, products, tokens)
         for layer in range(1, len(self.forwards)):
-            inputs = self.dropout(_beside(states))
+            inputs = self.dropout(_side_by_side(states))
             tokens = Ragged(torch.arange(len(inputs), dtype=torch.int32, device=inputs.device), tokens.offsets)
-            states = self._states(layer, self._prepared(layer, inputs), tokens)
+            states = self._states(layer, self._products(layer, inputs), tokens)
         return self._pool(states, tokens)
 
-    def _states(self, layer: int, inputs_of: list[Tensor], tokens: Ragged) -> list[Tensor]:
+    def _states(self, layer: int, products: list[Tensor], tokens: Ragged) -> list[Tensor]:
         """For each direction of a layer the state after each token, (T, M)."""
         run = self._recur if self._compiled else self._by_library
-        directions = zip(self._networks(layer), inputs_of, (False, True), strict=False)
+        directions = zip(self._networks(layer), products, (False, True), strict=False)
         return [run(network, inputs, tokens, reverse) for network, inputs, reverse in directions]
 
     def _recur(self, network: nn.RNNBase, products: Tensor, tokens: Ragged, reverse: bool) -> Tensor:
         _, weight, _, bias = network.parameters()
-        tokens_of = tokens.ids, tokens.offsets
-        return recurrence.recur(products, weight, bias, *tokens_of, self.cell, reverse, self.encode_dtype)
+        rows, offsets = tokens.ids, tokens.offsets
+        return recurrence.recur(products, weight, bias, rows, offsets, self.cell, reverse, self.encode_dtype)
 
     def _by_library(self, network: nn.RNNBase, inputs: Tensor, tokens: Ragged, reverse: bool) -> Tensor:
         if not len(tokens.ids):  # which torch refuses to pack
@@ -156,15 +138,15 @@ class RecurrentTower(Tower):
         """One vector per text, (B, M), from the states of each direction."""
         if self.pooling == "last":
             ends = zip((pool.last, pool.first), states, strict=False)
-            return _beside([end(values, tokens) for end, values in ends])
-        both = _beside(states)
+            return _side_by_side([end(values, tokens) for end, values in ends])
+        both = _side_by_side(states)
         if self.pooling == "attention":
             return pool.attention(both, tokens, both @ self.attention)
         return pool.mean(both, tokens) if self.pooling == "mean" else pool.largest(both, tokens)
 
 
-def _beside(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # torch.cat would copy a single one
 
 
 def _steps(tokens: Ragged, reverse: bool) -> tuple[Tensor, Tensor]:
@@ -172,8 +154,8 @@ def _steps(tokens: Ragged, reverse: bool) -> tuple[Tensor, Tensor]:
 
     Returns:
         (T,) int64, positions of the tokens: the first ones of all texts, the longest text's first, then the second
-        ones …, each text from its own last token to its first if ``reverse``; and (steps,) int64, how many each
-        step has.
+        ones …, each text from its own last token to its first if ``reverse``; and (steps,) int64, the number of
+        tokens of each step.
     """
     lengths = tokens.lengths
     order = torch.argsort(lengths, descending=True, stable=True)

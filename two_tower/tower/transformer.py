@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tower import _pooling as pool
-from two_tower.tower.base import Tower
-
-__all__ = ["TransformerTower"]
+from two_tower.tower.base import Tower, padded
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +32,18 @@ def _load(path: Path) -> Any:  # noqa: ANN401
     except ImportError as error:
         raise UserError("tower=transformer needs transformers:  pip install 'two-tower[transformer]'") from error
     if not (path / "config.json").is_file():
-        raise UserError(f"tower.path={path} is not the folder of a transformer: it has no config.json.")
+        raise ValueError(f"path={path} is not the folder of a transformer: it has no config.json")
     messages.disable_progress_bar()
-    messages.set_verbosity_error()  # what is missing is told below, what is left over does not matter
+    messages.set_verbosity_error()  # missing weights are refused below, extra ones do not matter
     try:
         model, report = AutoModel.from_pretrained(
-            path,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
+            path, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
             output_loading_info=True,
-        )
+        )  # fmt: skip
     except Exception as error:  # of many kinds
-        raise UserError(f"tower.path={path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"path={path} cannot be loaded: {str(error).splitlines()[0]}") from error
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith("pooler.")):
-        raise UserError(f"tower.path={path} cannot be loaded: its file has no weights called {missing[0]}.")
+        raise ValueError(f"path={path} cannot be loaded: its file has no weights called {missing[0]}")
     return model
 
 
@@ -57,14 +51,6 @@ class TransformerTower(Tower):
     """A transformer over the text's tokens, then a linear projection where the sizes differ.
 
     Its tokenizer is ``tokenizer=subword`` of the same folder, which adds the special tokens.
-
-    Args:
-        path: the folder.
-        dim: dimensions of the output.
-        pooling: ``mean`` over the text's tokens, ``cls``, its first token, or ``last``, its last one.
-
-    Raises:
-        UserError: transformers is not installed, or the folder cannot be loaded.
     """
 
     def __init__(self, path: Path, dim: int, pooling: Literal["mean", "cls", "last"] = "mean") -> None:
@@ -80,7 +66,6 @@ class TransformerTower(Tower):
         self.projection = nn.Identity() if config.hidden_size == dim else nn.Linear(config.hidden_size, dim, bias=False)
 
     def forward(self, tokens: Ragged) -> Tensor:
-        """Vectors (B, D) float32 of B texts; zeros for a text without tokens."""
         width = self.transformer.config.hidden_size
         out = next(self.transformer.parameters()).new_zeros(len(tokens), width)
         for rows in _blocks(tokens):
@@ -89,17 +74,14 @@ class TransformerTower(Tower):
         return self.projection(out)
 
     def _encode(self, tokens: Ragged) -> Tensor:
-        """The vectors (b, H) of texts of like length, padded behind their ends."""
-        steps = torch.arange(int(tokens.lengths.max()), device=tokens.device)
-        mask = steps < tokens.lengths.unsqueeze(1)
-        ids = torch.full(mask.shape, self._pad, dtype=torch.int64, device=tokens.device)
-        ids[mask] = tokens.ids.long()
+        """The vectors (b, H) of texts of similar length."""
+        ids, mask = padded(tokens.ids.long(), tokens, self._pad)
         states = self.transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return POOLINGS[self.pooling](states[mask], tokens)
 
 
 def _blocks(tokens: Ragged) -> Iterator[Tensor]:
-    """Rows of texts of like length, longest first, so many that they fill a block with their padding."""
+    """Rows of texts of similar length, longest first; each block holds at most ``BLOCK`` tokens with its padding."""
     lengths, size = tokens.lengths, CPU_BLOCK if tokens.device.type == "cpu" else BLOCK
     order = torch.argsort(lengths, descending=True, stable=True)[: int((lengths > 0).sum())]
     while len(order):

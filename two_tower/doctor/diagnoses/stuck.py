@@ -58,10 +58,10 @@ class Collapsed(Diagnosis):
     def _cause(self, signals: Signals) -> tuple[str, str]:
         words = signals.words
         if words is not None and words.direction > SAME_WORDS:
-            normalised = signals.setting("embedding.normalise")
+            normalised = signals.setting("embedding.normalize")
             return (
                 f"the word vectors themselves point in one direction (mean cosine {words.direction:.2f})",
-                "embedding.normalise=true" if normalised is False else "embedding=random",
+                "embedding.normalize=true" if normalised is False else "embedding=random",
             )
         if signals.component("loss") == "TripletLoss":
             return "the loss does not pull documents apart from each other", "loss=in_batch negatives=in_batch"

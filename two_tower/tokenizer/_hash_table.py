@@ -1,33 +1,34 @@
-"""A table of words: count the words of folded texts, look their numbers up.
+"""A hash table of words: count the words of folded texts, look their numbers up.
 
-Works on what `kernel.fold` gives: words with 0 bytes between them, a 0 after each text. Functions release the
-GIL and use one thread; loops run over slices from 0, see `kernel`.
+Works on what `_kernel.fold` gives: words with 0 bytes between them, a 0 after each text. Functions release the
+GIL and use one thread; loops run over slices from 0, see `_kernel`.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numba
 import numpy as np
 
-__all__ = ["WordTable", "count", "empty", "look_up", "spelled"]
-
+Array: TypeAlias = np.ndarray
 ONE = np.uint64(1)
 
-#: A set of words, numbered as they came: (slots, words, word_starts, counts, size). Word ``i`` is
+#: Words numbered in the order of their first occurrence: (slots, words, word_starts, counts, size). Word ``i`` is
 #: ``words[word_starts[i]:word_starts[i + 1]]``. ``slots`` is an open-addressing table with two uint64 a slot,
 #: side by side for one cache miss: the word's hash, and twice its number + 1, plus one if it is longer than
 #: 8 bytes (0: the slot is free).
-WordTable = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+HashTable: TypeAlias = tuple[Array, Array, Array, Array, int]
 
 
-def empty(bits: int = 12) -> WordTable:
+def empty(bits: int = 12) -> HashTable:
     """A table of no words with ``2 ** bits`` slots; it grows by itself."""
     slots, words = np.zeros(2 << bits, np.uint64), np.zeros(8 << bits, np.uint8)
     return slots, words, np.zeros((1 << bits) + 1, np.int64), np.zeros(1 << bits, np.int64), 0
 
 
 @numba.njit(nogil=True, cache=True)
-def _grown(array: np.ndarray, size: int) -> np.ndarray:
+def _grown(array: Array, size: int) -> Array:
     """The array if it has room for ``size`` elements, else a copy with twice that room."""
     if size <= len(array):
         return array
@@ -47,14 +48,12 @@ def _mixed(h: np.uint64) -> np.uint64:
 
 
 @numba.njit(nogil=True, cache=True)
-def _scan(folded: np.ndarray, hashes: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> int:
+def _scan(folded: Array, hashes: Array, ends: Array, lengths: Array) -> int:
     """Find the words of a folded text, as many as ``hashes`` (uint64), ``ends``, ``lengths`` (int64) can hold.
 
     Bytes are gathered into blocks of 8, so that mixing costs little per byte, and a word of one block has a
     hash of its own: equal hashes of two short words prove that the words are equal.
-
-    Returns:
-        The number of words.
+    Returns the number of words found.
     """
     n, h, block, size = 0, np.uint64(0), np.uint64(0), 0
     for p in range(len(folded)):
@@ -73,7 +72,12 @@ def _scan(folded: np.ndarray, hashes: np.ndarray, ends: np.ndarray, lengths: np.
 
 
 @numba.njit(nogil=True, cache=True)
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+def _scratch(max_words: int) -> tuple[Array, Array, Array]:
+    return np.empty(max_words, np.uint64), np.empty(max_words, np.int64), np.empty(max_words, np.int64)
+
+
+@numba.njit(nogil=True, cache=True)
+def _equal(a: Array, b: Array) -> bool:
     if len(a) != len(b):
         return False
     for k in range(len(a)):  # noqa: SIM110  (numba takes no generator)
@@ -83,7 +87,7 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
-def _find(slots: np.ndarray, words: np.ndarray, word_starts: np.ndarray, word: np.ndarray, h: np.uint64) -> int:
+def _find(slots: Array, words: Array, word_starts: Array, word: Array, h: np.uint64) -> int:
     """Where in ``slots`` a word of hash ``h`` is, or the free slot to put it in."""
     mask = np.uint64(len(slots) - 2)
     is_long = np.uint64(len(word) > 8)
@@ -98,7 +102,7 @@ def _find(slots: np.ndarray, words: np.ndarray, word_starts: np.ndarray, word: n
 
 
 @numba.njit(nogil=True, cache=True)
-def _with_twice_the_slots(slots: np.ndarray) -> np.ndarray:
+def _with_twice_the_slots(slots: Array) -> Array:
     result = np.zeros(2 * len(slots), slots.dtype)
     mask = np.uint64(len(result) - 2)
     for old in range(0, len(slots), 2):
@@ -111,16 +115,13 @@ def _with_twice_the_slots(slots: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def count(folded: np.ndarray, table: WordTable) -> WordTable:
+def count(folded: Array, table: HashTable) -> HashTable:
     """Count the words of folded texts into a table; a new word gets the next number.
 
-    Args:
-        folded: uint8, as `kernel.fold` gives them.
-        table: from `empty` or an earlier call; its arrays change, use only the result afterwards.
+    The arrays of ``table`` change: use only the result afterwards.
     """
     slots, words, word_starts, counts, size = table
-    most = len(folded) // 2
-    hashes, ends, lengths = np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most, np.int64)
+    hashes, ends, lengths = _scratch(len(folded) // 2)
     for j in range(_scan(folded, hashes, ends, lengths)):
         word = folded[ends[j] - lengths[j] : ends[j]]
         s = _find(slots, words, word_starts, word, hashes[j])
@@ -139,25 +140,19 @@ def count(folded: np.ndarray, table: WordTable) -> WordTable:
     return slots, words, word_starts, counts, size
 
 
-def spelled(table: WordTable, least: int = 1) -> dict[str, int]:
-    """The words of a table that were counted at least so often, with their counts."""
+def spelled(table: HashTable, min_count: int = 1) -> dict[str, int]:
+    """The words of a table that were counted at least ``min_count`` times, with their counts."""
     _, words, starts, counts, size = table
     data = words.tobytes()
-    return {data[starts[i] : starts[i + 1]].decode(): int(counts[i]) for i in np.flatnonzero(counts[:size] >= least)}
+    frequent = np.flatnonzero(counts[:size] >= min_count)
+    return {data[starts[i] : starts[i + 1]].decode(): int(counts[i]) for i in frequent}
 
 
 @numba.njit(nogil=True, cache=True)
-def look_up(
-    folded: np.ndarray, starts: np.ndarray, table: WordTable, unknown: int, max_tokens: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The number of every word of folded texts.
+def look_up(folded: Array, starts: Array, table: HashTable, unknown: int, max_tokens: int) -> tuple[Array, Array]:
+    """The number of every word of folded texts, ``unknown`` for words that are not in the table.
 
-    Args:
-        folded: uint8, as `kernel.fold` gives them.
-        starts: (B + 1,) int64, where each text starts in ``folded``.
-        table: the words; a word's number is its id.
-        unknown: id of the words that are not in the table.
-        max_tokens: words kept per text.
+    Text ``i`` starts at ``starts[i]`` (B + 1,) of ``folded``; its first ``max_tokens`` words are kept.
 
     Returns:
         ids (T,) int32 and offsets (B + 1,) int64, as in `two_tower.ragged.Ragged`.
@@ -165,8 +160,7 @@ def look_up(
     slots, words, word_starts = table[0], table[1], table[2]
     mask = np.uint64(len(slots) - 2)
     ids, n, offsets = np.empty(len(folded) // 2, np.int32), 0, np.zeros(len(starts), np.int64)
-    most = min(max_tokens, len(ids))
-    hashes, ends, lengths = np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most, np.int64)
+    hashes, ends, lengths = _scratch(min(max_tokens, len(ids)))
     for i in range(len(starts) - 1):
         text = folded[starts[i] : starts[i + 1]]
         n_words = _scan(text, hashes, ends, lengths)

@@ -1,0 +1,118 @@
+"""How the learning rate changes during training; every schedule multiplies each group's own rate."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from two_tower.errors import UserError
+
+
+class Scheduler(ABC):
+    """Builds a learning rate schedule. ``needs_length``: `build` must know how many steps training takes."""
+
+    needs_length: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any] | None:
+        """Lightning's ``lr_scheduler`` description for ``optimizer``; None: the rates stay as they are.
+
+        ``total_steps`` of the whole training is None, -1 or infinite where it is unknown.
+        """
+
+
+class NoScheduler(Scheduler):
+    """Keeps the learning rate."""
+
+    def build(self, optimizer: Optimizer, total_steps: float | None) -> None:
+        return
+
+
+class Plateau(Scheduler):
+    """Multiplies the rates by ``factor`` after ``patience`` validations in a row without a new best.
+
+    Needs no length, so it suits training until stopped. With a patience of 1 the second validation without a new best
+    lowers the rates. ``floor`` is the smallest rate, as a share of each group's first.
+    """
+
+    def __init__(
+        self,
+        factor: float = 0.5,
+        patience: int = 1,
+        monitor: str = "val/mrr@10",
+        mode: Literal["max", "min"] = "max",
+        floor: float = 0.01,
+    ) -> None:
+        if not 0 < factor < 1:
+            raise ValueError(f"factor={factor} must be between 0 and 1, both excluded")
+        if patience < 0:
+            raise ValueError(f"patience={patience} must be at least 0")
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode={mode} must be max or min")
+        _check_share("floor", floor)
+        self.factor, self.patience, self.floor, self.monitor = factor, patience, floor, monitor
+        self.mode: Literal["max", "min"] = mode
+
+    def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any]:
+        floors = [self.floor * group["lr"] for group in optimizer.param_groups]
+        scheduler = ReduceLROnPlateau(optimizer, self.mode, self.factor, self.patience, min_lr=floors)
+        return {"scheduler": scheduler, "monitor": self.monitor, "interval": "epoch"}
+
+
+class WarmupDecay(Scheduler):
+    """A linear rise over the first steps, then a decay until the last; subclasses give the decay's shape.
+
+    Step ``s`` of the ``w`` warm-up steps has the factor ``(s + 1) / (w + 1)`` and step ``w`` the factor 1; the floor
+    is reached just after the last step. So no step is spent at rate 0.
+    """
+
+    needs_length = True
+
+    def __init__(self, warmup: float = 0.05, floor: float = 0.0) -> None:
+        _check_share("warmup", warmup)
+        _check_share("floor", floor)
+        self.warmup, self.floor = warmup, floor
+
+    @abstractmethod
+    def decay(self, progress: float) -> float:
+        """From 1 at ``progress`` 0 (the end of the rise) to 0 at ``progress`` 1 (the end of training)."""
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """What the rates are multiplied by at ``step`` (from 0); the floor from ``total_steps`` on."""
+        rise = round(self.warmup * total_steps)
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        progress = min(1.0, (step - rise) / max(1, total_steps - rise))
+        return self.floor + (1 - self.floor) * self.decay(progress)
+
+    def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any]:
+        if total_steps is None or not 0 <= total_steps < math.inf:
+            raise UserError(
+                f"scheduler={type(self).__name__.lower()} needs a known length: "
+                "set trainer.max_steps or use scheduler=none|plateau"
+            )
+        length = int(total_steps)
+        return {"scheduler": LambdaLR(optimizer, lambda step: self.factor(step, length)), "interval": "step"}
+
+
+class Linear(WarmupDecay):
+    """Falls by the same amount every step."""
+
+    def decay(self, progress: float) -> float:
+        return 1 - progress
+
+
+class Cosine(WarmupDecay):
+    """Half a cosine wave: falls slowly at first and at the end, fastest in the middle."""
+
+    def decay(self, progress: float) -> float:
+        return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}={value} must be between 0 and 1")
