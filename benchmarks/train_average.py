@@ -32,8 +32,8 @@ from two_tower.negatives.given import GivenNegatives
 from two_tower.optimizer.adam import Adam
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
+from two_tower.tower.base import WordTable
 
 __all__ = ["NEEDS", "run"]
 
@@ -140,7 +140,10 @@ def _ours(data: Triplets, words: int) -> Contestant:
         tower,
         Similarity("cosine"),
         InBatchLoss(TEMPERATURE, symmetric=False),
-        partial(Adam, lr=RATE),
+        partial(
+            Adam, lr=RATE, embedding_lr_scale=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
+            embedding_weight_decay=0.0, row_wise=True,
+        ),  # fmt: skip
     )
     optimizer = model.configure_optimizers()
     return Contestant(

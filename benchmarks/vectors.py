@@ -14,8 +14,8 @@ from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.store import Manifest, VectorStore
 from two_tower.tokenizer.base import Tokenizer
-from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
+from two_tower.tower.base import WordTable
 
 __all__ = ["DIM", "random_tower", "write_store"]
 

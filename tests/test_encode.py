@@ -13,8 +13,8 @@ from two_tower.encode import Encoder
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.word import WordTokenizer
-from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
+from two_tower.tower.base import WordTable
 
 TEXTS = [f"alpha{i % 7} beta{i % 11} gamma{i % 3}" * (i % 4) for i in range(100)]
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,12 +134,12 @@ class SubwordVectors:
     def _averages(self, words: Sequence[str]) -> Tensor:
         """The sparse matrix (W, P) whose product with the parts' vectors is the mean over each word's parts."""
         numbers = [[self._number[part] for part in _parts(word) if part in self._number] for word in words]
-        counts = np.array([len(parts) for parts in numbers], np.int64)
-        starts = torch.tensor([0, *accumulate(counts.tolist())])
-        columns = torch.from_numpy(np.fromiter((part for parts in numbers for part in parts), np.int64, counts.sum()))
-        values = torch.from_numpy((1 / np.repeat(counts, counts)).astype(np.float32))
+        counts = torch.tensor([len(parts) for parts in numbers], dtype=torch.int64)
+        rows = torch.repeat_interleave(torch.arange(len(words)), counts)
+        columns = torch.tensor([part for parts in numbers for part in parts], dtype=torch.int64)
         size = (len(words), len(self._number))
-        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
+        values = 1 / counts[rows].float()
+        return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, size, check_invariants=False)
 
 
 def _parts(word: str) -> list[str]:
@@ -151,7 +149,8 @@ def _parts(word: str) -> list[str]:
 
 def _ridge(rows: Tensor, targets: Tensor) -> Tensor:
     """The x (P, D) that minimises ``|rows x - targets|² + RIDGE |x|²``, column by column."""
-    transposed = rows.t().to_sparse_csr()
+    rows = rows.coalesce()
+    transposed = rows.t().coalesce()
     x = torch.zeros(rows.shape[1], targets.shape[1])
     residual = transposed @ targets
     direction, square = residual.clone(), residual.square().sum(0)

@@ -89,7 +89,7 @@ WRONG = {
     "validation.metrics=[mrr@x]": "^Metric .mrr@x. needs a positive whole number",
     "validation.monitor=mmr": r"^There is no metric .mmr.; did you mean .mrr.\?",
     "embedding.weights=idff": r"^embedding.weights=idff does not exist; did you mean 'idf'\?",
-    "scheduler.warmup=2": "^scheduler.warmup is 2",
+    "scheduler.warmup=2": "^scheduler.warmup=2 must be",
     "tokenizer.min_frequency=0": "^tokenizer.min_frequency is 0",
     "tokenizer.min_frequency=100000": "no word occurs 100000 times",
     "negatives=random negatives.count=0": "^negatives.count=0 must be at least 1",

@@ -31,8 +31,8 @@ from two_tower.loss.triplet import TripletLoss
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
-from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
+from two_tower.tower.base import WordTable
 
 
 def batch_of(texts: int, extras: int, seed: int = 0, candidates: Tensor | None = None) -> Batch:

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.embedding.pretrained import read_pretrained
-from two_tower.embedding.base import Pretrained
 from two_tower.embedding import _files as files
-from two_tower.embedding.pretrained import open_vectors
+from two_tower.embedding.base import Pretrained
+from two_tower.embedding.pretrained import open_vectors, read_pretrained
 from two_tower.errors import UserError
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
@@ -30,11 +29,11 @@ def numbered(path: Path, words: Sequence[str]) -> Path:
     return path
 
 
-def matched(tokenizer: Tokenizer, known: Known) -> dict[str, int]:
+def matched(tokenizer: Tokenizer, known: Pretrained) -> dict[str, int]:
     """Word of the vocabulary → the file's row whose vector it has."""
-    assert not known.vectors[~known.found].any()
+    assert not known.vectors[~known.has_vector].any()
     assert (known.vectors[:, 0] == -known.vectors[:, 1]).all()
-    return {tokenizer.vocabulary[i]: int(known.vectors[i, 0]) for i in np.flatnonzero(known.found)}
+    return {tokenizer.vocabulary[i]: int(known.vectors[i, 0]) for i in np.flatnonzero(known.has_vector)}
 
 
 @pytest.mark.parametrize(
@@ -80,11 +79,11 @@ def test_every_word_gets_what_a_plain_loop_finds(
                 expected.setdefault(names[0], i)
     path = numbered(tmp_path_factory.mktemp("file") / "v", ["x", *file])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "_BLOCK_BYTES", 20)  # what was found in an earlier block counts in a later one
+        patch.setattr(files, "BLOCK_BYTES", 20)  # what was found in an earlier block counts in a later one
         known = read_pretrained(open_vectors(path), tokenizer)
     assert matched(tokenizer, known) == expected
-    assert known.words == len(file) + 1
-    assert known.single == sum(word in rows or len(tokenizer.words(word)) == 1 for word in ["x", *file])
+    assert known.source_words == len(file) + 1
+    assert known.single_words == sum(word in rows or len(tokenizer.words(word)) == 1 for word in ["x", *file])
 
 
 def test_other_tokenizers_match_their_pieces_as_they_are_written(tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_other_tokenizers_match_their_pieces_as_they_are_written(tmp_path: Path)
 def test_a_bad_row_leaves_its_word_to_a_later_one_of_another_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(text, "_BLOCK_BYTES", 8)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 8)
     path = tmp_path / "v"
     path.write_text("a 0 0\nb 1 x\nb 2 -2\nc 3 -3\nd 4 -4\n")
     tokenizer = trained(["a b c d"])
@@ -123,5 +122,5 @@ def test_rows_without_a_word_are_no_words(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.arange(8, dtype=np.float32).reshape(4, 2))
     (tmp_path / "w.json").write_text('{"a": 1, "<pad>": 0, "the a": 3}')
     known = read_pretrained(open_vectors(tmp_path / "m.npy", tmp_path / "w.json"), trained(["a b"]))
-    assert (known.words, known.single) == (3, 1)
-    assert known.vectors[known.found].tolist() == [[2, 3]]
+    assert (known.source_words, known.single_words) == (3, 1)
+    assert known.vectors[known.has_vector].tolist() == [[2, 3]]

@@ -67,8 +67,7 @@ WITH_WORDS: dict[str, bytes] = {
 def test_formats_with_words(
     name: str, compressed: bool, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "_BLOCK_BYTES", block)  # small ones cut rows in the middle
-    monkeypatch.setattr(binary, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(files, "BLOCK_BYTES", block)  # small ones cut rows in the middle
     path = tmp_path / "vectors"
     path.write_bytes(gzip.compress(WITH_WORDS[name]) if compressed else WITH_WORDS[name])
     file = open_vectors(path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from two_tower.optimizer.base import learning_rate, parameter_groups
 from two_tower.optimizer.adam import Adam
+from two_tower.optimizer.base import learning_rate, parameter_groups
 
 OPTIONS = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "embedding_weight_decay": 0.0, "row_wise": True}
 

@@ -26,11 +26,11 @@ CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 PLAIN = {"lr": 0.01, "embedding_lr_scale": 1.0, "weight_decay": 0.0, "embedding_weight_decay": 0.0, "row_wise": True}
 
 
-def Adam(params: Any, **options: Any) -> adam.Adam:  # noqa: ANN401, N802
+def Adam(params: Any, **options: Any) -> adam.Adam:  # noqa: ANN401
     return adam.Adam(params, **{**PLAIN, "betas": (0.9, 0.999), "eps": 1e-8, **options})
 
 
-def Adagrad(params: Any, **options: Any) -> adagrad.Adagrad:  # noqa: ANN401, N802
+def Adagrad(params: Any, **options: Any) -> adagrad.Adagrad:  # noqa: ANN401
     return adagrad.Adagrad(params, **{**PLAIN, "initial_accumulator": 0.0, "eps": 1e-10, **options})
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tokenizer import _word_table as word_table
+from two_tower.tokenizer import _hash_table as hash_table
 from two_tower.tokenizer import base as module
 from two_tower.tokenizer.base import Texts, Tokenizer
 from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
@@ -86,14 +86,14 @@ def test_long_words_that_differ_little(known: set[str], texts: list[str]) -> Non
 def test_a_hash_collision_gives_no_wrong_id() -> None:
     """A table whose slot has the hash of the word looked up, but holds another word of the same length."""
 
-    def table(word: bytes) -> word_table.WordTable:
-        return word_table.count(np.frombuffer(bytearray(word + b"\0"), np.uint8), word_table.empty())
+    def table(word: bytes) -> hash_table.HashTable:
+        return hash_table.count(np.frombuffer(bytearray(word + b"\0"), np.uint8), hash_table.empty())
 
     wanted, other = table(b"photosynthesis"), table(b"photosynthetic")
     forged = (wanted[0], *other[1:])
     text, starts = np.frombuffer(bytearray(b"photosynthesis\0"), np.uint8), np.array([0, 15])
-    assert word_table.look_up(text, starts, wanted, 7, 9)[0].tolist() == [0]
-    assert word_table.look_up(text, starts, forged, 7, 9)[0].tolist() == [7]
+    assert hash_table.look_up(text, starts, wanted, 7, 9)[0].tolist() == [0]
+    assert hash_table.look_up(text, starts, forged, 7, 9)[0].tolist() == [7]
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -259,18 +259,10 @@ def test_foreign_tokenizers_work_too(kind: str, max_tokens: int | None) -> None:
     assert len(tokenizer) == len(tokenizer.vocabulary)
 
 
-def test_words_and_where_they_stand() -> None:
+def test_words_of_a_text() -> None:
     tokenizer = WordTokenizer(min_frequency=1, split_camel_case=True).train([["a"]])
-    text = "The ﬁrst naïve HTTPServer, 🙂 isn’t"
-    assert tokenizer.words(text) == ["the", "first", "naive", "http", "server", "isn", "t"]
-    assert [text[a:b] for a, b in tokenizer.spans(text)] == ["The", "ﬁrst", "naïve", "HTTP", "Server", "isn", "t"]
-
-
-def test_statistics() -> None:
-    tokenizer = WordTokenizer(min_frequency=1, document_tokens=2).train([["a b c"]])
-    counts = tokenizer.statistics(["a b", "a x c", "", "x"])
-    assert counts == {"texts": 4, "tokens": 6, "unknown": 2, "truncated": 1}
-    assert tokenizer.statistics(["a b", "a x c"], max_tokens=1)["truncated"] == 2
+    words = tokenizer.words("The ﬁrst naïve HTTPServer, 🙂 isn’t")
+    assert words == ["the", "first", "naive", "http", "server", "isn", "t"]
 
 
 def test_real_passages(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_no_word_is_a_users_mistake(texts: list[list[str]]) -> None:
 
 @pytest.mark.parametrize("name", ["vocabulary_size", "min_frequency", "query_tokens", "document_tokens"])
 def test_numbers_out_of_range(name: str) -> None:
-    with pytest.raises(UserError, match=f"tokenizer.{name} is 0"):
+    with pytest.raises(ValueError, match=f"^{name}=0 must be at least"):
         WordTokenizer(**{name: 0})
 
 

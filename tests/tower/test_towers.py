@@ -1,15 +1,17 @@
 """The average tower and its word table: weighted means, and gradients that hold only the rows of the batch."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower.base import WordTable, lookup, pool
+from two_tower.tower._lookup import lookup, pool
 from two_tower.tower.average import AverageTower
+from two_tower.tower.base import Tower, WordTable, padded
 
 WORDS, DIM = 50, 16
 
@@ -180,7 +182,7 @@ def test_frozen_vectors_get_no_gradient() -> None:
 
 
 def test_impossible_settings_are_refused_in_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"tower\.token_dropout=1.0 must be from 0 up to"):
+    with pytest.raises(ValueError, match=r"^token_dropout=1\.0 must be at least 0 and below 1"):
         AverageTower(word_table(), DIM, token_dropout=1.0)
 
 
@@ -193,3 +195,27 @@ def test_distinct_words_stand_once_and_every_token_finds_its_own(texts: list[lis
     assert torch.equal(vectors[rows], table.vectors[ids])
     general_vectors, general_rows = table.double().distinct(ids)  # the path of other devices and dtypes
     assert torch.equal(general_vectors[general_rows], table.vectors[ids])
+
+
+@given(TEXTS)
+@settings(max_examples=20, deadline=None)
+def test_padded_rows_hold_each_texts_tokens_and_give_them_back(texts: list[list[int]]) -> None:
+    tokens = Ragged.from_lists(texts)
+    rows, mask = padded(tokens.ids, tokens, fill=-1)
+    longest = max(1, *map(len, texts), 0)
+    assert rows.tolist() == [text + [-1] * (longest - len(text)) for text in texts]
+    assert torch.equal(rows[mask], tokens.ids)
+
+
+def test_the_tower_of_the_docs_reads_each_text_alone_and_trains() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "towers.md").read_text()
+    scope: dict[str, type[Tower]] = {}
+    exec(docs.split("```python\n# two_tower/tower/convolution.py\n")[1].split("```")[0], scope)
+    tower = scope["ConvolutionTower"](word_table(), 8)
+    texts = [[1, 2, 3], [], [4] * 9]
+    together = tower(Ragged.from_lists(texts))
+    alone = torch.cat([tower(Ragged.from_lists([text])) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert not together[1].any()
+    together.sum().backward()
+    assert all(p.grad is not None for p in tower.parameters() if p.requires_grad)

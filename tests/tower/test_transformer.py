@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_loaded_is_named_in_one_sentence(
     change: str, transformer_folder: Path, tmp_path: Path
 ) -> None:
     folder = broken(Path(shutil.copytree(transformer_folder, tmp_path / "copy")), change)
-    with pytest.raises(UserError, match=r"tower\.path=\S*copy (cannot be loaded|is not the folder)") as error:
+    with pytest.raises(ValueError, match=r"^path=\S*copy (cannot be loaded|is not the folder)") as error:
         TransformerTower(folder, 16)
     assert "\n" not in str(error.value)
 

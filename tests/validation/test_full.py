@@ -22,8 +22,8 @@ from two_tower.metrics import DEFAULT_METRICS, evaluate, mean, per_query
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity
-from two_tower.tower.base import WordTable
 from two_tower.tower.average import AverageTower
+from two_tower.tower.base import WordTable
 from two_tower.validation.full import FullValidation
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder

@@ -11,13 +11,17 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from two_tower.optimizer.base import clip_gradients
-from two_tower.optimizer.base import parameter_groups
 from two_tower.optimizer.adagrad import Adagrad
 from two_tower.optimizer.adam import Adam
+from two_tower.optimizer.base import clip_gradients, parameter_groups
 from two_tower.scheduler import Cosine
 
 STEPS, CUT = 8, 3
+OPTIONS = {"lr": 0.02, "embedding_lr_scale": 5, "weight_decay": 0, "embedding_weight_decay": 0, "row_wise": True}
+OF_CLASS: dict[type, dict[str, Any]] = {
+    Adam: {"betas": (0.9, 0.999), "eps": 1e-8},
+    Adagrad: {"initial_accumulator": 0, "eps": 1e-10},
+}
 
 
 class Model(LightningModule):
@@ -53,7 +57,7 @@ class Model(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         groups = parameter_groups({"bag": self.bag, "head": self.head})
-        optimizer = self.optimizer_class(groups, lr=0.02, embedding_lr_scale=5)
+        optimizer = self.optimizer_class(groups, **OPTIONS, **OF_CLASS[self.optimizer_class])
         total = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": Cosine(warmup=0.25).build(optimizer, total)}
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.sparse.linalg import lsqr
 
-from two_tower.tower import subwords
-from two_tower.tower.subwords import SubwordVectors
+from two_tower import extend
+from two_tower.extend import SubwordVectors
 
 STEMS = ["walk", "jump", "climb", "swim", "dance", "laugh", "paint", "build", "stretch", "whisper"]
 ENDINGS = ["ing", "ness", "able", "ment"]
@@ -35,7 +35,7 @@ def test_a_new_word_is_near_what_its_parts_say() -> None:
 
 
 def test_it_is_the_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subwords, "STEPS", 300)
+    monkeypatch.setattr(extend, "STEPS", 300)
     words, vectors = compositional()
     ours = SubwordVectors(words, vectors)(["walkable", "swimming", "unpainted"])
     parts = [{f"<{w}>"[i : i + n] for n in range(3, 7) for i in range(len(w) + 3 - n)} for w in words]
@@ -52,7 +52,7 @@ def test_it_is_the_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
         return out
 
     mean, wanted = vectors.mean(0).numpy(), (vectors - vectors.mean(0)).numpy()
-    solved = [lsqr(rows(words), column, damp=subwords.RIDGE**0.5, atol=1e-12, btol=1e-12)[0] for column in wanted.T]
+    solved = [lsqr(rows(words), column, damp=extend.RIDGE**0.5, atol=1e-12, btol=1e-12)[0] for column in wanted.T]
     theirs = rows(["walkable", "swimming", "unpainted"]) @ np.stack(solved, axis=1) + mean
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4)
 
