@@ -28,17 +28,11 @@ STEPS = 10  # of conjugate gradients; twice as many gain next to nothing
 
 @dataclass(frozen=True)
 class Extension:
-    """What the passages held.
+    """What the passages held."""
 
-    Attributes:
-        tokens: words of all passages.
-        unknown: those among them that the run did not know.
-        words: number of different unknown words; each has a vector now.
-    """
-
-    tokens: int
-    unknown: int
-    words: int
+    tokens: int  # words of all passages
+    unknown: int  # those among them that the run did not know
+    words: int  # different unknown words; each has a vector now
 
     def __str__(self) -> str:
         share = self.unknown / max(1, self.tokens)
@@ -52,13 +46,8 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[
     """Write a run folder whose vocabulary holds the new words of a source's passages as well.
 
     Their vectors come from the parts that they share with known words (see `SubwordVectors`), their weights are those
-    of the rarest known words. All other vectors, and texts without new words, stay as they are.
-
-    Args:
-        run: the run folder; its best checkpoint is extended.
-        source: whose passages are read.
-        path: the new folder.
-        progress: called with the number of passages read since the last call.
+    of the rarest known words. All other vectors, and texts without new words, stay as they are. The run's best
+    checkpoint is extended; ``progress`` is called with the number of passages read since the last call.
 
     Raises:
         UserError: the folder is not empty, the run's tokenizer is not of whole words, or no word is new.
@@ -113,13 +102,9 @@ class SubwordVectors:
     Source:
         Zhao et al. 2018, "Generalizing Word Embeddings using Bag of Subwords", arXiv:1809.04259; here conjugate
         gradients minimise the squared error, with ridge regression.
-
-    Args:
-        words: V different words.
-        vectors: (V, D) float32.
     """
 
-    def __init__(self, words: Sequence[str], vectors: Tensor) -> None:
+    def __init__(self, words: Sequence[str], vectors: Tensor) -> None:  # V different words, (V, D)
         table = vectors.detach().cpu()
         self._mean = table.mean(0)
         counts = Counter(part for word in words for part in _parts(word))

@@ -83,7 +83,7 @@ class Ragged:
         return self.ids.device
 
     def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Ragged:
-        """The texts ``rows`` (R,), in that order; a row may occur several times. On a CPU a missing row is an IndexError."""
+        """The texts ``rows`` (R,), in that order, perhaps repeated. On a CPU a missing row raises an IndexError."""
         rows = torch.as_tensor(rows, dtype=torch.int64, device=self.offsets.device)
         if self.device.type == "cpu":
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):

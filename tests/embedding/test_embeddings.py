@@ -41,7 +41,7 @@ def test_weights_are_a_choice() -> None:
     weights = RandomEmbedding(4).token_weights(documents, 3)
     assert weights is not None
     assert weights.argmax().item() == 2
-    with pytest.raises(ValueError, match="^weights=idff .*'idf'"):
+    with pytest.raises(ValueError, match=r"^weights=idff .*'idf'"):
         RandomEmbedding(4, weights="idff")
 
 

@@ -151,5 +151,5 @@ def test_long_vectors_are_told(texts: tuple[Tokenizer, Corpus], caplog: pytest.L
 
 
 def test_an_unknown_treatment() -> None:
-    with pytest.raises(ValueError, match="^missing=meen .* 'mean'"):
+    with pytest.raises(ValueError, match=r"^missing=meen .* 'mean'"):
         Some(["a"], missing="meen")

@@ -61,12 +61,12 @@ def test_the_digest_follows_the_file(folder: Path) -> None:
 def test_a_mistake_is_one_sentence(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"^path=\S*gone is not a folder"):
         SubwordTokenizer(folder / "gone")
-    with pytest.raises(ValueError, match="^path is not set"):
+    with pytest.raises(ValueError, match=r"^path is not set"):
         SubwordTokenizer(None)
-    with pytest.raises(ValueError, match="^query_tokens=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"^query_tokens=0 must be at least 1"):
         SubwordTokenizer(folder, query_tokens=0)
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 128}')
-    with pytest.raises(ValueError, match="^document_tokens=256 must be at most 128"):
+    with pytest.raises(ValueError, match=r"^document_tokens=256 must be at most 128"):
         SubwordTokenizer(folder)
     (folder / "tokenizer_config.json").write_text("[]")
     with pytest.raises(UserError, match=r"tokenizer_config\.json holds no JSON object"):

@@ -233,6 +233,6 @@ def test_dropout_works_between_layers_in_training_only() -> None:
 
 
 def test_an_odd_dimension_for_two_directions_needs_hidden() -> None:
-    with pytest.raises(ValueError, match="^dim=7 must be even"):
+    with pytest.raises(ValueError, match=r"^dim=7 must be even"):
         make("gru", "mean", True, dim=7)
     assert make("gru", "mean", True, dim=7, hidden=4)(random_batch(3, 5)).shape == (3, 7)

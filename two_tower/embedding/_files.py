@@ -29,15 +29,10 @@ LONGEST_WORD = 8 << 20  # bytes; no word has as many
 
 @dataclass(frozen=True)
 class Block:
-    """Some words of a file, in its order.
+    """Some words of a file, in its order."""
 
-    Attributes:
-        words: n words; an empty one stands for a row that cannot be used.
-        vectors: gives for positions (k,) among the words their vectors, (k, D) float32; a row of NaN for a bad row. Call
-            it before asking for the next block.
-    """
-
-    words: list[str]
+    words: list[str]  # an empty one stands for a row that cannot be used
+    # Positions (k,) among the words → vectors (k, D) float32, NaN for a bad row. Call it before the next block.
     vectors: Callable[[np.ndarray], np.ndarray]
 
 
@@ -49,11 +44,7 @@ class VectorFile(ABC):
 
     @abstractmethod
     def blocks(self, bad: BadRows) -> Iterator[Block]:
-        """All words, in blocks of bounded size; ``bad`` takes the rows that cannot be used.
-
-        Raises:
-            UserError: the file is damaged or ends too early.
-        """
+        """All words, in blocks of bounded size; ``bad`` takes the rows that cannot be used."""
 
     def count_bad(self, vectors: np.ndarray, numbers: Sequence[int], bad: BadRows) -> np.ndarray:
         """The vectors (k, D) as they are, after rows with a number that is not finite were counted as bad."""

@@ -80,35 +80,22 @@ def _document_frequency(ids: np.ndarray, offsets: np.ndarray, vocabulary_size: i
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Pretrained vectors for words of a vocabulary.
+    """Pretrained vectors for words of a vocabulary."""
 
-    Attributes:
-        vectors: (V, D) float32; zeros for words without one.
-        has_vector: (V,) bool.
-        source_words: number of words in the file, or wherever the vectors come from.
-        single_words: those of them that are one token for the tokenizer too.
-    """
-
-    vectors: np.ndarray
-    has_vector: np.ndarray
-    source_words: int
-    single_words: int
+    vectors: np.ndarray  # (V, D) float32; zeros for words without one
+    has_vector: np.ndarray  # (V,) bool
+    source_words: int  # in the file, or wherever the vectors come from
+    single_words: int  # those of them that are one token for the tokenizer too
 
 
 class PartialEmbedding(Embedding):
     """Pretrained vectors for some words. The others start as ``missing`` says, extra dimensions at random.
 
-    Args:
-        name: where the vectors come from, for messages.
-        width: their dimensions. ``dim`` may add more, drawn as `RandomEmbedding` draws all, also for words without a
-            vector. It cannot drop any: a tower projects instead.
-        dim: dimensions of a word vector.
-        missing: words without a vector: ``random``, drawn with the mean and the standard deviation that the pretrained
-            vectors have in each dimension; ``mean``; ``zero``.
-        normalize: subtract the mean from the pretrained vectors and scale each, so that a word vector has about
-            length 1 with the random dimensions.
-        weights: see `Embedding`.
-        freeze: see `Embedding`.
+    ``name`` says in messages where the vectors come from, ``width`` is their number of dimensions. ``dim`` may add
+    more, drawn as `RandomEmbedding` draws all. It cannot drop any: a tower projects instead.
+    A ``random`` start has the mean and the standard deviation of the pretrained vectors in each dimension.
+    ``normalize`` subtracts their mean and scales each, so that a word vector has about length 1 with the random
+    dimensions.
     """
 
     def __init__(

@@ -50,14 +50,8 @@ class PretrainedEmbedding(PartialEmbedding):
 def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None = None) -> VectorFile:
     """A file of word vectors, with its format and dimensions known.
 
-    Args:
-        path: GloVe or word2vec text, word2vec binary (these three also ``.gz``), ``.npy``, ``.pth``, safetensors.
-        vocabulary: the words of the rows, for the formats that hold none; see `read_words`.
-        tensor: which matrix of a file with several.
-
-    Raises:
-        UserError: there is no such file, it has another format or could run code when read, or the arguments do not
-            fit the format.
+    ``vocabulary`` holds the words of the rows for the formats without words (see `read_words`), ``tensor`` names the
+    matrix of a file with several.
     """
     if not path.is_file():
         raise UserError(f"embedding.path={path} does not exist: give the path of a file of word vectors.")
@@ -105,9 +99,6 @@ def read_pretrained(file: VectorFile, tokenizer: Tokenizer) -> Pretrained:
     A word of the file is looked up as it is written, then as the tokenizer reads it (lower case, without accents …).
     Where several become one word, one that is written just so wins, then the first, which is the most frequent in the
     usual files. A mark like ``<unk>`` gives its vector to the unknown word.
-
-    Raises:
-        UserError: the file is damaged, or most of its rows are bad.
     """
     matcher = _Matcher(tokenizer)
     vectors, ranks = np.zeros((len(tokenizer), file.dim), np.float32), np.zeros(len(tokenizer), np.int8)

@@ -20,13 +20,8 @@ from two_tower.errors import UserError, one_of
 class RowOptimizer(torch.optim.Optimizer):
     """Steps dense parameters and the touched rows of word tables; a subclass says how.
 
-    In a group with ``word_table`` true ``lr`` is multiplied by ``embedding_lr_scale`` and ``weight_decay`` is
-    ``embedding_weight_decay``, unless the group has its own. Schedulers multiply the rates of all groups alike.
-
-    Args:
-        params: parameters, or groups as from `parameter_groups`.
-        options: hyper-parameters of a group; ``lr``, ``embedding_lr_scale``, ``eps``, ``weight_decay``,
-            ``embedding_weight_decay``, ``row_wise`` and the subclass's own.
+    In a group with ``word_table`` true (see `parameter_groups`) ``lr`` is multiplied by ``embedding_lr_scale`` and
+    ``weight_decay`` is ``embedding_weight_decay``, unless the group has its own. Schedulers multiply all rates alike.
     """
 
     # The second moment's key in a parameter's state.
@@ -127,9 +122,6 @@ def coalesced(grad: Tensor) -> Tensor:
 
     Autograd drops the mark "coalesced" whenever it stores or sums gradients, although rows that came
     sorted are still sorted and distinct. Looking takes 0.3 ms for 40,000 rows of 256, coalescing 30–140.
-
-    Raises:
-        ValueError: the gradient is sparse in more than its first dimension.
     """
     if grad.sparse_dim() != 1:
         raise ValueError(f"sparse gradients must be sparse in the first dimension only, not in {grad.sparse_dim()}")
@@ -166,18 +158,11 @@ def by_row(squares: Tensor, moment: Tensor) -> Tensor:
 
 
 def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer of this package, or any of torch that ignores extra keys.
+    """Groups ``{"name": "query/words", "params": [...], "word_table": True}`` (or ``"query/dense"``, False).
 
-    A parameter is a word table if its attribute ``is_word_table`` is true. Frozen parameters are in a group
-    too (they may be unfrozen later); an optimizer skips them as long as they have no gradient.
-
-    Args:
-        modules: name → module, e.g. ``{"query": tower, "document": tower}``.
-
-    Returns:
-        Groups ``{"name": "query/words", "params": [...], "word_table": True}`` (or ``"query/dense"``, False)
-        without empty ones. Each parameter is in exactly one group: one that several modules hold is in
-        ``"shared/words"`` or ``"shared/dense"``.
+    ``modules`` maps names to modules, e.g. ``{"query": tower, "document": tower}``; what several of them hold is in
+    ``"shared/…"``. Frozen parameters are in a group too: they may be unfrozen later, and an optimizer skips them as
+    long as they have no gradient.
     """
     owners: dict[nn.Parameter, list[str]] = {}
     for name, module in modules.items():
@@ -204,19 +189,14 @@ def learning_rate(groups: Sequence[Mapping[str, Any]]) -> float:
 def clip_gradients(parameters: Iterable[Tensor], max_value: float, algorithm: str = "norm") -> Tensor:
     """Bound the gradients in place, sparse ones too, on which torch's own clipping fails.
 
-    Sparse gradients are replaced by their coalesced form (otherwise a row's parts would count one by one). The result
-    is what dense gradients would have given.
-
-    Args:
-        parameters: those without a gradient are skipped.
-        max_value: the largest total norm, or the largest absolute value of any number.
-        algorithm: ``norm`` scales all gradients by one factor, as `torch.nn.utils.clip_grad_norm_`; ``value``
-            limits each number, as `torch.nn.utils.clip_grad_value_`.
+    Algorithm ``norm`` scales all gradients by one factor to a norm of at most ``max_value``, ``value`` limits each
+    number. Sparse gradients are replaced by their coalesced form (otherwise a row's parts would count one by one); the
+    result is what dense gradients would have given.
 
     Returns:
-        () the Euclidean norm of all gradients before clipping; 0 without gradients. If it is not finite,
-        ``norm`` leaves the gradients as they are: scaling would turn all of them into NaN or 0 and hide where
-        the infinite one came from.
+        () the Euclidean norm of all gradients before clipping; 0 without gradients. If it is not finite, ``norm``
+        leaves the gradients as they are: scaling would turn all of them into NaN or 0 and hide where the infinite one
+        came from.
     """
     if not max_value > 0:
         raise UserError(f"trainer.gradient_clip_val is {max_value}: set a number above 0, or null not to clip.")

@@ -126,7 +126,7 @@ def fold(
         entries: (0x110000,) uint32, per code point ``position << 8 | length + 1`` of its folded bytes; 0
             where they are not known yet; not used for ASCII.
         expansions: uint8, the folded bytes of all known code points; 0 separates words.
-        growth: most folded bytes per byte of a code point in ``entries``.
+        growth: maximum number of folded bytes per byte of a code point in ``entries``.
         split_camel_case: also separate the words of an identifier.
 
     Returns:

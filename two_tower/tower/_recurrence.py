@@ -26,19 +26,12 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Block:
-    """Some texts, the longest first.
+    """Some texts, the longest first."""
 
-    Attributes:
-        at: (b,) int64, the token that each text begins with.
-        stride: 1, or -1 to read each text from its own last token to its first.
-        running: for each step how many texts have not ended; never increasing.
-        begins: where each step's texts begin if all steps stand one after another.
-    """
-
-    at: Array
-    stride: int
-    running: list[int]
-    begins: list[int]
+    at: Array  # (b,) int64, the token that each text begins with
+    stride: int  # 1, or -1 to read each text from its own last token to its first
+    running: list[int]  # for each step how many texts have not ended; never increasing
+    begins: list[int]  # where each step's texts begin if all steps stand one after another
 
 
 def _blocks(offsets: Array, reverse: bool) -> list[Block]:
