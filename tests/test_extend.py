@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import word
+from scipy.sparse.linalg import lsqr
 from test_train import fit
 
+from two_tower import extend
 from two_tower.data.beir import Beir
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.extend import extend_run
+from two_tower.extend import SubwordVectors, extend_run
 from two_tower.run import Run
 
 A, B, C = word(0), word(1), word(2)
@@ -69,3 +72,56 @@ def test_a_run_of_subwords_needs_none(
     fit(collection, tmp_path / "run", "tokenizer=subword", f"tokenizer.path={transformer_folder}")
     with pytest.raises(UserError, match="splits words into pieces"):
         extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
+
+
+STEMS = ["walk", "jump", "climb", "swim", "dance", "laugh", "paint", "build", "stretch", "whisper"]
+ENDINGS = ["ing", "ness", "able", "ment"]
+
+
+def compositional() -> tuple[list[str], torch.Tensor]:
+    """Words whose vectors are those of their stem and their ending together."""
+    generator = torch.Generator().manual_seed(0)
+    stems, endings = (torch.randn(len(part), 24, generator=generator) for part in (STEMS, ENDINGS))
+    pairs = list(itertools.product(range(len(STEMS)), range(len(ENDINGS))))
+    return [STEMS[i] + ENDINGS[j] for i, j in pairs], torch.stack([stems[i] + endings[j] for i, j in pairs])
+
+
+def test_a_new_word_is_near_what_its_parts_say() -> None:
+    words, vectors = compositional()
+    held_out = [3, 14, 22, 37]
+    kept = [i for i in range(len(words)) if i not in held_out]
+    made = SubwordVectors([words[i] for i in kept], vectors[kept])([words[i] for i in held_out])
+    cosines = torch.nn.functional.cosine_similarity(made.unsqueeze(1), vectors.unsqueeze(0), dim=2)
+    assert cosines.argmax(1).tolist() == held_out
+    assert cosines.max(1).values.min() > 0.7
+
+
+def test_it_is_the_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extend, "STEPS", 300)
+    words, vectors = compositional()
+    ours = SubwordVectors(words, vectors)(["walkable", "swimming", "unpainted"])
+    parts = [{f"<{w}>"[i : i + n] for n in range(3, 7) for i in range(len(w) + 3 - n)} for w in words]
+    counts = {part: sum(part in of for of in parts) for of in parts for part in of}
+    shared = sorted(part for part, count in counts.items() if count >= 2)
+
+    def rows(texts: list[str]) -> np.ndarray:
+        out = np.zeros((len(texts), len(shared)))
+        for row, text in zip(out, texts, strict=True):
+            for part in (f"<{text}>"[i : i + n] for n in range(3, 7) for i in range(len(text) + 3 - n)):
+                if part in shared:
+                    row[shared.index(part)] += 1
+            row /= max(1, row.sum())
+        return out
+
+    mean, wanted = vectors.mean(0).numpy(), (vectors - vectors.mean(0)).numpy()
+    solved = [lsqr(rows(words), column, damp=extend.RIDGE**0.5, atol=1e-12, btol=1e-12)[0] for column in wanted.T]
+    theirs = rows(["walkable", "swimming", "unpainted"]) @ np.stack(solved, axis=1) + mean
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4)
+
+
+def test_words_without_shared_parts_get_the_mean() -> None:
+    words, vectors = compositional()
+    made = SubwordVectors(words, vectors)
+    torch.testing.assert_close(made(["квант", "", "a"]), vectors.mean(0).expand(3, -1))
+    assert made([]).shape == (0, 24)
+    torch.testing.assert_close(SubwordVectors(["ab"], vectors[:1])(["abc"]), vectors[:1])

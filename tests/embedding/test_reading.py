@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -139,12 +137,6 @@ def test_lists_of_words(name: str, tmp_path: Path) -> None:
     save_npy(matrix, VECTORS)
     words.write_text(LISTS[name])
     assert read(open_vectors(matrix, words))[0] == WORDS
-
-
-def test_a_parquet_column_is_a_list_of_words(tmp_path: Path) -> None:
-    save_npy(tmp_path / "m.npy", VECTORS)
-    pq.write_table(pa.table({"n": range(6), "index": WORDS}), tmp_path / "w.parquet")
-    assert read(open_vectors(tmp_path / "m.npy", tmp_path / "w.parquet"))[0] == WORDS
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])

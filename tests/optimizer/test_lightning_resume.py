@@ -17,7 +17,7 @@ from two_tower.optimizer.base import clip_gradients, parameter_groups
 from two_tower.scheduler import Cosine
 
 STEPS, CUT = 8, 3
-OPTIONS = {"lr": 0.02, "embedding_lr_scale": 5, "weight_decay": 0, "embedding_weight_decay": 0, "row_wise": True}
+OPTIONS = {"lr": 0.02, "embedding_lr_scale": 5, "weight_decay": 0, "embedding_weight_decay": 0}
 OF_CLASS: dict[type, dict[str, Any]] = {
     Adam: {"betas": (0.9, 0.999), "eps": 1e-8},
     Adagrad: {"initial_accumulator": 0, "eps": 1e-10},
@@ -27,13 +27,13 @@ OF_CLASS: dict[type, dict[str, Any]] = {
 class Model(LightningModule):
     """A word table with sparse gradients and a dense layer; saves a checkpoint after step ``CUT``."""
 
-    def __init__(self, optimizer_class: type, checkpoint: Path) -> None:
+    def __init__(self, optimizer_class: type, row_wise: bool, checkpoint: Path) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.bag, self.head = nn.EmbeddingBag(30, 4, sparse=True), nn.Linear(4, 3)
         self.bag.weight.is_word_table = True  # type: ignore[attr-defined]
         self.ids = torch.randint(0, 30, (STEPS, 8, 5))
-        self.optimizer_class, self.checkpoint = optimizer_class, checkpoint
+        self.optimizer_class, self.row_wise, self.checkpoint = optimizer_class, row_wise, checkpoint
         self.rates: list[tuple[float, ...]] = []
         self.norms: list[float] = []
 
@@ -57,7 +57,7 @@ class Model(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         groups = parameter_groups({"bag": self.bag, "head": self.head})
-        optimizer = self.optimizer_class(groups, **OPTIONS, **OF_CLASS[self.optimizer_class])
+        optimizer = self.optimizer_class(groups, row_wise=self.row_wise, **OPTIONS, **OF_CLASS[self.optimizer_class])
         total = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": Cosine(warmup=0.25).build(optimizer, total)}
 
@@ -78,11 +78,12 @@ def fit(model: Model, checkpoint: Path | None) -> Model:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("row_wise", [False, True])
 @pytest.mark.parametrize("optimizer_class", [Adam, Adagrad])
-def test_a_resumed_run_equals_the_whole(optimizer_class: type, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_the_whole(optimizer_class: type, row_wise: bool, tmp_path: Path) -> None:
     checkpoint = tmp_path / "cut.ckpt"
-    whole = fit(Model(optimizer_class, checkpoint), None)
-    resumed = fit(Model(optimizer_class, tmp_path / "unused.ckpt"), checkpoint)
+    whole = fit(Model(optimizer_class, row_wise, checkpoint), None)
+    resumed = fit(Model(optimizer_class, row_wise, tmp_path / "unused.ckpt"), checkpoint)
     assert len(whole.rates) == STEPS
     assert resumed.rates == whole.rates[CUT:]
     assert all(words == pytest.approx(5 * dense) for words, dense in whole.rates)

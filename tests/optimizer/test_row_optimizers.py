@@ -240,22 +240,6 @@ def test_gradients_sparse_in_both_dimensions_are_refused() -> None:
 
 
 @BOTH
-def test_paths_agree_over_many_steps(optimizer_class: Callable) -> None:
-    """The compiled kernels and what other devices run give the same table."""
-    for row_wise in (False, True):
-        results = []
-        for compiled in (False, True):
-            words = table()
-            optimizer = optimizer_class([words], lr=0.02, weight_decay=0.1, row_wise=row_wise)
-            optimizer._compiled = compiled
-            for rows, values in row_gradients(50):
-                words.grad = sparse(rows, values)
-                optimizer.step()
-            results.append(words.detach())
-        torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
-
-
-@BOTH
 def test_a_gradient_that_is_not_a_number_is_not_hidden(path: str, optimizer_class: Callable) -> None:
     for row_wise in (False, True):
         words = table()
@@ -338,40 +322,6 @@ def test_frozen_parameters_stay_and_can_be_unfrozen(optimizer_class: Callable) -
 
 
 @BOTH
-@pytest.mark.parametrize("row_wise", [False, True])
-def test_state_dict_continues_exactly(optimizer_class: Callable, row_wise: bool) -> None:
-    """Saved, read with weights_only=True and continued by a new optimizer: the same bits."""
-
-    def build(words: nn.Parameter, matrix: nn.Parameter) -> RowOptimizer:
-        groups = [
-            {"params": [words], "word_table": True, "name": "words"},
-            {"params": [matrix], "name": "dense"},
-        ]
-        return optimizer_class(groups, lr=0.02, embedding_lr_scale=3, row_wise=row_wise)
-
-    def train(parameters: list[nn.Parameter], optimizer: RowOptimizer, steps: slice) -> None:
-        for (rows, values), grad in list(zip(row_gradients(6), dense_gradients(), strict=True))[steps]:
-            parameters[0].grad, parameters[1].grad = sparse(rows, values), grad
-            optimizer.step()
-
-    whole = [table(), table(seed=3)]
-    train(whole, build(*whole), slice(0, 6))
-    part = [table(), table(seed=3)]
-    optimizer = build(*part)
-    train(part, optimizer, slice(0, 3))
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    continued = build(*part)
-    continued.load_state_dict(saved)
-    assert [g["name"] for g in continued.state_dict()["param_groups"]] == ["words", "dense"]
-    train(part, continued, slice(3, 6))
-    assert torch.equal(part[0], whole[0])
-    assert torch.equal(part[1], whole[1])
-
-
-@BOTH
 def test_copies_are_independent(optimizer_class: Callable) -> None:
     words = table()
     optimizer = optimizer_class([words], lr=0.1, embedding_lr_scale=4)
@@ -381,29 +331,6 @@ def test_copies_are_independent(optimizer_class: Callable) -> None:
     twin.add_param_group({"params": [table()], "word_table": True})
     assert twin.param_groups[1]["lr"] == pytest.approx(0.4)
     assert len(optimizer.param_groups) == 1
-
-
-@BOTH
-@pytest.mark.parametrize("row_wise", [False, True])
-def test_a_small_training_lowers_the_loss(path: str, optimizer_class: Callable, row_wise: bool) -> None:
-    torch.manual_seed(0)
-    bag, head = nn.EmbeddingBag(50, 8, sparse=True), nn.Linear(8, 3)
-    ids = torch.randint(0, 50, (64, 6))
-    labels = ids[:, 0] % 3
-    modules = {"tower": bag, "head": head}
-    bag.weight.is_word_table = True  # type: ignore[attr-defined]
-    optimizer = optimizer_class(parameter_groups(modules), lr=0.02, embedding_lr_scale=5, row_wise=row_wise)
-    losses = []
-    for _ in range(60):
-        loss = nn.functional.cross_entropy(head(bag(ids)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        assert bag.weight.grad is not None
-        assert bag.weight.grad.is_sparse
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 1
-    assert losses[-1] < 0.4
 
 
 @BOTH
