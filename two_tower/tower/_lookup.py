@@ -105,12 +105,13 @@ def _distinct_rows(ids: Array, size: int) -> Array:
 
 
 @numba.njit(nogil=True, cache=True)
-def number_rows(ids: Array, position: Array) -> tuple[Array, Array]:
+def number_rows(ids: Array, size: int) -> tuple[Array, Array]:
     """The distinct ids (R,) int64 in the order of their first occurrence, and which of them each token is, (T,) int32.
 
-    ``position`` (V,) int32 is scratch space, all -1; it is overwritten.
+    All ids are below ``size``.
     """
     distinct, place, n = np.empty(len(ids), np.int64), np.empty(len(ids), np.int32), 0
+    position = np.full(size, -1, np.int32)
     for t in range(len(ids)):
         i = ids[t]
         if position[i] < 0:
@@ -122,15 +123,15 @@ def number_rows(ids: Array, position: Array) -> tuple[Array, Array]:
 
 
 @numba.njit(nogil=True, cache=True)
-def group_by_row(ids: Array, offsets: Array, distinct: Array, position: Array) -> tuple[Array, Array]:
+def _group_by_row(ids: Array, offsets: Array, distinct: Array, size: int) -> tuple[Array, Array]:
     """Sort tokens by their row (a counting sort), keeping token order within a row.
 
-    ``distinct`` (R,) are the ids' distinct values, ascending; ``position`` (V,) int32 is scratch space.
+    ``distinct`` (R,) holds the ids' distinct values, ascending and below ``size``.
 
     Returns:
         (R + 1,) int64, where each row's tokens start, and (T,) int32, the text of each of them.
     """
-    starts = np.zeros(len(distinct) + 1, np.int64)
+    starts, position = np.zeros(len(distinct) + 1, np.int64), np.empty(size, np.int32)
     for k in range(len(distinct)):
         position[distinct[k]] = k
     for i in ids:
@@ -148,10 +149,10 @@ def group_by_row(ids: Array, offsets: Array, distinct: Array, position: Array) -
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def sum_rows(starts: Array, texts: Array, first: int, last: int, grads: Array, factors: Array, out: Array) -> None:
+def _sum_rows(starts: Array, texts: Array, first: int, last: int, grads: Array, factors: Array, out: Array) -> None:
     """``out[r] = sum_k factors[k] * grads[texts[k]]`` over the tokens k of rows ``first`` to ``last``.
 
-    ``starts`` and ``texts`` as `group_by_row` gives them; grads (B, D), factors (T,) and out (R, D) are float32.
+    ``starts`` and ``texts`` as `_group_by_row` gives them; grads (B, D), factors (T,) and out (R, D) are float32.
     """
     for r in range(first, last):
         tokens = slice(starts[r], starts[r + 1])
@@ -194,12 +195,6 @@ def _sparse(rows: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     return torch.sparse_coo_tensor(rows.unsqueeze(0), values, size, is_coalesced=True, check_invariants=False)
 
 
-def _grouped(ids: Array, offsets: Array, size: int) -> tuple[Array, Array, Array]:
-    """The distinct ids (R,), where the tokens of each start (R + 1,), and the texts of these (T,)."""
-    rows = _distinct_rows(ids, size)
-    return rows, *group_by_row(ids, offsets, rows, np.empty(size, np.int32))
-
-
 class _Pool(torch.autograd.Function):
     """`pool` on the CPU."""
 
@@ -219,7 +214,8 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, grad_BD: Tensor) -> tuple:  # noqa: ANN401
         ids, offsets, vectors, log_weights, means, totals = _arrays(*ctx.saved_tensors)
         (grads,) = _arrays(grad_BD.contiguous())
-        rows, starts, texts = _grouped(ids, offsets, len(vectors))
+        rows = _distinct_rows(ids, len(vectors))
+        starts, texts = _group_by_row(ids, offsets, rows, len(vectors))
         scale = np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0).take(texts)
         pull = np.einsum("bd,bd->b", means, grads)
         weights = np.exp(log_weights.take(rows))
@@ -249,18 +245,21 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:  # noqa: ANN401
         (ids,) = ctx.saved_tensors
         if grad.dim() == 2 and on_cpu(grad := grad.contiguous()):
-            return None, _lookup_gradient(ids.numpy(), grad.numpy(), ctx.size)
+            rows = _distinct_rows(ids.numpy(), ctx.size[0])
+            summed = sum_by_row(ids.numpy(), grad.numpy(), rows, ctx.size[0])
+            return None, _sparse(torch.from_numpy(rows), summed, ctx.size)
         used, place = torch.unique(ids.long(), return_inverse=True)
         summed = grad.new_zeros((len(used), *ctx.size[1:])).index_add_(0, place, grad)
         return None, _sparse(used, summed, ctx.size)
 
 
-def _lookup_gradient(ids: Array, grads: Array, size: torch.Size) -> Tensor:
-    """The gradients ``grads`` (T, D) of the tokens summed per row: each token is a text of its own."""
-    rows, starts, tokens = _grouped(ids, np.arange(len(ids) + 1), size[0])
-    out, ones = np.empty((len(rows), grads.shape[1]), np.float32), np.ones(len(ids), np.float32)
-    in_token_parts(lambda a, b: sum_rows(starts, tokens, a, b, grads, ones, out), starts)
-    return _sparse(torch.from_numpy(rows), torch.from_numpy(out), size)
+def sum_by_row(ids: Array, grads: Array, distinct: Array, size: int) -> Tensor:
+    """The gradients ``grads`` (T, D) of the tokens ``ids`` (T,) < ``size``, summed for each of the ``distinct`` ids."""
+    # Each token is a text of its own.
+    starts, tokens = _group_by_row(ids, np.arange(len(ids) + 1), distinct, size)
+    out, ones = np.empty((len(distinct), grads.shape[1]), np.float32), np.ones(len(ids), np.float32)
+    in_token_parts(lambda a, b: _sum_rows(starts, tokens, a, b, grads, ones, out), starts)
+    return torch.from_numpy(out)
 
 
 def on_cpu(vectors: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from two_tower.threads import each
 from two_tower.tower._cells import Array, Cell, Grads, Inputs, Step
-from two_tower.tower._lookup import group_by_row, in_token_parts, sum_rows
+from two_tower.tower._lookup import sum_by_row
 
 # Texts that run together: few enough that a step's numbers stay in a core's cache, enough for matrix products.
 BLOCK = 256
@@ -150,16 +150,8 @@ class _Recurrence(torch.autograd.Function):
         for of_weight, of_bias in grads:  # in the order of the blocks, whichever thread was first
             grad_weight += of_weight
             grad_bias += of_bias
-        return _sum_by_row(grad_tokens, rows, ctx.input_rows), grad_weight, grad_bias, *[None] * 6
-
-
-def _sum_by_row(grads: Tensor, rows: Tensor, count: int) -> Tensor:
-    """The gradients (T, G) of the tokens summed per row of the inputs, (count, G)."""
-    tokens = np.arange(len(rows) + 1)
-    starts, order = group_by_row(rows.numpy(), tokens, np.arange(count), np.empty(count, np.int32))
-    out, ones = torch.empty(count, grads.shape[1]), np.ones(len(rows), np.float32)
-    in_token_parts(lambda a, b: sum_rows(starts, order, a, b, grads.numpy(), ones, out.numpy()), starts)
-    return out
+        grad_inputs = sum_by_row(rows.numpy(), of_inputs, np.arange(ctx.input_rows), ctx.input_rows)
+        return grad_inputs, grad_weight, grad_bias, *[None] * 6
 
 
 def recur(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,7 +82,7 @@ class WordTable(nn.Module):
     def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Each word of ``ids`` (T,) once: the vectors (R, D), and the row among them of each token, (T,) integers."""
         if on_cpu(self.vectors):
-            used, rows = map(torch.from_numpy, number_rows(ids.numpy(), np.full(len(self.vectors), -1, np.int32)))
+            used, rows = map(torch.from_numpy, number_rows(ids.numpy(), len(self.vectors)))
         else:
             used, rows = torch.unique(ids.long(), return_inverse=True)
         return self.lookup(used), rows
