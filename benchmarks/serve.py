@@ -112,9 +112,9 @@ def _served(app: Any) -> Iterator[str]:  # noqa: ANN401
 
 def _ours(searcher: Searcher) -> Any:  # noqa: ANN401
     from two_tower.serve.app import create_app
-    from two_tower.serve.collection import Runs
+    from two_tower.serve.runs import Runs
 
-    runs = Runs([searcher], words=False)
+    runs = Runs([searcher], bm25=False)
     runs.warm()
     return create_app(runs)
 

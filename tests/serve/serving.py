@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from two_tower.serve.collection import Runs
-from two_tower.serve.limits import Limits
+from two_tower.serve import Limits
+from two_tower.serve.runs import Runs
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from two_tower.serve.batcher import Batcher, Full
+from two_tower.serve.batcher import Batcher, QueueFull
 
 
 def test_what_waits_is_worked_on_together_by_key() -> None:
@@ -68,7 +68,7 @@ def test_no_more_wait_than_may_and_who_gives_up_is_left_out() -> None:
         batcher = Batcher(work, queue=2, batch=10)
         first, second = (asyncio.ensure_future(batcher("", i)) for i in (1, 2))
         await asyncio.sleep(0)
-        with pytest.raises(Full):
+        with pytest.raises(QueueFull):
             await batcher("", 3)
         first.cancel()
         await asyncio.sleep(0)

@@ -18,8 +18,8 @@ from conftest import run_command, start_command, word
 from serve.serving import Service, application, served
 
 from two_tower.search import Searcher
-from two_tower.serve.collection import Runs
-from two_tower.serve.limits import Limits
+from two_tower.serve import Limits
+from two_tower.serve.runs import Runs
 
 pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
 pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
@@ -74,7 +74,7 @@ def test_many_at_once_get_each_their_own_answer(service: Service, runs: Runs) ->
         thread.start()
     for thread in threads:
         thread.join()
-    expected = runs.search(runs.way(None, "bm25", 3), queries)
+    expected = runs.search(runs.params(None, "bm25", 3), queries)
     assert got == {a.query: [hit.id for hit in a.hits] for a in expected}
 
 
@@ -114,7 +114,7 @@ def test_questions_that_cannot_be_used_are_told(service: Service) -> None:
 
 
 def test_nothing_that_is_served_may_run_or_load_anything_else(service: Service) -> None:
-    for path in ("/", "/page.js", "/page.css", "/docs", "/docs.js", "/search?q=zazuzu", "/nothing"):
+    for path in ("/", "/page.js", "/page.css", "/openapi.json", "/search?q=zazuzu", "/nothing"):
         _, text, headers = service.ask(path)
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert headers["x-content-type-options"] == "nosniff"

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from two_tower.errors import UserError, one_of
 from two_tower.search import MODES, Answer, Mode, Searcher
 
-__all__ = ["Runs", "Way"]
 
-
-@dataclass(frozen=True)
-class Way:
-    """How to search.
-
-    Attributes:
-        run: the run's name.
-        mode: see `Searcher.search`.
-        k: how many passages.
-    """
+class SearchParams(NamedTuple):
+    """What of a search is the same for all queries that are searched for together."""
 
     run: str
     mode: Mode
@@ -32,49 +22,40 @@ class Runs:
     """Searchers by name.
 
     Args:
-        searchers: one or more; the first is the default. Those of equal names get a number.
-        words: whether to search by words (BM25), too.
+        searchers: one or more; the first is the default. Those with equal names get a number.
+        bm25: whether BM25 is served, too.
     """
 
-    def __init__(self, searchers: Iterable[Searcher], words: bool = True) -> None:
+    def __init__(self, searchers: Iterable[Searcher], bm25: bool = True) -> None:
         self._by_name: dict[str, Searcher] = {}
         for searcher in searchers:
-            self._by_name[_free(searcher.name or "run", self._by_name)] = searcher
+            self._by_name[_unused(searcher.name or "run", self._by_name)] = searcher
         if not self._by_name:
             raise UserError("There is no run to serve.")
-        self.modes: tuple[Mode, ...] = MODES if words else ("dense",)
+        self.default = next(iter(self._by_name))
+        self.modes: tuple[Mode, ...] = MODES if bm25 else ("dense",)
 
     @classmethod
-    def load(cls, paths: Sequence[Path], words: bool = True) -> Runs:
-        """The runs in folders.
-
-        Raises:
-            UserError: see `Searcher.load`.
-        """
-        return cls([Searcher.load(path) for path in paths], words)
+    def load(cls, paths: Sequence[Path], bm25: bool = True) -> Runs:
+        """The runs in folders."""
+        return cls([Searcher.load(path) for path in paths], bm25)
 
     def __iter__(self) -> Iterator[tuple[str, Searcher]]:
-        """Names and searchers."""
         return iter(self._by_name.items())
 
-    @property
-    def default(self) -> str:
-        """The name of the first."""
-        return next(iter(self._by_name))
-
     def warm(self) -> None:
-        """Do now what the first search would wait for: compiling, reading, the index of words."""
+        """Do now what the first search would wait for: compiling, reading, indexing for BM25."""
         by_corpus: dict[tuple[str, bool], Searcher] = {}
         for name, searcher in self:
-            if "bm25" in self.modes:  # of several runs over one corpus, one index of words is enough
-                same = (searcher.store.manifest.corpus, searcher.encoder.tokenizer.split_camel_case)
-                searcher.bm25 = by_corpus.setdefault(same, searcher).bm25
+            if "bm25" in self.modes:  # runs over one corpus share one index
+                corpus = (searcher.store.manifest.corpus, searcher.encoder.tokenizer.split_camel_case)
+                searcher.bm25 = by_corpus.setdefault(corpus, searcher).bm25
             for mode in self.modes:
                 for queries in (["warm up"], ["warm", "up"]):  # one and several are searched in different ways
-                    self.search(Way(name, mode, 1), queries)
+                    self.search(SearchParams(name, mode, 1), queries)
 
-    def way(self, run: str | None, mode: str, k: int) -> Way:
-        """How to search, checked.
+    def params(self, run: str | None, mode: str, k: int) -> SearchParams:
+        """How to search.
 
         Raises:
             UserError: there is no such run or mode here.
@@ -84,12 +65,12 @@ class Runs:
             raise UserError(f"run={name} is not served here; {one_of(name, self._by_name)}")
         for known in self.modes:
             if mode == known:
-                return Way(name, known, k)
+                return SearchParams(name, known, k)
         raise UserError(f"mode={mode} does not exist here; {one_of(mode, self.modes)}")
 
-    def search(self, way: Way, queries: Sequence[str]) -> list[Answer]:
+    def search(self, params: SearchParams, queries: Sequence[str]) -> list[Answer]:
         """An answer to each query."""
-        return self._by_name[way.run].search(queries, way.k, way.mode)
+        return self._by_name[params.run].search(queries, params.k, params.mode)
 
     def describe(self) -> list[dict[str, Any]]:
         """What a client needs to choose between them."""
@@ -107,6 +88,9 @@ class Runs:
         ]
 
 
-def _free(name: str, taken: dict[str, Searcher]) -> str:
-    names = [name, *(f"{name}-{number}" for number in range(2, len(taken) + 3))]
-    return next(candidate for candidate in names if candidate not in taken)
+def _unused(name: str, names: Iterable[str]) -> str:
+    number, unused = 1, name
+    while unused in names:
+        number += 1
+        unused = f"{name}-{number}"
+    return unused
