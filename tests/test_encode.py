@@ -40,7 +40,7 @@ def threads() -> Iterator[None]:
 def test_chunks_and_threads_change_nothing(encoder: Encoder, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoder.documents(TEXTS)
     monkeypatch.setattr(encode, "CHUNK", 16)
-    monkeypatch.setattr(encode, "LEAST", 5)
+    monkeypatch.setattr(encode, "MIN_CHUNK", 5)
     torch.set_num_threads(count)
     column = pa.chunked_array([pa.array(TEXTS[:33]), pa.array(TEXTS[33:])])
     assert np.array_equal(encoder.documents(column), whole)
@@ -50,7 +50,7 @@ def test_chunks_and_threads_change_nothing(encoder: Encoder, count: int, monkeyp
 
 @pytest.mark.usefixtures("threads")
 def test_the_number_of_threads_stays_as_it_was(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "LEAST", 5)
+    monkeypatch.setattr(encode, "MIN_CHUNK", 5)
     torch.set_num_threads(3)
     encoder.documents(TEXTS)
     seen = [torch.get_num_threads()]
@@ -65,7 +65,7 @@ def test_the_number_of_threads_stays_as_it_was(encoder: Encoder, monkeypatch: py
     [(0, 2, 1024), (1024, 2, 1024), (3000, 2, 1500), (16_384, 2, 8192), (16_385, 2, 4097), (60_000, 2, 7500)],
 )
 def test_chunks_are_as_many_for_each_thread(texts: int, threads: int, expected: int) -> None:
-    assert encode._chunk(texts, threads) == expected
+    assert encode._chunk_size(texts, threads) == expected
 
 
 def test_no_texts_give_no_vectors(encoder: Encoder) -> None:

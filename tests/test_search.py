@@ -64,7 +64,7 @@ def test_hits_carry_the_passage(run: Run, collection: Path) -> None:
     rows = {r["_id"]: r for r in map(json.loads, (collection / "corpus.jsonl").read_text().splitlines())}
     for hit in Searcher.load(run.path).search([rows["d17"]["title"]], k=3)[0].hits:
         assert (hit.title, hit.text) == (rows[hit.id]["title"], rows[hit.id]["text"])
-    assert set(hit.to_dict()) == {"rank", "id", "score", "title", "text", "title_marks", "marks"}
+    assert set(vars(hit)) == {"rank", "id", "score", "title", "text", "title_marks", "marks"}
 
 
 def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
