@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,7 @@ MIN_CHUNK = 1024
 
 
 class Encoder:
-    """A run's model and tokenizer.
-
-    Args:
-        model: the towers.
-        tokenizer: the one that they were trained with.
-        fingerprint: identifies the checkpoint.
+    """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint.
 
     Attributes:
         tokens: number of tokens in all passages encoded so far.
@@ -100,26 +95,19 @@ class Encoder:
 
     def manifest(self, source: Source, shard_rows: int, dtype: str = "float32") -> Manifest:
         """What a store of this source's passages is made from."""
-        return Manifest(
-            checkpoint=self.fingerprint,
-            tokenizer=self.tokenizer.fingerprint,
-            corpus=source.fingerprint(),
-            similarity=self.model.similarity.name,
-            dim=self.model.document_tower.dim,
-            shard_rows=shard_rows,
-            dtype=dtype,
-        )
+        return Manifest(**self._facts(), corpus=source.fingerprint(), shard_rows=shard_rows, dtype=dtype)
 
     def mismatches(self, manifest: Manifest) -> list[str]:
         """Which of ``tokenizer``, ``checkpoint``, ``similarity`` and ``dim`` of a store are not this run's."""
-        model = self.model
-        own = {
+        return [key for key, value in self._facts().items() if getattr(manifest, key) != value]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
             "tokenizer": self.tokenizer.fingerprint,
             "checkpoint": self.fingerprint,
-            "similarity": model.similarity.name,
-            "dim": model.document_tower.dim,
+            "similarity": self.model.similarity.name,
+            "dim": self.model.document_tower.dim,
         }
-        return [key for key, value in own.items() if getattr(manifest, key) != value]
 
 
 def _chunk_size(texts: int, threads: int) -> int:
@@ -136,15 +124,9 @@ def embed_corpus(
     progress: Advance | None = None,
     dtype: str = "float32",
 ) -> VectorStore:
-    """Encode every passage of a source into a store; finished shards of the same source are kept.
+    """Encode every passage of a source into the store in a folder; finished shards of the same source are kept.
 
-    Args:
-        encoder: the run's.
-        source: where the passages come from.
-        path: the store's folder.
-        shard_rows: passages per shard; up to three shards are in memory at a time.
-        progress: called with the number of passages done since the last call.
-        dtype: see `two_tower.store.Manifest`.
+    Up to three shards are in memory at a time: the next is read and the last one written while one is encoded.
 
     Raises:
         UserError: the folder holds vectors of another source, or damaged ones, or there is no passage.
@@ -178,7 +160,6 @@ def _opened(new: VectorStore) -> VectorStore:
 
 
 def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Advance | None) -> None:
-    """Encode the missing shards; meanwhile the next is read and the last one written."""
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         for number, passages in enumerate(ahead(_shards(source, store.manifest.shard_rows))):

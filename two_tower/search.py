@@ -26,46 +26,30 @@ from two_tower.store import VectorStore
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = ("dense", "bm25", "hybrid")
 
-# Start and end of words in a text.
+# Start and end of each word of the query in a text.
 Marks: TypeAlias = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage found.
+    """A passage found."""
 
-    Attributes:
-        rank: 1 is best.
-        id: the passage's id.
-        score: larger is nearer: a similarity, BM25's score, or their fusion.
-        title: may be empty.
-        text: the passage.
-        title_marks: where words of the query stand in the title.
-        marks: where they stand in the text.
-    """
-
-    rank: int
+    rank: int  # 1 is best
     id: str
-    score: float
+    score: float  # larger is nearer: a similarity, BM25's score, or their fusion
     title: str
     text: str
     title_marks: Marks = field(default_factory=list)
-    marks: Marks = field(default_factory=list)
+    marks: Marks = field(default_factory=list)  # of the text
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a search.
-
-    Attributes:
-        query: the question.
-        hits: best first.
-        notes: sentences on what of the question could not be used.
-    """
+    """The result of a search."""
 
     query: str
-    hits: list[Hit]
-    notes: list[str] = field(default_factory=list)
+    hits: list[Hit]  # best first
+    notes: list[str] = field(default_factory=list)  # sentences on what of the query could not be used
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as the service shows it."""
@@ -78,15 +62,7 @@ class Answer:
 
 
 class Searcher:
-    """A run's encoder, its index, and the passages.
-
-    Args:
-        encoder: encodes the queries.
-        index: finds rows.
-        store: holds the passages of the rows.
-        name: of the run.
-        fusion: how vectors and BM25 are fused; by default by their ranks.
-    """
+    """A run's encoder, its index, and the passages; ``fusion`` with BM25 is by ranks if not given."""
 
     def __init__(
         self, encoder: Encoder, index: VectorIndex, store: VectorStore, name: str = "", fusion: Fusion | None = None
@@ -97,11 +73,7 @@ class Searcher:
 
     @classmethod
     def load(cls, run: Path | str, index: Path | str | None = None) -> Searcher:
-        """The searcher of an embedded run.
-
-        Args:
-            run: the run folder.
-            index: the folder that embed.py wrote; the run's own by default.
+        """The searcher of an embedded run, with its own index or that in another folder.
 
         Raises:
             UserError: the run has no index, or the index was made with another model.
@@ -130,12 +102,9 @@ class Searcher:
     def search(self, queries: Sequence[str], k: int = 10, mode: Mode = "dense") -> list[Answer]:
         """The ``k`` best passages of each query.
 
-        Args:
-            queries: questions.
-            k: number of hits for each.
-            mode: ``dense``: by the vectors' similarity; no hits for a query without a known word. ``bm25``: by words;
-                no passages without a word of the query. ``hybrid``: the best 100 of both, fused as
-                ``two-tower evaluate --hybrid`` has chosen it for the run, else by reciprocal ranks.
+        A mode of ``dense`` compares vectors: no hits for a query without a known word. ``bm25`` compares words: no
+        passages without a word of the query. ``hybrid`` fuses the best 100 of both as ``two-tower evaluate --hybrid``
+        has chosen it for the run, else by reciprocal ranks.
         """
         if mode not in MODES:
             raise UserError(f"mode={mode} does not exist; {one_of(mode, MODES)}.")

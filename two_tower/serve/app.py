@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from two_tower.errors import UserError
-from two_tower.search import Answer, Mode
+from two_tower.search import Answer, Hit, Mode
 from two_tower.serve import Limits
 from two_tower.serve.batcher import Batcher, QueueFull
 from two_tower.serve.guard import Guard, Metrics
@@ -31,25 +31,11 @@ PATHS = frozenset({*FILES, "/search", "/health", "/runs", "/metrics", "/openapi.
 Search = Callable[[str, int, str, str | None], Awaitable[Response]]
 
 
-class Found(BaseModel):
-    """A passage of an answer."""
-
-    rank: int = Field(description="1 is best")
-    id: str
-    score: float = Field(description="larger is nearer")
-    title: str
-    text: str
-    title_marks: list[tuple[int, int]] = Field(
-        description="start and end of each word of the query in the title, in Unicode code points"
-    )
-    marks: list[tuple[int, int]] = Field(description="the same in the text")
-
-
 class Reply(BaseModel):
     """An answer."""
 
     query: str
-    hits: list[Found] = Field(description="best first")
+    hits: list[Hit] = Field(description="best first; marks are start and end of each word of the query, in code points")
     notes: list[str] = Field(description="what of the query could not be used")
     run: str
     mode: Mode

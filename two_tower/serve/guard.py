@@ -48,14 +48,7 @@ class Metrics:
 
 
 class Guard:
-    """ASGI middleware.
-
-    Args:
-        app: the application.
-        limits: of the body.
-        metrics: where requests are counted.
-        paths: counted by name; all others are counted together.
-    """
+    """ASGI middleware. Requests to ``paths`` are counted by name, all others together."""
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, paths: frozenset[str]) -> None:
         self.app, self._limits, self._metrics, self._paths = app, limits, metrics, paths

@@ -19,12 +19,7 @@ class SearchParams(NamedTuple):
 
 
 class Runs:
-    """Searchers by name.
-
-    Args:
-        searchers: one or more; the first is the default. Those with equal names get a number.
-        bm25: whether BM25 is served, too.
-    """
+    """One or more searchers by name, the first by default; those with equal names get a number."""
 
     def __init__(self, searchers: Iterable[Searcher], bm25: bool = True) -> None:
         self._by_name: dict[str, Searcher] = {}

@@ -18,13 +18,6 @@ GRACE = 10  # seconds for the current requests to end when the service stops
 def serve(paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: bool = True) -> None:
     """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first.
 
-    Args:
-        paths: run folders.
-        host: the address to listen on.
-        port: 0 takes any free one.
-        limits: what is accepted.
-        bm25: whether BM25 is served, too.
-
     Raises:
         UserError: the extra is not installed, the address is not free, or a run cannot be searched.
     """
