@@ -91,7 +91,7 @@ def _milliseconds(which: str, said: str) -> float:
 
 
 @contextmanager
-def _served(app: Any) -> Iterator[str]:  # noqa: ANN401
+def served_app(app: Any) -> Iterator[str]:  # noqa: ANN401
     """The address of an application while it is served."""
     import uvicorn
 
@@ -158,7 +158,7 @@ def run(quick: bool = False) -> list[Row]:
         searcher = _searcher(Path(folder), texts[:count], quick)
         for _ in range(3):
             for name, app in zip(rates, (_ours(searcher), _plain(searcher)), strict=True):
-                with _served(app) as url:
+                with served_app(app) as url:
                     load(url, queries, 1)  # a new thread's first calls do not count
                     seen = load(url, queries, 1 if quick else 5)
                 if seen.failed:
@@ -183,7 +183,7 @@ def main(path: str, seconds: str = "10") -> None:
     searcher = Searcher.load(path)
     config = read(Path(path, "config.yaml"))["data"]
     queries = make_source(config).queries(config["validation_split"])["text"].to_pylist()
-    with _served(_ours(searcher)) as url:
+    with served_app(_ours(searcher)) as url:
         seen = load(url, queries, float(seconds))
     say(f"{searcher.passages:,} passages of {searcher.store.manifest.dim} dimensions, {CLIENTS} clients: {seen}")
 

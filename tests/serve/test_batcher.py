@@ -60,9 +60,9 @@ def test_only_the_item_to_blame_fails() -> None:
 def test_no_more_wait_than_may_and_who_gives_up_is_left_out() -> None:
     worked: list[int] = []
 
-    def work(_: str, items: Sequence[int]) -> list[int]:
+    def work(_: str, items: Sequence[int]) -> Sequence[int]:
         worked.extend(items)
-        return list(items)
+        return items
 
     async def main() -> None:
         batcher = Batcher(work, queue=2, batch=10)
@@ -83,10 +83,10 @@ def test_no_more_wait_than_may_and_who_gives_up_is_left_out() -> None:
 def test_stop_finishes_the_batch_at_hand_and_tells_the_others() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def work(_: str, items: Sequence[int]) -> list[int]:
+    def work(_: str, items: Sequence[int]) -> Sequence[int]:
         begun.set()
         go_on.wait(10)
-        return list(items)
+        return items
 
     async def main() -> tuple[object, object]:
         batcher = Batcher(work, queue=10, batch=1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from conftest import word
-from serve.serving import Service, application, served
+from serve.serving import Service, served
 
 from two_tower.serve.runs import Runs
 
@@ -23,10 +22,8 @@ QUERY = f"{word(1000)} {word(1001)}"
 
 
 @pytest.fixture(scope="module")
-def service(run_folders: list[Path]) -> Iterator[Service]:
-    runs = Runs.load(run_folders)
-    runs.warm()
-    with served(application(runs)) as running:
+def service(runs: Runs) -> Iterator[Service]:
+    with served(runs) as running:
         yield running
 
 
