@@ -17,8 +17,6 @@ from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower._words import WordTable
 from two_tower.tower.average import AverageTower
 
-__all__ = ["DIM", "random_tower", "write_store"]
-
 DIM, SHARD = 256, 65_536
 
 
