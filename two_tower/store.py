@@ -176,7 +176,7 @@ class VectorStore:
         Raises:
             UserError: a file has changed; it names the first.
         """
-        checksums = {}
+        checksums: dict[Path, str] = {}
         for number, shard in enumerate(self.manifest.shards.values()):
             sums = {"vectors": shard.checksum, "passages": shard.passages, "scales": shard.scales}
             checksums |= {self.path / _name(kind, number): value for kind, value in sums.items() if value}

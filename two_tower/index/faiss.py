@@ -90,7 +90,7 @@ class FaissIndex(VectorIndex):
 
         if self.faiss_name:
             space = faiss.GpuParameterSpace() if self._gpu else faiss.ParameterSpace()
-            space.set_index_parameter(self._index, self.faiss_name, self.search_value)
+            space.set_index_parameter(self._index, self.faiss_name, getattr(self, self.search_param))
 
     def save(self, folder: Path) -> None:
         import faiss
@@ -213,7 +213,8 @@ class FactoryIndex(FaissIndex):
         if not self.parameters:
             return
         try:
-            faiss.ParameterSpace().set_index_parameters(self._index, self.parameters)
+            space: Any = faiss.ParameterSpace()
+            space.set_index_parameters(self._index, self.parameters)
         except RuntimeError as error:
             raise UserError(f"index.parameters={self.parameters} is refused by FAISS: {_reason(error)}.") from error
 
