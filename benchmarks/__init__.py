@@ -1,8 +1,10 @@
 """Side-by-side benchmarks: ``python -m benchmarks`` (``make bench``).
 
-Each file with a function ``run`` compares this package with others on one kind of work. The rules:
+Each file with a function ``run`` compares this package with others on one kind of work and returns rows of the table;
+``run(quick=True)`` has tiny sizes and one round: it shows that all works, not how fast. The rules:
 
-- The work is equal, and that is checked: equal ids, vectors, losses or metrics before any time is taken.
+- The work is equal, and that is checked: equal ids, vectors, losses or metrics before any time is taken, else a
+  RuntimeError.
 - Peers run in the same process, in turns with ours, so that a busy machine slows all of them; a ratio is the
   median of the rounds' ratios.
 - Peers get their fastest settings: several where it depends on the machine, and the fastest of them counts.

@@ -16,8 +16,6 @@ from rich.table import Table
 
 from benchmarks.measure import Row
 
-__all__ = ["NAMES", "main", "missing"]
-
 #: One file each.
 NAMES = (
     "tokenise",

@@ -11,11 +11,9 @@ import json
 import shutil
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,15 +22,13 @@ import numpy as np
 
 from benchmarks.encode_average import TOLERANCE, static_embedding
 from benchmarks.inputs import passages, tokenizer
-from benchmarks.measure import Rates, Row, compare, require_equal
+from benchmarks.measure import Rates, Row, compare, require_equal, watched_memory
 from benchmarks.tokenise import library_tokenizer
 from benchmarks.vectors import random_tower
 from two_tower.console import say
 from two_tower.data.passages import Passages
 from two_tower.encode import Encoder, embed_corpus
 from two_tower.tokenizer.base import Tokenizer
-
-__all__ = ["NEEDS", "run"]
 
 NEEDS = ("sentence_transformers",)
 PASSAGES, PEERS, BATCH = 1_000_000, 20_000, 16_384
@@ -54,9 +50,9 @@ def _embed(encoder: Encoder, file: Path, folder: Path) -> None:
 def _memory(words: Path, file: Path, folder: Path) -> float:
     """Gigabytes of anonymous memory that embedding takes at most; for a process that does nothing else."""
     encoder = random_tower(Tokenizer.load(words))
-    with _watched_memory() as seen:
+    with watched_memory() as seen:
         _embed(encoder, file, folder)
-    return max(seen)
+    return max(seen) / 1e9
 
 
 def _peer(encode: Callable[[list[str]], np.ndarray], file: Path, out: Path) -> None:
@@ -64,34 +60,8 @@ def _peer(encode: Callable[[list[str]], np.ndarray], file: Path, out: Path) -> N
         np.save(out, encode([json.loads(line)["text"] for line in lines]))
 
 
-@contextmanager
-def _watched_memory() -> Iterator[list[float]]:
-    """Gigabytes of anonymous memory that this process takes, every 20 ms; none where the system does not tell."""
-    status, seen, stop = Path("/proc/self/status"), [0.0], threading.Event()
-
-    def watch() -> None:
-        while status.exists() and not stop.wait(0.02):
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            seen.append(int(line.split()[1]) * 1024 / 1e9)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        thread.join()
-
-
 def run(quick: bool = False) -> list[Row]:
-    """The row ``embed_corpus``.
-
-    Args:
-        quick: few passages, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: vectors differ.
-    """
+    """The row ``embed_corpus``."""
     count, fewer = (2000, 200) if quick else (PASSAGES, PEERS)
     encoder = random_tower(tokenizer(quick))
     rates: Rates = {"ours": [], PEER: []}

@@ -24,8 +24,6 @@ from benchmarks.vectors import DIM, random_tower
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["NEEDS", "TOLERANCE", "run", "static_embedding"]
-
 NEEDS = ("sentence_transformers", "model2vec")
 TOLERANCE = 1e-5  # of unit vectors
 # Texts that StaticEmbedding takes at once: which is better depends on the machine.
@@ -87,14 +85,7 @@ def _check(peers: Mapping[str, Encode], ours: np.ndarray, texts: list[str]) -> N
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``encode_average`` and ``encode_average_simplest``.
-
-    Args:
-        quick: few texts, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: vectors differ.
-    """
+    """The rows ``encode_average`` and ``encode_average_simplest``."""
     texts = passages(200 if quick else 30_000, quick)
     encoder, column = random_tower(tokenizer(quick)), pa.array(texts)
     table = encoder.model.document_tower.words.vectors.detach().numpy()
@@ -112,7 +103,7 @@ def run(quick: bool = False) -> list[Row]:
     everybody = {**same, **ascii_only, **at_blanks}
     contestants: dict[str, Call] = {name: partial(encode, texts) for name, encode in everybody.items()}
     contestants["ours"] = partial(encoder.documents, column)
-    rates = alternate(contestants, len(texts), *((1, 0.0) if quick else (3,)))
+    rates = alternate(contestants, len(texts), rounds=3, quick=quick)
     return [
         compare("encode_average", "passages/s", rates, "ours", [*same, *at_blanks]),
         compare("encode_average_simplest", "passages/s", rates, "ours", ascii_only),

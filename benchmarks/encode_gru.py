@@ -16,21 +16,12 @@ from benchmarks.inputs import tokenizer
 from benchmarks.measure import Call, Row, alternate, compare, require_equal
 from benchmarks.recurrent import TOLERANCE, encoder, padded, words_only
 
-__all__ = ["run"]
-
 # Texts that the peer takes at once: which is better depends on the machine.
 BATCHES = (64, 256)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``encode_gru``, ``encode_gru_bfloat16`` and ``encode_gru_bfloat16_torch``.
-
-    Args:
-        quick: few texts, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: vectors differ.
-    """
+    """The rows ``encode_gru``, ``encode_gru_bfloat16`` and ``encode_gru_bfloat16_torch``."""
     texts = words_only(quick)
     column = pa.array(texts)
     ours = {name: encoder("gru", "last", tokenizer(quick), name) for name in ("float32", "bfloat16")}
@@ -45,7 +36,7 @@ def run(quick: bool = False) -> list[Row]:
             peer = padded(ours["float32"], size, dtype)
             require_equal(f"vectors of {name}", exact, peer(texts), tolerance)
             contestants[name] = partial(peer, texts)
-    rates = alternate(contestants, len(texts), *((1, 0.0) if quick else (3,)))
+    rates = alternate(contestants, len(texts), rounds=3, quick=quick)
     return [
         compare("encode_gru", "passages/s", rates, "ours, float32", peers[torch.float32]),
         compare("encode_gru_bfloat16", "passages/s", rates, "ours, bfloat16", peers[torch.float32]),

@@ -19,8 +19,6 @@ from benchmarks.recurrent import DIM, TOLERANCE, Encode, encoder, padded, words_
 from two_tower.encode import Encoder
 from two_tower.tower.recurrent import RecurrentTower
 
-__all__ = ["NEEDS", "run"]
-
 NEEDS = ("sentence_transformers",)
 # Texts that a peer takes at once: which is better depends on the machine.
 BATCHES = (32, 128, 512)
@@ -42,14 +40,7 @@ def _sentence_transformers(ours: Encoder, batch_size: int) -> Encode:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``encode_lstm``, ``encode_lstm_torch`` and ``encode_lstm_bfloat16``.
-
-    Args:
-        quick: few texts, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: vectors differ.
-    """
+    """The rows ``encode_lstm``, ``encode_lstm_torch`` and ``encode_lstm_bfloat16``."""
     texts, words = words_only(quick), tokenizer(quick)
     column, mean, last = pa.array(texts), encoder("lstm", "mean", words), encoder("lstm", "last", words)
     low = encoder("lstm", "mean", words, "bfloat16")
@@ -63,7 +54,7 @@ def run(quick: bool = False) -> list[Row]:
     contestants: dict[str, Call] = {name: partial(peer, texts) for name, peer in {**library, **plain}.items()}
     ours = {"ours": mean, "ours, last": last, "ours, bfloat16": low}
     contestants |= {name: partial(e.documents, column) for name, e in ours.items()}
-    rates = alternate(contestants, len(texts), *((1, 0.0) if quick else (3,)))
+    rates = alternate(contestants, len(texts), rounds=3, quick=quick)
     return [
         compare("encode_lstm", "passages/s", rates, "ours", library),
         compare("encode_lstm_torch", "passages/s", rates, "ours, last", plain),

@@ -43,14 +43,7 @@ def _each(index: VectorIndex, q_QD: np.ndarray) -> None:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The row ``index_hnsw``.
-
-    Args:
-        quick: few vectors of an untrained tower, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: the graph does not reach the recall.
-    """
+    """The row ``index_hnsw``."""
     texts, indexes = passages((2000 if quick else PASSAGES) + QUERIES, quick), []
     with tempfile.TemporaryDirectory() as place:
         encoder = random_tower(tokenizer(quick)) if quick else _trained(Path(place, "run"))
@@ -67,5 +60,5 @@ def run(quick: bool = False) -> list[Row]:
         some = q_QD[: 5 if quick else 100]
         contestants = {"ours": lambda: _each(graph, some), "faiss.IndexFlatIP": lambda: _each(exact, some)}
         with faiss_threads(1):
-            rates = alternate(contestants, len(some), *((1, 0.0) if quick else (5,)))
+            rates = alternate(contestants, len(some), rounds=5, quick=quick)
     return [compare("index_hnsw", "queries/s", rates, "ours", ["faiss.IndexFlatIP"])]

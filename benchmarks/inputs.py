@@ -15,8 +15,6 @@ import pyarrow as pa
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["passages", "tokenizer", "vectors"]
-
 # All come with the project's own requirements; together they use 32,000 words, the first 3,000.
 PACKAGES = ("pyarrow", "torch", "numpy", "sympy", "networkx", "lightning")
 WORDS = 57  # per text, as in MS MARCO passages

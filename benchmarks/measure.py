@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-
-__all__ = ["Call", "Rates", "Row", "alternate", "compare", "require_equal"]
 
 Call = Callable[[], object]
 Rates = dict[str, list[float]]
@@ -17,26 +18,19 @@ Rates = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table.
-
-    Attributes:
-        name: what is done.
-        ours: our rate, the median of the rounds.
-        peer: that of the fastest peer.
-        unit: of both rates; more is better.
-        ratio: the median over the rounds of ours / peer.
-        peer_name: which peer and setting that is.
-    """
+    """A row of the table, and of ``results.json``."""
 
     name: str
-    ours: float
-    peer: float
-    unit: str
-    ratio: float
-    peer_name: str
+    ours: float  # our rate, the median of the rounds
+    peer: float  # that of the fastest peer
+    unit: str  # of both; more is better
+    ratio: float  # the median over the rounds of ours / peer
+    peer_name: str  # the fastest peer and its setting
 
 
-def alternate(contestants: Mapping[str, Call], work: int, rounds: int, seconds: float = 0.5) -> Rates:
+def alternate(
+    contestants: Mapping[str, Call], work: int, rounds: int, seconds: float = 0.5, quick: bool = False
+) -> Rates:
     """Rates of all contestants in each round, after one call of each that does not count.
 
     Args:
@@ -45,7 +39,9 @@ def alternate(contestants: Mapping[str, Call], work: int, rounds: int, seconds: 
         rounds: how often everybody has a turn.
         seconds: a turn repeats the call until so much time has passed, so that fast ones are not measured
             by one lucky moment.
+        quick: one round of one call.
     """
+    rounds, seconds = (1, 0.0) if quick else (rounds, seconds)
     for call in contestants.values():
         call()
     rates: Rates = {name: [] for name in contestants}
@@ -79,3 +75,22 @@ def require_equal(what: str, ours: np.ndarray, peer: np.ndarray, tolerance: floa
     worst = np.abs(ours - peer).max(initial=0)
     if not worst <= tolerance:
         raise RuntimeError(f"{what}: the results differ by {worst:.2g}, more than {tolerance:g}")
+
+
+@contextmanager
+def watched_memory() -> Iterator[list[int]]:
+    """Anonymous memory of this process in bytes, every 20 ms; mapped files do not count, the system can drop those."""
+    status, seen, stop = Path("/proc/self/status"), [0], threading.Event()
+
+    def watch() -> None:
+        while status.exists() and not stop.wait(0.02):
+            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+            seen.append(int(line.split()[1]) * 1024)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()

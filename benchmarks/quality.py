@@ -26,8 +26,6 @@ from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["found_by"]
-
 Encode = Callable[[list[str]], np.ndarray]
 
 
@@ -40,12 +38,7 @@ def found_by(queries: np.ndarray, passages: np.ndarray, corpus: Corpus, split: S
 
 
 def main(path: str, *names: str) -> None:
-    """Print the table.
-
-    Args:
-        path: a folder in the BEIR layout.
-        names: of splits; ``dev`` without any.
-    """
+    """Print the table of a BEIR folder; ``names`` are those of splits, ``dev`` without any."""
     from model2vec.distill import distill
 
     source = Beir(path)

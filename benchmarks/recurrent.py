@@ -17,8 +17,6 @@ from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import WordTable
 from two_tower.tower.recurrent import RecurrentTower
 
-__all__ = ["DIM", "TOLERANCE", "Encode", "encoder", "padded", "words_only"]
-
 DIM = 128
 # Of unit vectors.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}

@@ -32,8 +32,6 @@ from two_tower.index import load_index, make_index
 from two_tower.search import Searcher
 from two_tower.similarity import Similarity
 
-__all__ = ["PROGRAMS", "Load", "load", "run"]
-
 NEEDS = ("fastapi", "uvicorn", "prometheus_client")
 PROGRAMS = ("wrk",)
 CLIENTS = 16
@@ -50,29 +48,16 @@ request = function() next = next %% #paths + 1; return wrk.format("GET", paths[n
 
 @dataclass(frozen=True)
 class Load:
-    """What a load test saw.
+    """The figures of a load test."""
 
-    Attributes:
-        rate: requests answered a second.
-        median: milliseconds that half of the requests took at most.
-        p99: milliseconds that 99 of 100 took at most.
-        failed: requests without an answer, or with a status of 400 and above.
-    """
-
-    rate: float
-    median: float
+    rate: float  # requests answered a second
+    median: float  # milliseconds
     p99: float
-    failed: int
+    failed: int  # requests without an answer, or with a status of 400 and above
 
 
 def load(url: str, queries: Sequence[str], seconds: float) -> Load:
-    """Put a load on a service.
-
-    Args:
-        url: its address.
-        queries: what is asked, in turns.
-        seconds: how long.
-    """
+    """Put a load on a service, which is asked the queries in turns."""
     with tempfile.TemporaryDirectory() as folder:
         paths, script = Path(folder, "paths"), Path(folder, "ask.lua")
         paths.write_text("".join(f"/search?k=10&q={quote(query)}\n" for query in queries), encoding="utf-8")
@@ -91,7 +76,7 @@ def _milliseconds(which: str, said: str) -> float:
 
 
 @contextmanager
-def _served(app: Any) -> Iterator[str]:  # noqa: ANN401
+def served_app(app: Any) -> Iterator[str]:  # noqa: ANN401
     """The address of an application while it is served."""
     import uvicorn
 
@@ -112,9 +97,9 @@ def _served(app: Any) -> Iterator[str]:  # noqa: ANN401
 
 def _ours(searcher: Searcher) -> Any:  # noqa: ANN401
     from two_tower.serve.app import create_app
-    from two_tower.serve.collection import Runs
+    from two_tower.serve.runs import Runs
 
-    runs = Runs([searcher], words=False)
+    runs = Runs([searcher], bm25=False)
     runs.warm()
     return create_app(runs)
 
@@ -141,14 +126,7 @@ def _searcher(folder: Path, texts: Sequence[str], quick: bool) -> Searcher:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The row ``serve``.
-
-    Args:
-        quick: few passages, one second: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: a request failed.
-    """
+    """The row ``serve``."""
     count = 2000 if quick else PASSAGES
     texts = passages(count + QUERIES, quick)
     queries = [" ".join(text.split()[:QUERY_WORDS]) for text in texts[count:]]
@@ -158,7 +136,7 @@ def run(quick: bool = False) -> list[Row]:
         searcher = _searcher(Path(folder), texts[:count], quick)
         for _ in range(3):
             for name, app in zip(rates, (_ours(searcher), _plain(searcher)), strict=True):
-                with _served(app) as url:
+                with served_app(app) as url:
                     load(url, queries, 1)  # a new thread's first calls do not count
                     seen = load(url, queries, 1 if quick else 5)
                 if seen.failed:
@@ -171,19 +149,14 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def main(path: str, seconds: str = "10") -> None:
-    """Put the load on a run's service; the questions are the run's own validation queries.
-
-    Args:
-        path: the run folder.
-        seconds: how long.
-    """
+    """Put the load on a run's service; the questions are the run's own validation queries."""
     from two_tower.assemble import make_source
     from two_tower.config import read
 
     searcher = Searcher.load(path)
     config = read(Path(path, "config.yaml"))["data"]
     queries = make_source(config).queries(config["validation_split"])["text"].to_pylist()
-    with _served(_ours(searcher)) as url:
+    with served_app(_ours(searcher)) as url:
         seen = load(url, queries, float(seconds))
     say(f"{searcher.passages:,} passages of {searcher.store.manifest.dim} dimensions, {CLIENTS} clients: {seen}")
 

@@ -13,25 +13,20 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks.inputs import passages, tokenizer
-from benchmarks.measure import Rates, Row, compare
+from benchmarks.measure import Rates, Row, compare, watched_memory
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.triplets import text_triplets
 from two_tower.negatives.base import NegativeMask
 from two_tower.negatives.given import GivenNegatives
 from two_tower.tokenizer.base import Tokenizer
-
-__all__ = ["NEEDS", "run"]
 
 NEEDS = ("datasets",)
 
@@ -52,31 +47,11 @@ def _write(folder: Path, count: int, quick: bool) -> int:
     return (folder / FILE).stat().st_size
 
 
-@contextmanager
-def _watched_memory() -> Iterator[list[int]]:
-    """The most anonymous memory of this process while the block runs, in bytes, as the list's one item."""
-    most, done = [0], threading.Event()
-    status = Path("/proc/self/status")
-
-    def watch() -> None:
-        while status.exists() and not done.wait(0.02):
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            most[0] = max(most[0], int(line.split()[1]) * 1024)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield most
-    finally:
-        done.set()
-        thread.join()
-
-
 def _ours(folder: Path) -> dict[str, float]:
     """Both passes over the file, as training with ``negatives=given`` makes them."""
     words, source = Tokenizer.load(folder / "tokenizer.json"), MsMarcoPassage(str(folder), triples=FILE)
     words.encode(["compile the kernels"])
-    with _watched_memory() as memory:
+    with watched_memory() as memory:
         start = time.perf_counter()
         text_triplets(source, words)
         parsed = time.perf_counter()
@@ -90,7 +65,7 @@ def _ours(folder: Path) -> dict[str, float]:
         "first": len(data.examples) / (parsed - start),
         "store": count / (read - opened),
         "open_seconds": opened - parsed,
-        "anonymous_bytes": memory[0],
+        "anonymous_bytes": max(memory),
     }
 
 
@@ -133,11 +108,7 @@ class _Peer:
         return count / (time.perf_counter() - start)
 
     def require_equal(self, ours: Tokenizer) -> None:
-        """Check that the peer's tokens are ours.
-
-        Raises:
-            RuntimeError: they differ.
-        """
+        """Check that the peer's tokens are ours."""
         line = (self.folder / "head.tsv").read_text(encoding="utf-8").partition("\n")[0].split("\t")
         theirs = [list(self.tokens[0][name]) for name in ("query", "positive", "negative")]
         if ours.encode(line).to_lists() != theirs:
@@ -145,14 +116,7 @@ class _Peer:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``stream_triples`` (first pass) and ``stream_triples_store`` (from the token store).
-
-    Args:
-        quick: few triples: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: the tokens differ.
-    """
+    """The rows ``stream_triples`` (first pass) and ``stream_triples_store`` (from the token store)."""
     import datasets
 
     datasets.disable_progress_bars()

@@ -17,8 +17,6 @@ from benchmarks.inputs import passages, tokenizer
 from benchmarks.measure import Row, alternate, compare
 from two_tower.tokenizer.base import Tokenizer
 
-__all__ = ["library_tokenizer", "run", "simplest"]
-
 
 def library_tokenizer(ours: Tokenizer) -> tokenizers.Tokenizer:
     """The library's tokenizer of the same tokenizer.json, without truncation."""
@@ -43,14 +41,7 @@ def _require_equal_ids(library: tokenizers.Tokenizer, ours: Tokenizer, texts: Se
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``tokenise`` and ``tokenise_simplest``.
-
-    Args:
-        quick: few texts, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: the ids differ.
-    """
+    """The rows ``tokenise`` and ``tokenise_simplest``."""
     texts = passages(200 if quick else 30_000, quick)
     column, ours = pa.array(texts), tokenizer(quick)
     library = library_tokenizer(ours)
@@ -62,7 +53,7 @@ def run(quick: bool = False) -> list[Row]:
         "tokenizers": lambda: library.encode_batch_fast(texts),
         "tokenizers, ASCII rules": lambda: simple.encode_batch_fast(texts),
     }
-    rates = alternate(contestants, len(texts), *((1, 0.0) if quick else (5,)))
+    rates = alternate(contestants, len(texts), rounds=5, quick=quick)
     return [
         compare("tokenise", "texts/s", rates, "ours", ["tokenizers"]),
         compare("tokenise_simplest", "texts/s", rates, "ours", ["tokenizers, ASCII rules"]),

@@ -35,8 +35,6 @@ from two_tower.similarity import Similarity
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import WordTable
 
-__all__ = ["NEEDS", "run"]
-
 NEEDS = ("sentence_transformers",)
 DIM = 256
 TEMPERATURE = 0.05
@@ -49,23 +47,10 @@ Loss = Callable[[int], Tensor]
 
 
 class Contestant:
-    """One way to train.
-
-    Args:
-        loss: see `Loss`.
-        table: the parameter (V, DIM), whose gradient is compared.
-        optimizer: steps all parameters.
-        clip: called between the backward pass and the step.
-        batches: number of different batches.
-    """
+    """One way to train on a number of batches; the gradient of ``table``, (V, DIM), is compared."""
 
     def __init__(
-        self,
-        loss: Loss,
-        table: Tensor,
-        optimizer: torch.optim.Optimizer,
-        clip: Callable[[], object],
-        batches: int,
+        self, loss: Loss, table: Tensor, optimizer: torch.optim.Optimizer, clip: Callable[[], object], batches: int
     ) -> None:
         self._loss, self._table, self._optimizer, self._clip, self._batches = loss, table, optimizer, clip, batches
         self._next = count()
@@ -90,13 +75,7 @@ class Contestant:
 
 
 class Triplets:
-    """Texts and tokens of the training data.
-
-    Args:
-        size: triplets a batch.
-        batches: number of batches.
-        quick: see `passages`.
-    """
+    """Texts and tokens of the training data, in batches of ``size`` triplets."""
 
     def __init__(self, size: int, batches: int, quick: bool) -> None:
         n = size * batches
@@ -193,11 +172,7 @@ def _sentence_transformers(data: Triplets, words: int) -> Contestant:
 
 
 def _measure(contestants: dict[str, Contestant], size: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Check that all start alike, then time them.
-
-    Raises:
-        RuntimeError: losses or gradients differ.
-    """
+    """Check that all start alike, then time them."""
     loss, gradient = contestants["ours"].start()
     for name, contestant in contestants.items():
         other_loss, other_gradient = contestant.start()
@@ -208,14 +183,7 @@ def _measure(contestants: dict[str, Contestant], size: int, rounds: int, seconds
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``train_average``, ``train_average_torch`` and ``train_average_400k``.
-
-    Args:
-        quick: small batches, one step: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: losses or gradients differ.
-    """
+    """The rows ``train_average``, ``train_average_torch`` and ``train_average_400k``."""
     # A model that no trainer drives says at every step that it cannot log.
     warnings.filterwarnings("ignore", message=".*self.trainer.*")
     size, batches, rounds, seconds = (32, 2, 1, 0.0) if quick else (1024, 8, 5, 1.0)

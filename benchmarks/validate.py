@@ -21,8 +21,6 @@ from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
 from two_tower.ranking import nearest
 from two_tower.similarity import Similarity
 
-__all__ = ["NEEDS", "run"]
-
 NEEDS = ("sentence_transformers",)
 CUTS = (1, 5, 10, 100)
 # Passages that the evaluator scores at once: its default, and all of them.
@@ -75,14 +73,7 @@ def _evaluator(queries: int, documents: int, relevant: np.ndarray, chunk: int) -
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``validate`` and ``validate_top_100``.
-
-    Args:
-        quick: few vectors, one round: shows that it works, not how fast.
-
-    Raises:
-        RuntimeError: the metrics differ.
-    """
+    """The rows ``validate`` and ``validate_top_100``."""
     queries, documents = (20, 500) if quick else (1000, 60_000)
     q, d, relevant = vectors(queries, documents, 256)
     q_QD, d_ND = torch.from_numpy(q), torch.from_numpy(d)
@@ -98,7 +89,7 @@ def run(quick: bool = False) -> list[Row]:
         for metric in ("mrr@10", "ndcg@10", *(f"recall@{k}" for k in CUTS)):
             # Two products may round a pair of all but equal scores differently and swap two passages.
             require_equal(f"{metric} of {name}", np.array(ours[metric]), np.array(theirs[f"dot_{metric}"]), 1e-4)
-    rates = alternate(contestants, queries, *((1, 0.0) if quick else (5,)))
+    rates = alternate(contestants, queries, rounds=5, quick=quick)
     peers = [name for name in rates if name not in mine]
     return [
         compare("validate", "queries/s", rates, "ours", peers),

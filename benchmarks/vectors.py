@@ -17,8 +17,6 @@ from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import WordTable
 
-__all__ = ["DIM", "random_tower", "write_store"]
-
 DIM, SHARD = 256, 65_536
 
 

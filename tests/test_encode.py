@@ -19,38 +19,39 @@ from two_tower.tower.base import WordTable
 TEXTS = [f"alpha{i % 7} beta{i % 11} gamma{i % 3}" * (i % 4) for i in range(100)]
 
 
-@pytest.fixture
-def encoder() -> Encoder:
-    tokenizer = WordTokenizer(min_frequency=1).train([TEXTS])
+def random_encoder(texts: list[str], similarity: str = "cosine") -> Encoder:
+    """An untrained average tower of 16 dimensions that knows the words of some texts."""
+    tokenizer = WordTokenizer(min_frequency=1).train([texts])
     words = WordTable(len(tokenizer), 16)
     words.initialize(torch.randn(len(tokenizer), 16, generator=torch.Generator().manual_seed(0)), None)
     tower = AverageTower(words, 16)
-    return Encoder(TwoTower(tower, tower, Similarity("cosine")), tokenizer)
+    return Encoder(TwoTower(tower, tower, Similarity(similarity)), tokenizer)
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
+def encoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder]:
+    """Works in small chunks; the number of threads is put back afterwards."""
+    monkeypatch.setattr(encode, "CHUNK", 16)
+    monkeypatch.setattr(encode, "MIN_CHUNK", 5)
     before = torch.get_num_threads()
-    yield
+    yield random_encoder(TEXTS)
     torch.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_chunks_and_threads_change_nothing(encoder: Encoder, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encoder.documents(TEXTS)
-    monkeypatch.setattr(encode, "CHUNK", 16)
-    monkeypatch.setattr(encode, "LEAST", 5)
-    torch.set_num_threads(count)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_chunks_and_threads_change_nothing(encoder: Encoder, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(encode, "MIN_CHUNK", 1000)
+        whole = encoder.documents(TEXTS)
+    torch.set_num_threads(threads)
     column = pa.chunked_array([pa.array(TEXTS[:33]), pa.array(TEXTS[33:])])
     assert np.array_equal(encoder.documents(column), whole)
     alone = np.concatenate([encoder.documents([text]) for text in TEXTS])
     assert np.array_equal(alone, whole)
+    assert encoder.documents([]).shape == (0, 16)
 
 
-@pytest.mark.usefixtures("threads")
-def test_the_number_of_threads_stays_as_it_was(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "LEAST", 5)
+def test_the_number_of_threads_stays_as_it_was(encoder: Encoder) -> None:
     torch.set_num_threads(3)
     encoder.documents(TEXTS)
     seen = [torch.get_num_threads()]
@@ -64,9 +65,5 @@ def test_the_number_of_threads_stays_as_it_was(encoder: Encoder, monkeypatch: py
     ("texts", "threads", "expected"),
     [(0, 2, 1024), (1024, 2, 1024), (3000, 2, 1500), (16_384, 2, 8192), (16_385, 2, 4097), (60_000, 2, 7500)],
 )
-def test_chunks_are_as_many_for_each_thread(texts: int, threads: int, expected: int) -> None:
-    assert encode._chunk(texts, threads) == expected
-
-
-def test_no_texts_give_no_vectors(encoder: Encoder) -> None:
-    assert encoder.documents([]).shape == (0, 16)
+def test_every_thread_gets_equally_many_chunks(texts: int, threads: int, expected: int) -> None:
+    assert encode._chunk_size(texts, threads) == expected

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.bm25 import BM25, word_spans, words
-from two_tower.highlight import COMMON, Highlighter
+from two_tower.search import COMMON, Highlighter
 
 TEXT = "Learning rates: the ReduceLROnPlateau scheduler learns when rates_fall. Ünïcode, don't!"
 
 
 def marked(query: str, text: str, split: bool = False) -> list[str]:
-    return [text[a:b] for a, b in Highlighter(split).of(query)(text)]
+    return [text[a:b] for a, b in Highlighter(split).marker(query)(text)]
 
 
 def test_inflections_and_parts_of_names_are_found() -> None:

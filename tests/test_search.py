@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from test_encode import random_encoder
 from test_train import fit
 
 from embed import embed
+from two_tower.data.base import full_text
 from two_tower.data.beir import Beir
-from two_tower.data.stream.corpus import Corpus
-from two_tower.encode import CHUNK, Encoder, embed_corpus
+from two_tower.encode import Encoder, embed_corpus
 from two_tower.errors import UserError
+from two_tower.index import load_index, make_index
 from two_tower.run import Run
 from two_tower.search import Searcher
 from two_tower.store import VectorStore, file_checksum
@@ -25,10 +28,10 @@ from two_tower.store import VectorStore, file_checksum
 FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 
 
-@pytest.fixture(scope="module", params=["cosine", "dot", "euclidean"])
-def run(request: pytest.FixtureRequest, collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    path = tmp_path_factory.mktemp(request.param) / "run"
-    fit(collection, path, f"similarity={request.param}", "shared_towers=false")
+@pytest.fixture(scope="module")
+def run(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("search") / "run"
+    fit(collection, path, "shared_towers=false")
     embed({"run": str(path), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
     return Run(path)
 
@@ -40,31 +43,32 @@ def copy(run: Run, tmp_path: Path) -> Run:
     return Run(tmp_path / "copy")
 
 
-def test_search_equals_brute_force(run: Run, collection: Path) -> None:
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_search_equals_brute_force(similarity: str, collection: Path, tmp_path: Path) -> None:
     source = Beir(str(collection))
-    encoder = Encoder.load(run)
-    corpus = Corpus.load(source, encoder.tokenizer)
+    encoder = random_encoder([text for batch in source.corpus() for text in batch["text"].to_pylist()], similarity)
+    store = embed_corpus(encoder, source, tmp_path, shard_rows=100)
+    make_index(tmp_path, FLAT, store, encoder.model.similarity, None)
+    searcher = Searcher(encoder, load_index(tmp_path, encoder.model.similarity), store)
     queries = source.queries("test")["text"].to_pylist()
+    passages = pa.concat_tables(store.texts())
+    ids = passages["id"].to_pylist()
     scores = encoder.model.similarity.scores(
-        torch.from_numpy(encoder.queries(queries)), torch.from_numpy(encoder.documents(corpus.texts()))
+        torch.from_numpy(encoder.queries(queries)), torch.from_numpy(encoder.documents(full_text(passages)))
     ).numpy()
-    ids = corpus.ids.to_pylist()
-    found = Searcher.load(run.path).search(queries, k=7)
-    for row, answer in zip(scores, found, strict=True):
-        hits = answer.hits
+    for row, answer in zip(scores, searcher.search(queries, k=7), strict=True):
         best = sorted(range(len(ids)), key=lambda i: (row[i], ids[i].encode()), reverse=True)[:7]
-        assert [h.rank for h in hits] == list(range(1, 8))
-        np.testing.assert_allclose([h.score for h in hits], row[best], atol=1e-5)
+        assert [h.rank for h in answer.hits] == list(range(1, 8))
+        np.testing.assert_allclose([h.score for h in answer.hits], row[best], atol=1e-5)
         # Scores that differ by rounding only may change places.
         if np.diff(np.sort(row)[-8:]).min() > 1e-5:
-            assert [h.id for h in hits] == [ids[i] for i in best]
+            assert [h.id for h in answer.hits] == [ids[i] for i in best]
 
 
 def test_hits_carry_the_passage(run: Run, collection: Path) -> None:
     rows = {r["_id"]: r for r in map(json.loads, (collection / "corpus.jsonl").read_text().splitlines())}
     for hit in Searcher.load(run.path).search([rows["d17"]["title"]], k=3)[0].hits:
         assert (hit.title, hit.text) == (rows[hit.id]["title"], rows[hit.id]["text"])
-    assert set(hit.to_dict()) == {"rank", "id", "score", "title", "text", "title_marks", "marks"}
 
 
 def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
@@ -91,14 +95,6 @@ def test_the_store_is_the_contract(run: Run) -> None:
     store.verify()
     np.testing.assert_array_equal(vectors, np.concatenate(list(store.vectors())))
     assert [p["id"] for p in store.passages([239, 0, 101])] == ["d239", "d0", "d101"]
-
-
-def test_encoding_is_the_same_in_chunks_on_threads_and_alone(run: Run) -> None:
-    encoder = Encoder.load(run)
-    texts = [f"ba be {'bi ' * (i % 7)} bo" for i in range(2 * CHUNK + 3)]
-    together = encoder.documents(texts)
-    np.testing.assert_array_equal(together, encoder.documents(pa.chunked_array([texts[:5], texts[5:]])))
-    np.testing.assert_array_equal(together[[0, 1000, -1]], encoder.documents([texts[0], texts[1000], texts[-1]]))
 
 
 class _Killed(BaseException):
@@ -132,37 +128,16 @@ def test_an_interrupted_embedding_continues_with_equal_bytes(
     assert not list((tmp_path / "cut").glob(".*tmp"))
 
 
-def test_vectors_of_another_model_are_refused(run: Run, copy: Run, collection: Path) -> None:
-    with copy.best.open("ab") as file:
-        file.write(b"\0")
-    with pytest.raises(UserError, match="another checkpoint"):
-        Searcher.load(copy.path)
-    with pytest.raises(UserError, match="made with another checkpoint"):
-        embed_corpus(Encoder.load(copy), Beir(str(collection)), copy.index, 100)
-
-
-def test_another_tokenizer_is_refused(copy: Run) -> None:
-    text = copy.tokenizer.read_text()
-    copy.tokenizer.write_text(text.replace('"ba', '"xx', 1))
-    with pytest.raises(UserError, match=r"not the tokenizer that .* was trained with"):
-        Searcher.load(copy.path)
+def test_a_store_of_another_run_is_recognized(run: Run) -> None:
+    encoder, manifest = Encoder.load(run), VectorStore.open(run.index).manifest
+    assert encoder.mismatches(manifest) == []
+    for key in ("tokenizer", "checkpoint", "similarity", "dim"):
+        assert encoder.mismatches(replace(manifest, **{key: "another"})) == [key]
 
 
 def test_damaged_files_are_named(copy: Run) -> None:
-    shard = copy.index / "vectors-00001.npy"
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-100])
-    with pytest.raises(UserError, match=r"vectors-00001.npy"):
-        list(VectorStore.open(copy.index).vectors())
-    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match=r"vectors-00001.npy is not as it was written"):
-        Searcher.load(copy.path)
-    shard.write_bytes(whole)
-    index = copy.index / "index.faiss"
-    flipped = bytearray(index.read_bytes())
-    flipped[-9] ^= 1
-    for damage in (flipped, b"nonsense", b""):
-        index.write_bytes(damage)
+    for damage in (b"nonsense", b""):
+        (copy.index / "index.faiss").write_bytes(damage)
         with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
             Searcher.load(copy.path)
     (copy.index / "manifest.json").write_text("{")
@@ -171,9 +146,3 @@ def test_damaged_files_are_named(copy: Run) -> None:
     copy.best.write_bytes(b"nonsense")
     with pytest.raises(UserError, match=r"best.ckpt cannot be read as a checkpoint"):
         Encoder.load(copy)
-
-
-def test_a_run_without_an_index_says_what_to_do(copy: Run) -> None:
-    shutil.rmtree(copy.index)
-    with pytest.raises(UserError, match=r"run  python embed.py run="):
-        Searcher.load(copy.path)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from two_tower.errors import UserError
-from two_tower.store import DTYPES, Manifest, VectorStore, file_checksum
+from two_tower.store import Manifest, VectorStore, file_checksum
 
 DIM, ROWS, SHARD = 16, 23, 10
 
@@ -32,28 +32,26 @@ def stored(folder: Path, dtype: str = "float32") -> VectorStore:
     return VectorStore.open(folder)
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 0.0), ("float16", 0.001), ("int8", 0.005)])
-def test_vectors_come_back_as_float32(tmp_path: Path, dtype: str, most: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "error", "size"), [("float32", 0.0, 4 * DIM), ("float16", 0.001, 2 * DIM), ("int8", 0.005, DIM + 4)]
+)
+def test_vectors_come_back_as_float32_and_smaller_numbers_need_less_space(
+    tmp_path: Path, dtype: str, error: float, size: int
+) -> None:
     store, given = stored(tmp_path, dtype), vectors()
     found = list(store.vectors())
     assert [len(part) for part in found] == [10, 10, 3]
     assert all(part.dtype == np.float32 for part in found)
     whole = np.concatenate(found)
-    largest = np.abs(given).max(1, keepdims=True)
-    assert (np.abs(whole - given) <= most * largest).all()
+    assert (np.abs(whole - given) <= error * np.abs(given).max(1, keepdims=True)).all()
     assert (whole[7] == 0).all()
     assert np.load(tmp_path / "vectors-00001.npy").dtype == np.dtype(dtype)
+    files = [*tmp_path.glob("vectors-*"), *tmp_path.glob("scales-*")]
+    assert sum(np.load(file).nbytes for file in files) == ROWS * size
     store.verify()
-
-
-def test_smaller_numbers_need_less_space(tmp_path: Path) -> None:
-    sizes = {}
-    for dtype in DTYPES:
-        (tmp_path / dtype).mkdir()
-        stored(tmp_path / dtype, dtype)
-        files = [*(tmp_path / dtype).glob("vectors-*"), *(tmp_path / dtype).glob("scales-*")]
-        sizes[dtype] = sum(np.load(file).nbytes for file in files)
-    assert sizes == {"float32": ROWS * DIM * 4, "float16": ROWS * DIM * 2, "int8": ROWS * (DIM + 4)}
+    sample, rows = store.sample(9, seed=0)
+    np.testing.assert_array_equal(sample, whole[rows])
+    assert (np.diff(rows) > 0).all()
 
 
 @pytest.mark.parametrize("name", ["vectors-00001.npy", "passages-00002.arrow", "scales-00000.npy"])
@@ -70,9 +68,12 @@ def test_every_damaged_file_is_named(tmp_path: Path, name: str, damage: str) -> 
 
 
 def test_a_shard_of_another_size_is_refused(tmp_path: Path) -> None:
-    store = stored(tmp_path)
-    np.save(tmp_path / "vectors-00001.npy", np.zeros((4, DIM), np.float32))
+    store, path = stored(tmp_path), tmp_path / "vectors-00001.npy"
+    np.save(path, np.zeros((4, DIM), np.float32))
     with pytest.raises(UserError, match="does not hold its 10 vectors"):
+        list(store.vectors())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"vectors-00001\.npy is missing or damaged"):
         list(store.vectors())
 
 

@@ -1,14 +1,13 @@
-"""Text to vectors as they are served: one tokenizer, one tower, one similarity, from a run's folder."""
+"""Text to vectors: one tokenizer, one tower, one similarity, from a run's folder."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,33 +18,27 @@ from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import ahead
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
+from two_tower.progress import Advance
 from two_tower.ragged import Ragged
 from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore, file_checksum
 from two_tower.threads import each
 from two_tower.tokenizer.base import Tokenizer
 
-__all__ = ["Encoder", "embed_corpus"]
-
 Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
-# Most texts that a thread tokenises, then pools. It should change between the two rarely, since the tokenizer's
-# table and the word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 with 4,096, 257 with 8,192).
+# Texts that a thread tokenizes, then pools, at most. It should alternate rarely, since the tokenizer's table and the
+# word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 ms with 4,096, 257 ms with 8,192).
 CHUNK = 8192
-# Fewer are not worth another thread: these take 4 ms.
-LEAST = 1024
+# Fewer texts are not worth another thread: these take 4 ms.
+MIN_CHUNK = 1024
 
 
 class Encoder:
-    """A run's model and tokenizer.
-
-    Args:
-        model: the towers.
-        tokenizer: the tokenizer that they were trained with.
-        fingerprint: identifies the checkpoint.
+    """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint.
 
     Attributes:
-        tokens: of all passages encoded so far.
+        tokens: number of tokens in all passages encoded so far.
         unknown: how many of them are not in the vocabulary.
     """
 
@@ -69,37 +62,31 @@ class Encoder:
         return self.model.encode("queries", self.tokenizer.encode_queries(texts)).cpu().numpy()
 
     def known(self, texts: Texts) -> np.ndarray:
-        """(B,) bool: whether each query has a word of the vocabulary; the vector of one without means nothing."""
+        """(B,) bool: whether a query has a word of the vocabulary. Without one, its vector means nothing."""
         tokens = self.tokenizer.encode_queries(texts)
-        found = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.tokenizer.unknown_id)])
-        return np.diff(found[tokens.offsets.numpy()]) > 0
+        known = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.tokenizer.unknown_id)])
+        return np.diff(known[tokens.offsets.numpy()]) > 0
 
-    def documents(self, texts: Texts, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Vectors of passages, (N, D) float32.
-
-        Args:
-            texts: title and text, see `two_tower.data.base.full_text`.
-            progress: called with the number of passages done since the last call.
-        """
+    def documents(self, texts: Texts, progress: Advance | None = None) -> np.ndarray:
+        """Vectors of passages (title and text, see `two_tower.data.base.full_text`), (N, D) float32."""
         tower = self.model.document_tower
         if not tower.parallel_by_text or self.model.device.type != "cpu":
             tokens = self.tokenizer.encode_documents(texts)
             self._count(tokens)
             return self.model.encode("documents", tokens, progress).cpu().numpy()
         column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
-        out = np.empty((len(column), tower.dim), np.float32)
-        threads = torch.get_num_threads()
-        size = _chunk(len(column), threads)
+        vectors = np.empty((len(column), tower.dim), np.float32)
+        size = _chunk_size(len(column), torch.get_num_threads())
 
         def encode(start: int) -> None:
             tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
             self._count(tokens)
-            out[start : start + size] = self.model.encode("documents", tokens).numpy()
+            vectors[start : start + size] = self.model.encode("documents", tokens).numpy()
             if progress:
                 progress(len(tokens))
 
         each(encode, range(0, len(column), size))
-        return out
+        return vectors
 
     def _count(self, tokens: Ragged) -> None:
         unknown = int(np.count_nonzero(tokens.ids.numpy() == self.tokenizer.unknown_id))
@@ -107,43 +94,26 @@ class Encoder:
             self.tokens, self.unknown = self.tokens + len(tokens.ids), self.unknown + unknown
 
     def manifest(self, source: Source, shard_rows: int, dtype: str = "float32") -> Manifest:
-        """What a store of this source's passages is made of.
+        """What a store of this source's passages is made from."""
+        return Manifest(**self._facts(), corpus=source.fingerprint(), shard_rows=shard_rows, dtype=dtype)
 
-        Raises:
-            UserError: there is no such dtype.
-        """
-        return Manifest(
-            checkpoint=self.fingerprint,
-            tokenizer=self.tokenizer.fingerprint,
-            corpus=source.fingerprint(),
-            similarity=self.model.similarity.name,
-            dim=self.model.document_tower.dim,
-            shard_rows=shard_rows,
-            dtype=dtype,
-        )
+    def mismatches(self, manifest: Manifest) -> list[str]:
+        """Which of ``tokenizer``, ``checkpoint``, ``similarity`` and ``dim`` of a store are not this run's."""
+        return [key for key, value in self._facts().items() if getattr(manifest, key) != value]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "tokenizer": self.tokenizer.fingerprint,
+            "checkpoint": self.fingerprint,
+            "similarity": self.model.similarity.name,
+            "dim": self.model.document_tower.dim,
+        }
 
 
-def _chunk(texts: int, threads: int) -> int:
+def _chunk_size(texts: int, threads: int) -> int:
     """Texts of a chunk: equally many chunks for each thread, none above `CHUNK`."""
     rounds = max(1, math.ceil(texts / (threads * CHUNK)))
-    return max(LEAST, math.ceil(texts / (threads * rounds)))
-
-
-def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
-    """The passages of a source, re-cut into tables of ``shard_rows`` rows."""
-    waiting: list[pa.RecordBatch] = []
-    count = 0
-    for batch in source.search_corpus():
-        while count + len(batch) >= shard_rows:
-            part = batch.slice(0, shard_rows - count)
-            batch = batch.slice(len(part))
-            yield pa.Table.from_batches([*waiting, part])
-            waiting, count = [], 0
-        if len(batch):
-            waiting.append(batch)
-            count += len(batch)
-    if waiting:
-        yield pa.Table.from_batches(waiting)
+    return max(MIN_CHUNK, math.ceil(texts / (threads * rounds)))
 
 
 def embed_corpus(
@@ -151,18 +121,12 @@ def embed_corpus(
     source: Source,
     path: Path,
     shard_rows: int = 65_536,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
     dtype: str = "float32",
 ) -> VectorStore:
-    """Encode every passage of a source into a store; finished shards of the same source are kept.
+    """Encode every passage of a source into the store in a folder; finished shards of the same source are kept.
 
-    Args:
-        encoder: the run's encoder.
-        source: where the passages come from.
-        path: the store's folder.
-        shard_rows: passages per shard; what is held in memory at a time.
-        progress: called with the number of passages done since the last call.
-        dtype: what a number is kept as, see `two_tower.store.Manifest`.
+    Up to three shards are in memory at a time: the next is read and the last one written while one is encoded.
 
     Raises:
         UserError: the folder holds vectors of another source, or damaged ones, or there is no passage.
@@ -170,7 +134,7 @@ def embed_corpus(
     store = _opened(VectorStore(path, encoder.manifest(source, shard_rows, dtype)))
     if store.manifest.complete:
         return store
-    os.makedirs(path, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     for stale in path.glob(".*.tmp"):  # of a process that was killed
         stale.unlink(missing_ok=True)
     _write_shards(store, encoder, source, progress)
@@ -181,11 +145,7 @@ def embed_corpus(
 
 
 def _opened(new: VectorStore) -> VectorStore:
-    """What is on disk of a store, else the new one.
-
-    Raises:
-        UserError: the folder holds vectors of another source, or damaged ones.
-    """
+    """The store on disk, verified; else the new one."""
     if not (new.path / "manifest.json").exists():
         return new
     store = VectorStore.open(new.path)
@@ -199,8 +159,7 @@ def _opened(new: VectorStore) -> VectorStore:
     return store
 
 
-def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Callable[[int], None] | None) -> None:
-    """Encode the shards that are missing; the next is read and the last one written while one is encoded."""
+def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Advance | None) -> None:
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         for number, passages in enumerate(ahead(_shards(source, store.manifest.shard_rows))):
@@ -214,3 +173,18 @@ def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress
             writing = pool.submit(store.write, number, vectors, passages)
         if writing is not None:
             writing.result()
+
+
+def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
+    """The passages of a source in tables of ``shard_rows`` rows."""
+    waiting: list[pa.RecordBatch] = []
+    missing = shard_rows
+    for batch in source.search_corpus():
+        while len(batch) >= missing:
+            yield pa.Table.from_batches([*waiting, batch.slice(0, missing)])
+            batch, waiting, missing = batch.slice(missing), [], shard_rows
+        if len(batch):
+            waiting.append(batch)
+            missing -= len(batch)
+    if waiting:
+        yield pa.Table.from_batches(waiting)

@@ -23,16 +23,7 @@ class _Rate(bars.ProgressColumn):
 
 @contextmanager
 def counter(title: str, unit: str, total: int | None = None) -> Iterator[Advance]:
-    """A line with count and rate, and with a bar and the time left if the total is known.
-
-    Args:
-        title: what is done.
-        unit: what is counted, in the plural.
-        total: how many there are, exactly or about; None if unknown.
-
-    Yields:
-        The function that advances the count.
-    """
+    """A line with count and rate, and with a bar and the time left if the total is known, exactly or about."""
     console = rich.get_console()
     columns = [
         bars.TextColumn(title),

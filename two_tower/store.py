@@ -19,7 +19,8 @@ from two_tower.errors import UserError, one_of
 from two_tower.files import atomic_path, write_json
 
 FORMAT = 3
-# How the numbers of a vector are stored.
+# float16 is half as large as float32 and changes cosines by 0.0001 at most; int8, with a scale for each vector, is a
+# quarter as large and changes them by 0.0003 on average, 0.0024 at most.
 DTYPES = ("float32", "float16", "int8")
 
 
@@ -31,47 +32,26 @@ def file_checksum(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished part of a store.
-
-    Attributes:
-        rows: number of vectors.
-        checksum: of their file.
-        passages: checksum of the passages' file.
-        scales: checksum of the scales' file; empty except for int8.
-    """
+    """A finished part of a store: its rows, and the checksums of its files."""
 
     rows: int
     checksum: str
     passages: str
-    scales: str = ""
+    scales: str = ""  # int8 only
 
 
 @dataclass
 class Manifest:
-    """What the vectors of a store were made from; stores with equal sources hold equal vectors.
+    """What the vectors of a store were made from; stores with equal sources hold equal vectors."""
 
-    Attributes:
-        checkpoint: checksum of the checkpoint.
-        tokenizer: fingerprint of the tokenizer.
-        corpus: fingerprint of the text.
-        similarity: how the vectors are compared.
-        dim: D.
-        shard_rows: rows per shard; the last one may hold fewer.
-        dtype: ``float32``; ``float16``, half as large, changes cosines by 0.0001 at most; ``int8`` with a scale for
-            each vector, a quarter as large, changes cosines by 0.0003 on average, 0.0024 at most.
-        shards: file name → shard, in order; finished ones only.
-        complete: whether every row is there.
-        format: version of this layout.
-    """
-
-    checkpoint: str
-    tokenizer: str
-    corpus: str
+    checkpoint: str  # checksum
+    tokenizer: str  # fingerprint
+    corpus: str  # fingerprint of the text
     similarity: str
     dim: int
-    shard_rows: int
+    shard_rows: int  # the last shard may hold fewer
     dtype: str = "float32"
-    shards: dict[str, Shard] = field(default_factory=dict)
+    shards: dict[str, Shard] = field(default_factory=dict)  # by the name of their vectors' file, in order
     complete: bool = False
     format: int = FORMAT
 
@@ -86,7 +66,7 @@ class Manifest:
         return sum(shard.rows for shard in self.shards.values())
 
     def source(self) -> dict[str, Any]:
-        """Everything that decides the vectors: all but the progress."""
+        """Everything that decides the vectors."""
         return {k: v for k, v in asdict(self).items() if k not in ("shards", "complete")}
 
 
@@ -115,31 +95,30 @@ class VectorStore:
         except (ValueError, TypeError) as error:
             raise UserError(f"{file} cannot be read ({error}): delete {path} and embed again.") from error
 
-    def save_manifest(self) -> None:
+    def _save_manifest(self) -> None:
         write_json(self.path / "manifest.json", asdict(self.manifest))
 
     def has(self, number: int) -> bool:
         """Whether a shard is finished."""
-        return _vectors(number) in self.manifest.shards
+        return _name("vectors", number) in self.manifest.shards
 
     def write(self, number: int, vectors: np.ndarray, passages: pa.Table) -> None:
         """Add a finished shard: its (rows, D) float32 vectors and the passages' ids, titles and texts.
 
         The manifest names the shard only once all its files are whole.
         """
+        texts = self.path / _name("passages", number)
         with (
-            atomic_path(self.path / _passages(number)) as temporary,
+            atomic_path(texts) as temporary,
             pa.ipc.new_file(temporary, passages.schema) as file,  # not compressed, so that it can be mapped
         ):
             file.write_table(passages)
         numbers, scales = _quantized(vectors, self.manifest.dtype)
-        self.manifest.shards[_vectors(number)] = Shard(
-            len(vectors),
-            self._save(_vectors(number), numbers),
-            file_checksum(self.path / _passages(number)),
-            "" if scales is None else self._save(_scales(number), scales),
-        )
-        self.save_manifest()
+        checksum = self._save(_name("vectors", number), numbers)
+        scales_checksum = "" if scales is None else self._save(_name("scales", number), scales)
+        shard = Shard(len(vectors), checksum, file_checksum(texts), scales_checksum)
+        self.manifest.shards[_name("vectors", number)] = shard
+        self._save_manifest()
 
     def _save(self, name: str, array: np.ndarray) -> str:
         """Write an array atomically; returns the checksum of the file."""
@@ -153,14 +132,14 @@ class VectorStore:
             for passages in self.texts():
                 file.writelines(f"{i}\n" for i in passages["id"].to_pylist())
         self.manifest.complete = True
-        self.save_manifest()
+        self._save_manifest()
 
     def vectors(self) -> Iterator[np.ndarray]:
         """The vectors of each shard, (rows, D) float32; memory-mapped if they are stored so."""
         for number, numbers in enumerate(self.raw()):
             vectors = numbers.astype(np.float32, copy=False)
             if self.manifest.dtype == "int8":
-                vectors = vectors * self._load(_scales(number), (len(numbers),))[:, None]
+                vectors = vectors * self._load(_name("scales", number), (len(numbers),))[:, None]
             yield vectors
 
     def raw(self) -> list[np.ndarray]:
@@ -182,7 +161,7 @@ class VectorStore:
         return array
 
     def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """(count, D) float32 vectors from all shards and their rows, ascending; equal for equal seeds."""
+        """(count, D) float32 vectors from all shards and their rows, ascending."""
         chosen = np.sort(np.random.default_rng(seed).choice(self.manifest.rows, count, replace=False))
         parts, start = [], 0
         for vectors in self.vectors():
@@ -197,19 +176,17 @@ class VectorStore:
         Raises:
             UserError: a file has changed; it names the first.
         """
-        checksums = {}
-        for number, (vectors, shard) in enumerate(self.manifest.shards.items()):
-            checksums[self.path / vectors] = shard.checksum
-            checksums[self.path / _passages(number)] = shard.passages
-            if shard.scales:
-                checksums[self.path / _scales(number)] = shard.scales
+        checksums: dict[Path, str] = {}
+        for number, shard in enumerate(self.manifest.shards.values()):
+            sums = {"vectors": shard.checksum, "passages": shard.passages, "scales": shard.scales}
+            checksums |= {self.path / _name(kind, number): value for kind, value in sums.items() if value}
 
-        def whole(path: Path) -> bool:
+        def is_whole(path: Path) -> bool:
             return path.exists() and file_checksum(path) == checksums[path]
 
         with ThreadPoolExecutor(2) as pool:  # hashing releases the GIL
-            for path, good in zip(checksums, pool.map(whole, checksums), strict=True):
-                if not good:
+            for path, whole in zip(checksums, pool.map(is_whole, checksums), strict=True):
+                if not whole:
                     raise UserError(f"{path} is not as it was written: delete {self.path} and embed again.")
 
     def passages(self, rows: Sequence[int]) -> list[dict[str, str]]:
@@ -223,19 +200,11 @@ class VectorStore:
 
     @cache  # noqa: B019 - memory-mapped: costs no memory, lives as long as the store
     def _passages(self, number: int) -> pa.Table:
-        return pa.ipc.open_file(pa.memory_map(str(self.path / _passages(number)))).read_all()
+        return pa.ipc.open_file(pa.memory_map(str(self.path / _name("passages", number)))).read_all()
 
 
-def _vectors(number: int) -> str:
-    return f"vectors-{number:05d}.npy"
-
-
-def _scales(number: int) -> str:
-    return f"scales-{number:05d}.npy"
-
-
-def _passages(number: int) -> str:
-    return f"passages-{number:05d}.arrow"
+def _name(kind: str, number: int) -> str:
+    return f"{kind}-{number:05d}.{'arrow' if kind == 'passages' else 'npy'}"
 
 
 def _quantized(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -9,8 +9,14 @@ import pytest
 from test_train import fit
 
 from embed import embed
+from two_tower.serve.runs import Runs
 
 FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
+HOSTILE = r"""
+{"_id": "<b>id</b>", "title": "<i>zazuzu</i>", "text": "zazuzu <script>bad()</script> 𝒳 zazuzu"}
+{"_id": "m2", "title": "", "text": "zazuzu <img src=x onerror=bad()> &lt;b&gt; \u0000"}
+{"_id": "m3", "title": "</title>", "text": "javascript:bad() zazuzu </li></ol><form>"}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +25,17 @@ def run_folders(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     folder = tmp_path_factory.mktemp("serve")
     hostile = shutil.copytree(collection, folder / "collection")
     with (hostile / "corpus.jsonl").open("a", encoding="utf-8") as corpus:
-        corpus.write(
-            '{"_id": "<b>id</b>", "title": "<i>zazuzu</i>", "text": "zazuzu <script>bad()</script> 𝒳 zazuzu"}\n'
-        )
-        corpus.write('{"_id": "m2", "title": "", "text": "zazuzu <img src=x onerror=bad()> &lt;b&gt; \\u0000"}\n')
-        corpus.write('{"_id": "m3", "title": "</title>", "text": "javascript:bad() zazuzu </li></ol><form>"}\n')
+        corpus.write(HOSTILE.lstrip())
     paths = []
     for name, overrides in (("first", ()), ("second", ("tower=gru", "tower.dim=12"))):
         fit(hostile, folder / name, *overrides)
         embed({"run": str(folder / name), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
         paths.append(folder / name)
     return paths
+
+
+@pytest.fixture(scope="session")
+def runs(run_folders: list[Path]) -> Runs:
+    loaded = Runs.load(run_folders)
+    loaded.warm()
+    return loaded

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from conftest import word
-from serve.serving import Service, application, served
+from serve.serving import Service, served
 
-from two_tower.serve.collection import Runs
+from two_tower.serve.runs import Runs
 
 pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
 pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
@@ -23,10 +22,8 @@ QUERY = f"{word(1000)} {word(1001)}"
 
 
 @pytest.fixture(scope="module")
-def service(run_folders: list[Path]) -> Iterator[Service]:
-    runs = Runs.load(run_folders)
-    runs.warm()
-    with served(application(runs)) as running:
+def service(runs: Runs) -> Iterator[Service]:
+    with served(runs) as running:
         yield running
 
 
@@ -202,11 +199,3 @@ def test_notes_and_problems_are_shown(page: playwright.Page) -> None:
     search(page, QUERY)
     page.wait_for_selector("section .note")
     assert "k: input should be less than or equal to 100" in page.inner_text("main")
-
-
-def test_the_api_is_described(page: playwright.Page, service: Service) -> None:
-    page.goto(f"{service.url}/docs")
-    page.wait_for_selector("table")
-    text = page.inner_text("article")
-    for told in ("GET /search", "POST /search", "GET /health", "Question", "at most 100", "how many passages"):
-        assert told in text

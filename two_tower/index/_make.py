@@ -32,15 +32,12 @@ def make_index(
     """Build, save and measure an index; ``index.yaml`` appears last, so its presence means that it is whole.
 
     Args:
-        folder: of the store.
+        folder: of the store, which is complete.
         config: the group ``index``.
-        store: complete.
-        similarity: how vectors are compared.
+        store: the vectors.
+        similarity: how they are compared.
         queries: real queries to measure with; without any, documents are searched for.
         progress: called with the number of vectors added since the last call.
-
-    Raises:
-        UserError: the index refuses its settings.
     """
     index, target, size = _built(config), config.get("target_recall"), config.get("sample", 1000)
     _check(target, size)

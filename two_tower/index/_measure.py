@@ -24,31 +24,18 @@ Queries = tuple[np.ndarray, str]
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of a build.
+    """The figures of a build, as ``report.json`` has them."""
 
-    Attributes:
-        vectors: number of vectors in the index.
-        structure: see `two_tower.index.base.VectorIndex`.
-        bytes: size on disk.
-        build_seconds: training and adding.
-        recall: share of the exact 10 nearest among the 10 found, mean over the queries.
-        p50_ms: median time of a single query on one thread, in milliseconds.
-        p99_ms: 99th percentile of the same.
-        queries: number and kind of the queries.
-        search_param: ``index.KEY=VALUE``; empty for exact search.
-        target_reached: whether the target recall was; None without a target.
-    """
-
-    vectors: int
+    vectors: int  # how many
     structure: str
-    bytes: int
+    bytes: int  # on disk
     build_seconds: float
-    recall: float
-    p50_ms: float
-    p99_ms: float
-    queries: str
-    search_param: str = ""
-    target_reached: bool | None = None
+    recall: float  # share of the exact 10 nearest among the 10 found, mean over the queries
+    p50_ms: float  # milliseconds of a single query on one thread: the median,
+    p99_ms: float  # and the 99th percentile
+    queries: str  # how many of which kind
+    search_param: str = ""  # index.KEY=VALUE; empty for exact search
+    target_reached: bool | None = None  # None without a target
 
     def __str__(self) -> str:
         param = f" with {self.search_param}" if self.search_param else ""
@@ -61,17 +48,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Sample:
-    """Queries to measure an index with.
+    """Queries to measure an index with."""
 
-    Attributes:
-        vectors: (B, D) float32.
-        kind: what they are, in the plural.
-        own_rows: (B,) int64, where the queries are documents: the rows to leave out of the hits. Else None.
-    """
-
-    vectors: np.ndarray
-    kind: str
-    own_rows: np.ndarray | None = None
+    vectors: np.ndarray  # (B, D) float32
+    kind: str  # what they are, in the plural
+    own_rows: np.ndarray | None = None  # (B,) int64: where the queries are documents, the rows to leave out of the hits
 
     @classmethod
     def draw(cls, store: VectorStore, queries: Queries | None, size: int) -> Sample:
@@ -135,10 +116,10 @@ def _hits(index: VectorIndex, sample: Sample) -> np.ndarray:
 
 
 def choose_search_value(index: VectorIndex, sample: Sample, exact: np.ndarray, target: float) -> bool:
-    """Set the smallest search value whose recall is surely above the target; whether the target is reached.
+    """Set the smallest search value whose recall is above the target by `STANDARD_ERRORS`, else the best value.
 
-    Surely means by more than `STANDARD_ERRORS` on these queries. If no value is that good, the one with the best
-    recall is set, and the target counts as reached if these queries at least reach it.
+    Returns:
+        Whether the recall on these queries is at least the target.
     """
     means: dict[int, float] = {}
     for value in index.search_values:

@@ -18,29 +18,16 @@ MEASURE_KEYS: dict[str, Any] = {"target_recall": float | None, "sample": int}
 
 
 class VectorIndex(ABC):
-    """Built once from a store of vectors, saved beside them, searched by row.
+    """Built once from a store of vectors, saved beside them, searched by row."""
 
-    Attributes:
-        file: the one file that holds it, in the folder of the index; empty if there is none.
-        search_param: the key that trades speed for recall; empty for exact search.
-        search_values: its values to choose from, ascending.
-        structure: what was built, in a few words. It depends on the number of vectors.
-    """
-
-    file: ClassVar[str] = ""
-    search_param: ClassVar[str] = ""
-    search_values: tuple[int, ...] = ()
-    structure: str = ""
+    file: ClassVar[str] = ""  # the one file that holds it, in the folder of the index; empty if there is none
+    search_param: ClassVar[str] = ""  # the key that trades speed for recall; empty for exact search
+    search_values: tuple[int, ...] = ()  # to choose from, ascending
+    structure: str = ""  # what was built, in a few words; it depends on the number of vectors
 
     @abstractmethod
     def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Advance | None = None) -> None:
-        """Index all vectors of a complete store.
-
-        Args:
-            store: the vectors.
-            similarity: how they are compared.
-            folder: where the index will be saved, for one that writes while it is built.
-            progress: called with the number of vectors added since the last call.
+        """Index all vectors of a complete store; some write into ``folder`` meanwhile.
 
         Raises:
             UserError: the settings do not fit the vectors.
@@ -60,15 +47,11 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest documents.
-
-        Args:
-            q_BD: (B, D) float32, prepared for the similarity.
-            k: number of hits; at most the number of documents are returned.
+        """The nearest documents of (B, D) float32 queries, prepared for the similarity.
 
         Returns:
-            scores (B, k) float32, larger is nearer, best first; rows (B, k) int64. An approximate index may find
-            fewer: the last rows are then -1, with score -inf.
+            scores (B, k) float32, larger is nearer, best first; rows (B, k) int64. There are fewer columns if there
+            are fewer documents. An approximate index may find fewer: the last rows are then -1, with score -inf.
         """
 
     @property

@@ -30,11 +30,7 @@ MIN_FOR_PQ = 1000  # with fewer vectors, quantization gains nothing
 
 
 class FaissIndex(VectorIndex):
-    """What all FAISS indexes share; a subclass gives the factory string.
-
-    Args:
-        gpu: build and search on the first GPU. The file is the same.
-    """
+    """What all FAISS indexes share; a subclass gives the factory string. The file is the same with and without GPU."""
 
     file: ClassVar[str] = "index.faiss"
     faiss_name: ClassVar[str] = ""  # FAISS's own name of `search_param`
@@ -94,7 +90,7 @@ class FaissIndex(VectorIndex):
 
         if self.faiss_name:
             space = faiss.GpuParameterSpace() if self._gpu else faiss.ParameterSpace()
-            space.set_index_parameter(self._index, self.faiss_name, self.search_value)
+            space.set_index_parameter(self._index, self.faiss_name, getattr(self, self.search_param))
 
     def save(self, folder: Path) -> None:
         import faiss
@@ -159,13 +155,7 @@ class HnswIndex(FaissIndex):
 
 
 class IvfIndex(FaissIndex):
-    """Inverted lists: each vector belongs to its nearest centre, and a search reads ``nprobe`` of the lists.
-
-    Args:
-        nlist: number of lists; reduced where the collection is too small for it.
-        nprobe: lists that a search reads.
-        gpu: see `FaissIndex`.
-    """
+    """Inverted lists: each vector belongs to its nearest centre, and a search reads ``nprobe`` of ``nlist`` lists."""
 
     search_param = faiss_name = "nprobe"
     search_values = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
@@ -189,14 +179,7 @@ class IvfIndex(FaissIndex):
 
 
 class IvfPqIndex(IvfIndex):
-    """`IvfIndex` with each vector in ``pq_m`` bytes (product quantization, Jégou et al. 2011).
-
-    Args:
-        nlist: see `IvfIndex`.
-        nprobe: see `IvfIndex`.
-        pq_m: bytes of a vector, one for each sub-vector. It must divide the dimensions.
-        gpu: see `FaissIndex`.
-    """
+    """`IvfIndex` with each vector in ``pq_m`` sub-vectors of a byte (product quantization, Jégou et al. 2011)."""
 
     def __init__(self, nlist: int | None = None, nprobe: int = 32, pq_m: int | None = None, gpu: bool = False) -> None:
         super().__init__(nlist, nprobe, gpu)
@@ -205,7 +188,7 @@ class IvfPqIndex(IvfIndex):
 
     def factory(self, rows: int, dim: int) -> str:
         """Fewer bits for each sub-vector where there are too few vectors for 256 centres; below 1,000 no PQ at all."""
-        pq_m = self.pq_m or next(m for m in range(max(1, dim // 4), 0, -1) if dim % m == 0)
+        pq_m = self.pq_m or max(m for m in range(1, max(1, dim // 4) + 1) if dim % m == 0)
         if dim % pq_m:
             raise UserError(f"index.pq_m={pq_m} must divide the {dim} dimensions of the vectors.")
         if rows < MIN_FOR_PQ:
@@ -215,13 +198,7 @@ class IvfPqIndex(IvfIndex):
 
 
 class FactoryIndex(FaissIndex):
-    """Whatever FAISS's factory strings describe.
-
-    Args:
-        factory_string: see "The index factory" in FAISS's wiki.
-        parameters: FAISS's search parameters, for example ``nprobe=32``, separated by commas.
-        gpu: see `FaissIndex`.
-    """
+    """Whatever FAISS's factory strings describe; ``parameters`` are FAISS's own for the search, separated by commas."""
 
     def __init__(self, factory_string: str = "Flat", parameters: str = "", gpu: bool = False) -> None:
         super().__init__(gpu)
@@ -236,7 +213,8 @@ class FactoryIndex(FaissIndex):
         if not self.parameters:
             return
         try:
-            faiss.ParameterSpace().set_index_parameters(self._index, self.parameters)
+            space: Any = faiss.ParameterSpace()
+            space.set_index_parameters(self._index, self.parameters)
         except RuntimeError as error:
             raise UserError(f"index.parameters={self.parameters} is refused by FAISS: {_reason(error)}.") from error
 

@@ -1,66 +1,41 @@
 """The service as an ASGI application."""
 
-# Annotations are values here, for FastAPI reads those of functions within functions, which depend on the limits.
+# No postponed annotations: FastAPI needs the values of those below, which depend on the limits.
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from two_tower.errors import UserError
-from two_tower.search import Answer, Mode
-from two_tower.serve.batcher import Batcher, Full
-from two_tower.serve.collection import Runs, Way
-from two_tower.serve.gauges import Gauges
-from two_tower.serve.guard import Guard
-from two_tower.serve.limits import Limits
-
-__all__ = ["create_app"]
+from two_tower.search import Answer, Hit, Mode
+from two_tower.serve import Limits
+from two_tower.serve.batcher import Batcher, QueueFull
+from two_tower.serve.guard import Guard, Metrics
+from two_tower.serve.runs import Runs, SearchParams
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-K = 10
-FILES = {
-    "/": "index.html",
-    "/page.js": "page.js",
-    "/page.css": "page.css",
-    "/icon.svg": "icon.svg",
-    "/docs": "docs.html",
-    "/docs.js": "docs.js",
-}
-# Only of these is known how many there are; others are counted together.
+FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/icon.svg": "icon.svg"}
+# Counted by name in the metrics; all other paths are counted together.
 PATHS = frozenset({*FILES, "/search", "/health", "/runs", "/metrics", "/openapi.json"})
 
-
-class Found(BaseModel):
-    """A passage of an answer."""
-
-    rank: int = Field(description="1 is best")
-    id: str
-    score: float = Field(description="larger is nearer")
-    title: str
-    text: str
-    title_marks: list[tuple[int, int]] = Field(
-        description="first character of each word of the query in the title, and the one after its last; in Unicode "
-        "code points"
-    )
-    marks: list[tuple[int, int]] = Field(description="the same in the text")
+Search = Callable[[str, int, str, str | None], Awaitable[Response]]
 
 
 class Reply(BaseModel):
     """An answer."""
 
     query: str
-    hits: list[Found] = Field(description="best first")
+    hits: list[Hit] = Field(description="best first; marks are start and end of each word of the query, in code points")
     notes: list[str] = Field(description="what of the query could not be used")
     run: str
     mode: Mode
@@ -72,90 +47,76 @@ class Problem(BaseModel):
     detail: str = Field(description="one sentence")
 
 
-class _Sentence(Exception):
-    """An answer that is a status and one sentence."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
-
-
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large."},
-    422: {"model": Problem, "description": "The query, k, run or mode cannot be."},
+    422: {"model": Problem, "description": "The query, k, run or mode is not valid."},
     503: {"model": Problem, "description": "Too many requests wait; try again in a second."},
     504: {"model": Problem, "description": "The search took too long."},
 }
 
 
 def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
-    """The application.
-
-    Args:
-        runs: what is searched; warm.
-        limits: what is accepted.
-    """
+    """The application that searches with warm runs."""
     limits = limits or Limits()
-    batcher: Batcher[Way, str, Answer] = Batcher(
-        runs.search, limits.queue, limits.batch, lambda size: gauges.batch(size)
+    metrics = Metrics({name: searcher.passages for name, searcher in runs})
+    batcher: Batcher[SearchParams, str, Answer] = Batcher(
+        runs.search, limits.queue, limits.batch, metrics.batch.observe
     )
-    gauges = Gauges(lambda: batcher.waiting, {name: searcher.passages for name, searcher in runs})
+    metrics.waiting.set_function(lambda: batcher.waiting)
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         yield
         await batcher.stop()
 
-    app = FastAPI(title="Two-tower search", version="1", docs_url=None, redoc_url=None, lifespan=life)
-    app.add_middleware(Guard, limits=limits, paths=PATHS, answered=gauges.answered)
+    # No viewer at /docs: FastAPI's own loads its scripts from another site.
+    app = FastAPI(title="Two-tower search", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(Guard, limits=limits, metrics=metrics, paths=PATHS)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(_Sentence, _said)
     app.add_exception_handler(Exception, _failed)
-    _add_search(app, _Search(runs, batcher, limits), limits)
-    _add_facts(app, runs, gauges)
+    _add_search(app, _search(runs, batcher, limits), limits)
+    _add_facts(app, runs, metrics)
     for path, file in FILES.items():
-        app.add_api_route(path, _file(file), include_in_schema=False)
+        app.add_route(path, _file(file))
     return app
 
 
-class _Search:
-    """One search, from question to response."""
-
-    def __init__(self, runs: Runs, batcher: Batcher[Way, str, Answer], limits: Limits) -> None:
-        self._runs, self._batcher, self._limits = runs, batcher, limits
-
-    async def __call__(self, query: str, k: int, mode: str, run: str | None) -> Response:
+def _search(runs: Runs, batcher: Batcher[SearchParams, str, Answer], limits: Limits) -> Search:
+    async def search(query: str, k: int, mode: str, run: str | None) -> Response:
         try:
-            way = self._runs.way(run, mode, k)
+            params = runs.params(run, mode, k)
         except UserError as error:
-            raise _Sentence(422, str(error)) from error
+            raise HTTPException(422, str(error)) from error
         try:
-            answer = await asyncio.wait_for(self._batcher(way, query), self._limits.seconds)
-        except Full:
-            raise _Sentence(503, "Too many requests wait; try again in a second.") from None
+            answer = await asyncio.wait_for(batcher(params, query), limits.seconds)
+        except QueueFull:
+            detail = "Too many requests wait; try again in a second."
+            raise HTTPException(503, detail, {"retry-after": "1"}) from None
         except TimeoutError:
-            raise _Sentence(504, f"The search took longer than {self._limits.seconds:g} seconds.") from None
-        return _json({**answer.to_dict(), "run": way.run, "mode": way.mode})
+            raise HTTPException(504, f"The search took longer than {limits.seconds:g} seconds.") from None
+        return JSONResponse({**answer.to_dict(), "run": params.run, "mode": params.mode})
+
+    return search
 
 
-def _add_search(app: FastAPI, search: _Search, limits: Limits) -> None:
-    Text = Annotated[str, Field(max_length=limits.characters, description="the question")]
-    Count = Annotated[int, Field(ge=1, le=limits.k, description="how many passages")]
+def _add_search(app: FastAPI, search: Search, limits: Limits) -> None:
+    Query = Annotated[str, Field(max_length=limits.characters, description="the question")]
+    K = Annotated[int, Field(ge=1, le=limits.k, description="how many passages")]
     How = Annotated[str, Field(description="dense: by vectors; bm25: by words; hybrid: both")]
-    Which = Annotated[str | None, Field(description="a run's name, see /runs; the first by default")]
+    Run = Annotated[str | None, Field(description="a run's name, see /runs; the first by default")]
 
     class Question(BaseModel):
         """A question."""
 
         model_config = ConfigDict(extra="forbid")
-        query: Text
-        k: Count = K
+        query: Query
+        k: K = 10
         mode: How = "dense"
-        run: Which = None
+        run: Run = None
 
     @app.get("/search", response_model=Reply, responses=_PROBLEMS, summary="Find the passages nearest to a query")
-    async def get_search(q: Text, k: Count = K, mode: How = "dense", run: Which = None) -> Response:
+    async def get_search(q: Query, k: K = 10, mode: How = "dense", run: Run = None) -> Response:
         return await search(q, k, mode, run)
 
     @app.post("/search", response_model=Reply, responses=_PROBLEMS, summary="The same, from a JSON document")
@@ -163,7 +124,7 @@ def _add_search(app: FastAPI, search: _Search, limits: Limits) -> None:
         return await search(question.query, question.k, question.mode, question.run)
 
 
-def _add_facts(app: FastAPI, runs: Runs, gauges: Gauges) -> None:
+def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics) -> None:
     @app.get("/health", summary="Whether the service answers")
     async def health() -> dict[str, Any]:
         return {"status": "ok", "runs": [name for name, _ in runs]}
@@ -172,31 +133,20 @@ def _add_facts(app: FastAPI, runs: Runs, gauges: Gauges) -> None:
     async def describe() -> list[dict[str, Any]]:
         return runs.describe()
 
-    @app.get("/metrics", summary="Counts and times, as Prometheus reads them", response_class=PlainTextResponse)
-    async def metrics() -> Response:
-        return Response(gauges.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    @app.get("/metrics", summary="Counts and times for Prometheus", response_class=PlainTextResponse)
+    async def show_metrics() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _json(document: Any) -> Response:  # noqa: ANN401
-    content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    return Response(content, media_type="application/json")
-
-
-def _file(name: str) -> Callable[[], Any]:
-    async def file() -> FileResponse:
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def file(_: Request) -> Response:
         return FileResponse(PAGE / name, headers={"cache-control": "no-cache"})
 
     return file
 
 
-async def _said(_: Request, error: Exception) -> Response:
-    assert isinstance(error, _Sentence)
-    headers = {"retry-after": "1"} if error.status == 503 else None
-    return JSONResponse({"detail": error.detail}, error.status, headers)
-
-
 async def _invalid(_: Request, error: Exception) -> Response:
-    """A sentence; FastAPI's own answer repeats the input, which need not be writable as JSON."""
+    """One sentence. FastAPI's own answer repeats the input, which JSON may not be able to hold."""
     assert isinstance(error, RequestValidationError)
     return JSONResponse({"detail": "; ".join(_sentence(e) for e in error.errors()) + "."}, 422)
 

@@ -8,15 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Batcher", "Full"]
-
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Full(Exception):
-    """As many requests wait as may."""
+class QueueFull(Exception):
+    """No more requests may wait."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Batcher(Generic[Key, Item, Result]):
     delay, and many share a call's fixed costs and one matrix product.
 
     Args:
-        work: gives a result for each of several items of one key. Called in one thread only.
-        queue: most items that may wait.
-        batch: most items of a call.
+        work: gives a result for each of several items with the same key. Called in one thread only.
+        queue: how many items may wait.
+        batch: how many items a call may have.
         observe: called with the size of each batch.
     """
 
@@ -61,7 +59,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the batch at hand, then work no more; whoever still waits is told that it was cancelled."""
+        """Finish the current batch, then work no more; items that still wait are cancelled."""
         while not self._queue.empty():
             if waiting := self._queue.get_nowait():
                 waiting.answer.cancel()
@@ -74,13 +72,13 @@ class Batcher(Generic[Key, Item, Result]):
         """The result for one item.
 
         Raises:
-            Full: too many wait.
+            QueueFull: too many wait.
         """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(_Waiting(key, item, answer))
         except asyncio.QueueFull:
-            raise Full from None
+            raise QueueFull from None
         return await answer
 
     async def _run(self) -> None:
@@ -93,7 +91,7 @@ class Batcher(Generic[Key, Item, Result]):
             for waiting in batch:
                 if waiting is None:
                     stop = True
-                elif not waiting.answer.done():  # else it gave up
+                elif not waiting.answer.done():  # else its client gave up
                     groups.setdefault(waiting.key, []).append(waiting)
             for group in groups.values():
                 await self._answer(group)
@@ -101,13 +99,12 @@ class Batcher(Generic[Key, Item, Result]):
     async def _answer(self, group: list[_Waiting[Key, Item, Result]]) -> None:
         if self._observe:
             self._observe(len(group))
-        call = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._work, group[0].key, [waiting.item for waiting in group]
-        )
+        items = [waiting.item for waiting in group]
+        loop = asyncio.get_running_loop()
         try:
-            results = await call
+            results = await loop.run_in_executor(self._thread, self._work, group[0].key, items)
         except Exception as error:
-            if len(group) > 1:  # only the item that is to blame shall fail
+            if len(group) > 1:  # only the item to blame shall fail
                 for waiting in group:
                     await self._answer([waiting])
             elif not group[0].answer.done():

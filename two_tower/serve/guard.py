@@ -1,59 +1,65 @@
-"""What every request passes: its body is limited in size and time, its answer gets headers and is counted."""
+"""What every request passes: limits on its body, headers on its answer, and the metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
+from fastapi import HTTPException
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from two_tower.serve.limits import Limits
-
-__all__ = ["Guard"]
+from two_tower.serve import Limits
 
 _HEADERS = {
-    # Passages and queries come from outside: nothing of them may run or load anything.
+    # Passages and queries come from outside: nothing in them may run or load anything.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
-class _Refused(Exception):
-    """A body that is too large or too slow."""
+class Metrics:
+    """Counts and times of one service, for Prometheus."""
 
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
+    def __init__(self, passages: dict[str, int]) -> None:
+        self._registry = own = CollectorRegistry()
+        self.requests = Counter(
+            "two_tower_requests", "Requests answered, by path and HTTP status.", ["path", "status"], registry=own
+        )
+        self.seconds = Histogram(
+            "two_tower_search_seconds", "From a search's arrival to its answer.", registry=own, buckets=_SECONDS
+        )
+        self.batch = Histogram(
+            "two_tower_batch_queries", "Queries searched for together.", registry=own, buckets=_SIZES
+        )
+        self.waiting = Gauge("two_tower_waiting_requests", "Requests that wait to be searched for.", registry=own)
+        size = Gauge("two_tower_passages", "Passages that a run searches.", ["run"], registry=own)
+        for run, number in passages.items():
+            size.labels(run).set(number)
+
+    def text(self) -> bytes:
+        """All of them in Prometheus's text format."""
+        return generate_latest(self._registry)
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware. Requests to ``paths`` are counted by name, all others together."""
 
-    Args:
-        app: what answers.
-        limits: of the body.
-        paths: those that are counted by name; all others are counted together.
-        answered: called with path, status and seconds of each request.
-    """
-
-    def __init__(
-        self, app: ASGIApp, limits: Limits, paths: frozenset[str], answered: Callable[[str, int, float], None]
-    ) -> None:
-        self.app, self._limits, self._paths, self._answered = app, limits, paths, answered
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, paths: frozenset[str]) -> None:
+        self.app, self._limits, self._metrics, self._paths = app, limits, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 499  # as nginx has it: the client went away
+        start, status = time.perf_counter(), 499  # nginx's status if the client goes away
 
-        async def note(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -61,42 +67,35 @@ class Guard:
             await send(message)
 
         try:
-            body = await asyncio.wait_for(self._body(receive), self._limits.seconds)
-            await self.app(scope, _replay(body, receive), note)
-        except TimeoutError:
-            seconds = self._limits.seconds
-            await _refuse(408, f"The request's body did not arrive within {seconds:g} seconds.", scope, receive, note)
-        except _Refused as refused:
-            await _refuse(refused.status, refused.detail, scope, receive, note)
+            await self.app(scope, self._limited(receive), send_with_headers)
+        except Exception:
+            status = 500
+            raise
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
-            self._answered(path, status, time.perf_counter() - start)
+            self._metrics.requests.labels(path, str(status)).inc()
+            if path == "/search":
+                self._metrics.seconds.observe(time.perf_counter() - start)
 
-    async def _body(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":  # the client went away; what answers will see it
-                return b"".join(parts)
-            part = message.get("body", b"")
-            size += len(part)
+    def _limited(self, receive: Receive) -> Receive:
+        """The body's parts, up to its limits of size and time. FastAPI answers with the HTTPException."""
+        size, arriving, deadline = 0, True, asyncio.get_running_loop().time() + self._limits.seconds
+        close = {"connection": "close"}  # the rest of the body is not read
+
+        async def limited() -> Message:
+            nonlocal size, arriving
+            if not arriving:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"The request's body did not arrive within {self._limits.seconds:g} seconds."
+                raise HTTPException(408, detail, close) from None
+            size += len(message.get("body", b""))
             if size > self._limits.body:
-                raise _Refused(413, f"The request's body is larger than {self._limits.body:,} bytes.")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+                raise HTTPException(413, f"The request's body is larger than {self._limits.body:,} bytes.", close)
+            arriving = message.get("more_body", False)
+            return message
 
-
-async def _refuse(status: int, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
-    # The rest of the body is not read, so this connection cannot be used again.
-    await JSONResponse({"detail": detail}, status, {"connection": "close"})(scope, receive, send)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return again
+        return limited
