@@ -14,10 +14,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from two_tower.data.reading.recognise import recognise
 
 from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.huggingface import HuggingFace
-from two_tower.data.reading.recognise import recognise
 from two_tower.data.reading.schemas import TevatronColumns, TextColumns
 from two_tower.errors import UserError
 

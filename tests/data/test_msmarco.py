@@ -23,8 +23,7 @@ from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.msmarco import MsMarco
 from two_tower.data.reading.groups import GroupSource
 from two_tower.data.reading.hub import HubData
-from two_tower.data.reading.rows import BadRows
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 # What `datasets` writes for microsoft/ms_marco.
 HUB = pa.schema(

@@ -23,8 +23,7 @@ from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.reading import rows
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.formats import TsvRows
-from two_tower.data.reading.rows import BadRows, read_rows
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError, read_rows
 
 YAML = Path(__file__).parents[2] / "conf" / "data" / "msmarco_passage.yaml"
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from two_tower.data.pydocs.docstring import Doc, read_module, split_docstring
+from two_tower.data.pydocs.harvest import drop_copies, source_files
 
 from two_tower.cache import cache_folder
 from two_tower.data.base import CORPUS, QRELS, QUERIES
 from two_tower.data.pydocs import PyDocs
-from two_tower.data.pydocs.docstring import Doc, read_module, split_docstring
-from two_tower.data.pydocs.harvest import drop_copies, source_files
 from two_tower.errors import UserError
 
 HARVEST = "two_tower.data.pydocs.pydocs.harvest"

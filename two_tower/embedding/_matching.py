@@ -7,10 +7,9 @@ import re
 import numpy as np
 
 from two_tower.cache import notice
-from two_tower.data.reading.rows import BadRows
 from two_tower.embedding._partial import Known
 from two_tower.embedding.reading.file import VectorFile
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 from two_tower.progress import counter
 from two_tower.tokenizer.base import Tokenizer
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from two_tower.data.reading.rows import BadRows
 from two_tower.embedding.reading.file import Block, VectorFile, count_bad, decoded, opened
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 __all__ = ["BinaryVectors"]
 

@@ -13,8 +13,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from two_tower.data.reading.rows import BadRows
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 __all__ = ["Block", "VectorFile", "count_bad", "decoded", "opened"]
 

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.data.reading.rows import BadRows
 from two_tower.embedding.reading.file import Block, VectorFile, count_bad
-from two_tower.errors import UserError, one_of
+from two_tower.errors import BadRows, UserError, one_of
 
 __all__ = ["MatrixVectors", "npy_vectors", "safetensors_vectors", "torch_vectors"]
 

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.reading.rows import BadRows
 from two_tower.embedding.reading.file import Block, VectorFile, count_bad, decoded, opened
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 __all__ = ["TextVectors", "floats"]
 

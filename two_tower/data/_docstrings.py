@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Doc", "read_module", "split_docstring", "words"]
-
 SUMMARY_WORDS = range(4, 41)  # shorter says nothing ("Initialize self."), longer is no question
 MIN_BODY_WORDS = 20
 
