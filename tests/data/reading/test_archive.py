@@ -6,13 +6,10 @@ import random
 import tarfile
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from two_tower.data.reading.archive import Archive, Folder, Member
-from two_tower.data.reading.formats import TsvRows
-from two_tower.data.reading.rows import read_rows
-from two_tower.errors import BadRows, UserError
+from two_tower.errors import UserError
 
 
 def pack(path: Path, members: dict[str, bytes], part_size: int | None = None) -> Path:
@@ -90,18 +87,6 @@ def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"all\.tar\.gz cannot be read"):
         Archive(path).find("a")
-
-
-@pytest.mark.parametrize("place", [-1, -5, 3000])
-def test_a_changed_byte_is_found(tmp_path: Path, place: int) -> None:
-    path = pack(tmp_path / "all.tar.gz", {"a.tsv": noise(30_000)})
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r"all\.tar\.gz.* cannot be read to its end"):
-        packed = Archive(path)
-        list(read_rows(packed.find("a.tsv") or path, TsvRows(pa.schema([])), BadRows(1)))
-        packed.find("absent.tsv")
 
 
 def test_a_folder_finds_a_file_in_each_form(tmp_path: Path) -> None:

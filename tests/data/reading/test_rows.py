@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from two_tower.data.reading import rows
 from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.errors import BadRows, UserError, read_rows
+from two_tower.data.reading.rows import read_rows
+from two_tower.errors import BadRows, UserError
 
 PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
 GRADES = TsvRows(
