@@ -17,7 +17,7 @@ from rows import bad_summary, values
 
 from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.huggingface import HuggingFace
-from two_tower.data.reading.schemas import TevatronColumns, TextColumns, recognise
+from two_tower.data.reading.schemas import TevatronColumns, TextColumns, recognize
 from two_tower.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
@@ -194,44 +194,33 @@ def passage(name: str | int, title: str = "") -> dict[str, Any]:
     return {"docid": str(name), "title": title, "text": f"text {name}"}
 
 
+def tevatron_row(number: int, query: str, positives: list[dict], negatives: list[dict]) -> dict[str, Any]:
+    return {
+        "query_id": str(number), "query": query, "positive_passages": positives, "negative_passages": negatives
+    }  # fmt: skip
+
+
 TEVATRON: Rows = [
-    {
-        "query_id": "1",
-        "query": "first",
-        "positive_passages": [passage("a", "A")],
-        "negative_passages": [passage("b"), passage("c")],
-    },
-    {"query_id": "2", "query": "second", "positive_passages": [passage("b"), passage("d")], "negative_passages": []},
-    {"query_id": "3", "query": "third", "positive_passages": [], "negative_passages": [passage("a", "A")]},
+    tevatron_row(1, "first", [passage("a", "A")], [passage("b"), passage("c")]),
+    tevatron_row(2, "second", [passage("b"), passage("d")], []),
+    tevatron_row(3, "third", [], [passage("a", "A")]),
 ]
-LISTS_OF_STRUCTS = pa.list_(pa.struct([("docid", pa.string()), ("title", pa.string()), ("text", pa.string())]))
-STRUCTS_OF_LISTS = pa.struct([(name, pa.list_(pa.string())) for name in ("docid", "title", "text")])
+LISTS_OF_STRUCTS = pa.list_(pa.struct(dict.fromkeys(("docid", "title", "text"), pa.string())))
+STRUCTS_OF_LISTS = pa.struct(dict.fromkeys(("docid", "title", "text"), pa.list_(pa.string())))
 
 
 def tevatron_schema(kind: pa.DataType) -> pa.Schema:
-    return pa.schema(
-        [
-            ("query_id", pa.string()),
-            ("query", pa.string()),
-            ("positive_passages", kind),
-            ("negative_passages", kind),
-        ]
-    )
+    texts, passages = ("query_id", "query"), ("positive_passages", "negative_passages")
+    return pa.schema({**dict.fromkeys(texts, pa.string()), **dict.fromkeys(passages, kind)})
 
 
 @pytest.mark.parametrize("kind", [LISTS_OF_STRUCTS, STRUCTS_OF_LISTS])
 def test_tevatron(tmp_path: Path, kind: pa.DataType, caplog: pytest.LogCaptureFixture) -> None:
     rows = TEVATRON
     if kind == STRUCTS_OF_LISTS:
-        rows = [
-            {
-                key: {name: [p[name] for p in value] for name in ("docid", "title", "text")}
-                if isinstance(value, list)
-                else value
-                for key, value in row.items()
-            }
-            for row in TEVATRON
-        ]
+        rows = [dict(row) for row in TEVATRON]
+        for row, name in product(rows, ("positive_passages", "negative_passages")):
+            row[name] = {field: [p[field] for p in row[name]] for field in ("docid", "title", "text")}
     source = HuggingFace(str(write(tmp_path / "tevatron.parquet", rows, tevatron_schema(kind))), dev_share=0)
     with caplog.at_level(logging.WARNING):
         corpus, relevant, triplets = texts(source)
@@ -418,12 +407,9 @@ def test_a_json_file_may_be_one_list(tmp_path: Path) -> None:
 
 def beir(folder: Path) -> tuple[str, str]:
     """A data set with configurations, and its judgements."""
-    write(
-        folder / "animals/corpus/corpus.jsonl", [{"_id": f"d{i}", "title": "T", "text": f"text {i}"} for i in range(4)]
-    )
-    write(
-        folder / "animals/queries/queries.jsonl", [{"_id": f"q{i}", "title": "", "text": f"ask {i}"} for i in range(4)]
-    )
+    for name, title, letter, text in (("corpus", "T", "d", "text"), ("queries", "", "q", "ask")):
+        rows = [{"_id": f"{letter}{i}", "title": title, "text": f"{text} {i}"} for i in range(4)]
+        write(folder / f"animals/{name}/{name}.jsonl", rows)
     for split, lines in (("train", "q2\td1\t1\nq0\td0\t2\nq2\td3\t0\n"), ("test", "q1\td2\t1\n")):
         path = folder / f"animals-qrels/{split}.tsv"
         path.parent.mkdir(exist_ok=True)
@@ -490,7 +476,7 @@ def test_bad_rows_in_judgements(tmp_path: Path, name: str, line: str, kind: str)
     ],
 )
 def test_bad_rows_of_tevatron(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
-    row = {"query_id": "4", "query": "fourth", "positive_passages": [passage("a", "A")], "negative_passages": [], **row}
+    row = {**tevatron_row(4, "fourth", [passage("a", "A")], []), **row}
     path = write(tmp_path / "rows.parquet", [*TEVATRON, row], tevatron_schema(LISTS_OF_STRUCTS))
     with pytest.raises(UserError, match=rf"rows\.parquet train, row 4: {kind}"):
         texts(HuggingFace(str(path), dev_share=0))
@@ -579,22 +565,22 @@ def test_schemas_are_recognised() -> None:
         return pa.schema(list(columns.items()))
 
     text, many, large = pa.string(), pa.list_(pa.string()), pa.list_(pa.large_string())
-    assert recognise(schema(query=text, positive=text), "x") == TextColumns(schema(query=text, positive=text))
-    found = recognise(schema(id=pa.int64(), anchor=text, answers=large), "x")
+    assert recognize(schema(query=text, positive=text), "x") == TextColumns(schema(query=text, positive=text))
+    found = recognize(schema(id=pa.int64(), anchor=text, answers=large), "x")
     assert found == TextColumns(schema(anchor=text, answers=many))
-    found = recognise(schema(query=text, document=text, negatives=large, negative_id=pa.int64(), negated=text), "x")
+    found = recognize(schema(query=text, document=text, negatives=large, negative_id=pa.int64(), negated=text), "x")
     assert found == TextColumns(schema(query=text, document=text, negatives=many))
     numbered = {f"negative_{i}": text for i in range(1, 4)}
-    assert recognise(schema(question=text, pos=text, **numbered), "x").fields.names[2:] == list(numbered)
+    assert recognize(schema(question=text, pos=text, **numbered), "x").fields.names[2:] == list(numbered)
     columns = {"query_id": text, "query": text, "positive_passages": LISTS_OF_STRUCTS}
-    assert recognise(schema(**columns), "x") == TevatronColumns(schema(**columns))
+    assert recognize(schema(**columns), "x") == TevatronColumns(schema(**columns))
     columns = {**columns, "positive_passages": STRUCTS_OF_LISTS, "negative_passages": STRUCTS_OF_LISTS}
-    assert recognise(schema(source=text, **columns), "x") == TevatronColumns(schema(**columns))
+    assert recognize(schema(source=text, **columns), "x") == TevatronColumns(schema(**columns))
     columns = {"query_id": text, "query_text": text, "positive_document_ids": many, "negative_document_ids": many}
-    assert recognise(schema(answer=text, **columns), "x") == TevatronColumns(schema(**columns), ids_only=True)
-    assert not recognise(schema(**columns), "x", negatives=[]).has_negatives
+    assert recognize(schema(answer=text, **columns), "x") == TevatronColumns(schema(**columns), ids_only=True)
+    assert not recognize(schema(**columns), "x", negatives=[]).has_negatives
     with pytest.raises(UserError, match=r"data\.query_column: the column qery of x does not exist"):
-        recognise(schema(**columns), "x", query="qery")
+        recognize(schema(**columns), "x", query="qery")
     for first, second in product(("q", "sentence1"), ("label", "sentence2")):
         with pytest.raises(UserError):
-            recognise(schema(**{first: text, second: text}), "x")
+            recognize(schema(**{first: text, second: text}), "x")

@@ -29,24 +29,16 @@ from two_tower.errors import BadRows, UserError
 pytestmark = pytest.mark.usefixtures("hub_cache")
 
 # What `datasets` writes for microsoft/ms_marco.
+LISTS = {"is_selected": pa.int32(), "passage_text": pa.string(), "url": pa.string()}
 HUB = pa.schema(
-    [
-        ("answers", pa.list_(pa.string())),
-        (
-            "passages",
-            pa.struct(
-                [
-                    ("is_selected", pa.list_(pa.int32())),
-                    ("passage_text", pa.list_(pa.string())),
-                    ("url", pa.list_(pa.string())),
-                ]
-            ),
-        ),
-        ("query", pa.string()),
-        ("query_id", pa.int32()),
-        ("query_type", pa.string()),
-        ("wellFormedAnswers", pa.list_(pa.string())),
-    ]
+    {
+        "answers": pa.list_(pa.string()),
+        "passages": pa.struct({name: pa.list_(kind) for name, kind in LISTS.items()}),
+        "query": pa.string(),
+        "query_id": pa.int32(),
+        "query_type": pa.string(),
+        "wellFormedAnswers": pa.list_(pa.string()),
+    }
 )
 
 Row = tuple[int | None, str | None, list[tuple[str | None, int]]]
@@ -97,48 +89,25 @@ def test_everything(hub: Path) -> None:
     batches = list(source.corpus())
     assert all(batch.schema == CORPUS for batch in batches)
     assert values(batches) == [
-        ("7-0", "", "Paris is old."),
-        ("7-1", "", "Paris is the capital."),
-        ("7-2", "", "Rome is a city."),
-        ("8-0", "", "A bank."),
-        ("8-1", "", "Another bank."),
-        ("9-1", "", "It is Rome."),
-        ("3-1", "", "Oslo is new."),
-    ]
+        ("7-0", "", "Paris is old."), ("7-1", "", "Paris is the capital."), ("7-2", "", "Rome is a city."),
+        ("8-0", "", "A bank."), ("8-1", "", "Another bank."), ("9-1", "", "It is Rome."), ("3-1", "", "Oslo is new."),
+    ]  # fmt: skip
     assert source.name == "msmarco-v1.1"
     assert source.splits() == ("train", "dev")
     assert source.queries("train").schema == QUERIES
     assert values(source.queries("train")) == [("7", "capital of france"), ("9", "capital of italy")]
     assert source.qrels("train").schema == QRELS
     assert values(source.qrels("train")) == [
-        ("7", "7-0", 0),
-        ("7", "7-1", 1),
-        ("7", "7-2", 0),
-        ("9", "7-0", 0),
-        ("9", "7-2", 1),
-        ("9", "9-1", 1),  # marked at one of its two places
-    ]
+        ("7", "7-0", 0), ("7", "7-1", 1), ("7", "7-2", 0),
+        ("9", "7-0", 0), ("9", "7-2", 1), ("9", "9-1", 1),  # marked at one of its two places
+    ]  # fmt: skip
     assert values(source.qrels("dev")) == [("3", "7-0", 1), ("3", "3-1", 0)]
-    triplets = source.triplets()
-    assert triplets is not None
-    table = pa.Table.from_batches(triplets)
-    assert table.schema == TRIPLETS
-    assert values(table) == [
-        ("7", "7-1", "7-0"),
-        ("7", "7-1", "7-2"),
-        ("9", "7-2", "7-0"),
-        ("9", "9-1", "7-0"),
-    ]
+    assert [batch.schema for batch in source.triplets() or ()] == [TRIPLETS]
+    assert values(source.triplets()) == [
+        ("7", "7-1", "7-0"), ("7", "7-1", "7-2"), ("9", "7-2", "7-0"), ("9", "9-1", "7-0"),
+    ]  # fmt: skip
     assert source.text_triplets() is None
     assert not bad_summary(source)
-
-
-def test_judgements_can_be_read_before_the_corpus_and_everything_twice(hub: Path) -> None:
-    source = MsMarco(path=str(hub), name="short")
-    assert values(source.queries("dev")) == values(source.queries("dev")) == [("3", "old city")]
-    assert values(source.corpus()) == values(source.corpus())
-    assert values(source.triplets()) == values(source.triplets())
-    assert source.name == "short"
 
 
 def test_one_pass_answers_everything(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +195,7 @@ def test_passages_may_be_a_list_of_structs(tmp_path: Path) -> None:
     for row in rows:
         lists = row["passages"]
         row["passages"] = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-    kind = pa.list_(pa.struct([("is_selected", pa.int32()), ("passage_text", pa.string()), ("url", pa.string())]))
+    kind = pa.list_(pa.struct(LISTS))
     (tmp_path / "hub").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, HUB.set(1, pa.field("passages", kind))), tmp_path / "hub/train.parquet")
     write_split(tmp_path / "other/v1.1", "train", TRAIN)

@@ -96,14 +96,6 @@ def test_all_kinds_of_files(tmp_path: Path, kind: str) -> None:
     assert not bad_summary(source)
 
 
-def test_kinds_of_files_agree(tmp_path: Path) -> None:
-    found = []
-    for kind in KINDS:
-        source = PairsSource(str(write(tmp_path / f"mine.{kind}", ROWS)))
-        found.append([values(source.corpus()), values(source.queries("train")), values(source.qrels("dev"))])
-    assert all(other == found[0] for other in found)
-
-
 def test_ids_never_change(tmp_path: Path) -> None:
     rows = [{"q": "water", "p": "A lake.", "title": "Lake"}, {"q": "fire", "p": "A fire.", "title": ""}]
     found = texts(PairsSource(str(write(tmp_path / "a.jsonl", rows)), "q", "p"))
@@ -268,20 +260,14 @@ def test_rows_after_a_quote_that_is_not_closed_are_all_bad(tmp_path: Path) -> No
         list(PairsSource(str(path), max_bad_rows=0.5).corpus())
 
 
-def test_empty_cells_of_a_parquet_file_are_bad(tmp_path: Path) -> None:
-    rows = [{"query": f"q{i}", "passage": None if i == 2 else f"p{i}"} for i in range(6)]
-    path = write(tmp_path / "a.parquet", rows)
-    with pytest.raises(UserError, match=r"a\.parquet, row 3: empty passage; 1 of 6 rows"):
+@pytest.mark.parametrize(("passage", "kind"), [(None, "empty passage"), (b"\xff", "invalid UTF-8")])
+def test_bad_cells_of_a_parquet_file(tmp_path: Path, passage: bytes | None, kind: str) -> None:
+    passages = pa.array([passage if i == 2 else b"p%d" % i for i in range(6)], pa.binary()).view(pa.string())
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"query": [f"q{i}" for i in range(6)], "passage": passages}), path)
+    with pytest.raises(UserError, match=rf"a\.parquet, row 3: {kind}; 1 of 6 rows"):
         list(PairsSource(str(path)).corpus())
     assert len(values(PairsSource(str(path), max_bad_rows=0.2).corpus())) == 5
-
-
-def test_invalid_text_in_a_parquet_file_is_a_bad_row(tmp_path: Path) -> None:
-    passages = pa.array([b"\xff" if i == 4 else b"p%d" % i for i in range(6)], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"query": [f"q{i}" for i in range(6)], "passage": passages}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet, row 5: invalid UTF-8; 1 of 6 rows"):
-        list(PairsSource(str(tmp_path / "a.parquet")).corpus())
-    assert len(values(PairsSource(str(tmp_path / "a.parquet"), max_bad_rows=0.2).corpus())) == 5
 
 
 @pytest.mark.parametrize("kind", ["csv.gz", "tsv.gz", "jsonl.gz", "parquet"])

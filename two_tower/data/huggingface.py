@@ -19,7 +19,7 @@ from two_tower.data.reading.schemas import (
     QrelsColumns,
     Schema,
     TevatronColumns,
-    recognise,
+    recognize,
 )  # fmt: skip
 from two_tower.errors import BadRows, UserError
 
@@ -97,9 +97,9 @@ class HuggingFace(GroupSource):
     @cached_property
     def _schema(self) -> Schema:
         if self._beir:
-            return QrelsColumns(self._beir_queries())
+            return QrelsColumns.of_queries(self._beir_queries())
         split = next(iter(self._names.values()))
-        schema = recognise(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
+        schema = recognize(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
         if isinstance(schema, TevatronColumns):
             if schema.ids_only and self._corpus is None:
                 raise UserError(

@@ -112,7 +112,7 @@ class PyDocs(Source):
 
     @cached_property
     def _pairs(self) -> pa.Table:
-        """The harvest, sorted by name: rows of name, kind, summary, body (cut to a passage's length)."""
+        """The harvest, sorted by name: rows of name, summary, body (cut to a passage's length)."""
         return pq.read_table(entry("pydocs", self._cache_key(), self._harvest, self.cache) / "pairs.parquet")
 
     def _cache_key(self) -> str:

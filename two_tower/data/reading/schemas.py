@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,47 +35,41 @@ _KNOWN = (
 )
 
 
-class Schema(Protocol):
-    """Makes groups of rows."""
+@dataclass(frozen=True)
+class Schema(ABC):
+    """Makes groups of rows.
 
-    @property
-    def fields(self) -> pa.Schema:
-        """The columns that it reads, and what they hold where a file does not say so (JSON lines)."""
+    Attributes:
+        fields: the columns that it reads, and what they hold where a file does not say so (JSON lines).
+        needed: how many of the columns, the first ones, every file must have.
+        has_ids: whether queries and passages have ids; otherwise these are hashes of the texts.
+    """
+
+    fields: pa.Schema
+    needed: ClassVar[int]
+    has_ids: ClassVar[bool] = True
 
     @property
     def required(self) -> Sequence[str]:
-        """Those of the columns that every file must have."""
+        """The columns that every file must have."""
+        return self.fields.names[: self.needed]
 
     @property
     def has_negatives(self) -> bool:
-        """Whether there are passages that are neither relevant nor judged."""
+        """Whether there may be passages that are neither relevant nor judged."""
+        return len(self.fields) > self.needed
 
-    @property
-    def has_ids(self) -> bool:
-        """Whether queries and passages have ids; otherwise these are hashes of the texts."""
-
+    @abstractmethod
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         """The groups of N rows, whose numbers are ``rows``, (N,) int64."""
 
 
 @dataclass(frozen=True)
-class TextColumns:
-    """Columns of texts, or of lists of texts, without ids; nulls are no passages.
+class TextColumns(Schema):
+    """Texts, or lists of texts, without ids: queries, relevant passages, perhaps others. Nulls are no passages."""
 
-    Attributes:
-        fields: the columns of the queries, of relevant passages, and any number of others with other passages.
-    """
-
-    fields: pa.Schema
+    needed = 2
     has_ids = False
-
-    @property
-    def required(self) -> Sequence[str]:
-        return self.fields.names[:2]
-
-    @property
-    def has_negatives(self) -> bool:
-        return len(self.fields) > 2
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         query, *others = self.fields.names
@@ -90,25 +85,15 @@ class TextColumns:
 
 
 @dataclass(frozen=True)
-class TevatronColumns:
-    """Tevatron's rows: ids, and passages as lists of ``{docid, title, text}`` or of ids.
+class TevatronColumns(Schema):
+    """Ids of queries, queries, relevant passages, perhaps others: lists of ``{docid, title, text}``, or of ids.
 
     Attributes:
-        fields: the columns of the queries' ids, of the queries, of relevant passages, perhaps of others.
         ids_only: whether titles and texts come from a corpus of their own.
     """
 
-    fields: pa.Schema
     ids_only: bool = False
-    has_ids = True
-
-    @property
-    def required(self) -> Sequence[str]:
-        return self.fields.names[:3]
-
-    @property
-    def has_negatives(self) -> bool:
-        return len(self.fields) > 3
+    needed = 3
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         query_id, query, *others = self.fields.names
@@ -121,26 +106,17 @@ class TevatronColumns:
 
 
 @dataclass(frozen=True)
-class PassageColumns:
-    """A corpus: one passage in each row, no queries (see `two_tower.data.reading.groups.Part`).
+class PassageColumns(Schema):
+    """A corpus: ids, texts, perhaps titles; no queries (see `two_tower.data.reading.groups.Part`)."""
 
-    Attributes:
-        required: names of the columns of ids and of texts.
-    """
-
-    required: Sequence[str]
-    has_negatives = False
-    has_ids = True
+    needed = 2
 
     @classmethod
     def from_names(cls, names: Sequence[str]) -> PassageColumns:
         """The columns among ``names``, whose usual names are BEIR's, Tevatron's and Pyserini's."""
         usual = (("docid", "_id", "id"), ("text", "contents"))
-        return cls([next((name for name in candidates if name in names), candidates[0]) for candidates in usual])
-
-    @property
-    def fields(self) -> pa.Schema:
-        return pa.schema([(name, TEXT) for name in (*self.required, "title")])
+        found = [next((name for name in candidates if name in names), candidates[0]) for candidates in usual]
+        return cls(pa.schema([(name, TEXT) for name in (*found, "title")]))
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         ids, texts = (text_of(table[name]) for name in self.required)
@@ -151,7 +127,7 @@ class PassageColumns:
 
 
 @dataclass(frozen=True)
-class QrelsColumns:
+class QrelsColumns(Schema):
     """BEIR's judgements: ``query-id``, ``corpus-id``, ``score``; the fraction of a score is cut off.
 
     Attributes:
@@ -159,10 +135,12 @@ class QrelsColumns:
     """
 
     queries: pa.Table
-    has_negatives = False
-    has_ids = True
-    fields = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
-    required = ("query-id", "corpus-id", "score")
+    needed = 3
+
+    @classmethod
+    def of_queries(cls, queries: pa.Table) -> QrelsColumns:
+        """The judgements of these queries."""
+        return cls(pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())]), queries)
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         """The query of an unknown id is null; passages have ids only."""
@@ -173,7 +151,7 @@ class QrelsColumns:
         return Groups(rows, query_ids, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
 
 
-def recognise(
+def recognize(
     schema: pa.Schema,
     label: str,
     query: str | None = None,
