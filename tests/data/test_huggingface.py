@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rows import bad_summary, values
+from rows import bad_summary, check_bad_row, everything, values
 
 from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
 from two_tower.data.huggingface import HuggingFace
@@ -352,19 +353,14 @@ def test_a_bad_line_is_an_error_that_names_it_or_is_counted_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, place: int, line: bytes, kind: str
 ) -> None:
     lines = [json.dumps(row).encode() for row in ANIMALS]
+    expected = everything(HuggingFace(str(write(tmp_path / "good.jsonl", ANIMALS)), dev_share=0))
     lines.insert(place, line)
     content = b"\n".join(lines) + b"\n"
     path = tmp_path / "animals" / name
     path.parent.mkdir()
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    with pytest.raises(UserError, match=rf"{path}, row {place + 1}: {kind}.*; 1 of \d+ rows are bad") as error:
-        list(HuggingFace(str(path.parent), dev_share=0).corpus())
-    assert "\n" not in str(error.value)
-    source = HuggingFace(str(path.parent), dev_share=0, max_bad_rows=0.3)
-    with caplog.at_level(logging.WARNING):
-        assert texts(source)[1:] == (PAIRS, TRIPLES)
-    assert [r.getMessage() for r in caplog.records if kind in r.getMessage()] == [f"{path}: {bad_summary(source)}."]
-    assert f"{path}, row {place + 1}: {kind}" in bad_summary(source)
+    make = partial(HuggingFace, str(path.parent), dev_share=0)
+    check_bad_row(make, expected, f"{path}, row {place + 1}: {kind}", kind, caplog)
 
 
 def test_each_file_of_lines_has_its_own_limit_and_row_numbers(tmp_path: Path) -> None:
@@ -452,16 +448,16 @@ def test_beir_without_a_column(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["test.tsv", "test.tsv.gz"])
-def test_bad_rows_in_judgements(tmp_path: Path, name: str, line: str, kind: str) -> None:
+def test_bad_rows_in_judgements(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: str, kind: str
+) -> None:
     path, qrels = beir(tmp_path)
+    make = partial(HuggingFace, path, qrels=qrels, dev_share=0)
+    expected = everything(make())
     content = (tmp_path / "animals-qrels/test.tsv").read_bytes() + line.encode("utf-8", "surrogateescape") + b"\n"
     (tmp_path / "animals-qrels/test.tsv").unlink()
     (tmp_path / "animals-qrels" / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    with pytest.raises(UserError, match=f"animals-qrels/{name}, row 3: {kind}.*; 1 of "):
-        HuggingFace(path, qrels=qrels).qrels("test")
-    source = HuggingFace(path, qrels=qrels, max_bad_rows=0.5)
-    assert values(source.qrels("test")) == [("q1", "d2", 1)]
-    assert f"1 with {kind}" in bad_summary(source)
+    check_bad_row(make, expected, f"animals-qrels/{name}, row 3: {kind}", kind, caplog)
 
 
 @pytest.mark.parametrize(

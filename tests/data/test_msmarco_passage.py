@@ -3,10 +3,10 @@
 import gzip
 import inspect
 import io
-import logging
 import tarfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import bad_kinds, bad_summary, everything, values
+from rows import bad_summary, check_bad_row, everything, values
 
 from two_tower.data import msmarco_passage
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
@@ -159,23 +159,11 @@ BAD_LINES = [
 def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, file: str, line: bytes, kind: str
 ) -> None:
-    triples = file if "triples" in file else None
-    expected = everything(MsMarcoPassage(str(lay_out(tmp_path / "good", "plain")), triples=triples))
+    make = partial(MsMarcoPassage, triples=file if "triples" in file else None)
+    expected = everything(make(str(lay_out(tmp_path / "good", "plain"))))
     spoilt = {**FILES, file: FILES[file] + line.decode("utf-8", "surrogateescape") + "\n"}
-    number = spoilt[file].count("\n")
-    folder = lay_out(tmp_path / "marco", form, spoilt)
-    with pytest.raises(UserError, match=rf"{file}(\.gz)?, row {number}: {kind}") as error:
-        everything(MsMarcoPassage(str(folder), triples=triples))
-    assert "\n" not in str(error.value)
-
-    tolerant = MsMarcoPassage(str(folder), triples=triples, max_bad_rows=0.5)
-    with caplog.at_level(logging.WARNING):
-        assert everything(tolerant) == expected
-        assert everything(tolerant) == expected
-    assert len(caplog.records) == 1  # a second reading does not warn again
-    assert f", row {number}: {kind}" in caplog.text
-    assert file in caplog.text
-    assert bad_kinds(tolerant) == {kind: 1}
+    message = rf"{file}(\.gz)?, row {spoilt[file].count(chr(10))}: {kind}"
+    check_bad_row(partial(make, str(lay_out(tmp_path / "marco", form, spoilt))), expected, message, kind, caplog)
 
 
 def test_judgements_need_no_reading_of_the_collection(folder: Path) -> None:

@@ -121,7 +121,7 @@ class HuggingFace(GroupSource):
             for rows in data.rows(split, fields):
                 bad, total = BadRows(self.max_bad_rows), 0
                 for table, _ in rows.read(bad):
-                    texts = text_of(table["text"], self.repair_encoding)
+                    texts = text_of(table["text"])
                     tables.append(pa.table([text_of(table["_id"]), texts], QUERIES))
                     total += len(table)
                 bad.check(total)

@@ -137,13 +137,14 @@ class MsMarcoPassage(TableSource):
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of ids, in file order, with margins where it has scores; ids are not looked up."""
-        if self._files["triples"] is not None and self._triples_have_scores():
+        kind = self._kind_of_triples()
+        if kind == "scored":
             return self._read_scored()
-        return self._read_triples(_ID_TRIPLES) if self._triples_are("ids") else None
+        return self._read_triples(_ID_TRIPLES) if kind == "ids" else None
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of texts, in file order; in memory are a few blocks of 8 MiB."""
-        return self._read_triples(_TEXT_TRIPLES) if self._triples_are("texts") else None
+        return self._read_triples(_TEXT_TRIPLES) if self._kind_of_triples() == "texts" else None
 
     def fingerprint(self) -> str:
         parts: list[object] = []
@@ -189,7 +190,7 @@ class MsMarcoPassage(TableSource):
 
     def _check_any(self) -> None:
         """Refuse a folder that holds triples at most, with all that is missing."""
-        training = () if self._triples_are("texts") else _TRAINING
+        training = () if self._kind_of_triples() == "texts" else _TRAINING
         names = [name for role in ("corpus", *training, *_VALIDATION) if (name := self._files[role]) is not None]
         if not any(self._folder.find(name) for name in names):
             raise UserError(
@@ -220,20 +221,17 @@ class MsMarcoPassage(TableSource):
             own, entry = min(able, key=lambda pair: pair[1].size or 0)
             fetch(entry.url, self.path / own, entry.size, entry.checksum, headers)
 
-    def _triples_are(self, kind: str) -> bool:
-        """Whether the triples are ``ids`` or ``texts``: no cell of an id triple holds white space."""
+    def _kind_of_triples(self) -> str | None:
+        """``scored`` (ids behind a teacher's scores), ``ids`` (no cell holds white space) or ``texts``."""
         if self._files["triples"] is None:
-            return False
-        if self._triples_have_scores():
-            return kind == "ids"
-        for table, _ in read_rows(self._file("triples"), _TEXT_TRIPLES, BadRows(1)):
+            return None
+        path = self._file("triples")
+        if first_columns(path) == len(_SCORED_TRIPLES.schema):
+            return "scored"
+        for table, _ in read_rows(path, _TEXT_TRIPLES, BadRows(1)):
             if len(table):
-                cells = [column[0].as_py() for column in table.columns]
-                return (kind == "ids") == all(len(cell.split()) == 1 for cell in cells)
-        raise UserError(f"{self._file('triples')} holds no triple")
-
-    def _triples_have_scores(self) -> bool:
-        return first_columns(self._file("triples")) == len(_SCORED_TRIPLES.schema)
+                return "ids" if all(len(column[0].as_py().split()) == 1 for column in table.columns) else "texts"
+        raise UserError(f"{path} holds no triple")
 
     def _read_scored(self) -> Iterator[pa.RecordBatch]:
         for batch in self._read_triples(_SCORED_TRIPLES):

@@ -116,7 +116,7 @@ def _fitted(value: object, kind: pa.DataType, name: str) -> object:
         if not isinstance(value, dict):
             raise BadRow("field that is no object", name)
         return {field.name: _fitted(value.get(field.name), field.type, f"{name}.{field.name}") for field in kind}
-    return _integer(str(value), name) if pa.types.is_int32(kind) else _json_text(value, name)
+    return _number(str(value), name, kind) if pa.types.is_int32(kind) else _json_text(value, name)
 
 
 class JsonRows(NestedJsonRows):
@@ -201,28 +201,19 @@ class TsvRows:
         for cell, name in zip(cells, self.schema.names, strict=True):
             if name in self.filled and not cell.strip():
                 raise BadRow(f"empty {name}")
-        read = {pa.int32(): _integer, pa.float32(): _number}
         return [
-            read[field.type](cell, field.name) if field.type in read else cell
+            cell if pa.types.is_string(field.type) else _number(cell, field.name, field.type)
             for cell, field in zip(cells, self.schema, strict=True)
         ]
 
 
-def _number(cell: str, name: str) -> float:
+def _number(cell: str, name: str, kind: pa.DataType) -> float:
+    """The value of an int32 or float32 cell."""
+    whole = pa.types.is_int32(kind)
     try:
         value = float(cell)
-    except ValueError as error:
-        raise BadRow("value that is no number", f"{name} {cell!r}") from error
-    if not math.isfinite(value):
-        raise BadRow("value that is no number", f"{name} {cell!r}")
-    return value
-
-
-def _integer(cell: str, name: str) -> int:
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise BadRow("value that is no whole number", f"{name} {cell!r}") from error
-    if not value.is_integer() or not -(2**31) <= value < 2**31:
-        raise BadRow("value that is no whole number", f"{name} {cell!r}")
-    return int(value)
+    except ValueError:
+        value = math.nan
+    if not (value.is_integer() and -(2**31) <= value < 2**31 if whole else math.isfinite(value)):
+        raise BadRow(f"value that is no {'whole ' if whole else ''}number", f"{name} {cell!r}")
+    return int(value) if whole else value
