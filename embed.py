@@ -39,7 +39,7 @@ def embed(config: dict[str, Any]) -> Path:
     path = Path(config["output"] or run.index)
     encoder = Encoder.load(run)
     source = make_source(config.get("data") or read(run.config)["data"])
-    about = source.about() if config.get("data") else _documents(run)
+    about = source.estimated_size() if config.get("data") else _documents(run)
 
     with counter(f"Embedding {source.name}", "passages", about) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))

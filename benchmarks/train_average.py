@@ -120,8 +120,14 @@ def _ours(data: Triplets, words: int) -> Contestant:
         Similarity("cosine"),
         InBatchLoss(TEMPERATURE, symmetric=False),
         partial(
-            Adam, lr=RATE, embedding_lr_scale=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-            embedding_weight_decay=0.0, row_wise=True,
+            Adam,
+            lr=RATE,
+            embedding_lr_scale=1.0,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=0.0,
+            embedding_weight_decay=0.0,
+            row_wise=True,
         ),  # fmt: skip
     )
     optimizer = model.configure_optimizers()

@@ -240,7 +240,7 @@ def extend(
     if bool(overrides) == bool(data):
         raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
     source = Beir(str(data)) if data else make_source(composed(overrides or [], ["data"])["data"])
-    with counter(f"Reading {source.name}", "passages", source.about()) as progress:
+    with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))
     say(f"Next: python embed.py run={path} {' '.join(overrides or [f'data=beir data.path={data}'])}", style="dim")

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and how the commands end: one sentence and an exit status."""
+"""What a user's mistakes become: one exception, counted bad rows, and how a command ends (one sentence, a status)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-__all__ = ["UserError", "exit_statuses", "fail", "nearest", "one_of"]
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+_EXAMPLES = 3
 
 
 class UserError(Exception):
@@ -23,7 +28,7 @@ class UserError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like ``name``, or None if nothing is alike."""
+    """The valid name most like ``name``, or None."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
@@ -36,14 +41,97 @@ def one_of(name: str, valid: Iterable[str]) -> str:
     return f"did you mean {guess!r}? (valid: {listing})" if guess else f"valid: {listing}"
 
 
+class BadRow(Exception):
+    """A row that cannot be used: ``kind`` is what is counted, ``detail`` says more about this one."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind, detail)
+        self.kind, self.detail = kind, detail
+
+
+class BadRows:
+    """The bad rows of one reading of a file: how many of each kind, and where the first ones are.
+
+    Args:
+        max_bad_rows: the fraction of a file's rows that may be bad, 0 to 1.
+
+    Attributes:
+        counts: bad rows by kind.
+        examples: the first three rows of each kind, as ``FILE, row NUMBER: KIND (DETAIL)``.
+
+    Raises:
+        ValueError: the limit is not a fraction.
+    """
+
+    def __init__(self, max_bad_rows: float = 0.001) -> None:
+        if not 0 <= max_bad_rows <= 1:
+            raise ValueError(f"max_bad_rows={max_bad_rows} must be a fraction of the rows, from 0 to 1")
+        self.max_bad_rows = max_bad_rows
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+        self._first: tuple[int, str] | None = None
+        self._unread = 0
+
+    def add(self, kind: str, file: object, row: int, detail: str = "") -> None:
+        """Count one bad row; ``row`` is its line number, from 1."""
+        self.counts[kind] += 1
+        message = f"{file}, row {row}: {kind}" + (f" ({detail})" if detail else "")
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(message)
+        if self._first is None or row < self._first[0]:
+            self._first = row, message
+
+    def add_where(
+        self,
+        wrong: np.ndarray,
+        kind: str,
+        file: object,
+        rows: np.ndarray,
+        details: pa.Array | pa.ChunkedArray | None = None,
+    ) -> None:
+        """Count the rows where ``wrong`` (N,) bool is true; ``rows`` (N,) are their numbers, ``details`` their ids."""
+        for i in wrong.nonzero()[0]:
+            self.add(kind, file, int(rows[i]), "" if details is None else details[int(i)].as_py())
+
+    def include(self, unread: BadRows) -> None:
+        """Take over rows that could not be read at all and are therefore missing from the total of `check`."""
+        self.counts += unread.counts
+        for kind, messages in unread.examples.items():
+            self.examples[kind] = [*self.examples.get(kind, ()), *messages][:_EXAMPLES]
+        self._first = min((first for first in (self._first, unread._first) if first), default=None)
+        self._unread += unread.counts.total()
+
+    def check(self, total: int) -> None:
+        """Compare with the number of rows of the file, without those of `include`.
+
+        Raises:
+            UserError: more than ``max_bad_rows * total`` rows are bad; the message names the first.
+        """
+        bad, total = self.counts.total(), total + self._unread
+        if self._first is not None and bad > self.max_bad_rows * total:
+            raise UserError(
+                f"{self._first[1]}; {bad} of {total} rows are bad, more than data.max_bad_rows="
+                f"{self.max_bad_rows:g} allows: correct the file or raise the limit"
+            )
+
+    def summary(self) -> str | None:
+        """One sentence for a warning, or None where every row is good."""
+        if not self.counts:
+            return None
+        kinds = ", ".join(f"{count} with {kind}" for kind, count in self.counts.most_common())
+        shown = "; ".join(message for messages in self.examples.values() for message in messages)
+        return f"{self.counts.total()} bad rows were left out: {kinds} ({shown})"
+
+
 @contextmanager
 def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
 
-    Any other exception passes, so it ends in a traceback and status 1.
+    Any other exception passes through: a traceback and status 1.
 
     Args:
-        after_interrupt: how to go on after Ctrl-C. Where the work stopped is the exception's own argument.
+        after_interrupt: how to continue after Ctrl-C. Where the work stopped is the exception's own argument.
     """
     try:
         with _noting_ctrl_c() as noted:
@@ -51,15 +139,15 @@ def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     except UserError as error:
         fail(str(error))
     except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        # What a path on the command line leads to, wherever it is first used.
+        # A path of the command line, wherever it is first used.
         fail(f"{error.filename} cannot be used: {error.strerror}")
     except KeyboardInterrupt as error:
         _interrupted(after_interrupt, *map(str, error.args))
-    except BrokenPipeError:  # whoever read the output, head for example, has seen enough
+    except BrokenPipeError:  # the reader of the output (head, for example) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
         sys.exit(1)
     except Exception:
-        if noted:  # whatever was being imported or called made another error of it
+        if noted:  # a library turned the KeyboardInterrupt into another error
             _interrupted(after_interrupt)
         raise
 
@@ -71,14 +159,14 @@ def _interrupted(after: str, *where: str) -> NoReturn:
 
 @contextmanager
 def _noting_ctrl_c() -> Iterator[list[int]]:
-    """Ctrl-C raises KeyboardInterrupt as ever; the list that is given is empty until then."""
+    """Ctrl-C raises KeyboardInterrupt as usual; the yielded list is empty until then."""
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # only that one may
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield noted
         return
     before = signal.signal(signal.SIGINT, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -10,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from two_tower.errors import UserError
+import xxhash
 
-__all__ = ["atomic_path", "finite", "require_new", "write_json", "write_text"]
+from two_tower.errors import UserError
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; renamed onto it when the block ends without an exception.
+    """A temporary path beside ``path``, renamed onto it when the block ends without an exception.
 
-    Readers see the old file or the new one, never a part, whenever the process dies. The temporary name
+    Readers see the old file or the new one, never a part, even if the process dies. The temporary name
     holds the process id, so two processes that write the same file do not mix their bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,11 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def require_new(path: Path) -> None:
-    """Check that a folder can be made, or is empty.
-
-    Raises:
-        UserError: something is there.
-    """
+    """Raise a UserError unless ``path`` is an empty folder or does not exist."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists already: choose another folder.")
 
@@ -50,14 +47,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document atomically, readable for people too."""
+    """Write an indented JSON document atomically."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401
-    """A document as JSON takes it, which knows no NaN: a number that does not exist is None."""
+    """The document with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def file_hash(path: Path) -> str:
+    """XXH3 of a file's bytes, 32 hexadecimal digits: the project's fast hash (`cache.key_of` makes names)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -162,9 +162,9 @@ def test_mistyped_commands(call: Call) -> None:
 
 
 def test_the_parts_of_a_configuration_are_those_of_train() -> None:
-    config = composed(["data=pairs", "data.path=x", "tower.dim=12", "data.split_seed=${tower.dim}"], ("data", "loss"))
+    config = composed(["data=pairs", "data.path=x", "tower.dim=12", "data.dev_seed=${tower.dim}"], ("data", "loss"))
     assert set(config) == {"data", "loss"}
-    assert (config["data"]["path"], config["data"]["split_seed"]) == ("x", 12)
+    assert (config["data"]["path"], config["data"]["dev_seed"]) == ("x", 12)
     assert config["data"]["batch_size"] == 512
     assert composed([], ["tokenizer"])["tokenizer"]["split_camel_case"] is True  # pydocs chooses another
 

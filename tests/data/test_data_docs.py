@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import io
 import json
 import shlex
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from conftest import ROOT, write_collection
 from hydra import compose, initialize_config_dir
+from rows import everything
 
 import embed
 from two_tower import assemble
 from two_tower.assemble import LOADER_KEYS, make_source
 from two_tower.config import check
 from two_tower.config.groups import CONF, choices
+from two_tower.errors import UserError
 from two_tower.index import MEASURE_KEYS
 
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -116,15 +119,13 @@ def write_tevatron(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, hub_cache: None) -> Path:
     """A folder with everything that the commands name."""
     folder = tmp_path_factory.mktemp("place")
     write_collection(folder / "mine")
     for make in (write_pairs, write_ms_marco, write_passage_ranking, write_tevatron):
         make(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
-        yield folder
+    return folder
 
 
 def program_of(command: str) -> str:
@@ -165,6 +166,22 @@ def test_every_source_has_commands() -> None:
     for choice in choices("data"):
         assert any(f"data={choice} " in f"{command} " for command in COMMANDS), choice
         assert f"`{choice}`" in TEXT
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{choice}`" in readme for choice in choices("data"))
-    assert "(docs/data.md)" in readme
+
+
+def test_the_source_of_the_example(tmp_path: Path) -> None:
+    section = TEXT.partition("## A source of your own")[2]
+    code, settings = (section.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("python", "yaml"))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    keys = yaml.safe_load(settings)
+    assert keys.keys() - {"defaults", "_target_"} == inspect.signature(names["Mine"]).parameters.keys()
+    write(tmp_path / "mine.txt", "".join(f"question {i}|answer {i}\n" for i in range(1, 11)) + "nothing\n")
+    source = names["Mine"](str(tmp_path / "mine.txt"), max_bad_rows=0.1)
+    passages, train_judged, train, dev_judged, dev, *triplets = everything(source)
+    assert passages == [(f"d{i}", "", f"answer {i}") for i in range(1, 11)]
+    assert len(train) == len(train_judged) == 8
+    assert (dev, dev_judged) == ([("q5", "question 5"), ("q10", "question 10")], [("q5", "d5", 1), ("q10", "d10", 1)])
+    assert triplets == [[], []]
+    assert source.fingerprint() == names["Mine"](str(tmp_path / "mine.txt"), max_bad_rows=0.1).fingerprint()
+    with pytest.raises(UserError, match=r"row 11: no bar; 1 of 11 rows are bad"):
+        names["Mine"](str(tmp_path / "mine.txt")).queries("dev")

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import bad_summary, check_bad_row, everything, values
 
 from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
-from two_tower.data.pairs import Pairs
+from two_tower.data.pairs import PairsSource
 from two_tower.errors import UserError
 
 KINDS = ["csv", "csv.gz", "semicolon.csv", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet"]
@@ -50,12 +52,7 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def values(batches: Any) -> list[tuple]:  # noqa: ANN401
-    table = batches if isinstance(batches, pa.Table) else pa.Table.from_batches(batches)
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def texts(source: Pairs) -> dict[str, str]:
+def texts(source: PairsSource) -> dict[str, str]:
     """What stands behind each id."""
     found = {i: f"{title}|{text}" for i, title, text in values(source.corpus())}
     return found | {i: text for split in source.splits() for i, text in values(source.queries(split))}
@@ -63,7 +60,7 @@ def texts(source: Pairs) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_kinds_of_files(tmp_path: Path, kind: str) -> None:
-    source = Pairs(str(write(tmp_path / f"mine.{kind}", ROWS)), dev_share=0.3)
+    source = PairsSource(str(write(tmp_path / f"mine.{kind}", ROWS)), dev_share=0.3)
     assert source.name == ("mine.semicolon" if "semicolon" in kind else "mine")
     batches = list(source.corpus())
     assert all(batch.schema == CORPUS for batch in batches)
@@ -97,20 +94,12 @@ def test_all_kinds_of_files(tmp_path: Path, kind: str) -> None:
         ]
         if row[0] in queries["train"]
     ]  # fmt: skip
-    assert source.bad_rows_summary() is None
-
-
-def test_kinds_of_files_agree(tmp_path: Path) -> None:
-    found = []
-    for kind in KINDS:
-        source = Pairs(str(write(tmp_path / f"mine.{kind}", ROWS)))
-        found.append([values(source.corpus()), values(source.queries("train")), values(source.qrels("dev"))])
-    assert all(other == found[0] for other in found)
+    assert not bad_summary(source)
 
 
 def test_ids_never_change(tmp_path: Path) -> None:
     rows = [{"q": "water", "p": "A lake.", "title": "Lake"}, {"q": "fire", "p": "A fire.", "title": ""}]
-    found = texts(Pairs(str(write(tmp_path / "a.jsonl", rows)), "q", "p"))
+    found = texts(PairsSource(str(write(tmp_path / "a.jsonl", rows)), "q", "p"))
     assert found == {
         "e243695c0ef0dea3": "water", "e2d79e45c9c68ccf": "Lake|A lake.",
         "05f9739e76bd2d6f": "fire", "ef1bdc82c077a6eb": "|A fire.",
@@ -128,7 +117,7 @@ USUAL = [
 @pytest.mark.parametrize(("row", "expected"), USUAL)
 def test_usual_names_are_known(tmp_path: Path, row: Row, expected: tuple[str, str, str]) -> None:
     other = {key: value + "2" for key, value in row.items()}
-    source = Pairs(str(write(tmp_path / "mine.csv", [row, other])))
+    source = PairsSource(str(write(tmp_path / "mine.csv", [row, other])))
     found = texts(source)
     pairs = [(found[q], found[d]) for split in source.splits() for q, d, _ in values(source.qrels(split))]
     assert (expected[0], "|".join(expected[1:])) in pairs
@@ -137,14 +126,14 @@ def test_usual_names_are_known(tmp_path: Path, row: Row, expected: tuple[str, st
 
 def test_a_json_field_may_be_missing_in_some_rows(tmp_path: Path) -> None:
     rows = [{"query": f"q{i}", "passage": f"p{i}"} | ({"negative": "n"} if i > 3 else {}) for i in range(40)]
-    triplets = Pairs(str(write(tmp_path / "a.jsonl", rows))).triplets()
+    triplets = PairsSource(str(write(tmp_path / "a.jsonl", rows))).triplets()
     assert triplets is not None
     assert 20 < len(values(triplets)) <= 36
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
     rows = [{"query": "no", "frage": f"f{i}", "antwort": f"a{i}", "titel": "t", "falsch": f"n{i}"} for i in range(5)]
-    source = Pairs(str(write(tmp_path / "mine.tsv", rows)), "frage", "antwort", "titel", "falsch")
+    source = PairsSource(str(write(tmp_path / "mine.tsv", rows)), "frage", "antwort", "titel", "falsch")
     assert {text for _, title, text in values(source.corpus()) if title == "t"} == {f"a{i}" for i in range(5)}
     assert {text for _, text in values(source.queries("train"))} < {f"f{i}" for i in range(5)}
     assert source.triplets() is not None
@@ -157,9 +146,9 @@ def test_a_tsv_file_of_two_columns_needs_no_header(
     path = tmp_path / "mine.tsv"
     path.write_bytes(ending.join(['who "was" it\tA "man', "where\tThere"]).encode())
     with caplog.at_level(logging.WARNING):
-        source = Pairs(str(path))
+        source = PairsSource(str(path))
     assert set(texts(source).values()) == {'who "was" it', '|A "man', "where", "|There"}
-    assert "taken for query and passage" in caplog.text
+    assert "taken for query and positive" in caplog.text
 
 
 def test_given_ids_are_kept(tmp_path: Path) -> None:
@@ -167,7 +156,7 @@ def test_given_ids_are_kept(tmp_path: Path) -> None:
             {"qid": 8, "query": "b", "pid": "p2", "passage": "x", "negative": "z"},
             {"qid": 7, "query": "a", "pid": "p2", "passage": "x", "negative": ""}]  # fmt: skip
     for kind in ("jsonl", "parquet", "csv"):
-        source = Pairs(str(write(tmp_path / f"a.{kind}", rows)), query_id_column="qid", passage_id_column="pid")
+        source = PairsSource(str(write(tmp_path / f"a.{kind}", rows)), query_id_column="qid", passage_id_column="pid")
         judged = [row[:2] for split in source.splits() for row in values(source.qrels(split))]
         assert sorted(judged) == [("7", "p1"), ("7", "p2"), ("8", "p2")]
         assert [text for i, _, text in values(source.corpus()) if i in ("p1", "p2")] == ["x", "x"]
@@ -188,7 +177,7 @@ def test_no_query_is_on_both_sides_and_none_is_lost(
         {"query": f" {q.upper()}  ?", "passage": p} for q, p in pairs
     ]
     rows += [{"query": f"{q} ?", "passage": p} for q, p in pairs] + [{"query": "z", "passage": "z"}]
-    source = Pairs(str(write(any_folder / "mine.jsonl", rows)), dev_share=share, split_seed=seed)
+    source = PairsSource(str(write(any_folder / "mine.jsonl", rows)), dev_share=share, dev_seed=seed)
     sides = {
         split: [" ".join(t.lower().split()) for _, t in values(source.queries(split))] for split in source.splits()
     }
@@ -209,18 +198,18 @@ def test_the_share_is_kept_and_queries_stay_when_the_file_grows(tmp_path: Path) 
     rows = [{"query": f"query {i}", "passage": f"passage {i % 100}"} for i in range(2000)]
 
     def dev(path: Path, **arguments: Any) -> set[str]:  # noqa: ANN401
-        return {text for _, text in values(Pairs(str(path), **arguments).queries("dev"))}
+        return {text for _, text in values(PairsSource(str(path), **arguments).queries("dev"))}
 
     few, many = write(tmp_path / "few.csv", rows[:1000]), write(tmp_path / "many.csv", rows)
     assert 140 < len(dev(many)) < 260
     assert dev(few) == {text for text in dev(many) if int(text.split()[1]) < 1000}
-    assert dev(many, split_seed=1) != dev(many)
+    assert dev(many, dev_seed=1) != dev(many)
     assert dev(many, dev_share=0.2) > dev(many)
 
 
 def test_values_that_need_quotes(tmp_path: Path) -> None:
     rows = [{"query": 'two\nlines, "quoted"', "passage": "a;b\tc"}, {"query": "plain", "passage": "y" * 200_000}]
-    source = Pairs(str(write(tmp_path / "mine.csv", rows)))
+    source = PairsSource(str(write(tmp_path / "mine.csv", rows)))
     assert set(texts(source).values()) == {'two\nlines, "quoted"', "|a;b\tc", "plain", "|" + "y" * 200_000}
 
 
@@ -245,22 +234,13 @@ BAD = [
 def test_a_bad_row_is_an_error_that_names_it_or_is_counted_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: bytes, kind: str, compressed: bool
 ) -> None:
-    rows = [{"query": f"q{i}", "passage": f"p{i}"} for i in range(4)]
-    path = write(tmp_path / name, rows)
-    expected = [values(Pairs(str(path)).corpus()), values(Pairs(str(path)).qrels("train"))]
-    content = path.read_bytes()
-    number = content.count(b"\n") + 1
+    path = write(tmp_path / name, [{"query": f"q{i}", "passage": f"p{i}"} for i in range(4)])
+    expected, content = everything(PairsSource(str(path))), path.read_bytes()
     if compressed:
         path = tmp_path / f"{name}.gz"
     path.write_bytes(gzip.compress(content + line) if compressed else content + line)
-
-    with pytest.raises(UserError, match=f"{path.name}, row {number}: {kind}"):
-        list(Pairs(str(path)).corpus())
-    tolerant = Pairs(str(path), max_bad_rows=0.3)
-    with caplog.at_level(logging.WARNING):
-        assert [values(tolerant.corpus()), values(tolerant.qrels("train"))] == expected
-    assert len(caplog.records) == 1
-    assert [dict(bad.counts) for bad in tolerant.bad_rows.values()] == [{kind: 1}]
+    message = rf"{path.name}, row {content.count(chr(10).encode()) + 1}: {kind}"
+    check_bad_row(partial(PairsSource, str(path)), expected, message, kind, caplog)
 
 
 def test_rows_after_a_quote_that_is_not_closed_are_all_bad(tmp_path: Path) -> None:
@@ -269,23 +249,17 @@ def test_rows_after_a_quote_that_is_not_closed_are_all_bad(tmp_path: Path) -> No
     path = tmp_path / "a.csv"
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"a\.csv, row 22: malformed quoting.*30 of 50 rows"):
-        list(Pairs(str(path), max_bad_rows=0.5).corpus())
+        list(PairsSource(str(path), max_bad_rows=0.5).corpus())
 
 
-def test_empty_cells_of_a_parquet_file_are_bad(tmp_path: Path) -> None:
-    rows = [{"query": f"q{i}", "passage": None if i == 2 else f"p{i}"} for i in range(6)]
-    path = write(tmp_path / "a.parquet", rows)
-    with pytest.raises(UserError, match=r"a\.parquet, row 3: empty passage; 1 of 6 rows"):
-        list(Pairs(str(path)).corpus())
-    assert len(values(Pairs(str(path), max_bad_rows=0.2).corpus())) == 5
-
-
-def test_invalid_text_in_a_parquet_file_is_a_bad_row(tmp_path: Path) -> None:
-    passages = pa.array([b"\xff" if i == 4 else b"p%d" % i for i in range(6)], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"query": [f"q{i}" for i in range(6)], "passage": passages}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet, row 5: invalid UTF-8; 1 of 6 rows"):
-        list(Pairs(str(tmp_path / "a.parquet")).corpus())
-    assert len(values(Pairs(str(tmp_path / "a.parquet"), max_bad_rows=0.2).corpus())) == 5
+@pytest.mark.parametrize(("passage", "kind"), [(None, "empty passage"), (b"\xff", "invalid UTF-8")])
+def test_bad_cells_of_a_parquet_file(tmp_path: Path, passage: bytes | None, kind: str) -> None:
+    passages = pa.array([passage if i == 2 else b"p%d" % i for i in range(6)], pa.binary()).view(pa.string())
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"query": [f"q{i}" for i in range(6)], "passage": passages}), path)
+    with pytest.raises(UserError, match=rf"a\.parquet, row 3: {kind}; 1 of 6 rows"):
+        list(PairsSource(str(path)).corpus())
+    assert len(values(PairsSource(str(path), max_bad_rows=0.2).corpus())) == 5
 
 
 @pytest.mark.parametrize("kind", ["csv.gz", "tsv.gz", "jsonl.gz", "parquet"])
@@ -294,7 +268,7 @@ def test_a_cut_file_is_named(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / f"a.{kind}", rows)
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(UserError, match=rf"a\.{kind} cannot be read to its end \(.*\): get a whole copy of it"):
-        list(Pairs(str(path)).corpus())
+        list(PairsSource(str(path)).corpus())
 
 
 def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
@@ -302,8 +276,8 @@ def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
             [("1", "a", "x"), ("2", "b", "y"), ("1", "c", "z"), ("1", "a", "x"), ("1", "c", "w")]]  # fmt: skip
     path = write(tmp_path / "a.jsonl", rows)
     with pytest.raises(UserError, match=r"row 3: id that another text had before \(1\); 2 of 5"):
-        list(Pairs(str(path), query_id_column="i").corpus())
-    source = Pairs(str(path), query_id_column="i", max_bad_rows=0.5)
+        list(PairsSource(str(path), query_id_column="i").corpus())
+    source = PairsSource(str(path), query_id_column="i", max_bad_rows=0.5)
     assert sorted(text for *_, text in values(source.corpus())) == ["x", "y"]
     assert sum(len(source.qrels(split)) for split in source.splits()) == 2
 
@@ -311,7 +285,7 @@ def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
 MISTAKES = [
     ("a.csv", b"query,passage\nq,p\n", {"query_column": "qury"}, r"query_column=qury is no column.*mean 'query'\?"),
     ("a.csv", b"frage,antwort\nq,p\n", {}, r"no column with a usual name for a query .*frage, antwort"),
-    ("a.csv", b"query,antwort\nq,p\n", {}, r"no column with a usual name for a passage .*data\.passage_column"),
+    ("a.csv", b"query,antwort\nq,p\n", {}, r"no column with a usual name for a positive .*data\.positive_column"),
     ("a.tsv", b"q\tp\tn\nq2\tp2\tn2\n", {}, "no column with a usual name for a query"),
     ("a.csv", b"query,query\nq,p\n", {}, "two columns that are called 'query'"),
     ("a.csv", b"query,passage\nq,p\n", {"title_column": "query", "query_column": "query"}, "title_column=query has"),
@@ -325,24 +299,24 @@ MISTAKES = [
     ("a.xlsx", b"PK", {}, r"a\.xlsx is of no known kind: .*\.csv, \.tsv"),
     ("a.parquet", b"PAR1", {}, r"a\.parquet cannot be read"),
     ("a.csv.gz", gzip.compress(b"query,passage\n" + b"q,p\n" * 1000, mtime=0)[:40], {}, r"a\.csv\.gz cannot be read"),
-    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 0.0}, r"data\.dev_share=0\.0 must be between"),
-    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 1.0}, r"data\.dev_share=1\.0 must be between"),
-    ("a.csv", b"query,passage\nq,p\n", {"max_bad_rows": -1.0}, r"data\.max_bad_rows=-1\.0 "),
+    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 0.0}, r"dev_share=0\.0 must be between"),
+    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 1.0}, r"dev_share=1\.0 must be between"),
+    ("a.csv", b"query,passage\nq,p\n", {"max_bad_rows": -1.0}, r"max_bad_rows=-1\.0 "),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "content", "arguments", "answer"), MISTAKES)
 def test_a_mistake_is_named(tmp_path: Path, name: str, content: bytes, arguments: Row, answer: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=answer) as error:
-        Pairs(str(tmp_path / name), **arguments).queries("dev")
+    with pytest.raises((UserError, ValueError), match=answer) as error:
+        PairsSource(str(tmp_path / name), **arguments).queries("dev")
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_and_an_unknown_split_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv is no file"):
-        Pairs(str(tmp_path / "nowhere.csv"))
-    source = Pairs(str(write(tmp_path / "a.csv", ROWS)))
+        PairsSource(str(tmp_path / "nowhere.csv"))
+    source = PairsSource(str(write(tmp_path / "a.csv", ROWS)))
     for method in (source.qrels, source.queries):
         with pytest.raises(UserError, match=r"no split 'test': valid: dev, train"):
             method("test")
@@ -352,21 +326,14 @@ def test_columns_that_hold_no_text(tmp_path: Path) -> None:
     rows = [{"query": "a", "passage": ["p1", "p2"]}]
     path = write(tmp_path / "a.parquet", rows)
     with pytest.raises(UserError, match=r"Column 'passage' of .*a\.parquet holds list<.*>, not text"):
-        list(Pairs(str(path)).corpus())
-
-
-def test_texts_are_repaired_where_asked_for(tmp_path: Path) -> None:
-    rows = [{"query": "donâ€™t", "passage": "â\x80\x99"}, {"query": "b", "passage": "c"}]
-    path = str(write(tmp_path / "a.jsonl", rows))
-    assert {"don’t", "|’"} < set(texts(Pairs(path, repair_encoding=True)).values())
-    assert {"donâ€™t", "|â\x80\x99"} < set(texts(Pairs(path)).values())
+        list(PairsSource(str(path)).corpus())
 
 
 def test_the_fingerprint_sees_the_file_and_how_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
     path = write(tmp_path / "a.csv", ROWS)
-    settings_of = [{}, {"passage_column": "title"}, {"dev_share": 0.5}, {"split_seed": 1}, {"repair_encoding": True}]
-    found = [Pairs(str(path), **arguments).fingerprint() for arguments in settings_of]
+    settings_of = [{}, {"positive_column": "title"}, {"dev_share": 0.5}, {"dev_seed": 1}]
+    found = [PairsSource(str(path), **arguments).fingerprint() for arguments in settings_of]
     changed = write(tmp_path / "b.csv", [*ROWS[:-1], {**ROWS[-1], "negative": "x"}])
-    assert len({*found, Pairs(str(changed)).fingerprint()}) == len(settings_of) + 1
-    assert Pairs(str(path.rename(tmp_path / "elsewhere.csv"))).fingerprint() == found[0]
+    assert len({*found, PairsSource(str(changed)).fingerprint()}) == len(settings_of) + 1
+    assert PairsSource(str(path.rename(tmp_path / "elsewhere.csv"))).fingerprint() == found[0]

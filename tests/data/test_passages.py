@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rows import bad_summary, values
 
 from two_tower.data.passages import Passages
+from two_tower.data.reading.columns import estimated_lines
 from two_tower.errors import UserError
 
 ROWS = [("a", "One", "the first"), ("b", "", "the second, with a comma"), ("c", "Three", "ünïcode 東京")]
@@ -32,7 +34,7 @@ def write(path: Path, rows: list[tuple[str, str, str]], names: tuple[str, str, s
 
 
 def read(source: Passages) -> list[tuple[str, str, str]]:
-    return [(r["id"], r["title"], r["text"]) for batch in source.corpus() for r in batch.to_pylist()]
+    return values(source.corpus())
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.jsonl", "p.jsonl.gz", "p.tsv.gz", "p.parquet"])
@@ -41,6 +43,8 @@ def test_every_kind_of_file_gives_the_same(name: str, tmp_path: Path) -> None:
     assert read(source) == ROWS == read(source)
     assert source.name == "p"
     assert source.splits() == ()
+    rows = {"csv": 4, "tsv": 4, "gz": None}.get(name.rpartition(".")[2], 3)  # a header is counted too
+    assert source.estimated_size() == rows
 
 
 def test_columns_are_found_or_named(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
     assert read(Passages(str(other), text_column="words")) == [(str(i), "", r[2]) for i, r in enumerate(ROWS, 1)]
     with pytest.raises(UserError, match=r"set data\.text_column to one of its columns, key, heading, words"):
         Passages(str(other))
-    with pytest.raises(UserError, match=r"data\.id_column=kee is no column .*key"):
+    with pytest.raises(ValueError, match=r"id_column=kee is no column .*key"):
         Passages(str(other), text_column="words", id_column="kee")
 
 
@@ -66,7 +70,7 @@ def test_bad_rows_are_counted_and_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [*rows, ("3", "", "again"), ("x", "", " ")])
     source = Passages(str(path), max_bad_rows=0.2)
     assert read(source) == rows
-    summary = source.bad_rows_summary() or ""
+    summary = bad_summary(source)
     assert "1 with id that another row had before" in summary
     assert "row 21" in summary
     assert "1 with empty text" in summary
@@ -91,3 +95,12 @@ def test_it_cannot_be_trained_on(tmp_path: Path) -> None:
     source = Passages(str(write(tmp_path / "p.jsonl", ROWS)))
     with pytest.raises(UserError, match=r"no queries: data=passages is for embed\.py"):
         source.queries("train")
+
+
+@pytest.mark.parametrize("sample", [1000, 1 << 22])
+def test_lines_are_estimated_by_the_beginning(tmp_path: Path, sample: int) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"a line with number {number:06}\n" for number in range(5000)), encoding="utf-8")
+    assert estimated_lines(path, sample) == pytest.approx(5000, rel=0.05)
+    (tmp_path / "empty").touch()
+    assert estimated_lines(tmp_path / "empty") == 0

@@ -3,24 +3,21 @@
 import hashlib
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import values
 
-from two_tower.cache import cache_folder
+from two_tower.data._docstrings import Doc, read_module, split_docstring
 from two_tower.data.base import CORPUS, QRELS, QUERIES
-from two_tower.data.pydocs import PyDocs
-from two_tower.data.pydocs.docstring import Doc, read_module, split_docstring
-from two_tower.data.pydocs.harvest import drop_copies, source_files
+from two_tower.data.pydocs import PyDocs, _source_files, drop_copies
 from two_tower.errors import UserError
 
-HARVEST = "two_tower.data.pydocs.pydocs.harvest"
+HARVEST = "two_tower.data.pydocs._harvest"
 BODY = "It takes one argument and gives back a number that tells how many there were of them before the call."
 OTHER = "Nothing here looks like any other text, because all words of it were written for this one test alone."
 
@@ -90,9 +87,8 @@ def test_public_names_of_a_module(tmp_path: Path) -> None:
             "def undocumented(): pass",
         ]
     )
-    assert {doc.name: doc.kind for doc in parse(tmp_path, source)} == {
-        "zoo.cage": "module", "zoo.cage.feed": "function", "zoo.cage.wash": "function",
-        "zoo.cage.Cage": "class", "zoo.cage.Cage.open": "function", "zoo.cage.late": "function",
+    assert {doc.name for doc in parse(tmp_path, source)} == {
+        "zoo.cage", "zoo.cage.feed", "zoo.cage.wash", "zoo.cage.Cage", "zoo.cage.Cage.open", "zoo.cage.late",
     }  # fmt: skip
 
 
@@ -111,7 +107,6 @@ print("""{text}""")
     assert set(docs) == {
         "zoo.abs", "torch.Tensor.neg", "zoo.core.sort", "zoo.int64", "zoo.cage.conv", "zoo.cage.mean",
     }  # fmt: skip
-    assert {doc.kind for doc in docs.values()} == {"builtin"}
     assert {doc.summary for doc in docs.values()} == {"Add numbers to each other."}
     assert docs["zoo.abs"].body == BODY
     assert docs["zoo.cage.conv"].body == f"{BODY} More at ."
@@ -151,12 +146,12 @@ def numbered(number: int, words: int = 30) -> str:
 
 
 def test_copies_are_dropped_and_the_shortest_path_stays() -> None:
-    first = Doc("zoo.feed", "function", numbered(1, 5), numbered(2))
-    same_summary = Doc("zoo.inner.feed", "function", first.summary.upper(), numbered(3))
-    same_body = Doc("zoo.inner.wash", "function", numbered(4, 5), f"{first.body}!")
-    near = Doc("zoo.inner.brush", "function", numbered(5, 5), f"{first.body} And one thing more.")
-    related = Doc("zoo.inner.clip", "function", numbered(6, 5), f"{numbered(7, 25)} {first.body}")
-    other = Doc("zoo.inner.walk", "function", numbered(8, 5), numbered(9))
+    first = Doc("zoo.feed", numbered(1, 5), numbered(2))
+    same_summary = Doc("zoo.inner.feed", first.summary.upper(), numbered(3))
+    same_body = Doc("zoo.inner.wash", numbered(4, 5), f"{first.body}!")
+    near = Doc("zoo.inner.brush", numbered(5, 5), f"{first.body} And one thing more.")
+    related = Doc("zoo.inner.clip", numbered(6, 5), f"{numbered(7, 25)} {first.body}")
+    other = Doc("zoo.inner.walk", numbered(8, 5), numbered(9))
     assert drop_copies([near, same_body, other, same_summary, related, first]) == [first, related, other]
 
 
@@ -172,26 +167,16 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "zoo/cages/_inner.py").write_text("\n".join(functions[40:]))
     again = docstring(numbered(70, 6), numbered(-70, 200))
     (site / "zoo/cages/_other.py").write_text(f"def f140():\n    {again}\n")
-    for ignored in (
-        "zoo/tests/helper.py",
-        "zoo/_vendor/six.py",
-        "zoo/test_a.py",
-        "zoo/a_test.py",
-        "zoo/data.txt",
-    ):
-        (site / ignored).write_text(f"def ignored():\n    {docstring('Nobody should see this one.', OTHER)}\n")
+    for ignored in ("tests/helper.py", "_vendor/six.py", "test_a.py", "a_test.py", "data.txt"):
+        (site / "zoo" / ignored).write_text(f"def ignored():\n    {docstring('Nobody should see this one.', OTHER)}\n")
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr("two_tower.data.pydocs.harvest.PACKAGES", {"zoo": "zoo", "not_installed": "not-installed"})
-    monkeypatch.setattr("two_tower.data.pydocs.pydocs.MIN_PAIRS", 10)
+    monkeypatch.setattr("two_tower.data.pydocs.PACKAGES", {"zoo": "zoo", "not_installed": "not-installed"})
+    monkeypatch.setattr("two_tower.data.pydocs.MIN_PAIRS", 10)
     return site
 
 
 def source(tmp_path: Path) -> PyDocs:
     return PyDocs(stdlib=False, cache=str(tmp_path / "cache"))
-
-
-def table(batches: object) -> pa.Table:
-    return pa.Table.from_batches(batches)
 
 
 def forbid_harvest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +185,10 @@ def forbid_harvest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("packages")
 def test_which_files_are_read() -> None:
-    assert [module for module, _ in source_files(stdlib=False)] == [
+    assert [module for module, _ in _source_files(stdlib=False)] == [
         "zoo", "zoo.cages", "zoo.cages._inner", "zoo.cages._other",
     ]  # fmt: skip
-    with_stdlib = {module for module, _ in source_files(stdlib=True)}
+    with_stdlib = {module for module, _ in _source_files(stdlib=True)}
     assert {"argparse", "email.message", "zoo.cages"} <= with_stdlib
     assert not {m for m in with_stdlib if m.startswith(("test.", "idlelib", "site-packages")) or ".tests." in m}
 
@@ -211,7 +196,7 @@ def test_which_files_are_read() -> None:
 @pytest.mark.usefixtures("packages")
 def test_passages_queries_and_judgements(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     docs = source(tmp_path)
-    corpus, shown = table(docs.corpus()), table(docs.search_corpus())
+    corpus, shown = pa.Table.from_batches(docs.corpus()), pa.Table.from_batches(docs.search_corpus())
     assert capfd.readouterr() == ("", "")
     assert corpus.schema == shown.schema == CORPUS
     assert len(corpus) == 61
@@ -260,7 +245,7 @@ def test_an_unknown_split_is_answered_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_without_sources_the_remedy_is_named(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("two_tower.data.pydocs.pydocs.MIN_PAIRS", 2000)
+    monkeypatch.setattr("two_tower.data.pydocs.MIN_PAIRS", 2000)
     with pytest.raises(UserError, match=r"found only 61 .* data=beir data\.path=FOLDER") as error:
         list(source(tmp_path).corpus())
     assert "\n" not in str(error.value)
@@ -274,11 +259,11 @@ def test_without_sources_the_remedy_is_named(packages: Path, tmp_path: Path, mon
 
 def test_a_harvest_is_made_once(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = source(tmp_path)
-    corpus = table(first.corpus())
+    corpus = values(first.corpus())
     shutil.rmtree(packages)
     forbid_harvest(monkeypatch)
     second = source(tmp_path)
-    assert table(second.corpus()) == corpus
+    assert values(second.corpus()) == corpus
     assert second.fingerprint() == first.fingerprint()
 
 
@@ -286,56 +271,22 @@ def test_a_harvest_is_made_once(packages: Path, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("what", ["rules", "versions", "python", "stdlib"])
 def test_other_sources_have_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     docs = PyDocs(stdlib=what == "python", cache=str(tmp_path))
-    before = docs._key()
-    assert docs._key() == before
+    before = docs._cache_key()
+    assert docs._cache_key() == before
     if what == "rules":
-        monkeypatch.setattr("two_tower.data.pydocs.pydocs.RULES", 10**6)
+        monkeypatch.setattr("two_tower.data.pydocs.RULES", 10**6)
     elif what == "versions":
-        monkeypatch.setattr("two_tower.data.pydocs.pydocs.versions", lambda: ["zoo==2"])
+        monkeypatch.setattr("two_tower.data.pydocs._versions", lambda: ["zoo==2"])
     elif what == "python":
         monkeypatch.setattr(sys, "version_info", SimpleNamespace(major=3, minor=99))
     else:
         docs = PyDocs(stdlib=True, cache=str(tmp_path))
-    assert docs._key() != before
-
-
-@pytest.mark.usefixtures("packages")
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other columns", "too few rows"])
-def test_a_damaged_cache_is_rebuilt(tmp_path: Path, damage: str) -> None:
-    first = source(tmp_path)
-    corpus = table(first.corpus())
-    (path,) = (tmp_path / "cache").iterdir()
-    content = path.read_bytes()
-    if damage == "other columns":
-        pq.write_table(pa.table({"name": ["x"] * 50}), path)
-    elif damage == "too few rows":
-        pq.write_table(pq.read_table(path).slice(0, 3), path)
-    else:
-        flipped = bytearray(content)
-        flipped[len(content) // 4] ^= 0xFF
-        path.write_bytes({"cut": content[:-50], "flipped": bytes(flipped), "empty": b"", "text": b"oops"}[damage])
-    second = source(tmp_path)
-    assert table(second.corpus()) == corpus
-    assert [p.read_bytes() for p in (tmp_path / "cache").iterdir()] == [content]
-
-
-@pytest.mark.usefixtures("packages")
-def test_several_may_harvest_at_the_same_time(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        fingerprints = set(pool.map(lambda _: source(tmp_path).fingerprint(), range(4)))
-    assert len(fingerprints) == 1
-    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".parquet"]
-
-
-@pytest.mark.usefixtures("packages")
-def test_without_a_place_for_the_cache_it_works_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    assert len(table(source(tmp_path).corpus())) == 61
+    assert docs._cache_key() != before
 
 
 @pytest.mark.usefixtures("packages")
 def test_the_fingerprint_follows_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [Doc(f"zoo.f{i}", "function", numbered(i, 6), numbered(-i)) for i in range(20)]
+    pairs = [Doc(f"zoo.f{i}", numbered(i, 6), numbered(-i)) for i in range(20)]
     seen = set()
     for number, row in enumerate([pairs[0], pairs[0]._replace(name="zoo.g"), pairs[0]._replace(body="other")]):
         monkeypatch.setattr(HARVEST, lambda *_, row=row: [row, *pairs[1:]])
@@ -343,22 +294,12 @@ def test_the_fingerprint_follows_the_texts(tmp_path: Path, monkeypatch: pytest.M
     assert len(seen) == 3
 
 
-def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("TWO_TOWER_CACHE")
-    assert cache_folder() == tmp_path / "xdg/two-tower"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache/two-tower"
-
-
 # What is installed ---------------------------------------------------------------------------------
 
 
 def test_the_installed_packages_make_a_search_problem() -> None:
     docs = PyDocs()
-    corpus = table(docs.corpus())
+    corpus = pa.Table.from_batches(docs.corpus())
     ids = corpus["id"].to_pylist()
     assert 8_000 < len(corpus) < 11_000
     assert len(set(ids)) == len(ids)

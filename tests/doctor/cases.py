@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from two_tower.data.base import full_text
-from two_tower.data.pydocs.pydocs import PyDocs
+from two_tower.data.pydocs import PyDocs
 
 # A small but real run: documentation of Python packages, 50 steps of 32 pairs.
 SMALL = [
@@ -73,7 +73,7 @@ class Case(NamedTuple):
 OWN = ["tower=average", "tower.dim=48"]
 OWN += [f"~tower.{key}" for key in ("learn_weights", "tanh", "token_dropout")]
 SWAPPED = [
-    "data=pairs", "data.path={pairs}", "data.query_column=passage", "data.passage_column=query", "tokenizer=code",
+    "data=pairs", "data.path={pairs}", "data.query_column=passage", "data.positive_column=query", "tokenizer=code",
 ]  # fmt: skip
 BY_HEART = ["data.batch_size=8", "trainer.max_steps=-1", "optimizer.embedding_lr_scale=30"]
 BY_HEART_GRU = [

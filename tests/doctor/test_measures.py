@@ -15,8 +15,8 @@ from doctor.faulty import AveragesPadding, Detached, OwnTower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-
 from two_tower.candidates import Compared
+
 from two_tower.data.stream.batch import Batch
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_step import Weights, errors_below, gradients

@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from two_tower.data.reading.rows import BadRows
 from two_tower.embedding import _files as files
 from two_tower.embedding._files import VectorFile
 from two_tower.embedding.pretrained import open_vectors
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 WORDS = ["the", "Köln", "<unk>", "日本", "don't", "x" * 300]
 VECTORS = np.random.default_rng(0).normal(size=(len(WORDS), 7)).astype(np.float32)

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data._part import PartOfSource, part_of
-from two_tower.data.base import CORPUS, Source
+from two_tower.data.base import CORPUS, PartOfSource, Source
 from two_tower.data.beir import Beir
-from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.corpus import Corpus, Split, part_of
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.run import Run

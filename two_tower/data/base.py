@@ -1,29 +1,36 @@
-"""What every data source gives: a corpus, queries by split, judgements (qrels), perhaps explicit triplets.
+"""What a data source provides: a corpus, queries by split, judgements (qrels), perhaps training triplets.
 
 String ids exist only here and in what is written out; everything behind `two_tower.data` counts in rows.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
-__all__ = ["CORPUS", "QRELS", "QUERIES", "SCORED_TRIPLETS", "TEXT_TRIPLETS", "TRIPLETS", "Source", "full_text"]
+from two_tower.cache import key_of, notice
+from two_tower.errors import BadRows
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("document_id", pa.string()), ("grade", pa.int32())])
 TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), ("negative_id", pa.string())])
-# A teacher's score of the positive less that of the negative, where the data brings them.
+# Margin: a teacher's score of the positive minus its score of the negative.
 SCORED_TRIPLETS = TRIPLETS.append(pa.field("margin", pa.float32()))
 TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
+READING = 3  # raise whenever the same files would be read as other rows
+
 
 def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """What a tower and BM25 read of a passage: its title, a blank, its text (only the text without a title).
+    """What a tower and BM25 read of a passage: title, blank, text; only the text where there is no title.
 
     Args:
         batch: rows of the schema `CORPUS`; title and text are never null.
@@ -35,30 +42,65 @@ def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     return pc.if_else(pc.equal(pc.binary_length(title), 0), text, joined)
 
 
+def percentile(key: str, seed: int = 0) -> float:
+    """A number from 0 to below 100 that depends on the key and the seed alone.
+
+    It splits off ``dev``: an item keeps its side when others come or go. (SHA-1, unlike `key_of`, because the
+    splits of ``data=pydocs``, and so all published figures, were made with it.)
+    """
+    number = int(hashlib.sha1((f"{seed} {key}" if seed else key).encode()).hexdigest()[:8], 16)
+    return number % 100 + number // 100 / (2**32 // 100 + 1)
+
+
+def percentiles(queries: Iterable[str], seed: int) -> np.ndarray:
+    """(Q,) `percentile` of each query: those below ``100 * dev_share`` are ``dev``.
+
+    Queries that differ only in case and white space have the same: one would give the other away.
+    """
+    return np.array([percentile(" ".join(query.casefold().split()), seed) for query in queries])
+
+
 class Source(ABC):
     """A collection in the field's standard form. All methods read lazily and may be called again.
 
+    A source of your own implements `corpus`, `splits`, `queries`, `qrels` and `fingerprint`; `triplets` too where
+    it has some. Two bases do most of that: `reading.tables.TableSource` for passages, queries and judgements in
+    separate tables, `reading.groups.GroupSource` for rows that hold a query with its passages. docs/data.md has an
+    example.
+
+    Args:
+        name: short name for folders and messages.
+        max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
+
     Attributes:
-        name: short name for folders and messages, e.g. ``pydocs``.
+        name: as above.
+        max_bad_rows: as above.
+        bad_rows: the bad rows of each file that was read to its end, by the file's place.
+
+    Raises:
+        ValueError: the limit is not a fraction.
     """
 
-    name: str
+    def __init__(self, name: str, max_bad_rows: float = 0) -> None:
+        BadRows(max_bad_rows)  # checks the limit now, not after the first file
+        self.name, self.max_bad_rows = name, max_bad_rows
+        self.bad_rows: dict[str, BadRows] = {}
 
     @abstractmethod
     def corpus(self) -> Iterator[pa.RecordBatch]:
         """All passages, rows of the schema `CORPUS`, in batches of bounded size; ids are unique."""
 
-    def about(self) -> int | None:
-        """About how many passages there are, for a progress bar; None where that takes reading them all."""
-        return None
-
-    def search_corpus(self) -> Iterator[pa.RecordBatch]:
-        """The passages as the live index shows them; differs from `corpus` only where a part is held back."""
-        return self.corpus()
-
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """The splits that have judgements, of ``train``, ``dev``, ``test``."""
+
+    @abstractmethod
+    def queries(self, split: str) -> pa.Table:
+        """The queries of a split that have judgements, rows of the schema `QUERIES`, in file order.
+
+        Raises:
+            UserError: the split does not exist.
+        """
 
     @abstractmethod
     def qrels(self, split: str) -> pa.Table:
@@ -69,16 +111,8 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def queries(self, split: str) -> pa.Table:
-        """The queries of a split (those that have judgements), rows of the schema `QUERIES`, in file order.
-
-        Raises:
-            UserError: the split does not exist.
-        """
-
-    def relevant_grade(self, split: str) -> int:
-        """The least grade of a split that counts as relevant where a metric knows only yes and no."""
-        return 1
+    def fingerprint(self) -> str:
+        """A short hash that changes whenever any text, id or judgement changes; see `_key`."""
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Explicit training triplets, rows of the schema `TRIPLETS` or `SCORED_TRIPLETS`; None where there are none."""
@@ -88,6 +122,67 @@ class Source(ABC):
         """Training triplets that come as texts without ids, rows of the schema `TEXT_TRIPLETS`, or None."""
         return None
 
-    @abstractmethod
+    def relevant_grade(self, split: str) -> int:
+        """The lowest grade of a split that counts as relevant where a metric knows only yes and no."""
+        return 1
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        """The passages as the search index shows them; differs from `corpus` only where a part is held back."""
+        return self.corpus()
+
+    def estimated_size(self) -> int | None:
+        """About how many passages there are, for a progress bar; None where one would have to read them all."""
+        return None
+
+    def _key(self, *parts: object) -> str:
+        """A fingerprint of ``parts`` and of how files are read."""
+        return key_of(READING, self.max_bad_rows, *parts)
+
+    def _report(self, file: object, bad: BadRows) -> None:
+        """Keep the bad rows of a file that was read to its end, and warn of them."""
+        self.bad_rows[str(file)] = bad
+        summary = bad.summary()
+        if summary:
+            notice(f"{file}: {summary}.")
+
+
+class PartOfSource(Source):
+    """Some passages of a source, with all its queries and judgements.
+
+    Its fingerprint is its own, so a figure measured on a part is never taken for one of the whole.
+
+    Args:
+        source: the whole.
+        rows: (n,) int64, the passages, ascending.
+    """
+
+    def __init__(self, source: Source, rows: np.ndarray) -> None:
+        super().__init__(source.name)
+        self.source, self.rows = source, rows
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        return take_rows(self.source.corpus(), self.rows)
+
+    def splits(self) -> tuple[str, ...]:
+        return self.source.splits()
+
+    def qrels(self, split: str) -> pa.Table:
+        """Judgements of a split, those of passages outside the part included."""
+        return self.source.qrels(split)
+
+    def queries(self, split: str) -> pa.Table:
+        return self.source.queries(split)
+
     def fingerprint(self) -> str:
-        """A short hash that changes whenever any text, id or judgement changes."""
+        rows = xxhash.xxh3_128_hexdigest(self.rows.astype(np.int64).tobytes())
+        return key_of("part", self.source.fingerprint(), rows)
+
+
+def take_rows(pieces: Iterable[Any], rows: np.ndarray) -> Iterator[Any]:
+    """Ascending rows of consecutive Arrow arrays or batches, as copies; holds one piece at a time."""
+    start = 0
+    for piece in pieces:
+        first, last = np.searchsorted(rows, (start, start + len(piece)))
+        if first < last:
+            yield piece.take(pa.array(rows[first:last] - start))
+        start += len(piece)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
-from two_tower.data.reading.columns import lines_about
+from two_tower.data.reading.columns import estimated_lines
 from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.data.reading.rows import BadRows, Rows, first_columns, read_rows
+from two_tower.data.reading.rows import Rows, Tables, first_columns, read_rows
 from two_tower.data.reading.tables import TableSource
-from two_tower.data.reading.unique import HashSet, keep_known
-from two_tower.errors import UserError, one_of
-
-__all__ = ["Beir"]
+from two_tower.data.reading.unique import Numbering, keep_known
+from two_tower.errors import BadRows, UserError, one_of
 
 # Split -> names of its file; other tools write validation.tsv for dev.
 _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
@@ -27,40 +24,25 @@ _QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
 
 
 class Beir(TableSource):
-    """Read ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
+    """``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
 
     Each may be compressed (``.gz``). Bad rows (malformed JSON, missing fields, invalid UTF-8, no text, an id
     again with another text, judgements of unknown ids, wrong columns) are left out and counted up to a limit.
-    Judgements and triplets are checked against the passages, which are read for it once.
-
-    Args:
-        path: the folder.
-        max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
-        name: short name; by default the folder's.
-        repair_encoding: whether to repair UTF-8 that was encoded twice.
-
-    Attributes:
-        name: short name for folders and messages.
+    Judgements and triplets are checked against the passages, which are read once for that.
 
     Raises:
         UserError: the folder or its corpus does not exist.
     """
 
-    def __init__(
-        self, path: str, max_bad_rows: float = 0.001, name: str | None = None, repair_encoding: bool = False
-    ) -> None:
-        super().__init__(max_bad_rows, repair_encoding)
+    def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
         self.path = Path(path).expanduser()
+        super().__init__(name or self.path.resolve().name, max_bad_rows)
         if not self.path.is_dir():
-            raise UserError(
-                f"data.path={path} is no folder: give one that holds corpus.jsonl, queries.jsonl and qrels/"
-            )
-        self.name = name or self.path.resolve().name
+            raise UserError(f"{path} is no folder: data.path must hold corpus.jsonl, queries.jsonl and qrels/")
         self._file("corpus.jsonl")
 
-    def about(self) -> int | None:
-        """About how many lines ``corpus.jsonl`` has; None where it is compressed."""
-        return lines_about(self._file("corpus.jsonl"))
+    def estimated_size(self) -> int | None:
+        return estimated_lines(self._file("corpus.jsonl"))
 
     def splits(self) -> tuple[str, ...]:
         """The splits that have a file in ``qrels``."""
@@ -72,7 +54,6 @@ class Beir(TableSource):
         return None if path is None else self._read_triplets(path)
 
     def fingerprint(self) -> str:
-        """Hash of the names and bytes of all files, and of how they are read."""
         return self._key(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in self._files()))
 
     def _passage_rows(self) -> Rows:
@@ -90,7 +71,7 @@ class Beir(TableSource):
     def _objects(self, name: str, row_format: JsonRows, schema: pa.Schema) -> Rows:
         path = self._file(name)
 
-        def read(bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        def read(bad: BadRows) -> Tables:
             for table, numbers in read_rows(path, row_format, bad):
                 yield table.select(["_id", *schema.names[1:]]).rename_columns(schema.names), numbers
 
@@ -107,7 +88,7 @@ class Beir(TableSource):
             yield from table.to_batches()
         self._report(path, bad)
 
-    def _passage_ids(self) -> HashSet | None:
+    def _passage_ids(self) -> Numbering | None:
         if self._passages is None:
             for _ in self.corpus():
                 pass

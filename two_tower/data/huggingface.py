@@ -7,22 +7,21 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from two_tower.data.base import QUERIES
-from two_tower.data.reading.arrays import column_types, text_of
-from two_tower.data.reading.groups import Groups, GroupSource, Part
+from two_tower.data.base import QUERIES, percentiles
+from two_tower.data.reading.groups import Groups, GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
-from two_tower.data.reading.links import Links
-from two_tower.data.reading.recognise import recognise
-from two_tower.data.reading.rows import BadRows, Rows
-from two_tower.data.reading.schemas import TEXT, PassageColumns, QrelsColumns, Schema, TevatronColumns
-from two_tower.data.reading.unique import hash_rows
-from two_tower.errors import UserError
-
-__all__ = ["HuggingFace"]
+from two_tower.data.reading.rows import Rows, column_types, text_of
+from two_tower.data.reading.schemas import (
+    TEXT,
+    PassageColumns,
+    QrelsColumns,
+    Schema,
+    TevatronColumns,
+    recognize,
+)  # fmt: skip
+from two_tower.errors import BadRows, UserError
 
 
 class HuggingFace(GroupSource):
@@ -36,35 +35,11 @@ class HuggingFace(GroupSource):
     - *BEIR*: the configurations ``corpus`` and ``queries``, and ``qrels`` as a data set of its own.
 
     Negatives were not judged: they are in the triplets, but not in the judgements. A passage's title is read
-    where there is one.
-
-    Where there is a split ``train`` but no ``dev``, a part of the queries of ``train`` becomes ``dev``. A hash of a
-    query's text (without regard to case) decides, so equal queries are on one side.
-
-    Args:
-        path: OWNER/NAME on the hub, or a local folder or file (Parquet, JSON lines, CSV, TSV).
-        config: the configuration of the data set.
-        corpus: a data set of passages, for Tevatron's schema.
-        qrels: a data set of judgements, for BEIR's schema.
-        splits: names of splits there, by ``train``, ``dev`` and ``test``; those that are absent are found by
-            their usual names.
-        query_column: column of the queries; None finds it by its usual names.
-        positive_column: the same for positives.
-        negative_columns: the same for negatives; an empty list leaves them out.
-        dev_share: the fraction of the queries of ``train`` that become ``dev`` where there is none; 0 is none.
-        dev_seed: another number takes other queries.
-        streaming: read over the network each time; otherwise download once, to the library's cache.
-        revision: branch, tag or commit of ``path`` on the hub; None is the newest.
-        max_bad_rows: the fraction of a split's queries and passages (of a local file's, where its rows are lines)
-            that may be bad before it is an error.
-        repair_encoding: whether to repair UTF-8 that was encoded twice.
-        name: short name; by default the last part of ``path``.
-
-    Attributes:
-        name: short name for folders and messages.
+    where there is one. Without a split ``dev``, a part of the queries of ``train`` becomes it, see
+    `two_tower.data.base.percentiles`.
 
     Raises:
-        UserError: a path that does not exist, or a share or limit that is no fraction.
+        ValueError: a path that does not exist, or a share or limit that is no fraction.
     """
 
     def __init__(
@@ -82,18 +57,17 @@ class HuggingFace(GroupSource):
         streaming: bool = True,
         revision: str | None = None,
         max_bad_rows: float = 0.001,
-        repair_encoding: bool = False,
         name: str | None = None,
     ) -> None:
         if not 0 <= dev_share < 1:
-            raise UserError(f"data.dev_share={dev_share} must be a fraction of the queries, from 0 to less than 1")
+            raise ValueError(f"dev_share={dev_share} must be a fraction of the queries, from 0 to less than 1")
         if qrels is not None and corpus is not None:
-            raise UserError("data.qrels belongs to BEIR's schema, data.corpus to Tevatron's: set one of them")
-        super().__init__(name or Path(path).name, max_bad_rows, repair_encoding)
+            raise ValueError("qrels belongs to BEIR's schema, data.corpus to Tevatron's: set one of them")
+        super().__init__(name or Path(path).name, max_bad_rows)
         self._data = HubData(path, config, streaming, revision)
         self._beir = [HubData(path, part, streaming, revision) for part in ("corpus", "queries")] if qrels else []
-        self._corpus = HubData(corpus, None, streaming, key="data.corpus") if corpus else next(iter(self._beir), None)
-        self._rows = HubData(qrels, None, streaming, key="data.qrels") if qrels else self._data
+        self._corpus = HubData(corpus, None, streaming, key="corpus") if corpus else next(iter(self._beir), None)
+        self._rows = HubData(qrels, None, streaming, key="qrels") if qrels else self._data
         self._wanted_splits = dict(splits or {})
         self._columns = (query_column, positive_column, None if negative_columns is None else tuple(negative_columns))
         self._dev_share, self._dev_seed = dev_share, dev_seed
@@ -108,7 +82,6 @@ class HuggingFace(GroupSource):
         return "train" in self._names and "dev" not in self._names and self._dev_share > 0
 
     def splits(self) -> tuple[str, ...]:
-        """The splits of the data set, and ``dev`` where it is made of ``train``."""
         found = {*self._names, "dev"} if self._divides_train else {*self._names}
         return tuple(split for split in ("train", "dev", "test") if split in found)
 
@@ -117,7 +90,6 @@ class HuggingFace(GroupSource):
         return super().triplets() if self._schema.has_negatives else None
 
     def fingerprint(self) -> str:
-        """Hash of the files, or the commits on the hub, and of what is made of them."""
         read = [self._rows, *self._beir] if self._corpus is None or self._beir else [self._rows, self._corpus]
         settings = (sorted(self._names.items()), self._columns, self._dev_share, self._dev_seed)
         return self._key("huggingface", *(data.fingerprint() for data in read), *settings)
@@ -125,9 +97,9 @@ class HuggingFace(GroupSource):
     @cached_property
     def _schema(self) -> Schema:
         if self._beir:
-            return QrelsColumns(self._beir_queries())
+            return QrelsColumns.of_queries(self._beir_queries())
         split = next(iter(self._names.values()))
-        schema = recognise(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
+        schema = recognize(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
         if isinstance(schema, TevatronColumns):
             if schema.ids_only and self._corpus is None:
                 raise UserError(
@@ -149,7 +121,7 @@ class HuggingFace(GroupSource):
             for rows in data.rows(split, fields):
                 bad, total = BadRows(self.max_bad_rows), 0
                 for table, _ in rows.read(bad):
-                    texts = text_of(table["text"], self.repair_encoding)
+                    texts = text_of(table["text"])
                     tables.append(pa.table([text_of(table["_id"]), texts], QUERIES))
                     total += len(table)
                 bad.check(total)
@@ -159,7 +131,7 @@ class HuggingFace(GroupSource):
     def _parts(self) -> Iterator[Part]:
         if self._corpus is not None:
             for split in self._corpus.files:
-                columns = PassageColumns.of(self._corpus.schema(split).names)
+                columns = PassageColumns.from_names(self._corpus.schema(split).names)
                 yield from self._parts_of(None, self._corpus, split, columns)
         for split, name in self._names.items():
             yield from self._parts_of(split, self._rows, name, self._schema)
@@ -172,17 +144,15 @@ class HuggingFace(GroupSource):
 
     def _groups(self, rows: Rows, schema: Schema, bad: BadRows) -> Iterator[Groups]:
         for table, numbers in rows.read(bad):
-            with column_types(str(rows.place)):
-                groups = schema.groups(table, numbers, self.repair_encoding)
+            with column_types(rows.place):
+                groups = schema.groups(table, numbers)
             yield groups
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
         if not self._divides_train:
             return links
         train = links["train"]
-        texts = pc.utf8_lower(pc.utf8_trim_whitespace(train.queries["text"]))
-        seeds = pa.chunked_array([pa.repeat(str(self._dev_seed), len(texts))])
-        dev = hash_rows(seeds, texts) / np.float64(2**64) < self._dev_share
+        dev = percentiles(train.queries["text"].to_pylist(), self._dev_seed) < 100 * self._dev_share
         return {**links, "train": train.part(~dev), "dev": train.part(dev)}
 
     def _no_split(self, split: str) -> str:

@@ -14,11 +14,9 @@ import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
-from two_tower.data.reading.rows import BadRows, Rows
+from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.tables import TableSource
-from two_tower.errors import UserError, nearest, one_of
-
-__all__ = ["IrDatasets"]
+from two_tower.errors import BadRows, UserError, nearest, one_of
 
 # Split -> how its id usually goes on after the collection's.
 _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
@@ -28,26 +26,16 @@ Entry = Any  # one of the library's named tuples
 
 
 class IrDatasets(TableSource):
-    """Read a collection through ir_datasets, which downloads it on first use to ``$IR_DATASETS_HOME``.
+    """A collection of the package ir_datasets, which downloads it on first use to ``$IR_DATASETS_HOME``.
 
     Texts are what the collection's authors take for the text of a document (title, body, abstract …) and of a
     query; a title is kept apart. Bad rows (no text, an id again with another text, judgements that contradict
     each other or whose query is unknown, or whose passage is, where the corpus was read before) are left out
     and counted up to a limit. Training triplets are the document pairs of the training split, where it has some.
-
-    Args:
-        id: id of the collection, for example ``beir/scifact``.
-        train: id of the training split; None takes ``ID/train`` if it exists.
-        dev: id of the validation split; None takes ``ID/dev``, ``ID/validation`` or ``ID/val`` if it exists.
-        test: id of the test split; None takes ``ID/test`` if it exists. An ``id`` without splits is its own: the one
-            after which it is called, else ``test``.
-        corpus: id that gives the documents; None takes ``ID``, or a split where that has none.
-        max_bad_rows: the fraction of rows that may be bad before reading is an error.
-        repair_encoding: whether to repair UTF-8 that was encoded twice; ir_datasets does that by itself for MS MARCO.
-        name: short name; by default the id with dashes.
+    An ``id`` without splits is its own: the one that its name ends in, else ``test``.
 
     Raises:
-        UserError: the package is not installed, an id does not exist or has not what it is given for.
+        UserError: the package is not installed, or an id does not exist or lacks what it is given for.
     """
 
     def __init__(
@@ -58,24 +46,21 @@ class IrDatasets(TableSource):
         test: str | None = None,
         corpus: str | None = None,
         max_bad_rows: float = 0.001,
-        repair_encoding: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(max_bad_rows, repair_encoding)
+        super().__init__(name or id.replace("/", "-"), max_bad_rows)
         try:
             self._library = importlib.import_module("ir_datasets")
         except ImportError as error:
             raise UserError(
                 'data=ir_datasets needs the package ir-datasets: install it with pip install "two-tower[ir]"'
             ) from error
-        self.name = name or id.replace("/", "-")
         self.ids = self._split_ids(id, {"train": train, "dev": dev, "test": test})
         self.corpus_id = corpus or next((i for i in (id, *self.ids.values()) if self._load(i).has_docs()), id)
         if not self._load(self.corpus_id).has_docs():
             raise UserError(f"{self.corpus_id} has no documents: set data.corpus to an id that has them")
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that were given or exist."""
         return tuple(self.ids)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
@@ -86,10 +71,7 @@ class IrDatasets(TableSource):
         return (batch for table, _ in read for batch in table.to_batches())
 
     def fingerprint(self) -> str:
-        """Hash of the ids, of the library's version, and of the bytes of those parts that are one file each.
-
-        The others are fixed by checksums in the library.
-        """
+        """Of the ids, the library's version and the parts that are one file each; the library checks the others."""
         parts: list[object] = [self._library.__version__, self.corpus_id, self.ids]
         for dataset_id in dict.fromkeys((self.corpus_id, *self.ids.values())):
             for kind in ("docs", "queries", "qrels", "docpairs"):
@@ -112,7 +94,7 @@ class IrDatasets(TableSource):
         return Rows(f"{dataset_id} {kind}", partial(self._read, dataset_id, kind, convert, schema))
 
     def _path(self, dataset_id: str, kind: str) -> Path | None:
-        """The file of a part of a collection, downloaded where it is not there yet; None where it is not one file."""
+        """The file of a part of a collection, downloaded if necessary; None where it is not one file."""
         dataset = self._load(dataset_id)
         if not hasattr(dataset, f"{kind}_path"):
             return None
@@ -160,7 +142,7 @@ class IrDatasets(TableSource):
 
     def _read(
         self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema, bad: BadRows
-    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    ) -> Tables:
         """Rows of ``schema`` and their numbers, from 1; those without any text are bad."""
         entries, total = self._entries(dataset_id, kind), 0
         while read := list(itertools.islice(entries, _BATCH_ROWS)):

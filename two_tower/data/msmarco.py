@@ -11,14 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS
-from two_tower.data.reading.arrays import column_types, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
-from two_tower.data.reading.rows import BadRows, Rows
+from two_tower.data.reading.rows import Rows, column_types, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.unique import hash_rows
-from two_tower.errors import UserError, one_of
-
-__all__ = ["MsMarco"]
+from two_tower.errors import BadRows, UserError, one_of
 
 _SPLITS = ("train", "dev", "test")
 _COLUMNS = ("query_id", "query", "passages")
@@ -36,25 +33,8 @@ class MsMarco(GroupSource):
     A passage's id is ``QUERY-NUMBER``: the query that it came with, and its place there from 0. A text that came
     with several queries is one passage, with the id of its first appearance in the order of ``corpus_splits``.
 
-    Args:
-        version: the configuration, ``v1.1`` or ``v2.1``.
-        path: name on the hub, or a folder of its Parquet files, for example
-            ``FOLDER/v1.1/train-00000-of-00001.parquet``, or of JSON lines with the same fields.
-        streaming: read over the network each time; otherwise download once, to the library's cache.
-        revision: branch, tag or commit on the hub; None is the newest.
-        corpus_splits: whose passages make the corpus; only these can be trained on or evaluated.
-        unique_passages: whether equal texts are one passage. Two of them under two ids make a good answer
-            count as a wrong one.
-        max_bad_rows: the fraction of a split's queries and passages that may be bad before it is an error.
-        repair_encoding: whether to repair UTF-8 that was encoded twice.
-        name: short name; by default ``msmarco-VERSION``.
-
-    Attributes:
-        name: short name for folders and messages.
-        bad_rows: the bad rows of each split that was read.
-
     Raises:
-        UserError: a path that does not exist, or unknown splits.
+        ValueError: a path that does not exist, or unknown splits.
     """
 
     repeated_queries = False
@@ -69,16 +49,15 @@ class MsMarco(GroupSource):
         corpus_splits: Sequence[str] = ("train", "dev"),
         unique_passages: bool = True,
         max_bad_rows: float = 0.001,
-        repair_encoding: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(name or f"msmarco-{version}", max_bad_rows, repair_encoding)
+        super().__init__(name or f"msmarco-{version}", max_bad_rows)
         for split in corpus_splits:
             if split not in _SPLITS:
-                raise UserError(f"data.corpus_splits names {split!r}; {one_of(split, _SPLITS)}")
+                raise ValueError(f"corpus_splits names {split!r}; {one_of(split, _SPLITS)}")
         self.corpus_splits = tuple(split for split in _SPLITS if split in corpus_splits)
         if not self.corpus_splits:
-            raise UserError("data.corpus_splits is empty: name at least one of train, dev, test")
+            raise ValueError("corpus_splits is empty: name at least one of train, dev, test")
         self.unique_passages = unique_passages
         files_of_one_version = any(Path(path).expanduser().glob("*.parquet"))
         self._data = HubData(path, None if files_of_one_version else version, streaming, revision)
@@ -88,7 +67,6 @@ class MsMarco(GroupSource):
         return tuple(split for split in self.corpus_splits if split != "test")
 
     def fingerprint(self) -> str:
-        """Hash of the files, or the commit on the hub, and of what is made of them."""
         return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
 
     def _no_split(self, split: str) -> str:
@@ -116,11 +94,10 @@ class MsMarco(GroupSource):
 
     def _read(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
         for table, numbers in rows.read(bad):
-            with column_types(str(rows.place)):
+            with column_types(rows.place):
                 (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
                 uneven = lengths != text_lengths
-                for row in numbers[uneven]:
-                    bad.add("lists of unequal length", rows.place, int(row))
+                bad.add_where(uneven, "lists of unequal length", rows.place, numbers)
                 if uneven.any():
                     table, numbers = table.filter(pa.array(~uneven)), numbers[~uneven]
                 groups = self._groups(table, numbers)
@@ -132,12 +109,12 @@ class MsMarco(GroupSource):
         owner = np.repeat(np.arange(len(table)), lengths)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
-        texts = text_of(texts, self.repair_encoding)
+        texts = text_of(texts)
         passages = pa.table([pc.fill_null(ids, ""), pa.repeat("", len(ids)), texts], CORPUS)
         return Groups(
             rows,
             query_ids,
-            text_of(table["query"], self.repair_encoding),
+            text_of(table["query"]),
             owner,
             pc.fill_null(selected.cast(pa.int32()), 0).to_numpy(),
             passages,

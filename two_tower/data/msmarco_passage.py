@@ -17,11 +17,9 @@ from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
 from two_tower.data.reading.formats import TsvRows
-from two_tower.data.reading.rows import BadRows, Rows, first_columns, read_rows
+from two_tower.data.reading.rows import Rows, Tables, first_columns, read_rows
 from two_tower.data.reading.tables import TableSource
-from two_tower.errors import UserError, nearest, one_of
-
-__all__ = ["MsMarcoPassage"]
+from two_tower.errors import BadRows, UserError, nearest, one_of
 
 _SPLITS = ("train", "dev", "test")
 _QUERY_FILES = {
@@ -52,28 +50,26 @@ class _TrecQrels(TsvRows):
         super().__init__(pa.schema([QRELS.field(0), ("iteration", pa.string()), QRELS.field(1), QRELS.field(2)]))
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """Arrow's parser; blanks become tabs first."""
         if b" " in block:
             block = b"\n".join(b"\t".join(line.split()) for line in block.split(b"\n"))
         return super().parse_block(block, starts)
 
     def parse_line(self, line: bytes) -> Sequence[object]:
-        """The cells of one line."""
         return super().parse_line(b"\t".join(line.split()))
 
 
-def _passages(path: File, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def _passages(path: File, bad: BadRows) -> Tables:
     for table, numbers in read_rows(path, _PASSAGES, bad):
         yield pa.table([table["id"], pa.repeat(pa.scalar(""), len(table)), table["text"]], CORPUS), numbers
 
 
-def _judgements(path: File, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def _judgements(path: File, bad: BadRows) -> Tables:
     for table, numbers in read_rows(path, _TrecQrels(), bad):
         yield table.select(QRELS.names), numbers
 
 
 class MsMarcoPassage(TableSource):
-    """Read ``collection.tsv``, ``queries.*.tsv``, ``qrels.*.tsv`` and triples of ids or of texts.
+    """``collection.tsv``, ``queries.*.tsv``, ``qrels.*.tsv`` and triples of ids or of texts.
 
     The files are tab separated, UTF-8, without header and without quoting (a quote character is text). Each
     may lie in the folder as it is, as ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages
@@ -86,24 +82,8 @@ class MsMarcoPassage(TableSource):
     Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
     ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
 
-    Args:
-        path: the folder.
-        corpus: file of the passages: id, text.
-        queries: by split (``train``, ``dev``, ``test``) the file of the queries: id, text. A split whose files
-            are not there, or null, does not exist.
-        qrels: by split the file of the judgements: query, 0, passage, grade.
-        relevant_grades: by split the least grade that counts as relevant, except for nDCG; 1 where there is none.
-        triples: file of training triples, either ids or texts (query, positive, negative), ids perhaps behind a
-            teacher's scores (positive, negative); None for none.
-        archives: archives that are looked into for any of the files; ``NAME.tar.gz`` is for ``NAME.tsv`` anyway.
-        download: whether to download files that are not there.
-        downloads: by file name what `Download` holds.
-        headers: HTTP headers for all downloads.
-        max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
-        repair_encoding: whether to repair UTF-8 that was encoded twice.
-        name: short name; by default the folder's.
-
     Raises:
+        ValueError: an unknown split, or an entry of ``downloads`` that is none.
         UserError: the folder does not exist, lacks the passages (without triples) or the triples, or a download failed.
     """
 
@@ -120,17 +100,16 @@ class MsMarcoPassage(TableSource):
         downloads: Mapping[str, Mapping[str, Any]] | None = None,
         headers: Mapping[str, str] | None = None,
         max_bad_rows: float = 0.001,
-        repair_encoding: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(max_bad_rows, repair_encoding)
+        self.path = Path(path).expanduser()
+        super().__init__(name or self.path.resolve().name, max_bad_rows)
         self.relevant_grades = dict(relevant_grades)
         for key, named in (("queries", queries), ("qrels", qrels), ("relevant_grades", relevant_grades)):
             for split in named:
                 if split not in _SPLITS:
-                    raise UserError(f"data.{key}.{split} is no split; {one_of(split, _SPLITS)}")
-        self.path = Path(path).expanduser()
-        self.downloads = {file: Download.of(file, entry) for file, entry in (downloads or {}).items()}
+                    raise ValueError(f"{key}.{split} is no split; {one_of(split, _SPLITS)}")
+        self.downloads = {file: Download.from_config(file, entry) for file, entry in (downloads or {}).items()}
         self._folder = Folder(self.path, archives)
         self._files = {"corpus": corpus, "triples": triples}
         for split in _SPLITS:
@@ -138,8 +117,7 @@ class MsMarcoPassage(TableSource):
         if download:
             self._download(dict(headers or {}))
         if not self.path.is_dir():
-            raise UserError(f"data.path={path} is no folder: give one with {corpus}, or set data.download=true")
-        self.name = name or self.path.resolve().name
+            raise UserError(f"{path} is no folder: data.path must hold {corpus}, or set data.download=true")
         self._file("corpus" if triples is None else "triples")
 
     def splits(self) -> tuple[str, ...]:
@@ -154,26 +132,26 @@ class MsMarcoPassage(TableSource):
         return found
 
     def relevant_grade(self, split: str) -> int:
-        """As the configuration says: 2 for the judgements of TREC, whose guidelines take grade 1 for not relevant."""
+        """As configured: 2 for TREC, whose guidelines count grade 1 as not relevant."""
         return self.relevant_grades.get(split, 1)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of ids, in file order, with margins where it has scores; ids are not looked up."""
-        if self._files["triples"] is not None and self._triples_have_scores():
+        kind = self._kind_of_triples()
+        if kind == "scored":
             return self._read_scored()
-        return self._read_triples(_ID_TRIPLES) if self._triples_are("ids") else None
+        return self._read_triples(_ID_TRIPLES) if kind == "ids" else None
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of texts, in file order; in memory are a few blocks of 8 MiB."""
-        return self._read_triples(_TEXT_TRIPLES) if self._triples_are("texts") else None
+        return self._read_triples(_TEXT_TRIPLES) if self._kind_of_triples() == "texts" else None
 
     def fingerprint(self) -> str:
-        """Hash of the bytes of all files, packed as they are, and of what they are taken for."""
         parts: list[object] = []
         for role in self._files:
             file = self._find(role)
             if file is not None:
-                parts += [role, file.name, file_fingerprint(file.archive.path if isinstance(file, Member) else file)]
+                parts += [role, file.name, file_fingerprint(file.archive if isinstance(file, Member) else file)]
         return self._key(*parts)
 
     def _passage_rows(self) -> Rows:
@@ -212,7 +190,7 @@ class MsMarcoPassage(TableSource):
 
     def _check_any(self) -> None:
         """Refuse a folder that holds triples at most, with all that is missing."""
-        training = () if self._triples_are("texts") else _TRAINING
+        training = () if self._kind_of_triples() == "texts" else _TRAINING
         names = [name for role in ("corpus", *training, *_VALIDATION) if (name := self._files[role]) is not None]
         if not any(self._folder.find(name) for name in names):
             raise UserError(
@@ -243,20 +221,17 @@ class MsMarcoPassage(TableSource):
             own, entry = min(able, key=lambda pair: pair[1].size or 0)
             fetch(entry.url, self.path / own, entry.size, entry.checksum, headers)
 
-    def _triples_are(self, kind: str) -> bool:
-        """Whether the triples are ``ids`` or ``texts``: no cell of an id triple holds white space."""
+    def _kind_of_triples(self) -> str | None:
+        """``scored`` (ids behind a teacher's scores), ``ids`` (no cell holds white space) or ``texts``."""
         if self._files["triples"] is None:
-            return False
-        if self._triples_have_scores():
-            return kind == "ids"
-        for table, _ in read_rows(self._file("triples"), _TEXT_TRIPLES, BadRows(1)):
+            return None
+        path = self._file("triples")
+        if first_columns(path) == len(_SCORED_TRIPLES.schema):
+            return "scored"
+        for table, _ in read_rows(path, _TEXT_TRIPLES, BadRows(1)):
             if len(table):
-                cells = [column[0].as_py() for column in table.columns]
-                return (kind == "ids") == all(len(cell.split()) == 1 for cell in cells)
-        raise UserError(f"{self._file('triples')} holds no triple")
-
-    def _triples_have_scores(self) -> bool:
-        return first_columns(self._file("triples")) == len(_SCORED_TRIPLES.schema)
+                return "ids" if all(len(column[0].as_py().split()) == 1 for column in table.columns) else "texts"
+        raise UserError(f"{path} holds no triple")
 
     def _read_scored(self) -> Iterator[pa.RecordBatch]:
         for batch in self._read_triples(_SCORED_TRIPLES):
@@ -266,7 +241,5 @@ class MsMarcoPassage(TableSource):
     def _read_triples(self, row_format: TsvRows) -> Iterator[pa.RecordBatch]:
         path, bad = self._file("triples"), BadRows(self.max_bad_rows)
         for table, _ in read_rows(path, row_format, bad):
-            if row_format is _TEXT_TRIPLES:
-                table = self._repaired(table, *table.column_names)
-            yield from table.combine_chunks().to_batches()  # large ones, which are tokenised on several threads
+            yield from table.combine_chunks().to_batches()  # large ones, which are tokenized on several threads
         self._report(path, bad)

@@ -20,8 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.reading.rows import BadRows
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 BLOCK_BYTES = 8 << 20
 LONGEST_WORD = 8 << 20  # bytes; no word has as many

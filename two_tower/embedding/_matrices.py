@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.data.reading.rows import BadRows
 from two_tower.embedding._files import Block, VectorFile, opened
-from two_tower.errors import UserError, one_of
+from two_tower.errors import BadRows, UserError, one_of
 
 BLOCK_ROWS = 1 << 16
 

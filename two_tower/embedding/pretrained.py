@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from two_tower.cache import notice
-from two_tower.data.reading.rows import BadRows
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding._files import BinaryVectors, TextVectors, VectorFile, opened
 from two_tower.embedding._matrices import npy_vectors, read_words, safetensors_vectors, torch_vectors
 from two_tower.embedding.base import PartialEmbedding, Pretrained
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 from two_tower.progress import counter
 from two_tower.tokenizer.base import Tokenizer
 

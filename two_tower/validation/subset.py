@@ -6,8 +6,7 @@ import logging
 
 import numpy as np
 
-from two_tower.data._part import part_of
-from two_tower.data.stream.corpus import Corpus, Split
+from two_tower.data.stream.corpus import Corpus, Split, part_of
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.run import Run

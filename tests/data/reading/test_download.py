@@ -84,7 +84,9 @@ def server() -> Iterator[Server]:
 
 
 def fetch(server: Server, folder: Path, **arguments: Any) -> Path:  # noqa: ANN401
-    return download(server.url, folder / "collection.tar.gz", pause=0, **arguments)
+    path = folder / "collection.tar.gz"
+    download(server.url, path, pause=0, **arguments)
+    return path
 
 
 def left_over(folder: Path) -> set[str]:

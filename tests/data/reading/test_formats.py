@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.data.reading.formats import JsonRows, NestedJsonRows, TsvRows, first_objects
-from two_tower.data.reading.rows import BadRow
-from two_tower.errors import UserError
+from two_tower.errors import BadRow, UserError
 
 PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
 GRADES = TsvRows(pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())]))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from two_tower.data.reading import rows
 from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.data.reading.rows import BadRows, read_rows
-from two_tower.errors import UserError
+from two_tower.data.reading.rows import read_rows
+from two_tower.errors import BadRows, UserError
 
 PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
 GRADES = TsvRows(
@@ -153,7 +153,7 @@ def test_the_summary_counts_all_and_shows_few() -> None:
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
 def test_the_limit_is_a_fraction(fraction: float) -> None:
-    with pytest.raises(UserError, match="max_bad_rows"):
+    with pytest.raises(ValueError, match="max_bad_rows"):
         BadRows(fraction)
 
 

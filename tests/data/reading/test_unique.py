@@ -1,4 +1,4 @@
-"""Hash sets and first rows against Python's own sets."""
+"""Numbered keys and first rows against Python's own dictionaries."""
 
 from pathlib import Path
 
@@ -7,42 +7,37 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.data.reading.rows import BadRows
-from two_tower.data.reading.unique import HashSet, Unique, hash_rows
+from two_tower.data.reading.unique import Numbering, Unique, hash_rows, hexadecimal
+from two_tower.errors import BadRows
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+# Few keys, so that they repeat, some of them equal in the bits that choose a slot; 0 is a key like any other.
+keys = st.one_of(st.integers(0, 20), st.integers(0, 5).map(lambda k: k << 32), st.integers(2**64 - 3, 2**64 - 1))
 
 
 @settings(deadline=None)  # the first call compiles
-@given(st.lists(st.lists(st.integers(1, 30), max_size=12), max_size=30), st.lists(st.integers(1, 35)))
-def test_the_set_of_hashes_is_a_set(batches: list[list[int]], questions: list[int]) -> None:
-    hashes, known = HashSet(), set()
+@given(st.lists(st.lists(keys, max_size=15), max_size=20), st.lists(keys))
+def test_keys_are_numbered_in_the_order_in_which_they_come(batches: list[list[int]], wanted: list[int]) -> None:
+    numbering = Numbering()
+    expected: dict[int, int] = {}
     for batch in batches:
-        expected = []
+        first = [key not in expected and key not in batch[:at] for at, key in enumerate(batch)]
         for key in batch:
-            expected.append(key in known)
-            known.add(key)
-        assert hashes.add(np.array(batch, np.uint64)).tolist() == expected
-    assert len(hashes) == len(known)
-    assert hashes.contains(np.array(questions, np.uint64)).tolist() == [q in known for q in questions]
+            expected.setdefault(key, len(expected))
+        numbers, new = numbering.add(np.array(batch, np.uint64))
+        assert numbers.tolist() == [expected[key] for key in batch]
+        assert new.tolist() == first
+    assert len(numbering) == len(expected)
+    assert numbering.find(np.array(wanted, np.uint64)).tolist() == [expected.get(key, -1) for key in wanted]
 
 
-def test_zero_is_a_hash_too() -> None:
-    zero = np.zeros(1, np.uint64)
-    hashes = HashSet()
-    assert not hashes.contains(zero).any()
-    assert hashes.add(np.repeat(zero, 2)).tolist() == [False, True]
-    assert hashes.contains(zero).all()
-
-
-def test_the_set_grows_and_keeps_all() -> None:
-    rng = np.random.default_rng(0)
-    hashes, keys = HashSet(), rng.integers(2, 2**63, 50_000).astype(np.uint64)
-    for part in np.array_split(keys, 7):
-        hashes.add(part)
-    assert len(hashes) == len(set(keys.tolist()))
-    assert hashes.contains(keys).all()
-    assert not hashes.contains(rng.integers(2**63, 2**64, 1000, dtype=np.uint64)).any()
+def test_a_numbering_grows() -> None:
+    numbering = Numbering()
+    many = np.unique(np.random.default_rng(0).integers(2**64, size=50_000, dtype=np.uint64))
+    for part in np.array_split(many, 7):
+        numbering.add(part)
+    assert numbering.find(many).tolist() == list(range(len(many)))
+    assert not numbering.add(many[::-1])[1].any()
 
 
 @settings(deadline=None)
@@ -64,7 +59,7 @@ def test_where_a_text_ends_matters() -> None:
 
 
 def test_first_rows_pass_and_contradictions_are_bad() -> None:
-    unique, bad = Unique(key=1), BadRows(1)
+    unique, bad = Unique(), BadRows(1)
     table = pa.table({"id": ["1", "2", "1", "1", "2"], "text": ["a", "b", "a", "c", "b"]})
     kept = unique.filter(table, np.arange(1, 6), bad, Path("corpus.tsv"), "id again")
     assert kept.to_pydict() == {"id": ["1", "2"], "text": ["a", "b"]}
@@ -72,3 +67,9 @@ def test_first_rows_pass_and_contradictions_are_bad() -> None:
     assert len(later) == 0
     assert bad.counts == {"id again": 1}  # the row that came at 7 had come before
     assert bad.examples == {"id again": ["corpus.tsv, row 4: id again (1)"]}
+
+
+def test_hashes_as_text() -> None:
+    assert hexadecimal(np.array([0, 1, 0x75625272DDE3C3B7], np.uint64)).to_pylist() == [
+        "0" * 16, "0" * 15 + "1", "75625272dde3c3b7",
+    ]  # fmt: skip

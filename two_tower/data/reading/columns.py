@@ -6,7 +6,7 @@ import csv
 import gzip
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
@@ -15,14 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.reading.arrays import valid_rows
+from two_tower.cache import notice
 from two_tower.data.reading.formats import JsonRows, TsvRows, first_objects
-from two_tower.data.reading.rows import BadRows, read_rows, readable
-from two_tower.errors import UserError
-
-__all__ = ["ColumnFile", "CsvFile", "JsonFile", "ParquetFile", "TsvFile", "lines_about", "open_columns"]
-
-Batches = Iterator[tuple[pa.Table, np.ndarray]]
+from two_tower.data.reading.rows import Tables, read_rows, readable, without_invalid
+from two_tower.errors import BadRows, UserError, one_of
 
 _BATCH_ROWS = 10_000
 _BAD_QUOTES = "malformed quoting"
@@ -30,11 +26,7 @@ _CELL_CHARACTERS = 1 << 24  # the csv module allows 131,072 by default, and long
 
 
 class ColumnFile(ABC):
-    """A file of rows with named columns.
-
-    Args:
-        path: the file.
-    """
+    """A file of rows with named columns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,24 +39,21 @@ class ColumnFile(ABC):
             UserError: the file is empty or cannot be read.
         """
 
-    def about(self) -> int | None:
-        """About how many rows there are, see `lines_about`."""
-        return lines_about(self.path)
+    def estimated_size(self) -> int | None:
+        """About how many rows there are, see `estimated_lines`."""
+        return estimated_lines(self.path)
 
     @abstractmethod
-    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
+    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
         """Rows of text columns, "" for what is missing; blank cells may be in them."""
 
-    def read(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
-        """The rows with text in all required columns; white space around texts is removed.
+    def read(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
+        """The rows, as strings without nulls, that have text in all required columns; they are trimmed.
 
         Args:
             columns: names of different columns.
             required: those of them that must hold text.
             bad: takes the bad rows, also those that the caller finds while it reads.
-
-        Yields:
-            Rows of strings without nulls, and the number (from 1) of each, int64: its line, or its row in Parquet.
 
         Raises:
             UserError: the file cannot be read, or at its end too many rows were bad.
@@ -74,31 +63,24 @@ class ColumnFile(ABC):
             table, good = pa.table(trimmed, names=list(columns)), np.ones(len(table), bool)
             for name in required:
                 blank = pc.equal(table[name], "").to_numpy() & good
-                for row in np.flatnonzero(blank):
-                    bad.add(f"empty {name}", self.path, int(rows[row]))
+                bad.add_where(blank, f"empty {name}", self.path, rows)
                 good &= ~blank
             yield (table, rows) if good.all() else (table.filter(pa.array(good)), rows[good])
 
 
 class TsvFile(ColumnFile):
-    """Tab-separated values without quoting.
-
-    Args:
-        path: the file, perhaps ``.gz``.
-        header: whether the first line names the columns; otherwise they are called ``1``, ``2`` …
-    """
+    """Tab-separated values without quoting; the columns of a file without ``header`` are ``1``, ``2`` and so on."""
 
     def __init__(self, path: Path, header: bool = True) -> None:
         super().__init__(path)
         self.header = header
 
     def names(self) -> list[str]:
-        """The cells of the first line, or their numbers."""
         with _text(self.path) as file:
             cells = file.readline().split("\t")
         return _distinct(cells if self.header else map(str, range(1, len(cells) + 1)), self.path)
 
-    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
+    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
         names = self.names()
         header = frozenset({names[0].lower()} if self.header else ())
         row_format = TsvRows(pa.schema([(name, pa.string()) for name in names]), header)
@@ -109,10 +91,9 @@ class JsonFile(ColumnFile):
     """One JSON object per line; the first 1,000 lines name the columns."""
 
     def names(self) -> list[str]:
-        """The fields that occur in the first lines."""
         return list(dict.fromkeys(name for row in first_objects(self.path) for name in row))
 
-    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
+    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
         optional = [name for name in columns if name not in required]
         return read_rows(self.path, JsonRows(required, optional), bad)
 
@@ -121,11 +102,10 @@ class CsvFile(ColumnFile):
     """Comma- or semicolon-separated values with quoting; the first row names the columns."""
 
     def names(self) -> list[str]:
-        """The cells of the first row."""
         with _text(self.path, newline="") as file:
             return _distinct(next(self._rows(file, BadRows(1)), (1, []))[1], self.path)
 
-    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
+    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
         names = self.names()
         places, total = [names.index(name) for name in columns], 0
         with _text(self.path, newline="") as file:
@@ -140,7 +120,7 @@ class CsvFile(ColumnFile):
         bad.check(total + bad.counts[_BAD_QUOTES])
 
     def _rows(self, file: TextIO, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
-        """Each row that is not empty, with the number of its first line; wrongly quoted lines are bad."""
+        """Each row that is not empty and the number of its first line; wrongly quoted lines are bad."""
         csv.field_size_limit(_CELL_CHARACTERS)
         first = file.readline()
         delimiter = max(",;\t", key=first.count)
@@ -172,32 +152,27 @@ class ParquetFile(ColumnFile):
     """A Parquet file."""
 
     def names(self) -> list[str]:
-        """The top-level columns."""
         import pyarrow.parquet as pq
 
         with readable(self.path):
             return list(pq.read_schema(self.path).names)
 
-    def about(self) -> int:
-        """How many rows there are."""
+    def estimated_size(self) -> int:
         import pyarrow.parquet as pq
 
         with readable(self.path):
             return int(pq.read_metadata(self.path).num_rows)
 
-    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Batches:
+    def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
         import pyarrow.parquet as pq
 
         total = 0
         with readable(self.path), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
-                read, rows = pa.Table.from_batches([batch]), np.arange(total + 1, total + len(batch) + 1)
-                valid = valid_rows(read)
-                for row in rows[~valid]:
-                    bad.add("invalid UTF-8", self.path, int(row))
-                good = read.filter(pa.array(valid))
-                yield pa.table([self._as_text(good[name], name) for name in columns], list(columns)), rows[valid]
+                numbers = np.arange(total + 1, total + len(batch) + 1)
                 total += len(batch)
+                good, numbers = without_invalid(pa.Table.from_batches([batch]), numbers, self.path, bad)
+                yield pa.table([self._as_text(good[name], name) for name in columns], list(columns)), numbers
         bad.check(total)
 
     def _as_text(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -230,18 +205,66 @@ def open_columns(path: Path) -> ColumnFile:
     return kind(path)
 
 
-def lines_about(path: Path, sample: int = 1 << 22) -> int | None:
-    """About how many lines a file has, by those of its beginning; None for a compressed one.
-
-    Args:
-        path: the file.
-        sample: bytes that are read.
-    """
+def estimated_lines(path: Path, sample: int = 1 << 22) -> int | None:
+    """About how many lines a file has, judged by its first ``sample`` bytes; None for a compressed one."""
     if path.suffix == ".gz":
         return None
     with path.open("rb") as file:
         start = file.read(sample)
     return round(start.count(b"\n") * path.stat().st_size / max(1, len(start)))
+
+
+def find_columns(
+    path: Path,
+    chosen: Mapping[str, str | None],
+    usual: Mapping[str, Sequence[str]],
+    required: Sequence[str],
+    plain: tuple[str, str],
+) -> tuple[ColumnFile, dict[str, str]]:
+    """Open a file and find the column of each role.
+
+    Args:
+        path: see `open_columns`.
+        chosen: by role the column that the user chose (``data.ROLE_column``), or None.
+        usual: by role what the column is usually called, best first.
+        required: the roles that must have a column.
+        plain: the roles of the two columns of a TSV file without header.
+
+    Raises:
+        ValueError: a chosen column does not exist or has two roles.
+        UserError: a required role has no column, or the file cannot be read.
+    """
+    file = open_columns(path)
+    names = file.names()
+    columns: dict[str, str] = {}
+    for role, name in chosen.items():
+        if name is None:
+            continue
+        if name not in names:
+            raise ValueError(f"{role}_column={name} is no column of {path}; {one_of(name, names)}")
+        if name in columns.values():
+            raise ValueError(f"{role}_column={name} has another role already: name different columns")
+        columns[role] = name
+    free = {name.lower(): name for name in names if name not in columns.values()}
+    for role, candidates in usual.items():
+        found = next((free[name] for name in candidates if name in free), None)
+        if role not in columns and found is not None:
+            columns[role] = found
+    if not columns and isinstance(file, TsvFile) and len(names) == 2:
+        notice(f"{path}: no usual name in the first line, so its columns are taken for {' and '.join(plain)}.")
+        return TsvFile(path, header=False), {plain[0]: "1", plain[1]: "2"}
+    for role in required:
+        if role not in columns:
+            raise UserError(
+                f"{path} has no column with a usual name for a {role} ({', '.join(usual[role])}): "
+                f"set data.{role}_column to one of its columns, {', '.join(names)[:200]}"
+            )
+    return file, columns
+
+
+def name_of(path: Path) -> str:
+    """A file's name without its endings ``.KIND`` and ``.gz``."""
+    return path.name.removesuffix(".gz").rpartition(".")[0]
 
 
 def _distinct(cells: Iterable[str], path: Path) -> list[str]:
@@ -256,7 +279,7 @@ def _distinct(cells: Iterable[str], path: Path) -> list[str]:
 
 @contextmanager
 def _text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
-    """The file as text; bytes that are no UTF-8 become lone surrogates, so that they can be counted row by row."""
+    """The file as text; invalid UTF-8 becomes lone surrogates, so that it can be counted row by row."""
     read = gzip.open if path.suffix == ".gz" else open
     with readable(path), read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
         yield cast(TextIO, file)

@@ -17,10 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.reading.rows import BYTE_ORDER_MARK, BadRow, first_lines
-from two_tower.errors import UserError
-
-__all__ = ["JsonRows", "NestedJsonRows", "TsvRows", "first_objects"]
+from two_tower.data.reading.rows import BYTE_ORDER_MARK, first_lines
+from two_tower.errors import BadRow, UserError
 
 
 def _has_lone_return(block: bytes) -> bool:
@@ -28,7 +26,8 @@ def _has_lone_return(block: bytes) -> bool:
     return b"\r" in block and block.count(b"\r") != block.count(b"\r\n")
 
 
-def _is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def is_blank(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Which texts (N,) are empty or white space; null where the text is."""
     return pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
 
 
@@ -47,11 +46,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
 
 
 def first_objects(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects among the first 1,000 lines of a file.
-
-    Raises:
-        UserError: there is none, or the file cannot be read.
-    """
+    """The JSON objects among the first 1,000 lines of a file; none at all is a UserError."""
     found = []
     for line in first_lines(path):
         with suppress(BadRow):
@@ -62,7 +57,7 @@ def first_objects(path: Path) -> list[dict[str, Any]]:
 
 
 def _json_text(value: object, name: str) -> str:
-    if type(value) is int:  # ids are numbers in some collections; a bool is no number
+    if type(value) is int:  # ids are numbers in some collections; bool is a subclass
         value = str(value)
     if not isinstance(value, str):
         raise BadRow("field that is no text", name)
@@ -77,21 +72,19 @@ class NestedJsonRows:
     """One JSON object per line, with fields of given types; other fields are ignored, whatever they hold.
 
     Args:
-        schema: the fields: strings, int32, lists and structs of these. An integer is taken for its decimal text,
-            what is absent is null.
-        numbers: the same with int64 for strings that are probably all written as numbers, because Arrow's parser
-            takes no number for a string, and the other parser takes four times as long.
+        schema: the fields: strings, int32, lists and structs of these. An integer in place of a string becomes its
+            decimal text; what is absent is null.
+        numbers: the same with int64 for strings that are probably all written as numbers: Arrow's parser does not
+            read a number as a string, and the plain parser takes four times as long.
     """
 
     def __init__(self, schema: pa.Schema, numbers: pa.Schema | None = None) -> None:
         self.schema, self._numbers = schema, numbers or schema
 
     def is_header(self, line: bytes) -> bool:
-        """Never."""
         return False
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """Arrow's parser for blocks in which every line is one object."""
         import pyarrow.json as pj
 
         # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
@@ -107,13 +100,12 @@ class NestedJsonRows:
         return table.cast(self.schema) if len(table) == len(starts) else None
 
     def parse_line(self, line: bytes) -> Sequence[object]:
-        """Python's parser, which says what is wrong."""
         row = _json_object(line)
         return [_fitted(row.get(field.name), field.type, field.name) for field in self.schema]
 
 
 def _fitted(value: object, kind: pa.DataType, name: str) -> object:
-    """The value in a form that Arrow takes for this type."""
+    """The value in a form from which Arrow makes this type."""
     if value is None:
         return None
     if pa.types.is_list(kind):
@@ -124,15 +116,15 @@ def _fitted(value: object, kind: pa.DataType, name: str) -> object:
         if not isinstance(value, dict):
             raise BadRow("field that is no object", name)
         return {field.name: _fitted(value.get(field.name), field.type, f"{name}.{field.name}") for field in kind}
-    return _integer(str(value), name) if pa.types.is_int32(kind) else _json_text(value, name)
+    return _number(str(value), name, kind) if pa.types.is_int32(kind) else _json_text(value, name)
 
 
 class JsonRows(NestedJsonRows):
     """One JSON object per line with texts; other fields are ignored, whatever they hold.
 
     Args:
-        required: fields that every row has; an integer is taken for its decimal text.
-        optional: fields that are empty text where they are absent.
+        required: fields that every row has.
+        optional: fields that become "" where they are absent.
         some_text: fields of which at least one must hold more than white space.
     """
 
@@ -141,7 +133,6 @@ class JsonRows(NestedJsonRows):
         self.required, self.some_text = frozenset(required), tuple(some_text)
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """Arrow's parser for blocks in which every line is a good row."""
         table = super().parse_block(block, starts)
         if table is None or any(table[name].null_count for name in self.required):
             return None
@@ -149,13 +140,12 @@ class JsonRows(NestedJsonRows):
         return None if self._has_blank(table) else table
 
     def _has_blank(self, table: pa.Table) -> bool:
-        blank = [_is_blank(table[name]) for name in self.some_text]
+        blank = [is_blank(table[name]) for name in self.some_text]
         while len(blank) > 1:
             blank.append(pc.and_(blank.pop(), blank.pop()))
         return bool(blank and pc.any(blank[0]).as_py())
 
     def parse_line(self, line: bytes) -> Sequence[object]:
-        """Python's parser, which says what is wrong."""
         row = dict(zip(self.schema.names, super().parse_line(line), strict=True))
         for name, value in row.items():
             if value is None and name in self.required:
@@ -171,7 +161,7 @@ class TsvRows:
 
     Args:
         schema: the columns.
-        header: first cells (in lower case) by which a line of column names is known; files without one need none.
+        header: first cells (in lower case) that mark the first line as one of column names.
         filled: columns that must hold more than white space.
     """
 
@@ -179,11 +169,9 @@ class TsvRows:
         self.schema, self.header, self.filled = schema, header, frozenset(filled)
 
     def is_header(self, line: bytes) -> bool:
-        """Whether the first cell is the name of a column."""
         return line.split(b"\t")[0].strip().lower().decode("utf-8", "replace") in self.header
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """Arrow's parser for blocks in which every line is one row."""
         import pyarrow.csv as pv
 
         if block.startswith(BYTE_ORDER_MARK) or _has_lone_return(block):  # Arrow leaves out a byte order mark
@@ -198,13 +186,12 @@ class TsvRows:
             )
         except pa.ArrowInvalid:
             return None
-        blank = any(pc.any(_is_blank(table[name])).as_py() for name in self.filled)
+        blank = any(pc.any(is_blank(table[name])).as_py() for name in self.filled)
         floats = (table[field.name] for field in self.schema if field.type == pa.float32())
         odd = any(not pc.all(pc.is_finite(column)).as_py() for column in floats)
         return table if len(table) == len(starts) and not blank and not odd else None
 
     def parse_line(self, line: bytes) -> Sequence[object]:
-        """The cells of one line."""
         try:
             cells = line.removesuffix(b"\r").decode().split("\t")
         except UnicodeDecodeError as error:
@@ -214,28 +201,19 @@ class TsvRows:
         for cell, name in zip(cells, self.schema.names, strict=True):
             if name in self.filled and not cell.strip():
                 raise BadRow(f"empty {name}")
-        read = {pa.int32(): _integer, pa.float32(): _number}
         return [
-            read[field.type](cell, field.name) if field.type in read else cell
+            cell if pa.types.is_string(field.type) else _number(cell, field.name, field.type)
             for cell, field in zip(cells, self.schema, strict=True)
         ]
 
 
-def _number(cell: str, name: str) -> float:
+def _number(cell: str, name: str, kind: pa.DataType) -> float:
+    """The value of an int32 or float32 cell."""
+    whole = pa.types.is_int32(kind)
     try:
         value = float(cell)
-    except ValueError as error:
-        raise BadRow("value that is no number", f"{name} {cell!r}") from error
-    if not math.isfinite(value):
-        raise BadRow("value that is no number", f"{name} {cell!r}")
-    return value
-
-
-def _integer(cell: str, name: str) -> int:
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise BadRow("value that is no whole number", f"{name} {cell!r}") from error
-    if not value.is_integer() or not -(2**31) <= value < 2**31:
-        raise BadRow("value that is no whole number", f"{name} {cell!r}")
-    return int(value)
+    except ValueError:
+        value = math.nan
+    if not (value.is_integer() and -(2**31) <= value < 2**31 if whole else math.isfinite(value)):
+        raise BadRow(f"value that is no {'whole ' if whole else ''}number", f"{name} {cell!r}")
+    return int(value) if whole else value

@@ -1,7 +1,7 @@
 """Sources whose rows each hold a query together with its passages: a *group*.
 
 One pass over the groups gives the corpus. What it leaves in memory (ids, queries, which passages belong to
-which query) answers everything else, so that a stream is not read again for each split.
+which query) answers everything else, so a stream is not read again for each split.
 """
 
 from __future__ import annotations
@@ -15,17 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import notice
-from two_tower.data.base import QRELS, TRIPLETS
-from two_tower.data.reading.file_source import FileSource
-from two_tower.data.reading.links import Links, LinksBuilder
-from two_tower.data.reading.numbering import Numbering
-from two_tower.data.reading.rows import BadRows
-from two_tower.data.reading.unique import HashSet, OneText, hash_rows
-from two_tower.errors import UserError, one_of
+from two_tower.data.base import QRELS, QUERIES, TRIPLETS, Source
+from two_tower.data.reading.formats import is_blank
+from two_tower.data.reading.unique import Numbering, OneText, hash_rows
+from two_tower.errors import BadRows, UserError, one_of
 
-__all__ = ["GroupSource", "Groups", "Part"]
-
-_QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 of 10 passages each
+_QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 with 10 passages each
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Groups:
     Attributes:
         rows: (Q,) int64, number of each query's row in its file, from 1.
         query_ids: (Q,) string; null where it is missing.
-        queries: (Q,) string; null where the id is that of no query.
+        queries: (Q,) string; null where no query has the id.
         owner: (P,) int64, which of the Q queries a passage came with.
         grades: (P,) int32; above 0 for a passage that is marked as an answer.
         passages: P rows of the schema `two_tower.data.base.CORPUS`.
@@ -50,31 +45,31 @@ class Groups:
     passages: pa.Table
     keys: np.ndarray
 
-    def without_queries(self, left_out: np.ndarray) -> Groups:
+    def without_queries(self, dropped: np.ndarray) -> Groups:
         """Without queries, (Q,) bool, and what came with them."""
-        if not left_out.any():
+        if not dropped.any():
             return self
-        stays, numbers = ~left_out, np.cumsum(~left_out) - 1
-        groups = self.without_passages(left_out[self.owner])
+        kept, numbers = ~dropped, np.cumsum(~dropped) - 1
+        groups = self.without_passages(dropped[self.owner])
         return replace(
             groups,
-            rows=self.rows[stays],
-            query_ids=self.query_ids.filter(pa.array(stays)),
-            queries=self.queries.filter(pa.array(stays)),
+            rows=self.rows[kept],
+            query_ids=self.query_ids.filter(pa.array(kept)),
+            queries=self.queries.filter(pa.array(kept)),
             owner=numbers[groups.owner],
         )
 
-    def without_passages(self, left_out: np.ndarray) -> Groups:
+    def without_passages(self, dropped: np.ndarray) -> Groups:
         """Without passages, (P,) bool."""
-        if not left_out.any():
+        if not dropped.any():
             return self
-        stays = ~left_out
+        kept = ~dropped
         return replace(
             self,
-            owner=self.owner[stays],
-            grades=self.grades[stays],
-            passages=self.passages.filter(pa.array(stays)),
-            keys=self.keys[stays],
+            owner=self.owner[kept],
+            grades=self.grades[kept],
+            passages=self.passages.filter(pa.array(kept)),
+            keys=self.keys[kept],
         )
 
 
@@ -83,11 +78,11 @@ class Part:
     """One file or stream of groups.
 
     Attributes:
-        split: whose queries they are; None where it has passages only, each the one passage of a row.
+        split: whose queries they are; None where there are only passages, one in each row.
         label: its name, for messages.
         read: its groups, read anew each time; takes the bad rows.
         closed: its passages are among those of the parts before it; others are mistakes.
-        has_ids: its passages are one and the same where their ids are, so that texts may contradict each other.
+        has_ids: passages are the same where their ids are, so their texts may contradict each other.
     """
 
     split: str | None
@@ -97,22 +92,62 @@ class Part:
     has_ids: bool = False
 
 
-class GroupSource(FileSource):
-    """What all sources of groups share.
+@dataclass(frozen=True)
+class Links:
+    """The passages of each query of a split, in rows of the queries and of the corpus.
+
+    Attributes:
+        queries: Q rows of the schema `QUERIES`.
+        query_rows: (L,) int32, ascending.
+        document_rows: (L,) int32; ascending for each query, no pair twice.
+        grades: (L,) int32; above 0 is relevant.
+    """
+
+    queries: pa.Table
+    query_rows: np.ndarray
+    document_rows: np.ndarray
+    grades: np.ndarray
+
+    @property
+    def answered(self) -> np.ndarray:
+        """(Q,) bool: which queries have a relevant passage."""
+        answered = np.zeros(len(self.queries), bool)
+        answered[self.query_rows[self.grades > 0]] = True
+        return answered
+
+    def part(self, chosen: np.ndarray) -> Links:
+        """The links of the chosen queries, (Q,) bool."""
+        kept = chosen[self.query_rows]
+        rows = (np.cumsum(chosen) - 1).astype(np.int32)
+        queries = self.queries.filter(pa.array(chosen))
+        return Links(queries, rows[self.query_rows[kept]], self.document_rows[kept], self.grades[kept])
+
+    def triplets(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop`` (exclusive).
+
+        Returns:
+            Query rows and twice document rows, (T,) int32 each, query by query.
+        """
+        begin, end = np.searchsorted(self.query_rows, (first, stop))
+        query, document = self.query_rows[begin:end], self.document_rows[begin:end]
+        relevant = self.grades[begin:end] > 0
+        positives, negatives = np.flatnonzero(relevant), np.flatnonzero(~relevant)
+        # The negatives of a query lie together: for each positive, where they begin and how many there are.
+        start = np.searchsorted(query[negatives], query[positives])
+        count = np.searchsorted(query[negatives], query[positives], side="right") - start
+        positive = np.repeat(positives, count)
+        within = np.arange(len(positive)) - np.repeat(np.cumsum(count) - count, count)
+        negative = negatives[np.repeat(start, count) + within]
+        return query[positive], document[positive], document[negative]
+
+
+class GroupSource(Source):
+    """What all sources of groups share; a source implements `_parts`, `_no_split`, `splits` and `fingerprint`.
 
     Bad rows (empty texts, missing ids, ids that another text had before) are left out and counted up to a
     limit, each query and each passage as a row. A query of which no passage is marked is left out, its
     passages are kept. Memory: the queries, each distinct passage's id and, while the corpus is read, up to 60
     bytes for it; 12 bytes for each time that a passage comes with a query.
-
-    Args:
-        name: short name for folders and messages.
-        max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
-        repair_encoding: whether to repair UTF-8 that was encoded twice.
-
-    Attributes:
-        name: as above.
-        bad_rows: the bad rows of each part that was read to its end, by its label.
     """
 
     #: Whether a query may come in several rows, which are then joined.
@@ -120,9 +155,8 @@ class GroupSource(FileSource):
     #: Whether a passage that is not marked was judged irrelevant; otherwise it was not judged.
     judged_negatives = False
 
-    def __init__(self, name: str, max_bad_rows: float, repair_encoding: bool) -> None:
-        super().__init__(max_bad_rows, repair_encoding)
-        self.name = name
+    def __init__(self, name: str, max_bad_rows: float) -> None:
+        super().__init__(name, max_bad_rows)
         self._ids: pa.Array | None = None
         self._links: dict[str, Links] = {}
 
@@ -135,7 +169,7 @@ class GroupSource(FileSource):
         """Why there is no such split, as the first part of a sentence."""
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
-        """The links by split; here a source may make splits out of others."""
+        """The links by split; here a source may split off others."""
         return links
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
@@ -161,38 +195,32 @@ class GroupSource(FileSource):
 
     def queries(self, split: str) -> pa.Table:
         """The queries of a split that have a marked passage, in the order of their first rows."""
-        links = self._judged(split)
+        links = self._judged(split)[0]
         return links.queries.filter(pa.array(links.answered))
 
     def qrels(self, split: str) -> pa.Table:
-        """The judgements of a split, query by query; grade 0 is shown, but not relevant."""
-        links = self._judged(split)
+        """The judgements of a split, query by query; grade 0 is given, but not relevant."""
+        links, ids = self._judged(split)
         kept = links.answered[links.query_rows] & ((links.grades > 0) | self.judged_negatives)
-        assert self._ids is not None
-        return pa.table(
-            [
-                links.queries["id"].take(pa.array(links.query_rows[kept])),
-                self._ids.take(pa.array(links.document_rows[kept])),
-                pa.array(links.grades[kept]),
-            ],
-            QRELS,
-        )
+        query_ids = links.queries["id"].take(pa.array(links.query_rows[kept]))
+        document_ids = ids.take(pa.array(links.document_rows[kept]))
+        return pa.table([query_ids, document_ids, pa.array(links.grades[kept])], QRELS)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Every (query, marked passage, unmarked passage) of ``train``, query by query."""
         return self._triplets() if "train" in self.splits() else None
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
-        links = self._judged("train")
-        assert self._ids is not None
+        links, ids = self._judged("train")
         for first in range(0, len(links.queries), _QUERIES_AT_ONCE):
             query, positive, negative = links.triplets(first, first + _QUERIES_AT_ONCE)
             if len(query):
-                ids = links.queries["id"].take(pa.array(query)).combine_chunks()
-                columns = [ids, self._ids.take(pa.array(positive)), self._ids.take(pa.array(negative))]
+                query_ids = links.queries["id"].take(pa.array(query)).combine_chunks()
+                columns = [query_ids, ids.take(pa.array(positive)), ids.take(pa.array(negative))]
                 yield pa.RecordBatch.from_arrays(columns, schema=TRIPLETS)
 
-    def _judged(self, split: str) -> Links:
+    def _judged(self, split: str) -> tuple[Links, pa.Array]:
+        """The links of a split, and the ids of all passages."""
         if split not in self.splits():
             raise UserError(f"{self._no_split(split)}: {one_of(split, self.splits())}")
         if self._ids is None:
@@ -201,7 +229,8 @@ class GroupSource(FileSource):
         links = self._links.get(split)
         if links is None or not links.answered.any():
             raise UserError(f"No query of {self.name}, split {split}, has a passage that is marked as its answer")
-        return links
+        assert self._ids is not None
+        return links, self._ids
 
     def _report_unjudged(self) -> None:
         for split in self.splits():
@@ -214,15 +243,40 @@ class GroupSource(FileSource):
                 )
 
 
+class _LinksBuilder:
+    """Collects the links of a split; a query may come more than once, and its first text counts."""
+
+    def __init__(self) -> None:
+        self._numbering = Numbering()
+        self._queries: list[pa.RecordBatch] = []
+        self._links: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query rows, document rows, grades
+
+    def add(self, groups: Groups, document_rows: np.ndarray) -> None:
+        numbers, new = self._numbering.add(hash_rows(pa.chunked_array([groups.query_ids])))
+        queries = pa.record_batch([groups.query_ids, groups.queries], schema=QUERIES)
+        self._queries.append(queries.filter(pa.array(new)))
+        self._links.append((numbers[groups.owner], document_rows, groups.grades))
+
+    def build(self) -> Links:
+        """The links in order, each pair once, with the highest of its grades."""
+        queries = pa.Table.from_batches(self._queries, QUERIES).combine_chunks()
+        query_rows, document_rows, grades = map(np.concatenate, zip(*self._links, strict=True))
+        pairs = query_rows.astype(np.int64) << 32 | document_rows
+        order = np.argsort(pairs, kind="stable")  # fast because most rows are in order
+        first = np.flatnonzero(np.diff(pairs[order], prepend=-1))
+        kept, grades = order[first], grades[order]
+        grades = np.maximum.reduceat(grades, first) if len(first) else grades
+        return Links(queries, query_rows[kept], document_rows[kept], grades)
+
+
 class _Index:
     """What is kept of the groups while the corpus is read."""
 
     def __init__(self, source: GroupSource) -> None:
         self.ids: list[pa.Array] = []
-        self.links: dict[str, LinksBuilder] = {}
+        self.links: dict[str, _LinksBuilder] = {}
         self._source = source
-        self._numbering = Numbering()
-        self._queries = HashSet()
+        self._passages, self._queries = Numbering(), Numbering()
         self._query_texts: dict[str, OneText] = {}
         self._passage_texts = OneText()
 
@@ -231,67 +285,56 @@ class _Index:
         if part.split is not None:
             groups = self._good_queries(part.split, part.label, groups, bad)
         groups = self._known_passages(part, groups, bad) if part.closed else self._good_passages(part, groups, bad)
-        numbers, new = self._numbering.add(groups.keys)
+        numbers, new = self._passages.add(groups.keys)
         if part.split is not None:
-            links = self.links.setdefault(part.split, LinksBuilder())
-            links.add(groups.query_ids, groups.queries, groups.owner, numbers, groups.grades)
+            self.links.setdefault(part.split, _LinksBuilder()).add(groups, numbers)
         passages = groups.passages.filter(pa.array(new)).combine_chunks()
         if len(passages):
             self.ids.append(passages["id"].combine_chunks())
         return passages
 
     def _good_queries(self, split: str, label: str, groups: Groups, bad: BadRows) -> Groups:
-        left_out = groups.query_ids.is_null().to_numpy(zero_copy_only=False)
-        _count(bad, "missing query_id", label, groups.rows, left_out)
-        groups = groups.without_queries(left_out)
-        left_out = groups.queries.is_null().to_numpy(zero_copy_only=False)
-        _count(bad, "unknown query_id", label, groups.rows, left_out, groups.query_ids)
-        groups = groups.without_queries(left_out)
-        left_out = _blank(groups.queries)
-        _count(bad, "query without text", label, groups.rows, left_out, groups.query_ids)
-        groups = groups.without_queries(left_out)
-        left_out = self._repeated(split, groups)
-        _count(bad, "query_id that another query had before", label, groups.rows, left_out, groups.query_ids)
-        return groups.without_queries(left_out)
+        checks: list[tuple[str, Callable[[Groups], np.ndarray]]] = [
+            ("missing query_id", lambda groups: _is_null(groups.query_ids)),
+            ("unknown query_id", lambda groups: _is_null(groups.queries)),
+            ("query without text", lambda groups: _is_blank(groups.queries)),
+            ("query_id that another query had before", lambda groups: self._repeated(split, groups)),
+        ]
+        for kind, check in checks:
+            wrong = check(groups)
+            bad.add_where(wrong, kind, label, groups.rows, None if kind.startswith("missing") else groups.query_ids)
+            groups = groups.without_queries(wrong)
+        return groups
 
     def _repeated(self, split: str, groups: Groups) -> np.ndarray:
         """Queries (Q,) bool whose id came before, though it must not."""
         ids, texts = pa.chunked_array([groups.query_ids]), pa.chunked_array([groups.queries])
         if not self._source.repeated_queries:
-            return self._queries.add(hash_rows(ids))
+            return ~self._queries.add(hash_rows(ids))[1]
         return self._query_texts.setdefault(split, OneText()).contradictions(ids, texts)
 
     def _known_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
-        unknown = self._numbering.find(groups.keys) < 0
-        _count(bad, "unknown passage id", part.label, groups.rows[groups.owner], unknown, groups.passages["id"])
+        unknown = self._passages.find(groups.keys) < 0
+        bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], groups.passages["id"])
         return groups.without_passages(unknown)
 
     def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
         ids, titles, texts = groups.passages.columns
-        left_out = _blank(ids)
-        _count(bad, "missing passage id", part.label, groups.rows[groups.owner], left_out)
-        empty = _blank(titles) & _blank(texts) & ~left_out
-        _count(bad, "empty passage", part.label, groups.rows[groups.owner], empty, ids)
-        groups = groups.without_passages(left_out | empty)
+        rows, missing = groups.rows[groups.owner], _is_blank(ids)
+        bad.add_where(missing, "missing passage id", part.label, rows)
+        empty = _is_blank(titles) & _is_blank(texts) & ~missing
+        bad.add_where(empty, "empty passage", part.label, rows, ids)
+        groups = groups.without_passages(missing | empty)
         if part.has_ids:
             different = self._passage_texts.contradictions(*groups.passages.columns)
             kind, rows = "passage id that another text had before", groups.rows[groups.owner]
-            _count(bad, kind, part.label, rows, different, groups.passages["id"])
+            bad.add_where(different, kind, part.label, rows, groups.passages["id"])
         return groups
 
 
-def _count(
-    bad: BadRows,
-    kind: str,
-    label: str,
-    rows: np.ndarray,
-    which: np.ndarray,
-    ids: pa.Array | pa.ChunkedArray | None = None,
-) -> None:
-    for row in np.flatnonzero(which):
-        bad.add(kind, label, int(rows[row]), "" if ids is None else ids[int(row)].as_py())
+def _is_null(column: pa.Array) -> np.ndarray:
+    return column.is_null().to_numpy(zero_copy_only=False)
 
 
-def _blank(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
-    return pc.fill_null(blank, True).to_numpy(zero_copy_only=False)
+def _is_blank(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(is_blank(column), True).to_numpy(zero_copy_only=False)

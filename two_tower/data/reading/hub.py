@@ -1,7 +1,8 @@
 """Data sets of the Hugging Face hub, and local folders laid out like them, as Arrow tables.
 
-`datasets` finds the files of a split, and reads the hub's and Parquet. Local files of lines are read by
-`two_tower.data.reading.line_files`.
+`datasets` finds the files of a split, and reads the hub's and Parquet. Local files of lines (JSON objects, CSV,
+TSV) are read here: for `datasets` the first malformed line is an error of the whole file, and its CSV reader
+takes texts such as ``NA`` for missing.
 """
 
 from __future__ import annotations
@@ -13,21 +14,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint, key_of
-from two_tower.data.reading.arrays import valid_rows
-from two_tower.data.reading.line_files import column_kinds, is_line_file, line_rows
-from two_tower.data.reading.rows import BadRows, Rows
-from two_tower.errors import UserError, one_of
+from two_tower.data.reading.columns import CsvFile, TsvFile
+from two_tower.data.reading.formats import NestedJsonRows, TsvRows, first_objects
+from two_tower.data.reading.rows import (
+    BYTE_ORDER_MARK,
+    Rows,
+    Tables,
+    open_bytes,
+    read_rows,
+    readable,
+    without_invalid,
+)  # fmt: skip
+from two_tower.errors import BadRows, UserError, one_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset
-
-__all__ = ["HubData", "split_names"]
 
 # Rows of a table: 1,000 are read faster than 250 or 4,000 (134,000 rows/s, 110,000 and 108,000).
 _ROWS = 1000
@@ -39,9 +46,7 @@ _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "t
 
 
 class HubData:
-    """One configuration of a data set.
-
-    Nothing is opened before it is asked for.
+    """One configuration of a data set; nothing is opened before it is needed.
 
     Args:
         path: OWNER/NAME on the hub, or a local folder or file (Parquet, JSON lines).
@@ -54,7 +59,7 @@ class HubData:
         label: path and configuration, for messages.
 
     Raises:
-        UserError: a local path that does not exist.
+        ValueError: a local path that does not exist.
     """
 
     def __init__(
@@ -63,14 +68,14 @@ class HubData:
         name: str | None = None,
         streaming: bool = True,
         revision: str | None = None,
-        key: str = "data.path",
+        key: str = "path",
     ) -> None:
-        self.path, self.name, self.streaming, self.revision, self._key = path, name, streaming, revision, key
+        self.path, self.name, self.streaming, self.revision, self._key = path, name, streaming, revision, f"data.{key}"
         self.label = f"{path} {name}" if name else path
         local = Path(path).expanduser()
         self.local = local if local.exists() else None
         if self.local is None and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
-            raise UserError(
+            raise ValueError(
                 f"{key}={path} does not exist: give a folder or file, or OWNER/NAME of a data set on the hub"
             )
 
@@ -78,7 +83,7 @@ class HubData:
     def _builder(self) -> DatasetBuilder:
         from datasets import load_dataset_builder
 
-        # Its readers log what they raise; who runs a command is told once.
+        # Its readers log what they raise; the user is told once.
         logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
         with self._errors():
             if self.local is None:
@@ -98,49 +103,27 @@ class HubData:
         """The files of each split, by the library's names of splits."""
         return {str(split): list(files) for split, files in self._builder.config.data_files.items()}
 
-    def _open(self, split: str) -> IterableDataset | Dataset:
-        with self._errors(split):
-            if self.streaming:
-                return self._builder.as_streaming_dataset(split=split).with_format("arrow")
-            self._builder.download_and_prepare()
-            return self._builder.as_dataset(split=split).with_format("arrow")
-
     @cached_property
     def _line_files(self) -> Mapping[str, list[Path]]:
         """The files of each split, if they are local ones of lines."""
         if self.local is None:
             return {}
         files = {split: [Path(file) for file in names] for split, names in self.files.items()}
-        return {split: paths for split, paths in files.items() if all(map(is_line_file, paths))}
-
-    def _schemas(self, split: str) -> Iterator[tuple[Path | str, pa.Schema]]:
-        """Each file that is read on its own, else the split, and its columns."""
-        if split in self._line_files:
-            yield from ((file, column_kinds(file)) for file in self._line_files[split])
-            return
-        opened = self._open(split)
-        with self._errors(split):  # a stream may not tell before it is read
-            known = opened.features is not None
-            schema = opened.features.arrow_schema if known else next(iter(opened.iter(batch_size=1))).schema
-        yield f"{self.label} {split}", schema
+        return {split: paths for split, paths in files.items() if all(map(_is_line_file, paths))}
 
     def schema(self, split: str) -> pa.Schema:
         """The columns of a split."""
         return next(self._schemas(split))[1]
 
     def require(self, split: str, columns: Sequence[str]) -> None:
-        """Check that a split has these columns.
-
-        Raises:
-            UserError: one is missing.
-        """
+        """Raise a UserError unless every file of a split has these columns."""
         for place, schema in self._schemas(split):
             for column in columns:
                 if column not in schema.names:
                     raise UserError(f"{place} has no column {column}, but {', '.join(schema.names)}")
 
     def rows(self, split: str, fields: pa.Schema) -> list[Rows]:
-        """The rows of a split: those of each local file of lines, in which they are counted, or all together.
+        """The rows of a split: those of each local file of lines, with its own row numbers, or all together.
 
         Args:
             split: the library's name of it.
@@ -150,26 +133,8 @@ class HubData:
             UserError: the split cannot be found; on reading, that it cannot be read, or has too many bad rows.
         """
         if split in self._line_files:
-            return [line_rows(file, fields) for file in self._line_files[split]]
+            return [Rows(file, partial(_read_lines, file, fields)) for file in self._line_files[split]]
         return [Rows(f"{self.label} {split}", partial(self._tables, split, fields.names))]
-
-    def _tables(self, split: str, columns: Sequence[str], bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Up to 1,000 rows of those columns that there are, and their numbers in the split; invalid UTF-8 is bad."""
-        _let_threads_end()
-        batches, first, lost = iter(self._open(split).iter(batch_size=_ROWS)), 1, BadRows(bad.max_bad_rows)
-        while True:
-            with self._errors(split):
-                table = next(batches, None)
-            if table is None:
-                break
-            table = table.select([name for name in columns if name in table.column_names])
-            numbers = np.arange(first, first + len(table))
-            first += len(table)
-            valid = valid_rows(table)
-            for row in numbers[~valid]:
-                lost.add("invalid UTF-8", f"{self.label} {split}", int(row))
-            yield (table, numbers) if valid.all() else (table.filter(pa.array(valid)), numbers[valid])
-        bad.include(lost)
 
     def fingerprint(self) -> str:
         """A hash of the local files' contents, or the commit on the hub; nothing is downloaded for it."""
@@ -177,6 +142,39 @@ class HubData:
             return key_of(self.path, self.name, self._builder.hash)
         files = [(split, Path(file)) for split, files in sorted(self.files.items()) for file in files]
         return key_of(*((split, file.name, file_fingerprint(file)) for split, file in files))
+
+    def _open(self, split: str) -> IterableDataset | Dataset:
+        with self._errors(split):
+            if self.streaming:
+                return self._builder.as_streaming_dataset(split=split).with_format("arrow")
+            self._builder.download_and_prepare()
+            return self._builder.as_dataset(split=split).with_format("arrow")
+
+    def _schemas(self, split: str) -> Iterator[tuple[Path | str, pa.Schema]]:
+        """Each file that is read on its own, else the split, and its columns."""
+        if split in self._line_files:
+            yield from ((file, _column_types(file)) for file in self._line_files[split])
+            return
+        opened = self._open(split)
+        with self._errors(split):  # a stream may not know its columns before it is read
+            known = opened.features is not None
+            schema = opened.features.arrow_schema if known else next(iter(opened.iter(batch_size=1))).schema
+        yield f"{self.label} {split}", schema
+
+    def _tables(self, split: str, columns: Sequence[str], bad: BadRows) -> Tables:
+        """Up to 1,000 rows of the columns that exist, and their numbers in the split; invalid UTF-8 is bad."""
+        _let_threads_end()
+        batches, first, unread = iter(self._open(split).iter(batch_size=_ROWS)), 1, BadRows(bad.max_bad_rows)
+        while True:
+            with self._errors(split):
+                table = next(batches, None)
+            if table is None:
+                break
+            numbers = np.arange(first, first + len(table))
+            first += len(table)
+            table = table.select([name for name in columns if name in table.column_names])
+            yield without_invalid(table, numbers, f"{self.label} {split}", unread)
+        bad.include(unread)
 
     @contextmanager
     def _errors(self, split: str = "") -> Iterator[None]:
@@ -212,7 +210,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether it is a Parquet file without its end, which says where everything is."""
+    """Whether it is a Parquet file without its end, where its index is."""
     import pyarrow.parquet as pq
 
     try:
@@ -252,3 +250,77 @@ def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -
             raise UserError(f"{data.label} has the splits {', '.join(found)}: choose with data.splits.train=SPLIT")
         names = {"train": found[0]}
     return names
+
+
+# Local files of lines
+
+
+def _kind(path: Path) -> str | None:
+    """``json``, ``csv`` or ``tsv``; None for other files."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    return "tsv" if suffix == ".tsv" else _FORMATS.get(suffix)
+
+
+def _is_line_file(path: Path) -> bool:
+    """Whether the file's rows are lines; a ``.json`` file may be one list of objects instead."""
+    if not path.name.removesuffix(".gz").lower().endswith(".json"):
+        return _kind(path) in ("json", "csv", "tsv")
+    with readable(path), open_bytes(path) as file:
+        return not file.read(1 << 12).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
+
+
+def _column_types(path: Path) -> pa.Schema:
+    """The columns of a file and their types: for JSON by the first 1,000 lines, else strings."""
+    if _kind(path) == "json":
+        objects = first_objects(path)
+        names = dict.fromkeys(name for row in objects for name in row)
+        return pa.schema([(name, _type_of([row.get(name) for row in objects])) for name in names])
+    file = CsvFile(path) if _kind(path) == "csv" else TsvFile(path)
+    return pa.schema([(name, pa.string()) for name in file.names()])
+
+
+def _read_lines(path: Path, fields: pa.Schema, bad: BadRows) -> Tables:
+    """The rows of a file, with the columns ``fields``; what the file or a row lacks is null."""
+    unread = BadRows(bad.max_bad_rows)
+    for table, numbers in _tables(path, fields, unread):
+        missing = pa.nulls(len(table), pa.string())
+        columns = [table[name] if name in table.column_names else missing for name in fields.names]
+        yield pa.table(columns, fields.names), numbers
+    bad.include(unread)
+
+
+def _tables(path: Path, fields: pa.Schema, bad: BadRows) -> Tables:
+    if _kind(path) == "json":
+        numbers = _with_numbers(pa.struct(list(fields)), pa.struct(list(_column_types(path))))
+        return read_rows(path, NestedJsonRows(fields, pa.schema(list(numbers))), bad)
+    if _kind(path) == "csv":
+        file = CsvFile(path)
+        return file.read([name for name in fields.names if name in file.names()], (), bad)
+    names = TsvFile(path).names()
+    typed = [fields.field(name) if name in fields.names else pa.field(name, pa.string()) for name in names]
+    return read_rows(path, TsvRows(pa.schema(typed), frozenset({names[0].lower()})), bad)
+
+
+def _with_numbers(wanted: pa.DataType, found: pa.DataType) -> pa.DataType:
+    """The wanted type with int64 for strings where the file has whole numbers."""
+    if pa.types.is_struct(wanted) and pa.types.is_struct(found):
+        types = {field.name: field.type for field in found}
+        return pa.struct([(f.name, _with_numbers(f.type, types.get(f.name, f.type))) for f in wanted])
+    if pa.types.is_list(wanted) and pa.types.is_list(found):
+        return pa.list_(_with_numbers(wanted.value_type, found.value_type))
+    return found if pa.types.is_string(wanted) and pa.types.is_int64(found) else wanted
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    """The type of most of the values; string where all are null."""
+    kinds: tuple[Any, ...] = (str, list, dict, (int, float))
+    groups = {kind: [value for value in values if isinstance(value, kind)] for kind in kinds}
+    kind = max(groups, key=lambda kind: len(groups[kind]))
+    if kind is str or not groups[kind]:
+        return pa.string()
+    if kind is list:
+        return pa.list_(_type_of([item for value in groups[list] for item in value]))
+    if kind is dict:
+        names = dict.fromkeys(name for value in groups[dict] for name in value)
+        return pa.struct([(name, _type_of([value.get(name) for value in groups[dict]])) for name in names])
+    return pa.int64() if all(type(value) is int for value in groups[kind]) else pa.float64()

@@ -1,105 +1,33 @@
 """Tolerant reading of files of lines, plain, .gz or in a .tar.gz: bad rows are counted and left out.
 
-A block of whole lines is parsed at once; only a block that is refused is parsed line by line, which finds the
-bad rows with their numbers. Lines end with a line feed and nothing else (U+0085 and U+2028 are text). How a line
+A block of whole lines is parsed at once; only a block that is refused is parsed line by line, to find the bad
+rows and their numbers. Lines end with a line feed and nothing else (U+0085 and U+2028 are text). How a line
 becomes a row is in `two_tower.data.reading.formats`.
 """
 
 from __future__ import annotations
 
 import gzip
+import tarfile
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import IO, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from two_tower.data.reading.archive import Member
-from two_tower.errors import UserError
+from two_tower.errors import BadRow, BadRows, UserError
 
-__all__ = [
-    "BYTE_ORDER_MARK", "BadRow", "BadRows", "RowFormat", "Rows", "first_columns",
-    "first_lines", "open_bytes", "read_rows", "readable",
-]  # fmt: skip
+Tables = Iterator[tuple[pa.Table, np.ndarray]]  # rows, and the number of each (int64, from 1)
 
 _BLOCK_BYTES = 8 << 20  # large enough for Arrow's threads, small enough to parse again line by line
-_EXAMPLES = 3
 _FIRST_LINES = 1000
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class BadRow(Exception):
-    """A row that cannot be used: ``kind`` is what is counted, ``detail`` says more about this one."""
-
-    def __init__(self, kind: str, detail: str = "") -> None:
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
-
-
-class BadRows:
-    """The bad rows of one reading of a file: how many of each kind, where the first ones are.
-
-    Args:
-        max_bad_rows: the fraction of a file's rows that may be bad, 0 to 1.
-
-    Attributes:
-        counts: bad rows by kind.
-        examples: the first rows of each kind, as ``FILE, row NUMBER: KIND (DETAIL)``.
-    """
-
-    def __init__(self, max_bad_rows: float = 0.001) -> None:
-        if not 0 <= max_bad_rows <= 1:
-            raise UserError(f"data.max_bad_rows={max_bad_rows} must be a fraction of the rows, from 0 to 1")
-        self.max_bad_rows = max_bad_rows
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
-        self._first: tuple[int, str] | None = None
-        self._lost = 0
-
-    def add(self, kind: str, file: str | Path | Member, row: int, detail: str = "") -> None:
-        """Count one bad row; ``row`` is its line number, from 1."""
-        self.counts[kind] += 1
-        shown = self.examples.setdefault(kind, [])
-        message = f"{file}, row {row}: {kind}" + (f" ({detail})" if detail else "")
-        if len(shown) < _EXAMPLES:
-            shown.append(message)
-        if self._first is None or row < self._first[0]:
-            self._first = row, message
-
-    def include(self, lost: BadRows) -> None:
-        """Take over rows that could not be read at all, so that whoever counts what was read does not see them."""
-        self.counts += lost.counts
-        for kind, messages in lost.examples.items():
-            self.examples[kind] = [*self.examples.get(kind, ()), *messages][:_EXAMPLES]
-        firsts = [first for first in (self._first, lost._first) if first is not None]
-        self._first = min(firsts, default=None)
-        self._lost += lost.counts.total()
-
-    def check(self, total: int) -> None:
-        """Compare with the number of rows of the file, those of `include` apart.
-
-        Raises:
-            UserError: more than ``max_bad_rows * total`` rows are bad; the message names the first.
-        """
-        bad, total = self.counts.total(), total + self._lost
-        if self._first is not None and bad > self.max_bad_rows * total:
-            raise UserError(
-                f"{self._first[1]}; {bad} of {total} rows are bad, more than data.max_bad_rows="
-                f"{self.max_bad_rows:g} allows: correct the file or raise the limit"
-            )
-
-    def summary(self) -> str | None:
-        """One sentence for a warning, or None where every row is good."""
-        if not self.counts:
-            return None
-        kinds = ", ".join(f"{count} with {kind}" for kind, count in self.counts.most_common())
-        shown = "; ".join(message for messages in self.examples.values() for message in messages)
-        return f"{self.counts.total()} bad rows were left out: {kinds} ({shown})"
 
 
 @dataclass(frozen=True)
@@ -108,11 +36,11 @@ class Rows:
 
     Attributes:
         place: its file, or what it is called in messages.
-        read: its rows, read anew each time, with the number of each (int64, from 1); takes the bad rows.
+        read: reads its rows, anew each time; takes the bad rows.
     """
 
     place: Path | Member | str
-    read: Callable[[BadRows], Iterator[tuple[pa.Table, np.ndarray]]]
+    read: Callable[[BadRows], Tables]
 
 
 class RowFormat(Protocol):
@@ -134,16 +62,13 @@ class RowFormat(Protocol):
         """
 
 
-def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Tables:
     """Read a file in blocks of about 8 MiB; empty lines are left out silently, bad rows are counted.
 
     Args:
         path: the file; ``.gz`` is decompressed, a member of an archive is read in place.
         row_format: what a row looks like.
         bad: takes the bad rows, also those that the caller finds while it reads.
-
-    Yields:
-        The rows of a block, and the line number (from 1) of each, int64.
 
     Raises:
         UserError: the file cannot be read, or at its end too many rows were bad.
@@ -166,20 +91,12 @@ def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Itera
 
 
 def first_lines(path: Path | Member) -> list[bytes]:
-    """Up to 1,000 lines from the start of a file, as many as 8 MiB hold.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Up to 1,000 lines from the start of a file, at most 8 MiB of them."""
     return next(_blocks(path), b"").split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
 
 
 def first_columns(path: Path | Member) -> int:
-    """How many cells, separated by tabs, the first line of a file has; 1 for an empty file.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """How many tab-separated cells the first line of a file has; 1 for an empty file."""
     return len(next(iter(first_lines(path)), b"").split(b"\t"))
 
 
@@ -204,29 +121,26 @@ def _parse_lines(
 
 
 @contextmanager
-def readable(path: Path | Member) -> Iterator[None]:
-    """Around work with a file.
-
-    Raises:
-        UserError: it cannot be read, ends too early or is damaged.
-    """
+def readable(path: object) -> Iterator[None]:
+    """Around work with a file: a file that is absent, cut or damaged becomes a UserError."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} cannot be read to its end ({error}): get a whole copy of it") from error
 
 
-def open_bytes(path: Path | Member) -> BinaryIO:
+def open_bytes(path: Path | Member) -> AbstractContextManager[IO[bytes]]:
     """The bytes of a file, decompressed where its name ends in ``.gz``."""
-    packed = isinstance(path, Path) and path.suffix == ".gz"
-    return cast(BinaryIO, gzip.GzipFile(str(path)) if packed else path.open("rb"))
+    if isinstance(path, Path) and path.suffix == ".gz":
+        return cast(AbstractContextManager[IO[bytes]], gzip.open(path))
+    return path.open("rb")
 
 
 def _blocks(path: Path | Member) -> Iterator[bytes]:
-    """A file's lines, many at a time."""
+    """A file's lines in blocks of whole lines."""
     rest = b""
     with readable(path), open_bytes(path) as file:
-        if (start := file.read(3)) != BYTE_ORDER_MARK:  # it is no text
+        if (start := file.read(3)) != BYTE_ORDER_MARK:
             rest = start
         while chunk := file.read(_BLOCK_BYTES):
             block, newline, rest = (rest + chunk).rpartition(b"\n")
@@ -234,3 +148,82 @@ def _blocks(path: Path | Member) -> Iterator[bytes]:
                 yield block + newline
     if rest:
         yield rest
+
+
+# Columns whose types a file decided
+
+
+def _valid_rows(table: pa.Table) -> np.ndarray:
+    """Which rows hold nothing but valid UTF-8, (N,) bool."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        if len(table) == 1:
+            return np.zeros(1, bool)
+        half = len(table) // 2
+        return np.concatenate([_valid_rows(table.slice(0, half)), _valid_rows(table.slice(half))])
+    return np.ones(len(table), bool)
+
+
+def without_invalid(table: pa.Table, rows: np.ndarray, place: object, bad: BadRows) -> tuple[pa.Table, np.ndarray]:
+    """The rows (N,) that are valid UTF-8; the others are bad."""
+    valid = _valid_rows(table)
+    bad.add_where(~valid, "invalid UTF-8", place, rows)
+    return (table, rows) if valid.all() else (table.filter(pa.array(valid)), rows[valid])
+
+
+def text_of(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Texts and ids (N,) as strings, whole numbers in decimal digits; "" for null."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return pc.fill_null(column.cast(pa.string()), "")
+
+
+def flat_lists(column: pa.ChunkedArray, fields: Iterable[str]) -> list[tuple[np.ndarray, pa.Array]]:
+    """The lists in a column, concatenated.
+
+    Args:
+        column: (N,) structs of lists, or lists of structs: data sets have both for the same.
+        fields: fields of the structs.
+
+    Returns:
+        For each field the length of each row's list, (N,) int64 (0 where it is null), and all elements.
+    """
+    array = column.combine_chunks()
+    lists = [pc.struct_field(array if pa.types.is_struct(array.type) else pc.list_flatten(array), f) for f in fields]
+    if pa.types.is_struct(array.type):
+        return [(list_lengths(values), pc.list_flatten(values)) for values in lists]
+    return [(list_lengths(array), values) for values in lists]
+
+
+def list_fields(kind: pa.DataType) -> list[str]:
+    """The names of the fields in structs of lists, or lists of structs; none for other types."""
+    inner = kind.value_type if is_list(kind) else kind
+    return [field.name for field in inner] if pa.types.is_struct(inner) else []
+
+
+def list_type(like: pa.DataType, fields: Mapping[str, pa.DataType]) -> pa.DataType:
+    """A struct of lists where ``like`` is one, else a list of structs, with these fields."""
+    if pa.types.is_struct(like):
+        return pa.struct([(name, pa.list_(kind)) for name, kind in fields.items()])
+    return pa.list_(pa.struct(list(fields.items())))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether it is one of the types of lists of any length."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+@contextmanager
+def column_types(label: object) -> Iterator[None]:
+    """Around work with columns whose types come from a file: an unexpected type becomes a UserError."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        cause = str(error).split("\n")[0]
+        raise UserError(f"{label} has a column that does not hold what its name says ({cause})") from error
+
+
+def list_lengths(lists: pa.Array) -> np.ndarray:
+    """How long each list is, (N,) int64; 0 for null."""
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -1,162 +1,133 @@
-"""The schemas in which dual-encoder data comes, and how their rows become groups."""
+"""The schemas in which dual-encoder data comes: how to recognise them, and how their rows become groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS
-from two_tower.data.reading.arrays import flat_lists, is_list, list_fields, list_lengths, text_of
 from two_tower.data.reading.groups import Groups
-from two_tower.data.reading.unique import hash_rows
-
-__all__ = ["ENTRY", "TEXT", "TEXTS", "PassageColumns", "QrelsColumns", "Schema", "TevatronColumns", "TextColumns"]
+from two_tower.data.reading.rows import flat_lists, is_list, list_fields, list_lengths, list_type, text_of
+from two_tower.data.reading.unique import hash_rows, hexadecimal
+from two_tower.errors import UserError, one_of
 
 TEXT, TEXTS = pa.string(), pa.list_(pa.string())
-#: The fields of Tevatron's passages.
-ENTRY = ("docid", "title", "text")
+_ENTRY = ("docid", "title", "text")  # the fields of Tevatron's passages
 
-
-class Schema(Protocol):
-    """Makes groups of rows."""
-
-    @property
-    def fields(self) -> pa.Schema:
-        """The columns that it reads, and what they hold where a file does not say it (JSON lines)."""
-
-    @property
-    def required(self) -> Sequence[str]:
-        """Those of the columns that every file must have."""
-
-    @property
-    def has_negatives(self) -> bool:
-        """Whether there are passages that are neither relevant nor judged."""
-
-    @property
-    def has_ids(self) -> bool:
-        """Whether queries and passages have ids; otherwise these are hashes of the texts."""
-
-    def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
-        """Make groups of a table.
-
-        Args:
-            table: N rows.
-            rows: (N,) int64, their numbers.
-            repair: whether to repair UTF-8 that was encoded twice.
-        """
+_QUERIES = ("query", "anchor", "question", "query_text", "q")
+_POSITIVES = (
+    "positive", "positives", "pos", "positive_passage", "passage", "document", "context", "answer", "answers", "text",
+    "response",
+)  # fmt: skip
+_NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_passage)?s?(_?\d+)?")
+_KNOWN = (
+    "a query (query, anchor, question) with a positive (positive, pos, passage, answer) and perhaps negatives "
+    "(negative, negative_1 …, negatives), each a text or a list of texts; Tevatron's query_id, query, "
+    "positive_passages, negative_passages, or positive_document_ids, negative_document_ids with data.corpus=DATA_SET; "
+    "or BEIR's configurations corpus and queries, with data.qrels=DATA_SET"
+)
 
 
 @dataclass(frozen=True)
-class TextColumns:
-    """Columns of texts, or of lists of texts, without ids; nulls are no passages.
+class Schema(ABC):
+    """Makes groups of rows.
 
     Attributes:
-        fields: the columns of the queries, of relevant passages, and any number of others with other passages.
+        fields: the columns that it reads, and what they hold where a file does not say so (JSON lines).
+        needed: how many of the columns, the first ones, every file must have.
+        has_ids: whether queries and passages have ids; otherwise these are hashes of the texts.
     """
 
     fields: pa.Schema
-    has_ids = False
+    needed: ClassVar[int]
+    has_ids: ClassVar[bool] = True
 
     @property
     def required(self) -> Sequence[str]:
-        """See `Schema`."""
-        return self.fields.names[:2]
+        """The columns that every file must have."""
+        return self.fields.names[: self.needed]
 
     @property
     def has_negatives(self) -> bool:
-        """See `Schema`."""
-        return len(self.fields) > 2
+        """Whether there may be passages that are neither relevant nor judged."""
+        return len(self.fields) > self.needed
 
-    def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
-        """See `Schema.groups`."""
+    @abstractmethod
+    def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
+        """The groups of N rows, whose numbers are ``rows``, (N,) int64."""
+
+
+@dataclass(frozen=True)
+class TextColumns(Schema):
+    """Texts, or lists of texts, without ids: queries, relevant passages, perhaps others. Nulls are no passages."""
+
+    needed = 2
+    has_ids = False
+
+    def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         query, *others = self.fields.names
         columns = [_passages(table[name]) for name in others if name in table.column_names]
         owner = np.concatenate([owner for owner, _ in columns])
-        texts = pa.concat_arrays([text_of(texts, repair) for _, texts in columns])
+        texts = pa.concat_arrays([text_of(texts) for _, texts in columns])
         grades = (np.arange(len(owner)) < len(columns[0][0])).astype(np.int32)
         keys = hash_rows(pa.chunked_array([texts]))
-        passages = pa.table([_hexadecimal(keys), _empty(len(texts)), texts], CORPUS)
-        queries = text_of(table[query], repair)
-        query_ids = _hexadecimal(hash_rows(pa.chunked_array([queries])))
+        passages = pa.table([hexadecimal(keys), _empty(len(texts)), texts], CORPUS)
+        queries = text_of(table[query])
+        query_ids = hexadecimal(hash_rows(pa.chunked_array([queries])))
         return Groups(rows, query_ids, queries, owner, grades, passages, keys)
 
 
 @dataclass(frozen=True)
-class TevatronColumns:
-    """Tevatron's rows: ids, and passages as lists of ``{docid, title, text}`` or of ids.
+class TevatronColumns(Schema):
+    """Ids of queries, queries, relevant passages, perhaps others: lists of ``{docid, title, text}``, or of ids.
 
     Attributes:
-        fields: the columns of the queries' ids, of the queries, of relevant passages, perhaps of others.
         ids_only: whether titles and texts come from a corpus of their own.
     """
 
-    fields: pa.Schema
     ids_only: bool = False
-    has_ids = True
+    needed = 3
 
-    @property
-    def required(self) -> Sequence[str]:
-        """See `Schema`."""
-        return self.fields.names[:3]
-
-    @property
-    def has_negatives(self) -> bool:
-        """See `Schema`."""
-        return len(self.fields) > 3
-
-    def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
-        """See `Schema.groups`."""
+    def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         query_id, query, *others = self.fields.names
-        lists = [_entries(table[name], self.ids_only, repair) for name in others if name in table.column_names]
+        lists = [_entries(table[name], self.ids_only) for name in others if name in table.column_names]
         owner = np.concatenate([owner for owner, _ in lists])
         grades = (np.arange(len(owner)) < len(lists[0][0])).astype(np.int32)
         passages = pa.concat_tables([passages for _, passages in lists])
         query_ids = table[query_id].cast(pa.string()).combine_chunks()
-        queries = text_of(table[query], repair)
-        return Groups(rows, query_ids, queries, owner, grades, passages, hash_rows(passages["id"]))
+        return Groups(rows, query_ids, text_of(table[query]), owner, grades, passages, hash_rows(passages["id"]))
 
 
 @dataclass(frozen=True)
-class PassageColumns:
-    """A corpus: one passage in each row, no queries (see `two_tower.data.reading.groups.Part`).
+class PassageColumns(Schema):
+    """A corpus: ids, texts, perhaps titles; no queries (see `two_tower.data.reading.groups.Part`)."""
 
-    Attributes:
-        required: names of the columns of ids and of texts.
-    """
-
-    required: Sequence[str]
-    has_negatives = False
-    has_ids = True
+    needed = 2
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> PassageColumns:
+    def from_names(cls, names: Sequence[str]) -> PassageColumns:
         """The columns among ``names``, whose usual names are BEIR's, Tevatron's and Pyserini's."""
         usual = (("docid", "_id", "id"), ("text", "contents"))
-        return cls([next((name for name in those if name in names), those[0]) for those in usual])
+        found = [next((name for name in candidates if name in names), candidates[0]) for candidates in usual]
+        return cls(pa.schema([(name, TEXT) for name in (*found, "title")]))
 
-    @property
-    def fields(self) -> pa.Schema:
-        """See `Schema`."""
-        return pa.schema([(name, TEXT) for name in (*self.required, "title")])
-
-    def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
-        """See `Schema.groups`."""
-        own_id, own_text = self.required
-        title = text_of(table["title"], repair) if "title" in table.column_names else _empty(len(table))
-        passages = pa.table([text_of(table[own_id]), title, text_of(table[own_text], repair)], CORPUS)
-        nothing, every = pa.nulls(len(table), pa.string()), np.arange(len(table))
-        return Groups(
-            rows, nothing, nothing, every, np.zeros(len(table), np.int32), passages, hash_rows(passages["id"])
-        )
+    def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
+        ids, texts = (text_of(table[name]) for name in self.required)
+        titles = text_of(table["title"]) if "title" in table.column_names else _empty(len(table))
+        passages = pa.table([ids, titles, texts], CORPUS)
+        nothing, grades = pa.nulls(len(table), pa.string()), np.zeros(len(table), np.int32)
+        return Groups(rows, nothing, nothing, np.arange(len(table)), grades, passages, hash_rows(passages["id"]))
 
 
 @dataclass(frozen=True)
-class QrelsColumns:
+class QrelsColumns(Schema):
     """BEIR's judgements: ``query-id``, ``corpus-id``, ``score``; the fraction of a score is cut off.
 
     Attributes:
@@ -164,13 +135,15 @@ class QrelsColumns:
     """
 
     queries: pa.Table
-    has_negatives = False
-    has_ids = True
-    fields = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
-    required = ("query-id", "corpus-id", "score")
+    needed = 3
 
-    def groups(self, table: pa.Table, rows: np.ndarray, repair: bool) -> Groups:
-        """See `Schema.groups`; the query of an unknown id is null, passages have ids only."""
+    @classmethod
+    def of_queries(cls, queries: pa.Table) -> QrelsColumns:
+        """The judgements of these queries."""
+        return cls(pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())]), queries)
+
+    def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
+        """The query of an unknown id is null; passages have ids only."""
         query_ids, ids = text_of(table["query-id"]), text_of(table["corpus-id"])
         queries = self.queries["text"].take(pc.index_in(query_ids, value_set=self.queries["id"])).combine_chunks()
         grades = pc.fill_null(table["score"].combine_chunks().cast(pa.int32(), safe=False), 0).to_numpy()
@@ -178,37 +151,103 @@ class QrelsColumns:
         return Groups(rows, query_ids, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
 
 
+def recognize(
+    schema: pa.Schema,
+    label: str,
+    query: str | None = None,
+    positive: str | None = None,
+    negatives: Sequence[str] | None = None,
+) -> TextColumns | TevatronColumns:
+    """Find out what the columns of a data set mean.
+
+    Args:
+        schema: its columns.
+        label: its name, for messages.
+        query: name of the column of queries; None finds it by its usual names.
+        positive: the same for relevant passages.
+        negatives: the same for other passages; an empty list is none.
+
+    Raises:
+        UserError: a given column does not exist or holds no text, or the schema is not one of the known ones.
+    """
+    tevatron = _tevatron(schema, query, negatives) if positive is None else None
+    if tevatron is not None:
+        return tevatron
+    texts = [field.name for field in schema if _is_text(field.type)]
+    query = _column("query_column", query, texts, _QUERIES, schema, label)
+    positive = _column("positive_column", positive, [t for t in texts if t != query], _POSITIVES, schema, label)
+    others = [name for name in texts if name not in (query, positive)]
+    if negatives is None:
+        negatives = [name for name in others if _NEGATIVE.fullmatch(name)]
+    for name in negatives:
+        _column("negative_columns", name, others, (), schema, label)
+    chosen = [schema.field(name) for name in (query, positive, *negatives)]
+    return TextColumns(pa.schema([(field.name, TEXTS if is_list(field.type) else TEXT) for field in chosen]))
+
+
+def _tevatron(schema: pa.Schema, query: str | None, negatives: Sequence[str] | None) -> TevatronColumns | None:
+    """Tevatron's columns; the newer of its schemas has ids of passages, and may say ``query_text``."""
+    usual = ("query", "query_text") if query is None else (query,)
+    query = next((name for name in usual if name in schema.names), None)
+    if query is None or "query_id" not in schema.names:
+        return None
+    for ending, ids_only in (("passages", False), ("document_ids", True)):
+        positive, negative = f"positive_{ending}", f"negative_{ending}"
+        if positive not in schema.names:
+            continue
+        kind = schema.field(positive).type
+        if "docid" in list_fields(kind):
+            wanted = list_type(kind, dict.fromkeys(_ENTRY, TEXT))
+        elif ids_only and is_list(kind):
+            wanted = TEXTS
+        else:
+            continue
+        fields = [("query_id", TEXT), (query, TEXT), (positive, wanted)]
+        if negative in (schema.names if negatives is None else negatives):
+            fields.append((negative, wanted))
+        return TevatronColumns(pa.schema(fields), ids_only)
+    return None
+
+
+def _column(key: str, given: str | None, texts: list[str], usual: Iterable[str], schema: pa.Schema, label: str) -> str:
+    if given is None:
+        found = next((name for name in usual if name in texts), None)
+        if found is None:
+            columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+            raise UserError(f"{label} has the columns {columns}, but must have {_KNOWN}; or set data.{key}=COLUMN")
+        return found
+    if given not in texts:
+        problem = "holds no text, or is used already" if given in schema.names else "does not exist"
+        raise UserError(f"data.{key}: the column {given} of {label} {problem}; {one_of(given, texts)}")
+    return given
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or (is_list(kind) and _is_text(kind.value_type))
+
+
 def _passages(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Which row each passage of a column of texts, or of lists of texts, belongs to; and the passages."""
+    """The row of each passage in a column of texts, or of lists of texts; and the passages."""
     array = column.combine_chunks()
     owner = np.arange(len(array))
     if is_list(array.type):
         owner, array = np.repeat(owner, list_lengths(array)), pc.list_flatten(array)
-    there = array.is_valid()
-    return owner[there.to_numpy(zero_copy_only=False)], array.filter(there)
+    valid = array.is_valid()
+    return owner[valid.to_numpy(zero_copy_only=False)], array.filter(valid)
 
 
-def _entries(column: pa.ChunkedArray, ids_only: bool, repair: bool) -> tuple[np.ndarray, pa.Table]:
-    """Which row each of Tevatron's passages belongs to, and the passages as rows of `CORPUS`."""
+def _entries(column: pa.ChunkedArray, ids_only: bool) -> tuple[np.ndarray, pa.Table]:
+    """The row of each of Tevatron's passages, and the passages as rows of `CORPUS`."""
     fields = list_fields(column.type)
     if not fields:  # ids; or no row has a passage, so that their type is not known
         owner, ids = _passages(column) if is_list(column.type) else (np.empty(0, np.int64), pa.nulls(0))
         return owner, pa.table([text_of(ids), _empty(len(ids)), _empty(len(ids))], CORPUS)
-    wanted = ["docid"] if ids_only else [name for name in ENTRY if name in fields]
+    wanted = ["docid"] if ids_only else [name for name in _ENTRY if name in fields]
     found = dict(zip(wanted, flat_lists(column, wanted), strict=True))
     lengths, ids = found["docid"]
-    texts = [text_of(found[name][1], repair) if name in found else _empty(len(ids)) for name in ("title", "text")]
+    texts = [text_of(found[name][1]) if name in found else _empty(len(ids)) for name in ("title", "text")]
     return np.repeat(np.arange(len(lengths)), lengths), pa.table([text_of(ids), *texts], CORPUS)
 
 
 def _empty(count: int) -> pa.Array:
     return pa.repeat(pa.scalar("", pa.string()), count)
-
-
-def _hexadecimal(keys: np.ndarray) -> pa.Array:
-    """(N,) uint64 as strings of 16 digits."""
-    high_byte_first = keys.astype(">u8").view(np.uint8)
-    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
-    text = np.stack([digits[high_byte_first >> 4], digits[high_byte_first & 15]], axis=1)
-    offsets = np.arange(len(keys) + 1, dtype=np.int32) * 16
-    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))

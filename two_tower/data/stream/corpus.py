@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import entry, key_of, notice
-from two_tower.data.base import QUERIES, Source, full_text
+from two_tower.data.base import QUERIES, PartOfSource, Source, full_text, take_rows
 from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
@@ -25,7 +25,7 @@ from two_tower.ranking import id_order
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["Corpus", "Split", "rows_of", "trained_tokenizer"]
+__all__ = ["Corpus", "Split", "part_of", "rows_of", "trained_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -207,3 +207,26 @@ def _training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.Chunke
         seen += len(batch)
         if seen >= MOST_TRIPLETS:
             return
+
+
+def part_of(corpus: Corpus, split: Split, rows: np.ndarray) -> tuple[Corpus, Split]:
+    """Some passages of a corpus, and a split with its judgements in rows of this part.
+
+    Memory grows with the part: the corpus may be memory-mapped and larger than memory.
+
+    Args:
+        corpus: N passages.
+        split: queries; every passage that is judged for one of them is in the part.
+        rows: (n,) int64, the passages, ascending and without repetition.
+    """
+    part = replace(
+        corpus,
+        source=PartOfSource(corpus.source, rows),
+        ids=pa.chunked_array(list(take_rows(corpus.ids.chunks, rows)), corpus.ids.type),
+        tokens=corpus.tokens.select(rows),
+        hashes=corpus.hashes[rows],
+        order=np.argsort(np.argsort(corpus.order[rows])),  # places among the part's ids
+    )
+    places = np.searchsorted(rows, split.qrels.document_rows)
+    qrels = replace(split.qrels, document_rows=np.where(split.qrels.present, places, -1))
+    return part, replace(split, qrels=qrels)

@@ -89,9 +89,9 @@ class MisalignedPairs(Diagnosis):
 
 def _swap(signals: Signals) -> str:
     """The override that swaps the columns, where the data has columns."""
-    query, passage = signals.setting("data.query_column"), signals.setting("data.passage_column")
+    query, passage = signals.setting("data.query_column"), signals.setting("data.positive_column")
     if query and passage:
-        return f"data.query_column={passage} data.passage_column={query}"
+        return f"data.query_column={passage} data.positive_column={query}"
     return "the two columns or files exchanged"
 
 

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Doc", "read_module", "split_docstring", "words"]
-
 SUMMARY_WORDS = range(4, 41)  # shorter says nothing ("Initialize self."), longer is no question
 MIN_BODY_WORDS = 20
 
@@ -38,9 +36,6 @@ _QUOTED = re.compile(r"`{1,2}([^`]+)`{1,2}_?")
 _DIRECTIVE = re.compile(r"\.\. [a-z]+::")
 _PLACEHOLDER = re.compile(r"\s*\{\w+\}\s*")  # torch forgets some of its .format() calls
 _UNDERLINE = re.compile(r"^\s*[-=~^]{3,}\s*$", re.MULTILINE)
-_KINDS: dict[type[ast.AST], str] = {
-    ast.FunctionDef: "function", ast.AsyncFunctionDef: "function", ast.ClassDef: "class",
-}  # fmt: skip
 
 
 class Doc(NamedTuple):
@@ -48,13 +43,11 @@ class Doc(NamedTuple):
 
     Attributes:
         name: dotted, as a person would look it up (private parts of the path are left out).
-        kind: ``module``, ``class``, ``function`` or ``builtin`` (documented from outside, as C code is).
         summary: the first sentence.
         body: everything after it, on one line.
     """
 
     name: str
-    kind: str
     summary: str
     body: str
 
@@ -84,8 +77,8 @@ def read_module(module: str, path: str) -> list[Doc]:
     found = list(_documented(tree, module))
     own = ast.get_docstring(tree, clean=False)
     if own and not documents_others:
-        found.insert(0, (module, "module", own))
-    docs = (Doc(_public_name(name), kind, *split_docstring(text)) for name, kind, text in found)
+        found.insert(0, (module, own))
+    docs = (Doc(_public_name(name), *split_docstring(text)) for name, text in found)
     return [doc for doc in docs if _usable(doc)]
 
 
@@ -121,15 +114,15 @@ def _plain(text: str) -> str:
     return " ".join(text.encode("utf-8", "ignore").decode().split())
 
 
-def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
-    """(name, kind, docstring) of the public classes, functions and documenting calls below a node."""
+def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    """(name, docstring) of the public classes, functions and documenting calls below a node."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if child.name.startswith("_"):
                 continue
             name = f"{prefix}.{child.name}"
             if text := ast.get_docstring(child, clean=False):
-                yield name, _KINDS[type(child)], text
+                yield name, text
             if isinstance(child, ast.ClassDef):
                 yield from _documented(child, name)
         elif isinstance(child, ast.Expr | ast.Assign) and isinstance(child.value, ast.Call):
@@ -138,9 +131,7 @@ def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
             yield from _documented(child, prefix)
 
 
-def _documented_by_call(
-    statement: ast.Expr | ast.Assign, call: ast.Call, prefix: str
-) -> Iterator[tuple[str, str, str]]:
+def _documented_by_call(statement: ast.Expr | ast.Assign, call: ast.Call, prefix: str) -> Iterator[tuple[str, str]]:
     """``add_docstr(torch.abs, "…")``, ``add_newdoc("numpy", "abs", "…")``, ``abs = _add_docstr(…, "…")``."""
     function = _dotted(call.func).rpartition(".")[2]
     if function not in _DOC_CALLS or not call.args:
@@ -156,7 +147,7 @@ def _documented_by_call(
     else:
         name = _dotted(call.args[0]) or ".".join(s for s in literals if s and re.fullmatch(r"[\w.]+", s))
     if name:
-        yield name if "." in name else f"{prefix.partition('.')[0]}.{name}", "builtin", text
+        yield name if "." in name else f"{prefix.partition('.')[0]}.{name}", text
 
 
 def _literal(node: ast.expr) -> str | None:

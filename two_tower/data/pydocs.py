@@ -1,0 +1,255 @@
+"""`data=pydocs`: the documentation of the installed Python packages; nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from two_tower.cache import cache_folder, entry, key_of
+from two_tower.data import _docstrings
+from two_tower.data._docstrings import Doc, words
+from two_tower.data.base import CORPUS, QRELS, QUERIES, Source, percentile
+from two_tower.errors import UserError, one_of
+
+RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
+PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is details and examples
+MIN_PAIRS = 2000  # fewer means that sources are missing, and such a corpus teaches nothing
+ROWS_PER_BATCH = 4096
+
+# Import name -> distribution. All come with the project's own requirements; others would make the corpus
+# depend on what else is installed.
+PACKAGES = {
+    "aiohttp": "aiohttp",
+    "filelock": "filelock",
+    "fsspec": "fsspec",
+    "hydra": "hydra-core",
+    "jinja2": "Jinja2",
+    "lightning": "lightning",
+    "lightning_fabric": "pytorch-lightning",
+    "lightning_utilities": "lightning-utilities",
+    "mpmath": "mpmath",
+    "networkx": "networkx",
+    "numpy": "numpy",
+    "omegaconf": "omegaconf",
+    "packaging": "packaging",
+    "pytorch_lightning": "pytorch-lightning",
+    "sympy": "sympy",
+    "torch": "torch",
+    "torchmetrics": "torchmetrics",
+    "tqdm": "tqdm",
+    "yaml": "PyYAML",
+}
+
+_SPLITS = ("train", "dev", "test")
+_SKIP = re.compile(
+    r"(tests?|testing|_tests|test_.*|.*_test\.py|_pytest|benchmarks?|examples?"
+    r"|_vendor|_vendored|vendored|site-packages|idlelib|lib2to3|turtledemo|ensurepip|__pycache__)(\.py)?"
+)
+_PROCESSES = 2  # 10 s on two cores, 16 s with one; the result is the same with any number
+_FILES_PER_TASK = 256
+_NEAR = 0.6  # Jaccard similarity of word 3-grams from which on two texts are one
+
+
+class PyDocs(Source):
+    """Find the documented function from the first sentence of its documentation.
+
+    A query is a docstring's first sentence, its passage the dotted name and the rest (first 120 words), without
+    the sentence. About 9,190 pairs with the standard library of Python 3.11 and 7,580 without; other versions of
+    Python and of the packages give slightly other texts, but a name keeps its split. Sources are parsed, never
+    imported. The first harvest takes 10 s; its result is cached.
+
+    Args:
+        stdlib: read the standard library too.
+        cache: folder of the harvest's cache; by default `cache_folder`.
+    """
+
+    def __init__(self, stdlib: bool = True, cache: str | None = None) -> None:
+        super().__init__("pydocs")
+        self.stdlib, self.cache = stdlib, Path(cache).expanduser() if cache else cache_folder()
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        """The passages without the sentences that are their queries; title is the dotted name."""
+        return self._passages(self._pairs["body"])
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        """The passages with their first sentence in front, as a person wants to see and find them."""
+        both = zip(self._pairs["summary"].to_pylist(), self._pairs["body"].to_pylist(), strict=True)
+        return self._passages(pa.array([f"{summary} {body}" for summary, body in both], pa.string()))
+
+    def splits(self) -> tuple[str, ...]:
+        """All three: 88 % train, 4 % dev, 8 % test."""
+        return _SPLITS
+
+    def queries(self, split: str) -> pa.Table:
+        """One query for each passage of the split; its id is ``q:`` and the passage's id."""
+        rows = self._rows(split)
+        summaries = self._pairs["summary"].take(pa.array(rows, pa.int64()))
+        return pa.table([pa.array([f"q:{self._ids[row]}" for row in rows], pa.string()), summaries], QUERIES)
+
+    def qrels(self, split: str) -> pa.Table:
+        """Each query's own passage, with grade 1."""
+        documents = [self._ids[row] for row in self._rows(split)]
+        return pa.table([[f"q:{d}" for d in documents], documents, [1] * len(documents)], QRELS)
+
+    def fingerprint(self) -> str:
+        # No text holds a line break, so ("ab", "c") and ("a", "bc") differ.
+        return key_of("pydocs", RULES, *("\n".join(column.to_pylist()) for column in self._pairs.columns))
+
+    @cached_property
+    def _pairs(self) -> pa.Table:
+        """The harvest, sorted by name: rows of name, summary, body (cut to a passage's length)."""
+        return pq.read_table(entry("pydocs", self._cache_key(), self._harvest, self.cache) / "pairs.parquet")
+
+    def _cache_key(self) -> str:
+        python = f"{sys.version_info.major}.{sys.version_info.minor}" if self.stdlib else ""
+        return key_of(RULES, python, *_versions())
+
+    def _harvest(self, folder: Path) -> None:
+        docs = _harvest(list(_source_files(self.stdlib)))
+        if len(docs) < MIN_PAIRS:
+            raise UserError(
+                f"data=pydocs found only {len(docs)} documented names in the installed packages and needs "
+                f"{MIN_PAIRS}, so their .py sources are missing or stripped: install the requirements from "
+                "ordinary wheels, or choose other data, for example data=beir data.path=FOLDER"
+            )
+        rows = [doc._replace(body=" ".join(doc.body.split(" ")[:PASSAGE_WORDS])) for doc in docs]
+        columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+        pq.write_table(pa.table(columns, list(Doc._fields)), folder / "pairs.parquet", compression="zstd")
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        """The name; from its second occurrence on with a number, ``name#2`` (overloads, one in 400)."""
+        seen: Counter[str] = Counter()
+        ids = []
+        for name in self._pairs["name"].to_pylist():
+            seen[name] += 1
+            ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        return ids
+
+    def _passages(self, texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
+        table = pa.table([pa.array(self._ids, pa.string()), self._pairs["name"], texts], CORPUS)
+        yield from table.combine_chunks().to_batches(ROWS_PER_BATCH)
+
+    def _rows(self, split: str) -> list[int]:
+        if split not in _SPLITS:
+            raise UserError(f"data=pydocs has no split {split!r}: {one_of(split, _SPLITS)}")
+        return [row for row, name in enumerate(self._pairs["name"].to_pylist()) if _split_of(name) == split]
+
+
+def _split_of(name: str) -> str:
+    """A split that depends on the name alone: a pair keeps it when packages or versions change."""
+    place = percentile(name)
+    return "test" if place < 8 else "dev" if place < 12 else "train"
+
+
+def _harvest(files: Sequence[tuple[str, str]]) -> list[Doc]:
+    """The documented names of source files, (dotted module name, path) each, sorted by name; one of each text."""
+    tasks = [files[i : i + _FILES_PER_TASK] for i in range(0, len(files), _FILES_PER_TASK)]
+    with ThreadPoolExecutor(_PROCESSES) as pool:
+        docs = [doc for found in _progress(pool.map(_read, tasks), len(tasks)) for doc in found]
+    return sorted(drop_copies(docs), key=lambda doc: doc.name)
+
+
+def _read(files: Sequence[tuple[str, str]]) -> list[Doc]:
+    # A plain child process: multiprocessing would run the main script again in each child (spawn) or copy a
+    # process full of the libraries' threads (fork).
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-W", "ignore", _docstrings.__file__],
+        input=json.dumps(files).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [Doc(*row) for row in json.loads(done.stdout)]
+
+
+def _progress(results: Iterable[list[Doc]], total: int) -> Iterable[list[Doc]]:
+    """A bar on stderr while the results come, only where a person watches."""
+    if not sys.stderr.isatty():
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    text = "Reading the installed packages' documentation (once)"
+    return track(results, text, total, console=Console(stderr=True), transient=True)
+
+
+def _source_files(stdlib: bool) -> Iterator[tuple[str, str]]:
+    """(dotted module name, path) of the sources of `PACKAGES` and the standard library, in a fixed order."""
+    if stdlib:
+        yield from _walk(sysconfig.get_paths()["stdlib"], "")
+    for package in sorted(PACKAGES):
+        spec = importlib.util.find_spec(package)  # finds, does not import
+        if spec is not None and spec.origin is not None:
+            yield from _walk(os.path.dirname(spec.origin), package)
+
+
+def _walk(root: str, package: str) -> Iterator[tuple[str, str]]:
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(s for s in subfolders if s.isidentifier() and not _SKIP.fullmatch(s))
+        inner = Path(folder).relative_to(root).parts
+        for name in sorted(names):
+            if name.endswith(".py") and not _SKIP.fullmatch(name):
+                last = () if name == "__init__.py" else (name[:-3],)
+                yield ".".join(p for p in (package, *inner, *last) if p), os.path.join(folder, name)
+
+
+def _versions() -> list[str]:
+    """``name==version`` of the installed distributions of `PACKAGES`, sorted."""
+    found = []
+    for distribution in sorted(set(PACKAGES.values())):
+        try:
+            found.append(f"{distribution}=={importlib.metadata.version(distribution)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def drop_copies(docs: Iterable[Doc]) -> list[Doc]:
+    """One of each text, the one with the shortest path: ``pytorch_lightning.x``, not ``lightning.pytorch.x``.
+
+    Copies have the same summary, the same start of the body, or most of their word 3-grams in common.
+    """
+    kept: list[Doc] = []
+    summaries: set[str] = set()
+    bodies: set[str] = set()
+    shingles: list[set[int]] = []
+    holders: dict[int, list[int]] = {}  # 3-gram -> texts that have it among their 8 smallest (min-hash)
+    for doc in sorted(docs, key=lambda d: (d.name.count("."), len(d.name), d.name)):
+        summary, body = (" ".join(words(text)).lower() for text in (doc.summary, doc.body))
+        if summary in summaries or body[:400] in bodies:
+            continue
+        summaries.add(summary)
+        bodies.add(body[:400])
+        own = _shingles(f"{summary} {body}".split()[:140])
+        smallest = sorted(own)[:8]
+        rivals = {text for gram in smallest for text in holders.get(gram, ())}
+        if any(_jaccard(own, shingles[text]) >= _NEAR for text in rivals):
+            continue
+        for gram in smallest:
+            holders.setdefault(gram, []).append(len(kept))
+        kept.append(doc)
+        shingles.append(own)
+    return kept
+
+
+def _shingles(tokens: list[str]) -> set[int]:
+    return {zlib.crc32(" ".join(tokens[i : i + 3]).encode()) for i in range(max(1, len(tokens) - 2))}
+
+
+def _jaccard(a: set[int], b: set[int]) -> float:
+    return len(a & b) / len(a | b)
