@@ -122,6 +122,17 @@ class Encoder:
             dtype=dtype,
         )
 
+    def mismatches(self, manifest: Manifest) -> list[str]:
+        """How vectors on disk were made otherwise than this encoder makes them; nothing where they fit."""
+        similarity, dim = self.model.similarity.name, self.model.document_tower.dim
+        differences = {
+            "with another checkpoint than best.ckpt": manifest.checkpoint != self.fingerprint,
+            "with another tokenizer than tokenizer.json": manifest.tokenizer != self.tokenizer.fingerprint,
+            f"for similarity={manifest.similarity}, not {similarity}": manifest.similarity != similarity,
+            f"with {manifest.dim} dimensions, not {dim}": manifest.dim != dim,
+        }
+        return [difference for difference, differs in differences.items() if differs]
+
 
 def _chunk(texts: int, threads: int) -> int:
     """Texts of a chunk: equally many chunks for each thread, none above `CHUNK`."""

@@ -237,12 +237,8 @@ _NO_RANKS = np.zeros(0, np.int64)
 
 
 def _check(store: VectorStore, encoder: Encoder, run: Run) -> None:
-    manifest = store.manifest
-    if not manifest.complete:
+    if not store.manifest.complete:
         raise UserError(f"{store.path} is not finished: run  python embed.py run={run.path}  to continue.")
-    if manifest.tokenizer != encoder.tokenizer.fingerprint:
-        raise UserError(f"{store.path} was made with another tokenizer than {run.tokenizer}: embed again.")
-    if manifest.checkpoint != encoder.fingerprint:
-        raise UserError(f"{store.path} was made with another checkpoint than {run.best}: embed again.")
-    if manifest.similarity != encoder.model.similarity.name:
-        raise UserError(f"{store.path} was made for similarity={manifest.similarity}, not the run's: embed again.")
+    problems = encoder.mismatches(store.manifest)
+    if problems:
+        raise UserError(f"{store.path} was made {', '.join(problems)}: embed again.")

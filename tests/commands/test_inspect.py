@@ -21,7 +21,7 @@ from two_tower.config.compose import composed, loader_keys
 from two_tower.config.groups import CONF
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.inspection.facts import inspect
+from two_tower.doctor.facts import inspect
 
 Call = Callable[..., Any]  # see conftest.py in this folder
 INSPECT = ("two-tower", "data", "inspect")
@@ -207,7 +207,7 @@ def test_what_is_shown_meanwhile_is_not_among_the_document(call: Call, monkeypat
             raise UserError("A mistake")
         return {}
 
-    monkeypatch.setattr("two_tower.inspection.facts.inspect", shows_progress)
+    monkeypatch.setattr("two_tower.doctor.facts.inspect", shows_progress)
     assert call(*INSPECT, "--json") == (0, "{}\n", "progress\n")
     assert call(*INSPECT, "--json", "x=1") == (2, "", "progress\nA mistake.\n")
     assert rich.get_console().stderr is False

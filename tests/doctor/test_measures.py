@@ -15,15 +15,13 @@ from doctor.faulty import AveragesPadding, Detached, OwnTower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-
 from two_tower.candidates import Compared
+
 from two_tower.data.stream.batch import Batch
+from two_tower.doctor.base import Check, Clock, Probe, Signals, Step
 from two_tower.doctor.measure_batch import difference_alone, look
-from two_tower.doctor.measure_step import Weights, errors_below, gradients
-from two_tower.doctor.picture import similarities
-from two_tower.doctor.probe import Probe
-from two_tower.doctor.signals import Check, Clock, Signals, Step
-from two_tower.doctor.timing import Stopwatch
+from two_tower.doctor.measure_step import Stopwatch, Weights, gradients, standard_errors_below
+from two_tower.doctor.record import similarities
 from two_tower.loss.base import Loss
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.matryoshka import MatryoshkaLoss
@@ -170,7 +168,7 @@ def test_gradients_by_part_and_what_has_none() -> None:
         model = model_of(tower)
         scores = model.queries(batch.queries) @ model.documents(batch.documents).T
         InBatchLoss()(scores, batch.candidates)[0].backward()
-        norms, without, frozen = gradients(model)
+        norms, without, frozen = gradients(model).values()
         vectors = tower.words.vectors.grad
         expected = 0.0 if vectors is None else float(vectors.coalesce().values().norm())
         assert norms["towers words"] == pytest.approx(expected, rel=0.5)
@@ -179,7 +177,7 @@ def test_gradients_by_part_and_what_has_none() -> None:
         assert ("towers" in norms) == cut
     table_only = table()
     table_only.freeze()
-    assert gradients(model_of(AverageTower(table_only, 8)))[2]["towers words"] == pytest.approx(400 / 450)
+    assert gradients(model_of(AverageTower(table_only, 8)))["frozen"]["towers words"] == pytest.approx(400 / 450)
 
 
 def test_a_change_is_told_in_relation_to_what_was_changed() -> None:
@@ -188,26 +186,27 @@ def test_a_change_is_told_in_relation_to_what_was_changed() -> None:
     with torch.no_grad():
         tower.words.vectors.mul_(1.25)
         tower.layer.weight.mul_(0.9)
-    assert weights.changed() == {"towers words": pytest.approx(0.25), "towers": pytest.approx(0.1)}
+    assert weights.changes() == {"towers words": pytest.approx(0.25), "towers": pytest.approx(0.1)}
 
 
 def test_standard_errors_are_paired() -> None:
     before, now = np.array([1.0, 0.0, 1.0, 0.5]), np.array([0.5, 0.0, 0.5, 0.5])
     difference = before - now
-    assert errors_below(now, before) == pytest.approx(difference.mean() / (difference.std() / 2))
-    assert math.isnan(errors_below(now, None))
-    assert errors_below(now, now) == 0
+    assert standard_errors_below(now, before) == pytest.approx(difference.mean() / (difference.std() / 2))
+    assert math.isnan(standard_errors_below(now, None))
+    assert standard_errors_below(now, now) == 0
 
 
 def test_waiting_is_told_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
     now = SimpleNamespace(time=0.0)
-    monkeypatch.setattr("two_tower.doctor.timing.time.perf_counter", lambda: now.time)
+    monkeypatch.setattr("two_tower.doctor.measure_step.time.perf_counter", lambda: now.time)
     watch = Stopwatch()
     for _ in range(20):
         for seconds, call in ((3, watch.start), (1, watch.mark), (2, watch.mark), (4, lambda: watch.end(own=1))):
             now.time += seconds
             call()
-    clock = watch.read(Clock())
+    clock = Clock()
+    watch.read(clock)
     assert (clock.data, clock.forward, clock.backward, clock.optimizer) == (3, 1, 2, 3)
     assert clock.steps == 19  # the first has nothing to have waited since
 
