@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from doctor.cases import FAILURES, SMALL, TOWERS, without
+from doctor.cases import FAILURES, PRETRAINED, SMALL, TOWERS, without
 from doctor.conftest import Run
 
 # Each failure on one kind of tower, in turn where it applies to both; confusion.py takes all.
@@ -34,7 +34,7 @@ HEALTHY = {
     "average, another seed": [*TOWERS["average"], "seed=1"],
     "average, BM25 negatives": [*TOWERS["average"], "negatives=bm25"],
     "average, triplet in batch": [*TOWERS["average"], "loss=triplet"],
-    "average, pre-trained": [*TOWERS["average"], "embedding=pretrained", "embedding.dim=null", "embedding.path={vectors}"],
+    "average, pre-trained": [*TOWERS["average"], *PRETRAINED, "embedding.path={vectors}"],
     "average, separate towers, dot product": [*TOWERS["average"], "shared_towers=false", "similarity=dot"],
     "GRU": TOWERS["gru"],
     "GRU, triplet in batch": [*TOWERS["gru"], "loss=triplet"],

@@ -17,18 +17,11 @@ from torch import Tensor, nn
 from two_tower.config import read
 from two_tower.data.stream.batch import Batch
 from two_tower.data.stream.module import TripletData
+from two_tower.doctor import measure_step
 from two_tower.doctor.base import Check, Finding, Signals, Step
 from two_tower.doctor.diagnose_training import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
-from two_tower.doctor.measure_step import (
-    Stopwatch,
-    Weights,
-    gradients,
-    schedule_share,
-    standard_errors_below,
-    untouched,
-)
 from two_tower.doctor.record import Record
 from two_tower.logger import Histograms
 from two_tower.loss.base import LossInput, LossOutput
@@ -64,11 +57,11 @@ class Doctor(Callback):
         self.stopped_at: int | None = None
         self.spent = 0.0
         self._record = Record(run)
-        self._watch = Stopwatch()
+        self._watch = measure_step.Stopwatch()
         self._output: LossOutput | None = None  # of the last step
         self._looking = False  # whether the step that runs is looked at closely
         self._seen: LossInput | None = None
-        self._weights: Weights | None = None
+        self._weights: measure_step.Weights | None = None
         self._gradients: dict[str, dict[str, float]] = {}
         self._next = 0.0  # the next step to look at, beyond the fixed ones
         self._start = 0.0
@@ -123,7 +116,7 @@ class Doctor(Callback):
         self._watch.start()
         if self._due(trainer, batch_idx):
             with self._spending():
-                self._looking, self._weights = True, Weights(model, batch)
+                self._looking, self._weights = True, measure_step.Weights(model, batch)
         self._own = 0.0
 
     def _look_before(self, trainer: L.Trainer, model: TwoTower) -> None:
@@ -153,7 +146,7 @@ class Doctor(Callback):
         self._watch.mark()
         if self._seen is not None and self._weights is not None:
             with self._spending():
-                self._gradients = gradients(cast(TwoTower, pl_module))  # not clipped yet
+                self._gradients = measure_step.gradients(cast(TwoTower, pl_module))  # not clipped yet
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int,  # noqa: ANN401
@@ -195,7 +188,9 @@ class Doctor(Callback):
         before = self.signals.probes[-1] if self.signals.probes else None
         first_epoch, positives = trainer.current_epoch == 0, data.training_set.positives
         probe = look(trainer.global_step, first_epoch, batch, self._seen, model.loss, positives, before)
-        probe = replace(probe, **self._gradients, updates=self._weights.changes(), rate=schedule_share(trainer))
+        probe = replace(
+            probe, **self._gradients, updates=self._weights.changes(), rate=measure_step.schedule_share(trainer)
+        )
         self.signals.probes.append(probe)
         for logger in trainer.loggers:
             if isinstance(logger, Histograms) and probe.positives:
@@ -226,8 +221,8 @@ class Doctor(Callback):
                 epoch=row["epoch"],
                 value=row[monitor],
                 accuracy=float(np.mean(self._right)) if self._right else math.nan,
-                below_untrained=standard_errors_below(values, untrained),
-                below_best=standard_errors_below(values, self._best),
+                below_untrained=measure_step.standard_errors_below(values, untrained),
+                below_best=measure_step.standard_errors_below(values, self._best),
             )
         )
         if row is validation.best:
@@ -260,7 +255,7 @@ class Doctor(Callback):
         if trainer.is_global_zero:
             with self._spending():
                 if self.signals.checks:
-                    self.signals.checks[-1].untouched = untouched(trainer)
+                    self.signals.checks[-1].untouched = measure_step.untouched(trainer)
                 self._examine(trainer)
                 self._record.finish(self.signals, trainer.loggers)
 

@@ -10,21 +10,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-Severity = Literal["info", "warning", "error"]
-
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong with a run or with a collection."""
 
-    id: str  # which kind of thing, a stable name
+    evidence: str  # what was measured, with numbers
+    cause: str  # the likeliest; empty where the evidence says it
+    remedy: str  # a configuration override to try, or what else to do
     # error: this run cannot become good. warning: it is worse than it could be, or its figures mean less than they
     # seem to. info: worth knowing.
-    severity: Severity
-    step: int  # training steps made when it was found
-    evidence: str  # what was measured, with numbers
-    cause: str  # the likeliest; empty where the evidence is the cause
-    remedy: str  # a configuration override to try, or what else to do
+    severity: Literal["info", "warning", "error"] = "warning"
+    id: str = ""  # which kind of thing, a stable name: for a run, that of the diagnosis
+    step: int = 0  # training steps made when it was found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``doctor.json`` shows it."""
+        return {name: getattr(self, name) for name in ("id", "severity", "step", "evidence", "cause", "remedy")}
 
 
 @dataclass
@@ -205,10 +207,6 @@ class Signals:
     def component(self, group: str) -> str:
         """The class that a group of the configuration chose, without its module; empty if unknown."""
         return str(self.setting(f"{group}._target_") or "").rpartition(".")[2]
-
-    def finding(self, id: str, severity: Severity, evidence: str, cause: str, remedy: str) -> Finding:
-        """Something that is wrong by these signals."""
-        return Finding(id, severity, self.step, evidence, cause, remedy)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values, without the configuration, which the run folder holds."""

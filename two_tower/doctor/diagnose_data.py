@@ -29,12 +29,11 @@ def serving_mismatch(signals: Signals) -> Finding | None:
         )
     if not problems:
         return None
-    return signals.finding(
-        "serving_mismatch",
-        "error",
+    return Finding(
         f"{index.path}: {'; '.join(problems)}.",
         "the run was trained on, or its files were changed, after the corpus was embedded",
         "python embed.py with this run again, into an empty folder",
+        severity="error",
     )
 
 
@@ -42,13 +41,12 @@ def batch_dependent(signals: Signals) -> Finding | None:
     """A text's vector depends on the other texts of its batch."""
     if not signals.alone > DIFFERENT:
         return None
-    return signals.finding(
-        "batch_dependent",
-        "error",
+    return Finding(
         f"The vector of a text alone differs from its vector in a batch by {signals.alone:.0%} of its length.",
         "the tower reads padding, or state left over from another text; pool over each text's own tokens "
         "(two_tower.tower._pooling does)",
         "tower=gru or tower=average, which use no padding",
+        severity="error",
     )
 
 
@@ -63,13 +61,12 @@ def _slipped(signals: Signals, data: DataSignals) -> Finding | None:
     if shared <= data.shared + SLIPPED or shared <= data.shared_by_chance + SURE * data.shared_error:
         return None
     rows = "1 row" if abs(shift) == 1 else f"{abs(shift)} rows"
-    return signals.finding(
-        "misaligned_pairs",
-        "error",
+    return Finding(
         f"A training query shares {data.shared:.0%} of its words with its own passage, {shared:.0%} with that of "
         f"the example {rows} {'below' if shift > 0 else 'above'} (by chance {data.shared_by_chance:.0%}).",
         "queries and passages have slipped against each other, by a header or a lost line in one of the files",
         "two-tower data inspect, then the row from which the files no longer match",
+        severity="error",
     )
 
 
@@ -81,13 +78,12 @@ def _swapped(signals: Signals, data: DataSignals) -> Finding | None:
     against = f"validation queries {data.validation_query_length:.0f}" if only_here else "usually passages are longer"
     query, passage = signals.setting("data.query_column"), signals.setting("data.passage_column")
     columns = f"data.query_column={passage} data.passage_column={query}" if query and passage else None
-    return signals.finding(
-        "misaligned_pairs",
-        "error" if only_here else "warning",
+    return Finding(
         f"Training queries have {data.query_length:.0f} tokens and their passages {data.positive_length:.0f}; "
         f"{against}, passages of the corpus {data.document_length:.0f}.",
         "queries and passages are swapped",
         columns or "the two columns or files exchanged",
+        severity="error" if only_here else "warning",
     )
 
 
@@ -99,19 +95,16 @@ def _shuffled(signals: Signals, data: DataSignals) -> Finding | None:
         f"{data.shared_by_chance:.0%} with others'"
     )
     if data.validation_shared > data.validation_shared_by_chance + 2 * SLIPPED:
-        return signals.finding(
-            "misaligned_pairs",
-            "error",
+        return Finding(
             f"{evidence}; validation queries {data.validation_shared:.0%} and {data.validation_shared_by_chance:.0%}.",
             "the training pairs are shuffled, or joined by the wrong id",
             "two-tower data inspect, then the ids of the training pairs",
+            severity="error",
         )
     late = [p for p in signals.probes if p.step >= 20]
     if late and late[-1].accuracy > 3 * late[-1].chance:
         return None  # of another language, perhaps, but it learns
-    return signals.finding(
-        "misaligned_pairs",
-        "warning",
+    return Finding(
         f"{evidence}, and validation queries are no different.",
         "queries and passages do not belong together, unless they are in different languages",
         "two-tower data inspect, then the ids of the judgements",
@@ -125,18 +118,14 @@ def leakage(signals: Signals) -> Finding | None:
         return None
     if data.leaked > LEAKED:
         same = signals.setting("data.train_split") == signals.setting("data.validation_split") is not None
-        return signals.finding(
-            "leakage",
-            "warning",
+        return Finding(
             f"{data.leaked:.1%} of the validation queries are training queries, word by word; "
             f"{data.leaked_with_answer:.1%} with the same passage.",
             "the run trains on the split that it is judged by" if same else "the splits overlap",
             "data.train_split=train" if same else "splits without common queries (two-tower data inspect counts)",
         )
     if data.copied > COPIED:
-        return signals.finding(
-            "leakage",
-            "warning",
+        return Finding(
             f"{data.copied:.0%} of the training passages contain their whole query word by word.",
             "the queries were cut out of their passages and left there: finding them again is no search",
             "queries taken out of their passages",
@@ -150,18 +139,14 @@ def embedding_mismatch(signals: Signals) -> Finding | None:
     if words is None or not words.pretrained:
         return None
     if words.coverage is not None and words.coverage < COVERED:
-        return signals.finding(
-            "embedding_mismatch",
-            "warning",
+        return Finding(
             f"{words.coverage:.1%} of the corpus' tokens have a vector in the file.",
             "it is of another language or subject, or its words are written in another way",
             "embedding=random",
         )
     if words.meaningful:
         return None
-    return signals.finding(
-        "embedding_mismatch",
-        "warning",
+    return Finding(
         f"Words that stand near each other have no nearer vectors than others (cosine {words.together:.3f} and "
         f"{words.apart:.3f}, standard error {words.error:.3f}).",
         "the list of words does not belong to the rows of the file: another version, another order, a lost line",
@@ -181,9 +166,7 @@ def unknown_words(signals: Signals) -> Finding | None:
         remedy = "tokenizer.min_frequency=1"
     else:
         remedy = "tokenizer=subword tokenizer.path=FOLDER"
-    return signals.finding(
-        "unknown_words",
-        "warning",
+    return Finding(
         f"{data.unknown_in_queries:.1%} of the tokens of validation queries and {data.unknown_in_documents:.1%} of "
         "the passages' are not in the vocabulary: to the towers they all look alike.",
         "the vocabulary is too small, or of another language or subject",
@@ -199,9 +182,7 @@ def truncated(signals: Signals) -> Finding | None:
     passages = data.cut_documents > CUT
     key, default = ("document_tokens", DOCUMENT_TOKENS) if passages else ("query_tokens", QUERY_TOKENS)
     limit = signals.setting(f"tokenizer.{key}")
-    return signals.finding(
-        "truncated",
-        "warning",
+    return Finding(
         f"{data.cut_documents:.0%} of the passages and {data.cut_queries:.0%} of the queries are cut off: they are "
         f"as long as tokenizer.{key}={limit} allows.",
         "the limit is below the length of the texts",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
-from typing import NamedTuple
 
 from two_tower.doctor import diagnose_data, diagnose_vectors
 from two_tower.doctor.base import Finding, Signals
@@ -28,19 +28,16 @@ def learning_rate_too_high(signals: Signals) -> Finding | None:
     lost_at = _not_finite_since(signals)
     if lost_at is not None:
         before = next((s.loss for s in reversed(signals.steps) if math.isfinite(s.loss)), math.nan)
-        return signals.finding(
-            "learning_rate_too_high",
-            "error",
+        return Finding(
             f"The loss is NaN or infinite since step {lost_at} (before: {before:.3g}); the largest step changed the "
             f"{part} by {largest:.2g} of their length.",
             "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero",
             _lower_rate(signals, max(largest, 1.0)),
+            severity="error",
         )
     if probe is None or largest < TOO_LARGE:
         return None
-    return signals.finding(
-        "learning_rate_too_high",
-        "warning",
+    return Finding(
         f"Step {probe.step} changed the {part} by {largest:.2g} of their length; {GOOD} is usual at the start.",
         "the learning rate is too high: what the vectors knew is overwritten, and words are thrown about at random",
         _lower_rate(signals, largest),
@@ -79,9 +76,7 @@ def learning_rate_too_low(signals: Signals) -> Finding | None:
         return None
     rate = signals.setting("optimizer.lr")
     higher = None if rate is None else f"optimizer.lr={one_digit(rate * GOOD / max(ratio, 1e-9))}"
-    return signals.finding(
-        "learning_rate_too_low",
-        "warning",
+    return Finding(
         f"A step changes the vectors by {ratio:.1g} of their length ({GOOD} is usual at the start), and in "
         f"{probes[-1].step} steps the loss went from {probes[0].position:.2f} to {probes[-1].position:.2f} of what "
         "equal scores would cost.",
@@ -104,13 +99,12 @@ def _cut_off(signals: Signals) -> Finding | None:
     part, share = max(shares.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < WITHOUT:
         return None
-    return signals.finding(
-        "no_gradient",
-        "error" if share > 1 - WITHOUT else "warning",
+    return Finding(
         f"{share:.0%} of the trainable numbers of the {part} had no gradient in {len(probes)} steps.",
         "they do not take part in the vectors, or something between them and the loss cuts the gradient off "
         "(detach, no_grad, a conversion to NumPy)",
         "the tower without that, or requires_grad_(False) where it is meant",
+        severity="error" if share > 1 - WITHOUT else "warning",
     )
 
 
@@ -118,9 +112,7 @@ def _random_and_frozen(signals: Signals) -> Finding | None:
     words = signals.words
     if words is None or not words.frozen or words.meaningful:
         return None
-    return signals.finding(
-        "no_gradient",
-        "warning",
+    return Finding(
         "The word vectors are frozen, and those of words that stand near each other are no nearer than others "
         f"(cosine {words.together:.3f} and {words.apart:.3f}).",
         "random word vectors are kept as they are: they can learn no meaning",
@@ -132,9 +124,7 @@ def _frozen(signals: Signals) -> Finding | None:
     frozen = signals.probes[-1].frozen if signals.probes else {}
     for part, share in frozen.items():
         if share > 0.5 and not part.endswith("words"):
-            return signals.finding(
-                "no_gradient",
-                "warning",
+            return Finding(
                 f"{share:.0%} of the numbers of the {part} are not trained (requires_grad is false).",
                 "it was frozen, perhaps for another purpose",
                 "requires_grad_(True), if that was not meant",
@@ -155,9 +145,7 @@ def overfitting(signals: Signals) -> Finding | None:
     settled = best is not last or signals.step >= (signals.total_steps or math.inf)
     if last.below_untrained > SURE and settled and not last.accuracy < at_start:
         untrained = signals.baseline.get("untrained", math.nan)
-        return signals.finding(
-            "overfitting",
-            "warning",
+        return Finding(
             f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' {untrained:.3f} by "
             f"{last.below_untrained:.1f} standard errors; {trained}.",
             "the towers learn the training pairs by heart",
@@ -167,13 +155,12 @@ def overfitting(signals: Signals) -> Finding | None:
         return None
     # The best check is kept: if that is a good one, nothing is lost but time.
     good = best.below_untrained < -SURE or math.isnan(best.below_untrained)
-    return signals.finding(
-        "overfitting",
-        "info" if good else "warning",
+    return Finding(
         f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
         f"{last.below_best:.1f} standard errors; {trained}.",
         "the towers learn the training pairs by heart; best.ckpt holds the better check",
         "callbacks=early_stopping" if len(signals.checks) > 2 else gentler,
+        severity="info" if good else "warning",
     )
 
 
@@ -185,9 +172,7 @@ def data_bound(signals: Signals) -> Finding | None:
     working = clock.whole - clock.data
     # As many as make batches twice as fast as the steps use them; workers share the cores.
     workers = math.ceil(2 * clock.data / max(working, 1e-3)) + (signals.setting("data.num_workers") or 0)
-    return signals.finding(
-        "data_bound",
-        "warning",
+    return Finding(
         f"A step waits {1000 * clock.data:.0f} ms for its batch and takes {1000 * working:.0f} ms "
         f"({clock.data / clock.whole:.0%} of the time is lost).",
         "batches are made more slowly than they are used: a slow disk, or slow negatives",
@@ -195,55 +180,56 @@ def data_bound(signals: Signals) -> Finding | None:
     )
 
 
-class Diagnosis(NamedTuple):
-    """A rule over signals, and the ids of the findings of which its own would only be a consequence."""
+#: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.
+DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
+    diagnose_data.serving_mismatch,
+    diagnose_data.batch_dependent,
+    diagnose_data.misaligned_pairs,
+    diagnose_data.leakage,
+    diagnose_data.embedding_mismatch,
+    diagnose_data.unknown_words,
+    diagnose_data.truncated,
+    learning_rate_too_high,
+    no_gradient,
+    learning_rate_too_low,
+    diagnose_vectors.hardest_negative_collapse,
+    diagnose_vectors.false_negatives,
+    diagnose_vectors.collapsed,
+    diagnose_vectors.stuck_at_chance,
+    diagnose_vectors.stuck_at_margin,
+    diagnose_vectors.easy_negatives,
+    overfitting,
+    data_bound,
+)
 
-    examine: Callable[[Signals], Finding | None]
-    explained_by: tuple[str, ...] = ()
-
-
-_CAUSES = (
+_CAUSES = {
     "batch_dependent", "misaligned_pairs", "no_gradient", "learning_rate_too_high", "learning_rate_too_low",
     "hardest_negative_collapse",
-)  # fmt: skip
-
-#: All diagnoses by the id of their finding, in the order in which they are told: causes before consequences.
-DIAGNOSES = {
-    "serving_mismatch": Diagnosis(diagnose_data.serving_mismatch),
-    "batch_dependent": Diagnosis(diagnose_data.batch_dependent),
-    "misaligned_pairs": Diagnosis(diagnose_data.misaligned_pairs),
-    "leakage": Diagnosis(diagnose_data.leakage),
-    "embedding_mismatch": Diagnosis(diagnose_data.embedding_mismatch),
-    "unknown_words": Diagnosis(diagnose_data.unknown_words),
-    "truncated": Diagnosis(diagnose_data.truncated),
-    "learning_rate_too_high": Diagnosis(learning_rate_too_high),
-    "no_gradient": Diagnosis(no_gradient, ("learning_rate_too_high",)),
-    "learning_rate_too_low": Diagnosis(learning_rate_too_low, ("no_gradient", "learning_rate_too_high")),
-    "hardest_negative_collapse": Diagnosis(
-        diagnose_vectors.hardest_negative_collapse, ("learning_rate_too_high", "no_gradient", "batch_dependent")
-    ),
-    "false_negatives": Diagnosis(diagnose_vectors.false_negatives),
-    "collapsed": Diagnosis(diagnose_vectors.collapsed, _CAUSES),
-    "stuck_at_chance": Diagnosis(diagnose_vectors.stuck_at_chance, (*_CAUSES, "collapsed")),
-    "stuck_at_margin": Diagnosis(diagnose_vectors.stuck_at_margin, (*_CAUSES, "collapsed")),
-    "easy_negatives": Diagnosis(diagnose_vectors.easy_negatives, ("leakage", "no_gradient", "learning_rate_too_high")),
-    "overfitting": Diagnosis(
-        overfitting,
-        (
-            "misaligned_pairs", "learning_rate_too_high", "hardest_negative_collapse", "collapsed", "stuck_at_chance",
-            "stuck_at_margin",
-        ),
-    ),
-    "data_bound": Diagnosis(data_bound),
+}  # fmt: skip
+#: Id → the findings beside which it would only be their consequence, and is not told.
+EXPLAINED_BY = {
+    "no_gradient": {"learning_rate_too_high"},
+    "learning_rate_too_low": {"no_gradient", "learning_rate_too_high"},
+    "hardest_negative_collapse": {"learning_rate_too_high", "no_gradient", "batch_dependent"},
+    "collapsed": _CAUSES,
+    "stuck_at_chance": _CAUSES | {"collapsed"},
+    "stuck_at_margin": _CAUSES | {"collapsed"},
+    "easy_negatives": {"leakage", "no_gradient", "learning_rate_too_high"},
+    "overfitting": {
+        "misaligned_pairs", "learning_rate_too_high", "hardest_negative_collapse", "collapsed", "stuck_at_chance",
+        "stuck_at_margin",
+    },
 }  # fmt: skip
 
 
 def diagnose(signals: Signals) -> list[Finding]:
     """What is wrong by these signals, the likeliest cause first."""
     findings: dict[str, Finding] = {}
-    for name, diagnosis in DIAGNOSES.items():
-        if not any(cause in findings for cause in diagnosis.explained_by):
-            finding = diagnosis.examine(signals)
-            if finding is not None:
-                findings[name] = finding
+    for diagnosis in DIAGNOSES:
+        name = diagnosis.__name__
+        if findings.keys() & EXPLAINED_BY.get(name, set()):
+            continue
+        finding = diagnosis(signals)
+        if finding is not None:
+            findings[name] = replace(finding, id=name, step=signals.step)
     return list(findings.values())

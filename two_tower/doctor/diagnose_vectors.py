@@ -29,14 +29,13 @@ def hardest_negative_collapse(signals: Signals) -> Finding | None:
     if len(last) < 2 or last[-1].step < ENOUGH or not all(p.single and p.position > AT_TRIVIAL for p in last):
         return None
     probe = last[-1]
-    return signals.finding(
-        "hardest_negative_collapse",
-        "error",
+    return Finding(
         f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal scores "
         f"it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
         f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}.",
         "the hardest negatives of an untrained model pull all vectors to one point",
         "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch",
+        severity="error",
     )
 
 
@@ -50,9 +49,7 @@ def false_negatives(signals: Signals) -> Finding | None:
     if known <= KNOWN and copies <= COPIES:
         return None
     masked = signals.setting("negatives.mask_known_positives") is not False
-    return signals.finding(
-        "false_negatives",
-        "warning",
+    return Finding(
         f"{known:.0%} of the queries are pushed away from a passage that is known to be relevant to them, "
         f"{copies:.0%} from a near copy of their positive.",
         "the mined negatives contain unjudged answers" if masked else "known answers are not masked",
@@ -76,13 +73,12 @@ def collapsed(signals: Signals) -> Finding | None:
         remedy = "embedding.normalise=true" if as_they_are else "embedding=random"
     elif signals.component("loss") == "TripletLoss":
         cause = "the loss does not pull documents apart from each other"
-    return signals.finding(
-        "collapsed",
-        "error",
+    return Finding(
         f"Two documents have a mean cosine of {probe.cosine:.3f}, their vectors an effective rank of {probe.rank:.1f} "
         f"(of {probe.queries} and more); positives score {probe.positive:.3f}, negatives {probe.negative:.3f}.",
         cause,
         remedy,
+        severity="error",
     )
 
 
@@ -94,7 +90,6 @@ def stuck_at_chance(signals: Signals) -> Finding | None:
     which = "the temperature" if temperature is None else f"loss.temperature={temperature}"
     return _stuck(
         signals,
-        "stuck_at_chance",
         too_much=(f"{which} is too high: all negatives count nearly the same", "loss.temperature=0.05"),
         nothing_learnt=("nothing that queries and passages have in common reaches the vectors", "embedding=glove"),
     )
@@ -110,7 +105,6 @@ def stuck_at_margin(signals: Signals) -> Finding | None:
     nothing_learnt = "one random negative a query teaches little to a model that knows nothing"
     return _stuck(
         signals,
-        "stuck_at_margin",
         too_much=(too_much, "loss.margin=0.3"),
         nothing_learnt=(nothing_learnt, "loss=in_batch negatives=in_batch"),
     )
@@ -122,12 +116,11 @@ def _is_cross_entropy(probe: Probe) -> bool:
     return abs(probe.trivial - expected) <= 0.1 * expected
 
 
-def _stuck(signals: Signals, name: str, too_much: tuple[str, str], nothing_learnt: tuple[str, str]) -> Finding | None:
+def _stuck(signals: Signals, too_much: tuple[str, str], nothing_learnt: tuple[str, str]) -> Finding | None:
     """A loss that stays at the value of equal scores, whichever loss it is.
 
     Args:
         signals: with a probe.
-        name: id of the finding.
         too_much: cause and remedy where even a perfect model would pay nearly as much.
         nothing_learnt: cause and remedy otherwise.
     """
@@ -138,14 +131,14 @@ def _stuck(signals: Signals, name: str, too_much: tuple[str, str], nothing_learn
             f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} "
             "if every positive had cosine 1 and every negative 0."
         )
-        return signals.finding(name, "warning", evidence, *too_much)
+        return Finding(evidence, *too_much)
     if _still(newest):
         evidence = (
             f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "
             f"{newest[0].step}: positives score {probe.positive:.3f}, negatives {probe.negative:.3f}, and "
             f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
         )
-        return signals.finding(name, "error", evidence, *nothing_learnt)
+        return Finding(evidence, *nothing_learnt, severity="error")
     # Up and down, but never far from where it began.
     late = [p for p in signals.probes if p.step >= LONG][-NEWEST:]
     position = sum(p.position for p in late) / NEWEST
@@ -157,7 +150,7 @@ def _stuck(signals: Signals, name: str, too_much: tuple[str, str], nothing_learn
     )
     if signals.words is not None and signals.words.frozen:
         nothing_learnt = "the word vectors are frozen, and the rest cannot learn the task", "embedding.freeze=false"
-    return signals.finding(name, "warning", evidence, *nothing_learnt)
+    return Finding(evidence, *nothing_learnt)
 
 
 def _still(newest: list[Probe]) -> bool:
@@ -179,9 +172,7 @@ def _nothing_left(signals: Signals, first: list[Probe]) -> Finding | None:
     if active >= IDLE and not position < IDLE / 2:
         return None
     mined = signals.component("negatives") in ("BM25Negatives", "ANNNegatives", "MixedNegatives")
-    return signals.finding(
-        "easy_negatives",
-        "warning",
+    return Finding(
         f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
         f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}; the loss is {position:.0%} of that of equal "
         "scores.",
@@ -198,9 +189,7 @@ def _means_nothing(signals: Signals, first: list[Probe]) -> Finding | None:
     right = sum(p.accuracy for p in first) / len(first)
     if not (right > RIGHT and value < FAR * bm25):
         return None
-    return signals.finding(
-        "easy_negatives",
-        "warning",
+    return Finding(
         f"In the first epoch {right:.0%} of the training queries had their positive above all of their "
         f"{first[-1].candidates:.0f} negatives, and {signals.monitor} against all passages is {value:.3f} "
         f"(BM25: {bm25:.3f}).",

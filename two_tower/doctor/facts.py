@@ -16,18 +16,9 @@ from two_tower.config import build
 from two_tower.config.compose import composed, loader_keys
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
+from two_tower.doctor import pairs
 from two_tower.doctor.inspect_page import warnings
-from two_tower.doctor.pairs import (
-    PAIRS,
-    Judged,
-    judgement_facts,
-    leakage,
-    relevant_rows,
-    sample,
-    triplet_facts,
-    unjudged_copies,
-    word_overlap,
-)
+from two_tower.doctor.pairs import Judged
 from two_tower.doctor.texts import EXAMPLES, count_texts, duplicates, empty_hash, examples, text_facts, word_hashes
 from two_tower.files import write_json
 from two_tower.progress import counter
@@ -109,7 +100,7 @@ def inspect_source(
     judged = {name: Judged.from_split(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
-    triplets = triplet_facts(corpus, train, train_judged, words)
+    triplets = pairs.triplet_facts(corpus, train, train_judged, words)
     facts = {
         "source": {
             "name": source.name,
@@ -186,20 +177,20 @@ def _query_facts(split: Split, judged: Judged, tokenizer: Tokenizer) -> dict[str
 def _judgement_facts(
     corpus: Corpus, sorted_corpus: np.ndarray, split: Split, judged: Judged, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    queries, documents = relevant_rows(split)
+    queries, documents = pairs.relevant_rows(split)
     own_answer = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
-    drawn = sample(len(queries), PAIRS)
-    pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])
+    drawn = pairs.sample(len(queries), pairs.PAIRS)
+    drawn_pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])
     return {
-        **judgement_facts(split),
-        "unjudged_copies": int(unjudged_copies(judged, sorted_corpus).sum()),
+        **pairs.judgement_facts(split),
+        "unjudged_copies": int(pairs.unjudged_copies(judged, sorted_corpus).sum()),
         "answered_by_themselves": examples(np.unique(queries[own_answer]), split.ids),
-        "overlap": word_overlap(*pairs, tokenizer.unknown_id),
+        "overlap": pairs.word_overlap(*drawn_pairs, tokenizer.unknown_id),
     }
 
 
 def _leakage_facts(train: Judged | None, judged: Judged, split: Split) -> dict[str, Any] | None:
     if train is None:
         return None
-    leaked, with_answer = leakage(train, judged)
+    leaked, with_answer = pairs.leakage(train, judged)
     return {**examples(np.flatnonzero(leaked), split.ids), "with_same_positive": int(with_answer.sum())}

@@ -33,7 +33,7 @@ def warnings(facts: Facts) -> list[Finding]:
 
 
 def _warning(id: str, evidence: str, remedy: str) -> Finding:
-    return Finding(id, "warning", 0, evidence, "", remedy)
+    return Finding(evidence, "", remedy, id=id)
 
 
 def _of_source(facts: Facts) -> Iterator[Finding]:

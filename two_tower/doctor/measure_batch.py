@@ -23,17 +23,12 @@ SAME = 0.9  # share of all their words that near copies have in common
 
 
 class _Part(LossInput):
-    """A part of a batch whose scores are given: the loss is then a function of them."""
+    """A part of a batch whose scores are given, so that the loss is a function of them."""
+
+    imagined = False  # whether they are those of vectors of any length
 
     def leading(self, dim: int) -> LossInput:
-        return self if dim >= self.queries.shape[1] else super().leading(dim)
-
-
-class _Imagined(LossInput):
-    """Imagined scores, the same for vectors of any length."""
-
-    def leading(self, dim: int) -> LossInput:
-        return self
+        return self if self.imagined or dim >= self.queries.shape[1] else super().leading(dim)
 
 
 @torch.no_grad()
@@ -63,8 +58,8 @@ def look(
     elif before is not None and abs(before.candidates - mean_count) < 0.02 * mean_count:
         trivial, ideal = before.trivial, before.ideal
     else:
-        trivial = loss(_with_scores(_Imagined, part, torch.zeros_like(scores))).loss.item()
-        ideal = loss(_with_scores(_Imagined, part, _perfect(scores, part.similarity.name))).loss.item()
+        trivial = loss(_with_scores(part, torch.zeros_like(scores), imagined=True)).loss.item()
+        ideal = loss(_with_scores(part, _perfect(scores, part.similarity.name), imagined=True)).loss.item()
     queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (seen.queries, seen.documents))
     finite = bool(np.isfinite(scores.sum().item()) and np.isfinite(documents).all())
     return Probe(
@@ -110,20 +105,21 @@ def _part(seen: LossInput, rows: int, extras: int) -> LossInput:
             margins=None if teacher.margins is None else teacher.margins[:rows],
         ),
     )
-    return _with_scores(_Part, part, documents(seen.scores[:rows], 1).float())
+    return _with_scores(part, documents(seen.scores[:rows], 1).float())
 
 
-def _with_scores(kind: type[LossInput], part: LossInput, scores: Tensor) -> LossInput:
-    given = kind(part.queries, part.documents, part.negatives, part.similarity, part.teacher)
-    given.__dict__["scores"] = scores  # where the cached property keeps its value
-    return given
+def _with_scores(batch: LossInput, scores: Tensor, imagined: bool = False) -> LossInput:
+    part = _Part(batch.queries, batch.documents, batch.negatives, batch.similarity, batch.teacher)
+    part.__dict__["scores"] = scores  # where the cached property keeps its value
+    part.imagined = imagined
+    return part
 
 
 @torch.enable_grad()
 def _loss_and_gradient(loss: Loss, part: LossInput) -> tuple[float, np.ndarray | None]:
     """The loss of the part and its gradient on the scores, (B, N); None for a loss that does not look at scores."""
     leaf = part.scores.clone().requires_grad_()
-    value = loss(_with_scores(_Part, part, leaf)).loss
+    value = loss(_with_scores(part, leaf)).loss
     if not value.requires_grad:
         return value.item(), None
     gradient = torch.autograd.grad(value, leaf, allow_unused=True)[0]

@@ -171,6 +171,17 @@ class TripletHashes(NamedTuple):
     negatives: np.ndarray
 
 
+class _Triplets(NamedTuple):
+    """Triplets of a source, as they were read."""
+
+    count: int
+    hashes: TripletHashes  # of those without unknown ids
+    relevant: np.ndarray  # (K,) uint64, `pair_keys` of the relevant pairs
+    queries: Ragged  # up to PAIRS of them, and their positives
+    positives: Ragged
+    name: Callable[[int], Any]  # what a triplet is called
+
+
 def triplet_facts(
     corpus: Corpus, train: Split | None, judged: Judged | None, tokenizer: Tokenizer, limit: int = MAX_TRIPLETS
 ) -> dict[str, Any] | None:
@@ -192,11 +203,23 @@ def triplet_facts(
     """
     texts = corpus.source.text_triplets()
     if texts is not None:
-        return _text_triplets(_first(texts, limit), judged, tokenizer, limit)
-    triplets = corpus.source.triplets()
-    if triplets is None or train is None or judged is None:
-        return None
-    return _id_triplets(_first(triplets, limit), corpus, train, judged, tokenizer, limit)
+        triplets = _text_triplets(_first(texts, limit), judged, tokenizer)
+    else:
+        ids = corpus.source.triplets()
+        if ids is None or train is None or judged is None:
+            return None
+        triplets = _id_triplets(_first(ids, limit), corpus, train, judged)
+    facts = {
+        "kind": "ids" if texts is None else "texts",
+        "count": triplets.count,
+        "sample": triplets.count >= limit,
+        "unknown_ids": triplets.count - len(triplets.hashes.words),
+        "overlap": word_overlap(triplets.queries, triplets.positives, tokenizer.unknown_id),
+    }
+    for kind, mask in suspicious_triplets(triplets.hashes, triplets.relevant).items():
+        rows = np.flatnonzero(mask)
+        facts[kind] = {"count": len(rows), "examples": [triplets.name(int(row)) for row in rows[:EXAMPLES]]}
+    return facts
 
 
 def _first(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -207,39 +230,25 @@ def _first(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
             return
 
 
-def _id_triplets(
-    batches: Iterator[pa.RecordBatch], corpus: Corpus, train: Split, judged: Judged, tokenizer: Tokenizer, limit: int
-) -> dict[str, Any]:
+def _id_triplets(batches: Iterator[pa.RecordBatch], corpus: Corpus, train: Split, judged: Judged) -> _Triplets:
     table = pa.Table.from_batches(batches, TRIPLETS)
     among = (train.ids, corpus.ids, corpus.ids)
     rows = np.stack([rows_of(table[name], ids) for name, ids in zip(TRIPLETS.names, among, strict=True)])
     known = (rows >= 0).all(axis=0)
     queries, positives, negatives = rows[:, known]
-    named = table.filter(pa.array(known))
-    drawn = sample(len(queries), PAIRS)
-    overlap = word_overlap(
-        train.tokens.select(queries[drawn]), corpus.tokens.select(positives[drawn]), tokenizer.unknown_id
+    named, drawn = table.filter(pa.array(known)), sample(len(queries), PAIRS)
+    words, tokens = judged.queries[queries], train.hashes[queries]
+    return _Triplets(
+        len(table),
+        TripletHashes(words, tokens, corpus.hashes[positives], corpus.hashes[negatives]),
+        judged.pairs,
+        train.tokens.select(queries[drawn]),
+        corpus.tokens.select(positives[drawn]),
+        name=lambda row: [column[row].as_py() for column in named.columns],
     )
-    hashes = TripletHashes(
-        judged.queries[queries], train.hashes[queries], corpus.hashes[positives], corpus.hashes[negatives]
-    )
-
-    def name(row: int) -> list[str]:
-        return [column[row].as_py() for column in named.columns]
-
-    return {
-        "kind": "ids",
-        "count": len(table),
-        "sample": len(table) >= limit,
-        "unknown_ids": len(table) - len(named),
-        "overlap": overlap,
-        **_named(suspicious_triplets(hashes, judged.pairs), name),
-    }
 
 
-def _text_triplets(
-    batches: Iterator[pa.RecordBatch], judged: Judged | None, tokenizer: Tokenizer, limit: int
-) -> dict[str, Any]:
+def _text_triplets(batches: Iterator[pa.RecordBatch], judged: Judged | None, tokenizer: Tokenizer) -> _Triplets:
     hashes_of_batches, queries_to_compare, positives_to_compare, count = [], list[Ragged](), list[Ragged](), 0
     for batch in batches:
         query, positive, negative = (pa.chunked_array([column]) for column in batch.columns)
@@ -253,22 +262,8 @@ def _text_triplets(
         count += len(batch)
     joined = TripletHashes(*(np.concatenate(columns) for columns in zip(*hashes_of_batches, strict=True)))
     relevant = [pair_keys(joined.words, joined.positives), *([] if judged is None else [judged.pairs])]
-    overlap = word_overlap(Ragged.join(queries_to_compare), Ragged.join(positives_to_compare), tokenizer.unknown_id)
-    return {
-        "kind": "texts",
-        "count": count,
-        "sample": count >= limit,
-        "unknown_ids": 0,
-        "overlap": overlap,
-        **_named(suspicious_triplets(joined, np.concatenate(relevant)), lambda row: row + 1),
-    }
-
-
-def _named(masks: dict[str, np.ndarray], name: Callable[[int], Any]) -> dict[str, Any]:
-    return {
-        kind: {"count": int(mask.sum()), "examples": [name(int(row)) for row in np.flatnonzero(mask)[:EXAMPLES]]}
-        for kind, mask in masks.items()
-    }
+    pairs = Ragged.join(queries_to_compare), Ragged.join(positives_to_compare)
+    return _Triplets(count, joined, np.concatenate(relevant), *pairs, name=lambda row: row + 1)
 
 
 def suspicious_triplets(hashes: TripletHashes, relevant: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,8 +77,8 @@ class Record:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        passed = {name: asdict(f) for name, f in self.passed.items()}
-        return {"findings": [asdict(f) for f in self.findings], "passed": passed}
+        passed = {name: f.to_dict() for name, f in self.passed.items()}
+        return {"findings": [f.to_dict() for f in self.findings], "passed": passed}
 
     def restore(self, plain: dict[str, Any]) -> None:
         """What `to_plain` gave."""
@@ -100,7 +100,7 @@ def document(findings: Sequence[Finding], signals: Signals) -> dict[str, Any]:
     """The contents of ``doctor.json``; a figure that does not exist is null."""
     return {
         "healthy": healthy(findings),
-        "findings": [asdict(f) for f in findings],
+        "findings": [f.to_dict() for f in findings],
         "step": signals.step,
         "figures": finite(figures(signals)),
     }
