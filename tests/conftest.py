@@ -91,11 +91,12 @@ def composed(*overrides: str, program: str = "train") -> dict[str, Any]:
     from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
     from two_tower.config import check
     from two_tower.config.entry import CONF
+    from two_tower.index import MEASURE_KEYS
 
     top_level = TOP_LEVEL if program == "train" else embed.TOP_LEVEL
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(program, list(overrides))
-    return check(config, {"": top_level, "data": LOADER_KEYS, "index": embed.INDEX_KEYS})
+    return check(config, {"": top_level, "data": LOADER_KEYS, "index": MEASURE_KEYS})
 
 
 def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
