@@ -36,16 +36,9 @@ def look(
     step: int, first_epoch: bool, batch: Batch, seen: LossInput, loss: Loss, positives: Positives | None,
     before: Probe | None = None,
 ) -> Probe:  # fmt: skip
-    """Look at a part of a batch that the loss just saw.
+    """Look at a part of a batch that the loss just saw; see `Probe` for ``step`` and ``first_epoch``.
 
-    Args:
-        step: steps made, this one included.
-        first_epoch: whether no example was seen before.
-        batch: what the loader gave.
-        seen: what the loss saw of it.
-        loss: the model's.
-        positives: what is known to be relevant; None if not known.
-        before: an earlier look, whose levels of the loss are taken if it had as many negatives.
+    The levels of the loss are those of the look ``before`` if it had as many negatives.
     """
     part = _part(seen, *_sizes(*seen.negatives.shape))
     rows, scores, mask = len(part.queries), part.scores, part.negatives.cpu().numpy()
@@ -237,9 +230,7 @@ def _mean(values: np.ndarray) -> float:
 def difference_alone(model: TwoTower, sides: dict[str, Ragged]) -> float:
     """The largest difference between the vector of a text by itself and among others, in relation to its length.
 
-    Args:
-        model: the model.
-        sides: ``queries`` and ``documents`` → texts of different lengths.
+    ``sides`` are some ``queries`` and ``documents`` of different lengths.
     """
     largest = 0.0
     for side, tokens in sides.items():

@@ -52,12 +52,7 @@ def pair_keys(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def judgement_facts(split: Split) -> dict[str, Any]:
-    """How many judgements and relevant passages the queries have.
-
-    Returns:
-        ``judgements``, ``positives`` (those that are relevant: the examples to train on), ``positives_per_query``
-        (see `distribution`), ``without_positives``: ``count`` and ``examples``.
-    """
+    """How many judgements and relevant passages the queries have; ``positives`` are the examples to train on."""
     per_query = np.bincount(relevant_rows(split)[0], minlength=len(split))
     return {
         "judgements": int(split.qrels.present.sum()),
@@ -70,11 +65,8 @@ def judgement_facts(split: Split) -> dict[str, Any]:
 def unjudged_copies(judged: Judged, sorted_corpus: np.ndarray) -> np.ndarray:
     """(P,) bool: relevant passages of which the corpus has a copy that is not judged relevant to that query.
 
-    A search that finds the copy has found the answer, and is counted wrong.
-
-    Args:
-        judged: the judgements of a split.
-        sorted_corpus: (N,) uint64, the hashes of all passages in ascending order.
+    A search that finds the copy has found the answer, and is counted wrong. ``sorted_corpus`` (N,) uint64 are the
+    hashes of all passages in ascending order.
     """
     documents = judged.documents
     copies = np.searchsorted(sorted_corpus, documents, "right") - np.searchsorted(sorted_corpus, documents, "left")
@@ -84,12 +76,7 @@ def unjudged_copies(judged: Judged, sorted_corpus: np.ndarray) -> np.ndarray:
 
 
 def leakage(train: Judged, other: Judged) -> tuple[np.ndarray, np.ndarray]:
-    """Queries of a split to judge by that a model was trained on.
-
-    Returns:
-        (Q,) bool: queries of ``other`` that are training queries; (Q,) bool: those among them that share a relevant
-        passage with it.
-    """
+    """(Q,) bool twice: queries of ``other`` that are training queries; those that also share a relevant passage."""
     leaked = np.isin(other.queries, train.queries) & (other.queries != empty_hash())
     with_answer = np.zeros(len(leaked), bool)
     with_answer[other.query_rows[np.isin(other.pairs, train.pairs)]] = True
@@ -115,15 +102,9 @@ def _different_words(tokens: Ragged, unknown_id: int, size: int) -> np.ndarray:
 
 
 def word_overlap(queries: Ragged, documents: Ragged, unknown_id: int, seed: int = 0) -> dict[str, Any]:
-    """Whether pairs have more words in common than texts that do not belong together.
+    """Whether queries and their passages (in the order of the data) share more words than texts do by chance.
 
-    Rows that slipped, a header that was read as a row or a wrong column leave pairs that share no more than chance.
-
-    Args:
-        queries: B texts.
-        documents: B texts, the passage of each query, in the order of the data.
-        unknown_id: id of the words that are not in the vocabulary.
-        seed: of the random pairs.
+    Rows that slipped, a header that was read as a row or a wrong column leave pairs that share no more.
 
     Returns:
         ``pairs`` compared (queries without a known word are left out); ``shared``, the mean share of a query's
@@ -185,14 +166,7 @@ class _Triplets(NamedTuple):
 def triplet_facts(
     corpus: Corpus, train: Split | None, judged: Judged | None, tokenizer: Tokenizer, limit: int = MAX_TRIPLETS
 ) -> dict[str, Any] | None:
-    """What is wrong with the triplets of a source, the first ``limit`` of them.
-
-    Args:
-        corpus: the passages.
-        train: the split to train on, or None where there is none.
-        judged: its judgements.
-        tokenizer: the vocabulary.
-        limit: of how many are read.
+    """What is wrong with the first ``limit`` triplets of a source; ``train`` is the split to train on, if there is one.
 
     Returns:
         None where there are no triplets, or ids without a training split. ``kind``: ``ids`` or ``texts``;
@@ -267,11 +241,7 @@ def _text_triplets(batches: Iterator[pa.RecordBatch], judged: Judged | None, tok
 
 
 def suspicious_triplets(hashes: TripletHashes, relevant: np.ndarray) -> dict[str, np.ndarray]:
-    """Triplets that teach something wrong.
-
-    Args:
-        hashes: of T triplets.
-        relevant: (K,) uint64, `pair_keys` of the relevant pairs.
+    """Triplets that teach something wrong, given the `pair_keys` of the relevant pairs.
 
     Returns:
         Masks (T,) bool, of which the first two never hold together: ``positive_is_negative``, both are equal in

@@ -147,11 +147,7 @@ def has_unknown(tokens: Ragged, unknown_id: int) -> np.ndarray:
 
 
 def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Texts that are equal to another one; empty texts are not among them.
-
-    Args:
-        hashes: (B,) uint64, equal for equal texts.
-        ids: (B,) string ids.
+    """Texts with equal hashes (B,), without the empty ones.
 
     Returns:
         ``texts``: how many have an equal; ``groups``: how many different texts these are; ``examples``: ids of the
