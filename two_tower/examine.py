@@ -105,11 +105,10 @@ def _with_nan(value: Any) -> Any:  # noqa: ANN401
 
 def _from_history(run: Run, config: Mapping[str, Any]) -> Signals:
     signals = Signals(config=config, monitor=config.get("validation", {}).get("monitor", "mrr@10"))
-    try:
-        with run.metrics.open(encoding="utf-8", newline="") as file:
-            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        rows = []
+    if not run.metrics.exists():
+        return signals
+    with run.metrics.open(encoding="utf-8", newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     for row in rows:
         step = int(row["step"]) + 1
         if "train/loss" in row:

@@ -185,7 +185,7 @@ def _vectors(folder: Path, pairs: list[Text]) -> dict[str, Path]:
         "vectors": (names, vectors),
         "shuffled": (names, vectors[rng.permutation(len(names))]),
         "foreign": ([f"{name[::-1]}ovic" if i % 5 else name for i, name in enumerate(names)], vectors),
-        "one_direction": (names, vectors * 0.02 + 3.0),
+        "one_direction": (names, vectors * 0.02 + 8.0),
     }
     for name, (known_as, matrix) in files.items():
         lines = [f"{word} {' '.join(f'{x:.6f}' for x in row)}" for word, row in zip(known_as, matrix, strict=True)]

@@ -12,15 +12,13 @@ import torch
 from conftest import configure
 from doctor.cases import own_tower, replaced
 from test_train import STEPS_PER_EPOCH, fit
-from two_tower.doctor.diagnoses import DIAGNOSES, EXPLAINED_BY, diagnose
-from two_tower.doctor.finding import Finding
-from two_tower.doctor.probe import Probe
-from two_tower.doctor.signals import Check, IndexSignals, Signals, WordSignals
 
 from embed import embed
 from train import train
 from two_tower.assemble import load_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.doctor.base import Check, Finding, IndexSignals, Probe, Signals, WordSignals
+from two_tower.doctor.diagnose_training import DIAGNOSES, EXPLAINED_BY, diagnose
 from two_tower.doctor.record import Record, report
 from two_tower.errors import UserError
 from two_tower.examine import examine

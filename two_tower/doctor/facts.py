@@ -101,14 +101,9 @@ def inspect_source(
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
     triplets = pairs.triplet_facts(corpus, train, train_judged, words)
+    named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
     facts = {
-        "source": {
-            "name": source.name,
-            "fingerprint": source.fingerprint(),
-            "splits": [*splits],
-            "train_split": train_split,
-            "validation_split": validation_split,
-        },
+        "source": {**named, "train_split": train_split, "validation_split": validation_split},
         "vocabulary": {"words": len(words)},
         "passages": {
             **read["passages"],

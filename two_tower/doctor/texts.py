@@ -54,23 +54,15 @@ def text_facts(counts: TextCounts, limit: int) -> dict[str, Any]:
     sizes = np.arange(len(counts.lengths))
     texts, tokens = int(counts.lengths.sum()), int(counts.lengths @ sizes)
     longer, lost = int(counts.lengths[limit + 1 :].sum()), int(counts.lengths @ np.maximum(sizes - limit, 0))
+    cut = {"texts": longer, "rate": _rate(longer, texts), "tokens": lost, "token_rate": _rate(lost, tokens)}
+    unknown = {"tokens": counts.unknown, "rate": _rate(counts.unknown, tokens)}
+    without_known = {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
     return {
         "count": texts,
         "tokens": tokens,
         "lengths": distribution(counts.lengths),
-        "cut": {
-            "limit": limit,
-            "texts": longer,
-            "rate": _rate(longer, texts),
-            "tokens": lost,
-            "token_rate": _rate(lost, tokens),
-        },
-        "unknown": {
-            "tokens": counts.unknown,
-            "rate": _rate(counts.unknown, tokens),
-            "texts": counts.without_known,
-            "text_rate": _rate(counts.without_known, texts),
-        },
+        "cut": {"limit": limit, **cut},
+        "unknown": unknown | without_known,
     }
 
 
@@ -91,17 +83,15 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
     total = int(ends[-1])
     if not total:
         return {**dict.fromkeys(("min", "median", "mean", "p95", "p99", "max"), 0), "histogram": _histogram(ends)}
-
-    def quantile(share: float) -> int:
-        return int(np.searchsorted(ends[1:], share * total))
-
+    median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
+    occurring = np.flatnonzero(counts)
     return {
-        "min": int(np.flatnonzero(counts)[0]),
-        "median": quantile(0.5),
+        "min": int(occurring[0]),
+        "median": median,
         "mean": float(counts @ np.arange(len(counts))) / total,
-        "p95": quantile(0.95),
-        "p99": quantile(0.99),
-        "max": int(np.flatnonzero(counts)[-1]),
+        "p95": p95,
+        "p99": p99,
+        "max": int(occurring[-1]),
         "histogram": _histogram(ends),
     }
 
