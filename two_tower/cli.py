@@ -276,7 +276,7 @@ def inspect_data(
     """Sizes, lengths, unknown words, copies, leakage and mistakes of a collection."""
     import rich
 
-    from two_tower.inspection.facts import inspect
+    from two_tower.doctor.facts import inspect
 
     console = rich.get_console()
     before = console.stderr
@@ -288,7 +288,7 @@ def inspect_data(
     if as_json:
         _print_json(facts)
         return
-    from two_tower.inspection.show import show
+    from two_tower.doctor.inspect_page import show
 
     show(facts)
 

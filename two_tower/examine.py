@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,25 @@ import pyarrow as pa
 from two_tower.assemble import make_data
 from two_tower.config import read
 from two_tower.data.base import full_text
-from two_tower.doctor.diagnoses import diagnose
-from two_tower.doctor.finding import Finding
+from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
+from two_tower.doctor.diagnose_training import diagnose
 from two_tower.doctor.measure_batch import difference_alone
 from two_tower.doctor.measure_data import measure_data, some_texts
-from two_tower.doctor.signals import Check, IndexSignals, Signals, Step
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.run import Run
 from two_tower.store import VectorStore
 
-__all__ = ["Examination", "examine"]
-
 PASSAGES = 64  # of an index that are encoded again
 
 
+@dataclass
 class Examination:
-    """What was found of a run.
+    """What was found of a run."""
 
-    Attributes:
-        signals: those of its training, and those that were measured again.
-        findings: the likeliest cause first; then what was wrong once, as ``info``.
-        unchecked: what could not be looked at, and why.
-    """
-
-    def __init__(self, signals: Signals) -> None:
-        self.signals = signals
-        self.findings: list[Finding] = []
-        self.unchecked: list[str] = []
+    signals: Signals  # those of its training, and those that were measured again
+    findings: list[Finding] = field(default_factory=list)  # the likeliest cause first; then what was wrong once
+    unchecked: list[str] = field(default_factory=list)  # what could not be looked at, and why
 
     @contextmanager
     def checking(self, what: str) -> Iterator[None]:
@@ -70,8 +61,7 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
         raise UserError(f"{path} is not the folder of a run: it holds no config.yaml.")
     config = read(run.config)
     examination = Examination(_signals(run, config))
-    signals = examination.signals
-    texts = None
+    signals, texts = examination.signals, None
     with examination.checking("the data"):
         if not run.tokenizer.exists():
             raise UserError(f"{run.tokenizer} is not there yet.")
@@ -85,15 +75,15 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
         folder = Path(index) if index else run.index
         if index or (folder / "manifest.json").exists():
             signals.index = _index_signals(folder, encoder)
-    known = _known(run)
-    since = {f.id: f.step for f in known}
-    found = [replace(f, step=since.get(f.id, f.step)) for f in diagnose(signals)]
-    examination.findings = [*found, *(f for f in known if f.severity == "info" and f.id not in {n.id for n in found})]
+    told = _told(run)
+    found = {f.id: replace(f, step=told[f.id].step) if f.id in told else f for f in diagnose(signals)}
+    passed = [f for f in told.values() if f.severity == "info" and f.id not in found]
+    examination.findings = [*found.values(), *passed]
     return examination
 
 
 def _signals(run: Run, config: Mapping[str, Any]) -> Signals:
-    """What the run's own doctor measured; without one, what the history tells."""
+    """What the run's own doctor measured; without one, what the history says."""
     try:
         plain = json.loads(run.signals.read_text(encoding="utf-8"))
         return Signals.from_plain(_with_nan(plain), config)
@@ -115,62 +105,57 @@ def _with_nan(value: Any) -> Any:  # noqa: ANN401
 
 def _from_history(run: Run, config: Mapping[str, Any]) -> Signals:
     signals = Signals(config=config, monitor=config.get("validation", {}).get("monitor", "mrr@10"))
-    try:
-        with run.metrics.open(encoding="utf-8", newline="") as file:
-            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        rows = []
+    if not run.metrics.exists():
+        return signals
+    with run.metrics.open(encoding="utf-8", newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     for row in rows:
-        step, of = int(row["step"]) + 1, row.get
+        step = int(row["step"]) + 1
         if "train/loss" in row:
             names = ("positive_similarity", "negative_similarity", "accuracy")
-            signals.steps.append(Step(step, row["train/loss"], *(of(f"train/{n}", math.nan) for n in names)))
-        value = of(f"val/{signals.monitor}")
-        if value is not None:
+            signals.steps.append(Step(step, row["train/loss"], *(row.get(f"train/{n}", math.nan) for n in names)))
+        if f"val/{signals.monitor}" in row:
             accuracy = signals.steps[-1].accuracy if signals.steps else math.nan
-            signals.checks.append(Check(f"step {step}", step, of("epoch", 0.0) + 1, value, accuracy))
+            value = row[f"val/{signals.monitor}"]
+            signals.checks.append(Check(f"step {step}", step, row.get("epoch", 0.0) + 1, value, accuracy))
         for name in ("untrained", "bm25"):
             if f"{name}/{signals.monitor}" in row:
                 signals.baseline[name] = row[f"{name}/{signals.monitor}"]
     return signals
 
 
-def _known(run: Run) -> list[Finding]:
-    """What the run's own doctor found."""
+def _told(run: Run) -> dict[str, Finding]:
+    """What the run's own doctor found, by id."""
     try:
-        return [Finding(**f) for f in json.loads(run.doctor.read_text(encoding="utf-8"))["findings"]]
+        findings = [Finding(**f) for f in json.loads(run.doctor.read_text(encoding="utf-8"))["findings"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []
+        return {}
+    return {finding.id: finding for finding in findings}
 
 
 def _index_signals(folder: Path, encoder: Encoder) -> IndexSignals:
     """How an index fits a run: what its manifest says, and some passages encoded again."""
     try:
         store = VectorStore.open(folder)
-        found = IndexSignals(
-            str(folder),
-            store.manifest.checkpoint == encoder.fingerprint,
-            store.manifest.tokenizer == encoder.tokenizer.fingerprint,
-            store.manifest.similarity,
+        signals = IndexSignals(
+            str(folder), [f"it was made with another {key}" for key in encoder.mismatches(store.manifest)]
         )
-        if store.manifest.dim != encoder.model.document_tower.dim:
-            found.damage = f"its vectors have {store.manifest.dim} dimensions"
-            return found
-        found.checked, found.difference = _encoded_again(store, encoder)
-        return found
+        if store.manifest.dim == encoder.model.document_tower.dim:
+            signals.checked, signals.difference = _encoded_again(store, encoder)
+        return signals
     except UserError as error:
-        return IndexSignals(str(folder), True, True, encoder.model.similarity.name, damage=str(error))
+        return IndexSignals(str(folder), [str(error).rstrip(".")])
 
 
 def _encoded_again(store: VectorStore, encoder: Encoder) -> tuple[int, float]:
     """How many passages of all shards were encoded again, and the largest difference from what is stored."""
-    worst, count = 0.0, 0
+    largest, count = 0.0, 0
     shards = list(zip(store.vectors(), store.texts(), strict=True))
     for vectors, passages in shards:
         rows = np.unique(np.linspace(0, len(vectors) - 1, max(1, PASSAGES // len(shards))).astype(np.int64))
         stored = np.asarray(vectors[rows], np.float32)
         again = encoder.documents(full_text(passages.take(pa.array(rows))))
         lengths = np.maximum(np.linalg.norm(again, axis=1), 1e-12)
-        worst = max(worst, float((np.linalg.norm(again - stored, axis=1) / lengths).max(initial=0.0)))
+        largest = max(largest, float((np.linalg.norm(again - stored, axis=1) / lengths).max(initial=0.0)))
         count += len(rows)
-    return count, worst
+    return count, largest

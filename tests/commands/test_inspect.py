@@ -20,8 +20,8 @@ from hydra.core.global_hydra import GlobalHydra
 from two_tower.config.compose import composed, loader_keys
 from two_tower.config.groups import CONF
 from two_tower.data.stream.module import TripletData
+from two_tower.doctor.facts import inspect
 from two_tower.errors import UserError
-from two_tower.inspection.facts import inspect
 
 Call = Callable[..., Any]  # see conftest.py in this folder
 INSPECT = ("two-tower", "data", "inspect")
@@ -207,7 +207,7 @@ def test_what_is_shown_meanwhile_is_not_among_the_document(call: Call, monkeypat
             raise UserError("A mistake")
         return {}
 
-    monkeypatch.setattr("two_tower.inspection.facts.inspect", shows_progress)
+    monkeypatch.setattr("two_tower.doctor.facts.inspect", shows_progress)
     assert call(*INSPECT, "--json") == (0, "{}\n", "progress\n")
     assert call(*INSPECT, "--json", "x=1") == (2, "", "progress\nA mistake.\n")
     assert rich.get_console().stderr is False
@@ -221,14 +221,6 @@ def test_as_a_process(as_json: bool, collection: Path, tmp_path: Path) -> None:
         assert json.loads(done.stdout)["passages"]["count"] == 240
     else:
         assert done.stdout.startswith("beir: 240 passages, a vocabulary of ")
-
-
-@pytest.mark.parametrize("mistake", ["data=beir data.path=nowhere", "data=beir data.pth=x"])
-def test_a_mistake_as_a_process(mistake: str, tmp_path: Path) -> None:
-    done = run_command(*INSPECT, *mistake.split(), cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-    assert re.search(MISTAKES[mistake], done.stderr)
 
 
 def test_the_function_gives_what_the_command_prints(collection: Path, call: Call) -> None:

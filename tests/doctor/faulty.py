@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from two_tower.loss.base import Loss, LossOutput
-from two_tower.negatives.base import Positives
+from two_tower.loss.base import Loss, LossInput, LossOutput
+from two_tower.negatives.base import DrawContext
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.ragged import Ragged
 from two_tower.tower.base import Tower, WordTable
@@ -93,27 +91,41 @@ class OwnTower(Tower):
 
 
 class OwnLoss(Loss):
-    """A user's own loss: the logistic loss of positives and candidates."""
+    """A user's own loss: the logistic loss of positives and negatives."""
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
         self.scale = scale
 
-    def forward(self, scores_BN: Tensor, candidates_BN: Tensor) -> LossOutput:
-        positive = nn.functional.softplus(-self.scale * scores_BN.diagonal()).mean()
-        negative = nn.functional.softplus(self.scale * scores_BN[candidates_BN] - self.scale / 2).mean()
+    def forward(self, batch: LossInput) -> LossOutput:
+        positive = nn.functional.softplus(-self.scale * batch.scores.diagonal()).mean()
+        negative = nn.functional.softplus(self.scale * batch.scores[batch.negatives] - self.scale / 2).mean()
         return LossOutput(positive + negative, {})
 
 
-class SlowNegatives(InBatchNegatives):
-    """Takes a while for a batch."""
+class VirtualClock:
+    """Instead of ``time``: a moment passes between two looks at it, and only `SlowNegatives` takes longer."""
 
-    def __init__(self, seconds: float = 0.015) -> None:
+    MOMENT = 0.004
+
+    def __init__(self) -> None:
+        self.now = 1.0
+
+    def perf_counter(self) -> float:
+        self.now += self.MOMENT
+        return self.now
+
+
+CLOCK = VirtualClock()
+
+
+class SlowNegatives(InBatchNegatives):
+    """Takes a while for a batch, in the process that makes it."""
+
+    def __init__(self, seconds: float = 0.006) -> None:
         super().__init__()
         self.seconds = seconds
 
-    def extras(
-        self, query_rows: np.ndarray, given: np.ndarray | None, positives: Positives, rng: np.random.Generator
-    ) -> np.ndarray:
-        time.sleep(self.seconds)
-        return super().extras(query_rows, given, positives, rng)
+    def extra_negatives(self, context: DrawContext) -> np.ndarray:
+        CLOCK.now += self.seconds
+        return super().extra_negatives(context)

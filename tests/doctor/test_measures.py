@@ -15,16 +15,13 @@ from doctor.faulty import AveragesPadding, Detached, OwnTower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from two_tower.candidates import Compared
 
 from two_tower.data.stream.batch import Batch
+from two_tower.doctor.base import Check, Clock, Probe, Signals, Step
 from two_tower.doctor.measure_batch import difference_alone, look
-from two_tower.doctor.measure_step import Weights, errors_below, gradients
-from two_tower.doctor.picture import similarities
-from two_tower.doctor.probe import Probe
-from two_tower.doctor.signals import Check, Clock, Signals, Step
-from two_tower.doctor.timing import Stopwatch
-from two_tower.loss.base import Loss
+from two_tower.doctor.measure_step import Stopwatch, Weights, gradients, standard_errors_below
+from two_tower.doctor.record import similarities
+from two_tower.loss.base import Loss, LossInput
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.matryoshka import MatryoshkaLoss
 from two_tower.loss.triplet import TripletLoss
@@ -35,24 +32,21 @@ from two_tower.tower.average import AverageTower
 from two_tower.tower.base import WordTable
 
 
-def batch_of(texts: int, extras: int, seed: int = 0, candidates: Tensor | None = None) -> Batch:
+def batch_of(texts: int, extras: int, seed: int = 0, negatives: Tensor | None = None) -> Batch:
     rng = np.random.default_rng(seed)
     count = texts + extras
 
     def tokens(n: int) -> Ragged:
         return Ragged.from_lists([rng.integers(1, 50, rng.integers(1, 9)).tolist() for _ in range(n)])
 
-    mask = ~torch.eye(texts, count, dtype=torch.bool) if candidates is None else candidates
+    mask = ~torch.eye(texts, count, dtype=torch.bool) if negatives is None else negatives
     return Batch(tokens(texts), tokens(count), mask, torch.arange(texts), torch.arange(count))
 
 
 def looked(queries: Tensor, documents: Tensor, loss: Loss, batch: Batch, similarity: str = "cosine") -> Probe:
     measure = Similarity(similarity)
-    compared = Compared(measure.prepare(queries), measure.prepare(documents), batch.candidates)
-    scores: Any = measure.scores(compared.queries, compared.documents)
-    if loss.dims is not None:
-        scores = [scores for _ in loss.dims]
-    return look(3, True, batch, compared, scores, loss, similarity, None)
+    seen = LossInput(measure.prepare(queries), measure.prepare(documents), batch.negatives, measure)
+    return look(3, True, batch, seen, loss, None)
 
 
 @given(st.integers(2, 12), st.integers(0, 2), st.integers(0, 10_000), st.sampled_from(["cosine", "dot", "euclidean"]))
@@ -65,9 +59,10 @@ def test_a_look_at_a_whole_batch_gives_its_figures(texts: int, each: int, seed: 
     batch, loss = batch_of(texts, texts * each, seed, mask), TripletLoss(0.4)
     probe = looked(queries, documents, loss, batch, similarity)
     measure = Similarity(similarity)
-    scores = measure.scores(measure.prepare(queries), measure.prepare(documents))
+    whole = LossInput(measure.prepare(queries), measure.prepare(documents), mask, measure)
+    scores = whole.scores
     pairs = [(i, j) for i in range(texts) for j in range(count) if mask[i, j]]
-    assert probe.loss == pytest.approx(loss(scores, mask)[0].item(), abs=1e-5)
+    assert probe.loss == pytest.approx(loss(whole).loss.item(), abs=1e-5)
     assert probe.trivial == pytest.approx(0.4 if pairs else 0.0)
     assert probe.positive == pytest.approx(float(scores.diagonal().mean()), abs=1e-5)
     assert probe.negative == pytest.approx(np.mean([scores[p].item() for p in pairs]) if pairs else 0, abs=1e-5)
@@ -151,7 +146,7 @@ def model_of(tower: Any) -> TwoTower:  # noqa: ANN401
 def table() -> WordTable:
     torch.manual_seed(0)
     words = WordTable(50, 8)
-    words.initialize(torch.randn(50, 8), None)
+    words.initialise(torch.randn(50, 8), None)
     return words
 
 
@@ -168,18 +163,18 @@ def test_gradients_by_part_and_what_has_none() -> None:
     batch = batch_of(6, 0)
     for tower, cut in ((AverageTower(table(), 8), False), (Detached(table(), 8), True)):
         model = model_of(tower)
-        scores = model.queries(batch.queries) @ model.documents(batch.documents).T
-        InBatchLoss()(scores, batch.candidates)[0].backward()
-        norms, without, frozen = gradients(model)
-        vectors = tower.words.vectors.grad
-        expected = 0.0 if vectors is None else float(vectors.coalesce().values().norm())
+        vectors = model.queries(batch.queries), model.documents(batch.documents)
+        InBatchLoss()(LossInput(*vectors, batch.negatives, model.similarity)).loss.backward()
+        norms, without, frozen = gradients(model).values()
+        grad = tower.words.vectors.grad
+        expected = 0.0 if grad is None else float(grad.coalesce().values().norm())
         assert norms["towers words"] == pytest.approx(expected, rel=0.5)
         assert without["towers words"] == pytest.approx(1.0 if cut else 0.0)
         assert frozen["towers words"] == 0
         assert ("towers" in norms) == cut
     table_only = table()
     table_only.freeze()
-    assert gradients(model_of(AverageTower(table_only, 8)))[2]["towers words"] == pytest.approx(400 / 450)
+    assert gradients(model_of(AverageTower(table_only, 8)))["frozen"]["towers words"] == pytest.approx(400 / 450)
 
 
 def test_a_change_is_told_in_relation_to_what_was_changed() -> None:
@@ -188,26 +183,27 @@ def test_a_change_is_told_in_relation_to_what_was_changed() -> None:
     with torch.no_grad():
         tower.words.vectors.mul_(1.25)
         tower.layer.weight.mul_(0.9)
-    assert weights.changed() == {"towers words": pytest.approx(0.25), "towers": pytest.approx(0.1)}
+    assert weights.changes() == {"towers words": pytest.approx(0.25), "towers": pytest.approx(0.1)}
 
 
 def test_standard_errors_are_paired() -> None:
     before, now = np.array([1.0, 0.0, 1.0, 0.5]), np.array([0.5, 0.0, 0.5, 0.5])
     difference = before - now
-    assert errors_below(now, before) == pytest.approx(difference.mean() / (difference.std() / 2))
-    assert math.isnan(errors_below(now, None))
-    assert errors_below(now, now) == 0
+    assert standard_errors_below(now, before) == pytest.approx(difference.mean() / (difference.std() / 2))
+    assert math.isnan(standard_errors_below(now, None))
+    assert standard_errors_below(now, now) == 0
 
 
 def test_waiting_is_told_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
     now = SimpleNamespace(time=0.0)
-    monkeypatch.setattr("two_tower.doctor.timing.time.perf_counter", lambda: now.time)
+    monkeypatch.setattr("two_tower.doctor.measure_step.time.perf_counter", lambda: now.time)
     watch = Stopwatch()
     for _ in range(20):
         for seconds, call in ((3, watch.start), (1, watch.mark), (2, watch.mark), (4, lambda: watch.end(own=1))):
             now.time += seconds
             call()
-    clock = watch.read(Clock())
+    clock = Clock()
+    watch.read(clock)
     assert (clock.data, clock.forward, clock.backward, clock.optimizer) == (3, 1, 2, 3)
     assert clock.steps == 19  # the first has nothing to have waited since
 

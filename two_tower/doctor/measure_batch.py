@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from two_tower.data.stream.batch import Batch
-from two_tower.doctor.probe import Probe
+from two_tower.doctor.base import Probe
 from two_tower.loss.base import Loss, LossInput, TeacherBatch
 from two_tower.model import TwoTower
 from two_tower.negatives.base import Positives
 from two_tower.ragged import Ragged
-
-__all__ = ["difference_alone", "look"]
 
 QUERIES = 64  # of a batch that are looked at
 EXTRAS = 1024  # further documents that they are compared with
@@ -25,17 +23,12 @@ SAME = 0.9  # share of all their words that near copies have in common
 
 
 class _Part(LossInput):
-    """A part of a batch whose scores are given: the loss's value is then a function of them."""
+    """A part of a batch whose scores are given, so that the loss is a function of them."""
+
+    imagined = False  # whether they are those of vectors of any length
 
     def leading(self, dim: int) -> LossInput:
-        return self if dim >= self.queries.shape[1] else super().leading(dim)
-
-
-class _Imagined(LossInput):
-    """Imagined scores, the same for vectors of any length."""
-
-    def leading(self, dim: int) -> LossInput:
-        return self
+        return self if self.imagined or dim >= self.queries.shape[1] else super().leading(dim)
 
 
 @torch.no_grad()
@@ -43,31 +36,23 @@ def look(
     step: int, first_epoch: bool, batch: Batch, seen: LossInput, loss: Loss, positives: Positives | None,
     before: Probe | None = None,
 ) -> Probe:  # fmt: skip
-    """Look at a part of a batch that was just compared.
+    """Look at a part of a batch that the loss just saw; see `Probe` for ``step`` and ``first_epoch``.
 
-    Args:
-        step: how many steps are made with it.
-        first_epoch: whether no example was seen before.
-        batch: what the loader gave.
-        seen: what the loss saw.
-        loss: the model's.
-        positives: what is known to be relevant; None if not known.
-        before: an earlier look, whose levels of the loss are taken if it had as many negatives.
+    The levels of the loss are those of the look ``before`` if it had as many negatives.
     """
     part = _part(seen, *_sizes(*seen.negatives.shape))
-    rows, scores = len(part.queries), part.scores
-    mask = part.negatives.cpu().numpy()
+    rows, scores, mask = len(part.queries), part.scores, part.negatives.cpu().numpy()
     counts = mask.sum(1)
+    mean_count = _mean(counts)
     value, gradient = _loss_and_gradient(loss, part)
     known, copies = _false_negatives(batch, positives, rows)
-    mean_count = _mean(counts)
     if loss.needs:  # equal or perfect scores do not say how far it is from its teacher
         trivial = ideal = 0.0
     elif before is not None and abs(before.candidates - mean_count) < 0.02 * mean_count:
         trivial, ideal = before.trivial, before.ideal
     else:
-        trivial = loss(_with_scores(_Imagined, part, torch.zeros_like(scores))).loss.item()
-        ideal = loss(_with_scores(_Imagined, part, _ideal(scores, part.similarity.name))).loss.item()
+        trivial = loss(_with_scores(part, torch.zeros_like(scores), imagined=True)).loss.item()
+        ideal = loss(_with_scores(part, _perfect(scores, part.similarity.name), imagined=True)).loss.item()
     queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (seen.queries, seen.documents))
     finite = bool(np.isfinite(scores.sum().item()) and np.isfinite(documents).all())
     return Probe(
@@ -97,32 +82,37 @@ def _sizes(queries: int, documents: int) -> tuple[int, int]:
 
 def _part(seen: LossInput, rows: int, extras: int) -> LossInput:
     """The first queries, their positives, then documents beyond the positives; detached, in float32."""
-    count = len(seen.queries)
+    count, teacher = len(seen.queries), seen.teacher or TeacherBatch()
 
     def documents(matrix: Tensor, dim: int = 0) -> Tensor:
         return torch.cat([matrix.narrow(dim, 0, rows), matrix.narrow(dim, count, extras)], dim).detach()
 
-    queries, teacher = seen.queries[:rows].detach(), seen.teacher
-    if teacher is not None:
-        taught = (teacher.queries, teacher.documents, teacher.margins)
-        cut = (lambda v: v[:rows], documents, lambda v: v[:rows])
-        teacher = TeacherBatch(*(None if v is None else f(v) for f, v in zip(cut, taught, strict=True)))
-    negatives = documents(seen.negatives[:rows], 1)
-    part = replace(seen, queries=queries, documents=documents(seen.documents), negatives=negatives, teacher=teacher)
-    return _with_scores(_Part, part, documents(seen.scores[:rows], 1).float())
+    part = replace(
+        seen,
+        queries=seen.queries[:rows].detach(),
+        documents=documents(seen.documents),
+        negatives=documents(seen.negatives[:rows], 1),
+        teacher=TeacherBatch(
+            queries=None if teacher.queries is None else teacher.queries[:rows],
+            documents=None if teacher.documents is None else documents(teacher.documents),
+            margins=None if teacher.margins is None else teacher.margins[:rows],
+        ),
+    )
+    return _with_scores(part, documents(seen.scores[:rows], 1).float())
 
 
-def _with_scores(kind: type[LossInput], part: LossInput, scores: Tensor) -> LossInput:
-    made = kind(part.queries, part.documents, part.negatives, part.similarity, part.teacher)
-    made.__dict__["scores"] = scores  # what the cached property would hold
-    return made
+def _with_scores(batch: LossInput, scores: Tensor, imagined: bool = False) -> LossInput:
+    part = _Part(batch.queries, batch.documents, batch.negatives, batch.similarity, batch.teacher)
+    part.__dict__["scores"] = scores  # where the cached property keeps its value
+    part.imagined = imagined
+    return part
 
 
 @torch.enable_grad()
 def _loss_and_gradient(loss: Loss, part: LossInput) -> tuple[float, np.ndarray | None]:
     """The loss of the part and its gradient on the scores, (B, N); None for a loss that does not look at scores."""
     leaf = part.scores.clone().requires_grad_()
-    value = loss(_with_scores(_Part, part, leaf)).loss
+    value = loss(_with_scores(part, leaf)).loss
     if not value.requires_grad:
         return value.item(), None
     gradient = torch.autograd.grad(value, leaf, allow_unused=True)[0]
@@ -130,27 +120,27 @@ def _loss_and_gradient(loss: Loss, part: LossInput) -> tuple[float, np.ndarray |
 
 
 def _active(gradient: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(B,) bool: whether a query still pulls at a candidate so that it matters beside the strongest pull there is."""
+    """(B,) bool: whether a query's negatives have a gradient that matters beside the strongest that there can be."""
     return (np.abs(gradient) * mask).sum(1) > 1e-4 / max(1, len(gradient))
 
 
 def _single(gradient: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether each query pulls at one candidate at most, of several that it has."""
+    """Whether at most one negative of each query has a gradient, of several that it has."""
     strength = np.abs(gradient) * mask
-    pulled = strength > 1e-4 * strength.max(initial=0)
-    return bool((pulled.sum(1) <= 1).all() and (mask.sum(1) > 1).any() and pulled.any())
+    counts = strength > 1e-4 * strength.max(initial=0)
+    return bool((counts.sum(1) <= 1).all() and (mask.sum(1) > 1).any() and counts.any())
 
 
-def _ideal(scores: Tensor, similarity: str) -> Tensor:
+def _perfect(scores: Tensor, similarity: str) -> Tensor:
     """Scores of a perfect model: of the cosine 1 and 0; else ten times as far apart as they are."""
-    ideal = torch.zeros_like(scores)
+    perfect = torch.zeros_like(scores)
     spread = 1.0 if similarity == "cosine" else 10 * float(scores.std()) + 1e-6
-    ideal.diagonal().fill_(spread)
-    return ideal
+    perfect.diagonal().fill_(spread)
+    return perfect
 
 
 def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-    """Means and histograms of the positives' and the candidates' scores."""
+    """Means and histograms of the scores of positives and negatives."""
     positive, negatives = scores.diagonal(), scores[mask]
     hardest = np.where(mask, scores, -np.inf).max(1, initial=-np.inf)
     judged = mask.any(1)
@@ -205,34 +195,32 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _false_negatives(batch: Batch, positives: Positives | None, rows: int) -> tuple[float, float]:
-    """Shares of the queries with a candidate that is known to be relevant, and with a near copy of the positive."""
+    """Shares of the queries with a negative that is known to be relevant, and with a near copy of the positive.
+
+    Copies are looked for among a query's own extra documents: a random document is hardly ever one.
+    """
     rows, count = min(rows, len(batch)), len(batch)
     each = (len(batch.document_rows) - count) // max(1, count)
-    own = np.concatenate([np.arange(rows), np.arange(count, count + rows * each)])
-    mask = batch.negatives[:rows].cpu().numpy()[:, own]
     if not rows or positives is None:
         return 0.0, 0.0
+    own = np.concatenate([np.arange(rows), np.arange(count, count + rows * each)])
+    mask = batch.negatives[:rows].cpu().numpy()[:, own]
     queries, documents = batch.query_rows[:rows].cpu().numpy(), batch.document_rows.cpu().numpy()[own]
     known = _mean((positives.mark(queries, documents) & mask).any(1))
-    return known, _copies(batch, rows, each, mask)
-
-
-def _copies(batch: Batch, rows: int, each: int, mask: np.ndarray) -> float:
-    """Only of the documents that were looked up for a query: a random one is hardly ever a copy."""
     if not each:
-        return 0.0
-    documents = batch.documents.to("cpu")
-    texts = [set(ids) for ids in documents.slice(0, rows).to_lists()]
-    start = len(batch)
-    extras = [set(ids) for ids in documents.slice(start, start + rows * each).to_lists()]
-    near = [
-        any(
-            mask[i, rows + i * each + k] and len(texts[i] & extra) >= SAME * max(len(texts[i] | extra), 1)
-            for k, extra in enumerate(extras[i * each : (i + 1) * each])
-        )
-        for i in range(rows)
-    ]
-    return sum(near) / rows
+        return known, 0.0
+    tokens = batch.documents.to("cpu")
+    words = [set(ids) for part in (tokens.slice(0, rows), tokens.slice(count, count + rows * each))
+             for ids in part.to_lists()]  # fmt: skip
+    copies = 0
+    for query in range(rows):
+        extras = range(rows + query * each, rows + (query + 1) * each)
+        copies += any(mask[query, column] and _near(words[query], words[column]) for column in extras)
+    return known, copies / rows
+
+
+def _near(one: set[int], other: set[int]) -> bool:
+    return len(one & other) >= SAME * max(len(one | other), 1)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -242,23 +230,21 @@ def _mean(values: np.ndarray) -> float:
 def difference_alone(model: TwoTower, sides: dict[str, Ragged]) -> float:
     """The largest difference between the vector of a text by itself and among others, in relation to its length.
 
-    Args:
-        model: the model.
-        sides: ``queries`` and ``documents`` → texts, of different lengths.
+    ``sides`` are some ``queries`` and ``documents`` of different lengths.
     """
-    worst = 0.0
+    largest = 0.0
     for side, tokens in sides.items():
         together = model.encode(side, tokens)
         for row in _shorter(tokens):
             alone = model.encode(side, tokens.slice(row, row + 1))[0]
-            size = float(alone.norm().clamp(min=1e-12))
-            worst = max(worst, float((alone - together[row]).norm()) / size)
-    return worst
+            length = float(alone.norm().clamp(min=1e-12))
+            largest = max(largest, float((alone - together[row]).norm()) / length)
+    return largest
 
 
 def _shorter(tokens: Ragged) -> list[int]:
     """The shortest text that is not empty, and the one in the middle: a longest one would see no padding."""
-    lengths: Any = tokens.lengths.cpu().numpy()
+    lengths = tokens.lengths.cpu().numpy()
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
     return sorted({int(order[i]) for i in (0, len(order) // 2)}) if len(order) else []

@@ -1,10 +1,12 @@
-"""Signals of one training step: gradients, and by how much it changes the weights."""
+"""Signals of one training step: its gradients, by how much it changes the weights, where its time goes."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+import time
+from collections import deque
 from collections.abc import Iterator
+from statistics import median
 
 import lightning as L
 import numpy as np
@@ -12,18 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.data.stream.batch import Batch
+from two_tower.doctor.base import Clock
 from two_tower.model import TwoTower
 from two_tower.optimizer.base import RowOptimizer
-
-__all__ = ["Weights", "errors_below", "gradients", "rate", "untouched"]
 
 ROWS = 64  # rows of a word table whose change is measured
 GRADIENTS = 2048  # rows of a sparse gradient that its norm is estimated from
 NUMBERS = 8192  # numbers of a dense parameter
+KEPT = 100  # newest steps of which the median times are taken
+WARM_UP = 2  # first steps, which compile and allocate
 
 
 def parts_of(model: TwoTower) -> Iterator[tuple[str, nn.Parameter]]:
-    """Each parameter once, with the part of the model that it belongs to: a tower, its words, the loss."""
+    """Each parameter once, with the part of the model that it belongs to: a tower or its words."""
     owner = {"query_tower": "towers" if model.shared else "query tower", "document_tower": "document tower"}
     seen: set[int] = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -34,25 +37,23 @@ def parts_of(model: TwoTower) -> Iterator[tuple[str, nn.Parameter]]:
         yield f"{module} words" if getattr(parameter, "is_word_table", False) else module, parameter
 
 
-def gradients(model: TwoTower) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """After the backward pass, by part of the model: `Probe.gradients`, `Probe.without_gradient`, `Probe.frozen`."""
-    squares, without, frozen, trained = (defaultdict[str, float](float) for _ in range(4))
+def gradients(model: TwoTower) -> dict[str, dict[str, float]]:
+    """After the backward pass: ``gradients``, ``without_gradient`` and ``frozen`` of a `Probe`."""
+    norms, without_gradient, frozen = dict[str, float](), dict[str, float](), dict[str, float]()
+    parts: dict[str, list[nn.Parameter]] = {}
     for part, parameter in parts_of(model):
-        for numbers in (squares, without, frozen, trained):
-            numbers[part] += 0
-        if not parameter.requires_grad:
-            frozen[part] += parameter.numel()
-            continue
-        trained[part] += parameter.numel()
-        square = _square(parameter.grad)
-        squares[part] += square
-        if square == 0:  # NaN is a gradient, if a bad one
-            without[part] += parameter.numel()
-    return (
-        {part: value**0.5 for part, value in squares.items()},
-        {part: without[part] / trained[part] for part in trained if trained[part]},
-        {part: frozen[part] / (frozen[part] + trained[part]) for part in trained},
-    )
+        parts.setdefault(part, []).append(parameter)
+    for part, parameters in parts.items():
+        trained = [p for p in parameters if p.requires_grad]
+        squares = [_square(p.grad) for p in trained]
+        total, trainable = (sum(p.numel() for p in some) for some in (parameters, trained))
+        # NaN is a gradient, if a bad one.
+        without = sum(p.numel() for p, square in zip(trained, squares, strict=True) if square == 0)
+        norms[part] = sum(squares) ** 0.5
+        frozen[part] = 1 - trainable / total
+        if trainable:
+            without_gradient[part] = without / trainable
+    return {"gradients": norms, "without_gradient": without_gradient, "frozen": frozen}
 
 
 def _square(grad: Tensor | None) -> float:
@@ -61,7 +62,7 @@ def _square(grad: Tensor | None) -> float:
         return 0.0
     if not grad.is_sparse:
         return float(torch.linalg.vector_norm(grad)) ** 2
-    values = grad._values()
+    values = grad.coalesce().values()
     some = values[:: 1 + len(values) // GRADIENTS]
     return float(torch.linalg.vector_norm(some)) ** 2 * len(values) / max(1, len(some))
 
@@ -76,45 +77,47 @@ class Weights:
 
     def __init__(self, model: TwoTower, batch: Batch) -> None:
         ids = batch.documents.ids[: 4 * ROWS].unique()[:ROWS].long()
-        self._kept: list[tuple[str, nn.Parameter, Tensor | None, Tensor]] = []
+        self._before: list[tuple[str, nn.Parameter, Tensor | None, Tensor]] = []
         for part, parameter in parts_of(model):
             table = getattr(parameter, "is_word_table", False)
             if not parameter.requires_grad or (table and parameter.dim() == 1):
                 continue  # of words only the vectors: their weights are of another size
-            if table:
-                self._kept.append((part, parameter, ids, parameter.detach()[ids].clone()))
-            else:
-                self._kept.append((part, parameter, None, parameter.detach().flatten()[:NUMBERS].clone()))
+            rows = ids if table else None
+            self._before.append((part, parameter, rows, _some(parameter, rows).clone()))
 
-    def changed(self) -> dict[str, float]:
+    def changes(self) -> dict[str, float]:
         """Part of the model → length of the change in relation to what was changed."""
-        changes: dict[str, list[float]] = {}
-        for part, parameter, ids, before in self._kept:
-            now = parameter.detach()
-            after = now.flatten()[:NUMBERS] if ids is None else now[ids]
-            sums = changes.setdefault(part, [0.0, 0.0])
-            sums[0] += float((after.double() - before.double()).square().sum())  # a wild step must not overflow
-            sums[1] += float(before.double().square().sum())
-        return {part: (change / size) ** 0.5 for part, (change, size) in changes.items() if size > 0}
+        sums: dict[str, list[float]] = {}
+        for part, parameter, rows, before in self._before:
+            after = _some(parameter, rows)
+            squares = sums.setdefault(part, [0.0, 0.0])
+            squares[0] += float((after.double() - before.double()).square().sum())  # a wild step must not overflow
+            squares[1] += float(before.double().square().sum())
+        return {part: (change / size) ** 0.5 for part, (change, size) in sums.items() if size > 0}
 
 
-def rate(trainer: L.Trainer) -> float:
-    """The learning rate in relation to the largest of the schedule, as far as a schedule is in its first part."""
+def _some(parameter: nn.Parameter, rows: Tensor | None) -> Tensor:
+    """The given rows of a word table; the first numbers of any other parameter."""
+    return parameter.detach().flatten()[:NUMBERS] if rows is None else parameter.detach()[rows]
+
+
+def schedule_share(trainer: L.Trainer) -> float:
+    """The learning rate in relation to the largest of the schedule."""
     rates = [g["lr"] / g["initial_lr"] for o in trainer.optimizers for g in o.param_groups if g.get("initial_lr")]
     return max(rates, default=1.0)
 
 
-def errors_below(values: np.ndarray, before: np.ndarray | None) -> float:
+def standard_errors_below(values: np.ndarray, before: np.ndarray | None) -> float:
     """By how many standard errors, paired by query, the mean of ``values`` is below that of ``before``."""
     if before is None or len(before) != len(values):
         return math.nan
     difference = before - values
-    spread = float(difference.std()) / math.sqrt(max(1, len(values)))
-    return float(difference.mean()) / spread if spread > 0 else 0.0
+    error = float(difference.std()) / math.sqrt(max(1, len(values)))
+    return float(difference.mean()) / error if error > 0 else 0.0
 
 
 def untouched(trainer: L.Trainer) -> float:
-    """Share of the words that the optimizer has never stepped, where it keeps count."""
+    """Share of the words that the optimizer has never stepped; NaN where it keeps no count."""
     for wrapped in trainer.optimizers:
         optimizer = getattr(wrapped, "optimizer", wrapped)
         if not isinstance(optimizer, RowOptimizer):
@@ -125,3 +128,46 @@ def untouched(trainer: L.Trainer) -> float:
                 rows = moment if moment.dim() == 1 else moment.flatten(1).amax(1)
                 return float((rows == 0).float().mean())
     return math.nan
+
+
+class Stopwatch:
+    """Times the parts of each step; on a GPU, which works on by itself, what it takes to start them."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._marks: list[float] = []
+        self._end = 0.0
+        self._parts: deque[tuple[float, float, float, float]] = deque(maxlen=KEPT)
+
+    def start(self) -> None:
+        """The batch is there: the time since the last `end` was spent waiting for it."""
+        self._marks = [time.perf_counter()]
+
+    def mark(self) -> None:
+        """A part has ended: the forward pass, the backward pass."""
+        self._marks.append(time.perf_counter())
+
+    def pause(self) -> None:
+        """The time until the next `start` is not spent waiting for a batch."""
+        self._end = 0.0
+
+    def end(self, own: float = 0.0) -> None:
+        """The step has ended; ``own`` seconds of its last part were the doctor's."""
+        now = time.perf_counter()
+        if len(self._marks) == 3 and self._end:
+            start, forward, backward = self._marks
+            self.steps += 1
+            if self.steps > WARM_UP:
+                rest = max(0.0, now - backward - own)
+                self._parts.append((start - self._end, forward - start, backward - forward, rest))
+        self.resume()
+
+    def resume(self) -> None:
+        """From now on time is spent waiting for a batch."""
+        self._end = time.perf_counter()
+
+    def read(self, clock: Clock) -> None:
+        """Write the medians into ``clock``."""
+        if self._parts:
+            clock.data, clock.forward, clock.backward, clock.optimizer = map(median, zip(*self._parts, strict=True))
+        clock.steps = self.steps

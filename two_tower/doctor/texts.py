@@ -1,15 +1,11 @@
-"""What can be counted of texts: lengths, unknown words, what is cut off, copies.
-
-Plain figures come out: ints, floats, lists and dicts that are ready for JSON.
-"""
+"""What can be counted of texts: lengths, unknown words, what is cut off, copies. Results are ready for JSON."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,50 +14,25 @@ from two_tower.data.stream.token_store import text_hashes
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 
-__all__ = [
-    "EXAMPLES",
-    "TextCounts",
-    "count_texts",
-    "distribution",
-    "duplicates",
-    "empty_hash",
-    "in_slices",
-    "named",
-    "text_facts",
-    "word_hashes",
-]
-
 #: Ids that are given of whatever is found.
 EXAMPLES = 3
 
 
-@dataclass(frozen=True, eq=False)
-class TextCounts:
-    """Sums over texts.
+class TextCounts(NamedTuple):
+    """Sums over texts."""
 
-    Attributes:
-        lengths: (L,) int64; ``lengths[n]`` texts have ``n`` tokens.
-        unknown: tokens that stand for a word outside of the vocabulary.
-        without_known: texts without any word of the vocabulary; those without any token are among them.
-    """
-
-    lengths: np.ndarray
-    unknown: int
-    without_known: int
+    lengths: np.ndarray  # (L,) int64; lengths[n] texts have n tokens
+    unknown: int  # tokens that stand for a word outside the vocabulary
+    without_known: int  # texts without any word of the vocabulary, empty ones included
 
 
 def count_texts(batches: Iterable[Ragged], unknown_id: int) -> TextCounts:
-    """Count batch by batch, so that memory holds one of them.
-
-    Args:
-        batches: the texts, cut off nowhere.
-        unknown_id: id of the words that are not in the vocabulary.
-    """
+    """Count batch by batch, so that memory holds one of them."""
     lengths, unknown, without_known = np.zeros(1, np.int64), 0, 0
     for tokens in batches:
-        found = np.bincount(tokens.lengths.numpy(), minlength=len(lengths))
-        found[: len(lengths)] += lengths
-        lengths = found
+        batch_lengths = np.bincount(tokens.lengths.numpy(), minlength=len(lengths))
+        batch_lengths[: len(lengths)] += lengths
+        lengths = batch_lengths
         known = tokens.ids.numpy() != unknown_id
         unknown += len(known) - int(np.count_nonzero(known))
         ends = np.concatenate([[0], np.cumsum(known)])[tokens.offsets.numpy()]
@@ -69,47 +40,29 @@ def count_texts(batches: Iterable[Ragged], unknown_id: int) -> TextCounts:
     return TextCounts(lengths, unknown, without_known)
 
 
-def in_slices(tokens: Ragged, texts: int = 1 << 16) -> Iterator[Ragged]:
-    """Tokens that are mapped into memory, so many ``texts`` at a time."""
-    for start in range(0, len(tokens), texts):
-        yield tokens.slice(start, min(start + texts, len(tokens)))
-
-
 def text_facts(counts: TextCounts, limit: int) -> dict[str, Any]:
-    """What the counts say of the texts.
-
-    Args:
-        counts: of whole texts.
-        limit: most tokens kept of a text.
+    """What the counts of whole texts say if ``limit`` tokens are kept of each.
 
     Returns:
         - ``count`` texts and their ``tokens``;
         - ``lengths``, see `distribution`;
         - ``cut``: the ``limit``, how many ``texts`` are longer and their ``rate``, the ``tokens`` beyond it and
           their ``token_rate``;
-        - ``unknown``: ``tokens`` outside of the vocabulary and their ``rate``, ``texts`` without any known word and
+        - ``unknown``: ``tokens`` outside the vocabulary and their ``rate``, ``texts`` without any known word and
           their ``text_rate``.
     """
     sizes = np.arange(len(counts.lengths))
     texts, tokens = int(counts.lengths.sum()), int(counts.lengths @ sizes)
     longer, lost = int(counts.lengths[limit + 1 :].sum()), int(counts.lengths @ np.maximum(sizes - limit, 0))
+    cut = {"texts": longer, "rate": _rate(longer, texts), "tokens": lost, "token_rate": _rate(lost, tokens)}
+    unknown = {"tokens": counts.unknown, "rate": _rate(counts.unknown, tokens)}
+    without_known = {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
     return {
         "count": texts,
         "tokens": tokens,
         "lengths": distribution(counts.lengths),
-        "cut": {
-            "limit": limit,
-            "texts": longer,
-            "rate": _rate(longer, texts),
-            "tokens": lost,
-            "token_rate": _rate(lost, tokens),
-        },
-        "unknown": {
-            "tokens": counts.unknown,
-            "rate": _rate(counts.unknown, tokens),
-            "texts": counts.without_known,
-            "text_rate": _rate(counts.without_known, texts),
-        },
+        "cut": {"limit": limit, **cut},
+        "unknown": unknown | without_known,
     }
 
 
@@ -118,14 +71,11 @@ def _rate(part: int, whole: int) -> float:
 
 
 def distribution(counts: np.ndarray) -> dict[str, Any]:
-    """How values are spread.
-
-    Args:
-        counts: (L,) integers; ``counts[v]`` things have the value ``v``.
+    """How values are spread, where ``counts[v]`` things have the value ``v``.
 
     Returns:
-        ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (quantiles are values that occur: the least
-        with at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,), where
+        ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (a quantile is the smallest value that occurs with
+        at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,), where
         bin ``i`` holds ``edges[i] <= v < edges[i + 1]``. Edges are 0, 1, 2, 3, 4, 6, 8, 12, 16 … wherever the
         values lie, so that histograms can be compared. Zeros and no bins where there is nothing.
     """
@@ -133,17 +83,15 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
     total = int(ends[-1])
     if not total:
         return {**dict.fromkeys(("min", "median", "mean", "p95", "p99", "max"), 0), "histogram": _histogram(ends)}
-
-    def quantile(share: float) -> int:
-        return int(np.searchsorted(ends[1:], share * total))
-
+    median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
+    occurring = np.flatnonzero(counts)
     return {
-        "min": int(np.flatnonzero(counts)[0]),
-        "median": quantile(0.5),
+        "min": int(occurring[0]),
+        "median": median,
         "mean": float(counts @ np.arange(len(counts))) / total,
-        "p95": quantile(0.95),
-        "p99": quantile(0.99),
-        "max": int(np.flatnonzero(counts)[-1]),
+        "p95": p95,
+        "p99": p99,
+        "max": int(occurring[-1]),
         "histogram": _histogram(ends),
     }
 
@@ -170,25 +118,26 @@ def empty_hash() -> np.uint64:
 def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
     """(B,) uint64: equal for texts of the same words, whether the vocabulary has them or not.
 
-    To a model all words outside of the vocabulary are one, but "who is Xu" and "who is Qi" are two questions.
+    To a model all words outside the vocabulary are one, but "who is Xu" and "who is Qi" are two questions.
     Texts with such words cost some microseconds each, the others much less.
     """
     tokens = tokenizer.encode(texts)
     hashes = text_hashes(tokens)
-    owners = np.repeat(np.arange(len(tokens)), tokens.lengths.numpy())
-    rows = np.unique(owners[tokens.ids.numpy() == tokenizer.unknown_id])
+    rows = np.flatnonzero(has_unknown(tokens, tokenizer.unknown_id))
     for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
         words = "\0".join(tokenizer.words(text)).encode()
         hashes[row] = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
     return hashes
 
 
-def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Texts that are equal to another one; empty texts are not among them.
+def has_unknown(tokens: Ragged, unknown_id: int) -> np.ndarray:
+    """(B,) bool: texts with a word that is not in the vocabulary."""
+    ends = np.concatenate([[0], np.cumsum(tokens.ids.numpy() == unknown_id)])
+    return np.diff(ends[tokens.offsets.numpy()]) > 0
 
-    Args:
-        hashes: (B,) uint64, equal for equal texts.
-        ids: (B,) string ids.
+
+def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
+    """Texts with equal hashes (B,), without the empty ones.
 
     Returns:
         ``texts``: how many have an equal; ``groups``: how many different texts these are; ``examples``: ids of the
@@ -196,8 +145,8 @@ def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
     """
     rows = np.flatnonzero(hashes != empty_hash())
     rows = rows[np.argsort(hashes[rows], kind="stable")]
-    found = hashes[rows]
-    starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])[: len(rows)])
+    ordered = hashes[rows]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(rows)])
     sizes = np.diff(starts, append=len(rows))
     starts, sizes = starts[sizes > 1], sizes[sizes > 1]
     firsts = np.argsort(rows[starts])[:EXAMPLES]
@@ -209,11 +158,6 @@ def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
     }
 
 
-def named(rows: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
-    """How many texts were found: ``count``, and ``examples``, the ids of the first ones.
-
-    Args:
-        rows: (R,) int64.
-        ids: (B,) string ids.
-    """
+def examples(rows: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
+    """How many texts there are: ``count``, and ``examples``, the ids of the first ones."""
     return {"count": len(rows), "examples": [ids[int(row)].as_py() for row in rows[:EXAMPLES]]}

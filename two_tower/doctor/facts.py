@@ -1,4 +1,4 @@
-"""Everything that can be known of a collection before training, as one document of plain values."""
+"""``two-tower data inspect``: what is known of a collection before training, as one document of plain values."""
 
 from __future__ import annotations
 
@@ -16,57 +16,43 @@ from two_tower.config import build
 from two_tower.config.compose import composed, loader_keys
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
+from two_tower.doctor import pairs
+from two_tower.doctor.inspect_page import warnings
+from two_tower.doctor.pairs import Judged
+from two_tower.doctor.texts import EXAMPLES, count_texts, duplicates, empty_hash, examples, text_facts, word_hashes
 from two_tower.files import write_json
-from two_tower.inspection.findings import findings
-from two_tower.inspection.relations import (
-    PAIRS,
-    Judged,
-    judgement_facts,
-    leakage,
-    sample,
-    unjudged_copies,
-    word_overlap,
-)
-from two_tower.inspection.texts import EXAMPLES, count_texts, duplicates, empty_hash, named, text_facts, word_hashes
-from two_tower.inspection.triplets import triplet_facts
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["inspect", "inspect_source"]
-
 # Raise whenever what is read of a source, or what is kept of it, changes.
 LAYOUT = 1
 
 # Parts of notices whose content is among the facts.
-TOLD = ("bad rows were left out", "judgements name a query or passage that does not exist")
+AMONG_FACTS = ("bad rows were left out", "judgements name a query or passage that does not exist")
 
 
 def inspect(overrides: Sequence[str]) -> dict[str, Any]:
-    """What the data is like that train.py would train on with these overrides; see `inspect_source`.
-
-    Raises:
-        UserError: a mistake in the overrides or in the data.
-    """
+    """What the data is like that train.py would train on with these overrides; see `inspect_source`."""
     config = composed(overrides, ("data", "tokenizer"))
     loader = {key: config["data"].pop(key) for key in loader_keys()}
     with _notices() as notices:
         source, tokenizer = build("data", config["data"]), build("tokenizer", config["tokenizer"])
         facts = inspect_source(source, tokenizer, loader["train_split"], loader["validation_split"])
-    return {**facts, "notices": [text for text in notices if not any(part in text for part in TOLD)]}
+    return {**facts, "notices": [text for text in notices if not any(part in text for part in AMONG_FACTS)]}
 
 
 @contextmanager
 def _notices() -> Iterator[list[str]]:
     """Collects what the package warns of, instead of showing it."""
-    said: list[str] = []
+    texts: list[str] = []
     log, handler = logging.getLogger("two_tower"), logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
     before = log.handlers, log.propagate
     log.handlers, log.propagate = [handler], False
     try:
-        yield said
+        yield texts
     finally:
         log.handlers, log.propagate = before
 
@@ -76,15 +62,9 @@ def inspect_source(
 ) -> dict[str, Any]:
     """What a collection is like, whichever splits it has. Memory: some 50 bytes a passage, however long.
 
-    The vocabulary is the one that a run would have. Passages are equal where a model cannot tell them apart: in
-    the tokens that are kept of them. Queries are equal where their words are, known or not. Lengths are tokens of
-    whole texts, rates are fractions, ``examples`` are ids.
-
-    Args:
-        source: where the text comes from.
-        tokenizer: trains the vocabulary.
-        train_split: the split to train on.
-        validation_split: the split to validate on.
+    The vocabulary is the one that a run would train with this tokenizer. Passages are equal where a model cannot tell
+    them apart: in the tokens that are kept of them. Queries are equal where their words are, known or not. Lengths are
+    tokens of whole texts, rates are fractions, ``examples`` are ids.
 
     Returns:
         A document for JSON:
@@ -103,8 +83,8 @@ def inspect_source(
         - ``triplets``: what `triplet_facts` gives, or None.
         - ``bad_rows``: by file the ``count`` of rows that were left out, and their ``kinds``, each with ``count`` and
           ``examples``.
-        - ``notices``: what else was to be said while the data was read (only from `inspect`).
-        - ``warnings``: what is worth a thought, each with ``id``, ``evidence`` and ``remedy``; see `findings`.
+        - ``notices``: what else was said while the data was read (only from `inspect`).
+        - ``warnings``: what is worth a thought, each with ``id``, ``evidence`` and ``remedy``.
 
     Raises:
         UserError: the source cannot be read, or has no passages.
@@ -117,22 +97,17 @@ def inspect_source(
     read = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     corpus = Corpus.load(source, words)
     splits = {name: Split.load(corpus, name, words) for name in source.splits()}
-    judged = {name: Judged.of(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
+    judged = {name: Judged.from_split(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
-    triplets = triplet_facts(corpus, train, train_judged, words)
+    triplets = pairs.triplet_facts(corpus, train, train_judged, words)
+    named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
     facts = {
-        "source": {
-            "name": source.name,
-            "fingerprint": source.fingerprint(),
-            "splits": [*splits],
-            "train_split": train_split,
-            "validation_split": validation_split,
-        },
+        "source": {**named, "train_split": train_split, "validation_split": validation_split},
         "vocabulary": {"words": len(words)},
         "passages": {
             **read["passages"],
-            "empty": named(np.flatnonzero(corpus.hashes == empty_hash()), corpus.ids),
+            "empty": examples(np.flatnonzero(corpus.hashes == empty_hash()), corpus.ids),
             "duplicates": duplicates(corpus.hashes, corpus.ids),
         },
         "splits": {
@@ -148,11 +123,12 @@ def inspect_source(
         "bad_rows": {**_bad_rows(source), **read["bad_rows"]},  # by now those of triplets are known, too
         "notices": [],
     }
-    return {**facts, "warnings": findings(facts)}
+    found = [{"id": w.id, "evidence": w.evidence, "remedy": w.remedy} for w in warnings(facts)]
+    return {**facts, "warnings": found}
 
 
 def _read(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
-    """What is lost where texts become tokens of limited number, and ids rows: the source is read once more."""
+    """What is lost where texts are cut and ids become rows: the source is read once more."""
     counts = count_texts(_whole_passages(source, tokenizer), tokenizer.unknown_id)
     facts = {
         "passages": text_facts(counts, tokenizer.document_tokens),
@@ -188,7 +164,7 @@ def _query_facts(split: Split, judged: Judged, tokenizer: Tokenizer) -> dict[str
     counts = count_texts([tokenizer.encode(split.texts)], tokenizer.unknown_id)
     return {
         **text_facts(counts, tokenizer.query_tokens),
-        "empty": named(np.flatnonzero(split.hashes == empty_hash()), split.ids),
+        "empty": examples(np.flatnonzero(split.hashes == empty_hash()), split.ids),
         "duplicates": duplicates(judged.queries, split.ids),
     }
 
@@ -196,21 +172,20 @@ def _query_facts(split: Split, judged: Judged, tokenizer: Tokenizer) -> dict[str
 def _judgement_facts(
     corpus: Corpus, sorted_corpus: np.ndarray, split: Split, judged: Judged, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    relevant = split.qrels.relevant() & split.qrels.present
-    queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
-    itself = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
-    drawn = sample(len(queries), PAIRS)
-    pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])
+    queries, documents = pairs.relevant_rows(split)
+    own_answer = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
+    drawn = pairs.sample(len(queries), pairs.PAIRS)
+    drawn_pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])
     return {
-        **judgement_facts(split),
-        "unjudged_copies": int(unjudged_copies(judged, sorted_corpus).sum()),
-        "answered_by_themselves": named(np.unique(queries[itself]), split.ids),
-        "overlap": word_overlap(*pairs, tokenizer.unknown_id),
+        **pairs.judgement_facts(split),
+        "unjudged_copies": int(pairs.unjudged_copies(judged, sorted_corpus).sum()),
+        "answered_by_themselves": examples(np.unique(queries[own_answer]), split.ids),
+        "overlap": pairs.word_overlap(*drawn_pairs, tokenizer.unknown_id),
     }
 
 
 def _leakage_facts(train: Judged | None, judged: Judged, split: Split) -> dict[str, Any] | None:
     if train is None:
         return None
-    leaked, with_answer = leakage(train, judged)
-    return {**named(np.flatnonzero(leaked), split.ids), "with_same_positive": int(with_answer.sum())}
+    leaked, with_answer = pairs.leakage(train, judged)
+    return {**examples(np.flatnonzero(leaked), split.ids), "with_same_positive": int(with_answer.sum())}

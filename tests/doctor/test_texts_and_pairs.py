@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.inspection.relations import (
+from two_tower.doctor.pairs import (
     Judged,
+    TripletHashes,
     leakage,
     lexical_overlap,
     pair_keys,
@@ -20,15 +21,7 @@ from two_tower.inspection.relations import (
     unjudged_copies,
     word_overlap,
 )
-from two_tower.inspection.texts import (
-    count_texts,
-    distribution,
-    duplicates,
-    empty_hash,
-    in_slices,
-    text_facts,
-    word_hashes,
-)
+from two_tower.doctor.texts import count_texts, distribution, duplicates, empty_hash, text_facts, word_hashes
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -69,7 +62,8 @@ def test_a_distribution_of_nothing_is_zero() -> None:
 @settings(deadline=None)
 @given(token_lists, st.integers(1, 4), st.integers(1, 9))
 def test_texts_are_counted_in_whatever_batches(texts: list[list[int]], step: int, limit: int) -> None:
-    found = text_facts(count_texts(in_slices(Ragged.from_lists(texts), step), UNKNOWN), limit)
+    batches = (Ragged.from_lists(texts[start : start + step]) for start in range(0, len(texts), step))
+    found = text_facts(count_texts(batches, UNKNOWN), limit)
     tokens = [t for text in texts for t in text]
     assert (found["count"], found["tokens"]) == (len(texts), len(tokens))
     assert found["unknown"]["tokens"] == tokens.count(UNKNOWN)
@@ -138,13 +132,14 @@ pairs_of_three = st.lists(st.tuples(few_hashes, few_hashes, few_hashes), max_siz
 def test_suspicious_triplets_are_those_of_a_plain_reading(
     triplets: list[tuple[int, int, int]], known: list[tuple[int, int]]
 ) -> None:
-    columns = [hashes([t[i] for t in triplets]) for i in range(3)]
+    queries, positives, negatives = (hashes([t[i] for t in triplets]) for i in range(3))
     keys = pair_keys(hashes([q for q, _ in known]), hashes([d for _, d in known]))
-    found = suspicious_triplets(*columns, keys)
+    found = suspicious_triplets(TripletHashes(queries, queries, positives, negatives), keys)
     for i, (query, positive, negative) in enumerate(triplets):
         assert found["positive_is_negative"][i] == (positive == negative)
         assert found["negative_is_relevant"][i] == (positive != negative and (query, negative) in known)
         assert found["positive_not_relevant"][i] == ((query, positive) not in known)
+        assert found["positive_is_query"][i] == (query == positive)
 
 
 @st.composite

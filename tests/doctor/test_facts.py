@@ -18,14 +18,9 @@ from two_tower.data.base import QRELS, TEXT_TRIPLETS
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
-from two_tower.inspection.facts import inspect_source
-from two_tower.inspection.relations import (
-    Judged,
-)
-from two_tower.inspection.texts import (
-    word_hashes,
-)
-from two_tower.inspection.triplets import triplet_facts
+from two_tower.doctor.facts import inspect_source
+from two_tower.doctor.pairs import Judged, triplet_facts
+from two_tower.doctor.texts import word_hashes
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -334,8 +329,8 @@ def test_only_the_first_triplets_of_very_many_are_read(folder: Folder) -> None:
     tokenizer = WordTokenizer().train([["ba be", "ba be"]])
     corpus = Corpus.load(source, tokenizer)
     train = Split.load(corpus, "train", tokenizer)
-    judged = Judged.of(corpus, train, word_hashes(train.texts, tokenizer))
-    found = triplet_facts(corpus, train, judged, tokenizer, most=10)
+    judged = Judged.from_split(corpus, train, word_hashes(train.texts, tokenizer))
+    found = triplet_facts(corpus, train, judged, tokenizer, limit=10)
     assert found is not None
     assert (found["count"], found["sample"], found["overlap"]["pairs"] <= 10) == (10, True, True)
     whole = triplet_facts(corpus, train, judged, tokenizer)

@@ -1,0 +1,51 @@
+"""Failures injected into small real runs: the doctor names each, its advice heals it, and healthy runs are healthy."""
+
+from __future__ import annotations
+
+import pytest
+from doctor.cases import FAILURES, PRETRAINED, SMALL, TOWERS, without
+from doctor.conftest import Run
+
+# Each failure on one kind of tower, in turn where it applies to both; confusion.py takes all.
+CHOSEN = {name: case.towers[i % len(case.towers)] for i, (name, case) in enumerate(FAILURES.items())}
+
+
+@pytest.mark.parametrize(("name", "tower"), CHOSEN.items())
+def test_it_is_named_first_in_time_and_the_suggested_override_heals_it(run: Run, name: str, tower: str) -> None:
+    case = FAILURES[name]
+    findings = run(case.all_overrides(tower))["findings"]
+    assert findings, "the doctor found nothing"
+    first = findings[0]
+    assert first["id"] == case.id, findings
+    assert first["step"] == min(f["step"] for f in findings)
+    assert first["step"] <= 50
+    assert all(first[key] for key in ("evidence", "cause", "remedy"))
+    if not case.heals:
+        return
+    remedy = first["remedy"].split()
+    assert all("=" in override for override in remedy), remedy
+    again = run([*without(case.all_overrides(tower), remedy), *remedy])
+    assert again["healthy"], again["findings"]
+    assert case.id not in {f["id"] for f in again["findings"]}
+
+
+HEALTHY = {
+    "average": TOWERS["average"],
+    "average, another seed": [*TOWERS["average"], "seed=1"],
+    "average, BM25 negatives": [*TOWERS["average"], "negatives=bm25"],
+    "average, triplet in batch": [*TOWERS["average"], "loss=triplet"],
+    "average, pre-trained": [*TOWERS["average"], *PRETRAINED, "embedding.path={vectors}"],
+    "average, separate towers, dot product": [*TOWERS["average"], "shared_towers=false", "similarity=dot"],
+    "GRU": TOWERS["gru"],
+    "GRU, triplet in batch": [*TOWERS["gru"], "loss=triplet"],
+    "LSTM": ["tower=lstm", "tower.dim=48"],
+    "RNN": ["tower=rnn", "tower.dim=48"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_has_no_warning(run: Run, name: str) -> None:
+    document = run([*SMALL, *HEALTHY[name]])
+    assert document["healthy"], document["findings"]
+    assert document["step"] >= 40
+    assert document["figures"]["effective_rank"] > 1

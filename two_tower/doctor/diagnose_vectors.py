@@ -1,0 +1,198 @@
+"""What can be wrong with the negatives and the vectors: a loss that does not move, or that has nothing left to do."""
+
+from __future__ import annotations
+
+import math
+
+from two_tower.doctor.base import Finding, Probe, Signals
+
+ENOUGH = 20  # steps before which most things are not said
+EARLY = 10  # steps
+IDLE = 0.05  # share of the queries that learn something, or of the loss that is left
+AT_TRIVIAL = 0.97  # of the loss of equal scores: no better
+FEW, RIGHT, FAR = 8, 0.75, 0.25  # negatives of a query, share of the queries, share of BM25's figure
+KNOWN, COPIES = 0.05, 0.1  # shares of the queries
+NEWEST = 3  # probes that must agree
+ONE_DIRECTION = 0.97  # mean cosine of two documents
+PARTED = 0.01  # by how much it must fall to say that the vectors part
+SAME_WORDS = 0.8  # mean cosine of word vectors from which they point in one direction
+PATIENCE = 25  # steps for a loss to move
+ABOVE_CHANCE = 3  # times as often right as by chance
+STILL = (0.97, 1.05)  # of the loss of equal scores
+LONG, HARDLY = 100, 0.75  # steps, and the share of that loss that is too much after them
+UNREACHABLE = 0.7  # share of it that even a perfect model would pay
+
+
+def hardest_negative_collapse(signals: Signals) -> Finding | None:
+    """Learning from the hardest negative alone makes all vectors equal: the loss goes to the margin and stays."""
+    last = signals.probes[-2:]
+    if len(last) < 2 or last[-1].step < ENOUGH or not all(p.single and p.position > AT_TRIVIAL for p in last):
+        return None
+    probe = last[-1]
+    return Finding(
+        f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal scores "
+        f"it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
+        f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}.",
+        "the hardest negatives of an untrained model pull all vectors to one point",
+        "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch",
+        severity="error",
+    )
+
+
+def false_negatives(signals: Signals) -> Finding | None:
+    """Queries are pushed away from passages that answer them."""
+    probes = signals.probes
+    if len(probes) < 2:
+        return None
+    known = sum(p.known_negatives for p in probes) / len(probes)
+    copies = sum(p.copies for p in probes) / len(probes)
+    if known <= KNOWN and copies <= COPIES:
+        return None
+    masked = signals.setting("negatives.mask_known_positives") is not False
+    return Finding(
+        f"{known:.0%} of the queries are pushed away from a passage that is known to be relevant to them, "
+        f"{copies:.0%} from a near copy of their positive.",
+        "the mined negatives contain unjudged answers" if masked else "known answers are not masked",
+        "negatives.relative_margin=0.05 negatives.first_rank=10" if masked else "negatives.mask_known_positives=true",
+    )
+
+
+def collapsed(signals: Signals) -> Finding | None:
+    """All texts have nearly the same vector."""
+    last = signals.probes[-2:]
+    if len(last) < 2 or last[-1].step < ENOUGH:
+        return None
+    probe = last[-1]
+    parting = signals.probes[0].cosine - probe.cosine > PARTED
+    if parting or not all(p.cosine > ONE_DIRECTION for p in last):
+        return None
+    words, cause, remedy = signals.words, "nothing pulls documents apart", "loss=in_batch negatives=in_batch"
+    if words is not None and words.direction > SAME_WORDS:
+        cause = f"the word vectors themselves point in one direction (mean cosine {words.direction:.2f})"
+        as_they_are = signals.setting("embedding.normalize") is False
+        remedy = "embedding.normalize=true" if as_they_are else "embedding=random"
+    elif signals.component("loss") == "TripletLoss":
+        cause = "the loss does not pull documents apart from each other"
+    return Finding(
+        f"Two documents have a mean cosine of {probe.cosine:.3f}, their vectors an effective rank of {probe.rank:.1f} "
+        f"(of {probe.queries} and more); positives score {probe.positive:.3f}, negatives {probe.negative:.3f}.",
+        cause,
+        remedy,
+        severity="error",
+    )
+
+
+def stuck_at_chance(signals: Signals) -> Finding | None:
+    """A cross-entropy at the logarithm of the number of documents: no better than guessing."""
+    if not signals.probes or not _is_cross_entropy(signals.probes[-1]):
+        return None
+    temperature = signals.setting("loss.temperature")
+    which = "the temperature" if temperature is None else f"loss.temperature={temperature}"
+    return _stuck(
+        signals,
+        too_much=(f"{which} is too high: all negatives count nearly the same", "loss.temperature=0.05"),
+        nothing_learnt=("nothing that queries and passages have in common reaches the vectors", "embedding=glove"),
+    )
+
+
+def stuck_at_margin(signals: Signals) -> Finding | None:
+    """A triplet loss at its margin: positives and negatives score the same."""
+    if not signals.probes or _is_cross_entropy(signals.probes[-1]):
+        return None
+    margin = signals.setting("loss.margin")
+    which = "the margin" if margin is None else f"loss.margin={margin}"
+    too_much = f"{which} is more than scores can differ by: every triplet pulls with full force, for ever"
+    nothing_learnt = "one random negative a query teaches little to a model that knows nothing"
+    return _stuck(
+        signals,
+        too_much=(too_much, "loss.margin=0.3"),
+        nothing_learnt=(nothing_learnt, "loss=in_batch negatives=in_batch"),
+    )
+
+
+def _is_cross_entropy(probe: Probe) -> bool:
+    """Whether equal scores cost the logarithm of the number of documents; a triplet loss costs its margin."""
+    expected = math.log1p(probe.candidates)
+    return abs(probe.trivial - expected) <= 0.1 * expected
+
+
+def _stuck(signals: Signals, too_much: tuple[str, str], nothing_learnt: tuple[str, str]) -> Finding | None:
+    """A loss that stays at the value of equal scores, whichever loss it is.
+
+    Args:
+        signals: with a probe.
+        too_much: cause and remedy where even a perfect model would pay nearly as much.
+        nothing_learnt: cause and remedy otherwise.
+    """
+    probe, newest = signals.probes[-1], signals.probes[-NEWEST:]
+    # Of other similarities nobody knows how far apart scores may come.
+    if signals.similarity == "cosine" and probe.trivial and probe.ideal / probe.trivial > UNREACHABLE:
+        evidence = (
+            f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} "
+            "if every positive had cosine 1 and every negative 0."
+        )
+        return Finding(evidence, *too_much)
+    if _still(newest):
+        evidence = (
+            f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "
+            f"{newest[0].step}: positives score {probe.positive:.3f}, negatives {probe.negative:.3f}, and "
+            f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
+        )
+        return Finding(evidence, *nothing_learnt, severity="error")
+    # Up and down, but never far from where it began.
+    late = [p for p in signals.probes if p.step >= LONG][-NEWEST:]
+    position = sum(p.position for p in late) / NEWEST
+    if len(late) < NEWEST or not HARDLY < position < STILL[1]:
+        return None
+    evidence = (
+        f"After {probe.step} steps the loss is still {position:.0%} of that of equal scores ({probe.trivial:.3f}), and "
+        f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
+    )
+    if signals.words is not None and signals.words.frozen:
+        nothing_learnt = "the word vectors are frozen, and the rest cannot learn the task", "embedding.freeze=false"
+    return Finding(evidence, *nothing_learnt)
+
+
+def _still(newest: list[Probe]) -> bool:
+    """Whether the loss does not move and hardly any query is right, although there was time."""
+    if len(newest) < NEWEST or newest[-1].step < PATIENCE or not all(STILL[0] < p.position < STILL[1] for p in newest):
+        return False
+    return max(p.accuracy for p in newest[1:]) <= ABOVE_CHANCE * newest[-1].chance  # else it learns, if slowly
+
+
+def easy_negatives(signals: Signals) -> Finding | None:
+    """Negatives so far away that nothing is left to learn; in the first epoch only, for later it is memory."""
+    first = [p for p in signals.probes if p.first_epoch and p.step >= EARLY]
+    return _nothing_left(signals, first) or _means_nothing(signals, first) if len(first) >= 2 else None
+
+
+def _nothing_left(signals: Signals, first: list[Probe]) -> Finding | None:
+    active = sum(p.active for p in first[-2:]) / 2
+    position = sum(p.position for p in first[-2:]) / 2
+    if active >= IDLE and not position < IDLE / 2:
+        return None
+    mined = signals.component("negatives") in ("BM25Negatives", "ANNNegatives", "MixedNegatives")
+    return Finding(
+        f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
+        f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}; the loss is {position:.0%} of that of equal "
+        "scores.",
+        "the negatives have nothing to do with the queries",
+        "loss=in_batch" if mined else "negatives=bm25",
+    )
+
+
+def _means_nothing(signals: Signals, first: list[Probe]) -> Finding | None:
+    """Nearly all triplets are right, and hardly any query finds its passage among all of them."""
+    if not signals.checks or first[-1].candidates > FEW:
+        return None
+    value, bm25 = signals.checks[-1].value, signals.baseline.get("bm25", math.nan)
+    right = sum(p.accuracy for p in first) / len(first)
+    if not (right > RIGHT and value < FAR * bm25):
+        return None
+    return Finding(
+        f"In the first epoch {right:.0%} of the training queries had their positive above all of their "
+        f"{first[-1].candidates:.0f} negatives, and {signals.monitor} against all passages is {value:.3f} "
+        f"(BM25: {bm25:.3f}).",
+        "to be nearer than one random passage in two is far from being nearer than all",
+        "loss=in_batch negatives=in_batch",
+    )

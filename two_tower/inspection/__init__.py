@@ -1,1 +1,0 @@
-"""What a collection is like, before anything is trained on it: sizes, lengths, copies, leakage, mistakes."""
