@@ -22,7 +22,6 @@ from two_tower.assemble import load_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.samples import Sample, SampleQueries, beginnings, first_ranks, spread
 from two_tower.data.beir import Beir
-from two_tower.errors import UserError
 from two_tower.metrics import Qrels
 from two_tower.run import Run
 
@@ -164,9 +163,9 @@ def test_foreign_text_cannot_write_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(rich, "_console", rich.console.Console(width=60))
-    callback = SampleQueries(SimpleNamespace(name_of_check="epoch 1"))  # type: ignore[arg-type]
+    callback = SampleQueries(SimpleNamespace(latest_name="epoch 1"))  # type: ignore[arg-type]
     evil = "a\nb\r\x1b[2Jc\u202ed\u2028e [bold]f[/nothing] 検索 " + "long " * 40
-    callback.samples = [Sample(0, evil, 0, 1234, [5] * 30, [(evil, True), (evil, False)])]
+    callback.samples = [Sample(0, evil, 0, 1234, [5] * 30, [[evil, True], [evil, False]])]
     callback.on_fit_end(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert not set(out) & set("\r\x1b\u202e\u2028")
@@ -178,7 +177,7 @@ def test_foreign_text_cannot_write_on_the_terminal(
 
 
 def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    callback = SampleQueries(SimpleNamespace(name_of_check="epoch 1"))  # type: ignore[arg-type]
+    callback = SampleQueries(SimpleNamespace(latest_name="epoch 1"))  # type: ignore[arg-type]
     callback.samples = [Sample(0, "query", 1, 1, [1], [])]
     callback.on_fit_end(SimpleNamespace(is_global_zero=False), None)  # type: ignore[arg-type]
     assert capsys.readouterr().out == ""
@@ -186,5 +185,5 @@ def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("wrong", [{"queries": 0}, {"hits": -1}])
 def test_values_that_show_nothing_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         SampleQueries(SimpleNamespace(), **wrong)  # type: ignore[arg-type]

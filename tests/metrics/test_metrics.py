@@ -16,7 +16,7 @@ from ir_measures import AP, RR, R, Success, nDCG
 
 from two_tower import metrics
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean, parse
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean, parse
 
 CUTOFFS = (None, 1, 2, 3, 10)
 ORACLES = {
@@ -80,7 +80,7 @@ def collections(draw: st.DrawFn, grades: tuple[int, int] = (-2, 3), ties: bool =
 def test_metrics_equal_plain_loops(collection: Collection, threshold: int) -> None:
     ranks, qrels = collection.rows()
     names = [f"{base}@{k}" if k else base for base in ORACLES for k in CUTOFFS]
-    values = evaluate(ranks, qrels, names, threshold)
+    values = from_ranks(ranks, qrels, names, threshold)
     rankings = collection.rankings
     for name in names:
         base, _, k = name.partition("@")
@@ -121,7 +121,7 @@ def compare(seen: Collection, collection: Collection, threshold: int = 1) -> Non
     """
     measures, cut = paired(threshold), {f"mrr@{k}": k for k in (1, 2, 10)}
     ranks, qrels = seen.rows()
-    values = evaluate(ranks, qrels, [*measures, *cut], threshold)
+    values = from_ranks(ranks, qrels, [*measures, *cut], threshold)
     expected = official(collection, [*measures.values()])
     by_query = {name: expected[str(measure)] for name, measure in measures.items()}
     by_query |= {
@@ -262,18 +262,18 @@ def small_qrels(grades: list[int], queries: int = 1, query_rows: list[int] | Non
 @pytest.mark.parametrize("name", [*DEFAULT_METRICS, "map", "success@5", "recall"])
 def test_query_without_judgements_or_relevant_documents_counts_zero(name: str) -> None:
     qrels = small_qrels([1, 0, -1], queries=4, query_rows=[0, 1, 1])
-    assert evaluate(np.array([1, 1, 2]), qrels, [name])[name].tolist() == [1, 0, 0, 0]
+    assert from_ranks(np.array([1, 1, 2]), qrels, [name])[name].tolist() == [1, 0, 0, 0]
 
 
 def test_no_judgements_and_no_queries() -> None:
-    nothing = evaluate(np.zeros(0, np.int64), small_qrels([], queries=2), DEFAULT_METRICS)
+    nothing = from_ranks(np.zeros(0, np.int64), small_qrels([], queries=2), DEFAULT_METRICS)
     assert all(values.tolist() == [0, 0] for values in nothing.values())
-    assert set(mean(evaluate(np.zeros(0, np.int64), small_qrels([], queries=0), DEFAULT_METRICS)).values()) == {0}
+    assert set(mean(from_ranks(np.zeros(0, np.int64), small_qrels([], queries=0), DEFAULT_METRICS)).values()) == {0}
 
 
 def test_mean_counts_every_query() -> None:
     qrels = small_qrels([1, 1], queries=4, query_rows=[0, 2])
-    assert mean(evaluate(np.array([2, 0]), qrels, ["mrr"])) == {"mrr": 0.125}
+    assert mean(from_ranks(np.array([2, 0]), qrels, ["mrr"])) == {"mrr": 0.125}
 
 
 def test_mrr_cutoff_is_zero_below_it() -> None:
@@ -287,8 +287,8 @@ def test_order_of_judgements_is_free() -> None:
     ranks = np.concatenate([rng.permutation(9)[:6] for _ in range(5)])
     names = ["mrr", "recall@3", "ndcg@4", "map", "success@1"]
     shuffle = rng.permutation(30)
-    sorted_ = evaluate(ranks, Qrels(rows, rows, grades, 5), names)
-    mixed = evaluate(ranks[shuffle], Qrels(rows[shuffle], rows, grades[shuffle], 5), names)
+    sorted_ = from_ranks(ranks, Qrels(rows, rows, grades, 5), names)
+    mixed = from_ranks(ranks[shuffle], Qrels(rows[shuffle], rows, grades[shuffle], 5), names)
     for name in names:
         np.testing.assert_allclose(sorted_[name], mixed[name], rtol=0, atol=1e-12)
 
@@ -309,7 +309,7 @@ def test_order_of_judgements_is_free() -> None:
 )
 def test_wrong_name_says_what_is_valid(name: str, part: str) -> None:
     with pytest.raises(UserError) as error:
-        evaluate(np.zeros(0, np.int64), small_qrels([]), ["mrr", name])
+        from_ranks(np.zeros(0, np.int64), small_qrels([]), ["mrr", name])
     assert part in str(error.value)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean
 from two_tower.metrics.rank_metrics import RankMetrics
 
 NAMES = (*DEFAULT_METRICS, "map", "success@3")
@@ -58,7 +58,7 @@ def test_batches_give_the_means_of_all_queries(
     for start, end in pairwise(borders):
         part, part_qrels = batch(ranks, qrels, order[start:end])
         metrics.update(torch.from_numpy(part) if as_tensors else part, part_qrels)
-    expected = mean(evaluate(ranks, qrels, NAMES, threshold))
+    expected = mean(from_ranks(ranks, qrels, NAMES, threshold))
     assert numbers(metrics.compute()) == expected  # bit for bit
     assert len({*expected.values()}) > 3
     assert min(expected.values()) > 0
@@ -69,14 +69,14 @@ def test_forward_gives_the_batch_and_keeps_all() -> None:
     metrics = RankMetrics(NAMES)
     for queries in (range(5), range(5, QUERIES)):
         part = batch(ranks, qrels, queries)
-        assert numbers(metrics(*part)) == mean(evaluate(*part, NAMES))
-    assert numbers(metrics.compute()) == mean(evaluate(ranks, qrels, NAMES))
+        assert numbers(metrics(*part)) == mean(from_ranks(*part, NAMES))
+    assert numbers(metrics.compute()) == mean(from_ranks(ranks, qrels, NAMES))
 
 
 def test_queries_twice_would_count_twice() -> None:
     """Negative control: the comparison notices a query that is missing or repeated."""
     ranks, qrels = judged()
-    expected = mean(evaluate(ranks, qrels, NAMES))
+    expected = mean(from_ranks(ranks, qrels, NAMES))
     for queries in (range(QUERIES - 1), [*range(QUERIES), 0]):
         metrics = RankMetrics(NAMES)
         metrics.update(*batch(ranks, qrels, queries))
@@ -96,14 +96,14 @@ def test_no_queries_and_reset() -> None:
     metrics.update(*batch(ranks, qrels, []))
     assert numbers(metrics.compute()) == nothing
     metrics.update(*batch(ranks, qrels, [3]))
-    assert numbers(metrics.compute()) == mean(evaluate(*batch(ranks, qrels, [3]), DEFAULT_METRICS))
+    assert numbers(metrics.compute()) == mean(from_ranks(*batch(ranks, qrels, [3]), DEFAULT_METRICS))
 
 
 def test_a_module_of_half_precision_keeps_the_figures() -> None:
     ranks, qrels = judged()
     metrics = pickle.loads(pickle.dumps(torch.nn.ModuleList([RankMetrics(NAMES)]).half()))[0]
     metrics.update(ranks, qrels)
-    assert numbers(metrics.compute()) == mean(evaluate(ranks, qrels, NAMES))
+    assert numbers(metrics.compute()) == mean(from_ranks(ranks, qrels, NAMES))
 
 
 def test_unknown_metric() -> None:
@@ -140,7 +140,7 @@ def test_lightning_logs_it() -> None:
     module = Evaluated()
     for _ in range(2):  # the second time on a metric that was reset
         (logged,) = trainer.validate(module, loader, verbose=False)
-        assert logged == mean(evaluate(*judged(), NAMES))
+        assert logged == mean(from_ranks(*judged(), NAMES))
 
 
 def test_the_functions_do_without_torchmetrics() -> None:

@@ -18,7 +18,7 @@ from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, evaluate, mean, per_query
+from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, per_query
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity
@@ -126,9 +126,8 @@ def test_bm25_in_training_is_bm25(data: TripletData, fit: Fixture, tmp_path: Pat
     found = fit(tmp_path / "run", "validation.metrics=[mrr, recall@100, ndcg, map]")
     bm25 = BM25(data.corpus.texts())
     split = data.validation
-    pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    ranking = bm25.rank(split.texts.to_pylist(), order=data.corpus.order, pairs=pairs, k=100)
-    expected = mean(evaluate(ranking.ranks, split.qrels, ["mrr", "recall@100", "ndcg", "map"]))
+    ranking = bm25.rank(split.texts.to_pylist(), order=data.corpus.order, pairs=split.qrels.pairs, k=100)
+    expected = mean(from_ranks(ranking.ranks, split.qrels, ["mrr", "recall@100", "ndcg", "map"]))
     assert expected["recall@100"] < 1  # some have no word of the question
     for name, value in expected.items():
         assert found[f"bm25/{name}"] == value, name

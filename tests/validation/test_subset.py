@@ -20,9 +20,8 @@ from two_tower.data.base import CORPUS, Source
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
-from two_tower.errors import UserError
 from two_tower.run import Run
-from two_tower.validation._evaluate import evaluate_bm25
+from two_tower.validation._evaluate import rank_split_by_bm25
 from two_tower.validation.subset import SubsetValidation, sampled_rows
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder
@@ -127,15 +126,15 @@ def test_bm25_of_a_subset_is_bm25_of_a_corpus_that_has_nothing_else(
 ) -> None:
     corpus, split = subset(data, tmp_path, 40)
     alone = Corpus.load(only(corpus.ids.to_pylist()), data.tokenizer)
-    expected = evaluate_bm25(alone, Split.load(alone, "dev", data.tokenizer), data.tokenizer)
-    assert evaluate_bm25(corpus, split, data.tokenizer).means == expected.means
+    expected = rank_split_by_bm25(alone, Split.load(alone, "dev", data.tokenizer), data.tokenizer)
+    assert rank_split_by_bm25(corpus, split, data.tokenizer).means == expected.means
 
 
 def test_no_figure_of_bm25_is_taken_for_that_of_other_passages(data: TripletData, tmp_path: Path) -> None:
     """Measured in this order, so that each finds what the others left in the cache."""
     parts = [(40, 0), (40, 1), (10, 0), (OTHERS, 0), (40, 0)]
-    found = [evaluate_bm25(*subset(data, tmp_path, *part), data.tokenizer).means["mrr"] for part in parts]
-    full = evaluate_bm25(data.corpus, data.validation, data.tokenizer).means["mrr"]
+    found = [rank_split_by_bm25(*subset(data, tmp_path, *part), data.tokenizer).means["mrr"] for part in parts]
+    full = rank_split_by_bm25(data.corpus, data.validation, data.tokenizer).means["mrr"]
     assert found[0] == found[4]
     assert found[3] == full
     assert len({*found[:3], full}) == 4
@@ -207,7 +206,7 @@ def test_one_passage_less_than_the_corpus_is_a_subset(data: TripletData, tmp_pat
 
 @pytest.mark.parametrize(("key", "value"), [("sample", -1), ("sample_seed", -3)])
 def test_a_negative_number_is_refused(key: str, value: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"validation\.{key}={value} must be at least 0"):
+    with pytest.raises(ValueError, match=f"^{key}={value} must be at least 0"):
         SubsetValidation(Run(tmp_path), **{key: value})  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from two_tower.doctor.finding import Finding
 from two_tower.doctor.picture import similarities
 from two_tower.doctor.signals import Signals
 from two_tower.files import finite, write_json, write_text
-from two_tower.logger import Alerting
+from two_tower.logger import RunLogger
 from two_tower.run import Run
 
 __all__ = ["STYLES", "Record", "document", "report"]
@@ -54,7 +54,7 @@ class Record:
         for finding in new:
             say(f"Doctor, step {finding.step}: {line(finding)}", style=STYLES[finding.severity])
             for logger in loggers:
-                if isinstance(logger, Alerting) and finding.severity != "info":
+                if isinstance(logger, RunLogger) and finding.severity != "info":
                     logger.alert(finding.id, line(finding), finding.severity)
         if new or gone:
             self.write(signals)
@@ -75,9 +75,9 @@ class Record:
         write_text(self._run.similarities, similarities(signals))
         report(self.all, signals)
         for logger in loggers:
-            if isinstance(logger, Alerting):
+            if isinstance(logger, RunLogger):
                 outcome = {"healthy": healthy(self.findings), "found": ", ".join(f.id for f in self.findings)}
-                logger.summarise({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
+                logger.summarize({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
