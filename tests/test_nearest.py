@@ -117,7 +117,11 @@ def test_the_bound_on_the_error_is_what_makes_it_exact(monkeypatch: pytest.Monke
     """Negative control: with a bound of nothing the same search is wrong."""
     monkeypatch.setattr(coarse, "_fast_bfloat16", lambda: True)
     q, d = near_ties()
-    options = {"order": np.arange(len(d)), "pairs": (np.arange(40), 3000 + np.arange(40)), "blocks": Blocks(documents=500)}
+    options = {
+        "order": np.arange(len(d)),
+        "pairs": (np.arange(40), 3000 + np.arange(40)),
+        "blocks": Blocks(documents=500),
+    }
     expected = find(q, d, **options, k=2500)
     monkeypatch.setattr("two_tower.ranking.vectors.slacks", lambda queries, _: np.zeros(len(queries.norms)))
     wrong = find(q, d, **options, k=2500)
@@ -186,7 +190,15 @@ def test_each_process_asks_for_its_own_blocks_only() -> None:
 
         pairs = (np.array([0, 2]), np.array([24, 3]))
         return nearest(
-            q, vectors, 25, Similarity("dot"), order=np.arange(25), pairs=pairs, k=2, blocks=Blocks(documents=5), share=share
+            q,
+            vectors,
+            25,
+            Similarity("dot"),
+            order=np.arange(25),
+            pairs=pairs,
+            k=2,
+            blocks=Blocks(documents=5),
+            share=share,
         )
 
     together(2, of)

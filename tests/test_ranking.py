@@ -157,11 +157,6 @@ def ranking_of_product(**options: Any) -> Ranking:  # noqa: ANN401
     return rank(product(150, 1501), 150, 1501, order=rng.permutation(1501), pairs=pairs, **options)
 
 
-def test_budget_does_not_change_the_result() -> None:
-    kept, twice = ranking_of_product(), ranking_of_product(blocks=Blocks(64, 256, 0))
-    assert_equal(twice, kept.rows, kept.scores, kept.ranks)
-
-
 def test_threads_do_not_change_the_result() -> None:
     threads = torch.get_num_threads()
     try:

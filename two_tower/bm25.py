@@ -194,17 +194,9 @@ def _postings(
 
 @njit(nogil=True, cache=True)
 def _add_postings(
-    start: int,
-    stop: int,
-    scores: np.ndarray,
-    words: np.ndarray,
-    starts: np.ndarray,
-    first: int,
-    last: int,
-    weights: np.ndarray,
-    rows: np.ndarray,
-    row_starts: np.ndarray,
-) -> None:
+    start: int, stop: int, scores: np.ndarray, words: np.ndarray, starts: np.ndarray,
+    first: int, last: int, weights: np.ndarray, rows: np.ndarray, row_starts: np.ndarray,
+) -> None:  # fmt: skip
     """Score queries ``start`` to ``stop`` of a block against the documents ``first`` to ``last``.
 
     A document's weights are added in the order of the query's words, so blocks do not change its score.
@@ -220,15 +212,9 @@ def _add_postings(
 
 @njit(nogil=True, cache=True)
 def _add_pairs(
-    scores: np.ndarray,
-    queries: np.ndarray,
-    documents: np.ndarray,
-    words: np.ndarray,
-    starts: np.ndarray,
-    weights: np.ndarray,
-    rows: np.ndarray,
-    row_starts: np.ndarray,
-) -> None:
+    scores: np.ndarray, queries: np.ndarray, documents: np.ndarray, words: np.ndarray, starts: np.ndarray,
+    weights: np.ndarray, rows: np.ndarray, row_starts: np.ndarray,
+) -> None:  # fmt: skip
     """Score pair ``p``, query ``queries[p]`` and document ``documents[p]``, in the order of the query's words."""
     for p in range(len(scores)):
         for word in words[starts[queries[p]] : starts[queries[p] + 1]]:

@@ -128,7 +128,9 @@ def test_what_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> 
 
 def test_a_figure_that_training_does_not_have_is_told_after_the_first_step(collection: Path, tmp_path: Path) -> None:
     wrong = ["callbacks.early_stopping.monitor=train/los", "callbacks.early_stopping.mode=min"]
-    with pytest.raises(UserError, match=r"early_stopping\.monitor=train/los is not logged; did you mean 'train/loss'\?"):
+    with pytest.raises(
+        UserError, match=r"early_stopping\.monitor=train/los is not logged; .*'train/loss'\?"
+    ):
         fit(collection, tmp_path / "run", *STOP, *wrong, "callbacks.last.every_seconds=0")
     assert not (tmp_path / "run").exists()  # so that the corrected command may use the folder
 

@@ -192,7 +192,7 @@ STOPS = [
     (mining, "search", 1),  # while mining
     (mining, "_record_path", 2),  # the table is written, its record is not
     (Mining, "on_train_epoch_start", 2),  # mined, not a step done
-    (Mining, "_have_tables", 4),
+    (Mining, "_ensure_tables", 4),
     (LastCheckpoint, "on_train_batch_end", 7),  # in the second epoch, with a checkpoint after every step
     (LastCheckpoint, "on_train_batch_end", 13),
     (LastCheckpoint, "on_train_epoch_end", 2),

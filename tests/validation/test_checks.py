@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,10 +293,3 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
             kind(Run(tmp_path), every_n_steps=0)
         with pytest.raises(ValueError, match=r"^hybrid=true .* validation\.bm25=true"):
             kind(Run(tmp_path), hybrid=True, bm25=False)
-
-
-def test_a_best_epoch_is_a_whole_number_of_a_part(fit: Fixture, tmp_path: Path) -> None:
-    results = fit(tmp_path / "run", "validation.every_n_steps=3", "trainer.max_epochs=1", "validation.bm25=false")
-    rows = kept(tmp_path / "run")["history"]
-    best = max(rows, key=lambda row: row["mrr@10"])
-    assert results["best_epoch"] == math.ceil(best["epoch"]) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ import torch
 
 from two_tower.bm25 import BM25
 from two_tower.callbacks.checkpoint import LastCheckpoint
-from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, per_query
@@ -52,27 +50,6 @@ def make_trainer(data: TripletData, rank: int = 0, step: int = 5) -> Any:  # noq
     return SimpleNamespace(
         datamodule=data, is_global_zero=rank == 0, loggers=[], current_epoch=0, global_step=step, callback_metrics={}
     )
-
-
-def test_the_figures_are_those_of_loops(fit: Fixture, by_loops: Fixture, run_file: Fixture, tmp_path: Path) -> None:
-    results = fit(tmp_path / "run", *WILD)
-    assert results["documents"] == 120
-    assert results["queries"] == 20
-    assert results["best_epoch"] < results["epochs"] == 4  # so that the last epoch's would be wrong
-    expected = by_loops(tmp_path / "run")
-    for name, value in expected.means.items():
-        assert results[f"val/{name}"] == pytest.approx(value, abs=1e-9), name
-    assert run_file(tmp_path / "run") == expected.rankings
-    assert all(len(documents) == 120 for documents in expected.rankings.values())
-
-
-def test_the_best_epoch_is_that_of_the_highest_monitor(fit: Fixture, tmp_path: Path) -> None:
-    results = fit(tmp_path / "run", *WILD, "validation.monitor=recall@10")
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        values = [float(row["val/recall@10"]) for row in csv.DictReader(file) if row["val/recall@10"]]
-    assert len(values) == 4
-    assert results["val/recall@10"] == max(values)
-    assert results["best_epoch"] == 1 + values.index(max(values))
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -162,23 +139,6 @@ def test_every_process_measures_and_the_first_one_tells(
         found.append((validation.bm25, validation.untrained, row, validation.documents, validation.queries))
     assert found[0] == found[1]
     assert found[0][2] == {"epoch": 1, "step": 5, **found[0][1]}  # nothing was trained in between
-
-
-@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_a_subclass_decides_once_what_is_ranked(data: TripletData, tmp_path: Path) -> None:
-    asked = []
-
-    class Counted(FullValidation):
-        def collection(self, data: TripletData) -> tuple[Corpus, Split]:
-            asked.append(data)
-            return super().collection(data)
-
-    validation, model = Counted(Run(tmp_path)), make_model(data)
-    validation.on_train_start(make_trainer(data), model)
-    for step in (5, 10, 15):
-        validation.on_train_epoch_end(make_trainer(data, step=step), model)
-    assert asked == [data]
-    assert len(validation.history) == 3
 
 
 class _Stop(BaseException):

@@ -53,7 +53,9 @@ def fused(dense: Ranking, bm25: Ranking, split: Split, weight: float | None) -> 
         shares = [reciprocal_ranks(dense), reciprocal_ranks(bm25)]
     else:
         shares = [weight * normalize(dense), (1 - weight) * normalize(bm25, floor=0.0)]
-    return from_ranks(fuse([dense, bm25], shares, order=ORDER, pairs=split.qrels.pairs).ranks, split.qrels, DEFAULT_METRICS)
+    return from_ranks(
+        fuse([dense, bm25], shares, order=ORDER, pairs=split.qrels.pairs).ranks, split.qrels, DEFAULT_METRICS
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,20 +166,6 @@ def test_the_seed_of_the_run_changes_no_passage(fit: Fixture, run_file: Fixture,
 
 
 # --- what is said -----------------------------------------------------------------------------------------
-
-
-def test_every_line_says_how_many_documents_were_ranked(
-    fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fit(tmp_path / "run", "validation=subset", "validation.sample=40")
-    lines = capsys.readouterr().out.splitlines()
-    start = lines.index(
-        "Validation: 20 queries of 'dev', each against 65 of 120 passages: all judged ones and a sample; "
-        "the figures are higher than against all"
-    )
-    assert lines[start + 1].split()[0] == "documents"
-    rows = re.findall(r"^(BM25|untrained|epoch \d) +([\d,]+) ", "\n".join(lines[start + 2 :]), re.MULTILINE)
-    assert rows == [(name, "65") for name in ("BM25", "untrained", "epoch 1", "epoch 2", "epoch 3", "epoch 4")]
 
 
 @pytest.mark.parametrize("sample", [OTHERS, OTHERS + 1, 100_000])

@@ -130,14 +130,9 @@ def _measure(first: int, last: int, vectors: np.ndarray, norms: np.ndarray) -> N
 
 @njit(nogil=True, cache=True)
 def _round(
-    first: int,
-    last: int,
-    words: np.ndarray,
-    vectors: np.ndarray,
-    bits: np.ndarray,
-    norms: np.ndarray,
-    errors: np.ndarray,
-) -> None:
+    first: int, last: int, words: np.ndarray, vectors: np.ndarray,
+    bits: np.ndarray, norms: np.ndarray, errors: np.ndarray,
+) -> None:  # fmt: skip
     """Round rows to the nearest bfloat16 and measure them; ``words`` are the vectors' bits as uint32."""
     rounded = np.empty(vectors.shape[1], np.uint32)
     values = rounded.view(np.float32)
@@ -209,16 +204,10 @@ def _count_from(coarse: np.ndarray, bound: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _count(
-    coarse: np.ndarray,
-    start: int,
-    bounds: tuple[int, int],
-    pair_key: int,
-    query: np.ndarray,
-    documents: np.ndarray,
-    places: np.ndarray,
-) -> int:
+    coarse: np.ndarray, start: int, low: int, high: int, pair_key: int,
+    query: np.ndarray, documents: np.ndarray, places: np.ndarray,
+) -> int:  # fmt: skip
     """Documents of the chunk that begins at ``start`` whose keys are above ``pair_key``."""
-    low, high = bounds
     possible = _count_from(coarse, low)
     sure: int = _count_from(coarse, high + 1) if possible and high < _MAX_BITS else 0
     if sure == possible:
@@ -231,17 +220,9 @@ def _count(
 
 @njit(nogil=True, cache=True)
 def scan_coarse(
-    coarse: np.ndarray,
-    slack: np.ndarray,
-    queries: np.ndarray,
-    documents: np.ndarray,
-    places: np.ndarray,
-    starts: np.ndarray,
-    pair_scores: np.ndarray,
-    pair_places: np.ndarray,
-    best: np.ndarray,
-    above: np.ndarray,
-) -> None:
+    coarse: np.ndarray, slack: np.ndarray, queries: np.ndarray, documents: np.ndarray, places: np.ndarray,
+    starts: np.ndarray, pair_scores: np.ndarray, pair_places: np.ndarray, best: np.ndarray, above: np.ndarray,
+) -> None:  # fmt: skip
     """Count the documents above the pairs of a block of queries, and keep the best; changes ``best`` and ``above``.
 
     ``coarse`` (q, n) int16 are the bits of the products of ``queries`` (q, D) and ``documents`` (n, D), ``slack`` (q,)
@@ -252,11 +233,11 @@ def scan_coarse(
     keys = np.empty(coarse.shape[1] + best.shape[1], np.int64)
     for i in range(len(coarse)):
         for p in range(starts[i], starts[i + 1]):
-            bounds = _bounds(pair_scores[p], slack[i])
+            low, high = _bounds(pair_scores[p], slack[i])
             pair_key = int(key_of(pair_scores[p], pair_places[p]))
             for start in range(0, coarse.shape[1], _CHUNK):
                 chunk = coarse[i, start : start + _CHUNK]
-                above[p] += _count(chunk, start, bounds, pair_key, queries[i], documents, places)
+                above[p] += _count(chunk, start, low, high, pair_key, queries[i], documents, places)
         if best.shape[1]:
             count = _candidates(coarse[i], slack[i], best[i], candidates)
             for c in range(count):

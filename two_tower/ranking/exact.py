@@ -198,17 +198,9 @@ class _Block:
 
 @njit(nogil=True, cache=True)
 def _scan(
-    first: int,
-    last: int,
-    scores: np.ndarray,
-    places: np.ndarray,
-    starts: np.ndarray,
-    pair_scores: np.ndarray,
-    pair_places: np.ndarray,
-    lowest: np.float32,
-    best: np.ndarray,
-    above: np.ndarray,
-) -> None:
+    first: int, last: int, scores: np.ndarray, places: np.ndarray, starts: np.ndarray,
+    pair_scores: np.ndarray, pair_places: np.ndarray, lowest: np.float32, best: np.ndarray, above: np.ndarray,
+) -> None:  # fmt: skip
     """Scan rows ``first`` to ``last`` of the (q, n) ``scores`` once; changes ``best`` and ``above``.
 
     Row i has the pairs ``starts[i]`` to ``starts[i + 1]``. ``places`` (n,) int32 are the documents' places,
