@@ -21,7 +21,8 @@ def ranking(share: Share) -> Ranking:
     scores = torch.from_numpy(rng.integers(0, 50, (20, 300)).astype(np.float32))
     pairs = (rng.integers(0, 20, 60), rng.integers(-1, 300, 60))
     order = rng.permutation(300)
-    return rank(lambda q, d: scores[q, d], 20, 300, order=order, pairs=pairs, k=7, blocks=Blocks(documents=64), share=share)
+    blocks = Blocks(documents=64)
+    return rank(lambda q, d: scores[q, d], 20, 300, order=order, pairs=pairs, k=7, blocks=blocks, share=share)
 
 
 def _meet(number: int, folder: str) -> None:

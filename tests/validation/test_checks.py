@@ -289,7 +289,7 @@ def test_the_speed_of_training_is_without_validation(monkeypatch: pytest.MonkeyP
 
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     for kind in (FullValidation, SubsetValidation):
-        with pytest.raises(ValueError, match="^every_n_steps=0 "):
+        with pytest.raises(ValueError, match=r"^every_n_steps=0 "):
             kind(Run(tmp_path), every_n_steps=0)
         with pytest.raises(ValueError, match=r"^hybrid=true .* validation\.bm25=true"):
             kind(Run(tmp_path), hybrid=True, bm25=False)
