@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from killing import killed_after
 from lightning.pytorch import callbacks as library
 from test_train import STEPS_PER_EPOCH, configure, fit
 
 from train import train
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.early_stopping import EarlyStopping
 from two_tower.errors import UserError
 from two_tower.run import Run
@@ -128,9 +128,7 @@ def test_what_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> 
 
 def test_a_figure_that_training_does_not_have_is_told_after_the_first_step(collection: Path, tmp_path: Path) -> None:
     wrong = ["callbacks.early_stopping.monitor=train/los", "callbacks.early_stopping.mode=min"]
-    with pytest.raises(
-        UserError, match=r"early_stopping\.monitor=train/los is not logged; .*'train/loss'\?"
-    ):
+    with pytest.raises(UserError, match=r"early_stopping\.monitor=train/los is not logged; .*'train/loss'\?"):
         fit(collection, tmp_path / "run", *STOP, *wrong, "callbacks.last.every_seconds=0")
     assert not (tmp_path / "run").exists()  # so that the corrected command may use the folder
 
@@ -144,17 +142,13 @@ def steps_of(run: Path, column: str = "train/loss") -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file) if row[column]]
 
 
-class _Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
-
-
 EVERY_3 = ["validation.every_n_steps=3"]
 WITHIN = ["validation.every_n_steps=2", "optimizer.lr=1e-30"]  # nothing is learnt: stops after 4 of 5 steps
 LOSS = ["callbacks.early_stopping.monitor=train/loss"]
 
 
 @pytest.mark.parametrize(
-    ("options", "hook", "killed_after"),
+    ("options", "hook", "killed_at"),
     [
         ([], "on_train_epoch_end", "stop"),  # there is nothing left to do but to write the results
         ([], "on_train_batch_end", 7),
@@ -168,10 +162,9 @@ LOSS = ["callbacks.early_stopping.monitor=train/loss"]
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
     options: list[str],
     hook: str,
-    killed_after: int | str,
+    killed_at: int | str,
     collection: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     base = [*WILD, *STOP, "callbacks.last.every_seconds=0", "trainer.log_every_n_steps=1", *options]
@@ -185,17 +178,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     assert told.count("Stopped early after ") == 1
     assert "Stopped early after " in (tmp_path / "whole" / "report.md").read_text()
 
-    original = getattr(LastCheckpoint, hook)
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if trainer.global_step == (end if killed_after == "stop" else killed_after):
-            raise _Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, hook, stop)
-        with pytest.raises(_Stop):
-            fit(collection, tmp_path / "cut", *base)
+    step = end if killed_at == "stop" else killed_at
+    with killed_after(hook, lambda trainer: trainer.global_step == step):
+        fit(collection, tmp_path / "cut", *base)
     capsys.readouterr()
     again = fit(collection, tmp_path / "cut", *base)
     assert capsys.readouterr().out.count("Stopped early after ") == 1

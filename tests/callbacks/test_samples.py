@@ -16,10 +16,10 @@ import rich.console
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from killing import killed_after
 from test_train import fit
 
 from two_tower.assemble import load_model
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.samples import Sample, SampleQueries, beginnings, first_ranks, spread
 from two_tower.data.beir import Beir
 from two_tower.metrics import Qrels
@@ -63,24 +63,11 @@ def test_ranks_and_passages_are_those_of_loops(
         assert [(hit[3], hit[2] == "✓") for hit in marked if hit] == [tuple(hit) for hit in sample["hits"]]
 
 
-def test_the_queries_are_the_same_in_every_run_and_after_a_resume(
-    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Stop(BaseException):
-        pass
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if trainer.global_step == 12:
-            raise Stop
-
+def test_the_queries_are_the_same_in_every_run_and_after_a_resume(collection: Path, tmp_path: Path) -> None:
     options = ["trainer.max_epochs=4", "callbacks.last.every_seconds=0"]
     fit(collection, tmp_path / "whole", *options)
-    original = LastCheckpoint.on_train_batch_end
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
-        with pytest.raises(Stop):
-            fit(collection, tmp_path / "cut", *options)
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 12):
+        fit(collection, tmp_path / "cut", *options)
     assert [len(sample["ranks"]) for sample in saved(tmp_path / "cut")] == [2] * 5
     fit(collection, tmp_path / "cut", *options)
     whole = saved(tmp_path / "whole")

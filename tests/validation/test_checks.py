@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from killing import killed_after
 from lightning.pytorch.callbacks import Callback
 
 from two_tower.callbacks import speed
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.speed import Speed
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
@@ -99,10 +99,6 @@ def test_a_line_has_the_loss_of_its_step(fit: Fixture, tmp_path: Path) -> None:
     assert len({row["loss"] for row in history}) == len(history)
 
 
-class _Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
-
-
 PLATEAU = ["scheduler=plateau", "scheduler.patience=0"]
 
 
@@ -124,21 +120,16 @@ PLATEAU = ["scheduler=plateau", "scheduler.patience=0"]
     ],
 )
 def test_a_continued_run_has_the_same_checks(
-    options: list[str], hook: str, step: int | str, fit: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], hook: str, step: int | str, fit: Fixture, tmp_path: Path
 ) -> None:
     base = ["validation.every_n_steps=2", "callbacks.last.every_seconds=0", "trainer.log_every_n_steps=1"]
     whole = fit(tmp_path / "whole", *base, *options)
-    original = getattr(LastCheckpoint, hook)
 
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if step in (trainer.global_step, f"batch {trainer.fit_loop.total_batch_idx + 1}"):
-            raise _Stop
+    def now(trainer: Any) -> bool:  # noqa: ANN401
+        return step in (trainer.global_step, f"batch {trainer.fit_loop.total_batch_idx + 1}")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, hook, stop)
-        with pytest.raises(_Stop):
-            fit(tmp_path / "cut", *base, *options)
+    with killed_after(hook, now):
+        fit(tmp_path / "cut", *base, *options)
     again = fit(tmp_path / "cut", *base, *options)
     timed = ("seconds", "hybrid_seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds")
     assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from killing import killed_after
 
 from two_tower.bm25 import BM25
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, per_query
@@ -141,10 +141,6 @@ def test_every_process_measures_and_the_first_one_tells(
     assert found[0][2] == {"epoch": 1, "step": 5, **found[0][1]}  # nothing was trained in between
 
 
-class _Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
-
-
 @pytest.mark.parametrize("validation", ["full", "subset"])
 @pytest.mark.parametrize("epoch", [2, 4])
 def test_a_continued_run_measures_nothing_twice(
@@ -153,17 +149,8 @@ def test_a_continued_run_measures_nothing_twice(
     """After the last epoch, too: then there is nothing left to train, but the results are to be written."""
     options = [f"validation={validation}", *(["validation.sample=30"] if validation == "subset" else [])]
     whole = fit(tmp_path / "whole", *options)
-    original = LastCheckpoint.on_train_epoch_end
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if trainer.current_epoch + 1 == epoch:
-            raise _Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_epoch_end", stop)
-        with pytest.raises(_Stop):
-            fit(tmp_path / "cut", *options)
+    with killed_after("on_train_epoch_end", lambda trainer: trainer.current_epoch + 1 == epoch):
+        fit(tmp_path / "cut", *options)
 
     def never(*args: object) -> None:
         raise AssertionError("BM25 was measured again")
