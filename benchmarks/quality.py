@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from two_tower.console import say
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
-from two_tower.metrics import DEFAULT_METRICS, evaluate
-from two_tower.metrics.functional import mean
-from two_tower.ranking.vectors import nearest
+from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean
+from two_tower.ranking import nearest
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
@@ -34,7 +33,7 @@ def found_by(queries: np.ndarray, passages: np.ndarray, corpus: Corpus, split: S
     q, d = (F.normalize(torch.from_numpy(np.asarray(v, np.float32)), dim=1) for v in (queries, passages))
     pairs = (split.qrels.query_rows, split.qrels.document_rows)
     ranking = nearest(q, d.__getitem__, len(d), Similarity("cosine"), order=corpus.order, pairs=pairs)
-    return mean(evaluate(ranking.ranks, split.qrels, DEFAULT_METRICS, split.threshold))
+    return mean(from_ranks(ranking.ranks, split.qrels, DEFAULT_METRICS, split.threshold))
 
 
 def main(path: str, *names: str) -> None:

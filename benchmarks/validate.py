@@ -1,4 +1,4 @@
-"""Whole-corpus validation from vectors: `nearest` with `evaluate`, and Sentence Transformers' evaluator.
+"""Whole-corpus validation from vectors: `nearest` with `from_ranks`, and Sentence Transformers' evaluator.
 
 1,000 queries, 60,000 passages, 256 dimensions. `validate` computes all metrics, for which the ranks of the judged
 passages are enough; `validate_top_100` also keeps the 100 best passages of every query, as training does for
@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.inputs import vectors
 from benchmarks.measure import Call, Row, alternate, compare, require_equal
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean
 from two_tower.ranking import nearest
 from two_tower.similarity import Similarity
 
@@ -34,7 +34,7 @@ def _ours(q_QD: torch.Tensor, d_ND: torch.Tensor, relevant: np.ndarray, k: int) 
     ranking = nearest(
         q_QD, lambda part: d_ND[part], len(d_ND), similarity, order=np.arange(len(d_ND)), pairs=pairs, k=k
     )
-    return mean(evaluate(ranking.ranks, qrels, DEFAULT_METRICS))
+    return mean(from_ranks(ranking.ranks, qrels, DEFAULT_METRICS))
 
 
 class _Vectors:

@@ -16,7 +16,7 @@ from rich.console import Console
 from test_train import configure
 
 from train import train
-from two_tower.callbacks.progress import TrainingProgress
+from two_tower.callbacks.speed import TrainingProgress
 from two_tower.console import on_terminal, print_document, say, set_mode, show_log
 
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from two_tower.distributed import ProcessShare, share_of
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean
-from two_tower.ranking import Ranking, Share, rank
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean
+from two_tower.ranking import Blocks, Ranking, Share, rank
 
 
 def ranking(share: Share) -> Ranking:
@@ -21,7 +21,8 @@ def ranking(share: Share) -> Ranking:
     scores = torch.from_numpy(rng.integers(0, 50, (20, 300)).astype(np.float32))
     pairs = (rng.integers(0, 20, 60), rng.integers(-1, 300, 60))
     order = rng.permutation(300)
-    return rank(lambda q, d: scores[q, d], 20, 300, order=order, pairs=pairs, k=7, document_block=64, share=share)
+    blocks = Blocks(documents=64)
+    return rank(lambda q, d: scores[q, d], 20, 300, order=order, pairs=pairs, k=7, blocks=blocks, share=share)
 
 
 def _meet(number: int, folder: str) -> None:
@@ -33,7 +34,7 @@ def _process(number: int, folder: str) -> None:
     share = share_of(torch.device("cpu"))
     assert isinstance(share, ProcessShare)
     found = ranking(share)
-    assert share.beside(np.empty((3, 0), np.int64)).shape == (3, 0)
+    assert share.all_gather(np.empty((3, 0), np.int64)).shape == (3, 0)
     np.savez(f"{folder}/{number}.npz", rows=found.rows, scores=found.scores, ranks=found.ranks)
     dist.destroy_process_group()
 
@@ -82,8 +83,8 @@ def _measured(number: int, folder: str) -> None:
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch with gloo")
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
     mp.spawn(_measured, (str(tmp_path),), nprocs=2)
-    whole = mean(evaluate(*judged(range(30)), NAMES))
-    assert whole != mean(evaluate(*judged(range(29)), NAMES))  # one query fewer would be seen
+    whole = mean(from_ranks(*judged(range(30)), NAMES))
+    assert whole != mean(from_ranks(*judged(range(29)), NAMES))  # one query fewer would be seen
     for number in range(2):
         found = json.loads((tmp_path / f"{number}.json").read_text())
         assert found == [whole, whole, whole, dict.fromkeys(NAMES, 0.0)]  # bit for bit

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.fusion import Fusion, fuse, normalised, reciprocal_ranks, tune
-from two_tower.metrics import Qrels, evaluate
+from two_tower.fusion import Fusion, fuse, normalize, reciprocal_ranks, tune
+from two_tower.metrics import Qrels, from_ranks
 from two_tower.ranking import Ranking
 
 Lists = list[dict[int, float]]  # of each query: document row → score
@@ -109,10 +109,10 @@ def test_equal_sums_are_ordered_by_id() -> None:
 
 def test_a_lists_only_candidate_counts_if_the_others_have_a_score() -> None:
     one = ranking([{3: 2.5}], 5)
-    assert normalised(one).tolist() == [[0.0] * 5]
-    assert normalised(one, floor=0.0)[0] == pytest.approx([math.sqrt(5**2 / 4), 0, 0, 0, 0])
+    assert normalize(one).tolist() == [[0.0] * 5]
+    assert normalize(one, floor=0.0)[0] == pytest.approx([math.sqrt(5**2 / 4), 0, 0, 0, 0])
     two = ranking([{3: 2.0, 1: 1.0}], 3)
-    assert normalised(two, floor=-3.0)[0] == pytest.approx([5 / math.sqrt(14 / 3), 4 / math.sqrt(14 / 3), 0])
+    assert normalize(two, floor=-3.0)[0] == pytest.approx([5 / math.sqrt(14 / 3), 4 / math.sqrt(14 / 3), 0])
 
 
 def test_candidates_beyond_the_depth_do_not_count() -> None:
@@ -152,7 +152,7 @@ def test_the_tuned_weight_is_the_best_of_all(two: tuple[Ranking, Ranking, Qrels]
 
     def value(fusion: Fusion) -> float:
         fused = fusion(left, right, order=np.arange(200), pairs=(qrels.query_rows, qrels.document_rows))
-        return evaluate(fused.ranks, qrels, ["mrr@10"])["mrr@10"].mean()
+        return from_ranks(fused.ranks, qrels, ["mrr@10"])["mrr@10"].mean()
 
     tuned = tune(left, right, order=np.arange(200), qrels=qrels, metric="mrr@10", split="dev", depth=40)
     assert (tuned.depth, tuned.split, tuned.metric) == (40, "dev", "mrr@10")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ranking import assert_equal, brute_force, together
 
-from two_tower.ranking import Ranking, Share, coarse, nearest, rank
+from two_tower.ranking import Blocks, Ranking, Share, coarse, nearest, rank
 from two_tower.similarity import Similarity
 
 
@@ -60,8 +60,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "order": rng.permutation(documents),
         "pairs": (rng.integers(0, max(queries, 1), pairs), rng.integers(-1, documents, pairs)),
         "k": draw(st.sampled_from([0, 1, 5, 50, 400])),
-        "query_block": draw(st.integers(1, 9)),
-        "document_block": draw(st.integers(1, 350)),
+        "blocks": Blocks(draw(st.integers(1, 9)), draw(st.integers(1, 350))),
     }
 
 
@@ -118,7 +117,11 @@ def test_the_bound_on_the_error_is_what_makes_it_exact(monkeypatch: pytest.Monke
     """Negative control: with a bound of nothing the same search is wrong."""
     monkeypatch.setattr(coarse, "_fast_bfloat16", lambda: True)
     q, d = near_ties()
-    options = {"order": np.arange(len(d)), "pairs": (np.arange(40), 3000 + np.arange(40)), "document_block": 500}
+    options = {
+        "order": np.arange(len(d)),
+        "pairs": (np.arange(40), 3000 + np.arange(40)),
+        "blocks": Blocks(documents=500),
+    }
     expected = find(q, d, **options, k=2500)
     monkeypatch.setattr("two_tower.ranking.vectors.slacks", lambda queries, _: np.zeros(len(queries.norms)))
     wrong = find(q, d, **options, k=2500)
@@ -131,7 +134,7 @@ def test_the_bound_on_the_error_is_what_makes_it_exact(monkeypatch: pytest.Monke
 def test_products_lie_within_the_bound(width: int, scale: float) -> None:
     rng = np.random.default_rng(width)
     q, d = (rng.normal(size=(n, width)).astype(np.float32) * np.float32(scale) for n in (50, 400))
-    rounded = [coarse.Rounded.of(torch.from_numpy(v)) for v in (q, d)]
+    rounded = [coarse.Rounded.from_vectors(torch.from_numpy(v)) for v in (q, d)]
     bits = coarse.products(rounded[0].vectors, rounded[1].vectors)
     found = torch.from_numpy(bits).view(torch.bfloat16).float().numpy().astype(np.float64)
     error = np.abs(found - exact_scores(q, d))
@@ -156,9 +159,7 @@ def test_blocks_and_threads_change_nothing(threads: int, blocks: tuple[int, int]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = find(
-            q, d, order=np.arange(len(d)), pairs=pairs, k=10, query_block=blocks[0], document_block=blocks[1]
-        )  # fmt: skip
+        found = find(q, d, order=np.arange(len(d)), pairs=pairs, k=10, blocks=Blocks(*blocks))
     finally:
         torch.set_num_threads(before)
     assert_equal(found, *expected)
@@ -189,7 +190,15 @@ def test_each_process_asks_for_its_own_blocks_only() -> None:
 
         pairs = (np.array([0, 2]), np.array([24, 3]))
         return nearest(
-            q, vectors, 25, Similarity("dot"), order=np.arange(25), pairs=pairs, k=2, document_block=5, share=share
+            q,
+            vectors,
+            25,
+            Similarity("dot"),
+            order=np.arange(25),
+            pairs=pairs,
+            k=2,
+            blocks=Blocks(documents=5),
+            share=share,
         )
 
     together(2, of)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 from torch import Tensor
 
-from two_tower.metrics import Qrels, evaluate
-from two_tower.ranking import Ranking, Score, Share, exact, id_order, rank, write_run
+from two_tower.metrics import Qrels, from_ranks
+from two_tower.ranking import Blocks, Ranking, Score, Share, exact, id_order, rank, write_run
 
 
 def scorer(scores: np.ndarray, device: str = "cpu") -> Score:
@@ -76,9 +77,7 @@ def cases(draw: st.DrawFn) -> dict:
         "pairs": (rng.integers(0, max(queries, 1), pairs), rng.integers(-1, documents, pairs)),
         "k": draw(st.integers(0, documents + 3)),
         "floor": draw(st.sampled_from([None, 0.0, -2.0, 0.5, -np.inf])),
-        "query_block": draw(st.integers(1, 9)),
-        "document_block": draw(st.integers(1, 250)),
-        "budget_bytes": draw(st.sampled_from([0, 1 << 30])),
+        "blocks": Blocks(draw(st.integers(1, 9)), draw(st.integers(1, 250)), draw(st.sampled_from([0, 1 << 30]))),
     }
 
 
@@ -99,7 +98,7 @@ def torch_operations() -> Iterator[str]:
     """The way of other devices, on a GPU if there is one and otherwise on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact._Block, "_scan_cpu", exact._Block._scan_torch)
-        patch.setattr(exact, "_PAIRS", 3)
+        patch.setattr(exact, "_GPU_PAIRS", 3)
         yield "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -118,7 +117,7 @@ def test_long_rows_equal_a_sort(k: int) -> None:
     scores[1] = -np.sort(-scores[1])
     scores[2] = 0
     order, pairs = rng.permutation(20_000), (rng.integers(0, 8, 50), rng.integers(0, 20_000, 50))
-    found = rank(scorer(scores), 8, 20_000, order=order, pairs=pairs, k=k, document_block=4096)
+    found = rank(scorer(scores), 8, 20_000, order=order, pairs=pairs, k=k, blocks=Blocks(documents=4096))
     assert_equal(found, *brute_force(scores, order, pairs, k, None))
 
 
@@ -145,23 +144,17 @@ def test_rank_of_a_pair_is_its_place_in_the_full_ranking(
         order=rng.permutation(documents),
         pairs=pairs,
         k=documents,
-        query_block=query_block,
-        document_block=document_block,
+        blocks=Blocks(query_block, document_block),
     )
     np.testing.assert_array_equal(found.rows[pairs[0], found.ranks - 1], pairs[1])
     np.testing.assert_array_equal(np.sort(found.rows), np.broadcast_to(np.arange(documents), found.rows.shape))
 
 
-def ranking_of_product(**options: int) -> Ranking:
+def ranking_of_product(**options: Any) -> Ranking:  # noqa: ANN401
     rng = np.random.default_rng(1)
     pairs = (rng.integers(0, 150, 500), rng.integers(0, 1501, 500))
-    sizes = {"query_block": 64, "document_block": 256, "k": 20} | options
-    return rank(product(150, 1501), 150, 1501, order=rng.permutation(1501), pairs=pairs, **sizes)
-
-
-def test_budget_does_not_change_the_result() -> None:
-    kept, twice = ranking_of_product(), ranking_of_product(budget_bytes=0)
-    assert_equal(twice, kept.rows, kept.scores, kept.ranks)
+    options = {"blocks": Blocks(64, 256), "k": 20} | options
+    return rank(product(150, 1501), 150, 1501, order=rng.permutation(1501), pairs=pairs, **options)
 
 
 def test_threads_do_not_change_the_result() -> None:
@@ -188,7 +181,7 @@ def test_queries_shared_out_at_block_borders_give_the_same_result() -> None:
 
     mine = queries >= 64
     pairs = (queries[mine] - 64, documents[mine])
-    part = rank(tail, 86, 1501, order=order, pairs=pairs, k=20, query_block=64, document_block=256)
+    part = rank(tail, 86, 1501, order=order, pairs=pairs, k=20, blocks=Blocks(64, 256))
     assert_equal(part, whole.rows[64:], whole.scores[64:], whole.ranks[mine])
 
 
@@ -205,13 +198,13 @@ class ThreadShare(Share):
         self._barrier.wait()
         return everyone
 
-    def maximum(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
         return np.max(self._everyone(values), axis=0)
 
-    def total(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         return np.sum(self._everyone(values), axis=0)
 
-    def beside(self, values: np.ndarray) -> np.ndarray:
+    def all_gather(self, values: np.ndarray) -> np.ndarray:
         return np.concatenate(self._everyone(values), axis=1)
 
 
@@ -246,7 +239,7 @@ def test_each_process_scores_only_its_own_blocks() -> None:
             asked[share.rank].add(columns.start)
             return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
 
-        return rank(score, 3, 25, order=np.arange(25), k=2, document_block=5, share=share)
+        return rank(score, 3, 25, order=np.arange(25), k=2, blocks=Blocks(documents=5), share=share)
 
     together(2, of)
     assert asked == {0: {0, 10, 20}, 1: {5, 15}}
@@ -261,7 +254,7 @@ def test_blocks_are_computed_once_if_they_fit_and_at_absolute_rows(budget: int, 
         return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
 
     pair = (np.array([6]), np.array([3]))  # only the second block of queries has a pair
-    rank(score, 7, 30, order=np.arange(30), pairs=pair, query_block=5, document_block=16, budget_bytes=budget)
+    rank(score, 7, 30, order=np.arange(30), pairs=pair, blocks=Blocks(5, 16, budget))
     blocks = [(0, 5, 0, 16), (0, 5, 16, 30)] + [(5, 7, 0, 16), (5, 7, 16, 30)] * calls
     assert asked == blocks
 
@@ -344,12 +337,12 @@ def test_written_run_has_in_trec_eval_the_metrics_computed_here(tmp_path: Path) 
     run = list(ir_measures.read_trec_run(str(tmp_path / "run.trec")))
     measures = {"mrr": RR, "recall@10": R @ 10, "recall@100": R @ 100, "ndcg@10": nDCG @ 10, "map": AP}
     expected = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(measures.values(), judged, run)}
-    values = evaluate(ranking.ranks, qrels, list(measures))
+    values = from_ranks(ranking.ranks, qrels, list(measures))
     for name, measure in measures.items():
         row = [expected[str(measure), q] for q in query_ids]
         np.testing.assert_allclose(values[name], row, rtol=0, atol=1e-9, err_msg=name)
     wrong = rank(scorer(scores), queries, documents, order=-id_order(ids), pairs=pairs)
-    assert not np.allclose(evaluate(wrong.ranks, qrels, ["mrr"])["mrr"], values["mrr"])  # negative control
+    assert not np.allclose(from_ranks(wrong.ranks, qrels, ["mrr"])["mrr"], values["mrr"])  # negative control
 
 
 def test_run_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
-from two_tower.callbacks.progress import TrainingProgress
+from two_tower.callbacks.speed import TrainingProgress
 from two_tower.config import build, read
 from two_tower.config.build import call
 from two_tower.console import Mode, on_terminal

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
-from two_tower.ranking import Ranking, Score, rank
+from two_tower.ranking import Ranking, RowPairs, Score, rank
 from two_tower.threads import in_parts
-
-__all__ = ["BM25", "word_spans", "words"]
 
 # Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
 # MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
@@ -39,20 +37,15 @@ def _beginning(initials: str) -> re.Pattern[str]:
 def words(text: str, split_camel_case: bool = False) -> list[str]:
     """The words of a text in lower case: runs of letters and digits of any script.
 
-    Args:
-        text: any text.
-        split_camel_case: split ``ReduceLROnPlateau`` into reduce, lr, on, plateau; for texts about programs.
+    ``split_camel_case`` splits ``ReduceLROnPlateau`` into reduce, lr, on, plateau; for texts about programs.
     """
     return _WORD.findall((_HUMP.sub(" ", text) if split_camel_case else text).lower())
 
 
 def word_spans(text: str, split_camel_case: bool = False, initials: str = "") -> list[tuple[int, int]]:
-    """Where each of `words` stands in a text: first character and the one after the last.
+    """The span of each of the `words` in a text: first character and the one after the last.
 
-    Args:
-        text: any text.
-        split_camel_case: see `words`.
-        initials: leave out runs of letters and digits that begin with none of these: saves two thirds of the time.
+    ``initials`` leaves out words that begin with none of these letters, which saves two thirds of the time.
     """
     runs = [match.span() for match in (_beginning(initials) if initials else _WORD).finditer(text)]
     if not split_camel_case:
@@ -72,9 +65,6 @@ class BM25:
         k1: saturation: how much repeated occurrences of a word add. The defaults are Anserini's for MS MARCO.
         b: how much long documents are discounted, 0 to 1.
         split_camel_case: see `words`; holds for queries as well.
-
-    Raises:
-        UserError: there is no document.
     """
 
     def __init__(
@@ -100,46 +90,34 @@ class BM25:
         """Whether any document has a word of the query."""
         return bool(self._stems.known(words(query, self.split_camel_case)))
 
-    def save(self, path: Path, of: str) -> None:
-        """Write the index into a file, atomically.
-
-        Args:
-            path: the file.
-            of: fingerprint of the documents.
-        """
+    def save(self, path: Path, fingerprint: str) -> None:
+        """Write the index into a file, atomically; ``fingerprint`` is that of the documents."""
         stems = np.frombuffer("\n".join(self._stems.numbers).encode(), np.uint8)
-        about = np.array([of, str(self._documents), str(self.split_camel_case)])
+        about = np.array([fingerprint, str(self._documents), str(self.split_camel_case)])
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, about=about, stems=stems, weights=self._weights, rows=self._rows, starts=self._starts)
 
     @classmethod
-    def load(cls, path: Path, split_camel_case: bool, of: str) -> BM25 | None:
+    def load(cls, path: Path, split_camel_case: bool, fingerprint: str) -> BM25 | None:
         """What `save` wrote; None if there is no such file, or it is of other documents or damaged."""
-        made = cls.__new__(cls)
+        bm25 = cls.__new__(cls)
         try:
             with np.load(path) as kept:
-                fingerprint, documents, split = kept["about"].tolist()
-                if (fingerprint, split) != (of, str(split_camel_case)):
+                of, documents, split = kept["about"].tolist()
+                if (of, split) != (fingerprint, str(split_camel_case)):
                     return None
                 stems = kept["stems"].tobytes().decode()
-                made._weights, made._rows, made._starts = kept["weights"], kept["rows"], kept["starts"]
+                bm25._weights, bm25._rows, bm25._starts = kept["weights"], kept["rows"], kept["starts"]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
-        made.split_camel_case, made._documents, made._stems = split_camel_case, int(documents), _Stems()
-        made._stems.numbers = {stem: i for i, stem in enumerate(stems.split("\n"))} if stems else {}
-        return made
+        bm25.split_camel_case, bm25._documents, bm25._stems = split_camel_case, int(documents), _Stems()
+        bm25._stems.numbers = {stem: i for i, stem in enumerate(stems.split("\n"))} if stems else {}
+        return bm25
 
     def scorer(self, queries: Sequence[str]) -> Score:
-        """A function that scores blocks, for `two_tower.ranking.rank`.
+        """A function that scores blocks, for `two_tower.ranking.rank`; a block costs memory for itself only.
 
-        A block costs memory for itself only. A document without any word of the query scores 0; a word
-        that occurs twice in a query counts twice.
-
-        Args:
-            queries: (Q,) texts.
-
-        Returns:
-            ``score(query_slice, document_slice)``: (q, n) float32.
+        A document without any word of the query scores 0; a word that occurs twice in a query counts twice.
         """
         flat, starts = self._numbers(queries)
 
@@ -157,16 +135,8 @@ class BM25:
 
         return score
 
-    def pair_scores(self, queries: Sequence[str], pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Scores of single pairs, the same as `scorer` gives.
-
-        Args:
-            queries: (Q,) texts.
-            pairs: (P,) query rows and (P,) document rows.
-
-        Returns:
-            (P,) float32.
-        """
+    def pair_scores(self, queries: Sequence[str], pairs: RowPairs) -> np.ndarray:
+        """(P,) float32, the scores of single pairs of rows, equal to those of `scorer`."""
         scores = np.zeros(len(pairs[0]), np.float32)
         _add_pairs(scores, *pairs, *self._numbers(queries), self._weights, self._rows, self._starts)
         return scores
@@ -178,31 +148,15 @@ class BM25:
         np.cumsum([len(i) for i in ids], out=starts[1:])
         return np.fromiter((i for query in ids for i in query), np.int64, count=int(starts[-1])), starts
 
-    def rank(
-        self,
-        queries: Sequence[str],
-        *,
-        order: np.ndarray,
-        pairs: tuple[np.ndarray, np.ndarray] | None = None,
-        k: int = 0,
-    ) -> Ranking:
-        """Rank the corpus for every query; documents without a word of the query are not retrieved.
-
-        Args:
-            queries: (Q,) texts.
-            order: (N,) decides between equal scores, see `two_tower.ranking.rank`.
-            pairs: query and document rows whose ranks are asked for.
-            k: how many of the best documents to return.
-        """
-        score = self.scorer(queries)
-        return rank(score, len(queries), len(self), order=order, pairs=pairs, k=k, floor=0.0)
+    def rank(self, queries: Sequence[str], *, order: np.ndarray, pairs: RowPairs | None = None, k: int = 0) -> Ranking:
+        """Rank the corpus for every query, see `two_tower.ranking.rank`; without a word of it, nothing is retrieved."""
+        return rank(self.scorer(queries), len(queries), len(self), order=order, pairs=pairs, k=k, floor=0.0)
 
 
 class _Stems(dict[str, int]):
     """Word → number of its stem; stems each distinct word once.
 
-    Attributes:
-        numbers: stem → number, in the order in which they first occur.
+    ``numbers`` maps each stem to its number, in the order in which they first occur.
     """
 
     def __init__(self) -> None:
@@ -240,17 +194,9 @@ def _postings(
 
 @njit(nogil=True, cache=True)
 def _add_postings(
-    start: int,
-    stop: int,
-    scores: np.ndarray,
-    words: np.ndarray,
-    starts: np.ndarray,
-    first: int,
-    last: int,
-    weights: np.ndarray,
-    rows: np.ndarray,
-    row_starts: np.ndarray,
-) -> None:
+    start: int, stop: int, scores: np.ndarray, words: np.ndarray, starts: np.ndarray,
+    first: int, last: int, weights: np.ndarray, rows: np.ndarray, row_starts: np.ndarray,
+) -> None:  # fmt: skip
     """Score queries ``start`` to ``stop`` of a block against the documents ``first`` to ``last``.
 
     A document's weights are added in the order of the query's words, so blocks do not change its score.
@@ -266,15 +212,9 @@ def _add_postings(
 
 @njit(nogil=True, cache=True)
 def _add_pairs(
-    scores: np.ndarray,
-    queries: np.ndarray,
-    documents: np.ndarray,
-    words: np.ndarray,
-    starts: np.ndarray,
-    weights: np.ndarray,
-    rows: np.ndarray,
-    row_starts: np.ndarray,
-) -> None:
+    scores: np.ndarray, queries: np.ndarray, documents: np.ndarray, words: np.ndarray, starts: np.ndarray,
+    weights: np.ndarray, rows: np.ndarray, row_starts: np.ndarray,
+) -> None:  # fmt: skip
     """Score pair ``p``, query ``queries[p]`` and document ``documents[p]``, in the order of the query's words."""
     for p in range(len(scores)):
         for word in words[starts[queries[p]] : starts[queries[p] + 1]]:

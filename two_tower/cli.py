@@ -205,16 +205,16 @@ def dashboard(
     as_json: AsJson = False,
 ) -> None:
     """Create a W&B workspace for runs with logger=wandb; without an account, print it as JSON."""
-    from two_tower.logger._dashboard import create, described, shown, workspace
+    from two_tower.logger._dashboard import Dashboard
 
-    what = shown(runs or [], project, entity)
-    address = None if as_json else create(what)
+    plan = Dashboard.from_runs(runs or [], project, entity)
+    address = None if as_json else plan.create()
     if address is not None:
         from two_tower.console import say
 
         say(address)
         return
-    _print_json(described(workspace(what)))
+    _print_json({"project": plan.project, "entity": plan.entity, "runs": [*plan.runs], "sections": plan.sections})
     if not as_json:
         sys.stderr.write("Nothing was created: there is no W&B account here. After  wandb login  run this again.\n")
 

@@ -33,16 +33,13 @@ class ProcessShare(Share):
         self._device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
-    def maximum(self, values: np.ndarray) -> np.ndarray:
-        """See `Share.maximum`."""
+    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
         return self._reduced(values, dist.ReduceOp.MAX)
 
-    def total(self, values: np.ndarray) -> np.ndarray:
-        """See `Share.total`."""
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         return self._reduced(values, dist.ReduceOp.SUM)
 
-    def beside(self, values: np.ndarray) -> np.ndarray:
-        """See `Share.beside`."""
+    def all_gather(self, values: np.ndarray) -> np.ndarray:
         if values.shape[1] == 0:
             return values
         mine = torch.from_numpy(values).to(self._device)

@@ -1,12 +1,12 @@
-"""One ranking of two: the best documents of a tower and of BM25, fused by ranks or by scores.
+"""One ranking from two: the best documents of a tower and of BM25, fused by ranks or by scores.
 
-Knows nothing of models: rankings of the same queries in, a ranking out. Evaluation and search share it, so a
-figure of the hybrid is a figure of what is searched.
+Knows nothing of models: rankings of the same queries in, a ranking out. Evaluation and search share it, so the
+figures of the hybrid are those of what is searched.
 
 Measured (MRR@10 on ``test`` with the weight chosen on ``dev``, 100 candidates of each):
 
 ============================================  ======  ========
-what                                          pydocs  MS MARCO
+method                                        pydocs  MS MARCO
 ============================================  ======  ========
 average tower                                 .496    .669
 BM25                                          .536    .830
@@ -22,40 +22,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from two_tower.errors import UserError
 from two_tower.files import write_json
-from two_tower.metrics import Qrels, evaluate, mean
-from two_tower.ranking import Ranking
-
-__all__ = ["DEPTH", "Fusion", "fuse", "normalised", "reciprocal_ranks", "tune"]
+from two_tower.metrics import Qrels, from_ranks, mean
+from two_tower.ranking import Ranking, RowPairs
 
 DEPTH = 100  # documents that each system proposes
 WEIGHTS = tuple(i / 20 for i in range(21))
 
 
 def reciprocal_ranks(ranking: Ranking, k: int = 60) -> np.ndarray:
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): 1 / (k + rank) for each candidate.
+    """(Q, n) float64, 1 / (k + rank) of each candidate, 0 where there is none.
 
-    Args:
-        ranking: (Q, n) candidates.
-        k: how little the first ranks stand out; 60 in the paper.
-
-    Returns:
-        (Q, n) float64 shares for `fuse`; 0 where there is no candidate.
+    Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009). The larger ``k``, the less the first ranks stand out;
+    60 in the paper.
     """
     return (ranking.rows >= 0) / (k + 1.0 + np.arange(ranking.rows.shape[1]))
 
 
-def normalised(ranking: Ranking, floor: float | None = None) -> np.ndarray:
-    """How far each candidate's score lies above the least one, in standard deviations of the query's scores.
+def normalize(ranking: Ranking, floor: float | None = None) -> np.ndarray:
+    """Each candidate's distance above the lowest score, in standard deviations of the query's scores.
 
-    A document that is no candidate counts as one with the least score, which is 0. Sums of these rank documents
-    as sums of z-scores do.
+    A document that is not a candidate counts as one with the lowest score, so its value is 0. Sums of these values
+    rank documents as sums of z-scores do.
 
     Args:
         ranking: (Q, n) candidates.
@@ -63,59 +57,56 @@ def normalised(ranking: Ranking, floor: float | None = None) -> np.ndarray:
             BM25. Without it a query's only candidate would be worth nothing.
 
     Returns:
-        (Q, n) float64 shares for `fuse`; 0 where there is no candidate, or where all scores are equal.
+        (Q, n) float64; 0 where there is no candidate, or where all scores are equal.
     """
-    found = ranking.rows >= 0
-    filled = np.where(found, ranking.scores, 0.0 if floor is None else floor)
-    scores = np.ma.masked_array(filled, ~found if floor is None else False)
+    present = ranking.rows >= 0
+    filled = np.where(present, ranking.scores, 0.0 if floor is None else floor)
+    scores = np.ma.masked_array(filled, ~present if floor is None else False)
     scaled = (scores - scores.min(1, keepdims=True)) / scores.std(1, keepdims=True)
-    return np.where(found, scaled.filled(0.0), 0.0)
+    return np.where(present, scaled.filled(0.0), 0.0)
 
 
 def fuse(
-    rankings: Sequence[Ranking],
-    shares: Sequence[np.ndarray],
-    *,
-    order: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray] | None = None,
+    rankings: Sequence[Ranking], values: Sequence[np.ndarray], *, order: np.ndarray, pairs: RowPairs | None = None
 ) -> Ranking:
-    """Rank all candidates of several rankings by the sums of their shares.
+    """Rank the candidates of several rankings by the sums of their values.
 
     Args:
         rankings: of the same Q queries over the same documents, n_1, n_2 … candidates each.
-        shares: what each candidate of each ranking adds, (Q, n_1), (Q, n_2) …
+        values: what each candidate of each ranking adds, (Q, n_1), (Q, n_2) …
         order: (N,) decides between equal sums, see `two_tower.ranking.rank`.
-        pairs: (P,) query rows and (P,) document rows whose ranks are asked for.
+        pairs: whose ranks are wanted.
 
     Returns:
         Rows (Q, n_1 + n_2 …), with their sums as scores; rank 0 for pairs that no ranking proposes.
     """
     rows = np.concatenate([ranking.rows for ranking in rankings], axis=1)
-    scores = np.concatenate(shares, axis=1)
+    # Bring the proposals of each document together: sort every query's candidates by document row.
     by_row = np.argsort(rows, axis=1, kind="stable")
-    rows, scores = np.take_along_axis(rows, by_row, 1), np.take_along_axis(scores, by_row, 1)
-    first = np.ones(rows.shape, bool)  # of equal rows, which take the sum; the others are struck out
+    rows = np.take_along_axis(rows, by_row, 1)
+    added = np.take_along_axis(np.concatenate(values, axis=1), by_row, 1)
+    # The first proposal of a document takes the sum of all; the others, and empty places (row -1), drop out.
+    first = np.ones(rows.shape, bool)
     first[:, 1:] = rows[:, 1:] != rows[:, :-1]
     sums = np.full(rows.shape, -np.inf, np.float32)
     if rows.size:
-        sums[first] = np.add.reduceat(scores.ravel(), np.flatnonzero(first))
-    kept = np.where(rows >= 0, sums, np.float32(-np.inf))
-    best = np.lexsort((order[rows], kept), axis=1)[:, ::-1]
-    kept = np.take_along_axis(kept, best, 1)
-    rows = np.where(kept > -np.inf, np.take_along_axis(rows, best, 1), -1)
-    return Ranking(rows, kept, _ranks(rows, pairs))
+        sums[first] = np.add.reduceat(added.ravel(), np.flatnonzero(first))
+    sums = np.where(rows >= 0, sums, np.float32(-np.inf))
+    best = np.lexsort((order[rows], sums), axis=1)[:, ::-1]
+    sums = np.take_along_axis(sums, best, 1)
+    rows = np.where(sums > -np.inf, np.take_along_axis(rows, best, 1), -1)
+    return Ranking(rows, sums, np.zeros(0, np.int64) if pairs is None else _ranks(rows, pairs))
 
 
-def _ranks(rows: np.ndarray, pairs: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    """(P,) int64, 1-based places of the pairs' documents in the rows of their queries; 0 where they are absent."""
-    if pairs is None:
-        return np.zeros(0, np.int64)
+def _ranks(rows: np.ndarray, pairs: RowPairs) -> np.ndarray:
+    """(P,) int64, the 1-based place of each pair's document among the (Q, n) rows of its query; 0 if absent."""
     queries, documents = (np.asarray(each, np.int64) for each in pairs)
-    q, place = np.nonzero(rows >= 0)
+    # A query and a document make one integer, so that one sorted look-up finds all pairs.
     base = 1 + max(rows.max(initial=0), documents.max(initial=0))
+    q, place = np.nonzero(rows >= 0)
     keys = q * base + rows[q, place]
     ascending = np.argsort(keys)
-    keys, place = np.append(keys[ascending], -1), np.append(place[ascending], -1)
+    keys, place = np.append(keys[ascending], -1), np.append(place[ascending], -1)  # -1: found by no pair
     wanted = np.where(documents >= 0, queries * base + documents, -2)
     at = np.searchsorted(keys[:-1], wanted)
     return np.where(keys[at] == wanted, place[at] + 1, 0)
@@ -126,11 +117,11 @@ class Fusion:
     """How a run's tower and BM25 are fused, and on what that was decided.
 
     Attributes:
-        method: ``weighted_sum`` of `normalised` scores, or ``reciprocal_rank`` fusion.
+        method: ``weighted_sum`` of scores (`normalize`), or ``reciprocal_rank`` fusion.
         weight: the tower's part of the sum, 0 to 1; BM25 has the rest. None for reciprocal rank fusion.
         depth: documents that each of the two proposes.
         split: the queries on which method and weight were chosen.
-        metric: what was greatest there.
+        metric: what was best there.
         data: fingerprint of the collection they belong to.
         checkpoint: checksum of the towers.
     """
@@ -143,21 +134,14 @@ class Fusion:
     data: str = ""
     checkpoint: str = ""
 
-    def __call__(
-        self,
-        tower: Ranking,
-        bm25: Ranking,
-        *,
-        order: np.ndarray,
-        pairs: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Ranking:
+    def __call__(self, tower: Ranking, bm25: Ranking, *, order: np.ndarray, pairs: RowPairs | None = None) -> Ranking:
         """The fused ranking; arguments as in `fuse`. Candidates beyond the depth are left out."""
         tower, bm25 = _cut(tower, self.depth), _cut(bm25, self.depth)
         if self.weight is None:
-            shares = [reciprocal_ranks(tower), reciprocal_ranks(bm25)]
+            values = [reciprocal_ranks(tower), reciprocal_ranks(bm25)]
         else:
-            shares = [self.weight * normalised(tower), (1 - self.weight) * normalised(bm25, floor=0.0)]
-        return fuse([tower, bm25], shares, order=order, pairs=pairs)
+            values = [self.weight * normalize(tower), (1 - self.weight) * normalize(bm25, floor=0.0)]
+        return fuse([tower, bm25], values, order=order, pairs=pairs)
 
     def write(self, path: Path) -> None:
         """Write the file ``hybrid.json`` of a run."""
@@ -165,17 +149,17 @@ class Fusion:
 
     @classmethod
     def read(cls, path: Path) -> Fusion | None:
-        """What `write` wrote; None if there is no such file.
-
-        Raises:
-            UserError: the file holds something else.
-        """
+        """What `write` wrote; None if there is no such file."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it, and the weight is chosen again.") from error
+
+
+def _cut(ranking: Ranking, depth: int) -> Ranking:
+    return Ranking(ranking.rows[:, :depth], ranking.scores[:, :depth], ranking.ranks)
 
 
 def tune(
@@ -187,40 +171,73 @@ def tune(
     metric: str,
     split: str,
     depth: int = DEPTH,
-    data: str = "",
-    checkpoint: str = "",
     threshold: int = 1,
 ) -> Fusion:
-    """Choose what serves the queries of one split best: reciprocal ranks, or a weight among 0, .05 … 1.
+    """Choose what is best for the queries of one split: reciprocal ranks, or a weight among 0, .05 … 1.
 
-    Of equally good weights it is the middle one, and reciprocal ranks only where they beat all weights.
+    Of equally good weights it takes the middle one, and reciprocal ranks only where they beat all weights.
 
     Args:
         tower: (Q, n) candidates of the tower.
         bm25: (Q, n) candidates of BM25.
         order: (N,) decides between equal sums.
         qrels: the judgements of the Q queries.
-        metric: what shall be greatest, see `two_tower.metrics`.
+        metric: what the choice maximizes, see `two_tower.metrics`.
         split: name of the queries.
-        depth: how many candidates of each are taken.
-        data: fingerprint of the collection.
-        checkpoint: checksum of the towers.
-        threshold: the least grade that is relevant.
+        depth: candidates taken from each.
+        threshold: the lowest grade that is relevant.
     """
 
-    def fusion(weight: float | None) -> Fusion:
-        method = "reciprocal_rank" if weight is None else "weighted_sum"
-        return Fusion(method, weight, depth, split, metric, data, checkpoint)
+    def value(fusion: Fusion) -> float:
+        ranking = fusion(tower, bm25, order=order, pairs=qrels.pairs)
+        return mean(from_ranks(ranking.ranks, qrels, [metric], threshold))[metric]
 
-    def value(weight: float | None) -> float:
-        ranking = fusion(weight)(tower, bm25, order=order, pairs=(qrels.query_rows, qrels.document_rows))
-        return mean(evaluate(ranking.ranks, qrels, [metric], threshold))[metric]
-
-    values = {weight: value(weight) for weight in WEIGHTS}
-    best = max(values.values())
-    equal = [weight for weight in WEIGHTS if values[weight] == best]
-    return fusion(None if value(None) > best else equal[len(equal) // 2])
+    sums = [Fusion("weighted_sum", weight, depth, split, metric) for weight in WEIGHTS]
+    values = [value(fusion) for fusion in sums]
+    equal = [fusion for fusion, its in zip(sums, values, strict=True) if its == max(values)]
+    by_rank = Fusion("reciprocal_rank", None, depth, split, metric)
+    return by_rank if value(by_rank) > max(values) else equal[len(equal) // 2]
 
 
-def _cut(ranking: Ranking, depth: int) -> Ranking:
-    return Ranking(ranking.rows[:, :depth], ranking.scores[:, :depth], ranking.ranks)
+def cross_fit(
+    tower: Ranking, bm25: Ranking, *, order: np.ndarray, qrels: Qrels, metric: str, split: str, threshold: int = 1
+) -> np.ndarray:
+    """Fuse by two-fold cross-fitting, so that no query's own judgements have a part in its weight.
+
+    The queries are divided into two halves, and how each is fused is chosen (`tune`) on the other. The two may
+    choose differently, so the ranking belongs to no single `Fusion`. Arguments are those of `tune`.
+
+    Returns:
+        (P,) int64, the ranks of the judged documents.
+    """
+    if qrels.queries < 2:
+        raise UserError("validation.hybrid=true needs two queries at least: one half chooses the weight of the other.")
+    half_of = halves(qrels.queries)
+    ranks = np.zeros(len(qrels.query_rows), np.int64)
+    for half in (False, True):
+        theirs, own = half_of != half, half_of == half
+        tuned_on = _select_qrels(qrels, theirs)
+        fusion = tune(
+            _select(tower, theirs), _select(bm25, theirs),
+            order=order, qrels=tuned_on, metric=metric, split=split, threshold=threshold,
+        )  # fmt: skip
+        pairs = _select_qrels(qrels, own).pairs
+        fused = fusion(_select(tower, own), _select(bm25, own), order=order, pairs=pairs)
+        ranks[own[qrels.query_rows]] = fused.ranks
+    return ranks
+
+
+def halves(queries: int) -> np.ndarray:
+    """(Q,) bool, the half of each query, by chance but always the same."""
+    return np.random.default_rng(0).permutation(queries) % 2 == 1
+
+
+def _select(ranking: Ranking, queries: np.ndarray) -> Ranking:
+    return replace(ranking, rows=ranking.rows[queries], scores=ranking.scores[queries])
+
+
+def _select_qrels(qrels: Qrels, queries: np.ndarray) -> Qrels:
+    """The judgements of the queries of a (Q,) bool mask, counted in rows of these queries."""
+    own, new_rows = queries[qrels.query_rows], np.cumsum(queries) - 1
+    rows = new_rows[qrels.query_rows[own]]
+    return Qrels(rows, qrels.document_rows[own], qrels.grades[own], int(np.count_nonzero(queries)))

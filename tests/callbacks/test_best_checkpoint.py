@@ -9,8 +9,6 @@ import pytest
 import torch
 from test_train import STEPS_PER_EPOCH, fit
 
-from two_tower.evaluation import evaluate_run
-
 # Nothing is learnt, so all checks are equal.
 STILL = ["optimizer.lr=1e-30", "scheduler=none"]
 
@@ -27,13 +25,3 @@ def test_the_earliest_of_equal_checks_is_kept(
     assert best(tmp_path / "run")["global_step"] == results["best_step"] == step
     assert results["best_epoch"] == 1
     assert sum(line.endswith("*") for line in capsys.readouterr().out.splitlines()) == 1
-
-
-@pytest.mark.parametrize("monitor", ["mrr", "recall@1"])
-def test_the_checkpoint_has_the_figures_of_the_best_check(monitor: str, collection: Path, tmp_path: Path) -> None:
-    """Too large steps, so that it gets worse again."""
-    options = ["validation.every_n_steps=2", f"validation.monitor={monitor}", "optimizer.lr=1", "scheduler=none"]
-    results = fit(collection, tmp_path / "run", *options, "trainer.max_epochs=3")
-    assert best(tmp_path / "run")["global_step"] == results["best_step"] < 3 * STEPS_PER_EPOCH
-    again = evaluate_run(tmp_path / "run", None, "dev")
-    assert again[f"dense/{monitor}"] == pytest.approx(results[f"val/{monitor}"], abs=1e-12)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killing import Killed
 from lightning.pytorch.callbacks import Callback
 from recorder import digest
 from test_train import STEPS_PER_EPOCH, fit
@@ -28,10 +29,6 @@ from two_tower.validation import _evaluate as evaluate
 
 SHORT = ["scheduler=none", "validation.bm25=false", "trainer.max_epochs=3"]
 BASE = [*SHORT, "negatives=ann", "negatives.last_rank=20"]
-
-
-class Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
 
 
 def weights(run: Path) -> str:
@@ -64,12 +61,12 @@ def interrupted(
         result = original(*args, **keys)
         calls.append(0)
         if len(calls) == call:
-            raise Stop
+            raise Killed
         return result
 
     with monkeypatch.context() as patch:
         patch.setattr(where, name, stop)
-        with pytest.raises(Stop):
+        with pytest.raises(Killed):
             fit(collection, run, *BASE, *overrides)
 
 
@@ -192,7 +189,7 @@ STOPS = [
     (mining, "search", 1),  # while mining
     (mining, "_record_path", 2),  # the table is written, its record is not
     (Mining, "on_train_epoch_start", 2),  # mined, not a step done
-    (Mining, "_have_tables", 4),
+    (Mining, "_ensure_tables", 4),
     (LastCheckpoint, "on_train_batch_end", 7),  # in the second epoch, with a checkpoint after every step
     (LastCheckpoint, "on_train_batch_end", 13),
     (LastCheckpoint, "on_train_epoch_end", 2),

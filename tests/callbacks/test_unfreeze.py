@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from killing import killed_after
 from lightning.pytorch.callbacks import Callback
 from test_train import STEPS_PER_EPOCH, fit
 from torch import Tensor
 
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.unfreeze import Unfreeze
 from two_tower.config.groups import choices
 from two_tower.tower.base import WordTable
@@ -81,36 +81,24 @@ def test_every_table_of_every_tower_is_frozen(
     assert changed(tables) == [False] * STEPS_PER_EPOCH + [True] * STEPS_PER_EPOCH
 
 
-class _Stop(BaseException):
-    """As a killed process: nothing may catch it on the way."""
-
-
 # Before, just at, and after the unfreezing.
-@pytest.mark.parametrize(("optimizer", "stop"), [("adam", "3"), ("adagrad", "epoch 1"), ("adam", "6")])
+@pytest.mark.parametrize(
+    ("optimizer", "hook", "step"),
+    [
+        ("adam", "on_train_batch_end", 3),
+        ("adagrad", "on_train_epoch_end", STEPS_PER_EPOCH),
+        ("adam", "on_train_batch_end", 6),
+    ],
+)
 def test_an_interrupted_run_continues_with_its_groups_and_ends_the_same(
-    optimizer: str, stop: str, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, hook: str, step: int, collection: Path, tmp_path: Path
 ) -> None:
     options = [*BASE, f"optimizer={optimizer}", "embedding.freeze=2", "scheduler=linear", "shared_towers=false"]
     fit(collection, tmp_path / "whole", *options)
-    on_step, on_epoch = LastCheckpoint.on_train_batch_end, LastCheckpoint.on_train_epoch_end
-
-    def step(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        on_step(self, trainer, *args)
-        if str(trainer.global_step) == stop:
-            raise _Stop
-
-    def epoch(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        on_epoch(self, trainer, *args)
-        if f"epoch {trainer.global_step // STEPS_PER_EPOCH}" == stop:
-            raise _Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", step)
-        patch.setattr(LastCheckpoint, "on_train_epoch_end", epoch)
-        with pytest.raises(_Stop):
-            fit(collection, tmp_path / "cut", *options)
+    with killed_after(hook, lambda trainer: trainer.global_step == step):
+        fit(collection, tmp_path / "cut", *options)
     saved = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == (int(stop[-1]) * (STEPS_PER_EPOCH if "epoch" in stop else 1))
+    assert saved["global_step"] == step
     fit(collection, tmp_path / "cut", *options)
     whole, cut = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut")

@@ -1,22 +1,28 @@
-"""Metrics against plain loops and against trec_eval itself (pytrec_eval, through ir_measures)."""
+"""Metrics against plain loops and trec_eval itself (pytrec_eval, through ir_measures); in batches and at once."""
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import ir_measures
 import numpy as np
 import oracles
 import pytest
+import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
 
 from two_tower import metrics
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate, mean, parse
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean, parse
+from two_tower.metrics.rank_metrics import RankMetrics
 
 CUTOFFS = (None, 1, 2, 3, 10)
 ORACLES = {
@@ -80,7 +86,7 @@ def collections(draw: st.DrawFn, grades: tuple[int, int] = (-2, 3), ties: bool =
 def test_metrics_equal_plain_loops(collection: Collection, threshold: int) -> None:
     ranks, qrels = collection.rows()
     names = [f"{base}@{k}" if k else base for base in ORACLES for k in CUTOFFS]
-    values = evaluate(ranks, qrels, names, threshold)
+    values = from_ranks(ranks, qrels, names, threshold)
     rankings = collection.rankings
     for name in names:
         base, _, k = name.partition("@")
@@ -121,7 +127,7 @@ def compare(seen: Collection, collection: Collection, threshold: int = 1) -> Non
     """
     measures, cut = paired(threshold), {f"mrr@{k}": k for k in (1, 2, 10)}
     ranks, qrels = seen.rows()
-    values = evaluate(ranks, qrels, [*measures, *cut], threshold)
+    values = from_ranks(ranks, qrels, [*measures, *cut], threshold)
     expected = official(collection, [*measures.values()])
     by_query = {name: expected[str(measure)] for name, measure in measures.items()}
     by_query |= {
@@ -262,18 +268,18 @@ def small_qrels(grades: list[int], queries: int = 1, query_rows: list[int] | Non
 @pytest.mark.parametrize("name", [*DEFAULT_METRICS, "map", "success@5", "recall"])
 def test_query_without_judgements_or_relevant_documents_counts_zero(name: str) -> None:
     qrels = small_qrels([1, 0, -1], queries=4, query_rows=[0, 1, 1])
-    assert evaluate(np.array([1, 1, 2]), qrels, [name])[name].tolist() == [1, 0, 0, 0]
+    assert from_ranks(np.array([1, 1, 2]), qrels, [name])[name].tolist() == [1, 0, 0, 0]
 
 
 def test_no_judgements_and_no_queries() -> None:
-    nothing = evaluate(np.zeros(0, np.int64), small_qrels([], queries=2), DEFAULT_METRICS)
+    nothing = from_ranks(np.zeros(0, np.int64), small_qrels([], queries=2), DEFAULT_METRICS)
     assert all(values.tolist() == [0, 0] for values in nothing.values())
-    assert set(mean(evaluate(np.zeros(0, np.int64), small_qrels([], queries=0), DEFAULT_METRICS)).values()) == {0}
+    assert set(mean(from_ranks(np.zeros(0, np.int64), small_qrels([], queries=0), DEFAULT_METRICS)).values()) == {0}
 
 
 def test_mean_counts_every_query() -> None:
     qrels = small_qrels([1, 1], queries=4, query_rows=[0, 2])
-    assert mean(evaluate(np.array([2, 0]), qrels, ["mrr"])) == {"mrr": 0.125}
+    assert mean(from_ranks(np.array([2, 0]), qrels, ["mrr"])) == {"mrr": 0.125}
 
 
 def test_mrr_cutoff_is_zero_below_it() -> None:
@@ -287,8 +293,8 @@ def test_order_of_judgements_is_free() -> None:
     ranks = np.concatenate([rng.permutation(9)[:6] for _ in range(5)])
     names = ["mrr", "recall@3", "ndcg@4", "map", "success@1"]
     shuffle = rng.permutation(30)
-    sorted_ = evaluate(ranks, Qrels(rows, rows, grades, 5), names)
-    mixed = evaluate(ranks[shuffle], Qrels(rows[shuffle], rows, grades[shuffle], 5), names)
+    sorted_ = from_ranks(ranks, Qrels(rows, rows, grades, 5), names)
+    mixed = from_ranks(ranks[shuffle], Qrels(rows[shuffle], rows, grades[shuffle], 5), names)
     for name in names:
         np.testing.assert_allclose(sorted_[name], mixed[name], rtol=0, atol=1e-12)
 
@@ -309,10 +315,113 @@ def test_order_of_judgements_is_free() -> None:
 )
 def test_wrong_name_says_what_is_valid(name: str, part: str) -> None:
     with pytest.raises(UserError) as error:
-        evaluate(np.zeros(0, np.int64), small_qrels([]), ["mrr", name])
+        from_ranks(np.zeros(0, np.int64), small_qrels([]), ["mrr", name])
     assert part in str(error.value)
 
 
 def test_parse() -> None:
     assert parse("mrr@10") == (metrics.reciprocal_rank, 10)
     assert parse("ndcg") == (metrics.ndcg, None)
+
+
+# --- RankMetrics: queries in batches; several processes: tests/test_distributed.py ------------------------
+
+NAMES = (*DEFAULT_METRICS, "map", "success@3")
+QUERIES = 37
+
+
+def judged() -> tuple[np.ndarray, Qrels]:
+    """Ranks and judgements of 37 queries, none to six of each; the last query has none."""
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(0, QUERIES - 1, 110))
+    ranks, grades = rng.integers(0, 14, 110), rng.integers(-1, 4, 110)
+    return ranks, Qrels(rows, np.arange(110), grades.astype(np.int32), QUERIES)
+
+
+def batch(queries: Sequence[int]) -> tuple[np.ndarray, Qrels]:
+    """Some of the queries, as a batch of their own."""
+    ranks, qrels = judged()
+    parts = [np.flatnonzero(qrels.query_rows == query) for query in queries]
+    chosen = np.concatenate([*parts, np.zeros(0, np.int64)]).astype(np.int64)
+    rows = np.repeat(np.arange(len(queries)), [len(part) for part in parts])
+    return ranks[chosen], Qrels(rows, qrels.document_rows[chosen], qrels.grades[chosen], len(queries))
+
+
+def computed(metrics: RankMetrics) -> dict[str, float]:
+    values = metrics.compute()
+    assert all(value.shape == () and value.dtype == torch.float64 for value in values.values())
+    return {name: value.item() for name, value in values.items()}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.permutations(range(QUERIES)), st.sets(st.integers(0, QUERIES)), st.integers(1, 3), st.booleans())
+def test_batches_give_the_values_of_all_queries(
+    order: list[int], cuts: set[int], threshold: int, as_tensors: bool
+) -> None:
+    metrics = RankMetrics(NAMES, threshold)
+    for start, end in pairwise([0, *sorted(cuts), QUERIES]):
+        ranks, qrels = batch(order[start:end])
+        metrics.update(torch.from_numpy(ranks) if as_tensors else ranks, qrels)
+    expected = from_ranks(*judged(), NAMES, threshold)
+    assert computed(metrics) == mean(expected)  # bit for bit
+    for name, values in metrics.per_query().items():
+        np.testing.assert_array_equal(values, expected[name][order])
+    assert len({*mean(expected).values()}) > 3
+
+
+def test_forward_gives_the_batch_and_keeps_all() -> None:
+    metrics = RankMetrics(NAMES)
+    for queries in (range(5), range(5, QUERIES)):
+        part = batch(queries)
+        assert {name: value.item() for name, value in metrics(*part).items()} == mean(from_ranks(*part, NAMES))
+    assert computed(metrics) == mean(from_ranks(*judged(), NAMES))
+
+
+@given(st.integers(0, QUERIES), st.integers(0, QUERIES), st.integers(1, 40))
+def test_blocks_of_queries_are_batches(start: int, stop: int, size: int) -> None:
+    ranks, qrels = judged()
+    metrics, nothing = RankMetrics(NAMES), np.zeros(0)
+    for part, block in qrels.blocks(start, stop, size):
+        metrics.update(ranks[part], block)
+    for name, values in metrics.per_query().items():
+        expected = from_ranks(ranks, qrels, NAMES)[name][start:stop]
+        np.testing.assert_array_equal(values, expected if len(expected) else nothing)
+
+
+@pytest.mark.parametrize("queries", [range(QUERIES - 1), [*range(QUERIES), 0]])
+def test_queries_twice_would_count_twice(queries: Sequence[int]) -> None:
+    """Negative control: the comparison notices a query that is missing or repeated."""
+    metrics = RankMetrics(NAMES)
+    metrics.update(*batch(queries))
+    assert computed(metrics) != mean(from_ranks(*judged(), NAMES))
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_no_queries_and_reset() -> None:
+    metrics, nothing = RankMetrics(), dict.fromkeys(DEFAULT_METRICS, 0.0)
+    assert computed(metrics) == nothing
+    metrics.update(*judged())
+    assert computed(metrics)["mrr"] > 0
+    for _ in range(2):
+        metrics.reset()
+        assert computed(metrics) == nothing
+        metrics.update(*batch([]))
+        assert computed(metrics) == nothing
+
+
+def test_a_module_of_half_precision_keeps_the_figures() -> None:
+    metrics = pickle.loads(pickle.dumps(torch.nn.ModuleList([RankMetrics(NAMES)]).half()))[0]
+    metrics.update(*judged())
+    assert computed(metrics) == mean(from_ranks(*judged(), NAMES))
+
+
+def test_an_unknown_metric_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="did you mean 'mrr'"):
+        RankMetrics(["mmr@10"])
+
+
+def test_the_functions_do_without_torchmetrics() -> None:
+    """It takes two seconds, which ``two-tower --help`` shall not."""
+    heavy = "{'torchmetrics', 'torch'} & sys.modules.keys()"
+    code = f"import sys, two_tower.cli, two_tower.metrics; sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -50,7 +50,7 @@ def test_columns_must_be_equally_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "id,mrr\na,1\n", "query,mrr\na,many\n", "query,mrr\na,1\nb\n"])
 def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text(content)
-    with pytest.raises(UserError, match="is no table of queries"):
+    with pytest.raises(UserError, match="is not a table of queries"):
         read(tmp_path / "q.csv")
     with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "none.csv")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.metrics.significance import MOST_EXACT, holm, mean_interval, randomisation_test
+from two_tower.metrics.significance import MAX_EXACT, holm, mean_interval, randomisation_test
 
 RANKS = st.integers(1, 10)
 
@@ -56,7 +56,7 @@ def by_distribution(differences: list[int]) -> float:
     return sum(count for total, count in ways.items() if abs(total) >= observed) / 2 ** len(differences)
 
 
-@pytest.mark.parametrize("queries", [MOST_EXACT, MOST_EXACT + 1, 23, 24, 150])
+@pytest.mark.parametrize("queries", [MAX_EXACT, MAX_EXACT + 1, 23, 24, 150])
 @pytest.mark.parametrize("shift", [0, 1, 2])
 def test_drawn_exchanges_come_near_the_exact_value(queries: int, shift: int) -> None:
     rng = np.random.default_rng(queries)

@@ -59,7 +59,7 @@ def figures(folder: Path) -> Figures:
         shared = tower(name, len(tokenizer))
         for similarity in SIMILARITIES:
             model = TwoTower(shared, shared, Similarity(similarity))
-            evaluation = evaluate.evaluate_dense(model, corpus, split, depth=20)
+            evaluation = evaluate.rank_split(model, corpus, split, top_k=20)
             ranking = evaluation.ranking
             parts = {"rows": ranking.rows, "scores": ranking.scores, "ranks": ranking.ranks, **evaluation.per_query}
             parts |= {f"mean {metric}": np.array(mean) for metric, mean in evaluation.means.items()}

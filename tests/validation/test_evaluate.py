@@ -12,7 +12,7 @@ from two_tower.data.beir import Beir
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.tokenizer.word import WordTokenizer
-from two_tower.validation._evaluate import evaluate_bm25
+from two_tower.validation._evaluate import rank_split_by_bm25
 
 
 class Graded(Beir):
@@ -40,7 +40,7 @@ def test_lower_grades_count_for_ndcg_only(tmp_path: Path, monkeypatch: pytest.Mo
     for name, source in (("strict", strict), ("lenient", lenient)):
         corpus = Corpus.load(source, tokenizer)
         split = Split.load(corpus, "dev", tokenizer)
-        figures[name] = evaluate_bm25(corpus, split, tokenizer).per_query
+        figures[name] = rank_split_by_bm25(corpus, split, tokenizer).per_query
     np.testing.assert_array_equal(figures["strict"]["ndcg@10"], figures["lenient"]["ndcg@10"])
     np.testing.assert_array_equal(figures["strict"]["mrr@10"][:half], figures["lenient"]["mrr@10"][:half])
     assert (figures["lenient"]["mrr@10"][half:] > 0).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from killing import killed_after
 
 from two_tower.bm25 import BM25
-from two_tower.callbacks.checkpoint import LastCheckpoint
-from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, evaluate, mean, per_query
+from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, per_query
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity
@@ -52,27 +50,6 @@ def make_trainer(data: TripletData, rank: int = 0, step: int = 5) -> Any:  # noq
     return SimpleNamespace(
         datamodule=data, is_global_zero=rank == 0, loggers=[], current_epoch=0, global_step=step, callback_metrics={}
     )
-
-
-def test_the_figures_are_those_of_loops(fit: Fixture, by_loops: Fixture, run_file: Fixture, tmp_path: Path) -> None:
-    results = fit(tmp_path / "run", *WILD)
-    assert results["documents"] == 120
-    assert results["queries"] == 20
-    assert results["best_epoch"] < results["epochs"] == 4  # so that the last epoch's would be wrong
-    expected = by_loops(tmp_path / "run")
-    for name, value in expected.means.items():
-        assert results[f"val/{name}"] == pytest.approx(value, abs=1e-9), name
-    assert run_file(tmp_path / "run") == expected.rankings
-    assert all(len(documents) == 120 for documents in expected.rankings.values())
-
-
-def test_the_best_epoch_is_that_of_the_highest_monitor(fit: Fixture, tmp_path: Path) -> None:
-    results = fit(tmp_path / "run", *WILD, "validation.monitor=recall@10")
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        values = [float(row["val/recall@10"]) for row in csv.DictReader(file) if row["val/recall@10"]]
-    assert len(values) == 4
-    assert results["val/recall@10"] == max(values)
-    assert results["best_epoch"] == 1 + values.index(max(values))
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -126,9 +103,8 @@ def test_bm25_in_training_is_bm25(data: TripletData, fit: Fixture, tmp_path: Pat
     found = fit(tmp_path / "run", "validation.metrics=[mrr, recall@100, ndcg, map]")
     bm25 = BM25(data.corpus.texts())
     split = data.validation
-    pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    ranking = bm25.rank(split.texts.to_pylist(), order=data.corpus.order, pairs=pairs, k=100)
-    expected = mean(evaluate(ranking.ranks, split.qrels, ["mrr", "recall@100", "ndcg", "map"]))
+    ranking = bm25.rank(split.texts.to_pylist(), order=data.corpus.order, pairs=split.qrels.pairs, k=100)
+    expected = mean(from_ranks(ranking.ranks, split.qrels, ["mrr", "recall@100", "ndcg", "map"]))
     assert expected["recall@100"] < 1  # some have no word of the question
     for name, value in expected.items():
         assert found[f"bm25/{name}"] == value, name
@@ -165,27 +141,6 @@ def test_every_process_measures_and_the_first_one_tells(
     assert found[0][2] == {"epoch": 1, "step": 5, **found[0][1]}  # nothing was trained in between
 
 
-@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_a_subclass_decides_once_what_is_ranked(data: TripletData, tmp_path: Path) -> None:
-    asked = []
-
-    class Counted(FullValidation):
-        def collection(self, data: TripletData) -> tuple[Corpus, Split]:
-            asked.append(data)
-            return super().collection(data)
-
-    validation, model = Counted(Run(tmp_path)), make_model(data)
-    validation.on_train_start(make_trainer(data), model)
-    for step in (5, 10, 15):
-        validation.on_train_epoch_end(make_trainer(data, step=step), model)
-    assert asked == [data]
-    assert len(validation.history) == 3
-
-
-class _Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
-
-
 @pytest.mark.parametrize("validation", ["full", "subset"])
 @pytest.mark.parametrize("epoch", [2, 4])
 def test_a_continued_run_measures_nothing_twice(
@@ -194,17 +149,8 @@ def test_a_continued_run_measures_nothing_twice(
     """After the last epoch, too: then there is nothing left to train, but the results are to be written."""
     options = [f"validation={validation}", *(["validation.sample=30"] if validation == "subset" else [])]
     whole = fit(tmp_path / "whole", *options)
-    original = LastCheckpoint.on_train_epoch_end
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if trainer.current_epoch + 1 == epoch:
-            raise _Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_epoch_end", stop)
-        with pytest.raises(_Stop):
-            fit(tmp_path / "cut", *options)
+    with killed_after("on_train_epoch_end", lambda trainer: trainer.current_epoch + 1 == epoch):
+        fit(tmp_path / "cut", *options)
 
     def never(*args: object) -> None:
         raise AssertionError("BM25 was measured again")

@@ -14,11 +14,10 @@ import pytest
 from two_tower.data.stream.corpus import Split
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.fusion import fuse, normalised, reciprocal_ranks
-from two_tower.metrics import DEFAULT_METRICS, Qrels, evaluate
+from two_tower.fusion import fuse, halves, normalize, reciprocal_ranks
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks
 from two_tower.ranking import Ranking, rank
-from two_tower.validation._evaluate import Evaluation
-from two_tower.validation._hybrid import evaluate_hybrid, halves
+from two_tower.validation._evaluate import Evaluation, fuse_cross_fitted
 
 Fixture = Callable[..., Any]  # see conftest.py in this folder
 
@@ -43,9 +42,8 @@ def evaluation(split: Split, quality: float, seed: int) -> Evaluation:
     scores = np.random.default_rng(seed).normal(size=(QUERIES, DOCUMENTS)).astype(np.float32)
     np.add.at(scores, (split.qrels.query_rows, split.qrels.document_rows), quality * split.qrels.grades)
     table = torch.from_numpy(scores)
-    pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    ranking = rank(lambda q, d: table[q, d], QUERIES, DOCUMENTS, order=ORDER, pairs=pairs, k=12)
-    per_query = evaluate(ranking.ranks, split.qrels, DEFAULT_METRICS)
+    ranking = rank(lambda q, d: table[q, d], QUERIES, DOCUMENTS, order=ORDER, pairs=split.qrels.pairs, k=12)
+    per_query = from_ranks(ranking.ranks, split.qrels, DEFAULT_METRICS)
     return Evaluation({k: float(v.mean()) for k, v in per_query.items()}, per_query, ranking, 0.0)
 
 
@@ -54,9 +52,10 @@ def fused(dense: Ranking, bm25: Ranking, split: Split, weight: float | None) -> 
     if weight is None:
         shares = [reciprocal_ranks(dense), reciprocal_ranks(bm25)]
     else:
-        shares = [weight * normalised(dense), (1 - weight) * normalised(bm25, floor=0.0)]
-    pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    return evaluate(fuse([dense, bm25], shares, order=ORDER, pairs=pairs).ranks, split.qrels, DEFAULT_METRICS)
+        shares = [weight * normalize(dense), (1 - weight) * normalize(bm25, floor=0.0)]
+    return from_ranks(
+        fuse([dense, bm25], shares, order=ORDER, pairs=split.qrels.pairs).ranks, split.qrels, DEFAULT_METRICS
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -65,7 +64,7 @@ def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletDat
     dense, bm25 = evaluation(split, 0.6, seed + 100), evaluation(split, 0.9, seed + 200)
     ways = [*(i / 20 for i in range(21)), None]
     tried = {way: fused(dense.ranking, bm25.ranking, split, way) for way in ways}
-    found, second = evaluate_hybrid(dense, bm25, split, ORDER, "mrr@10"), halves(QUERIES)
+    found, second = fuse_cross_fitted(dense, bm25, split, ORDER, "mrr@10"), halves(QUERIES)
     assert abs(int(second.sum()) * 2 - QUERIES) == 1
     for half in (second, ~second):
         elsewhere = {way: values["mrr@10"][~half].mean() for way, values in tried.items()}
@@ -80,14 +79,14 @@ def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletDat
 def test_the_judgements_of_a_query_change_nothing_for_its_half(data: TripletData) -> None:
     split = make_split(data)
     dense, bm25 = evaluation(split, 0.6, 1), evaluation(split, 0.9, 2)
-    before = evaluate_hybrid(dense, bm25, split, ORDER, "mrr@10").per_query["mrr@10"]
+    before = fuse_cross_fitted(dense, bm25, split, ORDER, "mrr@10").per_query["mrr@10"]
     half, moved = halves(QUERIES), False
     for value in (False, True):  # every judgement of this half is turned round
         changed = half[split.qrels.query_rows] == value
         grades = np.where(changed, 2 - split.qrels.grades, split.qrels.grades).astype(np.int32)
         other = replace(split, qrels=replace(split.qrels, grades=grades))
-        ranks = evaluate_hybrid(dense, bm25, other, ORDER, "mrr@10").ranking.ranks
-        same = evaluate_hybrid(dense, bm25, split, ORDER, "mrr@10").ranking.ranks
+        ranks = fuse_cross_fitted(dense, bm25, other, ORDER, "mrr@10").ranking.ranks
+        same = fuse_cross_fitted(dense, bm25, split, ORDER, "mrr@10").ranking.ranks
         np.testing.assert_array_equal(ranks[changed], same[changed])
         moved |= bool((ranks[~changed] != same[~changed]).any())
     assert moved  # of the other half it does
@@ -107,7 +106,7 @@ def test_one_query_cannot_be_divided(data: TripletData) -> None:
     dense = evaluation(split, 0.6, 1)
     alone = replace(split, qrels=Qrels(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int32), 1))
     with pytest.raises(UserError, match="needs two queries at least"):
-        evaluate_hybrid(dense, dense, alone, ORDER, "mrr@10")
+        fuse_cross_fitted(dense, dense, alone, ORDER, "mrr@10")
 
 
 def test_a_run_shows_logs_and_keeps_the_hybrid(

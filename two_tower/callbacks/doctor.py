@@ -23,7 +23,7 @@ from two_tower.doctor.diagnose_training import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
 from two_tower.doctor.record import Record
-from two_tower.logger import Histograms
+from two_tower.logger import RunLogger
 from two_tower.loss.base import LossInput, LossOutput
 from two_tower.model import TwoTower, total_steps
 from two_tower.run import Run
@@ -45,7 +45,7 @@ class Doctor(Callback):
         signals: what was measured so far.
         reason: why the run was stopped, empty if it was not.
         stopped_at: the step at which it was, or None.
-        spent: seconds that all this took.
+        overhead_seconds: seconds that all this took.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Doctor(Callback):
         self.signals = Signals(config=read(run.config) if run.config.exists() else {})
         self.reason = ""
         self.stopped_at: int | None = None
-        self.spent = 0.0
+        self.overhead_seconds = 0.0
         self._record = Record(run)
         self._watch = measure_step.Stopwatch()
         self._output: LossOutput | None = None  # of the last step
@@ -132,7 +132,8 @@ class Doctor(Callback):
         if (batch + 1) % trainer.accumulate_grad_batches and batch + 1 != trainer.num_training_batches:
             return False
         step = trainer.global_step + 1
-        return step in PROBED or (step >= max(self._next, PROBED[-1]) and self.spent < BUDGET * self._seconds)
+        cheap = self.overhead_seconds < BUDGET * self._seconds
+        return step in PROBED or (step >= max(self._next, PROBED[-1]) and cheap)
 
     @property
     def _seconds(self) -> float:
@@ -157,12 +158,12 @@ class Doctor(Callback):
                 self._note(trainer, looked)
                 if looked:
                     self._finish_look(trainer, cast(TwoTower, pl_module), batch)
-                if self.validation.just_checked:
+                if self.validation.just_evaluated:
                     self._check(trainer)
-                if looked or self.validation.just_checked or not math.isfinite(self.signals.steps[-1].loss):
+                if looked or self.validation.just_evaluated or not math.isfinite(self.signals.steps[-1].loss):
                     self._examine(trainer)
             self._watch.end(self._own)
-        if looked or self.validation.just_checked or self.on_error == "stop":
+        if looked or self.validation.just_evaluated or self.on_error == "stop":
             self._stop_if_hopeless(trainer)
         self._watch.resume()
 
@@ -193,14 +194,14 @@ class Doctor(Callback):
         )
         self.signals.probes.append(probe)
         for logger in trainer.loggers:
-            if isinstance(logger, Histograms) and probe.positives:
+            if isinstance(logger, RunLogger) and probe.positives:
                 for name, counts in (("positive", probe.positives), ("negative", probe.negatives)):
                     logger.log_histogram(f"doctor/{name}_similarities", counts, probe.limits, trainer.global_step - 1)
         self._seen, self._weights = None, None
         self._next = trainer.global_step * APART
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.validation.just_checked:
+        if not self.validation.just_evaluated:
             return
         if trainer.is_global_zero:
             with self._spending():
@@ -216,7 +217,7 @@ class Doctor(Callback):
         untrained = None if validation.baseline is None else validation.baseline.per_query[monitor]
         self.signals.checks.append(
             Check(
-                name=validation.name_of_check,
+                name=validation.latest_name,
                 step=trainer.global_step,
                 epoch=row["epoch"],
                 value=row[monitor],
@@ -232,8 +233,8 @@ class Doctor(Callback):
     def _examine(self, trainer: L.Trainer) -> None:
         clock = self.signals.clock
         self._watch.read(clock)
-        clock.validation = self.validation.spent / max(self._seconds, 1e-9)
-        clock.doctor = self.spent
+        clock.validation = self.validation.overhead_seconds / max(self._seconds, 1e-9)
+        clock.doctor = self.overhead_seconds
         self._record.update(diagnose(self.signals), self.signals, trainer.loggers)
 
     def _stop_if_hopeless(self, trainer: L.Trainer) -> None:
@@ -264,7 +265,7 @@ class Doctor(Callback):
         start = time.perf_counter()
         yield
         seconds = time.perf_counter() - start
-        self.spent += seconds
+        self.overhead_seconds += seconds
         self._own += seconds
 
     def state_dict(self) -> dict[str, Any]:
@@ -273,7 +274,7 @@ class Doctor(Callback):
             "record": self._record.to_plain(),
             "reason": self.reason,
             "stopped_at": self.stopped_at,
-            "spent": self.spent,
+            "overhead_seconds": self.overhead_seconds,
             "elapsed": self._seconds,
             "next": self._next,
             "right": self._right,
@@ -284,6 +285,7 @@ class Doctor(Callback):
         self.signals = Signals.from_plain(state_dict["signals"], self.signals.config)
         self._record.restore(state_dict["record"])
         self.reason, self.stopped_at = state_dict["reason"], state_dict["stopped_at"]
-        self.spent, self._elapsed, self._next = state_dict["spent"], state_dict["elapsed"], state_dict["next"]
+        self.overhead_seconds = state_dict["overhead_seconds"]
+        self._elapsed, self._next = state_dict["elapsed"], state_dict["next"]
         self._right = list(state_dict["right"])
         self._best = None if state_dict["best"] is None else np.array(state_dict["best"])

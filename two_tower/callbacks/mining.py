@@ -1,4 +1,4 @@
-"""Mines the candidates of ``negatives=ann`` from the current model, at the beginning of an epoch."""
+"""Mines the documents of ``negatives=ann`` with the current model, at the beginning of an epoch."""
 
 from __future__ import annotations
 
@@ -21,46 +21,43 @@ from two_tower.files import atomic_path, write_json
 from two_tower.model import TwoTower
 from two_tower.negatives._table import SearchResult, min_scores
 from two_tower.negatives.ann import ANNNegatives
-from two_tower.validation._evaluate import Encoded
-
-__all__ = ["Mining", "checksum", "search"]
+from two_tower.validation._evaluate import EncodedCorpus
 
 log = logging.getLogger(__name__)
 
-# The first process' decisions; anything else is what is wrong.
-_MINE, _THERE = "mine", "there"
+# What the first process decides; anything else is an error message.
+_MINE, _USE = "mine", "use"
 
 
 class Mining(Callback):
     """Writes ``negatives/epoch-NNNN.npy`` in the run folder, and beside it which weights it was mined from.
 
-    Does nothing unless the strategy wants it. Lightning takes the first batch of an epoch after these hooks, and
-    the loader prepares none of the next epoch ahead, in whatever process. So an epoch has one table.
+    Does nothing unless the strategy wants it. Lightning takes the first batch of an epoch after these hooks, and the
+    loader prepares no batch of the next epoch ahead, in any process. So an epoch has one table.
 
     A run that is killed while it mines mines again, from the same weights. One that is killed later in the epoch
-    continues with the table that is there, provided it is the one that the checkpoint remembers.
+    continues with the existing table, if that is the one the checkpoint was trained with.
     """
 
     def __init__(self) -> None:
         self._records: dict[str, dict[str, Any]] = {}  # by folder, which table is in use
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Have the tables of an epoch that is continued: Lightning does not start it again."""
-        self._have_tables(trainer, cast(TwoTower, pl_module))
+        """For an epoch that is continued: Lightning does not start it again."""
+        self._ensure_tables(trainer, cast(TwoTower, pl_module))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Have the tables of the epoch."""
-        self._have_tables(trainer, cast(TwoTower, pl_module))
+        self._ensure_tables(trainer, cast(TwoTower, pl_module))
 
-    def _have_tables(self, trainer: L.Trainer, model: TwoTower) -> None:
+    def _ensure_tables(self, trainer: L.Trainer, model: TwoTower) -> None:
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
         epoch = data.state_dict()["epoch"]  # the next batch's; with limit_train_batches not the trainer's
         for strategy in data.negatives.parts(epoch):
             path = strategy.table_path(epoch) if isinstance(strategy, ANNNegatives) else None
             if path is not None:
-                self._have_table(cast(ANNNegatives, strategy), path, trainer, model)
+                self._ensure_table(cast(ANNNegatives, strategy), path, trainer, model)
 
-    def _have_table(self, strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower) -> None:
+    def _ensure_table(self, strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower) -> None:
         """Find the table, or mine it; all processes do the same."""
         folder = path.parent.relative_to(trainer.datamodule.collection.folder).as_posix()  # type: ignore[attr-defined]
         weights = {"step": trainer.global_step, "weights": checksum(model)}
@@ -70,31 +67,30 @@ class Mining(Callback):
         if decision == _MINE:
             _mine(strategy, path, trainer, model, weights)
             trainer.strategy.barrier("negatives")
-        elif decision != _THERE:
+        elif decision != _USE:
             raise UserError(decision)
         self._records[folder] = cast(dict[str, Any], _record(path))
 
     def state_dict(self) -> dict[str, Any]:
-        """Which tables are in use, and which weights they were mined from."""
         return {"records": self._records}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the tables that the checkpoint was trained with."""
         self._records = dict(state_dict["records"])
 
 
-def _decision(path: Path, known: dict[str, Any] | None, weights: dict[str, Any]) -> str:
-    found = _record(path)
-    whole = found is not None and path.exists() and found["table"] == _file_hash(path)
-    if known is not None and known["file"] == path.name:
-        if whole and found == known:
-            return _THERE
+def _decision(path: Path, in_use: dict[str, Any] | None, weights: dict[str, Any]) -> str:
+    """Whether to use the table at ``path``, which the checkpoint may remember as ``in_use``, or to mine it."""
+    record = _record(path)
+    whole = record is not None and path.exists() and record["table"] == _file_hash(path)
+    if in_use is not None and in_use["file"] == path.name:
+        if whole and record == in_use:
+            return _USE
         return (
-            f"{path} is not the table that this run has trained with (mined at step {known['step']}): put that file "
+            f"{path} is not the table that this run has trained with (mined at step {in_use['step']}): put that file "
             "and its .json back, or start again in another run_dir."
         )
-    mined_now = whole and found is not None and {k: found[k] for k in weights} == weights
-    return _THERE if mined_now else _MINE
+    from_these_weights = whole and record is not None and {k: record[k] for k in weights} == weights
+    return _USE if from_these_weights else _MINE
 
 
 def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower, weights: dict[str, Any]) -> None:
@@ -114,22 +110,17 @@ def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTowe
 
 
 def search(model: TwoTower, data: TripletData, k: int) -> SearchResult:
-    """The documents that a model ranks highest for each training query, and the scores of the positives.
+    """The ``k`` documents that a model ranks highest for each training query, and the scores of the positives.
 
-    Processes that train together share the documents out, see `Encoded`; all get the whole result.
-
-    Args:
-        model: the towers.
-        data: Q training queries, N documents.
-        k: how many documents per query.
+    Processes that train together share the documents, see `EncodedCorpus`; all get the whole result.
     """
-    encoded, pairs = Encoded.of(model, data.corpus, data.train.tokens), data.collection.pairs
+    encoded, pairs = EncodedCorpus.from_model(model, data.corpus, data.train.tokens), data.collection.pairs
     scores = np.full(len(pairs[0]), -np.inf, np.float32)
     for first, block in encoded.blocks.items():
         here = np.flatnonzero((pairs[1] >= first) & (pairs[1] < first + len(block)))
         scores[here] = _pair_scores(model, encoded.queries, block, pairs[0][here], pairs[1][here] - first)
     ranking = encoded.rank(k)
-    minimum = min_scores(pairs, encoded.share.maximum(scores), len(encoded.queries))
+    minimum = min_scores(pairs, encoded.share.all_reduce_max(scores), len(encoded.queries))
     return SearchResult(ranking.rows, ranking.scores, minimum)
 
 

@@ -1,4 +1,4 @@
-"""A few validation queries up close: the rank of the right passage from check to check, and what comes first."""
+"""A few validation queries up close: the rank of the right passage in each evaluation, and what comes first."""
 
 from __future__ import annotations
 
@@ -15,70 +15,55 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import rich
 from lightning.pytorch.callbacks import Callback
-from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from two_tower.cache import entry, key_of
 from two_tower.console import say
 from two_tower.data.stream.corpus import Corpus, Split
-from two_tower.errors import UserError
+from two_tower.logger import run_loggers
 from two_tower.metrics import reciprocal_rank
 from two_tower.validation._evaluate import Evaluation
 from two_tower.validation.full import FullValidation
 
-__all__ = ["SampleQueries", "beginnings", "first_ranks", "spread"]
-
-# Characters of a passage that are kept to be shown.
-BEGINNING = 160
-# Raise whenever the cached beginnings would be others.
-BEGINNINGS_VERSION = 1
-# Ranks of a query in one line; of more checks, those in the middle are left out.
-MOST_RANKS = 10
+BEGINNING = 160  # characters of a passage that are kept to be shown
+BEGINNINGS_VERSION = 1  # raise whenever the cached beginnings would be others
+MAX_RANKS = 10  # of a query in one line; of more evaluations, those in the middle are left out
 
 COLUMNS = ["check", "query", "rank", "before", "untrained", "BM25"]
 
 
 @dataclass
 class Sample:
-    """A query and what was seen of it. All ranks are those of its best-ranked right passage; 0 = not retrieved.
+    """A query's rows over the evaluations. Ranks are those of its best-ranked right passage; 0 = not retrieved."""
 
-    Attributes:
-        row: of the query in its split.
-        text: the query.
-        bm25: its rank by BM25; None where that was not measured.
-        untrained: its rank before training; None where that was not measured.
-        ranks: its rank in every check.
-        hits: the best passages of the newest check, each with whether it is relevant.
-    """
-
-    row: int
+    row: int  # of the query in its split
     text: str
-    bm25: int | None
-    untrained: int | None
-    ranks: list[int] = field(default_factory=list)
-    hits: list[tuple[str, bool]] = field(default_factory=list)
+    bm25: int | None  # its rank by BM25; None where that was not measured
+    untrained: int | None  # its rank before training; None where that was not measured
+    ranks: list[int] = field(default_factory=list)  # in every evaluation
+    hits: list[list[Any]] = field(default_factory=list)  # the newest one's best passages: text, whether relevant
 
-    @property
-    def before(self) -> int | None:
-        """The rank in the check before the newest; the untrained one for the first."""
-        return self.ranks[-2] if len(self.ranks) > 1 else self.untrained
+    def figures(self) -> list[int | None]:
+        """The ranks of the newest evaluation, the one before, the untrained towers and BM25; None if there is none."""
+        before = self.ranks[-2] if len(self.ranks) > 1 else self.untrained
+        return [rank or None for rank in (self.ranks[-1], before, self.untrained, self.bm25)]
+
+    def path(self) -> str:
+        """``untrained 812 → 40 → 7  (BM25 3)``."""
+        ranks = [_shown(rank) for rank in self.ranks]
+        if len(ranks) > MAX_RANKS:
+            half = MAX_RANKS // 2
+            ranks = [*ranks[:half], "…", *ranks[-half:]]
+        start = [] if self.untrained is None else [f"untrained {_shown(self.untrained)}"]
+        return " → ".join([*start, *ranks]) + ("" if self.bm25 is None else f"  (BM25 {_shown(self.bm25)})")
 
 
 class SampleQueries(Callback):
-    """Shows how the ranking of a few queries changes, on the console and in every logger that has ``log_table``.
+    """Shows how the ranking of a few queries changes, on the console and in every logger that takes tables.
 
     The queries are spread evenly from the easiest to the hardest for BM25 (where that is not measured, for the
     untrained towers): a random few may all be easy. As BM25 depends on the collection only, all runs on it show the
     same queries, so that they can be compared.
-
-    Args:
-        validation: whose checks are looked at.
-        queries: how many.
-        hits: how many of each one's best passages are shown.
-        console: ``end``: when training ends, so that the table of checks stays a table; ``each``: after each check;
-            ``never``.
-
-    Raises:
-        UserError: no queries are to be shown, or a negative number of hits.
     """
 
     def __init__(
@@ -88,11 +73,9 @@ class SampleQueries(Callback):
         hits: int = 3,
         console: Literal["end", "each", "never"] = "end",
     ) -> None:
-        if queries < 1 or hits < 0:
-            raise UserError(
-                f"callbacks.samples.queries={queries} must be at least 1 and callbacks.samples.hits={hits} at least 0; "
-                "leave the table out with ~callbacks.samples."
-            )
+        for key, value, minimum in (("queries", queries, 1), ("hits", hits, 0)):
+            if value < minimum:
+                raise ValueError(f"{key}={value} must be at least {minimum}; ~callbacks.samples leaves the table out")
         self._validation, self._queries, self._hits, self._console = validation, queries, hits, console
         self.samples: list[Sample] = []
         self._texts: pa.ChunkedArray
@@ -101,68 +84,53 @@ class SampleQueries(Callback):
         """Choose the queries, unless a continued run has them already."""
         if trainer.is_global_zero:
             self._texts = beginnings(self._validation.corpus)
-            self.samples = self.samples or self._chosen()
+            self.samples = self.samples or self._choose()
+
+    def _choose(self) -> list[Sample]:
+        split = self._validation.queries_split
+        measured = (self._validation.bm25_evaluation, self._validation.baseline)
+        bm25, untrained = (None if each is None else first_ranks(each, split) for each in measured)
+        difficulty = next((ranks for ranks in (bm25, untrained) if ranks is not None), np.zeros(len(split), np.int64))
+        answerable = split.qrels.sum(split.qrels.relevant(split.threshold)) > 0
+        return [
+            Sample(row, split.texts[row].as_py(), *(None if r is None else int(r[row]) for r in (bm25, untrained)))
+            for row in spread(difficulty, np.flatnonzero(answerable), self._queries)
+        ]
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        """Look at a check within an epoch."""
-        self._look(trainer)
+        self._update(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the check of an epoch."""
-        self._look(trainer)
+        self._update(trainer)
+
+    def _update(self, trainer: L.Trainer) -> None:
+        latest, split = self._validation.latest, self._validation.queries_split
+        if not (trainer.is_global_zero and self._validation.just_evaluated and latest is not None):
+            return
+        ranks = first_ranks(latest, split)
+        for sample in self.samples:
+            sample.ranks.append(int(ranks[sample.row]))
+            best = latest.ranking.rows[sample.row, : self._hits]
+            right = _right_passages(sample.row, split)
+            sample.hits = [[self._texts[int(row)].as_py(), int(row) in right] for row in best if row >= 0]
+        name = self._validation.latest_name
+        columns = [*COLUMNS, *(f"hit {place + 1}" for place in range(self._hits))]
+        data = [[name, _plain(s.text), *s.figures(), *_cells(s.hits, self._hits)] for s in self.samples]
+        for logger in run_loggers(trainer.loggers):
+            logger.log_table(key="val/samples", columns=columns, data=data, step=trainer.global_step - 1)
+        if self._console == "each":
+            _show_ranks(self.samples)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the queries, also of a run that was interrupted after its last epoch; not of one that failed."""
         if trainer.is_global_zero and self._console == "end":
-            _show_end(self.samples, self._validation.name_of_check)
-
-    def _chosen(self) -> list[Sample]:
-        split = self._validation.queries_split
-        bm25, untrained = (
-            None if evaluation is None else first_ranks(evaluation, split)
-            for evaluation in (self._validation.bm25_evaluation, self._validation.baseline)
-        )
-        by = next((ranks for ranks in (bm25, untrained) if ranks is not None), np.zeros(len(split), np.int64))
-        answerable = split.qrels.sum(split.qrels.relevant(split.threshold)) > 0
-        return [
-            Sample(
-                row,
-                split.texts[row].as_py(),
-                None if bm25 is None else int(bm25[row]),
-                None if untrained is None else int(untrained[row]),
-            )
-            for row in spread(by, np.flatnonzero(answerable), self._queries)
-        ]
-
-    def _look(self, trainer: L.Trainer) -> None:
-        validation = self._validation
-        if not (trainer.is_global_zero and validation.just_checked and validation.latest is not None):
-            return
-        ranks = first_ranks(validation.latest, validation.queries_split)
-        for sample in self.samples:
-            sample.ranks.append(int(ranks[sample.row]))
-            best = validation.latest.ranking.rows[sample.row, : self._hits]
-            right = _right_passages(sample.row, validation.queries_split)
-            sample.hits = [(self._texts[int(row)].as_py(), int(row) in right) for row in best if row >= 0]
-        self._log(trainer)
-        if self._console == "each":
-            _show_check(self.samples)
-
-    def _log(self, trainer: L.Trainer) -> None:
-        name = self._validation.name_of_check
-        columns = [*COLUMNS, *(f"hit {place + 1}" for place in range(self._hits))]
-        data = [[name, _plain(s.text), *_figures(s), *_cells(s.hits, self._hits)] for s in self.samples]
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_table"):
-                logger.log_table(key="val/samples", columns=columns, data=data, step=trainer.global_step - 1)
+            _show_hits(self.samples, self._validation.latest_name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The queries and what was seen of them, in plain lists."""
-        return {"samples": [{**asdict(s), "hits": [list(hit) for hit in s.hits]} for s in self.samples]}
+        return {"samples": [asdict(sample) for sample in self.samples]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the same queries."""
-        self.samples = [Sample(**{**s, "hits": [(h[0], h[1]) for h in s["hits"]]}) for s in state_dict["samples"]]
+        self.samples = [Sample(**sample) for sample in state_dict["samples"]]
 
 
 def first_ranks(evaluation: Evaluation, split: Split) -> np.ndarray:
@@ -173,12 +141,9 @@ def first_ranks(evaluation: Evaluation, split: Split) -> np.ndarray:
 
 
 def spread(ranks: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
-    """Rows from the middles of equally large parts, from the easiest to the hardest.
+    """Up to ``count`` of some ascending rows: the middles of equally large parts, from the easiest to the hardest.
 
-    Args:
-        ranks: (Q,) int64, 0 = not retrieved, which is hardest. Of equal ranks the earlier row comes first.
-        rows: (n,) int64, the rows to choose from, ascending.
-        count: how many; fewer if there are not as many rows.
+    ``ranks`` (Q,) int64 are the difficulty, 0 (not retrieved) the hardest. Of equal ranks the earlier row comes first.
     """
     difficulty = np.where(ranks[rows] > 0, ranks[rows], np.iinfo(np.int64).max)
     ordered = rows[np.argsort(difficulty, kind="stable")]
@@ -188,9 +153,9 @@ def spread(ranks: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
 
 
 def beginnings(corpus: Corpus) -> pa.ChunkedArray:
-    """(N,) of each passage its title, or without one the beginning of its text, memory-mapped.
+    """(N,) each passage's title, or without one the beginning of its text, memory-mapped.
 
-    Written once per collection: a source of 31,000 passages in JSON takes 0.6 s to read, longer than a check of them.
+    Cached per collection: 31,000 passages in JSON take 0.6 s to read, longer than an evaluation on them.
     """
     schema = pa.schema([("text", pa.string())])
 
@@ -208,64 +173,46 @@ def beginnings(corpus: Corpus) -> pa.ChunkedArray:
 
 def _right_passages(row: int, split: Split) -> set[int]:
     """The rows of the relevant passages of a query."""
-    of_query = slice(*np.searchsorted(split.qrels.query_rows, (row, row + 1)))
-    return set(split.qrels.document_rows[of_query][split.qrels.relevant(split.threshold)[of_query]].tolist()) - {-1}
+    own = slice(*np.searchsorted(split.qrels.query_rows, (row, row + 1)))
+    return set(split.qrels.document_rows[own][split.qrels.relevant(split.threshold)[own]].tolist()) - {-1}
 
 
-def _figures(sample: Sample) -> list[int | None]:
-    """The ranks of the newest check, the one before, the untrained towers and BM25; None where there is none."""
-    return [rank or None for rank in (sample.ranks[-1], sample.before, sample.untrained, sample.bm25)]
-
-
-def _cells(hits: Sequence[tuple[str, bool]], count: int) -> list[str]:
-    """So many cells of a table, relevant passages marked."""
+def _cells(hits: Sequence[Sequence[Any]], count: int) -> list[str]:
+    """The hits as ``count`` cells of a table, relevant passages marked."""
     marked = [f"✓ {_plain(text)}" if relevant else _plain(text) for text, relevant in hits]
     return [*marked, *[""] * (count - len(marked))]
 
 
-def _show_end(samples: Sequence[Sample], check: str) -> None:
-    """Print every query's ranks over the checks, and its best passages in the newest one."""
-    seen = [sample for sample in samples if sample.ranks]
-    if not seen:
+def _show_hits(samples: Sequence[Sample], name: str) -> None:
+    """Print every query's ranks over the evaluations, and its best passages in the newest one."""
+    evaluated = [sample for sample in samples if sample.ranks]
+    if not evaluated:
         return
     say("\nSample queries: the rank of the best right passage at every check", style="bold")
-    say(f"and the first passages at {check}, where ✓ marks a right one", style="dim")
-    for sample in seen:
+    say(f"and the first passages at {name}, where ✓ marks a right one", style="dim")
+    for sample in evaluated:
         say("")
         _line("  ", sample.text)
-        bm25 = [] if sample.bm25 is None else [f"(BM25 {_rank(sample.bm25)})"]
-        say("  ".join([f"    {_path(sample)}", *bm25]))
+        say(f"    {sample.path()}")
         for place, (text, relevant) in enumerate(sample.hits, 1):
-            _line(f"    {place:>2} {'✓' if relevant else ' '} ", text, style=None if relevant else "dim")
+            _line(f"    {place:>2} {'✓' if relevant else ' '} ", text, style="" if relevant else "dim")
 
 
-def _show_check(samples: Sequence[Sample]) -> None:
-    """Print a block of one line per query."""
+def _show_ranks(samples: Sequence[Sample]) -> None:
+    """Print one line per query."""
     say(f"{'':<4}{'now':>9}{'before':>9}{'untrained':>11}{'BM25':>9}   rank of the best right passage of", style="dim")
     for sample in samples:
-        now, before, untrained, bm25 = (_rank(rank) for rank in _figures(sample))
+        now, before, untrained, bm25 = map(_shown, sample.figures())
         _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
 
 
-def _path(sample: Sample) -> str:
-    """``untrained 812 → 40 → 7``."""
-    ranks = [_rank(rank) for rank in sample.ranks]
-    if len(ranks) > MOST_RANKS:
-        half = MOST_RANKS // 2
-        ranks = [*ranks[:half], "…", *ranks[-half:]]
-    start = [] if sample.untrained is None else [f"untrained {_rank(sample.untrained)}"]
-    return " → ".join([*start, *ranks])
-
-
-def _rank(rank: int | None) -> str:
+def _shown(rank: int | None) -> str:
     return f"{rank:,}" if rank else "–"
 
 
-def _line(start: str, text: str, style: str | None = None) -> None:
-    """Print a line that ends with someone else's text, shortened to the terminal's width."""
-    width = max(rich.get_console().width - cell_len(start), 20)
-    plain = _plain(text)
-    say(start + (plain if cell_len(plain) <= width else set_cell_size(plain, width - 1).rstrip() + "…"), style=style)
+def _line(start: str, text: str, style: str = "") -> None:
+    """Print a line that ends with someone else's text, cut to the terminal's width."""
+    rich.get_console().print(Text(start + _plain(text), style=style), no_wrap=True, overflow="ellipsis")
 
 
 def _plain(text: str) -> str:

@@ -1,17 +1,18 @@
-"""How long a run takes and how fast it trains, over interruptions too."""
+"""How long a run takes and how fast it trains, over interruptions too; and the line that shows it while it runs."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+import rich
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from two_tower.data.stream.batch import Batch
 from two_tower.logger import log_epoch
-
-__all__ = ["Speed"]
 
 
 class Speed(Callback):
@@ -21,29 +22,27 @@ class Speed(Callback):
         self.seconds = 0.0
         self.training_seconds = 0.0
         self.triplets = 0
-        self._tick = 0.0
-        self._step_tick = 0.0
-        self._spent = 0.0
+        self._clock = 0.0  # when `seconds` was updated last
+        self._step_clock = 0.0  # when `training_seconds` was
+        self._overhead = 0.0  # other callbacks' seconds then
 
     @property
     def triplets_per_second(self) -> float:
-        """Mean over the run, validation and start-up left out."""
+        """Mean over the run, without validation and start-up."""
         return self.triplets / self.training_seconds if self.training_seconds else 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._tick = time.monotonic()
+        self._clock = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of the steps, for an epoch that is continued: it is not started again."""
+        """For an epoch that is continued: Lightning does not start it again."""
         self._start_steps(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of the epoch's steps."""
         self._start_steps(trainer)
 
     def _start_steps(self, trainer: L.Trainer) -> None:
-        self._step_tick, self._spent = time.monotonic(), _spent(trainer)
+        self._step_clock, self._overhead = time.monotonic(), _overhead_seconds(trainer)
 
     def on_train_batch_end(
         self,
@@ -53,31 +52,106 @@ class Speed(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the step; state may be saved at any step, so both clocks move here."""
-        now, spent = time.monotonic(), _spent(trainer)
-        self.training_seconds += now - self._step_tick - (spent - self._spent)
-        self.seconds += now - self._tick
-        self._tick = self._step_tick = now
-        self._spent = spent
+        """Count the step; a checkpoint may be written at any step, so both clocks move here."""
+        now, overhead = time.monotonic(), _overhead_seconds(trainer)
+        self.training_seconds += now - self._step_clock - (overhead - self._overhead)
+        self.seconds += now - self._clock
+        self._clock = self._step_clock = now
+        self._overhead = overhead
         self.triplets += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the speed of the run so far."""
-        self.seconds += time.monotonic() - self._tick
-        self._tick = time.monotonic()
+        self.seconds += time.monotonic() - self._clock
+        self._clock = time.monotonic()
         log_epoch(trainer, {"train/triplets_per_second": self.triplets_per_second})
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts of the run so far."""
         return {"seconds": self.seconds, "training_seconds": self.training_seconds, "triplets": self.triplets}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.seconds, self.triplets = state_dict["seconds"], state_dict["triplets"]
-        self.training_seconds = state_dict["training_seconds"]
+        vars(self).update(state_dict)
 
 
-def _spent(trainer: L.Trainer) -> float:
-    """Seconds that callbacks which count their own (``spent``), such as validation, took from training."""
+def _overhead_seconds(trainer: L.Trainer) -> float:
+    """Seconds that callbacks which count their own, such as validation, took from training."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return float(sum(getattr(callback, "spent", 0) for callback in callbacks))
+    return float(sum(getattr(callback, "overhead_seconds", 0) for callback in callbacks))
+
+
+class TrainingProgress(ProgressBar):
+    """One line for the whole run, in the first of several processes; what is printed meanwhile appears above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._bar: Progress | None = None
+
+    def enable(self) -> None:
+        """Show the line; Lightning's own switch."""
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Show nothing; Lightning calls it in all processes but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the line where the run continues."""
+        if not self._enabled:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[batch]}  {task.fields[speed]}  loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=rich.get_console(),
+            transient=True,
+        )
+        self._bar.add_task("", total=_total_batches(trainer), batch="", speed="", loss="–")
+        self._bar.tasks[0].completed = trainer.current_epoch * float(trainer.num_training_batches)
+        self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        if self._bar is None:
+            return
+        task = self._bar.tasks[0]
+        triplets = len(batch) * trainer.world_size
+        loss = trainer.callback_metrics.get("train/loss")
+        epochs = "" if trainer.max_epochs in (None, -1) else f" of {trainer.max_epochs}"
+        self._bar.update(
+            task.id,
+            advance=1,
+            description=f"Epoch {trainer.current_epoch + 1}{epochs}",
+            batch=f"batch {batch_idx + 1:,} of {trainer.num_training_batches:,}",
+            speed=f"{task.speed * triplets:,.0f} triplets/s" if task.speed else "",
+            loss="–" if loss is None else f"{float(loss):.4f}",
+        )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Stop the progress bar, so that the error is readable."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _total_batches(trainer: L.Trainer) -> float | None:
+    """Batches of the whole run; None if only its user ends it."""
+    epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
+    steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps != -1 else math.inf
+    total = min(float(epochs or math.inf) * float(trainer.num_training_batches), float(steps))
+    return total if math.isfinite(total) else None

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from two_tower.console import box, say
 from two_tower.doctor.base import Finding, Probe, Signals
 from two_tower.files import finite, write_json, write_text
-from two_tower.logger import Alerting
+from two_tower.logger import RunLogger
 from two_tower.plot import WIDTH, Picture, Scale
 from two_tower.run import Run
 
@@ -50,7 +50,7 @@ class Record:
         for finding in new:
             say(f"Doctor, step {finding.step}: {line(finding)}", style=STYLES[finding.severity])
             for logger in loggers:
-                if isinstance(logger, Alerting) and finding.severity != "info":
+                if isinstance(logger, RunLogger) and finding.severity != "info":
                     logger.alert(finding.id, line(finding), finding.severity)
         if new or gone:
             self.write(signals)
@@ -72,8 +72,8 @@ class Record:
         report(self.all, signals)
         outcome = {"healthy": healthy(self.findings), "found": ", ".join(f.id for f in self.findings)}
         for logger in loggers:
-            if isinstance(logger, Alerting):
-                logger.summarise({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
+            if isinstance(logger, RunLogger):
+                logger.summarize({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

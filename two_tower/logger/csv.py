@@ -8,26 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from two_tower.files import atomic_path
-
-__all__ = ["CsvLogger"]
+from two_tower.logger.base import RunLogger
 
 # The whole file is written each time (new metrics bring new columns), so not more often than this.
 SECONDS_BETWEEN_WRITES = 5.0
 
 
-class CsvLogger(Logger):
+class CsvLogger(RunLogger):
     """Writes ``metrics.csv``: a row per logged step, a column per metric, empty where not logged.
 
-    Lightning's own CSV logger deletes an existing file when a run continues; this one keeps its rows up
-    to the step at which the run continues.
-
-    Args:
-        path: the file.
+    Lightning's own CSV logger deletes an existing file when a run continues; this one keeps its rows up to the step
+    at which the run continues.
     """
+
+    may_repeat = True
+    name = "csv"
+    version = ""  # Lightning's version of a run; there is only one
 
     def __init__(self, path: Path | str) -> None:
         super().__init__()
@@ -39,19 +38,9 @@ class CsvLogger(Logger):
                 self._rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
     @property
-    def name(self) -> str:
-        """Lightning's name for the logger."""
-        return "csv"
-
-    @property
     def save_dir(self) -> str:
         """The run folder, where Lightning's profilers write to."""
         return str(self._path.parent)
-
-    @property
-    def version(self) -> str:
-        """Lightning's version of the run; there is only one."""
-        return ""
 
     @property
     @rank_zero_experiment
@@ -72,7 +61,6 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Forget the rows from ``step`` on: the interrupted run had gone on past its last checkpoint."""
         self._rows = [row for row in self._rows if int(row["step"]) < step]
 
     @rank_zero_only
@@ -83,12 +71,10 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
         self.flush()
 
     @rank_zero_only
     def flush(self) -> None:
-        """Write the file now."""
         columns = list(dict.fromkeys(["step", "epoch", *(k for row in self._rows for k in row)]))
         with atomic_path(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)

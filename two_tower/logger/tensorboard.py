@@ -10,21 +10,14 @@ from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
 from two_tower.errors import UserError
+from two_tower.logger.base import RunLogger
 from two_tower.run import Run
 
-__all__ = ["TensorBoardLogger"]
 
-
-class TensorBoardLogger(loggers.TensorBoardLogger):
+class TensorBoardLogger(loggers.TensorBoardLogger, RunLogger):
     """Event files in the run folder's ``tensorboard``, a new one whenever the run is continued.
 
-    An interrupted run has logged steps that are after its last checkpoint; the continued one logs these again.
-
-    Args:
-        run: the run folder.
-
-    Raises:
-        UserError: the package is not installed.
+    An interrupted run has logged steps after its last checkpoint; the continued one logs these again.
     """
 
     def __init__(self, run: Run) -> None:
@@ -35,7 +28,6 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     @rank_zero_only
     def log_histogram(self, name: str, counts: Sequence[int], limits: tuple[float, float], step: int) -> None:
-        """Log counts of equal parts of a range."""
         edges = np.linspace(*limits, len(counts) + 1)
         middles, numbers = (edges[1:] + edges[:-1]) / 2, np.array(counts)
         self.experiment.add_histogram_raw(
@@ -52,7 +44,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     @rank_zero_only
     def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]], step: int) -> None:
-        """Log a table as text, which TensorBoard shows as one."""
+        """Log a table as Markdown, which TensorBoard renders."""
         rows = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in data)]
         self.experiment.add_text(key, "\n".join(f"| {' | '.join(row)} |" for row in rows), step)
 

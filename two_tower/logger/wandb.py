@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +22,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from two_tower.console import say
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
-from two_tower.logger.progress import Progress
+from two_tower.logger.base import RunLogger
 from two_tower.report.compare.overrides import choices_of
 from two_tower.run import Run
-
-__all__ = ["HISTOGRAMS", "SAMPLES", "STEP", "WandbLogger", "logged_in"]
 
 log = logging.getLogger(__name__)
 
@@ -33,39 +33,59 @@ STEP = "trainer/global_step"  # the column that is every chart's x axis
 SAMPLES = "val/samples"
 HISTOGRAMS = ("doctor/positive_similarities", "doctor/negative_similarities")
 
-# Without a network W&B tries again until then; its own 90 s look like a run that hangs.
+# Without a network W&B retries for this long; its own 90 s look like a run that hangs.
 SECONDS_TO_CONNECT = 30.0
 # What is not uploaded by then, because the connection is lost, stays in the folder for `wandb sync`.
 SECONDS_TO_UPLOAD = 600.0
-# A table for which W&B asks its server longer than this is the last one: a lost connection takes 19 s of each.
+# If W&B takes longer than this to ask its server about a table, later ones are left out: each takes 19 s when the
+# connection is lost.
 SECONDS_FOR_TABLES = 5.0
 # A killed process loses what W&B has not written to its file by then; its own 15 s are more than a short epoch.
 SECONDS_TO_WRITE = 0.1
 
 
-class WandbLogger(loggers.WandbLogger):
+@dataclass
+class Progress:
+    """What W&B has of a run, so that a continued run takes the same id and repeats nothing.
+
+    Attributes:
+        id: of the W&B run.
+        row: the last row of its history, W&B's own ``_step``; -1 before the first.
+        step: the largest training step in it; -1 before the first.
+    """
+
+    id: str
+    row: int = -1
+    step: int = -1
+
+    @classmethod
+    def read(cls, path: Path) -> Progress | None:
+        match = re.fullmatch(r"(\S+) (-?\d+) (-?\d+) *\n", path.read_text()) if path.exists() else None
+        return cls(match[1], int(match[2]), int(match[3])) if match else None
+
+    def write(self, path: Path) -> None:
+        """Write it, at every logged step: 0.03 ms.
+
+        The line overwrites the old one, of the same length, in one call: a killed process leaves one or the other.
+        """
+        line = f"{self.id} {self.row} {self.step}".ljust(80) + "\n"
+        if not path.exists():
+            return write_text(path, line)
+        with path.open("r+b") as file:
+            file.write(line.encode())
+
+
+class WandbLogger(loggers.WandbLogger, RunLogger):
     """A W&B run in the run folder's ``wandb``, beside ``metrics.csv``.
 
     A row of W&B's history is a training step: what is logged at one step is collected and handed over when a value
     of another step comes, or by `flush`. W&B refuses rows whose own number (``_step``) is not larger than the last
     one's, so a value that comes late for its step gets a new row; the charts are drawn over ``trainer/global_step``
-    and show it in its place. An interrupted run has logged steps that are after its last checkpoint: the continued
-    one does not log these again.
-
-    Args:
-        run: the run folder.
-        project: the W&B project.
-        entity: user or team; None = the account's default.
-        group: which runs belong together.
-        tags: to find runs by.
-        name: of the run; None = the name of the run folder.
-        offline: only write files, which ``wandb sync`` uploads; False uploads while training.
-        artifacts: keep the best checkpoint with its tokenizer and configuration as an artifact when the run has ended
-            well, and its index once it is embedded.
-
-    Raises:
-        UserError: not offline and not logged in.
+    and show it in its place. An interrupted run has logged steps after its last checkpoint: the continued one does
+    not log these again.
     """
+
+    may_repeat = True
 
     def __init__(
         self,
@@ -80,9 +100,9 @@ class WandbLogger(loggers.WandbLogger):
     ) -> None:
         wandb.setup(wandb.Settings(silent=True))
         if not (offline or logged_in()):
-            raise UserError(
-                "logger.offline=false uploads to W&B and needs an account: run  wandb login  or set WANDB_API_KEY, "
-                "or leave logger.offline=true."
+            raise ValueError(
+                "offline=false uploads to W&B and needs an account: run  wandb login  or set WANDB_API_KEY, "
+                "or leave logger.offline=true"
             )
         name = name or run.path.resolve().name
         # Absolute: W&B's own process, which writes the files, stays in the folder in which the first run was started.
@@ -90,24 +110,24 @@ class WandbLogger(loggers.WandbLogger):
         super().__init__(name, folder, offline=offline, project=project, entity=entity, group=group, tags=tags)
         self._run, self._artifacts, self._status = run, artifacts, "failed"
         self._folder = run.path / "wandb"
-        self._file, self._kept = self._folder / "run.txt", self._folder / "summary.json"
-        self._known = -1  # the largest step that an interrupted run has logged
+        self._progress_file, self._summary_file = self._folder / "run.txt", self._folder / "summary.json"
+        self._last_known_step = -1  # the largest step that an interrupted run has logged
         self._row: dict[str, Any] = {}  # the values of the newest step, not handed over yet
         self._row_step = 0
-        self._done: tuple[int, set[str]] = (-1, set())  # the last step that was handed over, and what of it
+        self._sent_step, self._sent_names = -1, set[str]()  # the last step that was handed over, and what of it
         self._finished, self._trained, self._unreachable = False, False, False
         self._progress: Progress
 
     @property
     @rank_zero_experiment
     def experiment(self) -> wandb.Run:
-        """The W&B run, started when first asked for; in the first of several processes only."""
+        """The W&B run, started on first use, in the first of several processes only."""
         if self._experiment is None:
             self._experiment = self._start()
         return cast(wandb.Run, self._experiment)
 
     def _start(self) -> wandb.Run:
-        progress = Progress.read(self._file) or Progress(secrets.token_hex(4))
+        progress = Progress.read(self._progress_file) or Progress(secrets.token_hex(4))
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(
             mode="offline" if self._offline else "online",
@@ -117,26 +137,26 @@ class WandbLogger(loggers.WandbLogger):
             finish_timeout=SECONDS_TO_UPLOAD,
             x_transaction_log_flush_interval=SECONDS_TO_WRITE,
         )
-        chosen = {key: self._wandb_init[key] for key in ("project", "entity", "group", "tags", "name", "dir")}
+        options = {key: self._wandb_init[key] for key in ("project", "entity", "group", "tags", "name", "dir")}
         try:
             # "create_new": never another run of this process, whether finished or not.
-            started = wandb.init(**chosen, id=progress.id, resume="allow", reinit="create_new", settings=settings)
+            run = wandb.init(**options, id=progress.id, resume="allow", reinit="create_new", settings=settings)
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"W&B cannot start a run ({reason}); logger.offline=true needs no connection.") from error
-        progress.row = max(progress.row, started.step - 1)  # the server's count, 0 offline
-        progress.write(self._file)
-        self._progress, self._known = progress, progress.step
+        progress.row = max(progress.row, run.step - 1)  # the server's count, 0 offline
+        progress.write(self._progress_file)
+        self._progress, self._last_known_step = progress, progress.step
         if (self._run.path / "environment.json").exists():
             code = json.loads((self._run.path / "environment.json").read_text(encoding="utf-8"))
-            started.config.update({"environment": code}, allow_val_change=True)
-        started.define_metric(STEP)
-        started.define_metric("*", step_metric=STEP, step_sync=True)
+            run.config.update({"environment": code}, allow_val_change=True)
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
         if not self._offline:
-            say(f"W&B: {started.url}", style="dim")
-        elif self._kept.exists():
-            started.summary.update(json.loads(self._kept.read_text(encoding="utf-8")))
-        return started
+            say(f"W&B: {run.url}", style="dim")
+        elif self._summary_file.exists():
+            run.summary.update(json.loads(self._summary_file.read_text(encoding="utf-8")))
+        return run
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -146,20 +166,18 @@ class WandbLogger(loggers.WandbLogger):
 
     @rank_zero_only
     def log_histogram(self, name: str, counts: Sequence[int], limits: tuple[float, float], step: int) -> None:
-        """Log counts of equal parts of a range."""
         edges = np.linspace(*limits, len(counts) + 1)
         self.log_metrics({name: wandb.Histogram(np_histogram=(np.array(counts), edges))}, step)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Collect values, or media such as tables, of a step; None = of the newest one. What W&B has is left out."""
+        """Collect values, or media such as tables, of a step; None = the newest. What W&B already has is left out."""
         _ = self.experiment
         at = self._row_step if step is None else step
-        done_step, done = self._done
-        metrics = {name: v for name, v in metrics.items() if at != done_step or name not in done}
+        metrics = {name: v for name, v in metrics.items() if at != self._sent_step or name not in self._sent_names}
         if self._unreachable:
             metrics = _without_tables(metrics)
-        if at <= self._known or not metrics:
+        if at <= self._last_known_step or not metrics:
             return
         if at != self._row_step:
             self.flush()
@@ -172,8 +190,7 @@ class WandbLogger(loggers.WandbLogger):
         self.experiment.alert(title, text, "ERROR" if severity == "error" else "WARN")
 
     @rank_zero_only
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Put values into the run's summary."""
+    def summarize(self, values: Mapping[str, Any]) -> None:
         self.experiment.summary.update(dict(values))
 
     @rank_zero_only
@@ -187,36 +204,29 @@ class WandbLogger(loggers.WandbLogger):
         try:
             self.experiment.log(row, step=progress.row, commit=True)
         except wandb.Error as error:  # nothing of it was logged
-            self._failed("tables any more", str(error))
+            self._warn_unreachable("tables any more", str(error))
             self.experiment.log(_without_tables(row), step=progress.row, commit=True)
         if time.monotonic() - start > SECONDS_FOR_TABLES and not self._unreachable:
-            self._failed("tables any more", "its server does not answer")
+            self._warn_unreachable("tables any more", "its server does not answer")
         progress.step = max(self._row_step, progress.step)
-        progress.write(self._file)
-        done_step, done = self._done
-        self._done = (self._row_step, {*self._row} | (done if self._row_step == done_step else set()))
+        progress.write(self._progress_file)
+        if self._row_step != self._sent_step:
+            self._sent_step, self._sent_names = self._row_step, set()
+        self._sent_names |= self._row.keys()
         self._row = {}
 
     @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Nothing: what the interrupted run logged from ``step`` on stays, and is not logged again."""
-
-    @rank_zero_only
     def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
-        """Keep files or folders as an artifact of the run, if it is to have any.
+        """Keep files or folders as an artifact of the run, if ``artifacts`` is set.
 
-        Args:
-            kind: ``model`` or ``index``.
-            files: as they are; they are not copied, so offline they must stay in their place until ``wandb sync``.
-            mark: tells these files from others of the kind; what was kept last under the same one is left out.
-
-        Returns:
-            Whether they were kept.
+        They are not copied, so offline they must stay in their place until ``wandb sync``.
         """
         last = self._folder / f"{kind}.txt"
         if not self._artifacts or (mark and last.exists() and last.read_text(encoding="utf-8") == mark):
             return False
-        artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=self._results())
+        results = self._run.read_results() if self._run.complete else {}
+        metadata = {"run": self._run.path.name, **results}
+        artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=metadata)
         for file in files:
             place = file.absolute()  # ``wandb sync`` may be called from another folder
             add = artifact.add_dir if place.is_dir() else artifact.add_file
@@ -224,23 +234,19 @@ class WandbLogger(loggers.WandbLogger):
         try:
             self.experiment.log_artifact(artifact)
         except wandb.Error as error:
-            self._failed(f"the {kind}", str(error))
+            self._warn_unreachable(f"the {kind}", str(error))
             return False
         write_text(last, mark)
         return True
 
-    def _failed(self, what: str, reason: str) -> None:
-        """Say what W&B, which asks its server about tables and artifacts, cannot take; figures wait in its folder."""
+    def _warn_unreachable(self, what: str, reason: str) -> None:
+        """Say what is left out because W&B must ask its server about it; figures wait in its folder."""
         self._unreachable = True
         log.warning("W&B does not take %s: %s", what, reason.splitlines()[0])
 
-    def _results(self) -> dict[str, Any]:
-        results = self._run.read_results() if self._run.complete else {}
-        return {"run": self._run.path.name, **results}
-
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Hand over what is collected, and note how training ended; the W&B run is ended by `close`."""
+        """Hand over what is collected, and note how training ended; `close` ends the W&B run."""
         if self._experiment is not None and not self._finished:
             self.flush()
             self._status = status
@@ -251,11 +257,12 @@ class WandbLogger(loggers.WandbLogger):
         if self._experiment is None or self._finished:
             return
         self.flush()
-        # A run that was stopped before its first check has ended well without a checkpoint.
+        # A run that was stopped before its first evaluation has ended well without a checkpoint.
         if self._status == "success" and self._trained and self._run.best.exists():
             self.archive("model", [self._run.best, self._run.tokenizer, self._run.config])
         super().finalize(self._status)
-        self._keep_summary()
+        if self._offline:
+            self._keep_summary()
         self._finished = True
         self._experiment.finish(exit_code=0 if self._status == "success" else 1)
         if self._offline:
@@ -267,18 +274,17 @@ class WandbLogger(loggers.WandbLogger):
             )
 
     def _keep_summary(self) -> None:
-        """Write the summary down for the next start: of several folders ``wandb sync`` takes the last one's only."""
-        if self._offline:
-            summary = self.experiment.summary
-            names = [name for name in summary.keys() if not name.startswith("_")]  # noqa: SIM118 (it is no mapping)
-            write_json(self._kept, {name: summary.get(name) for name in names})
+        """Write the summary for the next start: of several folders ``wandb sync`` takes the last one's only."""
+        summary = self.experiment.summary
+        names = [name for name in summary.keys() if not name.startswith("_")]  # noqa: SIM118 (not a mapping)
+        write_json(self._summary_file, {name: summary.get(name) for name in names})
 
 
 def logged_in() -> bool:
-    """Whether W&B finds credentials; never asks for them, nor the server."""
+    """Whether W&B has credentials; asks neither for them nor its server."""
     try:
         return wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:  # of a wrong form
+    except wandb.Error as error:  # malformed
         raise UserError(f"logger.offline=false: W&B's credentials cannot be used: {error}") from error
 
 

@@ -1,32 +1,28 @@
 """Retrieval metrics as trec_eval defines them, from the ranks of the judged documents.
 
-Pure functions: ranks and judgements in, one value per query out. Rankings are made elsewhere
-(`two_tower.ranking`); because only the ranks of judged documents matter, no ranking is ever stored.
+Pure functions: ranks and judgements in, one value per query out. `two_tower.ranking` makes the ranks; because only
+those of judged documents matter, no ranking is ever stored.
+
+Every metric takes
+
+- ``ranks``: (P,) int64, the 1-based rank of each judged document; 0 = not retrieved,
+- ``qrels``: the P judgements of Q queries,
+- ``k``: cutoff; None = the whole ranking,
+- ``threshold``: the lowest grade that is relevant,
+
+and returns (Q,) float64, 0 for a query without relevant documents.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from two_tower.errors import UserError, one_of
-
-__all__ = [
-    "DEFAULT_METRICS",
-    "Qrels",
-    "average_precision",
-    "evaluate",
-    "mean",
-    "ndcg",
-    "parse",
-    "recall",
-    "reciprocal_rank",
-    "success",
-]
 
 DEFAULT_METRICS = ("mrr", "mrr@10", "recall@1", "recall@5", "recall@10", "recall@100", "ndcg@10")
 
@@ -49,6 +45,11 @@ class Qrels:
     queries: int
 
     @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) query rows and (P,) document rows, as a ranking takes them."""
+        return self.query_rows, self.document_rows
+
+    @property
     def present(self) -> np.ndarray:
         """(P,) bool, the judgements of documents that the corpus holds."""
         return self.document_rows >= 0
@@ -61,51 +62,41 @@ class Qrels:
         """(Q,) float64, the sums of one value per judgement, (P,), over the judgements of each query."""
         return np.bincount(self.query_rows, weights=values, minlength=self.queries)
 
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[slice, Qrels]]:
+        """Blocks of the queries ``start`` to ``stop``: which judgements, and these as judgements of their own."""
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            own = slice(*np.searchsorted(self.query_rows, (first, last)).tolist())
+            yield own, Qrels(self.query_rows[own] - first, self.document_rows[own], self.grades[own], last - first)
+
 
 Metric = Callable[[np.ndarray, Qrels, int | None, int], np.ndarray]
 
 
 def reciprocal_rank(ranks: np.ndarray, qrels: Qrels, k: int | None = None, threshold: int = 1) -> np.ndarray:
-    """1 / rank of the first relevant document; 0 if there is none among the first ``k``.
-
-    Args:
-        ranks: (P,) int64, 1-based rank of each judged document; 0 = not retrieved.
-        qrels: the judgements.
-        k: cutoff; None = the whole ranking.
-        threshold: the least grade that is relevant.
-
-    Returns:
-        (Q,) float64, 0 for a query without relevant documents.
-    """
-    found = _found(ranks, k) & qrels.relevant(threshold)
+    """1 / rank of the first relevant document; 0 if there is none among the first ``k``."""
+    hits = _retrieved(ranks, k) & qrels.relevant(threshold)
     values = np.zeros(qrels.queries)
-    np.maximum.at(values, qrels.query_rows[found], 1 / ranks[found])
+    np.maximum.at(values, qrels.query_rows[hits], 1 / ranks[hits])
     return values
 
 
 def recall(ranks: np.ndarray, qrels: Qrels, k: int | None = None, threshold: int = 1) -> np.ndarray:
-    """The share of *all* relevant documents that is among the first ``k``; arguments as in `reciprocal_rank`.
-
-    Returns:
-        (Q,) float64, 0 for a query without relevant documents.
-    """
+    """The share of *all* relevant documents that is among the first ``k``."""
     relevant = qrels.relevant(threshold)
-    return _ratio(qrels.sum(_found(ranks, k) & relevant), qrels.sum(relevant))
+    return _ratio(qrels.sum(_retrieved(ranks, k) & relevant), qrels.sum(relevant))
 
 
 def success(ranks: np.ndarray, qrels: Qrels, k: int | None = None, threshold: int = 1) -> np.ndarray:
-    """1 if any relevant document is among the first ``k``, else 0; arguments as in `reciprocal_rank`."""
-    return np.minimum(qrels.sum(_found(ranks, k) & qrels.relevant(threshold)), 1.0)
+    """1 if any relevant document is among the first ``k``, else 0."""
+    return np.minimum(qrels.sum(_retrieved(ranks, k) & qrels.relevant(threshold)), 1.0)
 
 
 def ndcg(ranks: np.ndarray, qrels: Qrels, k: int | None = None, threshold: int = 1) -> np.ndarray:
-    """Discounted cumulative gain over that of the ideal ranking; arguments as in `reciprocal_rank`.
+    """Discounted cumulative gain over that of the ideal ranking; 0 for a query without a positive grade.
 
-    The gain is the grade itself (0 for negative ones), the discount log2(rank + 1), and the ideal ranking
-    begins with all judged documents by descending grade. As in trec_eval, ``threshold`` has no influence.
-
-    Returns:
-        (Q,) float64, 0 for a query without a positive grade.
+    The gain is the grade itself (0 for negative ones), the discount log2(rank + 1), and the ideal ranking begins
+    with all judged documents by descending grade. As in trec_eval, ``threshold`` has no influence.
     """
     gains = np.maximum(qrels.grades, 0).astype(np.float64)
     ideal_ranks = _places(-gains, qrels)
@@ -113,18 +104,12 @@ def ndcg(ranks: np.ndarray, qrels: Qrels, k: int | None = None, threshold: int =
 
 
 def average_precision(ranks: np.ndarray, qrels: Qrels, k: int | None = None, threshold: int = 1) -> np.ndarray:
-    """The mean, over *all* relevant documents, of the precision at their ranks.
-
-    A relevant document that is not among the first ``k`` adds 0. Arguments as in `reciprocal_rank`.
-
-    Returns:
-        (Q,) float64, 0 for a query without relevant documents.
-    """
+    """The mean, over *all* relevant documents, of the precision at their ranks; 0 for those beyond ``k``."""
     relevant = qrels.relevant(threshold)
-    found = _found(ranks, k) & relevant
-    # Among the judged documents of a query, those found first have the places 1, 2, 3 …
-    hits = _places(np.where(found, ranks, np.iinfo(np.int64).max), qrels)
-    return _ratio(qrels.sum(np.where(found, hits / np.maximum(ranks, 1), 0)), qrels.sum(relevant))
+    hits = _retrieved(ranks, k) & relevant
+    # The hits of a query, in the order of their ranks, have the places 1, 2, 3 …
+    places = _places(np.where(hits, ranks, np.iinfo(np.int64).max), qrels)
+    return _ratio(qrels.sum(np.where(hits, places / np.maximum(ranks, 1), 0)), qrels.sum(relevant))
 
 
 _METRICS: dict[str, Metric] = {
@@ -137,11 +122,7 @@ _METRICS: dict[str, Metric] = {
 
 
 def parse(name: str) -> tuple[Metric, int | None]:
-    """The function and the cutoff that a name such as ``mrr``, ``mrr@10`` or ``ndcg@10`` stands for.
-
-    Raises:
-        UserError: there is no such metric, or the cutoff is not a positive whole number.
-    """
+    """The function and the cutoff that a name such as ``mrr``, ``mrr@10`` or ``ndcg@10`` stands for."""
     base, at, cutoff = name.partition("@")
     if base not in _METRICS:
         raise UserError(f"There is no metric {name!r}; {one_of(base, _METRICS)}; a cutoff follows as in mrr@10.")
@@ -150,21 +131,8 @@ def parse(name: str) -> tuple[Metric, int | None]:
     return _METRICS[base], int(cutoff) if at else None
 
 
-def evaluate(ranks: np.ndarray, qrels: Qrels, names: Sequence[str], threshold: int = 1) -> dict[str, np.ndarray]:
-    """Compute several metrics.
-
-    Args:
-        ranks: (P,) int64, 1-based rank of each judged document; 0 = not retrieved.
-        qrels: the judgements.
-        names: ``mrr``, ``recall``, ``success``, ``ndcg`` or ``map``, each alone or with a cutoff: ``mrr@10``.
-        threshold: the least grade that is relevant.
-
-    Returns:
-        Name → (Q,) float64, one value per query.
-
-    Raises:
-        UserError: an unknown name.
-    """
+def from_ranks(ranks: np.ndarray, qrels: Qrels, names: Sequence[str], threshold: int = 1) -> dict[str, np.ndarray]:
+    """Several metrics by name: ``mrr``, ``recall``, ``success``, ``ndcg`` or ``map``, perhaps with a cutoff."""
     metrics = {name: parse(name) for name in names}
     return {name: metric(ranks, qrels, k, threshold) for name, (metric, k) in metrics.items()}
 
@@ -177,14 +145,14 @@ def mean(per_query: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: math.fsum(values.tolist()) / max(len(values), 1) for name, values in per_query.items()}
 
 
-def _found(ranks: np.ndarray, k: int | None) -> np.ndarray:
+def _retrieved(ranks: np.ndarray, k: int | None) -> np.ndarray:
     """(P,) bool, the judged documents that are retrieved among the first ``k``."""
     return (ranks > 0) & (ranks <= k) if k is not None else ranks > 0
 
 
 def _discounted(gains: np.ndarray, ranks: np.ndarray, qrels: Qrels, k: int | None) -> np.ndarray:
     """(Q,) float64, the gains of documents at ``ranks``, discounted and summed."""
-    return qrels.sum(np.where(_found(ranks, k), gains / np.log2(np.maximum(ranks, 1) + 1), 0))
+    return qrels.sum(np.where(_retrieved(ranks, k), gains / np.log2(np.maximum(ranks, 1) + 1), 0))
 
 
 def _places(values: np.ndarray, qrels: Qrels) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``per_query.csv``: what every query of the validation scores, for tests of significance and to look at.
+"""``per_query.csv``: every validation query's metrics, for significance tests and to look at.
 
 Columns: ``query``, perhaps ``text``, then the metrics, those of BM25 as ``bm25/METRIC``. Numbers read back equal.
 """
@@ -15,33 +15,18 @@ import numpy as np
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
 
-__all__ = ["PerQuery", "read", "write"]
-
 
 @dataclass(frozen=True, eq=False)
 class PerQuery:
-    """What the file holds.
-
-    Attributes:
-        ids: of the Q queries, in the order of the split.
-        values: ``METRIC`` and ``bm25/METRIC`` → (Q,) float64.
-        texts: of the queries; empty if the file has none.
-    """
+    """What the file holds of Q queries, in the order of the split."""
 
     ids: list[str]
-    values: dict[str, np.ndarray]
-    texts: list[str]
+    values: dict[str, np.ndarray]  # ``METRIC`` and ``bm25/METRIC`` → (Q,) float64
+    texts: list[str]  # empty if the file has none
 
 
 def write(path: Path, ids: Sequence[str], values: Mapping[str, np.ndarray], texts: Sequence[str] | None = None) -> None:
-    """Write the file, all or nothing.
-
-    Args:
-        path: the file.
-        ids: of the Q queries.
-        values: ``METRIC`` and ``bm25/METRIC`` → (Q,) float64.
-        texts: of the queries, for people.
-    """
+    """Write the file, all or nothing: ids of the Q queries, name → (Q,) values, and the texts, for people."""
     columns: list[Sequence[str]] = [ids, *([] if texts is None else [texts])]
     columns += [[repr(v) for v in np.asarray(column, np.float64).tolist()] for column in values.values()]
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
@@ -51,11 +36,7 @@ def write(path: Path, ids: Sequence[str], values: Mapping[str, np.ndarray], text
 
 
 def read(path: Path) -> PerQuery:
-    """Read the file.
-
-    Raises:
-        UserError: it does not exist or is no such file.
-    """
+    """Read the file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             head, *rows = csv.reader(file)
@@ -66,4 +47,4 @@ def read(path: Path) -> PerQuery:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: the run is of an older version or validates nothing.") from error
     except (ValueError, KeyError, csv.Error) as error:
-        raise UserError(f"{path} is no table of queries and their metrics: {error}.") from error
+        raise UserError(f"{path} is not a table of queries and their metrics: {error}.") from error

@@ -1,7 +1,7 @@
 """Whether a difference is more than chance: paired randomisation tests, Holm's correction, intervals of means.
 
-The queries are what chance draws: all of it asks how figures would move with other queries of the same kind, of
-the very models that were measured. Smucker, Allan and Carterette (2007) compare the tests that retrieval uses; the
+Chance draws the queries: all of it asks how figures would move with other queries of the same kind, for the very
+models that were measured. Smucker, Allan and Carterette (2007) compare the tests that retrieval uses; the
 randomisation test assumes least, and Student's t and the bootstrap agree with it.
 """
 
@@ -11,13 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["RESAMPLES", "holm", "mean_interval", "paired_differences", "randomisation_test"]
-
-# Of a p-value of .05 the standard error is then .0007; 400 queries take 20 ms, 7,000 take 0.3 s.
+# A p-value of .05 then has a standard error of .0007; 400 queries take 20 ms, 7,000 take 0.3 s.
 RESAMPLES = 100_000
-# So many queries with a difference have no more sign patterns than that.
-MOST_EXACT = 16
-# Resampled means of an interval: its ends are then within some 1 % of its width.
+# With up to this many differing queries, all 2 ** n exchanges are fewer than RESAMPLES.
+MAX_EXACT = 16
+# Resampled means of an interval: its ends are then within about 1 % of its width.
 MEANS = 5_000
 
 _ROUNDING = 1e-12  # of metrics, which are at most 1
@@ -35,29 +33,26 @@ def randomisation_test(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES,
 
     If the two systems were one, each query might as well have its two values exchanged: the p-value is the share
     of such exchanges that move the means at least as far apart as they are. With up to 16 queries that differ, all
-    are counted; with more, ``resamples`` are drawn, and p is (found + 1) / (drawn + 1), so never 0 (Phipson and
-    Smyth 2010).
+    are counted; with more, ``resamples`` are drawn, and p is (hits + 1) / (drawn + 1), so never 0 (Phipson and
+    Smyth 2010). It is 1 if no query differs.
 
     Args:
         a: (Q,) values of one system.
         b: (Q,) values of the other one for the same queries.
-        resamples: how many exchanges are drawn.
+        resamples: number of exchanges drawn.
         seed: of the draws.
-
-    Returns:
-        The p-value; 1 if no query differs.
     """
     differences = paired_differences(a, b)
     differences = differences[differences != 0]  # exchanging equal values changes nothing
     # Equal sums may differ by rounding; they must count as equal.
-    least = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
-    if len(differences) <= MOST_EXACT:
-        return float((np.abs(_signed_sums(differences)) >= least).mean())
+    threshold = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    if len(differences) <= MAX_EXACT:
+        return float((np.abs(_signed_sums(differences)) >= threshold).mean())
     rng, sums = np.random.default_rng(seed), np.zeros(resamples)
     for start in range(0, len(differences), 8):  # the signs of eight are one random byte
         eight = _signed_sums(differences[start : start + 8])
         sums += eight[rng.integers(0, len(eight), resamples, np.uint8)]
-    return (int((np.abs(sums) >= least).sum()) + 1) / (resamples + 1)
+    return (int((np.abs(sums) >= threshold).sum()) + 1) / (resamples + 1)
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:
@@ -85,7 +80,8 @@ def mean_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap intervals of means over queries.
 
-    Unlike Student's they never leave the range of the values and are as skewed as these, and reciprocal ranks are.
+    Unlike Student's they never leave the range of the values and are as skewed as these, and reciprocal ranks are
+    skewed.
 
     Args:
         values: (Q, M), M figures for each query; all are resampled together.
@@ -94,7 +90,7 @@ def mean_interval(
         seed: of the draws.
 
     Returns:
-        (M,) lower and (M,) upper ends; both the mean with fewer than two queries.
+        (M,) lower and (M,) upper ends; both are the mean with fewer than two queries.
     """
     values = np.asarray(values, np.float64)
     queries = len(values)

@@ -13,22 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.files import atomic_path
-from two_tower.ranking.exact import Ranking
-
-__all__ = ["id_order", "write_run"]
+from two_tower.ranking.base import Ranking
 
 Ids: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
 
 def id_order(ids: Ids) -> np.ndarray:
-    """The place of each id in ascending order of the UTF-8 bytes (that of C's strcmp, as in trec_eval).
-
-    Args:
-        ids: (N,) document ids, unique.
-
-    Returns:
-        (N,) int64, a permutation of 0 … N - 1.
-    """
+    """(N,) int64, each unique id's place in ascending order of its UTF-8 bytes (C's strcmp, as in trec_eval)."""
     ascending = pc.sort_indices(_strings(ids)).to_numpy()
     places = np.empty(len(ascending), np.int64)
     places[ascending] = np.arange(len(ascending))
@@ -38,21 +29,21 @@ def id_order(ids: Ids) -> np.ndarray:
 def write_run(path: str | os.PathLike[str], query_ids: Ids, document_ids: Ids, ranking: Ranking, tag: str) -> None:
     """Write a ranking as a TREC run file: lines ``query Q0 document rank score tag``, all or nothing.
 
-    Scores are written as ``%.9g``, so they read back equal in float32. Blanks separate the fields, so
-    white space inside an id or the tag is written as ``_``.
+    Scores are written as ``%.9g``, so they read back equal in float32. Blanks separate the fields, so white space
+    inside an id or the tag is written as ``_``.
 
     Args:
-        path: the file; it appears, complete, in one step.
+        path: the file.
         query_ids: (Q,) ids of the ranking's queries.
         document_ids: (N,) ids of the corpus.
-        ranking: what `rank` returned, with k > 0.
+        ranking: with k > 0.
         tag: the name of the run.
     """
-    found = ranking.rows >= 0
-    documents = iter(_strings(document_ids).take(pa.array(ranking.rows[found])).to_pylist())
-    scores = iter(ranking.scores[found].tolist())
+    retrieved = ranking.rows >= 0
+    documents = iter(_strings(document_ids).take(pa.array(ranking.rows[retrieved])).to_pylist())
+    scores = iter(ranking.scores[retrieved].tolist())
     with atomic_path(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        for query, hits in zip(_strings(query_ids).to_pylist(), found.sum(1).tolist(), strict=True):
+        for query, hits in zip(_strings(query_ids).to_pylist(), retrieved.sum(1).tolist(), strict=True):
             for place in range(1, hits + 1):
                 fields = (_field(query), "Q0", _field(next(documents)), str(place), f"{next(scores):.9g}")
                 file.write(f"{' '.join(fields)} {_field(tag)}\n")

@@ -12,7 +12,7 @@ from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.speed import Speed
 from two_tower.console import against, name_of_check, say
 from two_tower.files import finite, write_json, write_text
-from two_tower.logger import Alerting
+from two_tower.logger import RunLogger
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
@@ -39,12 +39,12 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         "train/loss": next((row["loss"] for row in reversed(history) if "loss" in row), math.nan),
         "train/triplets_per_second": speed.triplets_per_second,
         "seconds": speed.seconds,
-        "validation/seconds": validation.spent,
+        "validation/seconds": validation.overhead_seconds,
         "epochs": math.ceil(history[-1]["epoch"]) if history else 0,
         "best_epoch": math.ceil(best.get("epoch", 0)),
         "best_step": int(best.get("step", 0)),
         **({"stopped_at_step": stopping.stopped_at} if stopping else {}),
-        **({"doctor/findings": doctor.count, "doctor/seconds": doctor.spent} if doctor else {}),
+        **({"doctor/findings": doctor.count, "doctor/seconds": doctor.overhead_seconds} if doctor else {}),
         "queries": validation.queries,
         "documents": validation.documents,
         "all_documents": validation.all_documents,
@@ -53,8 +53,8 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         reason = stopping.reason if stopping else ""
         write_text(run.path / "report.md", report_page(run.path.name, results, validation, reason))
         for logger in trainer.loggers:
-            if isinstance(logger, Alerting):
-                logger.summarise(finite(results))
+            if isinstance(logger, RunLogger):
+                logger.summarize(finite(results))
         write_json(run.results, finite(results))
         _say_end(run, [*_sentences(results, validation, reason), _cost(results)])
     return results

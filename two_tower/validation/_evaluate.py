@@ -1,4 +1,4 @@
-"""Metrics of a model or of BM25 over a whole corpus; the one way from vectors to numbers."""
+"""From vectors to numbers: the rankings of a split by the towers, by BM25 and by both, and their metrics."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
-from two_tower.metrics import DEFAULT_METRICS, evaluate, mean
+from two_tower.fusion import cross_fit
+from two_tower.metrics import DEFAULT_METRICS, mean
+from two_tower.metrics.rank_metrics import RankMetrics
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
-from two_tower.ranking import Ranking, Share, nearest
+from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
-
-__all__ = ["Encoded", "Evaluation", "evaluate_bm25", "evaluate_dense"]
 
 # Raise whenever BM25 would rank otherwise.
 BM25_VERSION = 4
 
-# Documents that one process encodes and scores together.
-DOCUMENT_BLOCK = 8192
+CPU = torch.device("cpu")
+DOCUMENT_BLOCK = 8192  # documents that one process encodes and scores together
+QUERY_BLOCK = 8192  # queries whose metrics are computed together
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one system scores on one split.
+    """The figures of one system on one split.
 
     Attributes:
         means: metric → mean over the queries.
         per_query: metric → (Q,) float64.
         ranking: the top documents of every query and the ranks of the judged ones.
-        seconds: what it cost.
+        seconds: what it took.
     """
 
     means: dict[str, float]
@@ -45,24 +47,42 @@ class Evaluation:
     ranking: Ranking
     seconds: float
 
+    @classmethod
+    def from_ranking(
+        cls, ranking: Ranking, split: Split, metrics: Sequence[str], device: torch.device, start: float
+    ) -> Evaluation:
+        """Measure a ranking that every process has; each process measures its part of the queries.
 
-def _evaluation(ranking: Ranking, split: Split, metrics: Sequence[str], start: float) -> Evaluation:
-    per_query = evaluate(ranking.ranks, split.qrels, metrics, split.threshold)
-    return Evaluation(mean(per_query), per_query, ranking, time.perf_counter() - start)
+        Args:
+            ranking: of the split's Q queries, with the ranks of its judged documents.
+            split: the queries.
+            metrics: names, see `two_tower.metrics`.
+            device: where the processes, if there are several, exchange tensors.
+            start: when the work began, by `time.perf_counter`.
+        """
+        accumulated, share = RankMetrics(metrics, split.threshold), share_of(device)
+        if share.size > 1:
+            accumulated.to(device)
+        queries = split.qrels.queries
+        first, last = (queries * part // share.size for part in (share.rank, share.rank + 1))
+        for pairs, qrels in split.qrels.blocks(first, last, QUERY_BLOCK):
+            accumulated.update(ranking.ranks[pairs], qrels)
+        per_query = accumulated.per_query()
+        return cls(mean(per_query), per_query, ranking, time.perf_counter() - start)
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """Queries and a corpus as vectors, to be ranked.
+class EncodedCorpus:
+    """Queries and a corpus as vectors, ready to be ranked.
 
-    Processes that train together share the work out: each encodes and scores its own blocks of documents. All
-    get the whole ranking, which does not depend on their number.
+    Processes that train together share the work: each encodes and scores its own blocks of documents. All get the
+    whole ranking, which does not depend on their number.
 
     Attributes:
         model: the towers.
         corpus: N documents.
         queries: (Q, D) vectors.
-        blocks: the vectors of this process' blocks of documents, by the row each begins with.
+        blocks: the vectors of this process's blocks of documents, by their first row.
         share: which blocks those are.
     """
 
@@ -73,10 +93,10 @@ class Encoded:
     share: Share
 
     @classmethod
-    def of(
+    def from_model(
         cls, model: TwoTower, corpus: Corpus, queries: Ragged, progress: Callable[[int], None] | None = None
-    ) -> Encoded:
-        """Encode Q queries and this process' documents; ``progress`` gets the number of documents done since then."""
+    ) -> EncodedCorpus:
+        """Encode the queries and this process's documents; ``progress`` gets the number of documents just encoded."""
         share = share_of(model.device)
         vectors = model.encode("queries", queries)
         blocks = {}
@@ -86,8 +106,8 @@ class Encoded:
                 blocks[first] = model.encode("documents", tokens, progress)
         return cls(model, corpus, vectors, blocks, share)
 
-    def rank(self, k: int, pairs: tuple[np.ndarray, np.ndarray] | None = None) -> Ranking:
-        """The best ``k`` documents of every query, and the ranks of pairs, see `two_tower.ranking.nearest`."""
+    def rank(self, k: int, pairs: RowPairs | None = None) -> Ranking:
+        """The best ``k`` documents of every query, and the ranks of pairs."""
         return nearest(
             self.queries,
             lambda part: self.blocks[part.start],
@@ -96,61 +116,69 @@ class Encoded:
             order=self.corpus.order,
             pairs=pairs,
             k=k,
-            document_block=DOCUMENT_BLOCK,
+            blocks=Blocks(documents=DOCUMENT_BLOCK),
             share=self.share,
         )
 
 
-def evaluate_dense(
+def rank_split(
     model: TwoTower,
     corpus: Corpus,
     split: Split,
-    depth: int = 100,
+    top_k: int = 100,
     metrics: Sequence[str] = DEFAULT_METRICS,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Encode everything and rank all documents for every query, see `Encoded`.
-
-    Args:
-        model: the towers.
-        corpus: N documents.
-        split: Q queries with their judgements.
-        depth: length of the kept ranking.
-        metrics: names, see `two_tower.metrics`.
-        progress: called with the number of documents encoded since the last call.
-    """
+    """Encode everything, rank all documents for every query and measure the ranking; keeps the best ``top_k``."""
     start = time.perf_counter()
-    pairs = (split.qrels.query_rows, split.qrels.document_rows)
-    ranking = Encoded.of(model, corpus, split.tokens, progress).rank(depth, pairs)
-    return _evaluation(ranking, split, metrics, start)
+    encoded = EncodedCorpus.from_model(model, corpus, split.tokens, progress)
+    return Evaluation.from_ranking(encoded.rank(top_k, split.qrels.pairs), split, metrics, model.device, start)
 
 
-def evaluate_bm25(
+def rank_split_by_bm25(
     corpus: Corpus,
     split: Split,
     tokenizer: Tokenizer,
-    depth: int = 100,
+    top_k: int = 100,
     metrics: Sequence[str] = DEFAULT_METRICS,
+    device: torch.device = CPU,
 ) -> Evaluation:
-    """The lexical baseline on the same queries and documents, ranked once per collection and then read from the cache.
+    """The lexical baseline on the same queries and documents, ranked once per collection and cached.
 
-    Args:
-        corpus: N documents.
-        split: Q queries with their judgements.
-        tokenizer: the towers': BM25 splits the words of identifiers as it does.
-        depth: length of the kept ranking.
-        metrics: names, see `two_tower.metrics`.
+    BM25 splits the words of identifiers as the ``tokenizer`` of the towers does.
     """
     start, camel = time.perf_counter(), tokenizer.split_camel_case
 
     def measure(folder: Path) -> None:
-        pairs = (split.qrels.query_rows, split.qrels.document_rows)
         bm25 = BM25(corpus.texts(), split_camel_case=camel)
-        ranking = bm25.rank(split.texts.to_pylist(), order=corpus.order, pairs=pairs, k=depth)
+        ranking = bm25.rank(split.texts.to_pylist(), order=corpus.order, pairs=split.qrels.pairs, k=top_k)
         rows = ranking.rows.astype(np.int32)
         np.savez(folder / "ranking.npz", rows=rows, scores=ranking.scores, ranks=ranking.ranks)
 
-    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, depth)
+    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, top_k)
     with np.load(entry("bm25", key, measure) / "ranking.npz") as saved:
         ranking = Ranking(saved["rows"].astype(np.int64), saved["scores"], saved["ranks"])
-    return _evaluation(ranking, split, metrics, start)
+    return Evaluation.from_ranking(ranking, split, metrics, device, start)
+
+
+def fuse_cross_fitted(
+    dense: Evaluation, bm25: Evaluation, split: Split, order: np.ndarray, monitor: str, device: torch.device = CPU
+) -> Evaluation:
+    """The fusion of towers and BM25, see `cross_fit`: the metrics that ``dense`` has. Its ranking has ranks only.
+
+    Args:
+        dense: of the towers.
+        bm25: of BM25, on the same queries and documents.
+        split: the queries.
+        order: (N,) decides between equal scores.
+        monitor: the metric that the choice of weights maximizes.
+        device: of the towers.
+    """
+    start = time.perf_counter()
+    ranks = cross_fit(
+        dense.ranking, bm25.ranking,
+        order=order, qrels=split.qrels, metric=monitor, split=split.name, threshold=split.threshold,
+    )  # fmt: skip
+    no_rows = np.zeros((split.qrels.queries, 0))
+    ranking = Ranking(no_rows.astype(np.int64), no_rows.astype(np.float32), ranks)
+    return Evaluation.from_ranking(ranking, split, list(dense.per_query), device, start)

@@ -1,0 +1,175 @@
+"""What every ranking needs: keys that order documents, blocks of rows, pairs to rank, processes that rank together.
+
+A **key** is an int64: the float32 score in the upper half, in bits that sort as the floats do, and the document's
+place among equal scores in the lower half. "Ranks before" is then one integer comparison, so ties are resolved
+exactly, also at the cut of a top-k. NaN counts as minus infinity, -0 as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+NONE = np.iinfo(np.int64).min  # an empty entry among the best: below every key
+_ALL_BUT_SIGN = 0x7FFFFFFF
+_MINUS_INFINITY = -8388608  # its bits as an int32
+
+RowPairs = tuple[np.ndarray, np.ndarray]
+"""(P,) query rows and (P,) document rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best documents of every query, and the ranks of single documents.
+
+    Attributes:
+        rows: (Q, k) int64, document rows, best first; -1 where fewer documents were retrieved.
+        scores: (Q, k) float32, their scores; -inf where fewer were retrieved.
+        ranks: (P,) int64, 1-based rank of each pair's document among all documents; 0 = not retrieved.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    ranks: np.ndarray
+
+
+class Blocks(NamedTuple):
+    """How many rows are scored at once, and how many bytes of scores may be kept for a second pass."""
+
+    queries: int = 1024
+    documents: int = 8192
+    kept_bytes: int = 512 << 20
+
+
+def slices(rows: int, size: int) -> Iterator[slice]:
+    """Blocks of ``rows`` rows; each begins at a multiple of ``size``."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+class Share:
+    """One process's part of the corpus: every ``size``-th block of documents, starting with block ``rank``.
+
+    This class is the single process that owns everything; a subclass says how processes exchange arrays. Each
+    block has exactly one owner, so nothing is ranked twice, whatever the number of processes.
+    """
+
+    rank = 0
+    size = 1
+
+    def owns(self, block: int) -> bool:
+        return block % self.size == self.rank
+
+    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
+        """The element-wise maximum over all processes; no NaN among the values."""
+        return values
+
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
+        """The element-wise sum over all processes."""
+        return values
+
+    def all_gather(self, values: np.ndarray) -> np.ndarray:
+        """All-gather along dim 1: (Q, k) → (Q, size · k)."""
+        return values
+
+
+class Places:
+    """Each document's place among equal scores, and the way back from keys to rows.
+
+    Attributes:
+        rows: (N,) int64, the document at each place.
+        places: (N,) int32, the place of each document.
+    """
+
+    def __init__(self, order: np.ndarray | Tensor, documents: int) -> None:
+        values = order.cpu().numpy() if isinstance(order, Tensor) else np.asarray(order)
+        if values.shape != (documents,):
+            raise ValueError(f"order has shape {values.shape}, but there are {documents} documents")
+        # Any distinct integers will do, for example those of a subset of the corpus: only their order counts.
+        self.rows = np.argsort(values)
+        self.places = np.empty(documents, np.int32)
+        self.places[self.rows] = np.arange(documents, dtype=np.int32)
+
+    def decode(self, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(Q, k) int64 document rows and (Q, k) float32 scores, best first, of unsorted (Q, ≤ k) keys."""
+        rows = np.full((len(keys), k), -1, np.int64)
+        scores = np.full((len(keys), k), -np.inf, np.float32)
+        keys = np.sort(keys, axis=1)[:, ::-1]
+        retrieved = np.nonzero(keys > NONE)
+        rows[retrieved] = self.rows[keys[retrieved] & 0xFFFFFFFF]
+        bits = (keys[retrieved] >> 32).astype(np.int32)
+        scores[retrieved] = (bits ^ ((bits >> 31) & _ALL_BUT_SIGN)).view(np.float32)
+        return rows, scores
+
+
+@dataclass(frozen=True, eq=False)
+class QueryDocumentPairs:
+    """Pairs whose ranks are wanted, sorted by query.
+
+    Attributes:
+        queries: (P,) int64, ascending.
+        documents: (P,) int64; -1 = outside the corpus.
+        positions: (P,) int64, where each pair, in the order it was given, stands among the sorted ones.
+    """
+
+    queries: np.ndarray
+    documents: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def from_rows(cls, pairs: RowPairs | None, queries: int, documents: int) -> QueryDocumentPairs:
+        query_rows, document_rows = pairs if pairs is not None else ([], [])
+        q, d = np.asarray(query_rows, np.int64), np.asarray(document_rows, np.int64)
+        if q.shape != d.shape or q.ndim != 1:
+            raise ValueError(f"pairs need as many query rows as document rows, not {q.shape} and {d.shape}")
+        if len(q) and (q.min() < 0 or q.max() >= queries or d.min() < -1 or d.max() >= documents):
+            raise ValueError(f"a pair lies outside the {queries} queries and {documents} documents")
+        ascending = np.argsort(q, kind="stable")
+        positions = np.empty(len(q), np.int64)
+        positions[ascending] = np.arange(len(q))
+        return cls(q[ascending], d[ascending], positions)
+
+    def in_block(self, block: slice) -> slice:
+        """The pairs of a block of queries."""
+        first, last = np.searchsorted(self.queries, [block.start, block.stop])
+        return slice(int(first), int(last))
+
+
+def largest(keys: np.ndarray, k: int) -> np.ndarray:
+    """The ``k`` largest keys of each row, in any order."""
+    return keys if keys.shape[1] == k else np.partition(keys, keys.shape[1] - k, axis=1)[:, keys.shape[1] - k :]
+
+
+# Negative floats sort backwards by their bits. Flipping all but the sign bit of those, which
+# `bits ^ ((bits >> 31) & 0x7FFFFFFF)` does without a branch, makes bits sort as the floats do; it is its own inverse.
+
+
+def torch_keys(scores: Tensor, places: Tensor) -> Tensor:
+    """(…, n) int64 keys of scores (…, n) float32 and places (n,) int32, on any device."""
+    bits = (torch.where(scores.isnan(), -torch.inf, scores) + 0.0).view(torch.int32)  # -0 + 0 is 0
+    return ((bits ^ ((bits >> 31) & _ALL_BUT_SIGN)).to(torch.int64) << 32) | places
+
+
+@njit(nogil=True, cache=True)
+def key_of(score: np.float32, place: int) -> np.int64:
+    """The key of one document."""
+    if score == 0:  # also -0, whose bits differ
+        bits = np.int32(0)
+    elif score > -np.inf:
+        bits = np.float32(score).view(np.int32)
+    else:
+        bits = np.int32(_MINUS_INFINITY)
+    return (np.int64(bits ^ ((bits >> 31) & _ALL_BUT_SIGN)) << 32) | np.int64(place)
+
+
+@njit(nogil=True, cache=True)
+def key_score(key: np.int64) -> np.float32:
+    """The score in one key."""
+    bits = np.int32(key >> 32)
+    flipped = np.int32(bits ^ ((bits >> 31) & _ALL_BUT_SIGN))
+    return flipped.view(np.float32)
