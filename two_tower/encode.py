@@ -16,7 +16,7 @@ import torch
 
 from two_tower.assemble import load_model
 from two_tower.data.base import Source, full_text
-from two_tower.data.stream.token_store import ahead
+from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
@@ -203,7 +203,7 @@ def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress
     """Encode the shards that are missing; the next is read and the last one written while one is encoded."""
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
-        for number, passages in enumerate(ahead(_shards(source, store.manifest.shard_rows))):
+        for number, passages in enumerate(prefetch(_shards(source, store.manifest.shard_rows))):
             if store.has(number):
                 if progress:
                     progress(passages.num_rows)

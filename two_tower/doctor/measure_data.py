@@ -65,8 +65,8 @@ def _training_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
     training = data.judged
     count = min(PAIRS, len(training.examples))
     start = (len(training.examples) - count) // 2
-    queries, positives, _ = training.examples.take(np.arange(start, start + count))
-    return training.queries.select(queries), training.documents.select(positives)
+    examples = training.examples.take(np.arange(start, start + count))
+    return training.queries.select(examples.query_rows), training.documents.select(examples.positive_rows)
 
 
 def _validation_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
@@ -139,7 +139,7 @@ def _training_hashes(data: TripletData) -> tuple[np.ndarray, np.ndarray | None]:
     """Hashes of the queries that are trained on, and their rows in the training split, if they are of one."""
     examples = data.judged.examples
     count = min(len(examples), MOST_QUERIES)
-    rows = examples.take(np.arange(count))[0]
+    rows = examples.take(np.arange(count)).query_rows
     if data.trains_on_texts:
         return text_hashes(data.judged.queries.select(rows)), None
     return data.train.hashes[rows], rows
