@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ EQUAL_TEXTS = 0.9999  # two texts whose teacher vectors have this cosine are equ
 RIDGE = 1e-3  # regularization of the first projection, relative to the vectors' mean square
 
 
+@runtime_checkable
 class HasDim(Protocol):
     """All that the loss needs of a `two_tower.teacher.base.Teacher`: the dimensions of its vectors."""
 
