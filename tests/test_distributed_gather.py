@@ -163,7 +163,9 @@ def test_unequal_batches_are_refused(ranks: list[dict]) -> None:
 
 def test_one_process_has_nothing_to_gather(folder: Path, tmp_path: Path) -> None:
     assert processes() == 1
-    alone, usual = (learnt(folder, tmp_path / "tokenizer.json", "default", more) for more in ("cross_device=true", None))
+    alone, usual = (
+        learnt(folder, tmp_path / "tokenizer.json", "default", more) for more in ("cross_device=true", None)
+    )
     assert alone.losses == usual.losses
     assert all(torch.equal(alone.grads[name], grad) for name, grad in usual.grads.items())
 
