@@ -174,7 +174,8 @@ def test_a_run_of_two_processes_has_the_losses_of_one(folder: Path, tmp_path: Pa
     """The whole program: trainer=ddp finds cross_device, memory and gradient cache in one configuration."""
     options = [
         "trainer.max_steps=4", "trainer.log_every_n_steps=1", "scheduler=none", "validation.bm25=false",
-        "tower.dim=16", "cross_device=true", "cross_batch_memory=100", "cross_batch_start=1", "encode_chunk=10", "trainer.max_epochs=2",
+        "tower.dim=16", "cross_device=true", "cross_batch_memory=100", "cross_batch_start=1",
+        "encode_chunk=10", "trainer.max_epochs=2",
     ]  # fmt: skip
     fit(folder, tmp_path / "one", *options, "data.batch_size=128")
     ended = run_command(

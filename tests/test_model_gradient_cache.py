@@ -148,7 +148,6 @@ OPTIONS = [
 @pytest.mark.parametrize("more", [["tower=gru"], ["tower=average"], ["tower=gru", "trainer.precision=bf16-mixed"]])
 def test_a_run_has_the_same_losses(more: list[str], collection: Path, tmp_path: Path) -> None:
     """Automatic optimization, clipping, sparse gradients, mixed precision."""
-
     fit(collection, tmp_path / "whole", *OPTIONS, *more)
     fit(collection, tmp_path / "chunks", *OPTIONS, *more, "encode_chunk=9")
     whole, chunks = (losses(tmp_path / name) for name in ("whole", "chunks"))

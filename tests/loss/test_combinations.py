@@ -8,21 +8,17 @@ import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from test_train import configure, fit
 from torch import Tensor
 from training import UniformityLoss, history, losses, of_scores, state, stopped
 
 from train import train
-from two_tower.assemble import load_model, make_data, try_parts
+from two_tower.assemble import load_model, make_data
 from two_tower.config import build
-from two_tower.config.explain import explain
-from two_tower.config.groups import CONF, choices
-from two_tower.errors import UserError
+from two_tower.config.groups import choices
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.sum import SumLoss
 from two_tower.optimizer._groups import parameter_groups
@@ -194,48 +190,3 @@ def test_a_sum_of_ones_own_choice(overrides: list[str], tmp_path: Path) -> None:
     assert inner.weights == {"in_batch": 1.0, "hard": 0.5}
     assert inner.losses["hard"].select == "hardest"
     assert loss.in_batch_negatives
-
-
-MISTAKES: dict[str, tuple[list[str], str]] = {
-    "a key": (["loss=sum", "+loss.triplet.margn=1"], r"loss\.triplet\.margn .* did you mean 'margin'"),
-    "a type": (["loss=sum", "loss.triplet.margin=wide"], r"loss\.triplet\.margin=wide has the wrong type"),
-    "a value": (["loss=sum", "loss.triplet.margin=-1"], r"^loss\.triplet\.margin=-1(\.0)? must be above 0"),
-    "a deep value": (
-        ["loss=matryoshka", "loss@loss.loss=sum", "loss.loss.triplet.margin=-1"],
-        r"^loss\.loss\.triplet\.margin=-1(\.0)? must be above 0",
-    ),
-    "a choice": (["loss=sum", "loss.triplet.select=hard"], r"loss\.triplet\.select=hard .* did you mean 'hardest'"),
-    "a deep key": (
-        ["loss=matryoshka", "loss@loss.loss=sum", "+loss.loss.triplet.margn=1"], r"loss\.loss\.triplet\.margn does not",
-    ),
-    "a weight's name": (["loss=sum", "+loss.weights.tripelt=1"], r"loss\.weights\.tripelt .* triplet"),
-    "a weight": (["loss=sum", "loss.weights.triplet=x"], r"loss\.weights\.triplet=x must be a number"),
-    "a name": (["loss=sum", "+loss.wieghts=3"], r"loss\.wieghts .* \+loss@loss\.wieghts=CHOICE"),
-    "lengths": (["loss=matryoshka", "loss.dims=[8,32]"], r"loss\.dims=\[8, 32\] must be from 1 to 16"),
-    "no list": (["loss=matryoshka", "loss.dims=8"], r"loss\.dims=8 has the wrong type: it must be a list or null"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("overrides", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_inside_are_named_before_data_is_read(overrides: list[str], message: str, tmp_path: Path) -> None:
-    def parts(*overrides: str) -> dict[str, Any]:
-        config = configure(tmp_path / "absent", tmp_path / "run", *overrides)
-        try_parts(config)
-        return config
-
-    assert parts(overrides[0])["loss"]["_target_"]  # negative control: without the mistake it is fine
-    with pytest.raises(UserError, match=message):
-        parts(*overrides)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["loss=sum", "loss.triplet.margn=1"], "loss.triplet.margn does not exist; did you mean 'loss.triplet.margin'"),
-        (["loss=matryoshka", "loss@loss.loss=tripelt"], "loss=tripelt does not exist; did you mean 'triplet'"),
-    ],
-)
-def test_what_hydra_refuses_inside_is_explained(overrides: list[str], message: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:  # noqa: PT011
-        compose("train", overrides)
-    assert explain(caught.value, "train", overrides).startswith(message)

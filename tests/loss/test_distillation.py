@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -16,12 +14,13 @@ from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.matryoshka import MatryoshkaLoss
 from two_tower.loss.sum import SumLoss
 from two_tower.similarity import Similarity
+from two_tower.teacher._vectors import TeacherVectors
 
 WEIGHTS = {"cosine": 1.0, "kl": 0.2, "contrastive": 0.7, "margin": 3.0}
 
 
 def make(dim: int = 5, temperature: float = 0.05, **weights: float) -> DistillationLoss:
-    return DistillationLoss(SimpleNamespace(dim=5), dim, weights, temperature).double()
+    return DistillationLoss(TeacherVectors([], 5), dim, weights, temperature).double()
 
 
 def unit(*shape: int) -> Tensor:

@@ -35,26 +35,15 @@ DIM = 6
 
 @dataclass(frozen=True)
 class World:
-    """A batch of a small corpus with equal texts and several positives a query.
+    """A batch of a small corpus with equal texts and several positives a query."""
 
-    Attributes:
-        queries: row of each query of the batch.
-        documents: row of each document.
-        query_text: text of each row; equal numbers are equal texts.
-        document_text: the same of the documents.
-        pairs: (query row, document row) that are judged relevant.
-        whole_batch: whether queries are pushed away from each other's documents.
-        q_TD: a vector for each query text, double.
-        d_TD: a vector for each document text.
-    """
-
-    queries: list[int]
+    queries: list[int]  # rows
     documents: list[int]
-    query_text: list[int]
+    query_text: list[int]  # of each row; equal numbers are equal texts
     document_text: list[int]
-    pairs: list[tuple[int, int]]
-    whole_batch: bool
-    q_TD: Tensor
+    pairs: list[tuple[int, int]]  # rows that are judged relevant
+    whole_batch: bool  # whether queries are pushed away from each other's documents
+    q_TD: Tensor  # a vector for each text, double
     d_TD: Tensor
 
     def relevant(self, query: int, document: int) -> bool:

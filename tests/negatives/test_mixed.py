@@ -7,14 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from test_train import configure
 
-from two_tower.assemble import try_parts
 from two_tower.config import build
-from two_tower.config.explain import explain
-from two_tower.config.groups import CONF
-from two_tower.errors import UserError
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.negatives.base import Collection, DrawContext, DrawnNegatives, KnownPositives
 from two_tower.negatives.given import GivenNegatives
@@ -122,42 +117,3 @@ def test_a_mixture_of_ones_own_choice(tmp_path: Path) -> None:
     assert list(mixed.strategies) == ["random", "hard"]
     assert (mixed.count, mixed.strategies["hard"].last_rank) == (3, 30)
     assert [len(mixed.parts(epoch)) for epoch in range(2)] == [1, 2]
-
-
-MISTAKES = {
-    "a key": (["+negatives.bm25.lastrank=1"], r"negatives\.bm25\.lastrank does not exist; did you mean 'last_rank'"),
-    "a type": (["negatives.bm25.last_rank=far"], r"negatives\.bm25\.last_rank=far has the wrong type"),
-    "a value": (["negatives.bm25.first_rank=0"], r"^negatives\.bm25\.first_rank=0 must be at least 1"),
-    "a key of the mixture": (["negatives.random.count=2"], r"^negatives\.random\.count has no effect in a mixture"),
-    "a choice": (["negatives.random.distribution=unifrom"], r"distribution=unifrom .* did you mean 'uniform'"),
-    "a weight's name": (["+negatives.weights.bm52=1"], r"negatives\.weights\.bm52 .* bm25"),
-    "a weight": (["negatives.weights.bm25=x"], r"negatives\.weights\.bm25=x must be a number"),
-    "a name": (["+negatives.wieghts=3"], r"negatives\.wieghts is neither .* \+negatives@negatives\.wieghts=CHOICE"),
-}
-
-
-@pytest.mark.parametrize(("overrides", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_inside_are_named_before_data_is_read(overrides: list[str], message: str, tmp_path: Path) -> None:
-    def parts(*overrides: str) -> None:
-        try_parts(configure(tmp_path / "absent", tmp_path / "run", "negatives=mixed", *overrides))
-
-    parts()  # negative control: without the mistake it is fine
-    with pytest.raises(UserError, match=message):
-        parts(*overrides)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            ["negatives.bm25.lastrank=1"],
-            "negatives.bm25.lastrank does not exist; did you mean 'negatives.bm25.last_rank",
-        ),
-        (["negatives@negatives.bm25=bm52"], "negatives=bm52 does not exist; did you mean 'bm25'"),
-    ],
-)
-def test_what_hydra_refuses_inside_is_explained(overrides: list[str], message: str) -> None:
-    overrides = ["negatives=mixed", *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:  # noqa: PT011
-        compose("train", overrides)
-    assert explain(caught.value, "train", overrides).startswith(message)

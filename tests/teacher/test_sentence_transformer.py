@@ -53,7 +53,7 @@ def test_the_fingerprint_changes_with_what_changes_vectors(teacher_folder: Path,
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: Path) -> None:
-    with pytest.raises(ValueError, match="^batch_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"^batch_size=0 must be at least 1"):
         SentenceTransformerTeacher(str(teacher_folder), batch_size=0)
     with pytest.raises(UserError, match=r"nobody/nothing .* teacher\.model"):
         SentenceTransformerTeacher("nobody/nothing").fingerprint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -153,7 +153,8 @@ class MinedNegatives(DrawnNegatives):
         rows = draw_from(self.table[context.query_rows], count, context.rng)
         without = np.flatnonzero(rows[:, 0] < 0)
         if len(without):
-            rows[without] = random_rows(count, context.only(without), redraw_positives=self.mask_known_positives)
+            some = replace(context, query_rows=context.query_rows[without])
+            rows[without] = random_rows(count, some, redraw_positives=self.mask_known_positives)
         return rows
 
     def describe(self, queries: int, counts: FilterCounts) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -177,10 +177,6 @@ class DrawContext:
     given: np.ndarray | None
     positives: Positives
     rng: np.random.Generator
-
-    def only(self, queries: np.ndarray) -> DrawContext:
-        """The same for some of the queries, given by their places in the batch."""
-        return replace(self, query_rows=self.query_rows[queries])
 
 
 class Negatives(ABC):

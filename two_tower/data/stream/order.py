@@ -27,9 +27,6 @@ class BlockShuffle:
         self._ends = np.cumsum(np.add.reduceat(sizes, starts)) if blocks else np.zeros(0, np.int64)
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def __len__(self) -> int:
-        return self._count
-
     def take(self, start: int, stop: int) -> np.ndarray:
         """int64 examples at the positions ``start`` to ``stop`` (exclusive)."""
         parts = []
