@@ -105,8 +105,8 @@ Scores = Sequence[Sequence[Tensor]]  # of each query with each document of the b
 Mask = Sequence[Sequence[bool]]
 
 
-def candidates(
-    queries: Sequence[int], documents: Sequence[int], relevant: Callable[[int, int], bool], share: bool
+def negatives(
+    queries: Sequence[int], documents: Sequence[int], relevant: Callable[[int, int], bool], whole_batch: bool
 ) -> list[list[bool]]:
     """Which documents of a batch each query is pushed away from.
 
@@ -116,7 +116,7 @@ def candidates(
     own = (len(documents) - count) // count
     return [
         [
-            not relevant(query, document) and (share or (j >= count and (j - count) // own == i))
+            not relevant(query, document) and (whole_batch or (j >= count and (j - count) // own == i))
             for j, document in enumerate(documents)
         ]
         for i, query in enumerate(queries)
@@ -169,3 +169,59 @@ def loss_diagnostics(scores: Scores, mask: Mask, margin: float) -> dict[str, flo
         "active_triplets": sum(positive - s < margin for positive, s in pairs) / max(len(pairs), 1),
         "chance_loss": sum(math.log(1 + len(found)) for found in negatives) / len(negatives),
     }
+
+
+# --- distillation: of scores (B, N), a mask, the student's and the teacher's vectors of queries and documents ----
+
+Vectors = tuple[Tensor, Tensor]
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    return sum_of([x * y for x, y in zip(a, b, strict=True)])
+
+
+def distil_cosine(scores: Tensor, mask: Tensor, student: Vectors, teacher: Vectors, t: float) -> Tensor:
+    return sum_of(
+        [mean_of([1 - dot(x, y) / x.norm() for x, y in zip(*sides, strict=True)])
+         for sides in zip(student, teacher, strict=True)]
+    )  # fmt: skip
+
+
+def distil_kl(scores: Tensor, mask: Tensor, student: Vectors, teacher: Vectors, t: float) -> Tensor:
+    terms = []
+    for i, row in enumerate(scores):
+        taught = [float(dot(teacher[0][i], y)) / t for y in teacher[1]]
+        powers = [math.exp(v - max(taught)) for v in taught]
+        p = [power / sum(powers) for power in powers]
+        log_sum = torch.logsumexp(row / t, 0)
+        terms.append(sum_of([p[j] * (math.log(p[j]) - (row[j] / t - log_sum)) for j in range(len(row))]))
+    return mean_of(terms)
+
+
+def distil_contrastive(scores: Tensor, mask: Tensor, student: Vectors, teacher: Vectors, t: float) -> Tensor:
+    terms, taught = [], teacher[1]
+    for i, own in enumerate(student[1]):
+        rivals = [j for j in range(len(taught)) if j == i or float(dot(taught[i], taught[j])) < 0.9999]
+        logits = torch.stack([dot(own / own.norm(), taught[j]) / t for j in rivals])
+        terms.append(torch.logsumexp(logits, 0) - logits[rivals.index(i)])
+    return mean_of(terms)
+
+
+def distil_margin(scores: Tensor, mask: Tensor, student: Vectors, teacher: Vectors, t: float) -> Tensor:
+    terms = []
+    for i, j in mask.nonzero().tolist():
+        wanted = dot(teacher[0][i], teacher[1][i]) - dot(teacher[0][i], teacher[1][j])
+        terms.append((scores[i, i] - scores[i, j] - wanted) ** 2)
+    return mean_of(terms)
+
+
+DISTILLATION = {"cosine": distil_cosine, "kl": distil_kl, "contrastive": distil_contrastive, "margin": distil_margin}
+
+
+def margin_mse(scores: Tensor, margins: Tensor, t: float) -> Tensor:
+    """The own negatives of query i are the documents B + i G and following."""
+    count, given = margins.shape
+    return mean_of(
+        [((scores[i, i] - scores[i, count + i * given + g]) / t - margins[i, g]) ** 2
+         for i in range(count) for g in range(given)]
+    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +14,14 @@ import torch.multiprocessing as mp
 from conftest import run_command, write_collection
 from test_train import configure, fit
 from torch import Tensor
+from training import UniformityLoss, losses
 
 from two_tower.assemble import make_data, make_model
 from two_tower.distributed import gather, processes
 from two_tower.errors import UserError
+from two_tower.loss.in_batch import InBatchLoss
+from two_tower.loss.matryoshka import MatryoshkaLoss
+from two_tower.loss.sum import SumLoss
 from two_tower.trainer.ddp import average_gradients
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch with gloo")
@@ -40,6 +43,17 @@ CASES = {
     "gradient cache": ["tower=gru", "encode_chunk=24", "negatives=given"],
     "memory": ["cross_batch_memory=150", "cross_batch_start=0", "negatives=given"],
     "large memory": ["cross_batch_memory=1000", "cross_batch_start=0", "loss=matryoshka"],
+    "vectors alone": ["negatives=given"],
+    "vectors alone, memory": ["negatives=random", "cross_batch_memory=150", "cross_batch_start=0"],
+    "vectors in a sum": ["cross_batch_memory=150", "cross_batch_start=0"],
+    "shortened vectors, memory": ["negatives=given", "cross_batch_memory=150", "cross_batch_start=0"],
+}
+# Losses of one's own, on vectors alone or with others.
+OWN = {
+    "vectors alone": UniformityLoss,
+    "vectors alone, memory": UniformityLoss,
+    "vectors in a sum": lambda: SumLoss({"uniform": 0.3}, uniform=UniformityLoss(), in_batch=InBatchLoss()),
+    "shortened vectors, memory": lambda: MatryoshkaLoss(UniformityLoss(), 12, [5]),
 }
 
 
@@ -63,33 +77,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def learnt(folder: Path, tokenizer: Path, overrides: list[str], rank: int = 0, ranks: int = 1) -> Learnt:
+def learnt(folder: Path, tokenizer: Path, case: str, more: str | None = None, rank: int = 0, ranks: int = 1) -> Learnt:
     """The batches of a rank through the model, with the gradients of the last step averaged over the ranks."""
     size = BATCH * RANKS // ranks
+    overrides = [*CASES.get(case, []), *([more] if more else [])]
     config = configure(folder, folder, *overrides, f"data.batch_size={size}", "tower.dim=12", "embedding.dim=8")
     data = make_data(config, tokenizer)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
     model = make_model(config, data)
-    losses = []
+    if case in OWN:
+        model.loss = OWN[case]()
+    found = []
     for step in range(STEPS):
         model.zero_grad()
         loss = model.training_step(data.batches[0, step], step)
         loss.backward()
-        losses.append(loss.detach())
+        found.append(loss.detach())
     if ranks > 1:
         average_gradients(model.parameters())
     grads = {name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None}
-    return Learnt(losses, grads, {name: b.clone() for name, b in model.named_buffers() if name.startswith("more.")})
+    buffers = {name: b.clone() for name, b in model.named_buffers() if name.startswith("cross_batch.")}
+    return Learnt(found, grads, buffers)
 
 
 def _process(rank: int, folder: Path, path: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=RANKS)
     found: dict[str, object] = {}
-    for name, overrides in CASES.items():
-        found[name] = tuple(learnt(folder, path / "tokenizer.json", [*overrides, "cross_device=true"], rank, RANKS))
-    found["apart"] = tuple(learnt(folder, path / "tokenizer.json", [], rank, RANKS))
-    found["apart with memory"] = tuple(learnt(folder, path / "tokenizer.json", CASES["memory"], rank, RANKS))
+    runs = {name: (name, "cross_device=true") for name in CASES}
+    runs |= {"apart": ("default", None), "apart with memory": ("memory", None)}
+    for name, (case, more) in runs.items():
+        found[name] = tuple(learnt(folder, path / "tokenizer.json", case, more, rank, RANKS))
     try:
         gather([torch.zeros(4, 3), torch.zeros(4 + rank, 3)])
     except UserError as error:
@@ -102,14 +120,14 @@ def _process(rank: int, folder: Path, path: Path) -> None:
 def ranks(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each rank found, by case."""
     path = tmp_path_factory.mktemp("ranks")
-    learnt(folder, path / "tokenizer.json", [])  # writes the tokenizer and the token store
+    learnt(folder, path / "tokenizer.json", "default")  # writes the tokenizer and the token store
     mp.spawn(_process, (folder, path), nprocs=RANKS)
     return [torch.load(path / f"{rank}.pt") for rank in range(RANKS)]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_halves_learn_what_one_process_learns(case: str, folder: Path, ranks: list[dict], tmp_path: Path) -> None:
-    whole = learnt(folder, tmp_path / "tokenizer.json", CASES[case])
+    whole = learnt(folder, tmp_path / "tokenizer.json", case)
     for rank in ranks:
         found = Learnt(*rank[case])
         torch.testing.assert_close(found.losses, whole.losses, atol=1e-6, rtol=1e-6)
@@ -118,14 +136,14 @@ def test_two_halves_learn_what_one_process_learns(case: str, folder: Path, ranks
             assert grad.any(), name
             torch.testing.assert_close(found.grads[name], grad, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(found.buffers, whole.buffers)
-    assert ("memory" in case) == bool(whole.buffers)
+    assert ("cross_batch_memory" in " ".join(CASES[case])) == bool(whole.buffers)
 
 
 def test_without_gathering_each_half_is_a_smaller_task(folder: Path, ranks: list[dict], tmp_path: Path) -> None:
     """Negative control: what the cases above would find if nothing were gathered."""
-    whole = learnt(folder, tmp_path / "tokenizer.json", [])
+    whole = learnt(folder, tmp_path / "tokenizer.json", "default")
     apart = [Learnt(*rank["apart"]) for rank in ranks]
-    assert sum(half.losses[0] for half in apart) / RANKS < whole.losses[0] - 0.1  # half as many candidates
+    assert sum(half.losses[0] for half in apart) / RANKS < whole.losses[0] - 0.1  # half as many negatives
     name = "query_tower.words.vectors"
     assert not torch.allclose(apart[0].grads[name], whole.grads[name], atol=1e-4)
 
@@ -133,19 +151,21 @@ def test_without_gathering_each_half_is_a_smaller_task(folder: Path, ranks: list
 def test_processes_that_are_compared_apart_remember_the_same(ranks: list[dict]) -> None:
     """One of them writes the checkpoint, so its memory must be that of all."""
     one, two = (Learnt(*rank["apart with memory"]) for rank in ranks)
-    assert one.buffers["more.memory.rows"].min() >= 0
+    assert one.buffers["cross_batch.memory.rows"].min() >= 0
     torch.testing.assert_close(one.buffers, two.buffers, atol=0, rtol=0)
     assert one.losses[1] != two.losses[1]
 
 
 def test_unequal_batches_are_refused(ranks: list[dict]) -> None:
     for rank in ranks:
-        assert re.search(r"unequal shapes \(4 and 5 vectors\): data.batch_size .* cross_device=false", rank["unequal"])
+        assert re.search(r"\(4 and 5 vectors\): data.batch_size .* cross_device=false", rank["unequal"])
 
 
 def test_one_process_has_nothing_to_gather(folder: Path, tmp_path: Path) -> None:
     assert processes() == 1
-    alone, usual = (learnt(folder, tmp_path / "tokenizer.json", options) for options in (["cross_device=true"], []))
+    alone, usual = (
+        learnt(folder, tmp_path / "tokenizer.json", "default", more) for more in ("cross_device=true", None)
+    )
     assert alone.losses == usual.losses
     assert all(torch.equal(alone.grads[name], grad) for name, grad in usual.grads.items())
 
@@ -154,7 +174,8 @@ def test_a_run_of_two_processes_has_the_losses_of_one(folder: Path, tmp_path: Pa
     """The whole program: trainer=ddp finds cross_device, memory and gradient cache in one configuration."""
     options = [
         "trainer.max_steps=4", "trainer.log_every_n_steps=1", "scheduler=none", "validation.bm25=false",
-        "tower.dim=16", "cross_device=true", "cross_batch_memory=100", "cross_batch_start=1", "encode_chunk=10", "trainer.max_epochs=2",
+        "tower.dim=16", "cross_device=true", "cross_batch_memory=100", "cross_batch_start=1",
+        "encode_chunk=10", "trainer.max_epochs=2",
     ]  # fmt: skip
     fit(folder, tmp_path / "one", *options, "data.batch_size=128")
     ended = run_command(
@@ -165,8 +186,3 @@ def test_a_run_of_two_processes_has_the_losses_of_one(folder: Path, tmp_path: Pa
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == 4
     assert two == pytest.approx(one, rel=1e-4)
-
-
-def losses(run: Path) -> list[float]:
-    with (run / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]

@@ -7,7 +7,6 @@ If a change is meant to change them, write them anew and say so in the commit:
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, write_collection
 from test_train import fit
+from training import losses
 
 GOLDEN = ROOT / "tests" / "golden" / "in_batch.json"
 
@@ -22,11 +22,10 @@ GOLDEN = ROOT / "tests" / "golden" / "in_batch.json"
 RELATIVE = 1e-5
 
 
-def losses(folder: Path, run: Path, *overrides: str) -> list[float]:
+def losses_of(folder: Path, run: Path, *overrides: str) -> list[float]:
     """The loss of every step of the default run on generated text."""
     fit(folder, run, "trainer.log_every_n_steps=1", "validation.bm25=false", *overrides)
-    with (run / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    return losses(run)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fifty_steps_give_the_losses_that_are_kept(folder: Path, tmp_path: Path) -> None:
-    found = losses(folder, tmp_path / "run", "trainer.max_steps=50")
+    found = losses_of(folder, tmp_path / "run", "trainer.max_steps=50")
     if os.environ.get("WRITE_GOLDEN"):
         GOLDEN.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
     kept = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -45,5 +44,5 @@ def test_fifty_steps_give_the_losses_that_are_kept(folder: Path, tmp_path: Path)
 
 def test_a_slightly_different_loss_is_noticed(folder: Path, tmp_path: Path) -> None:
     """Negative control; nothing but the loss acts on the first step."""
-    found = losses(folder, tmp_path / "run", "trainer.max_steps=2", "loss.temperature=0.0501")
+    found = losses_of(folder, tmp_path / "run", "trainer.max_steps=2", "loss.temperature=0.0501")
     assert found[0] != pytest.approx(json.loads(GOLDEN.read_text(encoding="utf-8"))[0], rel=10 * RELATIVE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch
 from conftest import ROOT
 from test_train import fit
 from torch import Tensor
+from training import losses
 
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.model import TwoTower
@@ -147,13 +147,9 @@ OPTIONS = [
 @pytest.mark.parametrize("more", [["tower=gru"], ["tower=average"], ["tower=gru", "trainer.precision=bf16-mixed"]])
 def test_a_run_has_the_same_losses(more: list[str], collection: Path, tmp_path: Path) -> None:
     """Automatic optimization, clipping, sparse gradients, mixed precision."""
-
-    def losses(name: str, *overrides: str) -> list[float]:
-        fit(collection, tmp_path / name, *OPTIONS, *more, *overrides)
-        with (tmp_path / name / "metrics.csv").open() as file:
-            return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-
-    whole, chunks = losses("whole"), losses("chunks", "encode_chunk=9")
+    fit(collection, tmp_path / "whole", *OPTIONS, *more)
+    fit(collection, tmp_path / "chunks", *OPTIONS, *more, "encode_chunk=9")
+    whole, chunks = (losses(tmp_path / name) for name in ("whole", "chunks"))
     assert len(whole) == 3
     assert whole[-1] != pytest.approx(whole[0], rel=0.01)
     assert chunks == pytest.approx(whole, rel=0.01 if more[1:] else 1e-4)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from two_tower.errors import UserError
 from two_tower.similarity import SIMILARITIES, Similarity
 
 
@@ -44,5 +43,5 @@ def test_an_index_distance_becomes_the_score(name: str) -> None:
 
 
 def test_an_unknown_similarity_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean 'cosine'"):
+    with pytest.raises(ValueError, match=r"similarity=cosin .* valid: cosine"):
         Similarity("cosin")

@@ -14,16 +14,7 @@ from two_tower.negatives.base import NegativeMask
 
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
-    """A batch's vectors, the rows of its texts, and the mask of its negatives.
-
-    Attributes:
-        queries: (B, D).
-        documents: (N, D): the positive of each query, then each query's extra negatives in turn.
-        negatives: (B, N) bool.
-        query_rows: (B,) int64 rows of training queries.
-        document_rows: (N,) int64 rows of documents.
-        margins: (B, G) float32, see `two_tower.loss.base.TeacherBatch`, or None.
-    """
+    """A `two_tower.data.stream.batch.Batch` with vectors, (B, D) and (N, D), instead of texts."""
 
     queries: Tensor
     documents: Tensor
@@ -34,14 +25,10 @@ class EncodedBatch:
 
 
 class CrossBatchMemory(nn.Module):
-    """The vectors of the last documents that a model was trained on, as they were then: no encoding, no gradients.
+    """The vectors of the last M documents that a model was trained on, as they were then: no encoding, no gradients.
 
     They help as far as the model changes slowly (Wang et al. 2020, arXiv:1912.06798, "cross-batch memory"). They are
     buffers, so a checkpoint holds them and a continued run has the same.
-
-    Args:
-        size: M, documents that are remembered, at least 1.
-        dim: D, dimensions of a vector.
 
     Attributes:
         vectors: (M, D) float32, the newest last.
@@ -56,37 +43,36 @@ class CrossBatchMemory(nn.Module):
         self.register_buffer("rows", torch.full((size,), -1))
 
     def filled(self) -> tuple[Tensor, Tensor]:
-        """Vectors (m, D) and rows (m,) of the m ≤ M documents that are remembered, the newest last."""
+        """Vectors (m, D) and rows (m,) of the m ≤ M remembered documents, the newest last."""
         empty = int((self.rows < 0).sum())
         return self.vectors[empty:], self.rows[empty:]
 
     @torch.no_grad()
     def push(self, vectors: Tensor, rows: Tensor) -> None:
         """Add documents, vectors (N, D) float and rows (N,) int64, and drop the oldest ones."""
-        # Not in place: the backward pass still needs what `filled` gave. Copying 4,096 vectors takes 0.3 ms.
+        # Not in place: the backward pass still needs what `filled` returned. Copying 4,096 vectors takes 0.3 ms.
         self.vectors = _shifted(self.vectors, vectors.to(self.vectors.dtype))
         self.rows = _shifted(self.rows, rows)
 
 
 def _shifted(old: Tensor, new: Tensor) -> Tensor:
-    size = len(old)
-    return torch.cat([old[len(new) :], new[-size:]])
+    return torch.cat([old[len(new) :], new[-len(old) :]])
 
 
 class CrossBatchNegatives(nn.Module):
     """Adds negatives from other processes and earlier batches.
 
-    With several processes the memory holds the documents of all of them, the same in each: a checkpoint, which one of
-    them writes, then fits all.
+    With several processes the memory holds the documents of all of them, the same in each, so that a checkpoint, which
+    one of them writes, fits all.
 
     Args:
         mask: decides which documents are negatives.
-        cross_device: put the batches of all processes together: every process computes the loss of the whole, whose
-            gradients its own part then gets.
-        memory: documents of earlier batches, or None.
-        start_step: steps before these count. At first a model changes so fast that its vectors of a few steps ago
-            mislead it: from the first step on, 4,096 of them take an MRR@10 of .36 to .29 (pydocs, tower=gru, six
-            epochs of 15 steps); from step 30 on they cost nothing.
+        cross_device: join the batches of all processes: each computes the loss of the whole, and its own part gets
+            the gradients.
+        memory: documents of earlier batches.
+        start_step: the memory adds nothing before this step. At first a model changes so fast that its vectors of a
+            few steps ago mislead it: from the first step on, 4,096 of them take an MRR@10 of .36 to .29 (pydocs,
+            tower=gru, six epochs of 15 steps); from step 30 on they cost nothing.
     """
 
     def __init__(
@@ -100,11 +86,7 @@ class CrossBatchNegatives(nn.Module):
         self.mask, self.cross_device, self.memory, self.start_step = mask, cross_device, memory, start_step
 
     def forward(self, own: EncodedBatch, step: int) -> EncodedBatch:
-        """The batch with all that is added after ``step`` steps of training; remembers its documents.
-
-        Raises:
-            UserError: the processes' batches have unequal shapes.
-        """
+        """The batch with the negatives added at ``step``; remembers its documents."""
         everyone = self._gathered(own) if processes() > 1 else own
         batch = everyone if self.cross_device else own
         if self.memory is not None:
@@ -114,7 +96,7 @@ class CrossBatchNegatives(nn.Module):
         return batch
 
     def _gathered(self, own: EncodedBatch) -> EncodedBatch:
-        """The batches of all processes as one: all positives, then every query's extra negatives in turn."""
+        """The batches of all processes as one: all positives, then the extra negatives of each query in turn."""
         parts = [own.queries, own.documents, own.query_rows, own.document_rows]
         parts += [] if own.margins is None else [own.margins]
         queries, documents, query_rows, rows, *margins = gather(parts)
@@ -135,7 +117,6 @@ class CrossBatchNegatives(nn.Module):
         )
 
     def _with_memory(self, memory: CrossBatchMemory, batch: EncodedBatch) -> EncodedBatch:
-        """The batch with the documents of the memory behind its own."""
         vectors, rows = memory.filled()
         if not len(rows):
             return batch

@@ -1,4 +1,4 @@
-"""What processes that train together exchange, besides the gradients of weights (`trainer.ddp`)."""
+"""Communication between processes that train together, except for gradients (see `two_tower.trainer.ddp`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from torch.autograd.function import once_differentiable
 from two_tower.errors import UserError
 from two_tower.ranking import Share
 
-__all__ = ["ProcessShare", "gather", "processes", "share_of"]
-
 
 def processes() -> int:
     """How many processes train together; 1 unless torch.distributed runs."""
@@ -23,11 +21,7 @@ def processes() -> int:
 
 
 class ProcessShare(Share):
-    """A `Share` over the processes of torch.distributed's default group.
-
-    Args:
-        device: where the group's backend wants its tensors, e.g. ``cuda:1`` for NCCL.
-    """
+    """A `Share` over torch.distributed's default group; its backend wants tensors on ``device`` (NCCL: ``cuda:N``)."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -59,23 +53,24 @@ def share_of(device: torch.device) -> Share:
 
 
 def gather(parts: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors of all W processes, with gradients, if every process then computes the *same* loss.
+    """All-gather with gradients, for processes that then all compute the *same* loss.
 
-    The gradients of each process' own tensors are multiplied by W, since those of the weights are averaged over
-    the processes afterwards: the result is that of one process with the whole batch. Weights that are used after
-    the gathering, like a learned temperature, get the same gradient in each process and need no factor.
+    The gradients of each process's own tensors are multiplied by W, the number of processes, because those of the
+    weights are averaged over the processes afterwards: the result is that of one process with the whole batch.
+    Weights that are used after the gathering, like a learned temperature, get the same gradient in each process and
+    need no factor.
 
     Args:
-        parts: this process' tensors, of the same shapes and types in every process.
+        parts: this process's tensors, with the same shapes and types in every process.
 
     Returns:
-        Of each of them (W, …), in the order of the processes' ranks.
+        (W, …) for each part, in the order of the ranks.
 
     Raises:
         UserError: the shapes differ.
     """
     own = torch.tensor([size for part in parts for size in part.shape], device=parts[0].device)
-    everyone = _all(own)
+    everyone = _all_gather(own)
     differing = (everyone != own).any(0)
     if bool(differing.any()):
         sizes = " and ".join(str(size) for size in everyone[:, differing][:, 0].tolist())
@@ -86,19 +81,17 @@ def gather(parts: Sequence[Tensor]) -> list[Tensor]:
     return [_Gather.apply(part) for part in parts]
 
 
-def _all(own: Tensor) -> Tensor:
-    """(W, …), the tensor of each process."""
+def _all_gather(own: Tensor) -> Tensor:
     everyone = own.new_empty((processes(), *own.shape))
     dist.all_gather(list(everyone), own.contiguous())
     return everyone
 
 
 class _Gather(torch.autograd.Function):
-    """See `gather`. The library's sums the gradients over the processes: one more message, for the same numbers."""
-
+    # The library's own sums the gradients over the processes: one more message for the same numbers.
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401
-        return _all(own)
+        return _all_gather(own)
 
     @staticmethod
     @once_differentiable

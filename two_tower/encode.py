@@ -15,7 +15,7 @@ import torch
 
 from two_tower.assemble import load_model
 from two_tower.data.base import Source, full_text
-from two_tower.data.stream.token_store import ahead
+from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
 from two_tower.model import TwoTower
 from two_tower.progress import Advance
@@ -162,7 +162,7 @@ def _opened(new: VectorStore) -> VectorStore:
 def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Advance | None) -> None:
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
-        for number, passages in enumerate(ahead(_shards(source, store.manifest.shard_rows))):
+        for number, passages in enumerate(prefetch(_shards(source, store.manifest.shard_rows))):
             if store.has(number):
                 if progress:
                     progress(passages.num_rows)

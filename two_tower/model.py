@@ -21,8 +21,8 @@ from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tower.base import Tower
 
-# Texts that are encoded together outside training: the token vectors of an RNN for them fit in cache-size
-# memory, and a progress bar moves.
+# Texts encoded together outside training: few enough that an RNN's token vectors stay in the CPU's cache and that a
+# progress bar moves.
 ENCODE_BATCH = 2048
 
 
@@ -32,15 +32,14 @@ class TwoTower(L.LightningModule):
     Args:
         query_tower: tokens → (B, D).
         document_tower: tokens → (N, D); the same object for shared towers.
-        similarity: how vectors are compared, everywhere.
+        similarity: how vectors are compared.
         loss: None for a model that is only used.
         optimizer: called with the parameter groups.
         scheduler: has ``build(optimizer, total_steps)``, which returns a Lightning scheduler config or None.
-        seed: the run's seed; dropout of step k depends on (seed, k) only, so a continued run draws the same.
-        facts: plain data kept in the checkpoint (configuration, tokenizer fingerprint, width of the word table).
-        encode_chunk: texts that are encoded together in training; None for all. Fewer need less memory, with the
-            same gradients.
-        cross_batch: adds negatives from beyond a batch, or None.
+        seed: the dropout of step k depends on (seed, k) only, so that a continued run draws the same.
+        facts: plain data for the checkpoint (configuration, tokenizer fingerprint, width of the word table).
+        encode_chunk: texts encoded together in training, see `encode_in_chunks`; None for all.
+        cross_batch: adds negatives from beyond a batch.
         teacher: the teacher's vectors of the training texts, for a loss that needs them.
     """
 
@@ -84,24 +83,19 @@ class TwoTower(L.LightningModule):
 
     @torch.inference_mode()
     def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
-        """Vectors of any number of texts, as in use: no dropout, no gradients.
-
-        The one encode path of validation, embedding and search.
+        """(B, D) float32 vectors without dropout and gradients: the one encode path of validation, embedding, search.
 
         Args:
             side: ``queries`` or ``documents``.
-            tokens: the texts.
-            progress: called with the number of texts done, after each block.
-
-        Returns:
-            (B, D) float32, on the model's device.
+            tokens: any number of texts.
+            progress: called after each block with its number of texts.
         """
         was_training = self.training
         self.eval()
         try:
             encode = self.queries if side == "queries" else self.documents
             blocks = []
-            for start in range(0, max(1, len(tokens)), ENCODE_BATCH):  # no texts: one block without any
+            for start in range(0, max(1, len(tokens)), ENCODE_BATCH):  # at least one block, perhaps empty
                 block = tokens.slice(start, min(start + ENCODE_BATCH, len(tokens)))
                 blocks.append(encode(block.to(self.device)).float())
                 if progress:
@@ -111,7 +105,6 @@ class TwoTower(L.LightningModule):
             self.train(was_training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch; logs it with its diagnostics under ``train/``."""
         if self.loss is None:
             raise RuntimeError("This model was loaded for use and has no loss.")
         torch.manual_seed((self._seed << 32) ^ self.global_step)
@@ -138,13 +131,9 @@ class TwoTower(L.LightningModule):
         return LossInput(encoded.queries, encoded.documents, encoded.negatives, self.similarity, teacher)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
-        """The one optimizer over dense parameters and word-table rows, with its schedule."""
         if self._optimizer is None:
             raise RuntimeError("This model was loaded for use and has no optimizer.")
-        modules: dict[str, nn.Module] = {
-            "query_tower": self.query_tower,
-            "document_tower": self.document_tower,
-        }
+        modules: dict[str, nn.Module] = {"query_tower": self.query_tower, "document_tower": self.document_tower}
         if self.loss is not None:
             modules["loss"] = self.loss
         optimizer = self._optimizer(parameter_groups(modules))
@@ -152,7 +141,7 @@ class TwoTower(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the step's learning rate, that of word tables without their scale."""
+        # The rate of word tables is logged without their scale.
         self.log("train/learning_rate", learning_rate(optimizer.param_groups))
 
     def configure_gradient_clipping(
@@ -161,21 +150,20 @@ class TwoTower(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip dense and sparse gradients together; the library's own clipping refuses sparse ones."""
+        # Lightning's own clipping refuses sparse gradients.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if gradient_clip_val:
             clip_gradients(parameters, float(gradient_clip_val), gradient_clip_algorithm or "norm")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the plain facts that tie a checkpoint to its configuration and tokenizer."""
         checkpoint["two_tower"] = self._facts
 
 
 def total_steps(trainer: L.Trainer) -> int | None:
     """Optimizer steps of the whole training, None if unknown.
 
-    Not ``trainer.estimated_stepping_batches``: that sets the loader up before a checkpoint is read, and
-    its saved position is then never restored (Lightning 2.6).
+    Not ``trainer.estimated_stepping_batches``: it sets the loader up before a checkpoint is read, and the loader's
+    saved position is then never restored (Lightning 2.6).
     """
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []
     batches = getattr(trainer.datamodule, "batches_per_epoch", None)  # type: ignore[attr-defined]

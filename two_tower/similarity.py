@@ -1,7 +1,4 @@
-"""The similarity of two vectors: chosen once per run; loss, metrics and index all take it from the model.
-
-This is the only place that normalises. A larger score always means nearer.
-"""
+"""The similarity of two vectors, chosen once per run. This is the only place that normalizes vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ SIMILARITIES = get_args(SimilarityName)
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosine, dot product or negative Euclidean distance between query and document vectors."""
+    """Cosine, dot product or negative Euclidean distance of query and document vectors; larger is nearer."""
 
     name: str = "cosine"
 
@@ -28,18 +25,18 @@ class Similarity:
 
     @property
     def metric(self) -> Literal["inner_product", "l2"]:
-        """What a vector index must compute over *prepared* vectors to rank as `scores` does."""
+        """What an index must compute over *prepared* vectors to rank as `scores` does."""
         return "l2" if self.name == "euclidean" else "inner_product"
 
     def prepare(self, vectors: Tensor) -> Tensor:
-        """What leaves a tower, (B, D) float: unit length for cosine, unchanged otherwise.
+        """(B, D) float vectors of a tower: unit length for cosine, unchanged otherwise.
 
         A zero vector (a text without any known word) stays zero, so it scores 0 against everything.
         """
         return F.normalize(vectors, dim=1) if self.name == "cosine" else vectors
 
     def scores(self, q_BD: Tensor, d_ND: Tensor) -> Tensor:
-        """Similarity of every query with every document, both prepared; returns (B, N)."""
+        """(B, N) similarity of every query with every document, both prepared."""
         if self.name == "euclidean":
             return -torch.cdist(q_BD, d_ND)
         return q_BD @ d_ND.T

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from test_train import fit
+from training import history, losses, of_scores, triplet_data
 
 from two_tower.data.beir import Beir
-from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
+from two_tower.loss.base import TeacherBatch
 from two_tower.loss.margin_mse import MarginMSELoss
 from two_tower.negatives.given import GivenNegatives
-from two_tower.teacher.lessons import Lesson
-from two_tower.tokenizer.word import WordTokenizer
 
 SHORT = ["loss=margin_mse", "negatives=given", "validation.bm25=false", "trainer.log_every_n_steps=1"]
 
@@ -42,24 +41,20 @@ def test_it_equals_the_formula_and_its_gradient(texts: int, given: int) -> None:
     torch.manual_seed(texts)
     scores = torch.randn(texts, texts * (1 + given), dtype=torch.float64, requires_grad=True)
     wanted = torch.randn(texts, given, dtype=torch.float64)
-    candidates = torch.ones(scores.shape, dtype=torch.bool)
-    candidates[:, :texts].fill_diagonal_(False)
-    output = MarginMSELoss(0.1)(scores, candidates, Lesson(None, None, margins=wanted))
-    expected, agreed = torch.zeros((), dtype=torch.float64), 0
-    for i in range(texts):
-        for g in range(given):
-            own = (scores[i, i] - scores[i, texts + i * given + g]) / 0.1
-            expected = expected + (own - wanted[i, g]) ** 2 / (texts * given)
-            agreed += int((own > 0) == (wanted[i, g] > 0))
+    batch = of_scores(scores)
+    batch.teacher = TeacherBatch(margins=wanted)
+    output, expected = MarginMSELoss(0.1)(batch), oracles.margin_mse(scores, wanted, 0.1)
     torch.testing.assert_close(output.loss, expected)
-    assert output.diagnostics["agreement"].item() == pytest.approx(agreed / (texts * given))
     torch.testing.assert_close(*(torch.autograd.grad(value, scores)[0] for value in (output.loss, expected)))
+    own = [scores[i, i] - scores[i, texts + i * given + g] for i in range(texts) for g in range(given)]
+    agreed = [(a > 0) == (b > 0) for a, b in zip(own, wanted.flatten(), strict=True)]
+    assert output.diagnostics["agreement"].item() == pytest.approx(sum(map(bool, agreed)) / len(agreed))
+    with pytest.raises(ValueError, match="margins"):
+        MarginMSELoss()(of_scores(scores))
 
 
 def test_margins_come_with_their_triples(scored: Path, tmp_path: Path) -> None:
-    data = TripletData(
-        Beir(str(scored)), WordTokenizer(), tmp_path / "t.json", GivenNegatives(), batch_size=16, max_examples=100
-    )
+    data = triplet_data(Beir(str(scored)), tmp_path / "run", GivenNegatives(), batch_size=16, max_examples=100)
     assert data.has_margins
     lines = [line.split("\t") for line in (scored / "triples.tsv").read_text().splitlines()[1:]]
     expected = {tuple(ids): float(value) for *ids, value in lines}
@@ -76,17 +71,14 @@ def test_margins_come_with_their_triples(scored: Path, tmp_path: Path) -> None:
 
 def test_a_run_learns_the_margins(scored: Path, tmp_path: Path) -> None:
     fit(scored, tmp_path / "run", *SHORT, "trainer.max_epochs=20", "optimizer.lr=0.01")
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-    assert np.mean(losses[-5:]) < 0.3 * losses[0]
+    values = losses(tmp_path / "run")
+    assert np.mean(values[-5:]) < 0.3 * values[0]
 
 
 def test_it_adds_to_other_losses(scored: Path, tmp_path: Path) -> None:
     sums = ["loss=sum", "~loss@loss.triplet", "~loss.weights.triplet", "+loss@loss.margin_mse=margin_mse"]
     fit(scored, tmp_path / "run", *SHORT[1:], *sums, "trainer.max_steps=2")
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert any(row["train/margin_mse/loss"] for row in rows)
+    assert all("margin_mse/loss" in step for step in history(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +86,7 @@ def test_it_adds_to_other_losses(scored: Path, tmp_path: Path) -> None:
 )
 def test_data_without_scores_is_refused(overrides: list[str], scored: Path, collection: Path, tmp_path: Path) -> None:
     options = [override.replace("{plain}", str(collection)) for override in overrides]
-    with pytest.raises(UserError, match=r"learns from a teacher's scores of triples, and .* brings none"):
+    with pytest.raises(UserError, match="brings none: use negatives=given"):
         fit(scored, tmp_path / "run", *SHORT, *options)
 
 
@@ -105,10 +97,3 @@ def test_a_score_that_is_no_number_is_named(scored: Path, tmp_path: Path) -> Non
         with pytest.raises(UserError, match=r"triples\.tsv, row 5: value that is no number"):
             list(Beir(str(scored)).triplets() or ())
         path.write_text(path.read_text().replace(f"\t{odd}\n", f"\t{margin(3)}\n", 1))
-
-
-def test_settings_and_lessons_that_cannot_be() -> None:
-    with pytest.raises(UserError, match=r"loss\.temperature=0 must be above 0"):
-        MarginMSELoss(0)
-    with pytest.raises(ValueError, match="margins"):
-        MarginMSELoss()(torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.bool), Lesson(None, None))

@@ -1,4 +1,4 @@
-"""Mined candidates against brute force: the filter, drawing, BM25's ranks, the epochs of the model's tables."""
+"""Mined negatives against brute force: the filter, drawing, BM25's ranks, the epochs of the model's tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from two_tower.bm25 import BM25
 from two_tower.errors import UserError
 from two_tower.negatives import bm25 as bm25_module
-from two_tower.negatives._table import Found, draw_from, keep_candidates, least_scores
+from two_tower.negatives._mined import SearchResult, draw_from, filter_candidates, min_scores
 from two_tower.negatives.ann import ANNNegatives
-from two_tower.negatives.base import Collection, KnownPositives
+from two_tower.negatives.base import Collection, DrawContext, KnownPositives, Negatives
 from two_tower.negatives.bm25 import BM25Negatives
 from two_tower.negatives.random import RandomNegatives
 
@@ -58,6 +58,10 @@ def some_world(seed: int = 0) -> Collection:
     return world([(q, q) for q in range(18)] + [(0, 20), (1, 40)], queries, documents)
 
 
+def drawn_by(strategy: Negatives, queries: np.ndarray, collection: Collection) -> np.ndarray:
+    return strategy.extra_negatives(DrawContext(queries, None, collection.positives, np.random.default_rng(0)))
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
@@ -73,7 +77,7 @@ def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
     scores = np.array(data.draw(st.lists(quarters, min_size=rows.size, max_size=rows.size)), np.float32)
     scores = scores.reshape(rows.shape)
     own = data.draw(st.lists(quarters, min_size=len(pairs), max_size=len(pairs)))
-    least = least_scores(collection.pairs, np.array(own, np.float32), queries)
+    minimum = min_scores(collection.pairs, np.array(own, np.float32), queries)
 
     expected = []
     for q in range(queries):
@@ -82,24 +86,24 @@ def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
         kept = []
         for d, s in zip(rows[q], scores[q], strict=True):
             known = mask_known_positives and texts[d] in relevant
-            alike = margin is not None and positive and s > min(positive) - margin * abs(min(positive))
-            if d >= 0 and not known and not alike:
+            similar = margin is not None and positive and s > min(positive) - margin * abs(min(positive))
+            if d >= 0 and not known and not similar:
                 kept.append(int(d))
         expected.append(sorted(kept) + [-1] * (k - len(kept)))
-    table, counts = keep_candidates(
-        Found(rows, scores, least), np.arange(queries), collection, margin, mask_known_positives
-    )
+    found = SearchResult(rows, scores, minimum)
+    table, counts = filter_candidates(found, np.arange(queries), collection, margin, mask_known_positives)
     assert table.dtype == np.int32
     assert table.tolist() == expected
-    assert counts.candidates == (table >= 0).sum()
-    assert counts.candidates + counts.known + counts.alike == (rows >= 0).sum()
+    assert counts.kept == (table >= 0).sum()
+    assert counts.kept + counts.known + counts.similar == (rows >= 0).sum()
     assert counts.without == (table < 0).all(1).sum()
 
 
 def test_a_negative_score_is_left_room_below() -> None:
     """Negative distances: 5 % of the positive's distance, not of nothing."""
-    found = Found(np.array([[0, 1, 2, 3]]), np.array([[-1.0, -1.04, -1.06, -2.0]], np.float32), np.array([-1.0]))
-    table, _ = keep_candidates(found, np.array([0]), world([], ["?"], list("abcd")), 0.05)
+    scores = np.array([[-1.0, -1.04, -1.06, -2.0]], np.float32)
+    found = SearchResult(np.array([[0, 1, 2, 3]]), scores, np.array([-1.0]))
+    table, _ = filter_candidates(found, np.array([0]), world([], ["?"], list("abcd")), 0.05)
     assert table.tolist() == [[2, 3, -1, -1]]
 
 
@@ -159,11 +163,11 @@ def test_bm25_negatives_are_the_ranks_that_are_asked_for(
     for q in range(20):
         ranked = sorted((d for d in range(60) if scores[q, d] > 0), key=lambda d: (-scores[q, d], -d))
         own = [int(d) for row, d in zip(*collection.pairs, strict=True) if row == q]
-        least = min((scores[q, d] for d in own), default=np.inf)
+        minimum = min((scores[q, d] for d in own), default=np.inf)
         kept = [
             d
             for d in ranked[first - 1 : last]
-            if texts[d] not in {texts[o] for o in own} and (margin is None or not scores[q, d] > 0.95 * least)
+            if texts[d] not in {texts[o] for o in own} and (margin is None or not scores[q, d] > 0.95 * minimum)
         ]
         assert strategy.table[q][strategy.table[q] >= 0].tolist() == sorted(kept)
         some += len(kept)
@@ -179,8 +183,8 @@ def test_bm25_mines_once_and_says_so_again(caplog: pytest.LogCaptureFixture) -> 
     again = BM25Negatives()
     again.prepare(replace(collection, texts=lambda: pytest.fail("read again")))
     assert [record.message for record in caplog.records] == said
-    assert "candidates for each of 20 queries (ranks 1 to 50)" in said[-1]
-    assert "known positives left out" in said[-1]
+    assert "for each of 20 queries (ranks 1 to 50)" in said[-1]
+    assert "known positives" in said[-1]
     other = BM25Negatives(last_rank=3)
     other.prepare(collection)
     assert other.table.shape == (20, 3)
@@ -195,20 +199,20 @@ def test_mining_that_dies_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(bm25_module, "BLOCK", 7)
     with monkeypatch.context() as patch:
-        patch.setattr(bm25_module, "keep_candidates", die)
+        patch.setattr(bm25_module, "filter_candidates", die)
         with pytest.raises(Killed):
             BM25Negatives().prepare(some_world())
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
     BM25Negatives().prepare(some_world())
 
 
-def test_queries_without_candidates_get_random_documents() -> None:
+def test_queries_without_mined_negatives_get_random_documents() -> None:
     collection = some_world()
     strategy = BM25Negatives(count=3)
     strategy.table = np.full((20, 4), -1, np.int32)
     strategy.table[5:] = [30, 31, 32, 33]
     queries = np.arange(20)
-    drawn = strategy.extras(queries, None, collection.positives, np.random.default_rng(0))
+    drawn = drawn_by(strategy, queries, collection)
     assert drawn.shape == (20, 3)
     assert set(drawn[5:].ravel().tolist()) <= {30, 31, 32, 33}
     assert not collection.positives.contains(np.repeat(queries[:5, None], 3, 1), drawn[:5]).any()
@@ -218,25 +222,25 @@ def test_queries_without_candidates_get_random_documents() -> None:
 def test_before_its_first_epoch_the_model_proposes_nothing(tmp_path: Path) -> None:
     strategy = ANNNegatives(first_epoch=3, every_n_epochs=2)
     strategy.prepare(world([(0, 0)], ["?"], list("abc"), tmp_path))
-    names = [path and path.name for path in map(strategy.table_of, range(7))]
+    names = [path and path.name for path in map(strategy.table_path, range(7))]
     assert names == [None, None, *(f"epoch-000{n}.npy" for n in (3, 3, 5, 5, 7))]
     strategy.start_epoch(1)
     assert strategy.table is None
-    drawn = strategy.extras(np.zeros(30, int), None, some_world().positives, np.random.default_rng(0))
-    assert len(np.unique(drawn)) > 10
-    with pytest.raises(UserError, match=r"epoch-0003.npy does not exist: negatives=ann needs the callback mining"):
+    assert len(np.unique(drawn_by(strategy, np.zeros(30, int), some_world()))) > 10
+    with pytest.raises(UserError, match=r"epoch-0003.npy .* callback mining"):
         strategy.start_epoch(2)
     np.save(tmp_path / "epoch-0003.npy", np.array([[2]], np.int32))
     strategy.start_epoch(3)
-    assert strategy.extras(np.array([0]), None, some_world().positives, np.random.default_rng(0)).tolist() == [[2]]
+    assert drawn_by(strategy, np.array([0]), some_world()).tolist() == [[2]]
 
 
 def test_the_model_mines_the_ranks_that_are_asked_for() -> None:
-    found = Found(np.array([[4, 3, 2, 1, 0]]), np.array([[0.99, 0.8, 0.7, 0.6, 0.5]], np.float32), np.array([1.0]))
+    scores = np.array([[0.99, 0.8, 0.7, 0.6, 0.5]], np.float32)
+    found = SearchResult(np.array([[4, 3, 2, 1, 0]]), scores, np.array([1.0]))
     collection = world([(0, 2)], ["?"], list("abcde"))
-    table, kept = ANNNegatives(first_rank=1, last_rank=4).choose(found, collection)
+    table, counts = ANNNegatives(first_rank=1, last_rank=4).choose(found, collection)
     assert table.tolist() == [[1, 3, -1, -1]]
-    assert (kept.known, kept.alike) == (1, 1)
+    assert (counts.known, counts.similar) == (1, 1)
     table, _ = ANNNegatives(first_rank=2, last_rank=5).choose(found, collection)
     assert table.tolist() == [[0, 1, 3, -1]]
 
@@ -245,26 +249,25 @@ def test_log_frequency_draws_by_the_logarithm() -> None:
     collection = world([(q, 0) for q in range(7)] + [(7, 1)], ["?"] * 9, list("abcd"))
     strategy = RandomNegatives(40_000, distribution="log_frequency")
     strategy.prepare(collection)
-    drawn = strategy.extras(np.array([8]), None, collection.positives, np.random.default_rng(0))
+    drawn = drawn_by(strategy, np.array([8]), collection)
     weights = np.array([1 + np.log(8), 1 + np.log(2), 1, 1])
     np.testing.assert_allclose(np.bincount(drawn.ravel()) / 40_000, weights / weights.sum(), atol=0.01)
     assert not RandomNegatives().needs_collection
     strategy.count = 20
-    of_first = strategy.extras(np.array([0]), None, collection.positives, np.random.default_rng(0))
-    assert set(of_first.ravel().tolist()) == {1, 2, 3}
+    assert set(drawn_by(strategy, np.array([0]), collection).ravel().tolist()) == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
     ("strategy", "settings", "message"),
     [
-        (BM25Negatives, {"count": 0}, r"negatives\.count=0 must be at least 1"),
-        (BM25Negatives, {"first_rank": 0}, r"negatives\.first_rank=0 must be at least 1"),
-        (BM25Negatives, {"first_rank": 9, "last_rank": 8}, r"negatives\.last_rank=8 must not be less than"),
-        (BM25Negatives, {"relative_margin": 5}, r"negatives\.relative_margin=5 must be from 0 to 1, or null"),
-        (ANNNegatives, {"first_epoch": 0}, r"negatives\.first_epoch=0 must be at least 1"),
-        (ANNNegatives, {"every_n_epochs": 0}, r"negatives\.every_n_epochs=0 must be at least 1"),
+        (BM25Negatives, {"count": 0}, "count=0 must be at least 1"),
+        (BM25Negatives, {"first_rank": 0}, "first_rank=0 must be at least 1"),
+        (BM25Negatives, {"first_rank": 9, "last_rank": 8}, "last_rank=8 .* first_rank=9"),
+        (BM25Negatives, {"relative_margin": 5}, "relative_margin=5 must be from 0 to 1, or null"),
+        (ANNNegatives, {"first_epoch": 0}, "first_epoch=0 must be at least 1"),
+        (ANNNegatives, {"every_n_epochs": 0}, "every_n_epochs=0 must be at least 1"),
     ],
 )
 def test_values_that_cannot_work_are_refused(strategy: type, settings: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         strategy(**settings)

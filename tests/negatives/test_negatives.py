@@ -1,4 +1,6 @@
-"""Masks and proposals against brute force."""
+"""Masks and extra negatives against brute force."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.negatives.base import KnownPositives, candidate_mask
+from two_tower.negatives.base import DrawContext, KnownPositives, NegativeMask
 from two_tower.negatives.given import GivenNegatives
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.negatives.random import RandomNegatives
@@ -45,56 +47,90 @@ def world_of_distinct(queries: int, documents: int, pairs: list[tuple[int, int]]
     return KnownPositives(rows[:, 0], rows[:, 1], np.arange(queries), np.arange(documents))
 
 
+QUERIES = np.array([0, 1])
+# The positives of queries 0 and 1, then the extra negatives of query 0 (documents 2, 1) and of query 1 (3, 0).
+DOCUMENTS = np.array([4, 5, 2, 1, 3, 0])
+MUCH_KNOWN = [(0, 4), (0, 1), (1, 5), (1, 1), (1, 0)]
+
+
+def context(
+    queries: np.ndarray, positives: KnownPositives, seed: int = 0, given: np.ndarray | None = None
+) -> DrawContext:
+    return DrawContext(queries, given, positives, np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize(
-    ("use_batch", "share_extras", "expected"),
-    [
-        # Columns: positives of queries 0, 1, then the extras of query 0 (documents 2, 1) and of 1 (3, 0).
-        (True, True, ["-x x-xx", "x- x-x-"]),  # query 0: document 1 is a known positive wherever it stands
-        (False, False, ["-- x---", "-- --x-"]),
-        (True, False, ["-x x---", "x- --x-"]),
-    ],
+    ("whole_batch", "expected"),
+    [(True, ["-x x-xx", "x- x-x-"]), (False, ["-- x---", "-- --x-"])],  # document 1 is positive wherever it stands
 )
-def test_who_is_pushed_away_from_what(use_batch: bool, share_extras: bool, expected: list[str]) -> None:
-    queries, documents = np.array([0, 1]), np.array([4, 5, 2, 1, 3, 0])
-    positives = world_of_distinct(2, 6, [(0, 4), (0, 1), (1, 5), (1, 1), (1, 0)])
-    mask = candidate_mask(queries, documents, positives, use_batch, share_extras)
-    shown = ["".join("x" if m else "-" for m in row) for row in mask]
-    assert shown == [e.replace(" ", "") for e in expected]
+def test_who_is_pushed_away_from_what(whole_batch: bool, expected: list[str]) -> None:
+    mask = NegativeMask(world_of_distinct(2, 6, MUCH_KNOWN), whole_batch).in_batch(QUERIES, DOCUMENTS)
+    assert ["".join("x" if m else "-" for m in row) for row in mask] == [e.replace(" ", "") for e in expected]
 
 
-@pytest.mark.parametrize(("use_batch", "share_extras"), [(True, True), (False, False), (True, False)])
-def test_only_the_own_positive_is_left_out_when_asked_for(use_batch: bool, share_extras: bool) -> None:
-    queries, documents = np.array([0, 1]), np.array([4, 5, 2, 1, 3, 0])
-    nothing_known = world_of_distinct(2, 6, [(0, 4), (1, 5)])
-    much_known = world_of_distinct(2, 6, [(0, 4), (0, 1), (1, 5), (1, 1), (1, 0), (0, 5)])
-    settings = (use_batch, share_extras)
-    unmasked = candidate_mask(queries, documents, much_known, *settings, mask_known_positives=False)
-    np.testing.assert_array_equal(unmasked, candidate_mask(queries, documents, nothing_known, *settings))
-    assert (unmasked != candidate_mask(queries, documents, much_known, *settings)).any()
+@pytest.mark.parametrize("whole_batch", [True, False])
+def test_only_the_own_positive_is_left_out_when_asked_for(whole_batch: bool) -> None:
+    nothing_known = NegativeMask(world_of_distinct(2, 6, [(0, 4), (1, 5)]), whole_batch)
+    much_known = NegativeMask(world_of_distinct(2, 6, [*MUCH_KNOWN, (0, 5)]), whole_batch)
+    unmasked = replace(much_known, known_positives=False).in_batch(QUERIES, DOCUMENTS)
+    np.testing.assert_array_equal(unmasked, nothing_known.in_batch(QUERIES, DOCUMENTS))
+    assert (unmasked != much_known.in_batch(QUERIES, DOCUMENTS)).any()
+
+
+@given(worlds(), st.data(), st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_masks_equal_brute_force(
+    world: tuple, data: st.DataObject, whole_batch: bool, known_positives: bool, judged: bool
+) -> None:
+    """Inside and outside of the batch, also where a query and its document may have nothing to do with each other."""
+    known, query_group, document_group, pairs = world
+    any_pair = st.tuples(st.integers(0, len(query_group) - 1), st.integers(0, len(document_group) - 1))
+    examples = data.draw(st.lists(st.sampled_from(pairs) if judged and pairs else any_pair, min_size=1, max_size=5))
+    each = data.draw(st.integers(0, 2))
+    rows = st.lists(st.integers(0, len(document_group) - 1), min_size=12, max_size=12).map(np.array)
+    queries, positives = np.array(examples).T
+    extra, outside = data.draw(rows)[: each * len(queries)], data.draw(rows)
+    documents, related = np.concatenate([positives, extra]), [is_positive(*example, world) for example in examples]
+    judged = judged and all(related)
+    mask = NegativeMask(known, whole_batch, known_positives, judged)
+
+    def negative(b: int, document: int) -> bool:
+        """Of what may be a negative at all."""
+        masked = is_positive(queries[b], document, world) if known_positives else False
+        return not masked and (judged or related[b])
+
+    for b, row in enumerate(mask.in_batch(queries, documents)):
+        for n, found in enumerate(row):
+            own = n >= len(queries) and (n - len(queries)) // max(each, 1) == b
+            taught = n < len(queries) and not judged and not related[n]
+            allowed = (whole_batch or own) and n != b and not taught
+            assert found == (allowed and negative(b, documents[n]))
+    for b, row in enumerate(mask.outside(queries, positives, outside)):
+        for document, found in zip(outside, row, strict=True):
+            assert found == (negative(b, document) and (known_positives or document != positives[b]))
 
 
 def test_random_negatives_may_be_positives_when_asked_for() -> None:
     positives = world_of_distinct(1, 10, [(0, d) for d in range(9)])
-    drawn = RandomNegatives(50, mask_known_positives=False).extras(
-        np.array([0]), None, positives, np.random.default_rng(0)
-    )
+    drawn = RandomNegatives(50, mask_known_positives=False).extra_negatives(context(np.array([0]), positives))
     assert len(np.unique(drawn)) > 5
 
 
 def test_random_negatives_avoid_known_positives_and_repeat_with_the_seed() -> None:
     positives = world_of_distinct(3, 50, [(0, d) for d in range(45)] + [(1, 7), (2, 8)])
-    strategy, queries = RandomNegatives(count=4), np.array([0, 1, 2])
-    first = strategy.extras(queries, None, positives, np.random.default_rng(5))
+    first, again, other = (
+        RandomNegatives(count=4).extra_negatives(context(np.arange(3), positives, seed)) for seed in (5, 5, 6)
+    )
     assert first.shape == (3, 4)
     assert 7 not in first[1]
     assert 8 not in first[2]
-    np.testing.assert_array_equal(first, strategy.extras(queries, None, positives, np.random.default_rng(5)))
-    assert (first != strategy.extras(queries, None, positives, np.random.default_rng(6))).any()
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 def test_random_negatives_cover_the_corpus_evenly() -> None:
     positives = world_of_distinct(1, 20, [(0, 3)])
-    drawn = RandomNegatives(count=8000).extras(np.array([0]), None, positives, np.random.default_rng(0))
+    drawn = RandomNegatives(count=8000).extra_negatives(context(np.array([0]), positives))
     counts = np.bincount(drawn.ravel(), minlength=20)
     assert counts[3] == 0
     others = np.delete(counts, 3)
@@ -103,9 +139,9 @@ def test_random_negatives_cover_the_corpus_evenly() -> None:
 
 
 def test_in_batch_asks_for_nothing_and_given_hands_on() -> None:
-    positives, queries, rng = world_of_distinct(2, 4, [(0, 0)]), np.array([0, 1]), np.random.default_rng(0)
-    assert InBatchNegatives().extras(queries, None, positives, rng).shape == (2, 0)
-    given_rows = np.array([[1, 2], [3, 0]])
-    np.testing.assert_array_equal(GivenNegatives().extras(queries, given_rows, positives, rng), given_rows)
+    positives, given_rows = world_of_distinct(2, 4, [(0, 0)]), np.array([[1, 2], [3, 0]])
+    assert InBatchNegatives().extra_negatives(context(QUERIES, positives)).shape == (2, 0)
+    found = GivenNegatives().extra_negatives(context(QUERIES, positives, given=given_rows))
+    np.testing.assert_array_equal(found, given_rows)
     with pytest.raises(UserError, match=r"negatives=in_batch, random, bm25, ann or mixed"):
-        GivenNegatives().extras(queries, None, positives, rng)
+        GivenNegatives().extra_negatives(context(QUERIES, positives))

@@ -52,13 +52,13 @@ def test_the_fingerprint_changes_with_what_changes_vectors(teacher_folder: Path,
     assert SentenceTransformerTeacher(str(copy)).fingerprint() != first
 
 
-def test_what_cannot_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"teacher\.batch_size=0 must be at least 1"):
+def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^batch_size=0 must be at least 1"):
         SentenceTransformerTeacher(str(teacher_folder), batch_size=0)
-    with pytest.raises(UserError, match="is neither a folder nor a model of the hub"):
+    with pytest.raises(UserError, match=r"nobody/nothing .* teacher\.model"):
         SentenceTransformerTeacher("nobody/nothing").fingerprint()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"teacher\.model=.*empty cannot be loaded"):
+    with pytest.raises(UserError, match="empty cannot be loaded"):
         SentenceTransformerTeacher(str(tmp_path / "empty")).encode(["a"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[teacher\]"'):

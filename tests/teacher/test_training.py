@@ -10,10 +10,9 @@ import pytest
 import torch
 from conftest import write_collection
 from test_train import configure, fit
-from two_tower.teacher.lessons import Lessons
+from training import history, state, stopped
 
 from two_tower.assemble import load_model, make_data, make_model
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.errors import UserError
 from two_tower.run import Run
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
@@ -23,7 +22,7 @@ from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 def taught(teacher_folder: Path) -> list[str]:
     return [
         "teacher=sentence_transformer", f"teacher.model={teacher_folder}", "embedding=transformer",
-        "loss=distillation", "data.pseudo_queries=1", "data.pseudo_kinds=[cloze]", "trainer.log_every_n_steps=1",
+        "loss=distillation", "data.examples=passages", "trainer.log_every_n_steps=1",
     ]  # fmt: skip
 
 
@@ -39,7 +38,7 @@ SUM = ["loss=sum", "~loss@loss.triplet", "~loss.weights.triplet", "+loss@loss.di
         ["tower=gru", "tower.refine=true"],
         ["tower=lstm", "tower.refine=true", "tower.bidirectional=true", "shared_towers=false"],
         ["tower=average", *MATRYOSHKA],
-        ["tower=average", *SUM, "loss.weights.in_batch=0.2"],
+        ["tower=average", *SUM, "loss.weights.in_batch=0.2", "data.examples=judged"],
     ],
     ids=lambda each: " ".join(each)[:60],
 )
@@ -48,36 +47,20 @@ def test_every_tower_comes_nearer_to_its_teacher(
 ) -> None:
     steps = ["trainer.max_epochs=5", "scheduler=none"]
     results = fit(collection, tmp_path / "run", *taught, *overrides, *steps)
-    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    head = lines[0].split(",")
-    key = "train/distillation/kl" if "loss=sum" in overrides else "train/kl"
-    terms = [float(row.split(",")[head.index(key)]) for row in lines[1:] if row.split(",")[head.index(key)]]
+    key = "distillation/kl" if "loss=sum" in overrides else "kl"
+    terms = [step[key] for step in history(tmp_path / "run")]
     assert sum(terms[-5:]) < 0.97 * sum(terms[:5])
     assert results["epochs"] == 5
     model, _ = load_model(Run(tmp_path / "run"))  # without the teacher
     assert model.shared == ("shared_towers=false" not in overrides)
 
 
-def test_a_continued_run_ends_as_if_it_never_stopped(
-    taught: list[str], collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Stop(BaseException):
-        pass
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if trainer.global_step == 7:
-            raise Stop
-
-    original = LastCheckpoint.on_train_batch_end
+def test_a_continued_run_ends_as_if_it_never_stopped(taught: list[str], collection: Path, tmp_path: Path) -> None:
     options = [*taught, "tower.dim=12", "callbacks.last.every_seconds=0"]
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
-        with pytest.raises(Stop):
-            fit(collection, tmp_path / "cut", *options)
+    stopped(lambda: fit(collection, tmp_path / "cut", *options), step=10)
     fit(collection, tmp_path / "cut", *options)
     fit(collection, tmp_path / "whole", *options)
-    cut, whole = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("cut", "whole"))
+    cut, whole = (state(tmp_path / name) for name in ("cut", "whole"))
     assert cut.keys() == whole.keys()
     assert all(torch.equal(cut[key], whole[key]) for key in cut)
     assert any("projection" in key for key in cut)
@@ -115,30 +98,26 @@ def test_no_query_of_dev_or_test_and_no_judgement_of_them_is_learned_from(
         }
         assert held_out
         assert not held_out & set(seen)
-        weights.append(torch.load(tmp_path / f"run-{name}" / "checkpoints" / "last.ckpt")["state_dict"])
+        weights.append(state(tmp_path / f"run-{name}"))
     first, second = weights
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_lessons_are_the_teachers_vectors_of_the_batch(taught: list[str], collection: Path, tmp_path: Path) -> None:
+def test_the_loss_sees_the_teachers_vectors_of_the_batch(taught: list[str], collection: Path, tmp_path: Path) -> None:
     config = configure(collection, tmp_path / "run", *taught)
     (tmp_path / "run").mkdir()
     data = make_data(config, tmp_path / "run" / "tokenizer.json")
     model = make_model(config, data)
-    assert isinstance(model.lessons, Lessons)
+    assert model.teacher is not None
     batch = data.batches[1, 2]
-    lesson = model.lessons(torch.zeros(1), torch.zeros(1), batch.query_rows, batch.document_rows)
-    assert data.pseudo is not None
-    queries = [*data.train.texts.to_pylist(), *data.pseudo.texts.to_pylist()]
-    passages = data.corpus.texts().to_pylist()
+    found = model.teacher.take(batch.query_rows, batch.document_rows)
     teacher = SentenceTransformerTeacher(config["teacher"]["model"])
     for rows, texts, vectors in (
-        (batch.query_rows, queries, lesson.taught_queries),
-        (batch.document_rows, passages, lesson.taught_documents),
+        (batch.query_rows, data.train.texts.to_pylist(), found.queries),
+        (batch.document_rows, data.corpus.texts().to_pylist(), found.documents),
     ):
         wanted = torch.from_numpy(teacher.encode([texts[row] for row in rows.tolist()]))
         torch.testing.assert_close(vectors, wanted, atol=2e-3, rtol=0)
-    assert (batch.query_rows >= len(data.train)).any()
 
 
 def test_a_refining_network_starts_as_the_average(taught: list[str], collection: Path, tmp_path: Path) -> None:
@@ -153,14 +132,13 @@ def test_a_refining_network_starts_as_the_average(taught: list[str], collection:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["teacher=none"], "need a teacher: add teacher=sentence_transformer"),
-        (["cross_batch_memory=64"], "set memory=0 and cross_device=false"),
-        (["tower=gru", "tower.refine=true", "embedding.dim=8"], r"set embedding\.dim=16, as tower\.dim"),
-        (["negatives=bm25"], "without mined or given negatives"),
-        (["data.examples=passages", "loss=in_batch"], r"leaves only a teacher to learn from"),
+        (["teacher=none"], "add teacher=sentence_transformer"),
+        (["tower=gru", "tower.refine=true", "embedding.dim=8"], r"embedding\.dim=16"),
+        (["negatives=bm25"], r"data\.examples=passages .* negatives=in_batch or random"),
+        (["data.examples=passages", "loss=in_batch"], r"data\.examples=passages .* loss=distillation"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told(
+def test_what_cannot_be_is_refused(
     overrides: list[str], said: str, taught: list[str], collection: Path, tmp_path: Path
 ) -> None:
     options = taught[2:] if "teacher=none" in overrides else taught
@@ -169,7 +147,7 @@ def test_what_cannot_be_is_told(
 
 
 def test_the_doctor_does_not_judge_it_by_scores(taught: list[str], collection: Path, tmp_path: Path) -> None:
-    options = ["data.examples=both", "trainer.max_epochs=8", "scheduler=none"]
+    options = ["data.examples=judged", "trainer.max_epochs=8", "scheduler=none"]
     fit(collection, tmp_path / "run", *taught, *options)
     found = json.loads((tmp_path / "run" / "doctor.json").read_text())
     by_scores = {"stuck_at_margin", "stuck_at_chance", "easy_negatives", "hardest_negative_collapse", "no_gradient"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from two_tower.cache import cache_folder
 from two_tower.errors import UserError
 from two_tower.teacher import _vectors as vectors
-from two_tower.teacher._vectors import TeacherVectors, teacher_vectors
+from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.base import Teacher
 from two_tower.teacher.none import NoTeacher
 
@@ -53,7 +53,7 @@ class Recorder(Teacher):
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(vectors, "SHARD_ROWS", 5)
-    monkeypatch.setattr(vectors, "TEXTS", 2)
+    monkeypatch.setattr(vectors, "BLOCK", 2)
 
 
 TEXTS = pa.chunked_array([[f"text {'x' * (i % 4)} {i}" for i in range(7)], [f"more {i}" for i in range(10)]])
@@ -109,15 +109,6 @@ def test_a_damaged_part_is_told() -> None:
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"vectors-00000\.npy is not as it was written"):
         teacher_vectors(Recorder(), TEXTS, "texts", "t")
-
-
-def test_several_follow_each_other() -> None:
-    a, b = (
-        teacher_vectors(Recorder(), pa.array(texts), "texts", name) for texts, name in ((["a", "b"], "1"), (["c"], "2"))
-    )
-    both = TeacherVectors.joined([a, b])
-    assert len(both) == 3
-    np.testing.assert_array_equal(both.take(np.array([2, 0])), [b.take(np.array([0]))[0], a.take(np.array([0]))[0]])
 
 
 def test_without_a_teacher_it_says_what_to_do() -> None:

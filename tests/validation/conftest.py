@@ -12,6 +12,7 @@ import oracles
 import pytest
 from conftest import write_collection
 from hydra import compose, initialize_config_dir
+from training import loader
 
 from train import train
 from two_tower.assemble import LOADER_KEYS, load_model
@@ -69,9 +70,8 @@ def judged(graded: Path) -> set[str]:
 @pytest.fixture
 def data(graded: Path, tmp_path: Path) -> TripletData:
     """The collection as the trainer gets it."""
-    return TripletData(
-        Beir(str(graded)), WordTokenizer(min_frequency=1), tmp_path / "tokenizer.json", InBatchNegatives()
-    )
+    tokenizer = WordTokenizer(min_frequency=1)
+    return TripletData(Beir(str(graded)), tokenizer, tmp_path / "tokenizer.json", InBatchNegatives(), True, loader())
 
 
 @pytest.fixture

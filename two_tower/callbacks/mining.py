@@ -19,7 +19,7 @@ from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, write_json
 from two_tower.model import TwoTower
-from two_tower.negatives._table import SearchResult, min_scores
+from two_tower.negatives._mined import SearchResult, min_scores
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.validation._evaluate import EncodedCorpus
 

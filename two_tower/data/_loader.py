@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Loader:
-    """The keys that belong to the loading of batches, not to the source. Their defaults stand in the YAML alone."""
+    """The keys of a data source that concern batches; the YAML has their defaults."""
 
     batch_size: int
     num_workers: int

@@ -63,8 +63,8 @@ def _training_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
     training = data.judged
     count = min(PAIRS, len(training.examples))
     start = (len(training.examples) - count) // 2
-    queries, positives, _ = training.examples.take(np.arange(start, start + count))
-    return training.queries.select(queries), training.documents.select(positives)
+    examples = training.examples.take(np.arange(start, start + count))
+    return training.queries.select(examples.query_rows), training.documents.select(examples.positive_rows)
 
 
 def _validation_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
@@ -115,7 +115,7 @@ def _trained_queries(data: TripletData) -> np.ndarray:
 
     Of triplets of texts, whose queries are of no split, those of the triplets.
     """
-    rows = data.judged.examples.take(np.arange(min(len(data.judged.examples), MAX_QUERIES)))[0]
+    rows = data.judged.examples.take(np.arange(min(len(data.judged.examples), MAX_QUERIES))).query_rows
     if data.trains_on_texts:
         return text_hashes(data.judged.queries.select(rows))
     hashes = np.full(len(data.train), empty_hash())

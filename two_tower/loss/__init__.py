@@ -1,1 +1,1 @@
-"""Losses reduce scores and a mask of candidates to a scalar and named diagnostics."""
+"""Losses reduce a batch of vectors and a mask of negatives to a scalar and named diagnostics."""

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from two_tower.similarity import Similarity
 
-# What every loss reports with the same meaning, so that curves of different losses can be compared.
+# Every loss reports these with the same meaning, so that the curves of different losses can be compared.
 COMMON_DIAGNOSTICS = ("positive_similarity", "negative_similarity", "accuracy", "idle_queries")
 
 
 class TeacherBatch(NamedTuple):
-    """What a teacher says of a batch; None where it says nothing.
+    """What a teacher knows of a batch; None where it knows nothing.
 
     Attributes:
-        queries: (B, T) float32 of length 1, the teacher's vectors.
-        documents: (N, T) float32 of length 1.
-        margins: (B, G) float32, the teacher's score of each positive less that of the query's own G extra documents,
-            which are B + i G and following for query i.
+        queries: (B, T) float32, the teacher's vectors, of length 1.
+        documents: (N, T) float32, likewise.
+        margins: (B, G) float32, the teacher's score of each positive minus that of each of the query's own G extra
+            documents, which are the documents B + i G and following for query i.
     """
 
     queries: Tensor | None = None
@@ -43,8 +43,6 @@ class LossInput:
         documents: (N, D), likewise.
         negatives: (B, N) bool, the documents that each query is pushed away from. Never true at (i, i), nor for a
             document that is known to be relevant to the query or equals a positive in text.
-        similarity: compares queries with documents.
-        teacher: what a teacher says of the batch, or None.
     """
 
     queries: Tensor
@@ -57,7 +55,7 @@ class LossInput:
     def scores(self) -> Tensor:
         """(B, N) float32 (float64 of such vectors), larger is nearer; computed once, on demand."""
         scores = self.similarity.scores(self.queries, self.documents)
-        # Half precision loses too many digits in sums of exponentials and in differences.
+        # Upcast half precision: sums of exponentials and differences lose too many digits in it.
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def leading(self, dim: int) -> LossInput:
@@ -67,7 +65,7 @@ class LossInput:
 
 
 class LossOutput(NamedTuple):
-    """The scalar to minimize, and what should be plotted beside it (0-dimensional tensors, detached)."""
+    """The scalar to minimize, and what to plot beside it (0-dimensional tensors, detached)."""
 
     loss: Tensor
     diagnostics: dict[str, Tensor]
@@ -77,10 +75,10 @@ class Loss(nn.Module, ABC):
     """Base of all losses.
 
     Attributes:
-        needs: what of ``LossInput.teacher`` must be there: ``vectors`` of a teacher model, ``margins`` that the data
-            brings.
+        needs: which parts of `LossInput.teacher` the loss reads: ``vectors`` of a teacher model, ``margins`` from
+            the data.
         in_batch_negatives: the default of ``negatives.in_batch_negatives``: whether every query is pushed away from
-            the documents of all queries of the batch, or from its own extra documents only.
+            the documents of all queries of the batch, or only from its own extra documents.
     """
 
     needs: frozenset[Literal["vectors", "margins"]] = frozenset()
@@ -88,7 +86,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: LossInput) -> LossOutput:
-        """Loss and diagnostics of a batch, see `LossInput` and `diagnostics`."""
+        """The loss of a batch, and at least what `diagnostics` returns."""
 
 
 @torch.no_grad()
@@ -97,15 +95,15 @@ def diagnostics(batch: LossInput, counts_B: Tensor | None = None, lead_B: Tensor
 
     Args:
         batch: the batch.
-        counts_B: (B,) integers, the negatives of each query, if they are known already.
-        lead_B: (B,) float, how far each positive is above its nearest negative in any unit, if that is known already.
+        counts_B: (B,) number of negatives of each query, if the loss has it already.
+        lead_B: (B,) how far each positive is above its nearest negative, in any unit, if the loss has it already.
 
     Returns:
-        ``positive_similarity``: mean score of the queries with their positives;
+        ``positive_similarity``: mean score of the positives;
         ``negative_similarity``: mean score of all negatives, 0 without any;
         ``accuracy``: share of the queries with negatives whose positive is above all of them, 0 without any
         (a tie is not a win: collapsed vectors must read 0, not 1);
-        ``idle_queries``: share of the queries that have no negatives and so teach nothing.
+        ``idle_queries``: share of the queries without negatives, which teach nothing.
     """
     scores_BN = batch.scores.detach()
     if counts_B is None:

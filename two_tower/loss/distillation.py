@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,40 +12,32 @@ from torch import Tensor, nn
 from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
 
 TERMS = ("cosine", "kl", "contrastive", "margin")
-EQUAL_TEXTS = 0.9999  # cosine of two of the teacher's vectors that are of equal texts
-RIDGE = 1e-3  # of the first projection, relative to the vectors' mean square
+EQUAL_TEXTS = 0.9999  # two texts whose teacher vectors have this cosine are equal
+RIDGE = 1e-3  # regularization of the first projection, relative to the vectors' mean square
 
 
+@runtime_checkable
 class HasDim(Protocol):
-    """What the loss must know of a `two_tower.teacher.base.Teacher`."""
+    """All that the loss needs of a `two_tower.teacher.base.Teacher`: the dimensions of its vectors."""
 
     @property
-    def dim(self) -> int:
-        """Dimensions of the teacher's vectors."""
+    def dim(self) -> int: ...
 
 
 class DistillationLoss(Loss):
-    """A weighted sum of four ways to resemble a teacher.
+    """A weighted sum of four ways to resemble a teacher, whose vectors are Q and D; the student's are q and d.
 
-    - ``cosine``: ``2 - cos(q_i, Q_i) - cos(d_j, D_j)``, means over the batch; q and d are the student's vectors, Q
-      and D the teacher's. Where their dimensions differ, the student's go through a linear map, which is learned
-      with them and starts as the best one for the first batch (ridge regression).
-    - ``kl``: how far the softmax of the student's similarities of a query with all documents is from the teacher's,
-      ``KL(softmax(Q D / t) || softmax(s / t))``, mean over the queries.
-    - ``contrastive``: each of the student's documents must find its own teacher vector among the batch's:
-      cross-entropy over ``cos(d_i, D_j) / t``, without the other copies of an equal text.
+    - ``cosine``: ``2 - cos(q_i, Q_i) - cos(d_j, D_j)``, means over the batch. Where the dimensions differ, the
+      student's vectors go through a linear map, which is learned with them and starts as the best one for the first
+      batch (ridge regression).
+    - ``kl``: ``KL(softmax(Q D / t) || softmax(s / t))`` over all documents, mean over the queries.
+    - ``contrastive``: each of the student's documents must find its own teacher vector in the batch: cross-entropy
+      over ``cos(d_i, D_j) / t``, without the other copies of an equal text.
     - ``margin``: mean squared difference of ``s_ii - s_ij`` and the teacher's, over the negatives j.
 
-    Requirements:
-        ``teacher=``, and data with passages and queries of its own. Judgements only say which query and passage come
-        into a batch together; ``data.examples=passages`` does without.
-    When to use:
-        When a good model exists that is too slow to serve: word vectors learn from it in a minute what twelve
-        thousand judged pairs cannot teach them.
-    Relations:
-        `two_tower.loss.margin_mse.MarginMSELoss` learns from scores that the data brings. ``loss=sum`` adds
-        `two_tower.loss.in_batch.InBatchLoss` on the same batch. In a `two_tower.loss.matryoshka.MatryoshkaLoss`
-        shortened vectors learn from ``kl`` and ``margin`` alone.
+    Judgements only decide which query and passage share a batch; ``data.examples=passages`` does without them. In a
+    matryoshka, shortened vectors learn from ``kl`` and ``margin`` alone.
+
     Source:
         Hinton et al. 2015, arXiv:1503.02531; Reimers and Gurevych 2020, arXiv:2004.09813 (vectors); Hofstätter et al.
         2020, arXiv:2010.02666 (margins).
@@ -61,7 +53,7 @@ class DistillationLoss(Loss):
             if not weight >= 0:
                 raise ValueError(f"weights.{name}={weight} must be at least 0")
         if not any(weights.values()):
-            raise ValueError("weights leaves nothing to learn from: give cosine, kl, contrastive or margin one above 0")
+            raise ValueError("weights leaves nothing to learn from: set one of cosine, kl, contrastive, margin above 0")
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be above 0")
         self.weights = {name: weights.get(name, 0.0) for name in TERMS}
@@ -92,7 +84,6 @@ class DistillationLoss(Loss):
         return terms
 
     def _of_vectors(self, own: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """The terms that compare vectors of queries and documents, the student's and the teacher's."""
         if not self.fitted:
             self._fit(torch.cat(own), torch.cat(taught))
         q_BT, d_NT = (F.normalize(self._projected(v), dim=1) for v in own)
@@ -113,7 +104,6 @@ class DistillationLoss(Loss):
 
     @torch.no_grad()
     def _fit(self, student: Tensor, taught: Tensor) -> None:
-        """Start the projection as the map that fits these vectors best."""
         assert self.projection is not None
         x, y = student.double(), taught.double()
         square = x.T @ x

@@ -10,19 +10,11 @@ from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
 class MarginMSELoss(Loss):
     """Mean squared difference of ``(s_ii - s_ij) / t`` and the teacher's margin; j are the given negatives of query i.
 
-    Requirements:
-        ``negatives=given`` and triples with a teacher's scores, for example a cross-encoder's of MS MARCO.
-    When to use:
-        When such scores exist: they say by how much one passage is better, and which negatives are none.
-    Relations:
-        `two_tower.loss.distillation.DistillationLoss` learns from a teacher's vectors; ``loss=sum`` adds either to
-        other losses.
+    Needs ``negatives=given`` and triples with a teacher's scores, for example those of a cross-encoder for MS MARCO:
+    they say by how much one passage is better, and which negatives are in fact relevant.
+
     Source:
         Hofstätter et al. 2020, arXiv:2010.02666 (Margin-MSE).
-
-    Args:
-        temperature: t, which divides the similarities: a cross-encoder's margins go up to about 20, those of cosines
-            to 2. 1 for dot products.
     """
 
     needs = frozenset({"margins"})

@@ -12,17 +12,10 @@ from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossInput, LossOutput
 
 
 class SumLoss(Loss):
-    """``sum_k w_k * loss_k`` of the same batch.
+    """``sum_k w_k * loss_k`` of the same batch; a loss without a weight counts 1, one with weight 0 is only logged.
 
-    Requirements:
-        The losses share the negatives, and the documents of the whole batch if any of them prefers that.
-    When to use:
-        To add what one loss does not ask for, for example a margin for the hardest negative to the in-batch loss. A
-        weight of 0 only logs a loss.
-
-    Args:
-        weights: name → weight, at least 0; 1 for a loss that is not named.
-        losses: the losses under their names.
+    The losses share the negatives: those of the whole batch if any of the losses prefers that. The diagnostics that
+    are not common to all losses are named after their loss, as is the value of each.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None, **losses: Loss) -> None:
@@ -44,7 +37,6 @@ class SumLoss(Loss):
         self.in_batch_negatives = any(loss.in_batch_negatives for loss in losses.values())
 
     def forward(self, batch: LossInput) -> LossOutput:
-        """Each loss's own diagnostics, and its value, are named after it."""
         terms, found = [], {}
         for name, loss in self.losses.items():
             value, own = loss(batch)

@@ -1,1 +1,1 @@
-"""Negatives strategies propose candidates: the documents that a query is pushed away from."""
+"""Which documents a query is pushed away from: strategies for extra negatives, and the mask of a batch."""

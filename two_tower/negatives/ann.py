@@ -1,4 +1,4 @@
-"""Documents that the model itself ranks high for a query and nobody judged relevant, mined again as it learns."""
+"""Documents that the model itself ranks high and nobody judged relevant, mined again as it learns."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.negatives._mined import MinedNegatives
-from two_tower.negatives._table import FilterCounts, SearchResult, filter_candidates
+from two_tower.negatives._mined import FilterCounts, MinedNegatives, SearchResult, filter_candidates
 from two_tower.negatives.base import Collection
 
 
 class ANNNegatives(MinedNegatives):
     """Documents of the ranks ``first_rank`` to ``last_rank`` of the current model (ANCE, Xiong et al. 2021).
 
-    The callback `two_tower.callbacks.mining.Mining` writes a table at the beginning of an epoch; every process that
-    makes batches of this epoch reads it. The search is exact, although the strategy is named after the approximate
-    one of its paper (arXiv:2007.00808). Before ``first_epoch`` the documents are random: what is nearest to a query
-    before training is so by chance.
+    The callback `two_tower.callbacks.mining.Mining` writes a table at the beginning of an epoch, and every process
+    that makes batches of this epoch reads it. The search is exact; the name is that of the paper (arXiv:2007.00808),
+    whose search is approximate. Before ``first_epoch`` the documents are random, because the neighbours of an
+    untrained model are random too.
     """
 
     def __init__(
@@ -33,9 +32,9 @@ class ANNNegatives(MinedNegatives):
         mask_known_positives: bool = True,
     ) -> None:
         super().__init__(count, first_rank, last_rank, relative_margin, in_batch_negatives, mask_known_positives)
-        for key, value in (("first_epoch", first_epoch), ("every_n_epochs", every_n_epochs)):
+        for name, value in (("first_epoch", first_epoch), ("every_n_epochs", every_n_epochs)):
             if value < 1:
-                raise ValueError(f"{key}={value} must be at least 1")
+                raise ValueError(f"{name}={value} must be at least 1")
         self.first_epoch, self.every_n_epochs = first_epoch, every_n_epochs
         self._folder: Path | None = None
 
@@ -43,10 +42,7 @@ class ANNNegatives(MinedNegatives):
         self._folder = collection.folder
 
     def table_path(self, epoch: int) -> Path | None:
-        """The file of the table that an epoch (from 0) uses, named after the first epoch (from 1) that does.
-
-        None before the first.
-        """
+        """The table of an epoch (from 0), named after the first epoch (from 1) that uses it; None before the first."""
         after = epoch + 1 - self.first_epoch
         if after < 0:
             return None
@@ -54,23 +50,13 @@ class ANNNegatives(MinedNegatives):
         return self._folder / f"epoch-{epoch + 1 - after % self.every_n_epochs:04d}.npy"
 
     def start_epoch(self, epoch: int) -> None:
-        """Read the epoch's table.
-
-        Raises:
-            UserError: nobody has written it.
-        """
         path = self.table_path(epoch)
         if path is not None and not path.exists():
             raise UserError(f"{path} does not exist: negatives=ann needs the callback mining (callbacks=default).")
         self.table = None if path is None else np.load(path, mmap_mode="r")
 
     def choose(self, found: SearchResult, collection: Collection) -> tuple[np.ndarray, FilterCounts]:
-        """The table, (Q, C) int32, of what the model finds for all training queries, and what the filter did.
-
-        Args:
-            found: at least the ranks 1 to ``last_rank``, as far as there are documents.
-            collection: knows the positives.
-        """
-        part = found.ranks(self.first_rank, self.last_rank)
+        """The (Q, C) int32 table from the first ``last_rank`` candidates of all training queries, and the counts."""
+        found = found.ranks(self.first_rank, self.last_rank)
         rows = np.arange(len(found.rows))
-        return filter_candidates(part, rows, collection, self.relative_margin, self.mask_known_positives)
+        return filter_candidates(found, rows, collection, self.relative_margin, self.mask_known_positives)

@@ -1,10 +1,10 @@
-"""The one interface of all negatives strategies, and the mask that keeps relevant documents out."""
+"""The interface of all negatives strategies, and the mask that keeps relevant documents out."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ class Positives(ABC):
     @property
     @abstractmethod
     def documents(self) -> int:
-        """How many documents there are, rows 0 to ``documents - 1``."""
+        """Number of documents; their rows are 0 to ``documents - 1``."""
 
     @abstractmethod
     def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
@@ -31,11 +31,10 @@ class Positives(ABC):
 
 
 class KnownPositives(Positives):
-    """Which documents are relevant to a query, up to equal texts of queries and of documents.
+    """Which documents are relevant to a query, up to equal texts.
 
-    Two texts are equal if the tower cannot tell them apart: their token sequences are the same. So a
-    second copy of a positive under another id counts as a positive too, and a query that occurs under
-    two ids has the positives of both.
+    Two texts are equal if their tokens are, because then a tower cannot tell them apart. So a copy of a positive under
+    another id is a positive too, and a query that occurs under two ids has the positives of both.
 
     Args:
         query_rows: (P,) int64, queries of the relevant pairs.
@@ -45,36 +44,29 @@ class KnownPositives(Positives):
     """
 
     def __init__(
-        self,
-        query_rows: np.ndarray,
-        document_rows: np.ndarray,
-        query_group: np.ndarray,
-        document_group: np.ndarray,
+        self, query_rows: np.ndarray, document_rows: np.ndarray, query_group: np.ndarray, document_group: np.ndarray
     ) -> None:
-        self.query_group = query_group
-        self.document_group = document_group
-        groups = int(document_group.max(initial=-1)) + 1
+        self.query_group, self.document_group = query_group, document_group
+        self._stride = groups = int(document_group.max(initial=-1)) + 1
         self._keys = np.unique(query_group[query_rows] * groups + document_group[document_rows])
-        self._stride = groups
-        # CSR over query groups: positives of group g are _groups[_starts[g]:_starts[g + 1]].
+        # CSR over query groups: the positives of group g are _groups[_starts[g]:_starts[g + 1]].
         self._groups = self._keys % max(groups, 1)
         bounds = np.arange(int(query_group.max(initial=-1)) + 2)
         self._starts = np.searchsorted(self._keys, bounds * groups)
 
     @property
     def documents(self) -> int:
-        """The corpus' size."""
         return len(self.document_group)
 
     def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
         if len(self._keys) == 0:
             return np.zeros(np.broadcast(query_rows, document_rows).shape, bool)
         keys = self.query_group[query_rows] * self._stride + self.document_group[document_rows]
-        found = np.searchsorted(self._keys, keys)
-        return self._keys[np.minimum(found, len(self._keys) - 1)] == keys
+        places = np.searchsorted(self._keys, keys)
+        return self._keys[np.minimum(places, len(self._keys) - 1)] == keys
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        # Looks up each query's few positives among the batch's documents instead of testing all pairs.
+        # Look up each query's few positives among the batch's documents instead of testing all pairs.
         marked = np.zeros((len(query_rows), len(document_rows)), bool)
         columns = np.argsort(self.document_group[document_rows], kind="stable")
         sorted_groups = self.document_group[document_rows][columns]
@@ -95,9 +87,10 @@ class NegativeMask:
     Attributes:
         positives: known relevant pairs.
         whole_batch: every query is pushed away from the documents of all queries, not only from its own extra ones.
-        known_positives: leave out what is known to be relevant; otherwise only a query's own positive is left out.
-        judged: every example's document is relevant to its query. Where that is not so, a query and a document that
-            have nothing to do with each other are in the batch for a teacher's sake only and have no negatives.
+        known_positives: mask all known positives, not only the query's own one.
+        judged: whether every example is a query with a document relevant to it. If not, a query and an unrelated
+            document share an example only for a teacher to learn from: that query has no negatives, and that
+            document is a negative of no query.
     """
 
     positives: Positives
@@ -106,11 +99,11 @@ class NegativeMask:
     judged: bool = True
 
     def in_batch(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, N) bool: which documents of a batch each query is pushed away from.
+        """(B, N) bool: which documents of a batch are negatives of each query.
 
         Args:
             query_rows: (B,) rows of training queries.
-            document_rows: (N,) rows of documents: the B positives, then every query's extra negatives in turn.
+            document_rows: (N,) rows of documents: the B positives, then the extra negatives of each query in turn.
         """
         count, total = len(query_rows), len(document_rows)
         mask = np.full((count, total), self.whole_batch)
@@ -118,7 +111,7 @@ class NegativeMask:
             own = np.repeat(np.arange(count), (total - count) // count)
             mask[own, np.arange(count, total)] = True
         if self.known_positives:
-            np.greater(mask, self.positives.mark(query_rows, document_rows), out=mask)  # a candidate and not marked
+            np.greater(mask, self.positives.mark(query_rows, document_rows), out=mask)  # and not marked
         else:
             np.fill_diagonal(mask, False)
         if not self.judged:
@@ -128,12 +121,12 @@ class NegativeMask:
         return mask
 
     def outside(self, query_rows: np.ndarray, positive_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, M) bool: which documents from outside the batch each query is pushed away from.
+        """(B, M) bool: which documents from outside the batch are negatives of each query.
 
         Args:
             query_rows: (B,) rows of training queries.
             positive_rows: (B,) rows of their own positives.
-            document_rows: (M,) rows of any documents.
+            document_rows: (M,) rows of the documents.
         """
         if self.known_positives:
             mask = ~self.positives.mark(query_rows, document_rows)
@@ -146,14 +139,14 @@ class NegativeMask:
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """What a strategy may look at before training: the judged training queries and the corpus, in rows of both.
+    """What a strategy may look at before training: the judged training queries and the corpus.
 
     Attributes:
         queries: (Q,) texts of the training queries.
         texts: reads the (N,) texts of the corpus.
         order: (N,) decides between equal scores, see `two_tower.ranking.rank`.
         pairs: (P,) int64 query rows and (P,) int64 document rows of the relevant pairs.
-        positives: known relevant pairs.
+        positives: the same pairs, for look-ups.
         split_camel_case: how BM25 splits words, see `two_tower.bm25.words`.
         fingerprint: changes with all of the above.
         folder: where a run keeps what it mines itself; need not exist yet.
@@ -171,13 +164,13 @@ class Collection:
 
 @dataclass(frozen=True, eq=False)
 class DrawContext:
-    """What extra negatives of a batch are drawn for.
+    """What extra negatives of a batch are drawn from.
 
     Attributes:
         query_rows: (B,) rows of the batch's queries.
         given: (B, G) rows of the negatives that the data itself brings, or None.
-        positives: known relevant pairs, and how many documents there are.
-        rng: the only source of chance: seeded by (seed, epoch, batch), so that any batch can be made again by itself.
+        positives: known relevant pairs, and the number of documents.
+        rng: seeded with (seed, epoch, batch), so that any batch can be made again by itself.
     """
 
     query_rows: np.ndarray
@@ -185,28 +178,18 @@ class DrawContext:
     positives: Positives
     rng: np.random.Generator
 
-    def only(self, queries: np.ndarray) -> DrawContext:
-        """The same for some of the queries, by their places in the batch."""
-        return replace(self, query_rows=self.query_rows[queries])
-
 
 class Negatives(ABC):
     """Chooses extra negatives for each query. Which documents count as negatives is the mask's job.
 
-    A batch follows from (seed, epoch, k) alone, in whatever process it is made. So what a strategy chooses may depend
-    on what `prepare` and `start_epoch` found, on the epoch and on the context's ``rng``, but not on earlier batches.
-
-    Args:
-        in_batch_negatives: push every query away from the documents of the whole batch: the other positives and all
-            extra negatives (None: as the loss prefers, true for cross-entropy, false for triplet).
-        mask_known_positives: documents that are known to be relevant to a query, and texts equal to one, are never
-            its negatives. False shows what such false negatives do.
+    A batch follows from (seed, epoch, k) alone, whichever process makes it. So the choice may depend on what `prepare`
+    and `start_epoch` read, on the epoch and on the context's ``rng``, but not on earlier batches.
 
     Attributes:
-        needs_triplets: the strategy can only be used with data that brings its own negatives.
-        needs_collection: it looks at the collection, so it needs a training split with judged queries.
-        stochastic: the extra negatives depend on ``rng``, so several processes have to draw those of the whole batch
-            to draw the same as one.
+        needs_triplets: only for data that brings its own negatives.
+        needs_collection: `prepare` looks at the collection, so it needs a training split with judged queries.
+        stochastic: the extra negatives depend on ``rng``, so each of several processes must draw those of the whole
+            batch to get the same as one process would.
     """
 
     needs_triplets: bool = False
@@ -217,32 +200,26 @@ class Negatives(ABC):
         self.in_batch_negatives, self.mask_known_positives = in_batch_negatives, mask_known_positives
 
     def prepare(self, collection: Collection) -> None:  # noqa: B027
-        """Look at the collection, once, before the first batch; not called for triplets that come as texts."""
+        """Called once before the first batch, but not for triplets of texts."""
 
     def start_epoch(self, epoch: int) -> None:  # noqa: B027
-        """Called before batches of another epoch (from 0) are made, in every process that makes some.
+        """Called before the batches of an epoch (from 0) are made, in every process that makes some.
 
-        A process that prepares batches has a copy of the strategy from the start. So what changes over epochs
-        follows from the epoch alone, or is found in a file.
+        A worker process has a copy of the strategy from the start. So whatever changes over the epochs must follow from
+        the epoch alone, or be read from a file.
         """
 
     def parts(self, epoch: int) -> list[Negatives]:
-        """The strategies whose documents may occur in an epoch (from 0): this one, or those that it is made of."""
+        """The strategies in use in an epoch (from 0): this one, or the parts of a mixture."""
         return [self]
 
     @abstractmethod
     def extra_negatives(self, context: DrawContext) -> np.ndarray:
-        """Rows of extra documents, (B, K) int64; K may be 0."""
+        """(B, K) int64 rows of documents; K may be 0."""
 
 
 class DrawnNegatives(Negatives):
-    """A strategy that can supply any number of documents for each query.
-
-    Args:
-        count: extra negatives per query.
-        in_batch_negatives: see `Negatives`.
-        mask_known_positives: see `Negatives`.
-    """
+    """A strategy that can draw any number of documents for each query."""
 
     stochastic = True
 
@@ -256,7 +233,7 @@ class DrawnNegatives(Negatives):
 
     @abstractmethod
     def draw(self, count: int, context: DrawContext) -> np.ndarray:
-        """Rows of documents, (B, count) int64."""
+        """(B, count) int64 rows of documents."""
 
     def extra_negatives(self, context: DrawContext) -> np.ndarray:
         return self.draw(self.count, context)

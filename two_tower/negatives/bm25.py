@@ -1,4 +1,4 @@
-"""Documents that share words with a query and do not answer it, found once by BM25."""
+"""Documents that share words with a query and that nobody judged relevant, mined once with BM25."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ import numpy as np
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
-from two_tower.negatives._mined import MinedNegatives
-from two_tower.negatives._table import FilterCounts, SearchResult, filter_candidates, min_scores
+from two_tower.negatives._mined import FilterCounts, MinedNegatives, SearchResult, filter_candidates, min_scores
 from two_tower.negatives.base import Collection
 from two_tower.progress import counter
 
 log = logging.getLogger(__name__)
 
-# Raise whenever the same settings would mine other documents.
-VERSION = 1
-
-# Queries that are ranked together.
-BLOCK = 1024
+VERSION = 1  # raise whenever the same settings would mine other documents
+BLOCK = 1024  # queries ranked together
 
 
 class BM25Negatives(MinedNegatives):
     """Documents of the ranks ``first_rank`` to ``last_rank`` of BM25 (Karpukhin et al. 2020, arXiv:2004.04906).
 
-    Mined once per collection and settings, before training, and then read from the cache.
+    Mined once per collection and settings, then read from the cache.
     """
 
     def prepare(self, collection: Collection) -> None:

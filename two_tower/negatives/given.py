@@ -1,16 +1,16 @@
-"""The negatives that the data itself brings with each query (MS MARCO's triples, mined lists)."""
+"""The negatives of the data's own triplets (MS MARCO's triples, mined lists)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from two_tower.errors import UserError
-from two_tower.negatives._table import draw_from
+from two_tower.negatives._mined import draw_from
 from two_tower.negatives.base import DrawContext, DrawnNegatives
 
 
 class GivenNegatives(DrawnNegatives):
-    """The explicit negatives of each training triplet, all of them."""
+    """All negatives of each training triplet."""
 
     needs_triplets = True
     stochastic = False
@@ -19,11 +19,6 @@ class GivenNegatives(DrawnNegatives):
         super().__init__(1, in_batch_negatives, mask_known_positives)
 
     def extra_negatives(self, context: DrawContext) -> np.ndarray:
-        """(B, G), what the data gives.
-
-        Raises:
-            UserError: the data has no triplets.
-        """
         if context.given is None:
             raise UserError(
                 "negatives=given needs data with triplets, and this data has none: "
@@ -32,5 +27,4 @@ class GivenNegatives(DrawnNegatives):
         return context.given
 
     def draw(self, count: int, context: DrawContext) -> np.ndarray:
-        """(B, count) of the (B, G), each as often as any other."""
         return draw_from(self.extra_negatives(context), count, context.rng)

@@ -1,4 +1,4 @@
-"""The other queries' positives as negatives: no extra documents to encode."""
+"""The other queries' positives as negatives, without extra documents to encode."""
 
 from __future__ import annotations
 

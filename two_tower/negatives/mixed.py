@@ -1,4 +1,4 @@
-"""Several strategies at once, and which of them how often, from epoch to epoch."""
+"""Several strategies at once, with weights that may change from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ import numpy as np
 
 from two_tower.negatives.base import Collection, DrawContext, DrawnNegatives, Negatives
 
-# What the strategies within leave to the mixture, with the value that says nothing.
-_OF_THE_WHOLE = {"count": 1, "in_batch_negatives": None, "mask_known_positives": True}
+# Keys that only the mixture may set, with their defaults.
+_MIXTURE_KEYS = {"count": 1, "in_batch_negatives": None, "mask_known_positives": True}
 
 
 class MixedNegatives(DrawnNegatives):
     """``count`` documents per query, each from one of several strategies.
 
-    The strategy of each document is drawn by the weights of the epoch. So easy and hard negatives come in any
-    proportion, and a schedule begins with easy ones (Zhan et al. 2021, arXiv:2104.08051, on why both are needed).
-
-    Args:
-        count: extra documents per query.
-        weights: name → how often, relative to the others: a number, or a list with one for each epoch, of which the
-            last one stays. 1 for a strategy that is not named.
-        in_batch_negatives: see `two_tower.negatives.base.Negatives`.
-        mask_known_positives: likewise.
-        strategies: the strategies under their names; the keys above are not theirs.
+    The strategy of each document is drawn by the weights of the epoch (1 for a strategy without one). So easy and hard
+    negatives mix in any proportion, and a schedule can begin with easy ones (Zhan et al. 2021, arXiv:2104.08051, on
+    why both are needed).
     """
 
     def __init__(
@@ -50,27 +43,23 @@ class MixedNegatives(DrawnNegatives):
         self._epoch = 0
 
     def _shares(self, epoch: int) -> np.ndarray:
-        """(S,) float64, the weight of each strategy in an epoch (from 0)."""
+        # (S,) float64, the weight of each strategy in an epoch (from 0).
         return np.array([w[min(epoch, len(w) - 1)] for w in self._weights.values()], np.float64)
 
     def _used(self, epoch: int) -> Iterator[tuple[DrawnNegatives, float]]:
-        """The strategies of an epoch and their shares, which sum to 1."""
         shares = self._shares(epoch)
         return ((s, p) for s, p in zip(self.strategies.values(), shares / shares.sum(), strict=True) if p)
 
     def prepare(self, collection: Collection) -> None:
-        """Prepare all; each has a folder of its own."""
         for name, strategy in self.strategies.items():
             strategy.prepare(replace(collection, folder=collection.folder / name))
 
     def start_epoch(self, epoch: int) -> None:
-        """Start the epoch of those that are used in it."""
         self._epoch = epoch
         for strategy, _ in self._used(epoch):
             strategy.start_epoch(epoch)
 
     def parts(self, epoch: int) -> list[Negatives]:
-        """The strategies with a weight above 0."""
         return [part for strategy, _ in self._used(epoch) for part in strategy.parts(epoch)]
 
     def draw(self, count: int, context: DrawContext) -> np.ndarray:
@@ -90,19 +79,19 @@ def _checked(name: str, strategy: Negatives) -> DrawnNegatives:
         )
     if not isinstance(strategy, DrawnNegatives):
         raise ValueError(
-            f"{name} has no documents of its own to mix in: leave it out; in_batch_negatives=true uses "
-            "the other documents of the batch"
+            f"{name} has no documents of its own to mix in: leave it out, and set in_batch_negatives=true to use the "
+            "other documents of the batch"
         )
-    for key, neutral in _OF_THE_WHOLE.items():
-        if getattr(strategy, key) != neutral:
-            raise ValueError(f"{name}.{key} says nothing in a mixture: set {key} of the mixture instead")
+    for key, default in _MIXTURE_KEYS.items():
+        if getattr(strategy, key) != default:
+            raise ValueError(f"{name}.{key} has no effect in a mixture: set {key} of the mixture instead")
     return strategy
 
 
 def _schedules(
     weights: Mapping[str, float | list[float]], strategies: Mapping[str, DrawnNegatives]
 ) -> dict[str, list[float]]:
-    """Name → weight of each epoch, in the order of the strategies."""
+    # Name → weight of each epoch, in the order of the strategies.
     if not strategies:
         raise ValueError("random or another strategy is missing: add one with +negatives@negatives.random=random")
     for name, weight in weights.items():

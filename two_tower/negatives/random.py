@@ -8,8 +8,7 @@ import numpy as np
 
 from two_tower.negatives.base import Collection, DrawContext, DrawnNegatives
 
-# A known positive is drawn again this often; what is left then is masked, so it is never wrong.
-REDRAWS = 8
+REDRAWS = 8  # of known positives; any that are left then are masked, so they do no harm
 
 
 class RandomNegatives(DrawnNegatives):
@@ -18,9 +17,9 @@ class RandomNegatives(DrawnNegatives):
     With ``distribution=log_frequency`` a document that is the positive of f training pairs has the weight
     1 + ln(1 + f). In-batch negatives have the weight f: every document is pushed away as often as it is pulled, and
     those that answer no training query never are. A uniform draw never corrects popular documents. The logarithm
-    lies between the two, as word2vec's power of 0.75 (Mikolov et al. 2013, arXiv:1310.4546) and the mixture of both
-    draws (Yang et al. 2020, doi:10.1145/3366424.3386195) do. The log-uniform draw of sampled softmax is something
-    else: it assumes frequencies that follow Zipf's law, and most passages answer no query or one.
+    lies between the two, as do word2vec's power of 0.75 (Mikolov et al. 2013, arXiv:1310.4546) and the mixture of
+    both draws (Yang et al. 2020, doi:10.1145/3366424.3386195). The log-uniform draw of sampled softmax is something
+    else: it assumes frequencies that follow Zipf's law, and most passages answer at most one query.
     """
 
     def __init__(
@@ -46,14 +45,7 @@ class RandomNegatives(DrawnNegatives):
 def random_rows(
     count: int, context: DrawContext, cumulated: np.ndarray | None = None, redraw_positives: bool = True
 ) -> np.ndarray:
-    """(B, count) int64 rows of documents from the whole corpus.
-
-    Args:
-        count: documents per query.
-        context: the queries and the source of chance.
-        cumulated: (N,) running sums of the documents' weights; None: all weigh the same.
-        redraw_positives: draw again what is known to be relevant.
-    """
+    """(B, count) int64 rows from the whole corpus; ``cumulated``: (N,) running sums of the documents' weights."""
     positives, rng = context.positives, context.rng
 
     def draw(size: int | tuple[int, int]) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Models that training learns from: their vectors of texts, computed once."""
+"""Models that training learns from; their vectors of texts are computed once."""

@@ -1,4 +1,4 @@
-"""A teacher's vectors of many texts: made once, kept in half precision, continued where they were interrupted."""
+"""A teacher's vectors of many texts: computed once, stored in half precision, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -19,27 +19,22 @@ from two_tower.progress import counter
 from two_tower.store import Manifest, VectorStore
 from two_tower.teacher.base import Teacher
 
-SHARD_ROWS = 4096  # texts of a part, which is all that an interruption costs: some minutes of a large model
+SHARD_ROWS = 4096  # texts of a shard: an interruption loses no more than that, some minutes of a large model
 BLOCK = 256  # texts encoded between two moves of the progress bar
 
 
 class TeacherVectors:
-    """Vectors by row, memory-mapped.
-
-    Args:
-        shards: (rows, T) each, float16.
-        dim: T.
-    """
+    """Vectors by row from memory-mapped shards, (rows, T) float16 each."""
 
     def __init__(self, shards: Sequence[np.ndarray], dim: int) -> None:
-        self._shards, self.dim = list(shards), dim
+        self._shards, self.dim = shards, dim
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors of rows (B,) int64 in any order, as (B, T) float32."""
+        """(B, T) float32 vectors of (B,) int64 rows, in any order."""
         out = np.empty((len(rows), self.dim), np.float32)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         for shard in np.unique(shards):
@@ -56,11 +51,7 @@ class TeacherStore:
 
     @classmethod
     def prepare(cls, teacher: Teacher, data: TripletData) -> TeacherStore:
-        """Encode what is not in the cache yet; of queries only those that are trained on.
-
-        Raises:
-            UserError: the data trains on triplets of texts, which have no rows.
-        """
+        """The vectors of the corpus and the training queries, from the cache or computed now."""
         if data.trains_on_texts:
             raise UserError(
                 f"A teacher's vectors belong to rows of queries and passages, and {data.source.name} trains on "
@@ -71,18 +62,18 @@ class TeacherStore:
         return cls(teacher_vectors(teacher, data.train.texts, "queries", name), corpus)
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
-        """The teacher's vectors of a batch: query_rows (B,) int64, document_rows (N,) int64."""
+        """The teacher's vectors of a batch with (B,) and (N,) int64 rows."""
         pairs = ((self._queries, query_rows), (self._documents, document_rows))
         return TeacherBatch(*(torch.from_numpy(v.take(rows.cpu().numpy())).to(rows.device) for v, rows in pairs))
 
 
 def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, fingerprint: str) -> TeacherVectors:
-    """The teacher's vectors of texts, from the cache or made now; several processes make them once.
+    """The teacher's vectors of texts, from the cache or computed now; of several processes one computes them.
 
     Args:
         teacher: the model.
         texts: (N,) strings.
-        what: what they are, in the plural.
+        what: their kind, in the plural.
         fingerprint: changes with the texts.
     """
     key = key_of(teacher.fingerprint(), what, fingerprint)

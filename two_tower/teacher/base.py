@@ -1,4 +1,4 @@
-"""What every teacher gives: vectors of texts, and a name for what decides them."""
+"""The interface of all teachers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ import numpy as np
 
 
 class Teacher(ABC):
-    """A model that maps texts to vectors whose cosine says how much they have in common.
+    """A model that maps texts to vectors whose cosine says how similar the texts are."""
 
-    Attributes:
-        name: for messages.
-    """
-
-    name: str
+    name: str  # for messages
 
     @property
     @abstractmethod
@@ -24,8 +20,8 @@ class Teacher(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A short hash that changes whenever any vector might."""
+        """A short hash that changes whenever a vector might."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of length 1, (B, T) float32."""
+        """(B, T) float32 vectors of length 1."""

@@ -1,4 +1,4 @@
-"""No teacher: training learns from judgements alone."""
+"""No teacher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from two_tower.teacher.base import Teacher
 
 
 class NoTeacher(Teacher):
-    """Says what to do when something needs a teacher."""
+    """Refuses whatever needs a teacher."""
 
     name = "none"
 

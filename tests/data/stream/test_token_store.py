@@ -1,4 +1,4 @@
-"""Tokens come back from disk as they were written; reading ahead changes nothing but time."""
+"""Tokens come back from disk as they were written; prefetching changes nothing but time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.cache import entry, notice
-from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens, text_hashes
+from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens, text_hashes
 from two_tower.ragged import Ragged
 
 TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=12)
@@ -29,6 +29,7 @@ def test_what_is_written_in_batches_is_read_as_one(
     tokens, hashes = read_tokens(folder, "texts")
     texts = [text for batch in batches for text in batch]
     assert tokens.to_lists() == texts
+    np.testing.assert_array_equal(hashes, text_hashes(tokens))
     assert writer.texts == len(texts)
     equal = hashes[:, None] == hashes[None, :]
     assert equal.tolist() == [[a == b for b in texts] for a in texts]
@@ -41,22 +42,22 @@ def test_hashes_do_not_depend_on_what_stands_before() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_reading_ahead_gives_the_same_items_in_order(count: int) -> None:
-    assert list(ahead(iter(range(count)))) == list(range(count))
+def test_prefetching_gives_the_same_items_in_order(count: int) -> None:
+    assert list(prefetch(iter(range(count)))) == list(range(count))
 
 
-def test_an_error_while_reading_ahead_reaches_the_caller_after_the_items_before_it() -> None:
+def test_an_error_while_prefetching_reaches_the_caller_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("row 2")
 
-    read = ahead(items())
+    read = prefetch(items())
     assert next(read) == 1
     with pytest.raises(ValueError, match="row 2"):
         next(read)
 
 
-def test_notices_of_what_is_read_ahead_stay_with_the_entry(
+def test_warnings_of_what_is_prefetched_stay_with_the_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path))
@@ -66,7 +67,7 @@ def test_notices_of_what_is_read_ahead_stay_with_the_entry(
         notice("row 2 is bad")
 
     def make(folder: Path) -> None:
-        assert list(ahead(items())) == [1]
+        assert list(prefetch(items())) == [1]
 
     entry("kind", "key", make)
     monkeypatch.setattr("two_tower.cache._said", set())

@@ -14,14 +14,12 @@ from two_tower.data.base import TEXT_TRIPLETS
 from two_tower.data.beir import Beir
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.corpus import Corpus, Split
-from two_tower.data.stream.token_store import TokenWriter, read_tokens, text_hashes
 from two_tower.data.stream.triplets import id_triplets, text_triplets
 from two_tower.errors import UserError
-from two_tower.negatives.base import Negatives
+from two_tower.negatives.base import NegativeMask, Negatives
 from two_tower.negatives.given import GivenNegatives
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.negatives.random import RandomNegatives
-from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -57,12 +55,12 @@ def tokenizer() -> Tokenizer:
 @pytest.mark.parametrize(
     ("negatives", "extras"), [(GivenNegatives(), 1), (InBatchNegatives(), 0), (RandomNegatives(2), 2)]
 )
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("whole_batch", [True, False])
 def test_batches_of_texts_equal_a_plain_reading(
-    negatives: Negatives, extras: int, share: bool, collection: Path, tokenizer: Tokenizer
+    negatives: Negatives, extras: int, whole_batch: bool, collection: Path, tokenizer: Tokenizer
 ) -> None:
     data = text_triplets(TextSource(str(collection)), tokenizer)
-    batch = Batches(data, negatives, 32, seed=0, in_batch_negatives=share)[0, 1]
+    batch = Batches(data, negatives, NegativeMask(data.positives, whole_batch), 32, seed=0)[0, 1]
     rows = [TextSource.rows[r] for r in batch.query_rows.tolist()]
     queries, documents = batch.queries.to_lists(), batch.documents.to_lists()
     assert queries == tokenizer.encode_queries([r[0] for r in rows]).to_lists()
@@ -70,11 +68,11 @@ def test_batches_of_texts_equal_a_plain_reading(
     assert len(documents) == 32 * (1 + extras)
     if isinstance(negatives, GivenNegatives):
         assert documents[32:] == tokenizer.encode_documents([r[2] for r in rows]).to_lists()
-    for i, row in enumerate(batch.candidates.tolist()):
+    for i, row in enumerate(batch.negatives.tolist()):
         known = [documents[j] for j in range(32) if queries[j] == queries[i]]
-        for j, candidate in enumerate(row):
+        for j, negative in enumerate(row):
             own = j >= 32 and (j - 32) // max(extras, 1) == i
-            assert candidate == ((share or own) and documents[j] not in known)
+            assert negative == ((whole_batch or own) and documents[j] not in known)
 
 
 def test_texts_are_parsed_once(collection: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,26 +102,12 @@ def test_id_triplets_of_other_splits_and_unknown_passages_are_left_out(
     with caplog.at_level("WARNING", "two_tower"):
         data = id_triplets(corpus, split)
     assert "1 of 41 triplets are left out" in caplog.text
-    queries, positives, negatives = data.examples.take(np.array([0, 5]))
-    for q, d, n in zip(queries, positives, negatives, strict=True):
+    examples = data.examples.take(np.array([0, 5]))
+    assert examples.negative_rows is not None
+    for q, d, n in zip(examples.query_rows, examples.positive_rows, examples.negative_rows, strict=True):
         number = int(split.ids[int(q)].as_py()[1:])
         assert (d, n.tolist()) == (number, [(number + 7) % 60])
     (folder / "triples.tsv").write_text("q0\td0\td1\n")
     fresh = Beir(str(folder))
     with pytest.raises(UserError, match="None of the 1 triplets"):
         id_triplets(Corpus.load(fresh, tokenizer), Split.load(corpus, "train", tokenizer))
-
-
-def test_a_token_store_gives_back_what_went_in(tmp_path: Path) -> None:
-    parts = [Ragged.from_lists(texts) for texts in ([[1, 2], []], [], [[3], [1, 2], [4, 5, 6]])]
-    with TokenWriter(tmp_path, "texts") as writer:
-        for part in parts:
-            writer.append(part)
-    tokens, hashes = read_tokens(tmp_path, "texts")
-    assert tokens.to_lists() == [[1, 2], [], [3], [1, 2], [4, 5, 6]]
-    assert hashes[0] == hashes[3]
-    assert len(set(hashes.tolist())) == 4
-    np.testing.assert_array_equal(hashes, text_hashes(tokens))
-    with TokenWriter(tmp_path, "none"):
-        pass
-    assert len(read_tokens(tmp_path, "none")[0]) == 0

@@ -1,1 +1,1 @@
-"""From a source's texts to batches: the token store, rows instead of ids, triplets, their order."""
+"""From a source's texts to batches: the token store, rows instead of ids, examples, their order."""

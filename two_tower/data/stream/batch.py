@@ -1,4 +1,4 @@
-"""One training batch, and the map from its position (epoch, k) to its content."""
+"""One training batch, and the map from a position (epoch, k) to its batch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Batch:
 
     Attributes:
         queries: B texts.
-        documents: N ≥ B texts: the positive of each query, then each query's extra negatives in turn.
+        documents: N ≥ B texts: the positive of each query, then the extra negatives of each query in turn.
         negatives: (B, N) bool, the documents that each query is pushed away from.
-        query_rows: (B,) int64 rows of the training queries; identifies the batch.
+        query_rows: (B,) int64 rows of the training queries.
         document_rows: (N,) int64 rows of the documents.
-        margins: (B, G) float32, a teacher's score of each positive less those of the query's extra negatives; None
+        margins: (B, G) float32, a teacher's score of each positive minus those of the query's extra negatives; None
             where the data brings no scores.
     """
 
@@ -42,11 +42,9 @@ class Batch:
         return len(self.queries)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch on another device."""
         return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory."""
         return self._map(lambda part: part.pin_memory())
 
     def _map(self, move: Callable[[Any], Any]) -> Batch:
@@ -55,17 +53,7 @@ class Batch:
 
 
 class Batches(Dataset[Batch]):
-    """Batch ``(epoch, k)`` of one rank: a pure function of the seed, so any batch can be made at any time.
-
-    Args:
-        data: the examples and their texts.
-        negatives: chooses the extra negatives.
-        mask: decides which documents are negatives.
-        batch_size: examples per rank and batch.
-        seed: the run's seed.
-        rank: this process's rank.
-        ranks: number of processes.
-    """
+    """Batch ``(epoch, k)`` of one rank: a pure function of the seed. Every rank has ``batch_size`` examples of it."""
 
     def __init__(
         self,
@@ -78,21 +66,19 @@ class Batches(Dataset[Batch]):
         ranks: int = 1,
     ) -> None:
         self.data, self.negatives, self.mask = data, negatives, mask
-        self.batch_size, self.seed = batch_size, seed
-        self.rank, self.ranks = rank, ranks
+        self.batch_size, self.seed, self.rank, self.ranks = batch_size, seed, rank, ranks
         self._order: tuple[int, BlockShuffle] | None = None
 
     def __len__(self) -> int:
-        """Whole global batches of an epoch; the last incomplete one is dropped."""
+        # The last incomplete global batch is dropped.
         return len(self.data.examples) // (self.batch_size * self.ranks)
 
     def __getitem__(self, position: tuple[int, int]) -> Batch:
-        """The batch of this rank at (epoch, k)."""
         epoch, k = position
         if self._order is None or self._order[0] != epoch:
             self.negatives.start_epoch(epoch)
             self._order = (epoch, BlockShuffle(len(self.data.examples), self.seed, epoch))
-        # For a strategy that draws, every rank draws for the whole global batch, so that together they train on what
+        # A strategy that draws does so for the whole global batch in every rank, so that together they train on what
         # one process would. For 8 x 1,024 queries that costs 1 ms a batch with random documents, 3 ms with a mixture.
         first, last = (0, self.ranks) if self.negatives.stochastic else (self.rank, self.rank + 1)
         start = k * self.ranks
@@ -101,14 +87,14 @@ class Batches(Dataset[Batch]):
         return self.assemble(rows, np.random.default_rng((self.seed, epoch, k)), own)
 
     def assemble(self, rows: np.ndarray, rng: np.random.Generator, own: slice) -> Batch:
-        """The batch of those of the examples ``rows`` that are this rank's ``own``."""
+        """The batch of the part ``own`` of the examples ``rows``."""
         data = self.data
-        queries, positives, given = data.examples.take(rows)
-        extra = self.negatives.extra_negatives(DrawContext(queries, given, data.positives, rng))[own]
-        queries, positives = queries[own], positives[own]
-        documents = np.concatenate([positives, extra.ravel()])
-        margins = data.examples.margins(rows[own]) if self.negatives.needs_triplets else None
-        if margins is not None and margins.shape != extra.shape:  # a mixture: some have no score
+        examples = data.examples.take(rows)
+        context = DrawContext(examples.query_rows, examples.negative_rows, data.positives, rng)
+        extra = self.negatives.extra_negatives(context)[own]
+        queries, margins = examples.query_rows[own], examples.margins
+        documents = np.concatenate([examples.positive_rows[own], extra.ravel()])
+        if margins is not None and margins[own].shape != extra.shape:  # a mixture, where not all have a score
             margins = None
         return Batch(
             data.queries.select(queries),
@@ -116,15 +102,15 @@ class Batches(Dataset[Batch]):
             torch.from_numpy(self.mask.in_batch(queries, documents)),
             torch.from_numpy(queries),
             torch.from_numpy(documents),
-            None if margins is None else torch.from_numpy(np.ascontiguousarray(margins)),
+            None if margins is None else torch.from_numpy(np.ascontiguousarray(margins[own])),
         )
 
 
 class _Positions(Sampler[tuple[int, int]]):
     """The positions from (epoch, batch) to the end of the epoch."""
 
-    def __init__(self) -> None:
-        self.epoch, self.batch, self.stop = 0, 0, 0
+    def __init__(self, stop: int) -> None:
+        self.epoch, self.batch, self.stop = 0, 0, stop
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter([(self.epoch, k) for k in range(self.batch, self.stop)])
@@ -136,13 +122,12 @@ class _Positions(Sampler[tuple[int, int]]):
 class BatchLoader(DataLoader[Batch]):
     """A loader whose state is the position (epoch, batch); Lightning keeps it in the checkpoint.
 
-    It counts in the main process what it has handed out, so the position is exact for any number of
-    workers. Its length is that of a whole epoch, even when it continues in the middle of one.
+    It counts its batches in the main process, so the position is exact with any number of workers. Its length is that
+    of a whole epoch, even when it continues in the middle of one.
     """
 
     def __init__(self, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> None:
-        self._positions = _Positions()
-        self._positions.stop = len(batches)
+        self._positions = _Positions(len(batches))
         super().__init__(
             batches,
             batch_size=None,
@@ -156,17 +141,14 @@ class BatchLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self._positions.epoch, self._positions.batch = self._epoch, self._batch
         for batch in super().__iter__():
-            # Before the yield: Lightning never runs a sized loader to exhaustion, so nothing after the
-            # last yield would happen.
+            # Before the yield: Lightning never exhausts a sized loader, so nothing after the last yield would run.
             self._batch += 1
             if self._batch == len(self):
                 self._epoch, self._batch = self._epoch + 1, 0
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The position of the next batch."""
         return {"epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at a saved position."""
         self._epoch, self._batch = state["epoch"], state["batch"]

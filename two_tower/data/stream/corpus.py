@@ -1,6 +1,6 @@
 """From string ids to rows: the corpus, and a split's queries with their judgements.
 
-Both are parsed and tokenised once; later starts map the result into memory.
+Both are parsed and tokenized once; later starts memory-map the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from two_tower.cache import entry, key_of, notice
 from two_tower.data.base import QUERIES, PartOfSource, Source, full_text, take_rows
-from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
 from two_tower.progress import counter
@@ -25,26 +25,20 @@ from two_tower.ranking import id_order
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-__all__ = ["Corpus", "Split", "part_of", "rows_of", "trained_tokenizer"]
-
 log = logging.getLogger(__name__)
 
-# Raise whenever the files of an entry, or what is in them, change.
-LAYOUT = 3
-
-# Triplets whose queries a vocabulary is trained on; MS MARCO's file of 40 million would take minutes.
-MOST_TRIPLETS = 1_000_000
+LAYOUT = 3  # raise whenever the files in the cache, or their content, change
+VOCABULARY_TRIPLETS = 1_000_000  # a vocabulary is trained on their queries; all 40 million of MS MARCO take minutes
 
 
 def rows_of(ids: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Row of each id in ``among``, int64; -1 where it does not occur."""
+    """int64 row of each id in ``among``; -1 where it does not occur."""
     if isinstance(among, pa.ChunkedArray):
         among = among.combine_chunks()
     return pc.fill_null(pc.index_in(ids, value_set=among), -1).to_numpy().astype(np.int64)
 
 
 def _read_arrow(path: Path) -> pa.Table:
-    """An uncompressed Arrow file, memory-mapped."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
@@ -53,10 +47,10 @@ class Corpus:
     """All passages of a source, in its order.
 
     Attributes:
-        source: where they come from.
+        source: the source.
         ids: (N,) string ids.
         tokens: N texts, title and text together.
-        hashes: (N,) uint64, equal for texts of equal tokens.
+        hashes: (N,) uint64, equal for equal tokens.
         order: (N,) int64, place of each id in ascending byte order; decides between equal scores.
     """
 
@@ -68,11 +62,7 @@ class Corpus:
 
     @classmethod
     def load(cls, source: Source, tokenizer: Tokenizer) -> Corpus:
-        """The tokenised corpus, from the cache or made now.
-
-        Raises:
-            UserError: the source has no passages.
-        """
+        """The tokenized corpus, from the cache or made now."""
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
         folder = entry("corpus", key, lambda path: _write_corpus(path, source, tokenizer))
         tokens, hashes = read_tokens(folder, "documents")
@@ -83,7 +73,7 @@ class Corpus:
         return len(self.ids)
 
     def texts(self) -> pa.ChunkedArray:
-        """(N,) what towers and BM25 read of each passage, read from the source again."""
+        """(N,) texts as towers and BM25 see them, read from the source again."""
         return pa.chunked_array([full_text(b) for b in self.source.corpus()], pa.string())
 
 
@@ -94,7 +84,7 @@ def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
         pa.ipc.new_file(folder / "ids.arrow", schema) as ids,
         TokenWriter(folder, "documents") as tokens,
     ):
-        for batch in ahead(source.corpus()):
+        for batch in prefetch(source.corpus()):
             tokens.append(tokenizer.encode_documents(full_text(batch)))
             ids.write_batch(batch.select(["id"]).cast(schema))
             progress(len(batch))
@@ -113,9 +103,9 @@ class Split:
         ids: (Q,) string ids.
         texts: (Q,) the queries.
         tokens: Q texts.
-        hashes: (Q,) uint64, equal for texts of equal tokens.
+        hashes: (Q,) uint64, equal for equal tokens.
         qrels: judgements; row -1 for documents that the corpus lacks.
-        threshold: the least grade that counts as relevant where a metric knows only yes and no.
+        threshold: the lowest relevant grade, for metrics that know only yes and no.
     """
 
     name: str
@@ -128,12 +118,9 @@ class Split:
 
     @classmethod
     def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:
-        """A split of the corpus' source, from the cache or made now.
+        """A split of the corpus's source, from the cache or made now.
 
-        Judgements of unknown queries are left out; those of unknown documents count as missed. Both are reported.
-
-        Raises:
-            UserError: the split does not exist or has no judged query.
+        Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported.
         """
         source = corpus.source
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint, name)
@@ -161,19 +148,19 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
             f"{source.name}, split {name}: {int((~known).sum())} of {len(known)} judgements name a query that does "
             "not exist; left out."
         )
-    lacking = int((document_rows[known] < 0).sum())
-    if lacking:
+    missing = int((document_rows[known] < 0).sum())
+    if missing:
         notice(
-            f"{source.name}, split {name}: {lacking} of {len(known)} judgements name a passage that does not exist; "
+            f"{source.name}, split {name}: {missing} of {len(known)} judgements name a passage that does not exist; "
             "nothing is trained on it, and a search that looks for it counts as having missed it."
         )
-    kept = np.flatnonzero(known)
-    kept = kept[np.argsort(query_rows[kept], kind="stable")]
+    rows = np.flatnonzero(known)
+    rows = rows[np.argsort(query_rows[rows], kind="stable")]
     np.savez(
         folder / "qrels.npz",
-        query_rows=query_rows[kept],
-        document_rows=document_rows[kept],
-        grades=judged["grade"].to_numpy()[kept].astype(np.int32),
+        query_rows=query_rows[rows],
+        document_rows=document_rows[rows],
+        grades=judged["grade"].to_numpy()[rows].astype(np.int32),
     )
     with pa.ipc.new_file(folder / "queries.arrow", QUERIES) as file:
         file.write_table(queries.cast(QUERIES))
@@ -183,9 +170,9 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
 
 
 def trained_tokenizer(source: Source, tokenizer: WordTokenizer, split: str) -> Tokenizer:
-    """A tokenizer trained on every passage and the queries of the training split, once; kept in the cache.
+    """A tokenizer trained on all passages and the queries of the training split; kept in the cache.
 
-    Where there is no such split, on the queries of the first triplets of texts, if there are any.
+    Without such a split, it is trained on the queries of the first triplets of texts, if there are any.
     """
 
     def train(folder: Path) -> None:
@@ -205,7 +192,7 @@ def _training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.Chunke
     for batch in source.text_triplets() or ():
         yield batch.column("query")
         seen += len(batch)
-        if seen >= MOST_TRIPLETS:
+        if seen >= VOCABULARY_TRIPLETS:
             return
 
 

@@ -1,4 +1,4 @@
-"""The Lightning data module: a source's text as token batches of triplets, in a reproducible order."""
+"""The Lightning data module: a source's texts as training batches, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -36,20 +36,16 @@ SPLITS = ("train", "dev", "test")
 
 
 class TripletData(L.LightningDataModule):
-    """Training triplets and the validation split of a source.
+    """Training examples and the validation split of a source.
 
     Args:
-        source: where the text comes from.
-        tokenizer: trains a vocabulary where ``tokenizer_path`` does not exist yet.
+        source: where the texts come from.
+        tokenizer: trains a vocabulary if ``tokenizer_path`` does not exist yet.
         tokenizer_path: the run's ``tokenizer.json``; written once, then read.
         negatives: chooses extra negatives.
         in_batch_negatives: push every query away from all documents of the batch.
         loader: how batches are made.
-        seed: the run's seed.
-
-    Raises:
-        UserError: a split that the source does not have, or no triplets or judged queries where ``negatives`` needs
-            them.
+        seed: decides the order and the extra negatives.
     """
 
     def __init__(
@@ -73,14 +69,14 @@ class TripletData(L.LightningDataModule):
         self._position = {"epoch": 0, "batch": 0}
 
     def _check_splits(self) -> None:
-        wanted = {"validation_split": self.loader.validation_split}
+        names = {"validation_split": self.loader.validation_split}
         if not self.trains_on_texts:
-            wanted["train_split"] = self.loader.train_split
+            names["train_split"] = self.loader.train_split
         splits = self.source.splits()
-        for key, split in wanted.items():
+        for key, split in names.items():
             if split not in splits:
                 if not splits and split in SPLITS:
-                    self.source.qrels(split)  # says itself what is missing
+                    self.source.qrels(split)  # raises an error that names the missing file
                 raise UserError(f"data.{key}={split} does not exist in {self.source.name}; {one_of(split, splits)}.")
 
     def _check_negatives(self) -> None:
@@ -110,13 +106,13 @@ class TripletData(L.LightningDataModule):
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer: read if it exists, else trained on the corpus and the training queries."""
+        """The run's tokenizer, trained if its file does not exist yet."""
         if not self._tokenizer_path.exists():
             trained_tokenizer(self.source, self._tokenizer, self.loader.train_split).save(self._tokenizer_path)
         return Tokenizer.load(self._tokenizer_path)
 
     def open(self) -> None:
-        """Open everything in the token store, after parsing and tokenising what is not there yet; says so."""
+        """Parse and tokenize what is not in the token store yet, and open everything; logs how much that was."""
         start, before = time.perf_counter(), TokenWriter.written
         _ = self.corpus, self.training_set, self.validation
         log.info(
@@ -126,26 +122,19 @@ class TripletData(L.LightningDataModule):
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The passages."""
         return Corpus.load(self.source, self.tokenizer)
 
     @cached_property
     def train(self) -> Split:
-        """The training queries."""
         return Split.load(self.corpus, self.loader.train_split, self.tokenizer)
 
     @cached_property
     def validation(self) -> Split:
-        """The validation queries."""
         return Split.load(self.corpus, self.loader.validation_split, self.tokenizer)
 
     @property
     def batches(self) -> Batches:
-        """The training batches of this process, which are all of them until a trainer says otherwise.
-
-        Raises:
-            UserError: too little data for one batch.
-        """
+        """The training batches of this process; all of them if there is no trainer yet."""
         trainer = self.trainer
         place = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if self._batches is None or (self._batches.rank, self._batches.ranks) != place:
@@ -167,13 +156,12 @@ class TripletData(L.LightningDataModule):
     @property
     def negative_mask(self) -> NegativeMask:
         """Decides which documents are negatives of which query."""
-        made = self.training_set
-        known = self.negatives.mask_known_positives
-        return NegativeMask(made.positives, self.in_batch_negatives, known, made.judged)
+        training, known = self.training_set, self.negatives.mask_known_positives
+        return NegativeMask(training.positives, self.in_batch_negatives, known, training.judged)
 
     @cached_property
     def training_set(self) -> TrainingSet:
-        """What an epoch consists of."""
+        """The examples of an epoch."""
         if self.loader.examples == "judged":
             return self.judged
         return replace(self.judged, examples=EveryPassage(len(self.corpus), len(self.train)), judged=False)
@@ -181,22 +169,22 @@ class TripletData(L.LightningDataModule):
     @cached_property
     def judged(self) -> TrainingSet:
         """The judged pairs, or the data's own triplets where the strategy needs them."""
-        made = self._examples()
-        if 0 < self.loader.max_examples < len(made.examples):
-            made = replace(made, examples=ExampleSubset(made.examples, self.loader.max_examples))
+        training = self._all_examples()
+        if 0 < self.loader.max_examples < len(training.examples):
+            training = replace(training, examples=ExampleSubset(training.examples, self.loader.max_examples))
         if not self.trains_on_texts:
-            self.negatives.prepare(self._collection(made.positives))
-        return made
+            self.negatives.prepare(self._collection(training.positives))
+        return training
 
     @property
     def has_margins(self) -> bool:
-        """Whether the batches bring a teacher's scores of the given negatives."""
+        """Whether the batches have a teacher's scores of the given negatives."""
         only_given = self.negatives.needs_triplets and not self.negatives.needs_collection
-        return only_given and self.training_set.examples.margins(np.zeros(1, np.int64)) is not None
+        return only_given and self.training_set.examples.take(np.zeros(1, np.int64)).margins is not None
 
     @property
     def collection(self) -> Collection:
-        """What negatives are mined from."""
+        """The queries and passages that negatives are mined from."""
         return self._collection(self.training_set.positives)
 
     def _collection(self, positives: Positives) -> Collection:
@@ -213,7 +201,7 @@ class TripletData(L.LightningDataModule):
             folder=self._tokenizer_path.parent / "negatives",
         )
 
-    def _examples(self) -> TrainingSet:
+    def _all_examples(self) -> TrainingSet:
         if not self.negatives.needs_triplets:
             return judged_pairs(self.corpus, self.train)
         if self.trains_on_texts:
@@ -222,29 +210,23 @@ class TripletData(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Steps of this process in an epoch, before gradient accumulation."""
+        """Batches of this process in an epoch."""
         return len(self.batches)
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: prepare the batches before the first epoch."""
         if stage == "fit":
             _ = self.batches
 
     def train_dataloader(self) -> BatchLoader:
-        """Resumable loader of this process' batches."""
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._batch_loader = BatchLoader(self.batches, self.loader.num_workers, pin_memory=on_gpu)
         self._batch_loader.load_state_dict(self._position)
         return self._batch_loader
 
     def state_dict(self) -> dict[str, int]:
-        """The position of the next batch.
-
-        Lightning keeps the loader's own state too, but restores it only for checkpoints written within
-        an epoch, not for those written between two.
-        """
+        # Lightning saves the loader's own state too, but restores it only from a checkpoint within an epoch, not from
+        # one between two epochs.
         return self._batch_loader.state_dict() if self._batch_loader else self._position
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue at a saved position."""
         self._position = dict(state_dict)

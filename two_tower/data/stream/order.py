@@ -1,27 +1,19 @@
 """The order of training data: a block shuffle, a pure function of (seed, epoch).
 
-Blocks of consecutive examples are permuted; the examples of a window of blocks are permuted together.
-Reading stays nearly sequential however large the data is, nothing of the data's size is held, and the
-examples of any position can be named without going through the ones before.
+Blocks of consecutive examples are permuted, and then the examples within each window of blocks. So reading stays
+nearly sequential, memory does not grow with the data, and the examples at any position can be computed directly.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["BlockShuffle"]
-
 
 class BlockShuffle:
-    """The examples 0 … count - 1 in the order of one epoch.
+    """The examples 0 … count - 1 in the order of one epoch (from 0).
 
-    Args:
-        count: number of examples.
-        seed: run's seed.
-        epoch: 0-based; two epochs differ, the same (seed, epoch) repeats.
-        block: consecutive examples that travel together to a window.
-        window: blocks that are shuffled together; data of up to ``block * window`` examples is fully
-            shuffled.
+    ``block`` consecutive examples move together, and ``window`` blocks are shuffled together, so data of up to
+    ``block * window`` examples is fully shuffled.
     """
 
     def __init__(self, count: int, seed: int, epoch: int, block: int = 1024, window: int = 256) -> None:
@@ -35,11 +27,8 @@ class BlockShuffle:
         self._ends = np.cumsum(np.add.reduceat(sizes, starts)) if blocks else np.zeros(0, np.int64)
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def __len__(self) -> int:
-        return self._count
-
     def take(self, start: int, stop: int) -> np.ndarray:
-        """Examples at the positions ``start`` to ``stop`` (exclusive), int64."""
+        """int64 examples at the positions ``start`` to ``stop`` (exclusive)."""
         parts = []
         while start < stop:
             window = int(np.searchsorted(self._ends, start, side="right"))

@@ -1,4 +1,4 @@
-"""Tokens on disk: written once as they stream by, then memory-mapped."""
+"""Tokens on disk: written once from a stream, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import numba
 import numpy as np
 
 from two_tower.ragged import Ragged
-
-__all__ = ["TokenWriter", "ahead", "read_tokens", "text_hashes"]
 
 T = TypeVar("T")
 
@@ -33,23 +31,14 @@ def _hash_texts(ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def text_hashes(tokens: Ragged) -> np.ndarray:
-    """(B,) uint64: equal for texts of equal tokens, which is what a tower can tell apart."""
+    """(B,) uint64: equal for texts of equal tokens, which no tower can tell apart."""
     return _hash_texts(tokens.ids.numpy(), tokens.offsets.numpy())
 
 
 class TokenWriter:
-    """Appends token batches to files; memory does not grow with them.
+    """Appends token batches to the files ``NAME.ids``, ``NAME.offsets`` and ``NAME.hashes`` of an existing folder."""
 
-    Args:
-        folder: an existing folder.
-        name: the files are ``NAME.ids``, ``NAME.offsets`` and ``NAME.hashes``.
-
-    Attributes:
-        written: texts that this process has written to any store: those that it had to parse and tokenise.
-        texts: texts written to this one.
-    """
-
-    written: ClassVar[int] = 0
+    written: ClassVar[int] = 0  # texts that this process has tokenized, for any store
 
     def __init__(self, folder: Path, name: str) -> None:
         self._files = [(folder / f"{name}.{part}").open("wb") for part in ("ids", "offsets", "hashes")]
@@ -58,7 +47,6 @@ class TokenWriter:
         self.texts = 0
 
     def append(self, tokens: Ragged) -> None:
-        """Add the texts of a batch."""
         ids, offsets, hashes = self._files
         ids.write(tokens.ids.numpy().astype(np.int32, copy=False).data)
         offsets.write((tokens.offsets[1:].numpy() + self._end).data)
@@ -78,27 +66,26 @@ class TokenWriter:
 
 
 def read_tokens(folder: Path, name: str) -> tuple[Ragged, np.ndarray]:
-    """What a `TokenWriter` wrote, memory-mapped: the texts and their (B,) uint64 hashes."""
-    ids, offsets = _mapped(folder / f"{name}.ids", np.int32), _mapped(folder / f"{name}.offsets", np.int64)
-    return Ragged.from_numpy(ids, offsets), _mapped(folder / f"{name}.hashes", np.uint64)
+    """The texts that a `TokenWriter` wrote, memory-mapped, and their (B,) uint64 hashes."""
+    ids, offsets = _memory_map(folder / f"{name}.ids", np.int32), _memory_map(folder / f"{name}.offsets", np.int64)
+    return Ragged.from_numpy(ids, offsets), _memory_map(folder / f"{name}.hashes", np.uint64)
 
 
-def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    if path.stat().st_size == 0:  # nothing to map
+def _memory_map(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype)
-    # Copy on write: torch wants writable arrays, and nothing that is written would reach the file.
-    return np.memmap(path, dtype, mode="c")
+    return np.memmap(path, dtype, mode="c")  # copy on write, because torch wants writable arrays
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one being made in a thread while the caller works on this one."""
-    context = copy_context()  # notices belong to the cache entry that this thread is making
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """The same items; a thread computes the next one while the caller works on this one."""
+    context = copy_context()  # warnings belong to the cache entry that the caller is making
 
-    def following() -> list[T]:
+    def next_item() -> list[T]:
         return list(islice(items, 1))
 
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(context.run, following)
-        while item := waiting.result():
-            waiting = pool.submit(context.run, following)
+        future = pool.submit(context.run, next_item)
+        while item := future.result():
+            future = pool.submit(context.run, next_item)
             yield item[0]

@@ -1,4 +1,4 @@
-"""Training examples: pairs from judgements, triplets of ids, triplets of texts; large ones stay on disk."""
+"""Training examples: judged pairs, triplets of ids, triplets of texts. Large sets stay on disk."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numba
 import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import entry, key_of, notice
 from two_tower.data.base import Source
 from two_tower.data.stream.corpus import LAYOUT, Corpus, Split, rows_of
-from two_tower.data.stream.token_store import TokenWriter, ahead, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Positives
 from two_tower.progress import counter
@@ -24,10 +23,36 @@ from two_tower.tokenizer.base import Tokenizer
 
 log = logging.getLogger(__name__)
 
-# Rows that are looked up together: finding ids among a corpus costs a hash table of the corpus each time.
+# Triplets whose ids are looked up together: each look-up builds a hash table of the whole corpus.
 LOOKUP_ROWS = 1 << 20
-# Neighbours in the corpus are about the same and should not come with neighbouring queries; a prime.
+# A prime. Neighbouring passages are about the same thing, so they should not come with neighbouring queries.
 STRIDE = 1_000_003
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleRows:
+    """Examples as arrays, which may be memory-mapped.
+
+    Attributes:
+        query_rows: (E,) integers.
+        positive_rows: (E,) integers.
+        negative_rows: (E, G) integers, the negatives that the data brings.
+        margins: (E, G) float32, a teacher's score of each positive minus those of these negatives.
+    """
+
+    query_rows: np.ndarray
+    positive_rows: np.ndarray
+    negative_rows: np.ndarray | None = None
+    margins: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+    def take(self, positions: np.ndarray) -> ExampleRows:
+        queries, positives = self.query_rows[positions], self.positive_rows[positions]
+        negatives = None if self.negative_rows is None else self.negative_rows[positions].astype(np.int64)
+        margins = None if self.margins is None else self.margins[positions]
+        return ExampleRows(queries.astype(np.int64), positives.astype(np.int64), negatives, margins)
 
 
 class Examples(Protocol):
@@ -35,44 +60,13 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Rows of the queries (B,), of their positives (B,), and of given negatives (B, G) or None, int64."""
-
-    def margins(self, positions: np.ndarray) -> np.ndarray | None:
-        """A teacher's score of each positive less those of the given negatives, (B, G) float32, or None."""
-
-
-@dataclass(frozen=True, eq=False)
-class ExampleRows:
-    """Examples held as rows; the arrays may be memory-mapped.
-
-    Attributes:
-        query_rows: (E,) integers.
-        positive_rows: (E,) integers.
-        negative_rows: (E, G) integers, or None.
-        teacher_margins: (E, G) float32, or None.
-    """
-
-    query_rows: np.ndarray
-    positive_rows: np.ndarray
-    negative_rows: np.ndarray | None = None
-    teacher_margins: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.query_rows)
-
-    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        negatives = None if self.negative_rows is None else self.negative_rows[positions].astype(np.int64)
-        queries, positives = self.query_rows[positions], self.positive_rows[positions]
-        return queries.astype(np.int64), positives.astype(np.int64), negatives
-
-    def margins(self, positions: np.ndarray) -> np.ndarray | None:
-        return None if self.teacher_margins is None else self.teacher_margins[positions]
+    def take(self, positions: np.ndarray) -> ExampleRows:
+        """The examples at (B,) positions, with int64 rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExampleSubset:
-    """``count`` of other examples, at most all, spread evenly over them."""
+    """``count`` of the examples, spread evenly over them."""
 
     examples: Examples
     count: int
@@ -80,23 +74,15 @@ class ExampleSubset:
     def __len__(self) -> int:
         return self.count
 
-    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        return self.examples.take(self._positions(positions))
-
-    def margins(self, positions: np.ndarray) -> np.ndarray | None:
-        return self.examples.margins(self._positions(positions))
-
-    def _positions(self, positions: np.ndarray) -> np.ndarray:
-        return positions * len(self.examples) // self.count
+    def take(self, positions: np.ndarray) -> ExampleRows:
+        return self.examples.take(positions * len(self.examples) // self.count)
 
 
 @dataclass(frozen=True, eq=False)
 class EveryPassage:
-    """Every passage once, each paired with an unrelated training query, for a teacher to learn from.
+    """Every passage once, each with a training query that is unrelated to it, to learn from a teacher.
 
-    Attributes:
-        passages: N.
-        queries: Q; passage n comes with a query that is a fixed function of n, so that queries come equally often.
+    The query is a fixed function of the passage, so that all queries come equally often.
     """
 
     passages: int
@@ -105,11 +91,8 @@ class EveryPassage:
     def __len__(self) -> int:
         return self.passages
 
-    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        return positions * STRIDE % self.queries, positions, None
-
-    def margins(self, positions: np.ndarray) -> None:
-        """There are no given negatives."""
+    def take(self, positions: np.ndarray) -> ExampleRows:
+        return ExampleRows(positions * STRIDE % self.queries, positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +100,7 @@ class TrainingSet:
     """Everything that batches are made of.
 
     Attributes:
-        examples: which texts belong together.
+        examples: which rows belong together.
         queries: the texts of the query rows.
         documents: the texts of the document rows.
         positives: which documents are known to be relevant to which queries.
@@ -132,7 +115,7 @@ class TrainingSet:
 
 
 def _groups(hashes: np.ndarray) -> np.ndarray:
-    """(B,) int64: equal numbers for equal hashes."""
+    """(B,) int64, equal for equal hashes."""
     return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
@@ -151,7 +134,7 @@ def judged_pairs(corpus: Corpus, split: Split) -> TrainingSet:
 def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
     """The source's own triplets of ids, as rows on disk.
 
-    Triplets with an unknown passage, or with a query of another split, are counted and left out.
+    Triplets with an unknown passage, or with a query of another split, are dropped and counted.
     """
     key = key_of(LAYOUT, "rows and margins", corpus.source.fingerprint(), split.name)
     folder = entry("triplets", key, lambda path: _write_triplets(path, corpus, split))
@@ -163,14 +146,14 @@ def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
 
 
 def _rebatched(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    waiting: list[pa.RecordBatch] = []
+    collected: list[pa.RecordBatch] = []
     for batch in batches:
-        waiting.append(batch)
-        if sum(map(len, waiting)) >= rows:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
-    if waiting:
-        yield pa.Table.from_batches(waiting)
+        collected.append(batch)
+        if sum(map(len, collected)) >= rows:
+            yield pa.Table.from_batches(collected)
+            collected = []
+    if collected:
+        yield pa.Table.from_batches(collected)
 
 
 def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
@@ -215,19 +198,16 @@ class _TextExamples:
     def __len__(self) -> int:
         return self.count
 
-    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        return positions, 2 * positions, (2 * positions + 1)[:, None]
-
-    def margins(self, positions: np.ndarray) -> None:
-        """Texts come without scores."""
+    def take(self, positions: np.ndarray) -> ExampleRows:
+        return ExampleRows(positions, 2 * positions, (2 * positions + 1)[:, None])
 
 
 class _TextPositives(Positives):
-    """What triplets of texts reveal: within a batch, a query's positives are those of all equal queries.
+    """What triplets of texts say: within a batch, a query's positives are those of all equal queries.
 
     Args:
         queries: (T,) uint64, hashes of the queries.
-        texts: (2 T,) uint64, of the documents; the positive of query t is document 2 t.
+        texts: (2 T,) uint64, hashes of the documents; the positive of query t is document 2 t.
     """
 
     def __init__(self, queries: np.ndarray, texts: np.ndarray) -> None:
@@ -235,42 +215,21 @@ class _TextPositives(Positives):
 
     @property
     def documents(self) -> int:
-        """The positives and the negatives."""
         return len(self._texts)
 
     def contains(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """Whether each document equals the query's own positive."""
         return self._texts[document_rows] == self._texts[2 * query_rows]
 
     def mark(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        # Known is what the triplets of the batch say.
-        marked = np.zeros((len(query_rows), len(document_rows)), bool)
-        positives, documents = self._texts[2 * query_rows], self._texts[document_rows]
-        _mark_equal(self._queries[query_rows], positives, documents, marked)
-        return marked
-
-
-@numba.njit(nogil=True, cache=True)
-def _mark_equal(queries: np.ndarray, positives: np.ndarray, documents: np.ndarray, marked: np.ndarray) -> None:
-    """Mark (b, n) where document n equals the positive of a query that equals query b; arguments are hashes."""
-    by_query, by_document = np.argsort(queries), np.argsort(documents)
-    ordered = documents[by_document]
-    first = 0
-    while first < len(by_query):
-        last = first
-        while last < len(by_query) and queries[by_query[last]] == queries[by_query[first]]:
-            last += 1
-        for i in range(first, last):
-            n = np.searchsorted(ordered, positives[by_query[i]])
-            while n < len(ordered) and ordered[n] == positives[by_query[i]]:
-                for j in range(first, last):
-                    marked[by_query[j], by_document[n]] = True
-                n += 1
-        first = last
+        # Row b: query b and its positive; rows B and following: the documents.
+        rows = np.arange(len(query_rows))
+        texts = self._texts[np.concatenate([2 * query_rows, document_rows])]
+        known = KnownPositives(rows, rows, _groups(self._queries[query_rows]), _groups(texts))
+        return known.mark(rows, len(rows) + np.arange(len(document_rows)))
 
 
 def text_triplets(source: Source, tokenizer: Tokenizer) -> TrainingSet:
-    """The source's triplets that come as texts, tokenised once into a store on disk."""
+    """The source's triplets of texts, tokenized once into a store on disk."""
     key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
     folder = entry("text-triplets", key, lambda path: _write_text_triplets(path, source, tokenizer))
     queries, query_hashes = read_tokens(folder, "queries")
@@ -287,10 +246,10 @@ def _write_text_triplets(folder: Path, source: Source, tokenizer: Tokenizer) -> 
         TokenWriter(folder, "documents") as documents,
         counter(f"Tokenising triplets of {source.name}", "triplets") as progress,
     ):
-        for batch in ahead(triplets):
+        for batch in prefetch(triplets):
             queries.append(tokenizer.encode_queries(batch.column("query")))
             both = Ragged.join([tokenizer.encode_documents(batch.column(name)) for name in ("positive", "negative")])
-            # A triplet's two side by side, so that a batch reads from one place of the disk.
+            # Keep the two passages of a triplet together, so that a batch reads one place of the disk.
             documents.append(both.select(np.arange(2 * len(batch)).reshape(2, -1).T.ravel()))
             progress(len(batch))
     log.info("%s: parsed and tokenised %d triplets.", source.name, queries.texts)

@@ -1,0 +1,94 @@
+"""What tests of training share: a loader's settings, a data module, what a run logged, a run that stops midway."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from two_tower.callbacks.checkpoint import LastCheckpoint
+from two_tower.data._loader import Loader
+from two_tower.data.base import Source
+from two_tower.data.stream.module import TripletData
+from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
+from two_tower.negatives.base import Negatives
+from two_tower.negatives.in_batch import InBatchNegatives
+from two_tower.similarity import Similarity
+from two_tower.tokenizer.word import WordTokenizer
+
+
+def loader(**changes: Any) -> Loader:  # noqa: ANN401
+    """The default settings for batches of 32."""
+    defaults = {"batch_size": 32, "num_workers": 0, "train_split": "train", "validation_split": "dev"}
+    return Loader(**{**defaults, "max_examples": 0, "examples": "judged", **changes})
+
+
+def triplet_data(
+    source: Source,
+    folder: Path,
+    negatives: Negatives | None = None,
+    in_batch_negatives: bool = True,
+    **settings: Any,  # noqa: ANN401
+) -> TripletData:
+    """The data module of a source, with its tokenizer in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    strategy = negatives or InBatchNegatives()
+    path = folder / "tokenizer.json"
+    return TripletData(source, WordTokenizer(), path, strategy, in_batch_negatives, loader(**settings), seed=1)
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    """The logged ``train/`` values of each step, without the prefix."""
+    with (run / "metrics.csv").open() as file:
+        rows = [{k.removeprefix("train/"): float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return [row for row in rows if "loss" in row]
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in history(run)]
+
+
+def state(run: Path, name: str = "last") -> dict[str, Tensor]:
+    """The weights and buffers of a checkpoint."""
+    found: dict[str, Tensor] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+    return found
+
+
+class Stop(BaseException):
+    """Not an Exception: nothing may catch it on the way, as with a killed process."""
+
+
+def stopped(training: Callable[[], Any], step: int) -> None:
+    """Train, and stop after the checkpoint of a step."""
+    original = LastCheckpoint.on_train_batch_end
+
+    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+        original(self, trainer, *args)
+        if trainer.global_step == step:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
+        with pytest.raises(Stop):
+            training()
+
+
+def of_scores(scores: Tensor, negatives: Tensor | None = None) -> LossInput:
+    """A batch with exactly these (B, N) scores; without a mask every document but the own positive is a negative."""
+    mask = ~torch.eye(*scores.shape, dtype=torch.bool) if negatives is None else negatives
+    return LossInput(scores, torch.eye(scores.shape[1], dtype=scores.dtype), mask, Similarity("dot"))
+
+
+class UniformityLoss(Loss):
+    """Alignment and uniformity (Wang and Isola 2020, arXiv:2005.10242): a loss on vectors alone."""
+
+    def forward(self, batch: LossInput) -> LossOutput:
+        positives = batch.documents[: len(batch.queries)]
+        alignment = (batch.queries - positives).square().sum(1).mean()
+        uniformity = torch.pdist(batch.documents).square().mul(-2).exp().mean().log()
+        return LossOutput(alignment + uniformity, diagnostics(batch) | {"uniformity": uniformity.detach()})
