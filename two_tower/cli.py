@@ -19,11 +19,9 @@ from two_tower.errors import UserError, exit_statuses, one_of
 if TYPE_CHECKING:
     from two_tower.search import Answer
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="two-tower",
-    help="Search with trained two-tower models, and judge them. Experiments are run with train.py.",
+    help="Train two-tower models, search with them, and judge them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,9 +36,28 @@ RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
 
+HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}  # it reads sys.argv itself
+
+
 @app.callback()
 def _root() -> None:
-    """Search with trained two-tower models, and judge them. Experiments are run with train.py."""
+    """Train two-tower models, search with them, and judge them."""
+
+
+@app.command(context_settings=HYDRA)
+def train() -> None:
+    """Run one experiment: train [group=choice] [key=value]; with -m and several values a sweep. As train.py."""
+    from two_tower.train import main
+
+    main()
+
+
+@app.command(context_settings=HYDRA)
+def embed() -> None:
+    """Encode a corpus with a run and index it: embed run=RUN [data=SOURCE] [index=CHOICE]. As embed.py."""
+    from two_tower.embed import main
+
+    main()
 
 
 @app.command()
@@ -157,12 +174,14 @@ def compare(
 ) -> None:
     """Leaderboard of finished runs, with tests of significance."""
     from two_tower.files import write_text
-    from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
+    from two_tower.report.leaderboard import leaderboard
+    from two_tower.report.page import html_page, markdown_page
+    from two_tower.report.pictures import pictures
 
     board = leaderboard(runs, metric)
     drawn = {plots / f"{name}.svg": picture for name, picture in pictures(board).items()} if plots else {}
     for file, picture in drawn.items():
-        write_text(file, alone(picture))
+        write_text(file, picture.document())
     if html:
         write_text(html, html_page(board))
     if as_json:

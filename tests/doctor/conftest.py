@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from train import train
 from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
 from two_tower.config import check
-from two_tower.config.entry import CONF
+from two_tower.config.groups import CONF
 
 
 @pytest.fixture(scope="session")

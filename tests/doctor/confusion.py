@@ -22,7 +22,7 @@ from train import train
 from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
 from two_tower.cache import cache_folder
 from two_tower.config import check
-from two_tower.config.entry import CONF
+from two_tower.config.groups import CONF
 
 
 def examined(given: list[str], paths: dict[str, str]) -> list[tuple[str, str, int]]:

@@ -15,7 +15,7 @@ from test_train import configure, fit
 from two_tower.assemble import load_model, try_parts
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.config import build
-from two_tower.config.explain import explain
+from two_tower.config.compose import explain
 from two_tower.config.groups import CONF, choices
 from two_tower.errors import UserError
 from two_tower.loss.in_batch import InBatchLoss

@@ -12,7 +12,7 @@ from test_train import configure
 
 from two_tower.assemble import try_parts
 from two_tower.config import build
-from two_tower.config.explain import explain
+from two_tower.config.compose import explain
 from two_tower.config.groups import CONF
 from two_tower.errors import UserError
 from two_tower.negatives.ann import ANNNegatives
