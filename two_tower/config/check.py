@@ -19,18 +19,13 @@ from two_tower.errors import UserError, one_of
 
 Types = Mapping[str, Any]  # key → type annotation
 
-# Key → the smallest and the largest value that works. A size that follows another by default comes after it.
+# Key → the smallest and the largest value that works, where no component says so itself.
 RANGES: dict[str, tuple[float, float]] = {
-    "tower.dim": (1, math.inf),
-    "embedding.dim": (1, math.inf),
-    "tower.hidden": (1, math.inf),
-    "tower.layers": (1, math.inf),
-    "tower.dropout": (0, 1),
+    "tower.dim": (1, math.inf),  # before embedding.dim, which follows it, is refused
     "data.batch_size": (1, math.inf),
     "data.max_examples": (0, math.inf),
     "data.pseudo_queries": (0, math.inf),
     "data.num_workers": (0, math.inf),
-    "validation.depth": (1, math.inf),
     "shard_rows": (1, math.inf),
     "seed": (0, 2**32 - 1),  # what NumPy takes
 }
@@ -179,7 +174,7 @@ def _words(hint: Any) -> str:  # noqa: ANN401
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
-    """Refuse values of the right type that cannot work, as far as no component looks at them itself."""
+    """Refuse values of the right type that cannot work, where no component of ours looks at them."""
     for key, (smallest, largest) in RANGES.items():
         value = _value(config, key)
         if value is not None and not smallest <= value <= largest:
@@ -191,9 +186,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{key}=0 trains nothing: choose at least 1")
     if epochs is not None and epochs < 0 and (steps is None or steps < 0):
         raise UserError(f"trainer.max_epochs={epochs} never ends: choose at least 1, or set trainer.max_steps")
-    dropout, path = _value(config, "tower.dropout"), _value(config, "tower.path")
-    if dropout and _value(config, "tower.layers") == 1:
-        raise UserError(f"tower.dropout={dropout} works between layers, and tower.layers is 1: set tower.dropout=0")
+    path = _value(config, "tower.path")
     if path is not None and "tokenizer" in config and _value(config, "tokenizer.path") != path:
         raise UserError(f"tower.path={path} needs that folder's tokenizer: set tokenizer=subword tokenizer.path={path}")
 

@@ -70,6 +70,8 @@ class PartialEmbedding(Embedding):
     def __init__(
         self, name: str, width: int, dim: int | None, missing: str, normalise: bool, weights: str, freeze: bool | int
     ) -> None:
+        if dim is not None and dim < 1:
+            raise ValueError(f"dim={dim} must be at least 1")
         super().__init__(max(width, dim or 0), weights, freeze)
         if missing not in MISSING:
             raise UserError(f"embedding.missing={missing} does not exist; {one_of(missing, MISSING)}.")

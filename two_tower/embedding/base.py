@@ -60,6 +60,8 @@ class Embedding(ABC):
     """
 
     def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
+        if dim < 1:
+            raise ValueError(f"dim={dim} must be at least 1")
         if weights not in WEIGHTS:
             raise UserError(f"embedding.weights={weights} does not exist; {one_of(weights, WEIGHTS)}.")
         if freeze is not False and freeze < 1:
