@@ -122,7 +122,7 @@ def test_ctrl_c_that_a_library_turns_into_another_error(composed: Composed, capf
     [
         (["--cfg", "job", "seed=7"], "seed: 7"),
         (["-c", "job", "-p", "tower"], "dim: "),
-        (["--help"], "tower: "),
+        (["--help"], "similarity: cosine"),
         (["--info", "defaults"], "tower/average"),
     ],
 )
