@@ -150,9 +150,7 @@ def evaluate(
         raise UserError(f"--data {data} and {overrides[0]} both say which data: leave one of them out.")
     where: Path | dict[str, Any] | None = data
     if overrides:
-        from two_tower.config.compose import composed
-
-        where = composed(overrides, ["data"])["data"]
+        where = _data_of(overrides)
     results = evaluate_run(run, where, split, hybrid)
     if as_json:
         _print_json(results)
@@ -160,6 +158,15 @@ def evaluate(
     from two_tower.console import say
 
     say("\n".join(describe(results)))
+
+
+def _data_of(overrides: list[str]) -> dict[str, Any]:
+    """The group ``data`` that train.py would have."""
+    from two_tower.config.compose import composed
+    from two_tower.data._loader import LOADER_KEYS
+
+    data: dict[str, Any] = composed(overrides, {"data": LOADER_KEYS})["data"]
+    return data
 
 
 @app.command()
@@ -250,7 +257,6 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
-    from two_tower.config.compose import composed
     from two_tower.console import say
     from two_tower.data.beir import Beir
     from two_tower.extend import extend_run
@@ -258,7 +264,7 @@ def extend(
 
     if bool(overrides) == bool(data):
         raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
-    source = Beir(str(data)) if data else make_source(composed(overrides or [], ["data"])["data"])
+    source = Beir(str(data)) if data else make_source(_data_of(overrides or []))
     with counter(f"Reading {source.name}", "passages", source.about()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))

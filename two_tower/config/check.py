@@ -22,10 +22,6 @@ Types = Mapping[str, Any]  # key → type annotation
 # Key → the smallest and the largest value that works, where no component says so itself.
 RANGES: dict[str, tuple[float, float]] = {
     "tower.dim": (1, math.inf),  # before embedding.dim, which follows it, is refused
-    "data.batch_size": (1, math.inf),
-    "data.max_examples": (0, math.inf),
-    "data.pseudo_queries": (0, math.inf),
-    "data.num_workers": (0, math.inf),
     "shard_rows": (1, math.inf),
     "seed": (0, 2**32 - 1),  # what NumPy takes
 }

@@ -11,19 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from two_tower.config.check import check
+from two_tower.config.check import Types, check
 from two_tower.config.groups import CONF, choices, groups
 from two_tower.config.renamed import refuse_renamed
 from two_tower.errors import UserError, one_of
 
 # Hydra's plug-ins that the extra ``launchers`` installs.
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")
-
-
-def loader_keys() -> dict[str, Any]:
-    """The keys of the group ``data`` that are not the source's, with their types: those of conf/data/_loader.yaml."""
-    defaults = yaml.safe_load((CONF / "data" / "_loader.yaml").read_text(encoding="utf-8"))
-    return {key: Any if value is None else type(value) for key, value in defaults.items()}
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
@@ -33,10 +27,14 @@ def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool =
         return compose(config_name, list(overrides), return_hydra_config=hydra_config)
 
 
-def composed(overrides: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
+def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, Any]:
     """Some groups of the configuration that train.py has with these overrides, checked.
 
     The others are composed but not checked, which would import what they name: five seconds for the trainer.
+
+    Args:
+        overrides: as on the command line.
+        parts: group → its keys that are no arguments of its component, with their types, as in `check`.
 
     Raises:
         UserError: an override that cannot be read, that names what does not exist, or whose value cannot work.
@@ -49,7 +47,7 @@ def composed(overrides: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
         sentence = explain(error, "train", given)
         raise UserError(sentence.replace("add -m to run one experiment for each", "choose one of them")) from error
     assert isinstance(config, dict)
-    return check(OmegaConf.create({group: config[group] for group in parts}), {"data": loader_keys()})
+    return check(OmegaConf.create({group: config[group] for group in parts}), parts)
 
 
 def check_overrides(overrides: list[str]) -> None:
