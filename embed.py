@@ -1,100 +1,11 @@
-"""Encode a corpus with a run's document tower and index it.
+"""Encode a corpus with a run's document tower and index it, the same as ``two-tower embed``.
 
-    python embed.py run=RUN [data=beir data.path=FOLDER] [index=flat] [output=PATH]
-
-The same command again continues an interrupted one, or says that it is done.
+python embed.py run=RUN [data=beir data.path=FOLDER] [index=flat] [output=PATH]
 """
 
-from __future__ import annotations
+from two_tower.embed import embed, main
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from omegaconf import DictConfig
-
-from two_tower.config.entry import run_hydra
-from two_tower.errors import UserError
-
-if TYPE_CHECKING:
-    from two_tower.encode import Encoder
-    from two_tower.index import Queries
-    from two_tower.run import Run
-
-# The keys of conf/embed.yaml that belong to no group.
-TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Literal["float32", "float16", "int8"]}
-
-
-def embed(config: dict[str, Any]) -> Path:
-    """Embed and index what a checked configuration describes; returns the index folder."""
-    from two_tower.assemble import make_source
-    from two_tower.config import read
-    from two_tower.console import say
-    from two_tower.encode import Encoder, embed_corpus
-    from two_tower.index import is_made, make_index
-    from two_tower.logger import archive_index
-    from two_tower.progress import counter
-    from two_tower.run import Run
-
-    run = Run.existing(config["run"])
-    path = Path(config["output"] or run.index)
-    encoder = Encoder.load(run)
-    source = make_source(config.get("data") or read(run.config)["data"])
-    about = source.estimated_size() if config.get("data") else _documents(run)
-
-    with counter(f"Embedding {source.name}", "passages", about) as progress:
-        store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
-    if encoder.unknown:
-        say(
-            f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%}) are not in the "
-            "run's vocabulary and were left to its unknown word"
-            + ("; two-tower extend gives new words vectors of their own." if encoder.tokenizer.of_words else "."),
-            style="dim",
-        )
-    if is_made(path, config["index"], encoder.model.similarity):
-        say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
-        archive_index(run, path)
-        return path
-    queries = _queries(run, encoder)
-    with counter("Indexing", "vectors", store.manifest.rows) as progress:
-        report = make_index(path, config["index"], store, encoder.model.similarity, queries, progress)
-    say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
-    say(str(report), style="dim")
-    archive_index(run, path)
-    say(f'Next: two-tower search {run.path} "your question"', style="dim")
-    return path
-
-
-def _documents(run: Run) -> int | None:
-    """How many passages the run was validated against; None before it is complete."""
-    documents = run.read_results().get("all_documents") if run.results.exists() else None
-    return int(documents) if documents else None
-
-
-def _queries(run: Run, encoder: Encoder) -> Queries | None:
-    """The run's validation queries, to measure the index with; None where they cannot be read."""
-    import pyarrow as pa
-
-    from two_tower.assemble import make_source
-    from two_tower.config import read
-
-    config = read(run.config)["data"]
-    try:
-        texts = make_source(config).queries(config["validation_split"])["text"]
-    except UserError:
-        return None
-    # Every passage is equally near to a query without a known word.
-    texts = texts.filter(pa.array(encoder.known(texts)))
-    return encoder.queries(texts), f"queries of '{config['validation_split']}'"
-
-
-def main(composed: DictConfig) -> None:
-    """Check, embed."""
-    from two_tower.assemble import LOADER_KEYS
-    from two_tower.config import check
-    from two_tower.index import MEASURE_KEYS
-
-    embed(check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS, "index": MEASURE_KEYS}))
-
+__all__ = ["embed", "main"]
 
 if __name__ == "__main__":
-    run_hydra(main, "embed")
+    main()

@@ -1,93 +1,12 @@
-"""Run one experiment: compose a configuration, build its parts, fit, report.
+"""Run one experiment, the same as ``two-tower train``.
 
 python train.py [group=choice] [key=value]      one run; the same command continues or repeats nothing
 python train.py -m tower=average,gru seed=0,1   a sweep
 """
 
-from __future__ import annotations
+from two_tower.train import main, train
 
-from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
-
-from two_tower.config.entry import run_hydra
-from two_tower.config.sweep import settle
-from two_tower.errors import UserError
-from two_tower.report.sweep import TrainingSweep
-
-
-def train(config: dict[str, Any]) -> dict[str, Any]:
-    """Train what a checked configuration describes, in its run folder; returns the results.
-
-    Raises:
-        UserError: a value that its component refuses, or a mistake in the data.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the same configuration continues.
-    """
-    import lightning as L
-    import torch
-
-    from two_tower.assemble import make_data, make_model, make_trainer, summary, try_parts
-    from two_tower.config import build
-    from two_tower.console import say, set_mode, show_log
-    from two_tower.logger import logged
-    from two_tower.report.results import finish
-    from two_tower.run import Run
-
-    set_mode(config["console"])
-    show_log()
-    try_parts(config)
-    run = Run(Path(config["run_dir"]))
-    if not run.start(config):
-        say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
-        return run.read_results()
-
-    torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over
-    L.seed_everything(config["seed"], verbose=False)
-    try:
-        validation = build("validation", config["validation"], run=run)
-        trainer = make_trainer(config, run, validation)
-        data = make_data(config, run.tokenizer)
-        data.trainer = trainer  # which part of a batch is this process' own
-        model = make_model(config, data)
-        say(summary(config, data, model))
-        with logged(trainer, config):
-            trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
-            return finish(run, trainer, validation)
-    except UserError:
-        run.abandon()
-        raise
-    except SystemExit:  # what Lightning makes of KeyboardInterrupt
-        if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
-            raise SystemExit(0) from None
-        raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
-
-
-def resolve(composed: DictConfig) -> dict[str, Any]:
-    """A composed configuration as checked plain values."""
-    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
-    from two_tower.config import check
-
-    return check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})
-
-
-def check_job(composed: DictConfig) -> None:
-    """Raise a UserError for what cannot work, before any job of a sweep starts."""
-    from two_tower.assemble import try_parts
-
-    try_parts(resolve(composed))
-
-
-def main(composed: DictConfig) -> None:
-    """Check, train, tell."""
-    from two_tower.console import print_document
-
-    config = resolve(composed)
-    alone = settle(config)
-    results = train(config)
-    if alone:
-        print_document({"run_dir": config["run_dir"], **results})
-
+__all__ = ["main", "train"]
 
 if __name__ == "__main__":
-    run_hydra(main, "train", TrainingSweep(check_job))
+    main()

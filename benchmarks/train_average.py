@@ -128,7 +128,7 @@ def _ours(data: Triplets, words: int) -> Contestant:
             weight_decay=0.0,
             embedding_weight_decay=0.0,
             row_wise=True,
-        ),  # fmt: skip
+        ),
     )
     optimizer = model.configure_optimizers()
     return Contestant(

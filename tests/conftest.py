@@ -85,18 +85,10 @@ def write_collection(folder: Path, documents: int = 240, seed: int = 0, triples:
 
 def composed(*overrides: str, program: str = "train") -> dict[str, Any]:
     """The checked configuration that train.py or embed.py has with these overrides."""
-    from hydra import compose, initialize_config_dir
+    from two_tower import embed, train
+    from two_tower.config.compose import compose_raw
 
-    import embed
-    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
-    from two_tower.config import check
-    from two_tower.config.entry import CONF
-    from two_tower.index import MEASURE_KEYS
-
-    top_level = TOP_LEVEL if program == "train" else embed.TOP_LEVEL
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(program, list(overrides))
-    return check(config, {"": top_level, "data": LOADER_KEYS, "index": MEASURE_KEYS})
+    return {"train": train, "embed": embed}[program].resolve(compose_raw(program, overrides))
 
 
 def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from conftest import composed
 from omegaconf import OmegaConf
 
-import embed
-from two_tower import assemble
-from two_tower.assemble import LOADER_KEYS
-from two_tower.config import build, check
+from two_tower.config import build
+from two_tower.config.compose import compose_raw
 from two_tower.config.groups import CONF, choices, groups
 from two_tower.errors import UserError
 from two_tower.index import MEASURE_KEYS
@@ -27,14 +25,10 @@ FILES = sorted(CONF.rglob("*.yaml"))
 CHOICES = [(group, choice) for group in sorted(groups()) for choice in choices(group)]
 
 
-def composed(program: str, *overrides: str) -> dict[str, Any]:
-    """A configuration of train.py or embed.py, checked; what has no default gets some value."""
-    top_level = {"train": assemble.TOP_LEVEL, "embed": embed.TOP_LEVEL}[program]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(program, [*overrides, *(["run=x"] if program == "embed" else [])])
-        for key in OmegaConf.missing_keys(config):
-            OmegaConf.update(config, key, "x")
-    return check(config, {"": top_level, "data": LOADER_KEYS, "index": MEASURE_KEYS})
+def filled(program: str, *overrides: str) -> dict[str, Any]:
+    """A checked configuration in which what has no default gets some value."""
+    missing = OmegaConf.missing_keys(compose_raw(program, overrides))
+    return composed(*overrides, *(f"{key}=x" for key in missing), program=program)
 
 
 def defaults(program: str) -> set[str]:
@@ -59,7 +53,7 @@ def test_every_folder_is_a_group_of_a_program() -> None:
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_builds_a_class_of_its_folder(group: str, choice: str) -> None:
     program = "train" if group in defaults("train") else "embed"
-    config = composed(program, f"{group}={choice}")  # keys and types are checked
+    config = filled(program, f"{group}={choice}")  # keys and types are checked
     if group == "experiment":
         return
     found = list(targets(config[group]))
@@ -78,12 +72,12 @@ def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, tran
     path = [f"{group}.path={places[choice]}"] if choice in places else []
     if f"{group}={choice}" in ("embedding=transformer", "loss=distillation"):
         path = ["teacher=sentence_transformer", f"teacher.model={transformer_folder}"]
-    config = composed(program, f"{group}={choice}", *path)[group]
+    config = filled(program, f"{group}={choice}", *path)[group]
     offer: dict[str, Any] = {"run": Run(tmp_path), "words": WordTable(3, 8)}
     offer |= {"path": tmp_path / "metrics.csv"} if group == "logger" else {}
     offer["validation"] = FullValidation(offer["run"])
     parts = config.values() if "_target_" not in config else [config]
-    own = MEASURE_KEYS if group == "index" else {}
+    own = {key: value for key, value in MEASURE_KEYS.items() if group == "index"}
     for part in parts:
         try:
             assert build(group, {key: value for key, value in part.items() if key not in own}, offer=offer) is not None
@@ -96,7 +90,7 @@ def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, tran
 
 @pytest.mark.parametrize("choice", choices("data"))
 def test_every_data_source_can_be_embedded(choice: str) -> None:
-    assert composed("embed", f"data={choice}")["data"]["_target_"].startswith("two_tower.data.")
+    assert filled("embed", f"data={choice}")["data"]["_target_"].startswith("two_tower.data.")
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(CONF)) for p in FILES])

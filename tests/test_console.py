@@ -11,9 +11,8 @@ from typing import Any
 import lightning as L
 import pytest
 import rich
-from conftest import run_command
+from conftest import configure, run_command
 from rich.console import Console
-from test_train import configure
 
 from train import train
 from two_tower.callbacks.speed import TrainingProgress

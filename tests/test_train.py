@@ -10,24 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from conftest import configure
 
 from train import train
-from two_tower.assemble import LOADER_KEYS, load_model
+from two_tower.assemble import load_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
-from two_tower.config import check
-from two_tower.config.entry import CONF
 from two_tower.errors import UserError
 from two_tower.run import Run
-
-
-def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
-    base = [
-        "data=beir", f"data.path={folder}", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=2",
-        "tower.dim=16", f"run_dir={run}",
-    ]  # fmt: skip
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(compose("train", [*base, *overrides]), {"data": LOADER_KEYS})
 
 
 def fit(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,7 +18,7 @@ from two_tower.config import build, read
 from two_tower.config.build import call
 from two_tower.console import Mode, on_terminal
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
-from two_tower.data._loader import Loader
+from two_tower.data._loader import LOADER_KEYS, Loader
 from two_tower.data.base import Source
 from two_tower.data.stream.module import TripletData
 from two_tower.embedding.base import Embedding
@@ -34,31 +34,14 @@ from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import Tower, WordTable, word_tables
 from two_tower.validation.full import FullValidation
 
-__all__ = [
-    "LOADER_KEYS",
-    "TOP_LEVEL",
-    "load_model",
-    "make_data",
-    "make_model",
-    "make_source",
-    "make_trainer",
-    "summary",
-    "try_parts",
-]
-
 # The keys of conf/train.yaml that belong to no group, with their types.
 TOP_LEVEL = {"similarity": SimilarityName, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
 TOP_LEVEL |= {"encode_chunk": int | None, "cross_batch_memory": int, "cross_batch_start": int, "cross_device": bool}
-# Keys of the data group that are not the source's but the loader's (conf/data/_loader.yaml), with their types.
-LOADER_KEYS = get_type_hints(Loader)
 
 
 def try_parts(config: Mapping[str, Any]) -> None:
-    """Build every part that needs no data, so that a wrong value is refused before anything is read.
-
-    Raises:
-        UserError: a component refuses its configuration.
-    """
+    """Build every part that needs no data, so that a wrong value is refused before anything is read."""
+    _loader(config)
     for group in ("tokenizer", "negatives", "scheduler"):
         build(group, config[group])
     embedding: Embedding = build("embedding", config["embedding"])
@@ -93,9 +76,14 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
         tokenizer_path,
         negatives,
         loss.in_batch_negatives if in_batch is None else in_batch,
-        call("data", Loader, **{k: v for k, v in config["data"].items() if k in LOADER_KEYS}),
+        _loader(config),
         seed=config["seed"],
     )
+
+
+def _loader(config: Mapping[str, Any]) -> Loader:
+    loader: Loader = call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS})
+    return loader
 
 
 def _towers(config: Mapping[str, Any], vocabulary_size: int, width: int, frozen: bool = False) -> tuple[Tower, Tower]:
@@ -103,9 +91,9 @@ def _towers(config: Mapping[str, Any], vocabulary_size: int, width: int, frozen:
 
     def tower() -> Tower:
         words = WordTable(vocabulary_size, width)
-        made: Tower = build("tower", config["tower"], offer={"words": words})  # a transformer has its own
+        built: Tower = build("tower", config["tower"], offer={"words": words})  # a transformer has its own
         words.freeze(frozen)
-        return made
+        return built
 
     query_tower = tower()
     if config["shared_towers"]:
@@ -141,7 +129,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         build("optimizer", config["optimizer"]),
         build("scheduler", config["scheduler"]),
         seed=config["seed"],
-        facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint},
+        facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint, "width": embedding.dim},
         encode_chunk=config["encode_chunk"],
         cross_batch=_cross_batch(config, data),
         teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
@@ -152,8 +140,8 @@ def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation
     """The trainer of a configuration, with its callbacks and loggers."""
     offer = {"run": run, "validation": validation}
     callbacks = [validation, *(build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items())]
-    bar = config["trainer"].get("enable_progress_bar")
-    bar = on_terminal() if bar is None else bar
+    wanted = config["trainer"].get("enable_progress_bar")
+    bar = on_terminal() if wanted is None else wanted
     trainer: L.Trainer = build(
         "trainer",
         config["trainer"],
@@ -188,11 +176,7 @@ def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> st
 
 
 def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
-    """The best model of a run, ready for use, and its tokenizer.
-
-    Raises:
-        UserError: the run has no checkpoint, or its parts do not belong together.
-    """
+    """The best model of a run, ready for use, and its tokenizer; a UserError if they do not belong together."""
     config, tokenizer = read(run.config), Tokenizer.load(run.tokenizer)
     try:
         checkpoint = torch.load(run.best, map_location="cpu", weights_only=True)
@@ -202,8 +186,8 @@ def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
         raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
     # Only the towers': a loss' learned numbers and remembered vectors are for training.
     state = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("query_tower.", "document_tower."))}
-    # From the checkpoint: the file that the vectors once came from need not exist any more.
-    width = next((v.shape[1] for k, v in state.items() if k.endswith(".words.vectors")), 0)
-    model = TwoTower(*_towers(config, len(tokenizer), width), Similarity(config["similarity"]))
+    # The word vectors' width is a fact: the file that they once came from need not exist any more.
+    towers = _towers(config, len(tokenizer), checkpoint["two_tower"]["width"])
+    model = TwoTower(*towers, Similarity(config["similarity"]))
     model.load_state_dict(state)
     return model.eval().requires_grad_(False), tokenizer

@@ -19,11 +19,9 @@ from two_tower.errors import UserError, exit_statuses, one_of
 if TYPE_CHECKING:
     from two_tower.search import Answer
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="two-tower",
-    help="Search with trained two-tower models, and judge them. Experiments are run with train.py.",
+    help="Train two-tower models, search with them, and judge them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,9 +36,28 @@ RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
 
+HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}  # it reads sys.argv itself
+
+
 @app.callback()
 def _root() -> None:
-    """Search with trained two-tower models, and judge them. Experiments are run with train.py."""
+    """Train two-tower models, search with them, and judge them."""
+
+
+@app.command(context_settings=HYDRA)
+def train() -> None:
+    """Run one experiment: train [group=choice] [key=value]; with -m and several values a sweep. As train.py."""
+    from two_tower.train import main
+
+    main()
+
+
+@app.command(context_settings=HYDRA)
+def embed() -> None:
+    """Encode a corpus with a run and index it: embed run=RUN [data=SOURCE] [index=CHOICE]. As embed.py."""
+    from two_tower.embed import main
+
+    main()
 
 
 @app.command()
@@ -133,9 +150,7 @@ def evaluate(
         raise UserError(f"--data {data} and {overrides[0]} both say which data: leave one of them out.")
     where: Path | dict[str, Any] | None = data
     if overrides:
-        from two_tower.config.compose import composed
-
-        where = composed(overrides, ["data"])["data"]
+        where = _data_of(overrides)
     results = evaluate_run(run, where, split, hybrid)
     if as_json:
         _print_json(results)
@@ -143,6 +158,15 @@ def evaluate(
     from two_tower.console import say
 
     say("\n".join(describe(results)))
+
+
+def _data_of(overrides: list[str]) -> dict[str, Any]:
+    """The group ``data`` that train.py would have."""
+    from two_tower.config.compose import composed
+    from two_tower.data._loader import LOADER_KEYS
+
+    data: dict[str, Any] = composed(overrides, {"data": LOADER_KEYS})["data"]
+    return data
 
 
 @app.command()
@@ -157,12 +181,14 @@ def compare(
 ) -> None:
     """Leaderboard of finished runs, with tests of significance."""
     from two_tower.files import write_text
-    from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
+    from two_tower.report.leaderboard import leaderboard
+    from two_tower.report.page import html_page, markdown_page
+    from two_tower.report.pictures import pictures
 
     board = leaderboard(runs, metric)
     drawn = {plots / f"{name}.svg": picture for name, picture in pictures(board).items()} if plots else {}
     for file, picture in drawn.items():
-        write_text(file, alone(picture))
+        write_text(file, picture.document())
     if html:
         write_text(html, html_page(board))
     if as_json:
@@ -231,7 +257,6 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
-    from two_tower.config.compose import composed
     from two_tower.console import say
     from two_tower.data.beir import Beir
     from two_tower.extend import extend_run
@@ -239,7 +264,7 @@ def extend(
 
     if bool(overrides) == bool(data):
         raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
-    source = Beir(str(data)) if data else make_source(composed(overrides or [], ["data"])["data"])
+    source = Beir(str(data)) if data else make_source(_data_of(overrides or []))
     with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))

@@ -13,24 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from two_tower.config.saved import differences, read, to_yaml
+from two_tower.config.saved import Composition, differences, read, to_yaml
 from two_tower.console import first_process
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
 
-__all__ = ["Run"]
-
-PACKAGES = (
-    "torch",
-    "lightning",
-    "hydra-core",
-    "numpy",
-    "numba",
-    "pyarrow",
-    "tokenizers",
-    "bm25s",
-    "faiss-cpu",
-)
+PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "tokenizers", "bm25s", "faiss-cpu")
 
 
 class Run:
@@ -45,6 +33,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
         self.tokenizer = path / "tokenizer.json"
         self.results = path / "results.json"
         self.metrics = path / "metrics.csv"
@@ -58,11 +47,7 @@ class Run:
 
     @classmethod
     def existing(cls, path: Path | str) -> Run:
-        """The folder of a run that has trained at least one epoch.
-
-        Raises:
-            UserError: there is no such run, or it has no checkpoint yet.
-        """
+        """The folder of a run that has trained at least one epoch; a UserError if it has not."""
         run = cls(Path(path))
         if not run.config.exists():
             raise UserError(f"{path} is not the folder of a run: it holds no config.yaml.")
@@ -78,11 +63,8 @@ class Run:
         """Whether the run has finished."""
         return self.results.exists()
 
-    def start(self, config: Mapping[str, Any]) -> bool:
-        """Take the folder for a configuration: begin a new run or continue the interrupted one in it.
-
-        Returns:
-            Whether there is anything to do: False if the run is complete.
+    def start(self, config: Mapping[str, Any], composition: Composition | None = None) -> bool:
+        """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete.
 
         Raises:
             UserError: the folder holds a run of another configuration, or cannot be made.
@@ -103,18 +85,18 @@ class Run:
             raise UserError(f"run_dir={self.path} cannot be made: {error.strerror}.") from error
         if first_process():  # the others' command is not the user's
             write_text(self.config, to_yaml(config))
-            write_json(self.path / "environment.json", environment())
+            write_json(self.environment, {**environment(), **(composition or Composition())._asdict()})
         return True
 
     def abandon(self) -> None:
         """Leave the folder as if the run had never begun; does nothing once there is a checkpoint.
 
-        For a mistake that shows only when the data is read: its correction is another configuration, which
-        the folder would refuse.
+        For a mistake that shows only when the data is read. Its correction is another configuration, which the
+        folder would refuse.
         """
         if self.last.exists() or self.best.exists() or not first_process():
             return
-        for file in (self.config, self.path / "environment.json", self.tokenizer, self.metrics):
+        for file in (self.config, self.environment, self.tokenizer, self.metrics):
             file.unlink(missing_ok=True)
         for name in ("wandb", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -126,20 +108,19 @@ class Run:
         """The results of a complete run."""
         return json.loads(self.results.read_text(encoding="utf-8"))
 
+    def composition(self) -> Composition:
+        """What the configuration was composed from; empty for a run that no command made."""
+        saved = json.loads(self.environment.read_text(encoding="utf-8")) if self.environment.exists() else {}
+        return Composition(saved.get("choices", {}), saved.get("derived", []))
+
 
 def environment() -> dict[str, Any]:
     """Code version, package versions and machine of this process."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
-        "two_tower": importlib.metadata.version("two-tower"),
+        "two_tower": _version("two-tower"),
         "git": _git_revision(),
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
@@ -147,21 +128,18 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _git_revision() -> str | None:
     """Commit of the code, with ``+`` where files differ from it; None outside a repository."""
-    folder = Path(__file__).parent
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
+    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True, "timeout": 5}
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=5
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=5,
-        ).stdout.strip()
+        return subprocess.run(command, **options).stdout.strip()  # type: ignore[call-overload]
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit + ("+" if changed else "")

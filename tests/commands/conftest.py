@@ -5,23 +5,14 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-import embed
-import train
-from two_tower import cli
-from two_tower.config.entry import run_hydra
-from two_tower.report.sweep import TrainingSweep
+from two_tower import cli, embed, train
 
-PROGRAMS: dict[str, Callable[[], None]] = {
-    "train.py": partial(run_hydra, train.main, "train", TrainingSweep(train.check_job)),
-    "embed.py": partial(run_hydra, embed.main, "embed"),
-    "two-tower": cli.main,
-}
+PROGRAMS: dict[str, Callable[[], None]] = {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}
 
 
 class Ended(NamedTuple):

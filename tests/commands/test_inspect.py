@@ -17,9 +17,9 @@ from conftest import run_command, write_collection
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from two_tower.config.compose import composed, loader_keys
+from two_tower.config.compose import composed
 from two_tower.config.groups import CONF
-from two_tower.data.stream.module import TripletData
+from two_tower.data._loader import LOADER_KEYS
 from two_tower.doctor.facts import inspect
 from two_tower.errors import UserError
 
@@ -162,26 +162,22 @@ def test_mistyped_commands(call: Call) -> None:
 
 
 def test_the_parts_of_a_configuration_are_those_of_train() -> None:
-    config = composed(["data=pairs", "data.path=x", "tower.dim=12", "data.dev_seed=${tower.dim}"], ("data", "loss"))
+    config = composed(
+        ["data=pairs", "data.path=x", "tower.dim=12", "data.dev_seed=${tower.dim}"], {"data": LOADER_KEYS, "loss": {}}
+    )
     assert set(config) == {"data", "loss"}
     assert (config["data"]["path"], config["data"]["dev_seed"]) == ("x", 12)
     assert config["data"]["batch_size"] == 512
-    assert composed([], ["tokenizer"])["tokenizer"]["split_camel_case"] is True  # pydocs chooses another
-
-
-def test_the_loaders_keys_are_those_of_the_data_module() -> None:
-    hints = TripletData.__init__.__annotations__
-    named = {key: hints[key].partition("[")[0] for key in loader_keys()}  # list of list[str]
-    assert {key: kind.__name__ for key, kind in loader_keys().items()} == named
+    assert composed([], {"tokenizer": {}})["tokenizer"]["split_camel_case"] is True  # pydocs chooses another
 
 
 def test_composing_leaves_no_trace_and_minds_none() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert composed([], ["loss"])["loss"]
-    assert composed([], ["loss"])["loss"]
+        assert composed([], {"loss": {}})["loss"]
+    assert composed([], {"loss": {}})["loss"]
     assert not GlobalHydra.instance().is_initialized()
     with pytest.raises(UserError):
-        composed(["loss=in_bach"], ["loss"])
+        composed(["loss=in_bach"], {"loss": {}})
     assert not GlobalHydra.instance().is_initialized()
 
 

@@ -74,7 +74,7 @@ WRONG = {
     "seed=-1": "^seed=-1 must be from 0 to 4294967295",
     "similarity=cosin": r"^similarity=cosin does not exist; did you mean 'cosine'\?",
     "trainer.precision=bf16-mixd": r"^trainer.precision=bf16-mixd does not exist; did you mean 'bf16-mixed'\?",
-    "trainer.accelerator=abacus": "^lightning.Trainer refuses its settings: .*abacus",
+    "trainer.accelerator=abacus": "^trainer .* refuses its settings: .*abacus",
     "trainer.max_epochs=0": "^trainer.max_epochs=0 trains nothing: choose at least 1",
     "trainer.max_steps=0": "^trainer.max_steps=0 trains nothing: choose at least 1",
     "trainer.max_epochs=-1": "^trainer.max_epochs=-1 never ends: choose at least 1, or set trainer.max_steps",

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from two_tower.config.check import check, matches
-from two_tower.config.rules import RANGES, check_rules
+from two_tower.config.check import RANGES, check, matches
 from two_tower.errors import UserError
 
 FITTING: list[tuple[Any, list[Any]]] = [
@@ -133,17 +132,15 @@ def test_extra_keys_have_types_too() -> None:
 
 @pytest.mark.parametrize("key", RANGES)
 def test_both_ends_of_a_range_are_in_it(key: str) -> None:
-    def of(value: float) -> dict[str, Any]:
-        group, _, name = key.rpartition(".")
-        return {group: {name: value}} if group else {name: value}
-
-    least, most = RANGES[key]
-    check_rules(of(least))
-    check_rules(of(most))
-    for value in (least - 1, most + 1):
-        if value < most:
-            with pytest.raises(UserError, match=key):
-                check_rules(of(value))
+    group, _, name = key.rpartition(".")
+    smallest, largest = RANGES[key]
+    for value in (smallest, largest, smallest - 1, largest + 1):
+        config: dict[str, Any] = {group: {name: value}} if group else {name: value}
+        if smallest <= value <= largest:
+            assert checked(config) == config
+        else:
+            with pytest.raises(UserError, match=f"^{key}={value} must be "):
+                checked(config)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +157,7 @@ def test_both_ends_of_a_range_are_in_it(key: str) -> None:
 )
 def test_training_has_an_end(trainer: dict[str, Any], message: str | None) -> None:
     if message is None:
-        check_rules({"trainer": trainer})
+        assert checked({"trainer": trainer}) == {"trainer": trainer}
         return
     with pytest.raises(UserError, match=message):
-        check_rules({"trainer": trainer})
+        checked({"trainer": trainer})

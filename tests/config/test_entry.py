@@ -1,7 +1,8 @@
-"""How a command ends."""
+"""How a command begins and ends: what Hydra reads, what a job is called, which sentence and status a mistake gets."""
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,18 +11,30 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from two_tower.config import entry
-from two_tower.config.entry import run_hydra
+from two_tower.config.entry import folder_name, run_hydra, this_job
 from two_tower.errors import UserError
 
+Composed = Callable[..., list[DictConfig]]
 
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Composed:
+    """``composed(*arguments, task=…)``: runs train.py from an empty folder; what its task was called with."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+
+    def run(*arguments: str, task: Callable[[DictConfig], object] | None = None) -> list[DictConfig]:
+        seen: list[DictConfig] = []
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        run_hydra(task or seen.append, "train")
+        assert sys.argv == ["train.py", *arguments]
+        return seen
+
+    return run
 
 
 def raising(error: BaseException) -> Callable[[DictConfig], NoReturn]:
@@ -31,18 +44,26 @@ def raising(error: BaseException) -> Callable[[DictConfig], NoReturn]:
     return task
 
 
-def test_the_task_gets_what_the_command_line_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "tower=gru", "seed=7"])
-    seen: list[DictConfig] = []
-    run_hydra(seen.append, "train")
-    assert [(c.seed, c.tower.cell) for c in seen] == [(7, "gru")]
+def test_the_task_gets_what_the_command_line_says(composed: Composed) -> None:
+    for command in ([], ["train"]):  # two-tower train
+        assert [(c.seed, c.tower.cell) for c in composed(*command, "tower=gru", "seed=7")] == [(7, "gru")]
 
 
-def test_a_sweep_calls_the_task_for_each_combination(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=1,2", "tower=average,gru"])
-    seen: list[DictConfig] = []
-    run_hydra(seen.append, "train")
-    assert sorted((c.seed, "cell" in c.tower) for c in seen) == [(1, False), (1, True), (2, False), (2, True)]
+def test_a_sweep_calls_the_task_for_each_combination(composed: Composed) -> None:
+    seen = composed("-m", "seed=1,2", "tower=average,gru")
+    assert [(c.seed, c.tower.get("cell")) for c in seen] == [(1, None), (1, "gru"), (2, None), (2, "gru")]
+    assert [c.tower.cell for c in composed("-m", "tower=glob(g*)")] == ["gru"]
+
+
+def test_a_job_knows_what_it_was_composed_from(composed: Composed) -> None:
+    jobs = []
+    composed("tower=gru", "~tower.pooling", task=lambda config: jobs.append(this_job(config)))
+    composed("-m", "loss=triplet", "hydra.sweep.dir=s", task=lambda config: jobs.append(this_job(config)))
+    single, swept = jobs
+    assert (single.sweep, single.composition.choices["tower"], single.overrides[0]) == (None, "gru", "tower=gru")
+    assert "embedding.dim" in single.composition.derived
+    assert "tower.dim" not in single.composition.derived
+    assert (swept.sweep, swept.number, swept.folder.name) == (Path("s"), 0, "loss=triplet")
 
 
 @pytest.mark.parametrize(
@@ -56,34 +77,33 @@ def test_a_sweep_calls_the_task_for_each_combination(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_one_sentence_and_a_status(
-    error: BaseException, status: int, sentence: str, capfd: pytest.CaptureFixture[str]
+    error: BaseException, status: int, sentence: str, composed: Composed, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_hydra(raising(error), "train")
+        composed(task=raising(error))
     assert ended.value.code == status
     assert capfd.readouterr() == ("", sentence)
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), FileNotFoundError(2, "a bug")])
-def test_a_bug_keeps_its_traceback(error: Exception, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "a bug")])
+def test_a_bug_keeps_its_traceback(error: Exception, composed: Composed, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(type(error)) as raised:
-        run_hydra(raising(error), "train")
+        composed(task=raising(error))
     assert raised.value is error
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_interpolation_that_fails_in_the_task_is_a_mistake(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    composed: Composed, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "seed=${nothing}"])
     with pytest.raises(SystemExit) as ended:
-        run_hydra(lambda composed: composed.seed, "train")
+        composed("seed=${nothing}", task=lambda config: config.seed)
     assert ended.value.code == 2
     assert capfd.readouterr().err == "seed cannot be used: Interpolation key 'nothing' not found.\n"
 
 
-def test_ctrl_c_that_a_library_turns_into_another_error(capfd: pytest.CaptureFixture[str]) -> None:
-    def task(composed: DictConfig) -> None:
+def test_ctrl_c_that_a_library_turns_into_another_error(composed: Composed, capfd: pytest.CaptureFixture[str]) -> None:
+    def task(config: DictConfig) -> None:
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
@@ -91,26 +111,26 @@ def test_ctrl_c_that_a_library_turns_into_another_error(capfd: pytest.CaptureFix
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
-        run_hydra(task, "train")
+        composed(task=task)
     assert ended.value.code == 1
     assert capfd.readouterr().err == "Interrupted: the same command continues.\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_hydras_own_options_still_work(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "seed=7"])
-    run_hydra(raising(AssertionError("not called")), "train")
-    assert "seed: 7" in capfd.readouterr().out
-
-
-def test_a_package_without_its_configurations_says_so(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--cfg", "job", "seed=7"], "seed: 7"),
+        (["-c", "job", "-p", "tower"], "dim: "),
+        (["--help"], "similarity: cosine"),
+        (["--info", "defaults"], "tower/average"),
+    ],
+)
+def test_hydras_own_options_still_work(
+    arguments: list[str], shown: str, composed: Composed, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(entry, "CONF", tmp_path / "conf")
-    with pytest.raises(SystemExit) as ended:
-        run_hydra(raising(AssertionError("not called")), "train")
-    assert ended.value.code == 2
-    assert "install from a clone" in capfd.readouterr().err
+    assert composed(*arguments) == []
+    assert shown in capfd.readouterr().out
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
@@ -122,3 +142,20 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_a_folder_is_named_by_its_overrides() -> None:
+    assert folder_name("loss=in_batch,seed=0,tower.dim=128") == "loss=in_batch,seed=0,tower.dim=128"
+    assert folder_name("") == "default"
+    name = folder_name("data.path=/somewhere/far/away/from/here/msmarco-small,loss=triplet,seed=0")
+    assert re.fullmatch(r"data\.path=[\w-]*msmarco-small,loss=triplet,seed=0-[0-9a-f]{8}", name)
+
+
+@given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))
+def test_no_two_jobs_share_a_folder_and_every_name_is_one(overrides: list[str]) -> None:
+    names = [folder_name(each) for each in overrides]
+    assert names[0] != names[1] or "default" in overrides
+    for name in names:
+        assert name not in (".", "..")
+        assert len(name.encode()) <= 255
+        assert re.fullmatch(r"[\w.,=+@-]+", name)

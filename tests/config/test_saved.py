@@ -1,4 +1,4 @@
-"""Configurations as files, compared."""
+"""Configurations as files: read as written, compared, and refused where a key has another name now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from two_tower.config import differences, digest, read, to_yaml
+from two_tower.config import differences, digest, read, renamed, to_yaml
+from two_tower.config.compose import check_overrides
 from two_tower.errors import UserError
 
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
@@ -36,13 +37,53 @@ def test_differences_name_every_leaf_but_places() -> None:
     assert digest(old) == digest({**old, "run_dir": "b"})
 
 
-def test_what_is_no_configuration_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "config.yaml does not exist: .* is not the folder of a run"),
+        ("a: [1", "is not valid YAML"),
+        ("just text", "holds no configuration"),
+    ],
+)
+def test_what_is_no_configuration_says_so(text: str | None, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    with pytest.raises(UserError, match=r"config.yaml does not exist: .* is not the folder of a run"):
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
         read(path)
-    path.write_text("a: [1")
-    with pytest.raises(UserError, match="is not valid YAML"):
-        read(path)
-    path.write_text("just text")
-    with pytest.raises(UserError, match="holds no configuration"):
-        read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("negatives.share", "negatives.share is now called negatives.in_batch: "),
+        ("negatives.random.share", "negatives.random.share is now called negatives.random.in_batch: "),
+        ("memory", "memory is now called cross_batch.size: "),
+        ("loss.deep.nested.gone", "loss.deep.nested.gone is gone: it did not help"),
+    ],
+)
+def test_a_renamed_key_is_refused_on_the_command_line_and_in_older_runs(
+    key: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"negatives.share": "negatives.in_batch", "memory": "cross_batch.size"}
+    monkeypatch.setattr(renamed, "RENAMED", names)
+    monkeypatch.setattr(renamed, "REMOVED", {"loss.gone": "it did not help"})
+    for prefix in ("", "+", "~"):
+        with pytest.raises(UserError, match=f"^{sentence}"):
+            check_overrides([f"{prefix}{key}=1"])
+    config: Any = 1
+    for name in reversed(key.split(".")):
+        config = {name: config}
+    (tmp_path / "config.yaml").write_text(to_yaml({"seed": 0, **config}))
+    with pytest.raises(UserError, match=rf"config\.yaml: {sentence}"):
+        read(tmp_path / "config.yaml")
+    check_overrides(["negatives.in_batch=1", "loss=triplet", "data.memory=1"])
+
+
+def test_every_renamed_key_is_gone_and_has_a_place_to_go() -> None:
+    from conftest import composed
+
+    from two_tower.config.saved import leaves
+
+    keys = {*leaves(composed()), *leaves(composed("run=x", program="embed"))}
+    assert not keys & {*renamed.RENAMED, *renamed.REMOVED}

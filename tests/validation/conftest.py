@@ -17,7 +17,7 @@ from training import loader
 from train import train
 from two_tower.assemble import LOADER_KEYS, load_model
 from two_tower.config import check
-from two_tower.config.entry import CONF
+from two_tower.config.groups import CONF
 from two_tower.data.beir import Beir
 from two_tower.data.stream.module import TripletData
 from two_tower.negatives.in_batch import InBatchNegatives

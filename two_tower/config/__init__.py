@@ -1,6 +1,6 @@
 """Configurations: composed by Hydra, checked before anything loads, then plain dicts everywhere.
 
-The only package that sees OmegaConf and Hydra, besides train.py and embed.py.
+The only package that sees OmegaConf and Hydra, besides the two programs that it runs: train.py and embed.py.
 """
 
 from two_tower.config.build import build

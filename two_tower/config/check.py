@@ -15,12 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.build import target_of
 from two_tower.config.groups import groups
-from two_tower.config.rules import check_rules
 from two_tower.errors import UserError, one_of
 
-__all__ = ["check", "matches"]
-
 Types = Mapping[str, Any]  # key → type annotation
+
+# Key → the smallest and the largest value that works, where no component says so itself.
+RANGES: dict[str, tuple[float, float]] = {
+    "tower.dim": (1, math.inf),  # before embedding.dim, which follows it, is refused
+    "shard_rows": (1, math.inf),
+    "seed": (0, 2**32 - 1),  # what NumPy takes
+}
 
 
 def check(config: DictConfig, extra: Mapping[str, Types] | None = None) -> dict[str, Any]:
@@ -31,14 +35,10 @@ def check(config: DictConfig, extra: Mapping[str, Types] | None = None) -> dict[
     Args:
         config: what Hydra composed.
         extra: place → keys there that are no arguments of a target, with their types. The place is a group,
-            or empty for the top level, where then no other keys are allowed besides the groups.
+            or empty for the top level, whose only other keys are then components.
 
     Returns:
         The configuration as plain dicts, lists and scalars.
-
-    Raises:
-        UserError: a missing value, an unknown key, a value of the wrong type or one that cannot work, with
-            its place.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -46,7 +46,7 @@ def check(config: DictConfig, extra: Mapping[str, Types] | None = None) -> dict[
     for resolve in (False, True):  # first what was written, so that a mistake is named where it was made
         plain = typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
         _check_all(plain, extra or {})
-    check_rules(plain)
+    _check_values(plain)
     return plain
 
 
@@ -63,7 +63,7 @@ def _check_top_level(config: dict[str, Any], hints: Types) -> None:
             config[key] = _checked(key, value, hints[key])
         elif key not in groups():
             raise UserError(f"{key} does not exist; {one_of(key, [*hints, *(k for k in config if k in groups())])}")
-        elif isinstance(value, Mapping) and "_target_" not in value and not all(map(_is_component, value.values())):
+        elif isinstance(value, Mapping) and not _is_component(value) and not all(map(_is_component, value.values())):
             raise UserError(f"{key} names no component: choose one with {key}=CHOICE")
 
 
@@ -167,3 +167,26 @@ def _words(hint: Any) -> str:  # noqa: ANN401
         elif inspect.isclass(kind) and issubclass(kind, list | tuple | Mapping | collections.abc.Sequence):
             words.append("a mapping" if issubclass(kind, Mapping) else "a list")
     return " or ".join(words) or getattr(hint, "__name__", str(hint))
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse values of the right type that cannot work, where no component of ours looks at them."""
+    for key, (smallest, largest) in RANGES.items():
+        value = _value(config, key)
+        if value is not None and not smallest <= value <= largest:
+            limit = f"at least {smallest}" if largest == math.inf else f"from {smallest} to {largest}"
+            raise UserError(f"{key}={value} must be {limit}")
+    epochs, steps = _value(config, "trainer.max_epochs"), _value(config, "trainer.max_steps")
+    for key, value in (("max_epochs", epochs), ("max_steps", steps)):
+        if value == 0:
+            raise UserError(f"trainer.{key}=0 trains nothing: choose at least 1")
+    if epochs is not None and epochs < 0 and (steps is None or steps < 0):
+        raise UserError(f"trainer.max_epochs={epochs} never ends: choose at least 1, or set trainer.max_steps")
+    path = _value(config, "tower.path")
+    if path is not None and "tokenizer" in config and _value(config, "tokenizer.path") != path:
+        raise UserError(f"tower.path={path} needs that folder's tokenizer: set tokenizer=subword tokenizer.path={path}")
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
+    group, _, name = key.rpartition(".")
+    return ((config.get(group) or {}) if group else config).get(name)

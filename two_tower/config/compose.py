@@ -1,9 +1,9 @@
-"""Composes parts of train.py's configuration for a command that is not run by Hydra."""
+"""Composes configurations, and says what is wrong with a command line: one sentence with the nearest valid name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -11,52 +11,101 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from two_tower.config.check import check
-from two_tower.config.explain import check_overrides, explain
-from two_tower.config.groups import CONF
-from two_tower.errors import UserError
+from two_tower.config.check import Types, check
+from two_tower.config.groups import CONF, choices, groups
+from two_tower.config.renamed import refuse_renamed
+from two_tower.errors import UserError, one_of
 
-__all__ = ["composed", "loader_keys"]
-
-
-def loader_keys() -> dict[str, Any]:
-    """The keys of the group ``data`` that are not the source's, with their types: those of conf/data/_loader.yaml."""
-    defaults = yaml.safe_load((CONF / "data" / "_loader.yaml").read_text(encoding="utf-8"))
-    return {key: Any if value is None else type(value) for key, value in defaults.items()}
+# Hydra's plug-ins that the extra ``launchers`` installs.
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")
 
 
-def composed(overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
+    """What Hydra composes of ``conf/CONFIG_NAME.yaml`` and overrides, unchecked; leaves no trace of itself."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name, list(overrides), return_hydra_config=hydra_config)
+
+
+def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, Any]:
     """Some groups of the configuration that train.py has with these overrides, checked.
 
     The others are composed but not checked, which would import what they name: five seconds for the trainer.
 
     Args:
-        overrides: ``key=value`` and ``group=choice``, as on the command line of train.py.
-        groups: which groups.
+        overrides: as on the command line.
+        parts: group → its keys that are no arguments of its component, with their types, as in `check`.
 
     Raises:
-        UserError: an override that is none, that names what does not exist, or whose value cannot work.
+        UserError: an override that cannot be read, that names what does not exist, or whose value cannot work.
     """
-    if not CONF.is_dir():
-        raise UserError(f"{CONF} does not exist: install from a clone with  pip install --editable .")
     given = list(overrides)
     check_overrides(given)
     try:
-        config = OmegaConf.to_container(_compose(given), resolve=True)
+        config = OmegaConf.to_container(compose_raw("train", given), resolve=True)
     except Exception as error:  # Hydra's parser raises more than Hydra's own errors
-        raise UserError(_explained(error, given)) from error
+        sentence = explain(error, "train", given)
+        raise UserError(sentence.replace("add -m to run one experiment for each", "choose one of them")) from error
     assert isinstance(config, dict)
-    return check(OmegaConf.create({group: config[group] for group in groups}), {"data": loader_keys()})
+    return check(OmegaConf.create({group: config[group] for group in parts}), parts)
 
 
-def _compose(overrides: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()  # of whoever composed before in this process
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides)
+def check_overrides(overrides: list[str]) -> None:
+    """Refuse what Hydra would take for something else, or has no clear words for.
+
+    Raises:
+        UserError: an override without a name or value, of a renamed key, or a group without a choice.
+    """
+    for override in overrides:
+        name, equals, value = override.lstrip("+~").partition("=")
+        if not name or not (equals or override.startswith("~")):
+            raise UserError(f"'{override}' cannot be read: write key=value or group=choice")
+        refuse_renamed([name])
+        if name in groups() and (override.startswith("~") or value in ("", "null") or value.startswith("_")):
+            raise UserError(f"{override} leaves {name} without a choice; {one_of(value, choices(name))}")
+        if name in groups() and override.startswith("+"):
+            raise UserError(f"{name} is set already: write {name}={value} without '+'")
 
 
-def _explained(error: Exception, overrides: list[str]) -> str:
-    several = re.search(r"Ambiguous value for argument '([^']+)'", str(error))
-    if several:  # of which train.py -m would make a sweep
-        return f"{several[1]} has several values: choose one of them"
-    return explain(error, "train", overrides)
+def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
+    """One sentence for what Hydra or OmegaConf found wrong while it composed ``conf/CONFIG_NAME.yaml``."""
+    text = str(error)
+    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
+        listed = [c for c in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not c.startswith("_")]
+        if found[1] == "hydra/launcher" and found[2] in LAUNCHERS:
+            return f'{found[1]}={found[2]} needs its package: pip install -e ".[launchers]"'
+        return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}"
+    if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
+        return _unknown_key(found[1], config_name, overrides)
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{found[1]} has several values: add -m to run one experiment for each"
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    place = getattr(error, "override", None) or getattr(error, "full_key", None)
+    return f"{place or 'The configuration'} cannot be used: {first}"
+
+
+def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
+    valid = _valid_keys(config_name, [o for o in overrides if not re.match(rf"[+~]*{re.escape(key)}\s*=", o)])
+    parent = key.rpartition(".")[0]
+    siblings = {name for name in valid if name.rpartition(".")[0] == parent}
+    if not siblings and parent in valid:
+        return f"{key} does not exist, since no {parent} is chosen: add {parent}=CHOICE"
+    return f"{key} does not exist; {one_of(key, siblings or valid)}"
+
+
+def _valid_keys(config_name: str, overrides: list[str]) -> set[str]:
+    """Every key of the configuration composed with the other overrides, and the groups that have no choice yet."""
+    try:
+        config = compose_raw(config_name, overrides)
+    except Exception:  # another override is wrong too
+        config = compose_raw(config_name, [])
+    listed = yaml.safe_load((CONF / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    named = {key for entry in listed if isinstance(entry, dict) for key in entry if key in groups()}
+    return named | set(_names(OmegaConf.to_container(config)))
+
+
+def _names(config: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        if not str(key).startswith("_"):
+            yield place + str(key)
+            yield from _names(value, f"{place}{key}.")

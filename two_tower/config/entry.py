@@ -1,35 +1,75 @@
-"""Runs train.py and embed.py: Hydra composes, a mistake ends in one clear sentence and exit status 2."""
+"""Runs ``train`` and ``embed``: Hydra composes, in a sweep once per job; mistakes end in one sentence and status 2."""
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import hydra
-from hydra._internal.utils import get_args_parser  # nothing public knows Hydra's own options
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from two_tower.config.explain import check_overrides, explain
+from two_tower.config.compose import check_overrides, compose_raw, explain
 from two_tower.config.groups import CONF
-from two_tower.config.sweep import Sweep, begin, this_job
+from two_tower.config.saved import Composition, leaves
 from two_tower.errors import UserError, exit_statuses, fail
 
-__all__ = ["CONF", "run_hydra"]
+# Characters of a folder's name, and of a value in it; file systems take 255 bytes.
+LONGEST_NAME, LONGEST_VALUE = 200, 24
+
+
+class Job(NamedTuple):
+    """What Hydra knows of the work at hand.
+
+    Attributes:
+        composition: which choices its configuration was composed from.
+        overrides: what distinguishes it from the default configuration, as typed.
+        sweep: folder of the sweep that it belongs to; None for a single run.
+        folder: in a sweep, where it works; its name stands for the overrides.
+        number: its position in the sweep, from 0.
+    """
+
+    composition: Composition
+    overrides: tuple[str, ...]
+    sweep: Path | None
+    folder: Path
+    number: int
+
+
+class Sweep(Protocol):
+    """What a command does around the jobs of a sweep. A launcher may copy it into other processes."""
+
+    def check(self, composed: DictConfig) -> object:
+        """Raise a UserError for a combination that cannot work; called for each before any job starts."""
+
+    def begin(self, folder: Path, jobs: int | None, composed: DictConfig) -> None:
+        """The sweep starts, with this many jobs if that is known, and this configuration but for what is swept."""
+
+    def run(self, job: Job, work: Callable[[], object]) -> None:
+        """Do one job. What it raises ends the whole sweep."""
+
+    def end(self, folder: Path) -> None:
+        """All jobs have been done, perhaps by other processes; exits if the sweep has failed."""
 
 
 def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None) -> None:
     """Compose a configuration from the command line and call ``task`` with it; in a sweep, once per combination.
 
-    Exits as `exit_statuses` says.
+    Exits as `exit_statuses` says. A command that is the first argument (``two-tower train …``) is no override.
 
     Args:
         task: does the work.
@@ -37,14 +77,15 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
         sweep: looks after the jobs of a sweep. Without it, a failing job does not stop the others, and at the end
             the first failure decides the exit status; Hydra's own line before the sentence names the combination.
     """
-    started, failures = [False], list[Exception]()
+    command, started, failures = sys.argv[:], [False], list[Exception]()
 
     @wraps(task)
     def guarded(composed: DictConfig) -> None:
         started[0] = True
+        sys.argv[:] = command  # Lightning starts its other processes with it
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if in_sweep and sweep is not None:
-            return sweep.run(this_job(), partial(task, composed))
+            return sweep.run(this_job(composed), partial(task, composed))
         try:
             task(composed)
         except Exception as error:
@@ -53,11 +94,12 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
             failures.append(error)  # raised outside of Hydra, which would add a line of its own
 
     with exit_statuses("the same command continues"):
-        sys.argv[1:] = _quoted(sys.argv[1:])
-        overrides, multirun = _arguments(sys.argv[1:])
+        arguments = _quoted(command[2:] if command[1:2] == [config_name] else command[1:])
+        overrides, multirun = _read_arguments(arguments)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
         try:
-            folder = begin(sweep, config_name, overrides) if sweep is not None and multirun else None
+            folder = _begin(sweep, config_name, overrides) if sweep is not None and multirun else None
+            sys.argv[1:] = arguments
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
             if failures:
                 raise failures[0]
@@ -66,8 +108,82 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
             if composing or isinstance(error, HydraException | OmegaConfBaseException):
                 raise UserError(explain(error, config_name, overrides)) from error
             raise
+        finally:
+            sys.argv[:] = command
         if sweep is not None and folder is not None:
             sweep.end(folder)
+
+
+def this_job(composed: DictConfig) -> Job:
+    """The job that the process works on."""
+    settings = HydraConfig.get()
+    multirun = settings.mode == RunMode.MULTIRUN
+    return Job(
+        composition_of(composed, settings.runtime.choices),
+        tuple(settings.overrides.task),
+        Path(settings.sweep.dir) if multirun else None,
+        Path(settings.runtime.output_dir),
+        int(settings.job.num) if multirun else 0,
+    )
+
+
+def composition_of(composed: DictConfig, choices: Any) -> Composition:  # noqa: ANN401
+    """How a configuration came about, given Hydra's ``runtime.choices``."""
+    written = leaves(OmegaConf.to_container(composed))  # type: ignore[arg-type]
+    derived = [key for key, value in written.items() if isinstance(value, str) and "${" in value]
+    return Composition({k: v for k, v in choices.items() if v and not k.startswith("hydra/")}, derived)
+
+
+def folder_name(overrides: str) -> str:
+    """The name of a job's folder: its overrides, as far as a file system takes them and people read them.
+
+    Of a long value, a path for example, the end is kept. Eight digits of a checksum stand for what is replaced or
+    cut off, so that no two jobs share a folder.
+    """
+    items = [item.partition("=") for item in overrides.split(",")]
+    short = ",".join(f"{key}{equals}{value[-LONGEST_VALUE:]}" for key, equals, value in items)
+    name = re.sub(r"[^\w.,=+@-]+", "-", short, flags=re.ASCII)[:LONGEST_NAME].strip("-.")
+    if name == overrides:
+        return name or "default"
+    return f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}".strip("-")
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)  # conf/train.yaml names jobs with it
+
+
+def _begin(sweep: Sweep, config_name: str, overrides: Sequence[str]) -> Path:
+    """Check every combination of a sweep before any job starts, and begin it; returns its folder."""
+    settings, fixed, combinations = _combinations(config_name, overrides)
+    if settings.get("run_dir") is not None:
+        raise UserError(
+            f"run_dir={settings.run_dir} is the folder of one run: in a sweep write hydra.sweep.dir=FOLDER, in which "
+            "each job has a folder of its own."
+        )
+    for swept in combinations or [()]:
+        try:
+            sweep.check(compose_raw(config_name, [*fixed, *swept]))
+        except UserError as error:
+            raise UserError(f"{error} (in the job {' '.join(swept)})" if swept else str(error)) from error
+    folder = Path(settings.hydra.sweep.dir)
+    sweep.begin(folder, len(combinations) or None, settings)
+    return folder
+
+
+def _combinations(config_name: str, overrides: Sequence[str]) -> tuple[DictConfig, list[str], list[tuple[str, ...]]]:
+    """The configuration without what is swept, the overrides of all jobs, and what each job has besides.
+
+    No jobs where another sweeper than Hydra's own chooses them while it runs.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):  # glob(*) asks it for the choices
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+        axes = [each for each in parsed if each.is_sweep_override()]
+        own_sweeper = any(each.key_or_group == "hydra/sweeper" for each in parsed)
+        values = [] if own_sweeper else [[*each.sweep_string_iterator()] for each in axes]
+    fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
+    swept = [[f"{axis.get_key_element()}={v}" for v in of_axis] for axis, of_axis in zip(axes, values, strict=False)]
+    settings = compose_raw(config_name, fixed, hydra_config=True)
+    return settings, fixed, [] if own_sweeper else list(itertools.product(*swept))
 
 
 def _quoted(arguments: list[str]) -> list[str]:
@@ -80,23 +196,29 @@ def _quoted(arguments: list[str]) -> list[str]:
     return quoted
 
 
-def _arguments(arguments: list[str]) -> tuple[list[str], bool]:
+def _read_arguments(arguments: list[str]) -> tuple[list[str], bool]:
     """The overrides among the arguments, and whether they are to be run as a sweep.
 
     Raises:
-        UserError: there is no ``conf``, an option that Hydra does not have, or an override that is none.
+        UserError: an option that Hydra does not have, or an override that cannot be read.
     """
-    if not CONF.is_dir():
-        raise UserError(f"{CONF} does not exist: install from a clone with  pip install --editable .")
-    parser = get_args_parser()
+    parser = argparse.ArgumentParser(add_help=False)
     parser.error = fail  # type: ignore[method-assign, assignment]
+    parser.add_argument("overrides", nargs="*")
+    # Hydra's own options. These show something and run nothing:
+    for flags in (["--help", "-h"], ["--hydra-help"], ["--version"], ["--shell-completion", "-sc"]):
+        parser.add_argument(*flags, dest="shows", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    for flags in (["--multirun", "-m"], ["--run", "-r"], ["--resolve"]):
+        parser.add_argument(*flags, action="store_true")
+    for flags in (["--package", "-p"], ["--config-path", "-cp"], ["--config-name", "-cn"], ["--config-dir", "-cd"]):
+        parser.add_argument(*flags)
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         plain = unknown[0].lstrip("-")
         hint = f"did you mean {plain}?" if "=" in plain else "settings are written key=value, without dashes"
         raise UserError(f"{unknown[0]} is no option; {hint} (see --help)")
     check_overrides(known.overrides)
-    # With --cfg and the like Hydra shows something and runs nothing.
-    shows = known.help or known.hydra_help or known.cfg or known.info
     multirun = known.multirun or "hydra.mode=MULTIRUN" in known.overrides
-    return known.overrides, multirun and not shows
+    return known.overrides, multirun and not (known.shows or known.cfg or known.info)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["CONF", "choices", "groups"]
-
-CONF = Path(__file__).parents[2] / "conf"
+# In a wheel inside the package, in a clone beside it.
+CONF = next(filter(Path.is_dir, (folder / "conf" for folder in Path(__file__).parents[1:3])))
 
 
 def groups() -> frozenset[str]:

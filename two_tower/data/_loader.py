@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,4 @@ class Loader:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
 
 
-LOADER_KEYS = tuple(field.name for field in fields(Loader))
+LOADER_KEYS = get_type_hints(Loader)  # with their types

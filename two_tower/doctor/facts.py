@@ -13,7 +13,9 @@ import numpy as np
 
 from two_tower.cache import entry, key_of
 from two_tower.config import build
-from two_tower.config.compose import composed, loader_keys
+from two_tower.config.build import call
+from two_tower.config.compose import composed
+from two_tower.data._loader import LOADER_KEYS, Loader
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.doctor import pairs
@@ -35,11 +37,11 @@ AMONG_FACTS = ("bad rows were left out", "judgements name a query or passage tha
 
 def inspect(overrides: Sequence[str]) -> dict[str, Any]:
     """What the data is like that train.py would train on with these overrides; see `inspect_source`."""
-    config = composed(overrides, ("data", "tokenizer"))
-    loader = {key: config["data"].pop(key) for key in loader_keys()}
+    config = composed(overrides, {"data": LOADER_KEYS, "tokenizer": {}})
+    loader = call("data", Loader, **{key: config["data"].pop(key) for key in LOADER_KEYS})
     with _notices() as notices:
         source, tokenizer = build("data", config["data"]), build("tokenizer", config["tokenizer"])
-        facts = inspect_source(source, tokenizer, loader["train_split"], loader["validation_split"])
+        facts = inspect_source(source, tokenizer, loader.train_split, loader.validation_split)
     return {**facts, "notices": [text for text in notices if not any(part in text for part in AMONG_FACTS)]}
 
 

@@ -42,6 +42,8 @@ class Embedding(ABC):
     coverage: float | None = None
 
     def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
+        if dim < 1:
+            raise ValueError(f"dim={dim} must be at least 1")
         if weights not in WEIGHTS:
             raise ValueError(f"weights={weights} does not exist; {one_of(weights, WEIGHTS)}")
         if freeze is not False and freeze < 1:
@@ -101,7 +103,7 @@ class PartialEmbedding(Embedding):
     def __init__(
         self, name: str, width: int, dim: int | None, missing: str, normalize: bool, weights: str, freeze: bool | int
     ) -> None:
-        super().__init__(max(width, dim or 0), weights, freeze)
+        super().__init__(max(width, dim or 0) if dim != 0 else 0, weights, freeze)
         if missing not in MISSING:
             raise ValueError(f"missing={missing} does not exist; {one_of(missing, MISSING)}")
         self.name, self.missing, self.normalize = name, missing, normalize

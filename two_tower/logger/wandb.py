@@ -19,11 +19,11 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
+from two_tower.config.saved import choices_of
 from two_tower.console import say
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
 from two_tower.logger.base import RunLogger
-from two_tower.report.compare.overrides import choices_of
 from two_tower.run import Run
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Show the configuration, and under ``choice`` the names of its components."""
         self._trained = True
-        super().log_hyperparams({**params, "choice": choices_of(params)}, *args, **kwargs)
+        super().log_hyperparams({**params, "choice": choices_of(params, self._run.composition())}, *args, **kwargs)
 
     @rank_zero_only
     def log_histogram(self, name: str, counts: Sequence[int], limits: tuple[float, float], step: int) -> None:

@@ -16,8 +16,6 @@ from two_tower.logger import RunLogger
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
-__all__ = ["finish", "report_page"]
-
 
 def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str, Any]:
     """Write ``report.md`` and, last, ``results.json``; say where everything is.

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from two_tower.config.sweep import Job
+from two_tower.config.entry import Job
 from two_tower.console import first_process, print_document, say, set_mode
 from two_tower.errors import UserError, fail
 from two_tower.files import finite, write_json, write_text
-from two_tower.report.compare import brief_page, html_page, leaderboard, markdown_page
-
-__all__ = ["FAILURE", "Failure", "TrainingSweep", "failures", "write_leaderboard"]
+from two_tower.report.leaderboard import leaderboard
+from two_tower.report.page import brief_page, html_page, markdown_page
 
 FAILURE = "failure.json"
 # The workers of every launcher inherit the environment: which sweep they work for, and how many jobs it has.
@@ -28,33 +27,24 @@ _NAME, _JOBS = "TWO_TOWER_SWEEP", "TWO_TOWER_SWEEP_JOBS"
 
 
 class Failure(NamedTuple):
-    """A job that ended without results.
-
-    Attributes:
-        path: its folder.
-        overrides: as they were typed.
-        error: one sentence.
-        sweep: which start of a sweep it belongs to.
-    """
+    """A job that ended without results: its folder, its overrides as typed, one sentence, and its sweep's name."""
 
     path: Path
     overrides: str
     error: str
     sweep: str
 
+    def __str__(self) -> str:
+        return f"{self.overrides or self.path.name}: {self.error}"
+
 
 @dataclass(frozen=True)
 class TrainingSweep:
-    """See `two_tower.config.sweep.Sweep`.
-
-    Attributes:
-        check: raises a UserError for a composed configuration that cannot work.
-    """
+    """A `two_tower.config.entry.Sweep`; ``check`` raises a UserError for a configuration that cannot work."""
 
     check: Callable[[Any], object]
 
     def begin(self, folder: Path, jobs: int | None, composed: Mapping[str, Any]) -> None:
-        """Give the sweep a name by which its failures are found again."""
         set_mode(composed["console"])
         os.environ[_NAME], os.environ[_JOBS] = secrets.token_hex(8), str(jobs or "")
         say(f"Sweep of {jobs or 'several'} jobs in {folder}.", style="bold")
@@ -63,8 +53,7 @@ class TrainingSweep:
         """Do a job; what it raises is written into its folder, unless it is the user who ends the sweep."""
         number, jobs = job.number + 1, os.environ.get(_JOBS, "")
         say(f"\nJob {number}{f' of {jobs}' if jobs else ''}: {' '.join(job.overrides)}", style="bold")
-        failure = job.folder / FAILURE
-        failure.unlink(missing_ok=True)
+        (job.folder / FAILURE).unlink(missing_ok=True)
         try:
             work()
         except (Exception, SystemExit) as error:
@@ -72,28 +61,24 @@ class TrainingSweep:
             say(f"The job failed: {sentence}", style="red")
             if first_process():
                 job.folder.mkdir(parents=True, exist_ok=True)  # a run that never began has removed it
-                write_json(
-                    failure,
-                    {
-                        "overrides": list(job.overrides),
-                        "error": sentence,
-                        "traceback": "".join(traceback.format_exception(error)),
-                        "sweep": os.environ.get(_NAME, ""),
-                    },
-                )
-        if first_process():
+                trace = "".join(traceback.format_exception(error))
+                document = {"overrides": list(job.overrides), "error": sentence, "traceback": trace}
+                write_json(job.folder / FAILURE, {**document, "sweep": os.environ.get(_NAME, "")})
+        if first_process() and job.sweep:
             write_leaderboard(job.sweep)
 
     def end(self, folder: Path) -> None:
         """Show the leaderboard; exit with status 1 and a list if jobs have failed."""
         say(f"\n{write_leaderboard(folder)}")
+        document = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+        best = document["rows"][0]["runs"][0]["path"] if document["rows"] else "RUN"
         say(f"Leaderboard: {folder / 'leaderboard.md'}, leaderboard.html (with plots), leaderboard.json", style="dim")
-        say(f"Next: two-tower compare {folder}   or   python embed.py run={_best(folder) or 'RUN'}", style="dim")
-        print_document(json.loads((folder / "leaderboard.json").read_text(encoding="utf-8")))
+        say(f"Next: two-tower compare {folder}   or   python embed.py run={best}", style="dim")
+        print_document(document)
         failed = [each for each in failures(folder) if each.sweep == os.environ.get(_NAME)]
         if failed:
             jobs = os.environ.get(_JOBS) or "the"
-            listed = "; ".join(f"{each.overrides or each.path.name}: {each.error.rstrip('.')}" for each in failed)
+            listed = "; ".join(str(each).rstrip(".") for each in failed)
             fail(f"{len(failed)} of {jobs} jobs failed ({listed}); the same command tries them again", status=1)
 
 
@@ -105,11 +90,12 @@ def _sentence(error: BaseException) -> str:
 
 def failures(folder: Path) -> list[Failure]:
     """The jobs of a sweep's folder that have failed and were not run again since."""
-    found = []
-    for path in sorted(folder.glob(f"*/{FAILURE}")):
-        read = json.loads(path.read_text(encoding="utf-8"))
-        found.append(Failure(path.parent, " ".join(read["overrides"]), read["error"], read["sweep"]))
-    return found
+    files = sorted(folder.glob(f"*/{FAILURE}"))
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return [
+        Failure(path.parent, " ".join(each["overrides"]), each["error"], each["sweep"])
+        for path, each in zip(files, read, strict=True)
+    ]
 
 
 def write_leaderboard(folder: Path) -> str:
@@ -122,17 +108,17 @@ def write_leaderboard(folder: Path) -> str:
     """
     with FileLock(folder / ".leaderboard.lock"):  # jobs may end at the same time
         failed = failures(folder)
-        told = [f"{each.overrides or each.path.name}: {each.error}" for each in failed]
+        lines = [str(each) for each in failed]
         document: dict[str, Any] = {"rows": []}
         finished = [path.parent for path in sorted(folder.glob("*/results.json"))]
         try:
             if not finished:
                 raise UserError("No job has finished yet.")
             board = leaderboard(finished)
-            document, page, html = board.to_dict(), markdown_page(board, told), html_page(board, told)
-            brief = brief_page(board, told)
+            document, page, html = board.to_dict(), markdown_page(board, lines), html_page(board, lines)
+            brief = brief_page(board, lines)
         except UserError as error:
-            page = brief = "\n\n".join([f"# Leaderboard\n\n{error}", *(f"Failed: {each}" for each in told)]) + "\n"
+            page = brief = "\n\n".join([f"# Leaderboard\n\n{error}", *(f"Failed: {each}" for each in lines)]) + "\n"
             html = f"<!doctype html>\n<meta charset='utf-8'>\n<title>Leaderboard</title>\n<pre>{escape(page)}</pre>\n"
             document["problem"] = str(error)
         document["failed"] = [
@@ -142,9 +128,3 @@ def write_leaderboard(folder: Path) -> str:
         write_text(folder / "leaderboard.html", html)
         write_json(folder / "leaderboard.json", finite(document))
     return brief
-
-
-def _best(folder: Path) -> Path | None:
-    """The best row's first run."""
-    rows: Sequence[dict[str, Any]] = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))["rows"]
-    return Path(rows[0]["runs"][0]["path"]) if rows else None

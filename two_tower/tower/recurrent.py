@@ -48,6 +48,13 @@ class RecurrentTower(Tower):
         refine: bool = False,
     ) -> None:
         super().__init__(dim)
+        for name, size in (("hidden", hidden), ("layers", layers)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout} must be from 0 to 1")
+        if dropout and layers == 1:
+            raise ValueError(f"dropout={dropout} works between layers, and layers is 1: set dropout=0")
         directions = 2 if bidirectional else 1
         if hidden is None and dim % directions:
             raise ValueError(f"dim={dim} must be even with bidirectional=true, unless hidden is set")

@@ -65,6 +65,8 @@ class FullValidation(Callback):
         every_n_steps: int | None = None,
         hybrid: bool = False,
     ) -> None:
+        if depth < 1:
+            raise ValueError(f"depth={depth} must be at least 1")
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps} must be at least 1, or null")
         if hybrid and not bm25:

@@ -11,22 +11,15 @@ from typing import Any
 import numpy as np
 
 from two_tower.metrics.significance import holm, mean_interval, paired_differences, randomisation_test
-from two_tower.report.compare.overrides import distinguish, experiment, row_names, typed
-from two_tower.report.compare.runs import FinishedRun, metric_of, read_runs
-
-__all__ = ["Comparison", "Example", "Leaderboard", "PValue", "Row", "leaderboard"]
+from two_tower.report.overrides import distinguish, experiment, row_names, typed
+from two_tower.report.runs import FinishedRun, metric_of, read_runs
 
 EXAMPLES = 5  # queries of each kind that a comparison names
 
 
 @dataclass(frozen=True)
 class PValue:
-    """Of a paired randomisation test over the queries.
-
-    Attributes:
-        raw: of this test alone.
-        holm: corrected for the number of rows tested against the same system.
-    """
+    """Of a paired randomisation test over the queries: of this test alone, and corrected for all of its family."""
 
     raw: float
     holm: float
@@ -38,11 +31,10 @@ class Row:
 
     Attributes:
         name: the overrides as they are typed, or what the names of its runs' folders begin with.
-        overrides: what tells it from the other rows.
+        overrides: what distinguishes it from the other rows.
         runs: its runs.
         values: (Q,) the metric for each query, averaged over the runs.
         means: metric → mean over runs and queries.
-        std: standard deviation of the metric over the runs; None of one run.
         interval: 95 % interval of the mean: where it might be, were the queries others.
         vs_best: tested against the best row; None for that row.
         vs_bm25: tested against BM25; None without it.
@@ -53,28 +45,30 @@ class Row:
     runs: list[FinishedRun]
     values: np.ndarray
     means: dict[str, float]
-    std: float | None
     interval: tuple[float, float]
     vs_best: PValue | None
     vs_bm25: PValue | None
 
     @property
     def seconds(self) -> float | None:
-        """What a run took, on average; None where no run says."""
+        """Mean duration of the runs; None where no run says."""
         known = [run.results["seconds"] for run in self.runs if run.results.get("seconds") is not None]
         return float(np.mean(known)) if known else None
 
-    def spread(self, metric: str) -> float | None:
-        """Standard deviation of a metric over the runs; None of one run."""
-        return _std(self.runs, metric)
+    def run_means(self, metric: str) -> list[float]:
+        """The metric of each run."""
+        return [float(run.per_query.values[metric].mean()) for run in self.runs]
+
+    def std(self, metric: str) -> float | None:
+        """Standard deviation of the metric over the runs (n − 1); None of one run."""
+        return float(np.std(self.run_means(metric), ddof=1)) if len(self.runs) > 1 else None
 
     @property
     def configuration(self) -> str:
-        """The overrides as they are typed; of the only row, its folder."""
+        """The overrides as they are typed, or for the only row its folder."""
         return typed(self.overrides) or self.runs[0].path.name
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON shows it."""
+    def to_dict(self, metric: str) -> dict[str, Any]:
         return {
             "name": self.name,
             "overrides": self.overrides,
@@ -89,7 +83,7 @@ class Row:
                 for run in self.runs
             ],
             "mean": float(self.values.mean()),
-            "std": self.std,
+            "std": self.std(metric),
             "seconds": self.seconds,
             "low": self.interval[0],
             "high": self.interval[1],
@@ -117,9 +111,9 @@ class Comparison:
     Attributes:
         a: name of the first.
         b: name of the second.
-        wins: on how many queries the first is better.
-        losses: on how many the second is better.
-        ties: on how many they are equal.
+        wins: number of queries on which the first is better.
+        losses: number on which the second is better.
+        ties: number on which they are equal.
         won: the first's clearest wins, the largest difference first.
         lost: its clearest losses.
         differences: (Q,) first minus second.
@@ -135,7 +129,6 @@ class Comparison:
     differences: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON shows it."""
         return {key: value for key, value in asdict(self).items() if key != "differences"}
 
 
@@ -146,8 +139,8 @@ class Leaderboard:
     Attributes:
         metric: what the rows are ordered and tested by.
         split: name of the validation queries.
-        queries: how many they are.
-        documents: how many passages each was ranked against.
+        queries: their number.
+        documents: number of passages that each was ranked against.
         rows: the best first.
         bm25: metric → mean of BM25; empty without it.
         bm25_interval: 95 % interval of its mean.
@@ -164,14 +157,13 @@ class Leaderboard:
     comparisons: list[Comparison]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON shows it."""
         return {
             "metric": self.metric,
             "split": self.split,
             "queries": self.queries,
             "documents": self.documents,
             **{f"bm25/{name}": value for name, value in self.bm25.items()},
-            "rows": [row.to_dict() for row in self.rows],
+            "rows": [row.to_dict(self.metric) for row in self.rows],
             "comparisons": [each.to_dict() for each in self.comparisons],
         }
 
@@ -182,9 +174,6 @@ def leaderboard(paths: Sequence[Path], metric: str | None = None) -> Leaderboard
     Args:
         paths: folders of runs or of sweeps.
         metric: what to order and test by; by default what the runs chose their best epoch by.
-
-    Raises:
-        UserError: a run cannot be read, or the runs cannot be compared.
     """
     runs = read_runs(paths)
     metric = metric_of(runs, metric)
@@ -212,25 +201,20 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
         experiments.setdefault(json.dumps(experiment(run.config), sort_keys=True), []).append(run)
     groups = sorted(experiments.values(), key=lambda group: _average(group, metric).mean(), reverse=True)
     values = [_average(group, metric) for group in groups]
-    overrides = distinguish([group[0].config for group in groups])
-    names = row_names(overrides, [[run.path for run in group] for group in groups])
-    intervals = _intervals(values)
-    vs_best = [None, *_tests(values[1:], values[0])]
-    vs_bm25 = _tests(values, bm25) if bm25 is not None else [None] * len(groups)
-    return [
-        Row(
-            names[i],
-            overrides[i],
-            group,
-            values[i],
-            _means(group),
-            _std(group, metric),
-            intervals[i],
-            vs_best[i],
-            vs_bm25[i],
-        )
-        for i, group in enumerate(groups)
-    ]
+    first = [group[0] for group in groups]
+    overrides = distinguish([run.config for run in first], [run.composition for run in first])
+    columns = zip(
+        row_names(overrides, [[run.path for run in group] for group in groups]),
+        overrides,
+        groups,
+        values,
+        map(_means, groups),
+        _intervals(values),
+        [None, *_tests(values[1:], values[0])],
+        _tests(values, bm25) if bm25 is not None else [None] * len(groups),
+        strict=True,
+    )
+    return [Row(*row) for row in columns]
 
 
 def _average(group: Sequence[FinishedRun], metric: str) -> np.ndarray:
@@ -243,11 +227,6 @@ def _means(group: Sequence[FinishedRun]) -> dict[str, float]:
     measured = [name for name in group[0].per_query.values if "/" not in name]
     shared = [name for name in measured if all(name in run.per_query.values for run in group)]
     return {name: float(_average(group, name).mean()) for name in shared}
-
-
-def _std(group: Sequence[FinishedRun], metric: str) -> float | None:
-    means = [run.per_query.values[metric].mean() for run in group]
-    return float(np.std(means, ddof=1)) if len(means) > 1 else None
 
 
 def _intervals(values: Sequence[np.ndarray]) -> list[tuple[float, float]]:
@@ -277,18 +256,13 @@ def _comparison(first: FinishedRun, best: Row, name: str, values: np.ndarray) ->
     differences = paired_differences(best.values, values)
     texts = first.per_query.texts or [""] * len(differences)
 
-    def example(i: int) -> Example:
-        return Example(first.per_query.ids[i], texts[i], float(best.values[i]), float(values[i]))
+    def clearest(sign: int) -> list[Example]:
+        largest = np.argsort(-sign * differences, kind="stable")[:EXAMPLES]
+        return [
+            Example(first.per_query.ids[i], texts[i], float(best.values[i]), float(values[i]))
+            for i in largest.tolist()
+            if sign * differences[i] > 0
+        ]
 
-    falling = np.argsort(-differences, kind="stable")
-    rising = np.argsort(differences, kind="stable")
-    return Comparison(
-        best.name,
-        name,
-        wins=int((differences > 0).sum()),
-        losses=int((differences < 0).sum()),
-        ties=int((differences == 0).sum()),
-        won=[example(int(i)) for i in falling[:EXAMPLES] if differences[i] > 0],
-        lost=[example(int(i)) for i in rising[:EXAMPLES] if differences[i] < 0],
-        differences=differences,
-    )
+    wins, losses, ties = (int((np.sign(differences) == sign).sum()) for sign in (1, -1, 0))
+    return Comparison(best.name, name, wins, losses, ties, clearest(1), clearest(-1), differences)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,18 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from two_tower.config.saved import Composition
 from two_tower.config.saved import read as read_config
 from two_tower.errors import UserError, one_of
 from two_tower.metrics.per_query import PerQuery
 from two_tower.metrics.per_query import read as read_per_query
-from two_tower.report.compare.curves import read_history
 from two_tower.run import Run
-
-__all__ = ["FinishedRun", "metric_of", "read_runs"]
 
 log = logging.getLogger(__name__)
 
-# Queries on which BM25 may differ between two runs of one collection: rounding on another machine.
+# Share of the queries on which BM25 may differ between two runs of one collection: rounding on another machine.
 _ROUNDING = 0.01
 
 
@@ -33,6 +32,7 @@ class FinishedRun:
     Attributes:
         path: its folder.
         config: resolved.
+        composition: what it was composed from.
         results: flat numbers.
         per_query: what each validation query scores.
         history: what it logged while it trained, see `read_history`.
@@ -41,6 +41,7 @@ class FinishedRun:
 
     path: Path
     config: dict[str, Any]
+    composition: Composition
     results: dict[str, Any]
     per_query: PerQuery
     history: dict[str, list[tuple[float, float]]]
@@ -48,7 +49,7 @@ class FinishedRun:
 
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
-    """Read runs that may be compared; their queries are brought into the order of the first one's.
+    """Read runs that may be compared, their queries in the order of the first one's.
 
     Args:
         paths: folders of runs, or folders that hold such folders, of a sweep for example; there, unfinished runs are
@@ -65,11 +66,7 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
 
 
 def metric_of(runs: Sequence[FinishedRun], wanted: str | None) -> str:
-    """The metric to compare by: the one that was asked for, else that by which the runs chose their best epoch.
-
-    Raises:
-        UserError: a run has not measured it, or they chose by different ones.
-    """
+    """The metric to compare by: the one that is wanted, else that by which the runs chose their best epoch."""
     monitors = {run.config["validation"]["monitor"]: run.path for run in runs}
     if wanted is None and len(monitors) > 1:
         (a, first), (b, second), *_ = monitors.items()
@@ -103,6 +100,7 @@ def _read(path: Path) -> FinishedRun:
     return FinishedRun(
         path,
         config,
+        run.composition(),
         run.read_results(),
         read_per_query(path / "per_query.csv"),
         read_history(run.metrics),
@@ -110,14 +108,35 @@ def _read(path: Path) -> FinishedRun:
     )
 
 
+def read_history(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Metric → its points (epochs, value), from a run's ``metrics.csv``; empty without the file.
+
+    A point lies where its step ended; ``untrained/METRIC`` is the point of ``val/METRIC`` at 0.
+    """
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    # The last row of an epoch falls on its last step, which gives the steps of an epoch.
+    steps = max([(row["step"] + 1) / (row["epoch"] + 1) for row in rows if "epoch" in row], default=1.0)
+    history: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("untrained/"):
+                history.setdefault("val/" + key.removeprefix("untrained/"), []).append((0.0, value))
+            elif key not in ("step", "epoch"):
+                history.setdefault(key, []).append(((row["step"] + 1) / steps, value))
+    return history
+
+
 def _findings(path: Path) -> list[str]:
     """Ids of the warnings and errors in ``doctor.json``; none without the file."""
-    found = json.loads(path.read_text(encoding="utf-8"))["findings"] if path.exists() else []
-    return [each["id"] for each in found if each["severity"] in ("warning", "error")]
+    findings = json.loads(path.read_text(encoding="utf-8"))["findings"] if path.exists() else []
+    return [each["id"] for each in findings if each["severity"] in ("warning", "error")]
 
 
 def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:
-    """The run with its queries in the order of the first one's, once it is sure that they may be compared."""
+    """The run with its queries in the order of the first one's; a UserError if they may not be compared."""
     both = f"{first.path} and {run.path}"
     for what in ("documents", "queries"):
         a, b = first.results.get(what), run.results.get(what)

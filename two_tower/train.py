@@ -1,0 +1,103 @@
+"""``two-tower train``, the same as ``python train.py``: compose a configuration, build its parts, fit, report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from two_tower.config.entry import Job, run_hydra, this_job
+from two_tower.config.saved import Composition, digest
+from two_tower.errors import UserError
+from two_tower.report.sweep import TrainingSweep
+
+
+def train(config: dict[str, Any], composition: Composition | None = None) -> dict[str, Any]:
+    """Train what a checked configuration describes, in its run folder; returns the results.
+
+    Args:
+        config: with ``run_dir``.
+        composition: what the configuration was composed from, to be saved beside it.
+
+    Raises:
+        UserError: a value that its component refuses, or a mistake in the data.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the same configuration continues.
+    """
+    import lightning as L
+    import torch
+
+    from two_tower.assemble import make_data, make_model, make_trainer, summary, try_parts
+    from two_tower.config import build
+    from two_tower.console import say, set_mode, show_log
+    from two_tower.logger import logged
+    from two_tower.report.results import finish
+    from two_tower.run import Run
+
+    set_mode(config["console"])
+    show_log()
+    try_parts(config)
+    run = Run(Path(config["run_dir"]))
+    if not run.start(config, composition):
+        say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
+        return run.read_results()
+
+    torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over
+    L.seed_everything(config["seed"], verbose=False)
+    try:
+        validation = build("validation", config["validation"], run=run)
+        trainer = make_trainer(config, run, validation)
+        data = make_data(config, run.tokenizer)
+        data.trainer = trainer  # which part of a batch is this process' own
+        model = make_model(config, data)
+        say(summary(config, data, model))
+        with logged(trainer, config):
+            trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+            return finish(run, trainer, validation)
+    except UserError:
+        run.abandon()
+        raise
+    except SystemExit:  # what Lightning makes of KeyboardInterrupt
+        if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
+            raise SystemExit(0) from None
+        raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
+
+
+def resolve(composed: DictConfig) -> dict[str, Any]:
+    """A composed configuration as checked plain values."""
+    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
+    from two_tower.config import check
+
+    return check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})
+
+
+def main() -> None:
+    """Run the experiment on the command line, or with ``-m`` the sweep."""
+    run_hydra(_run_job, "train", TrainingSweep(_check_job))
+
+
+def _check_job(composed: DictConfig) -> None:
+    from two_tower.assemble import try_parts
+
+    try_parts(resolve(composed))
+
+
+def _run_job(composed: DictConfig) -> None:
+    from two_tower.console import print_document
+
+    config, job = resolve(composed), this_job(composed)
+    if job.sweep and "group" in config["logger"]:  # in W&B the runs of a sweep are one group
+        config["logger"]["group"] = config["logger"]["group"] or job.sweep.name
+    config["run_dir"] = config["run_dir"] or _default_folder(config, job)
+    results = train(config, job.composition)
+    if not job.sweep:
+        print_document({"run_dir": config["run_dir"], **results})
+
+
+def _default_folder(config: dict[str, Any], job: Job) -> str:
+    """Named so that the same command finds it again."""
+    if job.sweep:
+        return os.path.relpath(job.folder)
+    names = [job.composition.choices[group] for group in ("data", "tower", "loss", "negatives")]
+    return f"runs/{'-'.join(names)}-{digest(config)}"
