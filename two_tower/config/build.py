@@ -12,11 +12,7 @@ from two_tower.errors import UserError
 
 
 def target_of(spec: Mapping[str, Any], place: str = "") -> Callable[..., Any]:
-    """The class or function that a component's ``_target_`` names.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
+    """The class or function that a component's ``_target_`` names; a UserError if it cannot be imported."""
     name = str(spec.get("_target_", ""))
     module, _, attribute = name.rpartition(".")
     try:

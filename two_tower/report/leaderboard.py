@@ -111,11 +111,8 @@ class Comparison:
     Attributes:
         a: name of the first.
         b: name of the second.
-        wins: number of queries on which the first is better.
-        losses: number on which the second is better.
-        ties: number on which they are equal.
-        won: the first's clearest wins, the largest difference first.
-        lost: its clearest losses.
+        wins: number of queries on which the first is better; ``losses`` and ``ties`` likewise.
+        won: the first's clearest wins, the largest difference first; ``lost`` likewise.
         differences: (Q,) first minus second.
     """
 
@@ -183,7 +180,7 @@ def leaderboard(paths: Sequence[Path], metric: str | None = None) -> Leaderboard
     rivals = [("BM25", bm25[metric])] if bm25 else []
     rivals += [(row.name, row.values) for row in others[:1]]
     return Leaderboard(
-        metric=metric,
+        metric,
         split=runs[0].config["data"]["validation_split"],
         queries=len(runs[0].per_query.ids),
         documents=runs[0].results["documents"],
