@@ -276,12 +276,10 @@ def test_configurations_are_told_apart_as_they_are_typed() -> None:
         ["tower.dim=32", "loss.temperature=0.1"],
         ["loss=triplet", "embedding=word2vec", "similarity=dot"],
     ]
-    made = [compose_raw("train", [*each, f"seed={seed}"], hydra_config=True) for seed, each in enumerate(experiments)]
-    compositions = [composition_of(each, each.hydra.runtime.choices) for each in made]
-    for each in made:
-        OmegaConf.set_readonly(each, False)
-        del each["hydra"]
-    configs = [OmegaConf.to_container(each, resolve=True) for each in made]
+    commands = [[*each, f"seed={seed}"] for seed, each in enumerate(experiments)]
+    configs = [OmegaConf.to_container(compose_raw("train", each), resolve=True) for each in commands]
+    composed = [compose_raw("train", each, hydra_config=True) for each in commands]
+    compositions = [composition_of(each, each.hydra.runtime.choices) for each in composed]
     base, gru, narrow, other = distinguish(configs, compositions)
     rest = {"similarity": "cosine", "embedding": "random", "loss": "in_batch"}
     assert base == {**rest, "tower": "average", "tower.dim": base["tower.dim"], "loss.temperature": 0.05}

@@ -107,7 +107,6 @@ def _part(results: Mapping[str, Any]) -> str:
 
 def report_page(name: str, results: Mapping[str, Any], validation: FullValidation, reason: str = "") -> str:
     """The run as a Markdown page: baselines, every check, speed, and why it ended if that was early."""
-    metrics = validation.metrics
     lines = [
         f"# {name}",
         "",
