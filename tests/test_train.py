@@ -172,6 +172,7 @@ def test_a_tower_may_call_its_table_anything(collection: Path, tmp_path: Path, m
     from types import ModuleType
 
     from two_tower.tower._words import WordTable
+
     from two_tower.tower.base import Tower
 
     class Mine(Tower):
