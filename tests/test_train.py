@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,26 @@ def fit(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
 
 
 STEPS_PER_EPOCH = 5
-TOWERS, LOSSES = ("average", "gru"), ("in_batch", "triplet")
-SIMILARITIES, SHARED = ("cosine", "dot", "euclidean"), ("true", "false")
+# Every pair of values of two columns occurs.
+COMBINATIONS = [
+    ("average", "in_batch", "cosine", "true"),
+    ("average", "triplet", "dot", "false"),
+    ("average", "in_batch", "euclidean", "false"),
+    ("gru", "triplet", "cosine", "false"),
+    ("gru", "in_batch", "dot", "true"),
+    ("gru", "triplet", "euclidean", "true"),
+]
 
 
-@pytest.mark.parametrize(
-    ("tower", "loss", "similarity", "shared"), itertools.product(TOWERS, LOSSES, SIMILARITIES, SHARED)
-)
+@pytest.mark.parametrize(("tower", "loss", "similarity", "shared"), COMBINATIONS)
 def test_every_combination_trains_with_clipping_on(
     tower: str, loss: str, similarity: str, shared: str, collection: Path, tmp_path: Path
 ) -> None:
-    results = fit(
+    fit(
         collection, tmp_path / "run",
         f"tower={tower}", f"loss={loss}", f"similarity={similarity}", f"shared_towers={shared}",
-        "trainer.gradient_clip_val=0.5", "trainer.max_epochs=4", "scheduler=none",
-        "trainer.log_every_n_steps=1",
+        "trainer.gradient_clip_val=0.5", "trainer.max_epochs=4", "scheduler=none", "trainer.log_every_n_steps=1",
     )  # fmt: skip
-    assert results["epochs"] == 4
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert len(losses) == 4 * STEPS_PER_EPOCH
@@ -50,20 +52,6 @@ def test_every_combination_trains_with_clipping_on(
     if not model.shared:
         query, document = model.query_tower.words.vectors, model.document_tower.words.vectors
         assert not torch.equal(query, document)  # they started equal and each learnt its own side
-
-
-PROPOSALS = [("in_batch", None), *itertools.product(("random", "given"), ("null", "true", "false"))]
-
-
-@pytest.mark.parametrize(("negatives", "share"), PROPOSALS)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_works_with_every_negatives(
-    loss: str, negatives: str, share: str | None, collection: Path, tmp_path: Path
-) -> None:
-    extra = [f"negatives.in_batch_negatives={share}"] if share else []
-    results = fit(collection, tmp_path / "run", f"loss={loss}", f"negatives={negatives}", *extra)
-    assert results["epochs"] == 2
-    assert 0 <= results["train/loss"] < 5
 
 
 def test_the_run_folder_holds_what_it_must(collection: Path, tmp_path: Path) -> None:
@@ -116,7 +104,6 @@ class _Stop(BaseException):
     [
         ("average", "plateau", 3),
         ("average", "linear", 5),  # after an epoch's last step, before its validation
-        ("average", "plateau", 7),
         ("gru", "cosine", 12),
         ("average", "plateau", "epoch 1"),  # just after the checkpoint at an epoch's end
         ("average", "plateau", "epoch 3"),
@@ -174,9 +161,36 @@ def test_a_complete_run_is_left_alone_and_another_configuration_refused(collecti
 
 
 def test_separate_towers_start_equal(collection: Path, tmp_path: Path) -> None:
-    one = fit(collection, tmp_path / "one", "trainer.max_epochs=1")
-    two = fit(collection, tmp_path / "two", "trainer.max_epochs=1", "shared_towers=false")
+    one = fit(collection, tmp_path / "one", "trainer.max_steps=1")
+    two = fit(collection, tmp_path / "two", "trainer.max_steps=1", "shared_towers=false")
     assert one["untrained/mrr"] == two["untrained/mrr"]
+
+
+def test_a_tower_may_call_its_table_anything(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its width is kept with the checkpoint."""
+    import sys
+    from types import ModuleType
+
+    from two_tower.tower._words import WordTable
+
+    from two_tower.tower.base import Tower
+
+    class Mine(Tower):
+        def __init__(self, words: WordTable, dim: int) -> None:
+            super().__init__(dim)
+            self.table = words
+
+        def forward(self, tokens: Any) -> torch.Tensor:  # noqa: ANN401
+            return self.table.pool(tokens)
+
+    module = ModuleType("two_tower.tower.mine")
+    module.__dict__["Mine"] = Mine
+    Mine.__module__ = module.__name__
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    config = configure(collection, tmp_path / "run", "trainer.max_steps=2")
+    train({**config, "tower": {"_target_": "two_tower.tower.mine.Mine", "dim": 16}})
+    model, _ = load_model(Run(tmp_path / "run"))
+    assert model.query_tower.table.vectors.shape[1] == 16
 
 
 def test_triplet_with_random_negatives_leaves_the_margin(collection: Path, tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.py", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="fuse the run with BM25")]
+Index = Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")]
+BeirFolder = Annotated[Path | None, typer.Option(help="folder in the BEIR layout")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="data as for train.py, for example data=beir data.path=FOLDER", show_default=False),
+]
 
 
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}  # it reads sys.argv itself
@@ -46,7 +53,7 @@ def _root() -> None:
 
 @app.command(context_settings=HYDRA)
 def train() -> None:
-    """Run one experiment: train [group=choice] [key=value]; with -m and several values a sweep. As train.py."""
+    """Run an experiment, or with -m a sweep: as train.py."""
     from two_tower.train import main
 
     main()
@@ -54,7 +61,7 @@ def train() -> None:
 
 @app.command(context_settings=HYDRA)
 def embed() -> None:
-    """Encode a corpus with a run and index it: embed run=RUN [data=SOURCE] [index=CHOICE]. As embed.py."""
+    """Encode a corpus with a run and index it: as embed.py."""
     from two_tower.embed import main
 
     main()
@@ -67,8 +74,8 @@ def search(
         str | None, typer.Argument(help="the question; without it, a prompt asks, or each line of a pipe is one")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
-    index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="fuse the run with BM25")] = False,
+    index: Index = None,
+    hybrid: Hybrid = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages nearest to a query."""
@@ -134,24 +141,18 @@ def serve(
 @app.command()
 def evaluate(
     run: RunFolder,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="other data as for train.py, for example data=msmarco_v1_1", show_default=False),
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="folder in the BEIR layout; without it, the run's own data")] = None,
+    overrides: Overrides = None,
+    data: BeirFolder = None,
     split: Annotated[str, typer.Option(help="which queries: dev or test")] = "dev",
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="fuse the run with BM25 as well")] = False,
+    hybrid: Hybrid = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whole-corpus metrics of a run with intervals, beside BM25 on the same corpus."""
+    """Whole-corpus metrics of a run with intervals, beside BM25 on the same corpus: the run's own, or another."""
     from two_tower.evaluation import describe, evaluate_run
 
     if overrides and data:
         raise UserError(f"--data {data} and {overrides[0]} both say which data: leave one of them out.")
-    where: Path | dict[str, Any] | None = data
-    if overrides:
-        where = _data_of(overrides)
-    results = evaluate_run(run, where, split, hybrid)
+    results = evaluate_run(run, _data_of(overrides) if overrides else data, split, hybrid)
     if as_json:
         _print_json(results)
         return
@@ -206,18 +207,18 @@ def compare(
 @app.command()
 def doctor(
     run: RunFolder,
-    index: Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")] = None,
+    index: Index = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with a finished or running run and its index, and what to change."""
     from two_tower.doctor.record import document, report
     from two_tower.examine import examine
 
-    found = examine(run, index)
+    result = examine(run, index)
     if as_json:
-        _print_json({**document(found.findings, found.signals), "unchecked": found.unchecked})
+        _print_json({**document(result.findings, result.signals), "unchecked": result.unchecked})
         return
-    report(found.findings, found.signals, found.unchecked)
+    report(result.findings, result.signals, result.unchecked)
 
 
 @app.command()
@@ -249,11 +250,8 @@ def dashboard(
 def extend(
     run: RunFolder,
     path: Annotated[Path, typer.Argument(help="new run folder", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="data as for train.py, for example data=passages data.path=FILE", show_default=False),
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="folder in the BEIR layout")] = None,
+    overrides: Overrides = None,
+    data: BeirFolder = None,
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
@@ -292,10 +290,7 @@ def _data() -> None:
 
 @data_app.command("inspect")
 def inspect_data(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="as for train.py, for example data=beir data.path=FOLDER", show_default=False),
-    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Sizes, lengths, unknown words, copies, leakage and mistakes of a collection."""

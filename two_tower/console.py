@@ -18,12 +18,6 @@ from rich.text import Text
 
 from two_tower.files import finite
 
-__all__ = [
-    "CheckTable", "Mode", "against", "box", "first_process", "name_of_check", "on_terminal", "print_document",
-    "say", "say_marked", "set_mode", "show_log",
-]  # fmt: skip
-
-
 # normal: for people; quiet: warnings only, on stderr; json: one JSON document on stdout, all else on stderr.
 Mode = Literal["normal", "quiet", "json"]
 
@@ -51,9 +45,8 @@ def say(text: str, style: str | None = None) -> None:
 
     It goes through rich's global console, which a running progress bar makes room for.
     """
-    if not first_process():
-        return
-    rich.get_console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+    if first_process():
+        rich.get_console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 class _Console(logging.Handler):
@@ -69,14 +62,7 @@ class _Console(logging.Handler):
 
 
 def say_marked(start: str, text: str, marks: Sequence[tuple[int, int]], style: str) -> None:
-    """Print a line whose text has some parts underlined.
-
-    Args:
-        start: before the text.
-        text: the text.
-        marks: first character and the one after the last of each part.
-        style: of the text.
-    """
+    """Print a line in which the parts ``marks`` of ``text``, from a character up to another, are underlined."""
     if not first_process():
         return
     line = Text(text, style=style)
@@ -86,13 +72,7 @@ def say_marked(start: str, text: str, marks: Sequence[tuple[int, int]], style: s
 
 
 def box(title: str, lines: Sequence[tuple[str, str]], style: str) -> None:
-    """Print a frame with lines in it, in the first of several processes only.
-
-    Args:
-        title: in the frame's upper edge.
-        lines: each a text and its style; long ones are wrapped, indented as they begin.
-        style: of the frame.
-    """
+    """Print a frame with lines, each a text and its style; a long one is wrapped, indented as it begins."""
     if not first_process():
         return
     rows = [Padding(Text(text.lstrip(), style=kind), (0, 0, 0, len(text) - len(text.lstrip()))) for text, kind in lines]
@@ -117,12 +97,7 @@ def show_log() -> None:
 
 
 def against(documents: int, all_documents: int) -> str:
-    """What every query is ranked against, in words.
-
-    Args:
-        documents: how many are ranked.
-        all_documents: how many the corpus has.
-    """
+    """What every query is ranked against, in words: ``documents`` of the corpus' ``all_documents``."""
     if documents == all_documents:
         return f"all {documents:,} passages"
     return (
@@ -132,11 +107,7 @@ def against(documents: int, all_documents: int) -> str:
 
 
 def name_of_check(row: Mapping[str, float]) -> str:
-    """What a check is called: by its epoch at the end of one, else by its step.
-
-    Args:
-        row: ``epoch`` (1.5 is in the middle of the second) and ``step``.
-    """
+    """What a check is called: by its epoch (1.5 is in the middle of the second) at the end of one, else by its step."""
     return f"epoch {row['epoch']:.0f}" if float(row["epoch"]).is_integer() else f"step {row['step']:,.0f}"
 
 
@@ -146,7 +117,7 @@ class CheckTable:
     Args:
         metrics: columns.
         queries: number of validation queries.
-        documents: how many are ranked for every query; in every line, for a metric means nothing without it.
+        documents: number ranked for every query; in every line, since a metric means nothing without it.
         split: name of the validation split.
         all_documents: size of the corpus; None where all of it is ranked.
     """
@@ -171,6 +142,6 @@ class CheckTable:
     ) -> None:
         """Print one line; the best check so far carries a star."""
         values = "".join(f"{means[metric]:>{width}.3f}" for metric, width in self._columns.items())
-        shown_loss = f"{loss:>10.4f}" if loss is not None else " " * 10
-        spent = f"{seconds:>9.1f}" if seconds else " " * 9
-        say(f"{name:<14}{self._documents}{values}{shown_loss}{spent}{'  *' if best else ''}")
+        loss_cell = " " * 10 if loss is None else f"{loss:>10.4f}"
+        time_cell = f"{seconds:>9.1f}" if seconds else " " * 9
+        say(f"{name:<14}{self._documents}{values}{loss_cell}{time_cell}{'  *' if best else ''}")

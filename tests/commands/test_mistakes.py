@@ -101,7 +101,7 @@ WRONG = {
     "optimizer._target_=torch.optim.Adm": "^optimizer._target_=torch.optim.Adm cannot be imported",
     "data.train_split=trian": r"^data.train_split=trian does not exist in beir; did you mean 'train'\?",
     "data.validation_split=dve": r"^data.validation_split=dve does not exist in beir; did you mean 'dev'\?",
-    "data.path=nowhere": "^data.path=nowhere is no folder",
+    "data.path=nowhere": "nowhere is no folder",
     "data.path=???": "^data.path is not set",
     "data.batch_size=1000": "^data.batch_size=1000 is more than the 160 training examples of beir",
     "run_dir=/dev/null/run": "^run_dir=/dev/null/run cannot be made: Not a directory",

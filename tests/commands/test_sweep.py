@@ -105,16 +105,53 @@ def test_killed_in_the_middle_and_continued(collection: Path, tmp_path: Path) ->
     assert (sweep / "leaderboard.html").read_text().count("<svg") >= 3  # intervals, curves, loss
 
 
-def test_a_value_added_later_uses_what_is_there(collection: Path, tmp_path: Path, call: Call) -> None:
-    sweep = tmp_path / "s"
-    assert call("train.py", *options(collection), "seed=0,1", "hydra.sweep.dir=s").status == 0
-    before = times(sweep)
+@pytest.fixture(scope="module")
+def finished_place(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the sweep ``s`` of two seeds has been done, and what it printed."""
+    place = tmp_path_factory.mktemp("finished")
+    done = run_command("train.py", *options(collection), "seed=0,1", "console=json", "hydra.sweep.dir=s", cwd=place)
+    assert done.returncode == 0, done.stderr
+    (place / "out").write_text(done.stdout)
+    (place / "err").write_text(done.stderr)
+    return place
+
+
+@pytest.fixture
+def place(finished_place: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, the current one of `call`."""
+    return shutil.copytree(finished_place, tmp_path, dirs_exist_ok=True)
+
+
+def test_the_document_of_a_sweep_is_its_leaderboard(finished_place: Path) -> None:
+    assert json.loads((finished_place / "out").read_text()) == board_of(finished_place / "s")
+    assert "Job 2 of 2" in (finished_place / "err").read_text()
+
+
+def test_a_value_added_later_uses_what_is_there(collection: Path, place: Path, call: Call) -> None:
+    before = times(place / "s")
     assert call("train.py", *options(collection), "seed=0,1,2", "hydra.sweep.dir=s").status == 0
-    after = times(sweep)
+    after = times(place / "s")
     assert (len(before), len(after)) == (2, 3)
     assert before.items() <= after.items()
-    (row,) = board_of(sweep)["rows"]
+    (row,) = board_of(place / "s")["rows"]
     assert [run["seed"] for run in row["runs"]] == [0, 1, 2]
+
+
+def test_another_configuration_in_a_jobs_folder_is_no_result_of_it(collection: Path, place: Path, call: Call) -> None:
+    config = next((place / "s").glob("*seed=1*/config.yaml"))
+    config.write_text(config.read_text().replace("lr: 0.002", "lr: 0.004"))
+    ended = call("train.py", *options(collection), "seed=0,1", "hydra.sweep.dir=s")
+    assert ended.status == 1
+    assert re_one_line(ended.err, "1 of 2 jobs failed", "seed=1", "holds a run with another configuration")
+
+
+def test_a_jobs_folder_can_be_typed_as_it_is(place: Path, call: Call) -> None:
+    """Its name holds what Hydra reads as something else."""
+    folder = next((place / "s").glob("*seed=1*"))
+    assert "," in folder.name
+    ended = call("embed.py", f"run=s/{folder.name}")
+    assert ended.status == 0, ended.err
+    assert (folder / "index" / "ids.txt").exists()
 
 
 @pytest.fixture
@@ -187,17 +224,6 @@ def test_a_mistake_is_told_before_any_job_starts(
     assert not (tmp_path / "s").exists()
 
 
-def test_another_configuration_in_a_jobs_folder_is_no_result_of_it(
-    collection: Path, tmp_path: Path, call: Call
-) -> None:
-    assert call("train.py", *options(collection), "seed=0,1", "hydra.sweep.dir=s").status == 0
-    config = next((tmp_path / "s").glob("*seed=1*/config.yaml"))
-    config.write_text(config.read_text().replace("lr: 0.002", "lr: 0.004"))
-    ended = call("train.py", *options(collection), "seed=0,1", "hydra.sweep.dir=s")
-    assert ended.status == 1
-    assert re_one_line(ended.err, "1 of 2 jobs failed", "seed=1", "holds a run with another configuration")
-
-
 def test_runs_of_different_collections_share_no_table(
     collection: Path, without_triples: Path, tmp_path: Path, call: Call
 ) -> None:
@@ -240,24 +266,6 @@ def test_a_failing_job_of_another_process_is_told_too(without_triples: Path, tmp
     )  # fmt: skip
     assert done.returncode == 1
     assert "1 of 2 jobs failed" in done.stderr.splitlines()[-1]
-
-
-def test_the_document_of_a_sweep_is_its_leaderboard(collection: Path, tmp_path: Path, call: Call) -> None:
-    ended = call("train.py", *options(collection), "seed=0,1", "console=json", "hydra.sweep.dir=s")
-    assert ended.status == 0
-    assert json.loads(ended.out) == board_of(tmp_path / "s")
-    assert "Job 2 of 2" in ended.err
-
-
-def test_a_jobs_folder_can_be_typed_as_it_is(collection: Path, tmp_path: Path, call: Call) -> None:
-    """Its name holds what Hydra reads as something else."""
-    assert call("train.py", *options(collection), "seed=0,1", "hydra.sweep.dir=s").status == 0
-    folder = next((tmp_path / "s").glob("*seed=1*"))
-    assert "," in folder.name
-    ended = call("embed.py", f"run=s/{folder.name}")
-    assert ended.status == 0, ended.err
-    assert (folder / "index" / "ids.txt").exists()
-    shutil.rmtree(folder / "index")
 
 
 def test_groups_of_wandb_are_the_sweep(collection: Path, tmp_path: Path, call: Call) -> None:

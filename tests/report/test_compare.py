@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from two_tower.config.groups import CONF
+from two_tower.config.compose import compose_raw
+from two_tower.config.entry import composition_of
+from two_tower.config.saved import Composition
 from two_tower.errors import UserError
 from two_tower.metrics.per_query import write
-from two_tower.report.compare import alone, html_page, leaderboard, markdown_page, pictures
-from two_tower.report.compare.overrides import distinguish, experiment, row_names
-from two_tower.report.compare.plots import Dot, differences_plot, intervals_plot
+from two_tower.report.leaderboard import leaderboard
+from two_tower.report.overrides import distinguish, experiment, row_names
+from two_tower.report.page import html_page, markdown_page
 
 BM25 = [1, 2, 2, 5, 0, 1, 3, 2, 10, 2]  # ranks of the relevant passage; 0 = not found
 WIDE = [[1, 1, 1, 2, 2, 1, 2, 1, 10, 1], [1, 1, 2, 2, 1, 1, 2, 1, 10, 1], [1, 1, 1, 1, 2, 1, 3, 1, 10, 1]]
@@ -205,10 +204,10 @@ def test_another_metric_orders_and_tests(six: list[Path]) -> None:
 def test_queries_in_another_order_are_the_same_queries(make: Make) -> None:
     ids, order = [f"q{i}" for i in range(10)], [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     paths = [make("a", WIDE[0], seed=0), make("b", NARROW[0], seed=1, tower__dim=8)]
-    expected = [row.to_dict() for row in leaderboard(paths).rows]
+    expected = [row.to_dict("mrr@10") for row in leaderboard(paths).rows]
     ranks, bm25, ids = ([each[i] for i in order] for each in (NARROW[0], BM25, ids))
     shuffled = make("c", ranks, bm25, ids, tower__dim=8)
-    found = [row.to_dict() for row in leaderboard([paths[0], shuffled]).rows]
+    found = [row.to_dict("mrr@10") for row in leaderboard([paths[0], shuffled]).rows]
     assert [row["p_vs_best"] for row in found] == [row["p_vs_best"] for row in expected]
     assert [row["p_vs_bm25"] for row in found] == [row["p_vs_bm25"] for row in expected]
 
@@ -277,12 +276,11 @@ def test_configurations_are_told_apart_as_they_are_typed() -> None:
         ["tower.dim=32", "loss.temperature=0.1"],
         ["loss=triplet", "embedding=word2vec", "similarity=dot"],
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        configs = [
-            OmegaConf.to_container(compose("train", [*each, f"seed={seed}"]), resolve=True)
-            for seed, each in enumerate(experiments)
-        ]
-    base, gru, narrow, other = distinguish(configs)
+    commands = [[*each, f"seed={seed}"] for seed, each in enumerate(experiments)]
+    configs = [OmegaConf.to_container(compose_raw("train", each), resolve=True) for each in commands]
+    composed = [compose_raw("train", each, hydra_config=True) for each in commands]
+    compositions = [composition_of(each, each.hydra.runtime.choices) for each in composed]
+    base, gru, narrow, other = distinguish(configs, compositions)
     rest = {"similarity": "cosine", "embedding": "random", "loss": "in_batch"}
     assert base == {**rest, "tower": "average", "tower.dim": base["tower.dim"], "loss.temperature": 0.05}
     assert gru["tower"] == "gru"
@@ -302,7 +300,8 @@ def test_what_only_some_have_is_told_beside_other_differences() -> None:
     config = {**config_of(), "trainer": {"_target_": "lightning.Trainer", "max_epochs": 3}}
     gru = {"_target_": "two_tower.tower.recurrent.RecurrentTower", "cell": "gru", "dim": 64, "layers": 2}
     shorter = {**config, "tower": gru, "trainer": {**config["trainer"], "limit_train_batches": 30}}
-    assert distinguish([config, shorter]) == [
+    choices = [Composition({"tower": "average"}), Composition({"tower": "gru"})]
+    assert distinguish([config, shorter], choices) == [
         {"tower": "average", "trainer.limit_train_batches": None},
         {"tower": "gru", "trainer.limit_train_batches": 30},
     ]
@@ -376,38 +375,3 @@ def test_the_html_needs_nothing_else(six: list[Path]) -> None:
     assert not re.search(r"https?:|src=|@import|url\(|<link|<script", html)
     assert html.count("<svg") == 3
     assert "prefers-color-scheme: dark" in html
-
-
-def test_pictures_are_files_of_their_own(six: list[Path]) -> None:
-    for path in six:
-        (path / "metrics.csv").write_text("step,epoch,val/mrr@10,train/loss\n0,0,0.1,\n1,0,0.2,0.5\n")
-    board = leaderboard(six)
-    found = pictures(board)
-    assert list(found) == ["intervals", "curves", "loss"]
-    assert html_page(board).count("<svg") == 5
-    for picture in found.values():
-        file = ET.fromstring(alone(picture))
-        assert file.tag == "{http://www.w3.org/2000/svg}svg"
-        assert "--ink" in str(file[0].text)
-        assert [element.tag.rpartition("}")[2] for element in file.iter()].count("style") == 1
-
-
-FIGURES = st.floats(-1, 1)
-POSITIONS = ("x", "x1", "x2", "cx", "y", "y1", "y2", "cy")
-
-
-@given(st.lists(st.tuples(FIGURES, FIGURES, FIGURES), min_size=1, max_size=5), st.lists(FIGURES, max_size=900))
-def test_pictures_stay_in_their_frames(systems: list[tuple[float, float, float]], differences: list[float]) -> None:
-    dots = []
-    for a, b, c in systems:
-        low, mean, high = sorted((a, b, c))
-        dots.append(Dot("<&>", mean, (low, high), [low, high]))
-    for picture in (intervals_plot(dots, "mrr@10"), differences_plot(np.array(differences), "a", "b")):
-        svg = ET.fromstring(picture)
-        _, _, width, height = map(float, svg.attrib["viewBox"].split())
-        for part in svg.iter():
-            at = {key: float(value) for key, value in part.attrib.items() if key in POSITIONS}
-            assert all(0 <= v <= (width if key in ("x", "x1", "x2", "cx") else height) for key, v in at.items()), at
-            if part.tag == "rect":
-                assert at["x"] + float(part.attrib["width"]) <= width
-                assert at["y"] + float(part.attrib["height"]) <= height + 0.1

@@ -12,11 +12,7 @@ from two_tower.errors import UserError
 
 
 def target_of(spec: Mapping[str, Any], place: str = "") -> Callable[..., Any]:
-    """The class or function that a component's ``_target_`` names.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
+    """The class or function that a component's ``_target_`` names; a UserError if it cannot be imported."""
     name = str(spec.get("_target_", ""))
     module, _, attribute = name.rpartition(".")
     try:
@@ -41,9 +37,6 @@ def build(
         spec: the component's configuration.
         offer: more arguments, each passed only if the target has a parameter of that name.
         extra: more arguments, passed in any case.
-
-    Raises:
-        UserError: the target cannot be imported or refuses its arguments.
     """
     target = target_of(spec, place)
     keys = {k: _built(f"{place}.{k}", v) for k, v in spec.items() if not k.startswith("_")}
@@ -57,31 +50,20 @@ def build(
 
 
 def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any:  # noqa: ANN401
-    """``target(*args, **keys)``, naming the place of a value that it refuses.
-
-    Raises:
-        UserError: the target refuses its arguments.
-    """
+    """``target(*args, **keys)``; of a value that it refuses, a UserError that names the place."""
+    inner = target.func if isinstance(target, partial) else target
+    ours = inner.__module__.startswith("two_tower.")
     try:
         return target(*args, **keys)
-    except ValueError as error:
-        if not _is_ours(target):
-            raise _refusal(place, target, error) from error
-        raise UserError(f"{place}.{error}" if place else str(error)) from error
+    except UserError:
+        raise
     except Exception as error:
-        if isinstance(error, UserError) or _is_ours(target):
-            raise  # anything else of ours is a bug
-        raise _refusal(place, target, error) from error
-
-
-def _is_ours(target: Callable[..., Any]) -> bool:
-    inner = target.func if isinstance(target, partial) else target
-    return inner.__module__.startswith("two_tower.")
-
-
-def _refusal(place: str, target: Callable[..., Any], error: Exception) -> UserError:
-    name = getattr(target, "__name__", str(target))
-    return UserError(f"{place} ({name}) refuses its settings: {str(error).splitlines()[0]}")
+        if not ours:
+            name = getattr(target, "__name__", str(target))
+            raise UserError(f"{place} ({name}) refuses its settings: {str(error).splitlines()[0]}") from error
+        if not isinstance(error, ValueError):  # a bug
+            raise
+        raise UserError(f"{place}.{error}" if place else str(error)) from error
 
 
 def _built(place: str, value: Any) -> Any:  # noqa: ANN401

@@ -35,9 +35,6 @@ def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, 
     Args:
         overrides: as on the command line.
         parts: group → its keys that are no arguments of its component, with their types, as in `check`.
-
-    Raises:
-        UserError: an override that cannot be read, that names what does not exist, or whose value cannot work.
     """
     given = list(overrides)
     check_overrides(given)
@@ -51,11 +48,7 @@ def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, 
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Refuse what Hydra would take for something else, or has no clear words for.
-
-    Raises:
-        UserError: an override without a name or value, of a renamed key, or a group without a choice.
-    """
+    """Refuse what Hydra would take for something else, or has no clear words for."""
     for override in overrides:
         name, equals, value = override.lstrip("+~").partition("=")
         if not name or not (equals or override.startswith("~")):

@@ -69,11 +69,12 @@ class Sweep(Protocol):
 def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None) -> None:
     """Compose a configuration from the command line and call ``task`` with it; in a sweep, once per combination.
 
-    Exits as `exit_statuses` says. A command that is the first argument (``two-tower train …``) is no override.
+    Exits as `exit_statuses` says.
 
     Args:
         task: does the work.
-        config_name: the configuration to compose, e.g. ``train``.
+        config_name: the configuration to compose, e.g. ``train``. As first argument (``two-tower train …``) it is the
+            command, no override.
         sweep: looks after the jobs of a sweep. Without it, a failing job does not stop the others, and at the end
             the first failure decides the exit status; Hydra's own line before the sentence names the combination.
     """
@@ -197,11 +198,7 @@ def _quoted(arguments: list[str]) -> list[str]:
 
 
 def _read_arguments(arguments: list[str]) -> tuple[list[str], bool]:
-    """The overrides among the arguments, and whether they are to be run as a sweep.
-
-    Raises:
-        UserError: an option that Hydra does not have, or an override that cannot be read.
-    """
+    """The overrides among the arguments, and whether they are to be run as a sweep."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.error = fail  # type: ignore[method-assign, assignment]
     parser.add_argument("overrides", nargs="*")

@@ -72,16 +72,7 @@ class Row:
         return {
             "name": self.name,
             "overrides": self.overrides,
-            "runs": [
-                {
-                    "path": str(run.path),
-                    "seed": run.config.get("seed"),
-                    "seconds": run.results.get("seconds"),
-                    "findings": run.findings,
-                }
-                | {key: value for key, value in run.results.items() if key.startswith("val/")}
-                for run in self.runs
-            ],
+            "runs": [run.to_dict() for run in self.runs],
             "mean": float(self.values.mean()),
             "std": self.std(metric),
             "seconds": self.seconds,
@@ -111,11 +102,8 @@ class Comparison:
     Attributes:
         a: name of the first.
         b: name of the second.
-        wins: number of queries on which the first is better.
-        losses: number on which the second is better.
-        ties: number on which they are equal.
-        won: the first's clearest wins, the largest difference first.
-        lost: its clearest losses.
+        wins: number of queries on which the first is better; ``losses`` and ``ties`` likewise.
+        won: the first's clearest wins, the largest difference first; ``lost`` likewise.
         differences: (Q,) first minus second.
     """
 
@@ -158,10 +146,7 @@ class Leaderboard:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "metric": self.metric,
-            "split": self.split,
-            "queries": self.queries,
-            "documents": self.documents,
+            **{name: getattr(self, name) for name in ("metric", "split", "queries", "documents")},
             **{f"bm25/{name}": value for name, value in self.bm25.items()},
             "rows": [row.to_dict(self.metric) for row in self.rows],
             "comparisons": [each.to_dict() for each in self.comparisons],
@@ -169,12 +154,7 @@ class Leaderboard:
 
 
 def leaderboard(paths: Sequence[Path], metric: str | None = None) -> Leaderboard:
-    """Compare finished runs.
-
-    Args:
-        paths: folders of runs or of sweeps.
-        metric: what to order and test by; by default what the runs chose their best epoch by.
-    """
+    """Compare the finished runs in folders of runs or of sweeps, by default by what they chose their best epoch by."""
     runs = read_runs(paths)
     metric = metric_of(runs, metric)
     bm25 = _strongest_bm25(runs, metric)
@@ -183,7 +163,7 @@ def leaderboard(paths: Sequence[Path], metric: str | None = None) -> Leaderboard
     rivals = [("BM25", bm25[metric])] if bm25 else []
     rivals += [(row.name, row.values) for row in others[:1]]
     return Leaderboard(
-        metric=metric,
+        metric,
         split=runs[0].config["data"]["validation_split"],
         queries=len(runs[0].per_query.ids),
         documents=runs[0].results["documents"],
@@ -224,9 +204,9 @@ def _average(group: Sequence[FinishedRun], metric: str) -> np.ndarray:
 
 def _means(group: Sequence[FinishedRun]) -> dict[str, float]:
     """Means of all metrics that every run has measured."""
-    measured = [name for name in group[0].per_query.values if "/" not in name]
-    shared = [name for name in measured if all(name in run.per_query.values for run in group)]
-    return {name: float(_average(group, name).mean()) for name in shared}
+    shared = set.intersection(*({*run.per_query.values} for run in group))
+    measured = [name for name in group[0].per_query.values if name in shared and "/" not in name]
+    return {name: float(_average(group, name).mean()) for name in measured}
 
 
 def _intervals(values: Sequence[np.ndarray]) -> list[tuple[float, float]]:

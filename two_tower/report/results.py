@@ -59,65 +59,54 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
 
 
 def _say_end(run: Run, sentences: Sequence[str]) -> None:
-    say("")
-    for sentence in sentences:
+    for sentence in ("", *sentences):
         say(sentence)
     say(f"Run folder: {run.path} (report.md, results.json, checkpoints/best.ckpt)", style="dim")
-    say(
-        f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"',
-        style="dim",
-    )
+    say(f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"', style="dim")
 
 
 def _sentences(results: Mapping[str, Any], validation: FullValidation, reason: str) -> list[str]:
     """Why training ended, if early, and what came of it."""
     best = validation.best
-    return [*([reason] if reason else []), *verdict(results, validation.monitor, name_of_check(best) if best else "")]
+    return [*([reason] if reason else []), verdict(results, validation.monitor, name_of_check(best) if best else "")]
 
 
 def _cost(results: Mapping[str, Any]) -> str:
-    spent, whole = results["validation/seconds"], results["seconds"]
-    return f"Validation took {spent:.0f} s of {whole:.0f} s" + (f" ({100 * spent / whole:.0f} %)." if whole else ".")
+    validating, whole = results["validation/seconds"], results["seconds"]
+    share = f" ({100 * validating / whole:.0f} %)" if whole else ""
+    return f"Validation took {validating:.0f} s of {whole:.0f} s{share}."
 
 
-def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> list[str]:
-    """Plain sentences on how the best check of trained weights stands to its two baselines.
+def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> str:
+    """A plain sentence on the best check of trained weights beside its two baselines.
 
     Args:
         results: of the run.
         monitor: the metric to judge by.
-        best: what the best check is called, if not by its epoch.
+        best: name of the best check, if not that of its epoch.
     """
-    value = results.get(f"val/{monitor}")
+    value, untrained, bm25 = (results.get(f"{source}/{monitor}") for source in ("val", "untrained", "bm25"))
     if value is None:
-        return ["No epoch was finished: there is no trained model to judge."]
-    sentences = []
+        return "No epoch was finished: there is no trained model to judge."
     epoch = f"epoch {results['best_epoch']}"
     name = epoch if best in ("", epoch) else f"{best} ({epoch})"
-    untrained, bm25 = results.get(f"untrained/{monitor}"), results.get(f"bm25/{monitor}")
     if untrained is not None and value <= untrained:
-        sentences.append(
+        return (
             f"Warning: {monitor} of the best check, {name}, is {value:.3f}, not above the untrained towers' "
             f"{untrained:.3f}: training made search worse."
         )
-    elif untrained is not None:
-        sentences.append(
-            f"Best {name}: {monitor} {value:.3f}, untrained {untrained:.3f}"
-            + (f", BM25 {bm25:.3f}" if bm25 is not None else "")
-            + f"{_part(results)}."
-        )
-    return sentences
+    baselines = [("untrained", untrained), ("BM25", bm25)]
+    beside = "".join(f", {baseline} {figure:.3f}" for baseline, figure in baselines if figure is not None)
+    return f"Best {name}: {monitor} {value:.3f}{beside}{_part(results)}."
 
 
 def _part(results: Mapping[str, Any]) -> str:
-    """Where not all passages were ranked: how many."""
     documents, whole = results.get("documents"), results.get("all_documents")
     return f", against {documents:,} of {whole:,} passages" if documents != whole else ""
 
 
 def report_page(name: str, results: Mapping[str, Any], validation: FullValidation, reason: str = "") -> str:
     """The run as a Markdown page: baselines, every check, speed, and why it ended if that was early."""
-    metrics = validation.metrics
     lines = [
         f"# {name}",
         "",
@@ -127,13 +116,7 @@ def report_page(name: str, results: Mapping[str, Any], validation: FullValidatio
         f"{against(validation.documents, validation.all_documents)}. "
         "The star marks the best check, which is `checkpoints/best.ckpt`.",
         "",
-        *_table(
-            ["", "documents", *metrics],
-            [
-                [label, f"{validation.documents:,}", *(f"{means[m]:.3f}" for m in metrics)]
-                for label, means in _rows(validation)
-            ],
-        ),
+        *_table(validation),
         "",
         f"{results['epochs']} epochs in {results['seconds']:.0f} s, "
         f"{results['train/triplets_per_second']:,.0f} triplets a second in training, "
@@ -144,21 +127,16 @@ def report_page(name: str, results: Mapping[str, Any], validation: FullValidatio
     return "\n".join(lines)
 
 
-def _rows(validation: FullValidation) -> list[tuple[str, Mapping[str, float]]]:
-    """The lines of the table: what they are called, and metric → value."""
-    rows: list[tuple[str, Mapping[str, float]]] = []
-    if validation.bm25:
-        rows.append(("BM25", validation.bm25))
-    if validation.untrained:
-        rows.append(("untrained", validation.untrained))
+def _table(validation: FullValidation) -> list[str]:
+    """The baselines and every check as a Markdown table."""
+    metrics, rows = validation.metrics, [("BM25", validation.bm25), ("untrained", validation.untrained)]
     for row in validation.history:
         star = " *" if row is validation.best else ""
         rows.append((f"{name_of_check(row)}{star}", row))
         if "hybrid_seconds" in row:
-            rows.append(("with BM25", {m: row[f"hybrid/{m}"] for m in validation.metrics}))
-    return rows
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
+            rows.append(("with BM25", {m: row[f"hybrid/{m}"] for m in metrics}))
+    lines = [["", "documents", *metrics], ["---", *["---:"] * (len(metrics) + 1)]]
+    for name, means in rows:
+        if means:
+            lines.append([name, f"{validation.documents:,}", *(f"{means[m]:.3f}" for m in metrics)])
+    return ["| " + " | ".join(cells) + " |" for cells in lines]

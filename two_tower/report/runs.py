@@ -47,16 +47,16 @@ class FinishedRun:
     history: dict[str, list[tuple[float, float]]]
     findings: list[str]
 
+    def to_dict(self) -> dict[str, Any]:
+        figures = {key: value for key, value in self.results.items() if key.startswith("val/")}
+        own = {"seed": self.config.get("seed"), "seconds": self.results.get("seconds"), "findings": self.findings}
+        return {"path": str(self.path), **own, **figures}
+
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     """Read runs that may be compared, their queries in the order of the first one's.
 
-    Args:
-        paths: folders of runs, or folders that hold such folders, of a sweep for example; there, unfinished runs are
-            left out with a warning.
-
-    Raises:
-        UserError: a folder is no run or its run is not finished, or the runs ranked different passages or queries.
+    A folder of runs, of a sweep for example, stands for all finished ones in it; others are left out with a warning.
     """
     folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
     runs = [_read(folder) for folder in folders.values()]

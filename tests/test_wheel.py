@@ -1,0 +1,59 @@
+"""What a wheel holds is enough: training in an empty folder, from nothing but the unpacked wheel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from two_tower.config.groups import CONF
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a wheel that was built from a copy of the repository."""
+    pytest.importorskip("setuptools", minversion="77", reason="needs setuptools>=77 to build a wheel")
+    copy, wheels = tmp_path_factory.mktemp("copy") / "repository", tmp_path_factory.mktemp("wheels")
+    copy.mkdir()
+    for name in ("two_tower", "conf"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(wheels)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=copy, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(wheels / "unpacked")
+    return wheels / "unpacked"
+
+
+def test_the_wheel_has_every_configuration_and_page(unpacked: Path) -> None:
+    for folder, original in (("conf", CONF), ("serve/page", ROOT / "two_tower" / "serve" / "page")):
+        files = {path.relative_to(original) for path in original.rglob("*.*")}
+        assert files == {
+            p.relative_to(unpacked / "two_tower" / folder) for p in (unpacked / "two_tower" / folder).rglob("*.*")
+        }
+
+
+def test_a_wheel_trains_and_embeds_in_an_empty_folder(unpacked: Path, collection: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    place = "import two_tower; print(two_tower.__file__)"
+    for arguments in (
+        ["-c", place],
+        ["-m", "two_tower", "train", "tower=gru", "tower.dim=8", "trainer.max_steps=2", "data=beir",
+         f"data.path={collection}", "data.batch_size=32", "trainer=cpu", "run_dir=run"],
+        ["-m", "two_tower", "embed", "run=run"],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        if arguments == ["-c", place]:
+            assert done.stdout.startswith(str(unpacked))
+    assert (tmp_path / "run" / "index" / "ids.txt").exists()
