@@ -26,8 +26,10 @@ def values(table: pa.Table | Iterable[pa.RecordBatch] | None) -> list[tuple[Any,
 
 def everything(source: Source) -> list[list[tuple[Any, ...]]]:
     """Passages, each split's judgements and queries, and triplets."""
-    splits = [values(part) for split in source.splits() for part in (source.qrels(split), source.queries(split))]
-    return [values(source.corpus()), *splits, values(source.triplets()), values(source.text_triplets())]
+    found = [values(source.corpus())]  # first: judgements are then checked against the passages
+    for split in source.splits():
+        found += [values(source.qrels(split)), values(source.queries(split))]
+    return [*found, values(source.triplets()), values(source.text_triplets())]
 
 
 def bad_kinds(source: Source) -> dict[str, int]:

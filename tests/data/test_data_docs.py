@@ -29,7 +29,9 @@ from two_tower.errors import UserError
 from two_tower.index import MEASURE_KEYS
 
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-COMMANDS = sorted({line.strip() for line in TEXT.splitlines() if line.startswith("    python ")})
+COMMANDS = sorted(
+    {line.strip() for line in TEXT.splitlines() if line.startswith(("    python train.py", "    python embed.py"))}
+)
 # What no test can reach: the hub, a collection that is downloaded, a harvest that takes long.
 ELSEWHERE = ("data.path=OWNER/NAME", "data=ir_datasets", "data=pydocs")
 

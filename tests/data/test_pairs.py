@@ -101,8 +101,8 @@ def test_ids_never_change(tmp_path: Path) -> None:
     rows = [{"q": "water", "p": "A lake.", "title": "Lake"}, {"q": "fire", "p": "A fire.", "title": ""}]
     found = texts(PairsSource(str(write(tmp_path / "a.jsonl", rows)), "q", "p"))
     assert found == {
-        "e243695c0ef0dea3": "water", "e2d79e45c9c68ccf": "Lake|A lake.",
-        "05f9739e76bd2d6f": "fire", "ef1bdc82c077a6eb": "|A fire.",
+        "197aacac2d5a244b": "water", "6b651fe4313ea86f": "Lake|A lake.",
+        "cbc51ed1abb0b164": "fire", "2b9444529152413c": "|A fire.",
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from two_tower.data.reading import archive
 from two_tower.data.reading.archive import Archive, Folder, Member
 from two_tower.errors import UserError
 
@@ -40,7 +41,11 @@ MEMBERS = {
 
 @pytest.mark.parametrize("part_size", [None, 512, 10_240, 100_001])
 @pytest.mark.parametrize("order", [1, -1])
-def test_members_in_any_order(tmp_path: Path, part_size: int | None, order: int) -> None:
+@pytest.mark.parametrize("kept", [0, 10_000, 1 << 27])
+def test_members_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_size: int | None, order: int, kept: int
+) -> None:
+    monkeypatch.setattr(archive, "_KEPT_BYTES", kept)
     packed = Archive(pack(tmp_path / "all.tar.gz", MEMBERS, part_size))
     for name, content in list(MEMBERS.items())[::order]:
         member = packed.find(name.rpartition("/")[2])
@@ -63,7 +68,8 @@ def test_two_members_at_the_same_time(tmp_path: Path) -> None:
     assert [b"".join(parts) for parts in zip(*pieces, strict=True)] == list(contents.values())
 
 
-def test_finding_stops_at_the_member(tmp_path: Path) -> None:
+def test_finding_stops_at_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_KEPT_BYTES", 1 << 20)
     path = pack(tmp_path / "all.tar.gz", {"first.tsv": b"1\tx\n", "large.tsv": noise(3_000_000)})
     path.write_bytes(path.read_bytes()[:1_000_000])
     packed = Archive(path)

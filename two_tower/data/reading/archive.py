@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -14,6 +15,9 @@ from typing import IO
 from two_tower.errors import UserError
 
 _ARCHIVE = ".tar.gz"
+# Small members are kept as they are met: to read one behind MS MARCO's collection again would take a pass over 1 GB.
+_KEPT_BYTES = 128 << 20
+_DAMAGED = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Member:
 
     archive: Path
     info: tarfile.TarInfo
+    content: bytes | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return f"{self.archive}/{self.name}"
@@ -38,7 +43,10 @@ class Member:
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
-        """The member's bytes: one pass over the archive up to its end, in memory of a fixed size."""
+        """The member's bytes; of a large one by one pass over the archive up to its end, in memory of a fixed size."""
+        if self.content is not None:
+            yield io.BytesIO(self.content)
+            return
         with tarfile.open(self.archive, "r:gz") as tar:
             file = tar.extractfile(self.info)
             assert file is not None  # only regular files are found
@@ -52,7 +60,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.members: dict[str, Member] = {}  # by name without folders; those met so far
-        self._all_seen = False
+        self._all_seen, self._room = False, _KEPT_BYTES
 
     def find(self, name: str) -> Member | None:
         """The member with this name in any folder of the archive, or None.
@@ -63,12 +71,23 @@ class Archive:
         while name not in self.members and not self._all_seen:
             try:
                 info = self._tar.next()
-            except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            except _DAMAGED as error:
                 raise UserError(f"{self.path} cannot be read to its end ({error}): get a whole copy of it") from error
             self._all_seen = info is None
             if info is not None and info.isfile():
-                self.members.setdefault(PurePosixPath(info.name).name, Member(self.path, info))
+                self.members.setdefault(PurePosixPath(info.name).name, Member(self.path, info, self._small(info)))
         return self.members.get(name)
+
+    def _small(self, info: tarfile.TarInfo) -> bytes | None:
+        if info.size > self._room:
+            return None
+        try:
+            file = self._tar.extractfile(info)
+            content = file.read() if file is not None else None
+        except _DAMAGED:
+            return None  # reported by whoever reads it
+        self._room -= info.size
+        return content
 
     @cached_property
     def _tar(self) -> tarfile.TarFile:
