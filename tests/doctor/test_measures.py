@@ -101,6 +101,8 @@ def test_equal_vectors_are_seen_as_collapsed_and_orthogonal_ones_as_spread() -> 
     assert same.rank == pytest.approx(1, abs=0.05)
     assert same.uniformity == pytest.approx(0, abs=1e-5)
     assert same.position == pytest.approx(1)
+    nearly = torch.ones(16, 8) + 1e-6 * torch.randn(16, 8)  # scores that differ in the last digits only
+    assert sum(looked(nearly, nearly, InBatchLoss(), batch_of(16, 0)).positives) == 16
     apart = looked(torch.eye(16), torch.eye(16), InBatchLoss(), batch_of(16, 0))
     assert apart.cosine == pytest.approx(0)
     assert apart.rank == pytest.approx(16, rel=1e-3)
@@ -146,7 +148,7 @@ def model_of(tower: Any) -> TwoTower:  # noqa: ANN401
 def table() -> WordTable:
     torch.manual_seed(0)
     words = WordTable(50, 8)
-    words.initialise(torch.randn(50, 8), None)
+    words.initialize(torch.randn(50, 8), None)
     return words
 
 

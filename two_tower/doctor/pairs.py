@@ -155,7 +155,7 @@ class TripletHashes(NamedTuple):
 class _Triplets(NamedTuple):
     """Triplets of a source, as they were read."""
 
-    count: int
+    total: int  # that were read
     hashes: TripletHashes  # of those without unknown ids
     relevant: np.ndarray  # (K,) uint64, `pair_keys` of the relevant pairs
     queries: Ragged  # up to PAIRS of them, and their positives
@@ -185,9 +185,9 @@ def triplet_facts(
         triplets = _id_triplets(_first(ids, limit), corpus, train, judged)
     facts = {
         "kind": "ids" if texts is None else "texts",
-        "count": triplets.count,
-        "sample": triplets.count >= limit,
-        "unknown_ids": triplets.count - len(triplets.hashes.words),
+        "count": triplets.total,
+        "sample": triplets.total >= limit,
+        "unknown_ids": triplets.total - len(triplets.hashes.words),
         "overlap": word_overlap(triplets.queries, triplets.positives, tokenizer.unknown_id),
     }
     for kind, mask in suspicious_triplets(triplets.hashes, triplets.relevant).items():
