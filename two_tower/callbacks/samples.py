@@ -93,7 +93,7 @@ class SampleQueries(Callback):
         difficulty = next((ranks for ranks in (bm25, untrained) if ranks is not None), np.zeros(len(split), np.int64))
         answerable = split.qrels.sum(split.qrels.relevant(split.threshold)) > 0
         return [
-            Sample(row, split.texts[row].as_py(), *(None if r is None else int(r[row]) for r in (bm25, untrained)))
+            Sample(row, split.texts[row].as_py(), _rank_of(row, bm25), _rank_of(row, untrained))
             for row in spread(difficulty, np.flatnonzero(answerable), self._queries)
         ]
 
@@ -131,6 +131,10 @@ class SampleQueries(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.samples = [Sample(**sample) for sample in state_dict["samples"]]
+
+
+def _rank_of(row: int, ranks: np.ndarray | None) -> int | None:
+    return None if ranks is None else int(ranks[row])
 
 
 def first_ranks(evaluation: Evaluation, split: Split) -> np.ndarray:

@@ -93,17 +93,20 @@ class Dashboard:
         except ModuleNotFoundError as error:
             raise UserError('two-tower dashboard needs its package: pip install -e ".[dashboard]"') from error
 
+        by_tower: dict[str, Any] = {
+            "groupby": f"config.{TOWER}", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev",
+        }  # fmt: skip
+
         def curve(metric: str) -> Any:  # noqa: ANN401
-            by_tower = {"groupby": f"config.{TOWER}", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
             return wr.LinePlot(title=metric, x=STEP, y=[metric], **({} if metric in HISTOGRAMS else by_tower))
 
         best = wr.SummaryMetric(f"val/{self.monitor}")
-        columns = [wr.ParallelCoordinatesPlotColumn(metric=m) for m in (*map(wr.Config, SETTINGS), best)]
-        special = {
+        columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in SETTINGS]
+        special: dict[str, list[Any]] = {
             "Comparison": [
-                wr.BarPlot(title="Best evaluation beside its baselines", metrics=self.sections["Comparison"]),
+                wr.BarPlot(title="Best evaluation beside its baselines", metrics=[*self.sections["Comparison"]]),
                 wr.BarPlot(title="By tower", metrics=[f"val/{self.monitor}"], groupby=f"config.{TOWER}"),
-                wr.ParallelCoordinatesPlot(columns=columns),
+                wr.ParallelCoordinatesPlot(columns=[*columns, wr.ParallelCoordinatesPlotColumn(metric=best)]),
                 wr.RunComparer(diff_only="split"),
             ],
             "Sample queries": [wr.WeavePanelSummaryTable(table_name=SAMPLES)],
@@ -113,13 +116,15 @@ class Dashboard:
             for name, figures in self.sections.items()
             if figures
         ]
-        filters = {"filters": expr.And(expr.Metric("ID").isin([*self.runs]))} if self.runs else {}
+        shown = ws.RunsetSettings()
+        if self.runs:
+            shown = ws.RunsetSettings(filters=expr.And(expr.Metric("ID").isin([*self.runs])))
         return ws.Workspace(
             entity=self.entity or wandb.Api().default_entity or "",
             project=self.project,
             name=NAME,
             sections=sections,
-            runset_settings=ws.RunsetSettings(**filters),
+            runset_settings=shown,
         )
 
 

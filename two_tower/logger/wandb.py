@@ -75,7 +75,7 @@ class Progress:
             file.write(line.encode())
 
 
-class WandbLogger(loggers.WandbLogger, RunLogger):
+class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its log_table takes more
     """A W&B run in the run folder's ``wandb``, beside ``metrics.csv``.
 
     A row of W&B's history is a training step: what is logged at one step is collected and handed over when a value
@@ -215,7 +215,6 @@ class WandbLogger(loggers.WandbLogger, RunLogger):
         self._sent_names |= self._row.keys()
         self._row = {}
 
-    @rank_zero_only
     def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
         """Keep files or folders as an artifact of the run, if ``artifacts`` is set.
 
