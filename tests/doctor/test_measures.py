@@ -146,7 +146,7 @@ def model_of(tower: Any) -> TwoTower:  # noqa: ANN401
 def table() -> WordTable:
     torch.manual_seed(0)
     words = WordTable(50, 8)
-    words.initialise(torch.randn(50, 8), None)
+    words.initialize(torch.randn(50, 8), None)
     return words
 
 
