@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_collection
-from hydra import compose, initialize_config_dir
+from conftest import configure, write_collection
 
-from train import train
-from two_tower.assemble import LOADER_KEYS, load_model
-from two_tower.config import check
-from two_tower.config.groups import CONF
+from two_tower.assemble import load_model
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.run import Run
+from two_tower.train import train
 
 CELLS, POOLINGS = ("rnn", "gru", "lstm"), ("last", "mean", "max", "attention")
 # Every pair of two settings' values occurs.
@@ -45,18 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_collection(tmp_path_factory.mktemp("small") / "beir", documents=60)
 
 
-def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
+def small(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
     base = [
-        "data=beir", f"data.path={folder}", "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=1",
-        "trainer.log_every_n_steps=1", "scheduler=none", "optimizer.lr=0.003", "tower.dim=8", f"run_dir={run}",
-    ]  # fmt: skip
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(compose("train", [*base, *overrides]), {"data": LOADER_KEYS})
+        "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=1",
+        "scheduler=none",
+        "optimizer.lr=0.003",
+        "tower.dim=8",
+    ]
+    return configure(folder, run, "data.batch_size=16", *base, *overrides)
 
 
 def check_run(folder: Path, run: Path, *overrides: str) -> None:
     """Train, and see that the loaded model has learnt and gives the same vectors in any company."""
-    results = train(configure(folder, run, *overrides))
+    results = train(small(folder, run, *overrides))
     assert results["epochs"] == 1
     with (run / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
@@ -100,4 +99,4 @@ def test_mistakes_are_found_before_anything_loads(
     overrides: list[str], message: str, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        configure(folder, tmp_path / "run", *overrides)
+        small(folder, tmp_path / "run", *overrides)
