@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from omegaconf import DictConfig
-
+from two_tower.config.check import Composed
 from two_tower.config.entry import run_hydra
 from two_tower.errors import UserError
 
@@ -91,7 +90,7 @@ def _queries(run: Run, encoder: Encoder) -> Queries | None:
     return encoder.queries(texts), f"queries of '{config['validation_split']}'"
 
 
-def resolve(composed: DictConfig) -> dict[str, Any]:
+def resolve(composed: Composed) -> dict[str, Any]:
     """A composed configuration as checked plain values."""
     from two_tower.assemble import LOADER_KEYS
     from two_tower.config import check

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
+from two_tower.config.check import Composed
 from two_tower.config.entry import Job, run_hydra, this_job
 from two_tower.config.saved import Composition, digest
 from two_tower.errors import UserError
@@ -64,7 +63,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
 
 
-def resolve(composed: DictConfig) -> dict[str, Any]:
+def resolve(composed: Composed) -> dict[str, Any]:
     """A composed configuration as checked plain values."""
     from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
     from two_tower.config import check
@@ -77,13 +76,13 @@ def main() -> None:
     run_hydra(_run_job, "train", TrainingSweep(_check_job))
 
 
-def _check_job(composed: DictConfig) -> None:
+def _check_job(composed: Composed) -> None:
     from two_tower.assemble import try_parts
 
     try_parts(resolve(composed))
 
 
-def _run_job(composed: DictConfig) -> None:
+def _run_job(composed: Composed) -> None:
     from two_tower.console import print_document
 
     config, job = resolve(composed), this_job(composed)

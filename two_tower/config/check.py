@@ -17,6 +17,7 @@ from two_tower.config.build import target_of
 from two_tower.config.groups import groups
 from two_tower.errors import UserError, one_of
 
+Composed = DictConfig  # what Hydra composed, for those who only pass it on
 Types = Mapping[str, Any]  # key → type annotation
 
 # Key → the smallest and the largest value that works, where no component says so itself.
