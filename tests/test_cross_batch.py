@@ -5,7 +5,6 @@ The negatives of other processes are in test_distributed_gather.py.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import configure, fit
 from torch import Tensor
-from training import state, stopped
+from training import state, stopped, with_margins
 
 from two_tower.assemble import load_model, make_data, make_model, try_parts
 from two_tower.cross_batch import CrossBatchMemory
@@ -185,11 +184,7 @@ def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Pat
 
 def test_a_memory_changes_nothing_for_scores_of_triples(folder: Path, tmp_path: Path) -> None:
     """Margin-MSE looks at a query's own negatives only, wherever remembered documents stand."""
-    scored = shutil.copytree(folder, tmp_path / "scored")
-    head, *lines = (scored / "triples.tsv").read_text().splitlines()
-    rows = [f"{head}\tmargin", *(f"{line}\t{4 - i % 7}" for i, line in enumerate(lines))]
-    (scored / "triples.tsv").write_text("\n".join(rows) + "\n")
-    data, model = parts(scored, tmp_path / "run", "loss=margin_mse", "negatives=given")
+    data, model = parts(with_margins(folder, tmp_path / "scored"), tmp_path / "run", "loss=margin_mse", "negatives=given")
     model.loss = seen = Seen(model.loss)
     for step in range(3):
         batch = data.batches[0, step]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import oracles
 import pytest
 import torch
 from test_train import fit
-from training import history, losses, of_scores, triplet_data
+from training import history, losses, margin, of_scores, triplet_data, with_margins
 
 from two_tower.data.beir import Beir
 from two_tower.errors import UserError
@@ -21,19 +20,9 @@ from two_tower.negatives.given import GivenNegatives
 SHORT = ["loss=margin_mse", "negatives=given", "validation.bm25=false", "trainer.log_every_n_steps=1"]
 
 
-def margin(row: int) -> float:
-    """What the made-up teacher says of a triple."""
-    return 4 - row % 7
-
-
 @pytest.fixture
 def scored(collection: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "scored"
-    shutil.copytree(collection, folder)
-    head, *rows = (folder / "triples.tsv").read_text().splitlines()
-    lines = [f"{head}\tmargin", *(f"{row}\t{margin(i)}" for i, row in enumerate(rows))]
-    (folder / "triples.tsv").write_text("\n".join(lines) + "\n")
-    return folder
+    return with_margins(collection, tmp_path / "scored")
 
 
 @pytest.mark.parametrize(("texts", "given"), [(5, 1), (3, 4), (1, 1)])

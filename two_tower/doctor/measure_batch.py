@@ -46,7 +46,7 @@ def look(
     mean_count = _mean(counts)
     value, gradient = _loss_and_gradient(loss, part)
     known, copies = _false_negatives(batch, positives, rows)
-    if loss.needs:  # equal or perfect scores do not say how far it is from its teacher
+    if loss.needs or gradient is None:  # imagined scores say nothing of a loss that looks at a teacher or at vectors
         trivial = ideal = 0.0
     elif before is not None and abs(before.candidates - mean_count) < 0.02 * mean_count:
         trivial, ideal = before.trivial, before.ideal
