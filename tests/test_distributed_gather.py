@@ -181,6 +181,7 @@ def test_a_run_of_two_processes_has_the_losses_of_one(folder: Path, tmp_path: Pa
     ended = run_command(
         "train.py", "data=beir", f"data.path={folder}", *options, "trainer=ddp", "trainer.accelerator=cpu",
         "trainer.devices=2", "data.batch_size=64", f"run_dir={tmp_path / 'two'}", cwd=tmp_path,
+        timeout=300,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     one, two = (losses(tmp_path / name) for name in ("one", "two"))

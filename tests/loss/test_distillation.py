@@ -81,7 +81,7 @@ def test_other_dimensions_start_at_the_best_map(dim: int) -> None:
     students, way = [unit(40, dim) for _ in range(2)], torch.randn(dim, 5, dtype=torch.float64)
     taught = TeacherBatch(*(torch.nn.functional.normalize(v @ way, dim=1) for v in students))
     nobody = torch.zeros(40, 40, dtype=torch.bool)
-    value = float(loss(LossInput(*students, nobody, Similarity("cosine"), taught)).loss)
+    value = loss(LossInput(*students, nobody, Similarity("cosine"), taught)).loss.item()
     x, y = torch.cat(students).numpy(), torch.cat(taught[:2]).numpy()
     square = x.T @ x
     mapped = x @ np.linalg.solve(square + 1e-3 * np.diag(square).mean() * np.eye(dim), x.T @ y)

@@ -62,8 +62,8 @@ class TripletData(L.LightningDataModule):
         self.source, self.negatives, self.in_batch_negatives = source, negatives, in_batch_negatives
         self.loader, self.seed = loader, seed
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
-        self._check_splits()
         self._check_negatives()
+        self._check_splits()
         self._batches: Batches | None = None
         self._batch_loader: BatchLoader | None = None
         self._position = {"epoch": 0, "batch": 0}
