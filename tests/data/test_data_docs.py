@@ -16,17 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, write_collection
-from hydra import compose, initialize_config_dir
+from conftest import ROOT, composed, write_collection
 from rows import everything
 
-import embed
-from two_tower import assemble
-from two_tower.assemble import LOADER_KEYS, make_source
-from two_tower.config import check
-from two_tower.config.groups import CONF, choices
+from two_tower.assemble import make_source
+from two_tower.config.groups import choices
 from two_tower.errors import UserError
-from two_tower.index import MEASURE_KEYS
 
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
@@ -130,29 +125,16 @@ def place(tmp_path_factory: pytest.TempPathFactory, hub_cache: None) -> Path:
     return folder
 
 
-def program_of(command: str) -> str:
-    return shlex.split(command)[1]
-
-
-def composed(command: str) -> dict[str, Any]:
-    program, *overrides = shlex.split(command)[1:]
-    top_level = assemble.TOP_LEVEL if program == "train.py" else embed.TOP_LEVEL
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(
-            compose(program.removesuffix(".py"), overrides),
-            {"": top_level, "data": LOADER_KEYS, "index": MEASURE_KEYS},
-        )
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_reads_what_it_names(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    config = composed(command)
+    program, *overrides = shlex.split(command)[1:]
+    config = composed(*overrides, program=program.removesuffix(".py"))
     if any(part in command for part in ELSEWHERE) or command.endswith("data=msmarco_v1_1"):
         return
     source = make_source(config["data"])
     assert sum(map(len, source.corpus())) >= 100
-    if program_of(command) == "train.py":
+    if program == "train.py":
         assert {"train", "dev"} <= set(source.splits())
     for split in source.splits():
         assert len(source.queries(split)) > 0
