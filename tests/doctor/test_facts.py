@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import word, write_collection
+from training import loader
 
 from two_tower.cache import cache_folder
 from two_tower.data.base import QRELS, TEXT_TRIPLETS
@@ -260,7 +261,7 @@ def test_the_vocabulary_is_the_one_of_a_run(folder: Folder, tmp_path: Path) -> N
     facts = inspect_beir(folder)
     before = set((cache_folder() / "tokenizer").iterdir())
     source = Beir(str(folder.path), max_bad_rows=0.05)
-    data = TripletData(source, WordTokenizer(), tmp_path / "tokenizer.json", InBatchNegatives())
+    data = TripletData(source, WordTokenizer(), tmp_path / "tokenizer.json", InBatchNegatives(), True, loader())
     assert len(data.tokenizer) == facts["vocabulary"]["words"]
     assert set((cache_folder() / "tokenizer").iterdir()) == before
 
