@@ -25,7 +25,7 @@ BLOCK_ROWS = 1 << 16
 STATES = ("state_dict", "model_state_dict", "model")
 
 #: Name → shape, and what loads the tensor.
-Matrices: TypeAlias = dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]
+Matrices: TypeAlias = Mapping[str, tuple[tuple[int, ...], Callable[[], Tensor]]]
 
 
 class MatrixVectors(VectorFile):
