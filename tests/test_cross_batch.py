@@ -184,7 +184,8 @@ def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Pat
 
 def test_a_memory_changes_nothing_for_scores_of_triples(folder: Path, tmp_path: Path) -> None:
     """Margin-MSE looks at a query's own negatives only, wherever remembered documents stand."""
-    data, model = parts(with_margins(folder, tmp_path / "scored"), tmp_path / "run", "loss=margin_mse", "negatives=given")
+    scored = with_margins(folder, tmp_path / "scored")
+    data, model = parts(scored, tmp_path / "run", "loss=margin_mse", "negatives=given")
     model.loss = seen = Seen(model.loss)
     for step in range(3):
         batch = data.batches[0, step]
