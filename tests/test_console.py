@@ -15,7 +15,7 @@ from conftest import configure, run_command
 from rich.console import Console
 
 from train import train
-from two_tower.callbacks.speed import TrainingProgress
+from two_tower.callbacks.speed import TrainingProgress, _total_batches
 from two_tower.console import on_terminal, print_document, say, set_mode, show_log
 
 
@@ -71,10 +71,10 @@ def test_the_line_of_a_run_tells_speed_and_time_left(
 
     def show(self: TrainingProgress, *args: Any) -> None:  # noqa: ANN401
         original(self, *args)
-        assert self._shown is not None
-        self._shown.refresh()
+        assert self._bar is not None
+        self._bar.refresh()
         console = Console(width=150, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-        console.print(self._shown.get_renderable())
+        console.print(self._bar.get_renderable())
         lines.append(console.export_text().strip())
 
     monkeypatch.setattr(TrainingProgress, "on_train_batch_end", show)
@@ -91,7 +91,7 @@ def test_the_line_of_a_run_tells_speed_and_time_left(
 
 def test_a_run_without_an_end_has_no_time_left() -> None:
     trainer = L.Trainer(max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    assert TrainingProgress._total(trainer) is None
+    assert _total_batches(trainer) is None
     trainer = L.Trainer(max_steps=7, accumulate_grad_batches=3, logger=False, enable_checkpointing=False)
     trainer.fit_loop.max_epochs = -1
-    assert TrainingProgress._total(trainer) == 21
+    assert _total_batches(trainer) == 21
