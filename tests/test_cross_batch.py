@@ -11,10 +11,10 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from conftest import write_collection
+from conftest import configure, write_collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train import configure, fit
+from test_train import fit
 from torch import Tensor
 from training import state, stopped, with_margins
 
@@ -184,7 +184,9 @@ def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Pat
 
 def test_a_memory_changes_nothing_for_scores_of_triples(folder: Path, tmp_path: Path) -> None:
     """Margin-MSE looks at a query's own negatives only, wherever remembered documents stand."""
-    data, model = parts(with_margins(folder, tmp_path / "scored"), tmp_path / "run", "loss=margin_mse", "negatives=given")
+    data, model = parts(
+        with_margins(folder, tmp_path / "scored"), tmp_path / "run", "loss=margin_mse", "negatives=given"
+    )
     model.loss = seen = Seen(model.loss)
     for step in range(3):
         batch = data.batches[0, step]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import configure
 from hydra import compose, initialize_config_dir
-from test_train import configure
 
 from two_tower.assemble import try_parts
-from two_tower.config.explain import explain
+from two_tower.config.compose import explain
 from two_tower.config.groups import CONF
 from two_tower.errors import UserError
 
