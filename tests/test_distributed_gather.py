@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import run_command, write_collection
-from test_train import configure, fit
+from conftest import configure, run_command, write_collection
+from test_train import fit
 from torch import Tensor
 from training import UniformityLoss, losses
 

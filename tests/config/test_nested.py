@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import configure
 from hydra import compose, initialize_config_dir
-from test_train import configure
 
 from two_tower.assemble import try_parts
 from two_tower.config.compose import explain

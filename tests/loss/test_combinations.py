@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import configure, fit
+from conftest import configure
+from test_train import fit
 from torch import Tensor
 from training import UniformityLoss, history, losses, of_scores, state, stopped
 

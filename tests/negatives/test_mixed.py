@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_train import configure
+from conftest import configure
 
 from two_tower.config import build
 from two_tower.negatives.ann import ANNNegatives

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_collection
-from test_train import configure, fit
+from conftest import configure, write_collection
+from test_train import fit
 from training import history, state, stopped
 
 from two_tower.assemble import load_model, make_data, make_model
