@@ -171,9 +171,7 @@ def test_a_tower_may_call_its_table_anything(collection: Path, tmp_path: Path, m
     import sys
     from types import ModuleType
 
-    from two_tower.tower._words import WordTable
-
-    from two_tower.tower.base import Tower
+    from two_tower.tower.base import Tower, WordTable
 
     class Mine(Tower):
         def __init__(self, words: WordTable, dim: int) -> None:
