@@ -28,6 +28,7 @@ FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/ic
 # Counted by name in the metrics; all other paths are counted together.
 PATHS = frozenset({*FILES, "/search", "/health", "/runs", "/metrics", "/openapi.json"})
 
+SearchBatcher = Batcher[SearchParams, str, Answer]
 Search = Callable[[str, int, str, str | None], Awaitable[Response]]
 
 
@@ -59,9 +60,7 @@ def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
     """The application that searches with warm runs."""
     limits = limits or Limits()
     metrics = Metrics({name: searcher.passages for name, searcher in runs})
-    batcher: Batcher[SearchParams, str, Answer] = Batcher(
-        runs.search, limits.queue, limits.batch, metrics.batch.observe
-    )
+    batcher: SearchBatcher = Batcher(runs.search, limits.queue, limits.batch, metrics.batch.observe)
     metrics.waiting.set_function(lambda: batcher.waiting)
 
     @asynccontextmanager
@@ -78,11 +77,11 @@ def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
     _add_search(app, _search(runs, batcher, limits), limits)
     _add_facts(app, runs, metrics)
     for path, file in FILES.items():
-        app.add_route(path, _file(file))
+        app.add_route(path, _route(file))
     return app
 
 
-def _search(runs: Runs, batcher: Batcher[SearchParams, str, Answer], limits: Limits) -> Search:
+def _search(runs: Runs, batcher: SearchBatcher, limits: Limits) -> Search:
     async def search(query: str, k: int, mode: str, run: str | None) -> Response:
         try:
             params = runs.params(run, mode, k)
@@ -138,7 +137,7 @@ def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics) -> None:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+def _route(name: str) -> Callable[[Request], Awaitable[Response]]:
     async def file(_: Request) -> Response:
         return FileResponse(PAGE / name, headers={"cache-control": "no-cache"})
 

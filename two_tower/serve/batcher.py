@@ -25,16 +25,11 @@ class _Waiting(Generic[Key, Item, Result]):
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """Calls a function on items that wait together; one call at a time, in a thread.
+    """Calls ``work`` on items with the same key that wait together; one call at a time, always in the same thread.
 
     No request waits for others to come: while one batch is worked on, the next gathers. So a single client sees no
-    delay, and many share a call's fixed costs and one matrix product.
-
-    Args:
-        work: gives a result for each of several items with the same key. Called in one thread only.
-        queue: how many items may wait.
-        batch: how many items a call may have.
-        observe: called with the size of each batch.
+    delay, and many share a call's fixed costs and one matrix product. At most ``queue`` items wait, at most ``batch``
+    go into a call, and ``observe`` is told the size of each.
     """
 
     def __init__(
@@ -50,12 +45,10 @@ class Batcher(Generic[Key, Item, Result]):
         self._loop: asyncio.Task[None] | None = None
 
     @property
-    def waiting(self) -> int:
-        """How many items wait now."""
+    def waiting(self) -> int:  # items
         return self._queue.qsize()
 
-    def start(self) -> None:
-        """Start to work; within a running event loop."""
+    def start(self) -> None:  # within a running event loop
         self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
