@@ -71,7 +71,8 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed: we hold the lock
     temporary.mkdir()
-    collecting = _of_entry.set(notices := [])
+    notices: list[str] = []
+    collecting = _of_entry.set(notices)
     try:
         make(temporary)
     except BaseException:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,7 @@ from two_tower.ragged import Ragged
 from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore
 from two_tower.threads import each
-from two_tower.tokenizer.base import Tokenizer
-
-Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
+from two_tower.tokenizer.base import Texts, Tokenizer
 
 # Texts that a thread tokenizes, then pools, at most. It should alternate rarely, since the tokenizer's table and the
 # word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 ms with 4,096, 257 ms with 8,192).

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class QueueFull(Exception):
-    """No more requests may wait."""
+    """Too many items wait."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,7 @@ class Batcher(Generic[Key, Item, Result]):
         await asyncio.to_thread(self._thread.shutdown)
 
     async def __call__(self, key: Key, item: Item) -> Result:
-        """The result for one item.
-
-        Raises:
-            QueueFull: too many wait.
-        """
+        """The result for one item, or QueueFull."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(_Waiting(key, item, answer))
@@ -92,8 +88,7 @@ class Batcher(Generic[Key, Item, Result]):
     async def _answer(self, group: list[_Waiting[Key, Item, Result]]) -> None:
         if self._observe:
             self._observe(len(group))
-        items = [waiting.item for waiting in group]
-        loop = asyncio.get_running_loop()
+        items, loop = [waiting.item for waiting in group], asyncio.get_running_loop()
         try:
             results = await loop.run_in_executor(self._thread, self._work, group[0].key, items)
         except Exception as error:
