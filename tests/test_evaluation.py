@@ -69,7 +69,7 @@ def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[st
     }
     vectors = {name: encoder.documents([text])[0] for name, text in passages.items()}
     bm25 = BM25(list(passages.values()))
-    dense, lexical = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
+    dense, lexical = Scores(), Scores()
     for row in source.queries(split).to_pylist():
         vector = encoder.queries([row["text"]])[0]
         dense[row["id"]] = {name: float(vector @ other) for name, other in vectors.items()}
@@ -90,8 +90,7 @@ def standardised(scores: dict[str, float], floor: float | None, depth: int = 100
 def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
     results = evaluate_run(run, hard, "test", hybrid=True)
     weight = json.loads((run / "hybrid.json").read_text())["weight"]
-    assert 0 < weight < 1
-    assert weight == results["fusion/weight"]
+    assert 0 < weight == results["fusion/weight"] < 1
     dense, lexical, grades = scores(run, hard, "test")
     values: dict[str, list[float]] = {"dense": [], "bm25": [], "hybrid": []}
     for query in grades:
@@ -101,14 +100,11 @@ def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
             values[system].append(oracles.reciprocal_rank(oracles.ranked(each), grades[query], 10))
     for system, each in values.items():
         assert results[f"{system}/mrr@10"] == pytest.approx(statistics.mean(each), abs=1e-9), system
-    for system in ("dense", "hybrid"):
-        chance = randomisation_test(np.array(values[system]), np.array(values["bm25"]))
-        assert results[f"{system}/mrr@10/p_vs_bm25"] == pytest.approx(chance), system
-    chance = randomisation_test(np.array(values["hybrid"]), np.array(values["dense"]))
-    assert results["hybrid/mrr@10/p_vs_dense"] == pytest.approx(chance)
+    for system, other in (("dense", "bm25"), ("hybrid", "bm25"), ("hybrid", "dense")):
+        chance = randomisation_test(np.array(values[system]), np.array(values[other]))
+        assert results[f"{system}/mrr@10/p_vs_{other}"] == pytest.approx(chance), system
     # A test of nothing if they were equal, or perfect.
-    assert results["dense/mrr@10"] < results["hybrid/mrr@10"] < 1
-    assert results["bm25/mrr@10"] < results["hybrid/mrr@10"]
+    assert max(results["dense/mrr@10"], results["bm25/mrr@10"]) < results["hybrid/mrr@10"] < 1
     assert (results["documents"], results["queries"]) == (240, 40)
 
 
@@ -166,12 +162,14 @@ def test_the_weight_of_other_towers_is_not_used(run: Path, hard: Path) -> None:
 
 def test_without_the_runs_own_data(run: Path, hard: Path, tmp_path: Path) -> None:
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace(str(hard), str(tmp_path / "gone")))
+    here = config.read_text()
+    gone = here.replace(str(hard), str(tmp_path / "gone"))
+    config.write_text(gone)
     with pytest.raises(UserError, match=r"chooses its weight once, on the run's own data, .*gone"):
         evaluate_run(run, hard, "test", hybrid=True)
-    config.write_text(config.read_text().replace(str(tmp_path / "gone"), str(hard)))
+    config.write_text(here)
     evaluate_run(run, hard, "test", hybrid=True)
-    config.write_text(config.read_text().replace(str(hard), str(tmp_path / "gone")))
+    config.write_text(gone)
     assert evaluate_run(run, hard, "test", hybrid=True)["hybrid/mrr@10"] > 0
 
 
