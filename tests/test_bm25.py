@@ -1,7 +1,5 @@
 """BM25 against its formula written out, against bm25s, and its published figures on real data."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import logging

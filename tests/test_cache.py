@@ -1,7 +1,5 @@
 """Cache entries are whole or absent, made once, and never stale."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

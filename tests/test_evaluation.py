@@ -1,7 +1,5 @@
 """A finished run on any collection: its figures against loops, and where the hybrid's weight comes from."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import statistics
@@ -111,9 +109,9 @@ def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
 def test_intervals_lie_around_their_means(run: Path) -> None:
     results = evaluate_run(run, None, "dev")
     figures = [f"{system}/{metric}" for system in ("dense", "bm25") for metric in DEFAULT_METRICS]
-    ends = [f"{name}/{end}" for name in figures for end in ("low", "high")]
-    chances = [f"dense/{metric}/p_vs_bm25" for metric in DEFAULT_METRICS]
-    assert set(results) == {*figures, *ends, *chances, "documents", "queries", "split"}
+    wanted = {f"{name}{end}" for name in figures for end in ("", "/low", "/high")}
+    wanted |= {f"dense/{metric}/p_vs_bm25" for metric in DEFAULT_METRICS}
+    assert set(results) == wanted | {"documents", "queries", "split"}
     for name in figures:
         assert results[f"{name}/low"] <= results[name] <= results[f"{name}/high"]
     assert results["dense/mrr@10/low"] < results["dense/mrr@10"] < results["dense/mrr@10/high"]
@@ -121,7 +119,7 @@ def test_intervals_lie_around_their_means(run: Path) -> None:
     assert not (run / "hybrid.json").exists()
 
 
-def test_the_weight_is_chosen_once_on_the_runs_own_validation_queries(
+def test_the_weight_is_chosen_once_on_the_runs_own_queries(
     run: Path, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = write_hard(tmp_path / "other", 120)
@@ -181,11 +179,10 @@ def test_bm25_is_measured_once(run: Path, hard: Path, monkeypatch: pytest.Monkey
 
 def test_people_are_told_what_the_numbers_mean(run: Path, hard: Path) -> None:
     lines = describe(evaluate_run(run, hard, "dev", hybrid=True))
-    assert "40 queries of 'dev', each against all 240 passages" in lines[0]
+    assert lines[0].startswith("40 queries of 'dev', each against all 240 passages")
     assert lines[2].split() == ["dense", "BM25", "hybrid"]
-    assert [line.split()[0] for line in lines[3:10]] == list(DEFAULT_METRICS)
-    assert all(line.count("[") == 3 for line in lines[3:10])
-    assert "for the tower, chosen by mrr@10 on 'dev' of the run's own data" in lines[-2]
+    assert [(line.split()[0], line.count("[")) for line in lines[3:10]] == [(name, 3) for name in DEFAULT_METRICS]
+    assert "for the tower, chosen by mrr@10 on 'dev'" in lines[-2]
     assert "chosen on these very queries" in lines[-1]
     assert "very queries" not in "".join(describe(evaluate_run(run, hard, "test", hybrid=True)))
     assert "hybrid" not in "".join(describe(evaluate_run(run, hard, "test")))

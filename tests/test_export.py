@@ -1,7 +1,5 @@
 """Sentence Transformers gives the vectors that the run gives."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,10 @@ UNIFORM = "embedding.weights=uniform tower.learn_weights=false"
         "tower=transformer tower.dim=8 tower.pooling=cls similarity=dot",
     ],
 )
-def test_vectors_are_equal_there(collection: Path, transformer_folder: Path, tmp_path: Path, overrides: str) -> None:
-    path = [f"tower.path={transformer_folder}"] if "transformer" in overrides else []
+def test_vectors_are_equal_there(
+    collection: Path, request: pytest.FixtureRequest, tmp_path: Path, overrides: str
+) -> None:
+    path = [f"tower.path={request.getfixturevalue('transformer_folder')}"] if "transformer" in overrides else []
     fit(collection, tmp_path / "run", *overrides.split(), *path)
     export_run(tmp_path / "run", tmp_path / "model")
     encoder, model = Encoder.load(Run(tmp_path / "run")), loaded(tmp_path / "model")

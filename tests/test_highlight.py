@@ -1,7 +1,5 @@
 """The words of a query are found in a text in whatever inflection, and nothing else is marked."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

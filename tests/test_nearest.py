@@ -1,7 +1,5 @@
 """Ranking by vectors against a sort of their exact scores; the product with three digits must never show."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exact ranking against a brute-force sort, and written runs against trec_eval."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,10 +73,14 @@ def cases(draw: st.DrawFn) -> dict:
     }
 
 
-def check(case: dict, device: str = "cpu", processes: int = 1) -> None:
+def check(case: dict, device: str = "cpu", processes: int = 0) -> None:
     scores = case.pop("scores")
     expected = brute_force(scores, *(case[name] for name in ("order", "pairs", "k", "floor")))
-    for found in together(processes, lambda share: rank(scorer(scores, device), *scores.shape, share=share, **case)):
+
+    def ranked(share: Share | None) -> Ranking:
+        return rank(scorer(scores, device), *scores.shape, share=share, **case)
+
+    for found in together(processes, ranked) if processes else [ranked(None)]:
         assert_equal(found, *expected)
 
 
@@ -216,13 +218,17 @@ def test_ties_nan_and_unknown_documents_are_ranked_together_as_alone(case: dict)
     check(case, processes=2)
 
 
+def zeros(rows: slice, columns: slice) -> Tensor:
+    return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+
+
 def test_each_process_scores_only_its_own_blocks() -> None:
     asked: dict[int, set[int]] = {0: set(), 1: set()}
 
     def of(share: Share) -> Ranking:
         def score(rows: slice, columns: slice) -> Tensor:
             asked[share.rank].add(columns.start)
-            return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+            return zeros(rows, columns)
 
         return rank(score, 3, 25, order=np.arange(25), k=2, blocks=Blocks(documents=5), share=share)
 
@@ -236,7 +242,7 @@ def test_blocks_are_computed_once_if_they_fit_and_at_absolute_rows(budget: int, 
 
     def score(rows: slice, columns: slice) -> Tensor:
         asked.append((rows.start, rows.stop, columns.start, columns.stop))
-        return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+        return zeros(rows, columns)
 
     pair = (np.array([6]), np.array([3]))  # only the second block of queries has a pair
     rank(score, 7, 30, order=np.arange(30), pairs=pair, blocks=Blocks(5, 16, budget))
@@ -274,9 +280,6 @@ def test_wrong_arguments(changes: dict, message: str) -> None:
     right = {"score": scorer(np.zeros((2, 3), np.float32)), "order": np.arange(3)}
     with pytest.raises(ValueError, match=message):
         rank(queries=2, documents=3, **(right | changes))
-
-
-# --- ids and run files ------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -336,22 +339,17 @@ def test_run_file(tmp_path: Path) -> None:
     ]
 
 
-def test_written_scores_read_back_equal(tmp_path: Path) -> None:
-    scores = np.random.default_rng(0).normal(size=(1, 500)).astype(np.float32)
-    ranking = rank(scorer(scores), 1, 500, order=np.arange(500), k=500)
-    write_run(tmp_path / "run.trec", ["q"], [str(i) for i in range(500)], ranking, "x")
-    read = [float(line.split()[4]) for line in (tmp_path / "run.trec").read_text().splitlines()]
-    np.testing.assert_array_equal(np.array(read, np.float32), ranking.scores[0])
-
-
-def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.trec"
-    path.write_text("old")
-    ranking = rank(scorer(np.zeros((2, 3), np.float32)), 2, 3, order=np.arange(3), k=3)
+def test_written_scores_read_back_equal_and_an_interrupted_write_leaves_them(tmp_path: Path) -> None:
+    path, ids = tmp_path / "run.trec", [str(i) for i in range(500)]
+    scores = np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32)
+    ranking = rank(scorer(scores), 2, 500, order=np.arange(500), k=500)
+    write_run(path, ["p", "q"], ids, ranking, "x")
+    read = [float(line.split()[4]) for line in path.read_text().splitlines()]
+    np.testing.assert_array_equal(np.array(read, np.float32), ranking.scores.ravel())
+    before = path.read_bytes()
     with pytest.raises(ValueError, match="zip"):
-        write_run(path, ["one id for two queries"], ["a", "b", "c"], ranking, "x")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["run.trec"]
+        write_run(path, ["one id for two queries"], ids, ranking, "x")
+    assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (before, 1)
 
 
 def test_flushing_denormal_numbers_retrieves_nothing_more() -> None:

@@ -1,7 +1,5 @@
 """From vectors on disk to ranked passages: store, encoding, index and search of one small run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
@@ -37,13 +35,6 @@ def run(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(path)
 
 
-@pytest.fixture
-def copy(run: Run, tmp_path: Path) -> Run:
-    """A run of one's own to damage."""
-    shutil.copytree(run.path, tmp_path / "copy")
-    return Run(tmp_path / "copy")
-
-
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
 def test_search_equals_brute_force(similarity: str, collection: Path, tmp_path: Path) -> None:
     source = Beir(str(collection))
@@ -53,22 +44,17 @@ def test_search_equals_brute_force(similarity: str, collection: Path, tmp_path: 
     searcher = Searcher(encoder, load_index(tmp_path), store)
     queries = source.queries("test")["text"].to_pylist()
     passages = pa.concat_tables(store.texts())
-    ids = passages["id"].to_pylist()
+    ids, rows = passages["id"].to_pylist(), {row["id"]: row for batch in source.corpus() for row in batch.to_pylist()}
     vectors = [torch.from_numpy(v) for v in (encoder.queries(queries), encoder.documents(full_text(passages)))]
     scores = encoder.model.similarity.scores(*vectors).numpy()
     for row, answer in zip(scores, searcher.search(queries, k=7), strict=True):
         best = sorted(range(len(ids)), key=lambda i: (row[i], ids[i].encode()), reverse=True)[:7]
         assert [h.rank for h in answer.hits] == list(range(1, 8))
+        assert all((h.title, h.text) == (rows[h.id]["title"], rows[h.id]["text"]) for h in answer.hits)
         np.testing.assert_allclose([h.score for h in answer.hits], row[best], atol=1e-5)
         # Scores that differ by rounding only may change places.
         if np.diff(np.sort(row)[-8:]).min() > 1e-5:
             assert [h.id for h in answer.hits] == [ids[i] for i in best]
-
-
-def test_hits_carry_the_passage(run: Run, collection: Path) -> None:
-    rows = {r["_id"]: r for r in map(json.loads, (collection / "corpus.jsonl").read_text().splitlines())}
-    for hit in Searcher.load(run.path).search([rows["d17"]["title"]], k=3)[0].hits:
-        assert (hit.title, hit.text) == (rows[hit.id]["title"], rows[hit.id]["text"])
 
 
 def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
@@ -83,14 +69,13 @@ def test_more_hits_than_passages_and_unknown_words(run: Run) -> None:
 
 
 def test_the_store_is_the_contract(run: Run) -> None:
-    folder = run.index
-    assert sorted(p.name for p in folder.glob("vectors-*.npy")) == [f"vectors-0000{i}.npy" for i in range(3)]
-    assert (folder / "ids.txt").read_text().splitlines() == [f"d{i}" for i in range(240)]
-    manifest = json.loads((folder / "manifest.json").read_text())
+    files = sorted(run.index.glob("vectors-*.npy"))
+    assert [p.name for p in files] == [f"vectors-0000{i}.npy" for i in range(3)]
+    assert (run.index / "ids.txt").read_text().splitlines() == [f"d{i}" for i in range(240)]
+    manifest = json.loads((run.index / "manifest.json").read_text())
     assert (manifest["complete"], manifest["checkpoint"]) == (True, file_hash(run.best))
-    vectors = np.concatenate([np.load(p) for p in sorted(folder.glob("vectors-*.npy"))])
+    vectors, store = np.concatenate([np.load(p) for p in files]), VectorStore.open(run.index)
     assert vectors.shape == (240, 16)
-    store = VectorStore.open(folder)
     store.verify()
     np.testing.assert_array_equal(vectors, np.concatenate(list(store.vectors())))
     assert [p["id"] for p in store.passages([239, 0, 101])] == ["d239", "d0", "d101"]
@@ -101,9 +86,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("shard_rows", [70, 100, 240, 1000])
-def test_an_interrupted_embedding_continues_with_equal_bytes(
-    run: Run, collection: Path, tmp_path: Path, shard_rows: int
-) -> None:
+def test_an_interrupted_embedding_continues(run: Run, collection: Path, tmp_path: Path, shard_rows: int) -> None:
     encoder = Encoder.load(run)
 
     class Dying(Beir):
@@ -134,7 +117,8 @@ def test_a_store_of_another_run_is_recognized(run: Run) -> None:
         assert encoder.mismatches(replace(manifest, **{key: "another"})) == [key]
 
 
-def test_damaged_files_are_named(copy: Run) -> None:
+def test_damaged_files_are_named(run: Run, tmp_path: Path) -> None:
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
     for damage in (b"nonsense", b""):
         (copy.index / "index.faiss").write_bytes(damage)
         with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):

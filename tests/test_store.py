@@ -1,7 +1,5 @@
 """Vectors on disk: what is kept is what was given, in every precision, and whatever changes is noticed."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -37,8 +37,7 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 def one_of(name: str, valid: Iterable[str]) -> str:
     """The end of an error message: ``did you mean 'dev'? (valid: dev, test, train)``."""
     names = sorted(valid)
-    guess = nearest(name, names)
-    listing = ", ".join(names) if names else "none"
+    guess, listing = nearest(name, names), ", ".join(names) or "none"
     return f"did you mean {guess!r}? (valid: {listing})" if guess else f"valid: {listing}"
 
 

@@ -76,8 +76,7 @@ class _RankedSplit:
 def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
     # As the run's folder says, or chosen now, on its own validation queries.
     path = run.path / "hybrid.json"
-    stored = Fusion.read(path)
-    if stored is not None and stored.checkpoint == ranked.encoder.fingerprint:
+    if stored := Fusion.read(path, ranked.encoder.fingerprint):
         return stored
     config = read(run.config)
     split = config["data"]["validation_split"]

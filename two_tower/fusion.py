@@ -128,10 +128,11 @@ class Fusion:
         write_json(path, asdict(self))
 
     @classmethod
-    def read(cls, path: Path) -> Fusion | None:
-        """What `write` wrote (``hybrid.json`` of a run); None if there is no such file."""
+    def read(cls, path: Path, checkpoint: str) -> Fusion | None:
+        """What `write` wrote (``hybrid.json`` of a run); None if there is nothing that suits these towers."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            fusion = cls(**json.loads(path.read_text(encoding="utf-8")))
+            return fusion if fusion.checkpoint == checkpoint else None
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:

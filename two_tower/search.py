@@ -83,9 +83,7 @@ class Searcher:
         for key in encoder.mismatches(store.manifest):
             raise UserError(f"{path} was made with another {key} than that of {run}: embed again.")
         store.verify()
-        fusion = Fusion.read(folder.path / "hybrid.json")
-        if fusion is not None and fusion.checkpoint != encoder.fingerprint:  # it may not suit these weights
-            fusion = None
+        fusion = Fusion.read(folder.path / "hybrid.json", encoder.fingerprint)
         return cls(encoder, load_index(path), store, folder.path.resolve().name, fusion)
 
     @property
@@ -115,8 +113,8 @@ class Searcher:
         rows = np.where(self.encoder.known(queries)[:, None], rows, -1)
         # Among equal scores the larger id comes first, as everywhere.
         order = np.lexsort((self._order[rows], np.where(rows >= 0, scores, -np.inf)), axis=1)[:, ::-1]
-        ranks = np.zeros(0, np.int64)
-        return Ranking(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1), ranks)
+        rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        return Ranking(rows, scores, ranks=np.zeros(0, np.int64))
 
     def _bm25(self, queries: Sequence[str], k: int) -> Ranking:
         return self.bm25.rank(queries, order=self._order, k=min(k, self.passages))
@@ -132,8 +130,8 @@ class Searcher:
         path, corpus = self.store.path / "bm25.npz", self.store.manifest.corpus
         bm25 = BM25.load(path, split, corpus)
         if bm25 is None:
+            texts = []
             with counter("Indexing words", "passages") as progress:
-                texts = []
                 for table in self.store.texts():
                     texts.append(full_text(table))
                     progress(len(table))
@@ -143,8 +141,8 @@ class Searcher:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        ids = pa.chunked_array([chunk for table in self.store.texts() for chunk in table["id"].chunks], pa.string())
-        return id_order(ids)
+        chunks = [chunk for table in self.store.texts() for chunk in table["id"].chunks]
+        return id_order(pa.chunked_array(chunks, pa.string()))
 
     def _notes(self, queries: Sequence[str], mode: Mode) -> list[list[str]]:
         notes: list[list[str]] = [[] if query.strip() else ["The query is empty."] for query in queries]

@@ -1,7 +1,5 @@
 """An embedding that is killed ends as if it never was, and one that is damaged or of another run is not searched."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

@@ -1,7 +1,5 @@
 """One suite for all indexes: they find what exact search finds, with the scores of the similarity."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A service within the test's process, and requests to it."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import socket

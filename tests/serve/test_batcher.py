@@ -1,7 +1,5 @@
 """Items that wait together are worked on together, and one that fails does no harm to others."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 from threading import Event, Thread, current_thread, main_thread

@@ -1,7 +1,5 @@
 """The search page in a real browser: type, see results, compare, keys, a narrow screen, hostile passages."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The API answers as search does, refuses what it should in a sentence, and nothing brings it down."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -30,7 +30,7 @@ class VectorIndex(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the index into a folder, atomically."""
+        """Write the index, atomically."""
 
     @abstractmethod
     def load(self, folder: Path, similarity: Similarity) -> None:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import torch
 
+import faiss  # isort: skip (on macOS both bring OpenMP, and faiss must come after torch)
+
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
 from two_tower.index.base import VectorIndex, at_least
@@ -45,12 +47,10 @@ class FaissIndex(VectorIndex):
         self._similarity = Similarity()
 
     def factory(self, rows: int, dim: int) -> str:
-        """The string from which FAISS makes an index of ``rows`` vectors of ``dim`` dimensions."""
+        """FAISS's description of an index of ``rows`` vectors of ``dim`` dimensions."""
         raise NotImplementedError
 
     def build(self, store: VectorStore, progress: Advance | None = None) -> None:
-        import faiss  # late: on macOS faiss and torch both bring OpenMP, and faiss must come second
-
         self._similarity = Similarity(store.manifest.similarity)
         rows, dim = store.manifest.rows, store.manifest.dim
         metric = faiss.METRIC_L2 if self._similarity.metric == "l2" else faiss.METRIC_INNER_PRODUCT
@@ -79,8 +79,6 @@ class FaissIndex(VectorIndex):
         """Settings that must come before the first vector."""
 
     def _on_device(self, index: Any) -> Any:  # noqa: ANN401
-        import faiss
-
         if not self._gpu:
             return index
         self._resources = _gpu_resources()
@@ -92,22 +90,16 @@ class FaissIndex(VectorIndex):
 
     def _apply(self) -> None:
         # Pass the search parameter on.
-        import faiss
-
         if self.faiss_name:
             space = faiss.GpuParameterSpace() if self._gpu else faiss.ParameterSpace()
             space.set_index_parameter(self._index, self.faiss_name, getattr(self, self.search_param))
 
     def save(self, folder: Path) -> None:
-        import faiss
-
         index = faiss.index_gpu_to_cpu(self._index) if self._gpu else self._index
         with atomic_path(folder / self.file) as temporary:
             faiss.write_index(index, str(temporary))
 
     def load(self, folder: Path, similarity: Similarity) -> None:
-        import faiss
-
         try:  # memory-mapped, except for a GPU
             index = faiss.read_index(str(folder / self.file), 0 if self._gpu else faiss.IO_FLAG_MMAP)
         except (RuntimeError, MemoryError) as error:
@@ -210,8 +202,6 @@ class FactoryIndex(FaissIndex):
         return self.factory_string
 
     def _apply(self) -> None:
-        import faiss
-
         try:
             if self.parameters:
                 faiss.ParameterSpace().set_index_parameters(self._index, self.parameters)
@@ -222,8 +212,6 @@ class FactoryIndex(FaissIndex):
 @contextmanager
 def faiss_threads(maximum: int) -> Iterator[None]:
     """Let FAISS use fewer threads."""
-    import faiss
-
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(min(before, maximum))
     try:
@@ -233,8 +221,6 @@ def faiss_threads(maximum: int) -> Iterator[None]:
 
 
 def _gpu_resources() -> Any:  # noqa: ANN401
-    import faiss
-
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
         raise ValueError("gpu=true needs faiss-gpu and a GPU: install it in place of faiss-cpu, or leave it out.")
     return faiss.StandardGpuResources()
