@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+from pathlib import Path
 
 import bm25s
 import numpy as np
@@ -14,7 +15,7 @@ from conftest import SHARED_DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.bm25 import BM25, words
+from two_tower.bm25 import BM25, word_spans, words
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels, from_ranks, mean
 from two_tower.ranking import id_order
@@ -159,6 +160,40 @@ def test_building_writes_nothing(capfd: pytest.CaptureFixture[str], caplog: pyte
         BM25(["cat dog", "fish"]).rank(["cat"], order=np.arange(2), k=1)
     assert capfd.readouterr() == ("", "")
     assert [r for r in caplog.records if r.name.startswith("bm25s")] == []
+
+
+@given(st.text(max_size=60), st.booleans())
+def test_spans_are_where_the_words_are(text: str, split: bool) -> None:
+    spans = word_spans(text, split)
+    assert [text[a:b].lower() for a, b in spans] == words(text, split) or text != text.lower()
+    assert all(a < b for a, b in spans)
+    assert spans == sorted(spans)
+
+
+@given(st.text(max_size=60), st.text(max_size=4))
+def test_runs_are_left_out_by_their_first_letter_only(text: str, letters: str) -> None:
+    first = "".join({word[0] for word in words(letters)})
+    spans = word_spans(text)
+    wanted = [(a, b) for a, b in spans if text[a:b].lower()[0] in first]
+    if first:  # it may find more: what is alike but for case in any sense
+        assert set(wanted) <= set(word_spans(text, initials=first)) <= set(spans)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_an_index_of_words_is_kept(tmp_path: Path, split: bool) -> None:
+    texts, path = ["alpha betaGamma", "beta delta", "", "gamma gamma epsilon"], tmp_path / "bm25.npz"
+    made = BM25(texts, split_camel_case=split)
+    made.save(path, "these")
+    kept = BM25.load(path, split, "these")
+    assert kept is not None
+    queries = ["beta", "gammas betas", "nothing", ""]
+    one, two = (all_scores(b, queries) for b in (made, kept))
+    assert one.tolist() == two.tolist()
+    assert one.max() > 0
+    for args in ((path, split, "others"), (path, not split, "these"), (tmp_path / "none", split, "these")):
+        assert BM25.load(*args) is None
+    path.write_bytes(path.read_bytes()[:-40])
+    assert BM25.load(path, split, "these") is None
 
 
 def read(name: str) -> list[dict]:

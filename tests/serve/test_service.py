@@ -257,5 +257,5 @@ def test_mistakes_in_the_command_exit_with_2(run_folders: list[Path], tmp_path: 
 
 
 def test_equal_names_get_numbers(runs: Runs) -> None:
-    searcher = next(iter(runs))[1]
+    _, searcher = next(iter(runs))
     assert [name for name, _ in Runs([searcher, searcher, searcher])] == ["first", "first-2", "first-3"]

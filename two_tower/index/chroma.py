@@ -41,8 +41,7 @@ class ChromaIndex(VectorIndex):
         self.host, self.port, self.collection = host, port, collection
         self.ef_construction, self.ef_search, self.m = ef_construction, ef_search, m
         self._collection: Any = None
-        self._similarity = Similarity()
-        self._rows = 0
+        self._similarity, self._rows = Similarity(), 0
         self.structure = f"Chroma{m}"
 
     def _client(self, folder: Path) -> Any:  # noqa: ANN401
