@@ -75,9 +75,7 @@ def test_keys_keep_their_parts_apart() -> None:
     assert key_of("a", 1) == key_of("a", "1")
 
 
-def test_notices_are_said_once_and_again_in_a_process_that_opens_the_entry(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notices_are_said_once_and_kept(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(folder: Path) -> None:
         notice("row 3 is bad")
         notice("row 3 is bad")
@@ -90,9 +88,7 @@ def test_notices_are_said_once_and_again_in_a_process_that_opens_the_entry(
     assert [record.message for record in caplog.records] == ["row 3 is bad"] * 2
 
 
-def test_an_entry_keeps_the_notices_of_entries_that_it_is_made_of(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notices_of_inner_entries_are_kept(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     def inner() -> Path:
         return entry("inner", "key", lambda folder: notice("row 3 is bad"))
 

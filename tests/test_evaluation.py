@@ -141,9 +141,7 @@ def _never(*arguments: Any, **more: Any) -> None:  # noqa: ANN401
     raise AssertionError("this must not be called")
 
 
-def test_grades_that_are_not_relevant_have_no_part_in_the_choice(
-    run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_irrelevant_grades_do_not_choose(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Beir, "relevant_grade", lambda self, split: 2)  # and all grades are 1
     results = evaluate_run(run, hard, "test", hybrid=True)
     assert results["hybrid/mrr@10"] == 0 < results["hybrid/ndcg@10"]

@@ -36,9 +36,7 @@ UNIFORM = "embedding.weights=uniform tower.learn_weights=false"
         "tower=transformer tower.dim=8 tower.pooling=cls similarity=dot",
     ],
 )
-def test_vectors_are_equal_there(
-    collection: Path, request: pytest.FixtureRequest, tmp_path: Path, overrides: str
-) -> None:
+def test_vectors_are_equal(collection: Path, request: pytest.FixtureRequest, tmp_path: Path, overrides: str) -> None:
     path = [f"tower.path={request.getfixturevalue('transformer_folder')}"] if "transformer" in overrides else []
     fit(collection, tmp_path / "run", *overrides.split(), *path)
     export_run(tmp_path / "run", tmp_path / "model")
@@ -68,9 +66,7 @@ def test_the_folder_holds_safetensors_only(collection: Path, tmp_path: Path) -> 
         ("tower.tanh=true", "tower.tanh=true cannot be exported"),
     ],
 )
-def test_what_sentence_transformers_cannot_hold_is_refused(
-    collection: Path, tmp_path: Path, override: str, message: str
-) -> None:
+def test_what_cannot_be_held_is_refused(collection: Path, tmp_path: Path, override: str, message: str) -> None:
     fit(collection, tmp_path / "run", override)
     with pytest.raises(UserError, match=message):
         export_run(tmp_path / "run", tmp_path / "model")

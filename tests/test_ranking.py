@@ -128,13 +128,11 @@ def product(queries: int, documents: int, seed: int = 0) -> Score:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 12), st.integers(2, 150), st.integers(2, 13), st.integers(5, 151), st.integers(0, 99))
-def test_rank_of_a_pair_is_its_place_in_the_full_ranking(
-    queries: int, documents: int, query_block: int, document_block: int, seed: int
-) -> None:
+def test_ranks_are_places_in_the_full_ranking(queries: int, documents: int, some: int, more: int, seed: int) -> None:
     """A product may round differently in blocks of another shape; a pair is compared within its own."""
     rng, score = np.random.default_rng(seed), product(queries, documents, seed)
     pairs = (rng.integers(0, queries, 30), rng.integers(0, documents, 30))
-    order, blocks = rng.permutation(documents), Blocks(query_block, document_block)
+    order, blocks = rng.permutation(documents), Blocks(some, more)
     found = rank(score, queries, documents, order=order, pairs=pairs, k=documents, blocks=blocks)
     np.testing.assert_array_equal(found.rows[pairs[0], found.ranks - 1], pairs[1])
     np.testing.assert_array_equal(np.sort(found.rows), np.broadcast_to(np.arange(documents), found.rows.shape))

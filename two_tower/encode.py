@@ -106,13 +106,9 @@ def _chunk_size(texts: int, threads: int) -> int:
 
 
 def embed_corpus(
-    encoder: Encoder,
-    source: Source,
-    path: Path,
-    shard_rows: int,
-    progress: Advance | None = None,
-    dtype: str = "float32",
-) -> VectorStore:
+    encoder: Encoder, source: Source, path: Path,
+    shard_rows: int, progress: Advance | None = None, dtype: str = "float32",
+) -> VectorStore:  # fmt: skip
     """Encode every passage of a source into the store in a folder; finished shards of the same source are kept.
 
     Up to three shards are in memory at a time: the next is read and the last one written while one is encoded.
@@ -135,11 +131,9 @@ def _opened(new: VectorStore) -> VectorStore:
         return new
     store = VectorStore.open(new.path)
     before, now = store.manifest.source(), new.manifest.source()
-    changed = ", ".join(key for key in now if before[key] != now[key])
-    if changed:
-        raise UserError(
-            f"{new.path} holds vectors made with another {changed}: delete that folder or choose another output=PATH."
-        )
+    if changed := ", ".join(key for key in now if before[key] != now[key]):
+        remark = f"{new.path} holds vectors made with another {changed}"
+        raise UserError(f"{remark}: delete that folder or choose another output=PATH.")
     store.verify()
     return store
 

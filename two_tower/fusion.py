@@ -115,9 +115,8 @@ class Fusion:
 
     def __call__(self, tower: Ranking, bm25: Ranking, *, order: np.ndarray, pairs: RowPairs | None = None) -> Ranking:
         """The fused ranking; arguments as in `fuse`. Candidates beyond the depth are left out."""
-        tower, bm25 = (
-            replace(r, rows=r.rows[:, : self.depth], scores=r.scores[:, : self.depth]) for r in (tower, bm25)
-        )
+        cut = (slice(None), slice(self.depth))
+        tower, bm25 = (replace(r, rows=r.rows[cut], scores=r.scores[cut]) for r in (tower, bm25))
         if self.weight is None:
             values = [reciprocal_ranks(tower), reciprocal_ranks(bm25)]
         else:

@@ -290,9 +290,7 @@ def test_an_index_of_other_vectors_or_of_another_version_is_refused(tmp_path: Pa
     assert not is_made(store.path, config_of("flat"))
 
 
-def test_a_shared_chroma_server_keeps_the_collections_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shared_chroma_server_keeps_other_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromadb = pytest.importorskip("chromadb", reason="needs pip install -e '.[chroma]'")
     server = chromadb.PersistentClient(str(tmp_path / "server"))
     monkeypatch.setattr(chromadb, "HttpClient", lambda host, port, settings: server)

@@ -143,9 +143,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(runs: Runs) -> None:
         assert service.send(head, silence=10).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_failing_search_is_logged_and_does_not_stop_the_service(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failures_are_logged(runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     search = runs.search
 
     def failing(params: SearchParams, queries: list[str]) -> list[Answer]:

@@ -24,14 +24,9 @@ class ChromaIndex(VectorIndex):
     """A collection whose ids are the rows of the store."""
 
     def __init__(
-        self,
-        host: str | None = None,
-        port: int = 8000,
-        collection: str = "passages",
-        ef_construction: int = 100,
-        ef_search: int = 100,
-        m: int = 32,
-    ) -> None:
+        self, host: str | None = None, port: int = 8000, collection: str = "passages",
+        ef_construction: int = 100, ef_search: int = 100, m: int = 32,
+    ) -> None:  # fmt: skip
         try:
             import chromadb  # noqa: F401
         except ModuleNotFoundError as error:
