@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.fusion import Fusion, Judged, fuse, normalize, reciprocal_ranks, tune
+from two_tower.fusion import Fusion, Judged, normalize, tune
 from two_tower.metrics import Qrels, from_ranks
 from two_tower.ranking import Ranking
 
@@ -88,13 +88,6 @@ def test_reciprocal_rank_fusion_is_the_papers(case: tuple[Lists, Lists, int], se
         expected = by_loops(lists, order)
         assert fused.rows[q, : len(expected)].tolist() == expected
         assert (fused.rows[q, len(expected) :] == -1).all()
-
-
-def test_equal_sums_are_ordered_by_id() -> None:
-    a, b = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 5.0, 0: 4.0}], 2)
-    shares = [reciprocal_ranks(a), reciprocal_ranks(b)]
-    for order in ([0, 1, 2], [1, 0, 2]):
-        assert fuse([a, b], shares, order=np.array(order)).rows[0, 0] == np.argmax(order[:2])
 
 
 def test_a_lists_only_candidate_counts_if_the_others_have_a_score() -> None:

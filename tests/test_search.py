@@ -122,10 +122,9 @@ def test_a_store_of_another_run_is_recognized(run: Run) -> None:
 
 def test_damaged_files_are_named(run: Run, tmp_path: Path) -> None:
     copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
-    for damage in (b"nonsense", b""):
-        (copy.index / "index.faiss").write_bytes(damage)
-        with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
-            Searcher.load(copy.path)
+    (copy.index / "index.faiss").write_bytes(b"")
+    with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
+        Searcher.load(copy.path)
     (copy.index / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json cannot be read"):
         VectorStore.open(copy.index)

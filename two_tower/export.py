@@ -65,7 +65,8 @@ def export_run(run: Path | str, path: Path) -> list[str]:
     """
     require_new(path)
     encoder = Encoder.load(Run.existing(run))
-    model, words, remarks = encoder.model, encoder.tokenizer, []
+    model, words = encoder.model, encoder.tokenizer
+    remarks: list[str] = []
     documents = _modules(model.document_tower, model.similarity, words, words.document_tokens)
     if model.shared:
         folders = [("" if m.tower is not None else f"{i}_{m.kind}") for i, m in enumerate(documents)]
@@ -78,7 +79,7 @@ def export_run(run: Path | str, path: Path) -> list[str]:
         queries = _modules(model.query_tower, model.similarity, words, words.query_tokens)
         _write_router(path, {"query": queries, "document": documents})
     name = model.similarity.name
-    facts = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": name, "__version__": {}}
+    facts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": name, "__version__": {}}
     write_json(path / "config_sentence_transformers.json", facts)
     return remarks
 
@@ -132,8 +133,10 @@ def _dense(tower: AverageTower | TransformerTower, activation: str) -> _Module:
 
 
 def _write_list(path: Path, modules: Sequence[tuple[str, str]]) -> None:
-    kinds = [(folder, f"{PACKAGE}.{kind}") for kind, folder in modules]
-    listed = [{"idx": i, "name": str(i), "path": folder, "type": kind} for i, (folder, kind) in enumerate(kinds)]
+    listed = [
+        {"idx": i, "name": str(i), "path": folder, "type": f"{PACKAGE}.{kind}"}
+        for i, (kind, folder) in enumerate(modules)
+    ]
     write_text(path / "modules.json", json.dumps(listed, indent=2))
 
 

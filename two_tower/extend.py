@@ -36,8 +36,9 @@ class Extension:
     words: int  # different unknown words
 
     def __str__(self) -> str:
-        share = f"{self.unknown:,} of {self.tokens:,} words of the passages ({self.unknown / max(1, self.tokens):.2%})"
-        return f"{share} were unknown, {self.words:,} different ones; each has a vector now, made of its parts."
+        share = self.unknown / max(1, self.tokens)
+        unknown = f"{self.unknown:,} of {self.tokens:,} words of the passages ({share:.2%}) were unknown"
+        return f"{unknown}, {self.words:,} different ones; each has a vector now, made of its parts."
 
 
 def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | None = None) -> Extension:

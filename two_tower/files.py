@@ -61,6 +61,6 @@ def finite(value: Any) -> Any:  # noqa: ANN401
 
 
 def file_hash(path: Path) -> str:
-    """XXH3 of a file's bytes, 32 hexadecimal digits: the project's fast hash (`cache.key_of` makes names)."""
+    """XXH3 of a file's bytes, 32 hexadecimal digits: finds damage, at four times the speed of BLAKE2."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
