@@ -159,23 +159,7 @@ def test_failures_are_logged(runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog
     assert "a defect" in caplog.text
 
 
-JSON_PIECES = [
-    "{",
-    "}",
-    "[",
-    "]",
-    '"query"',
-    ":",
-    ",",
-    '"k"',
-    "1e999",
-    "-1",
-    "null",
-    '"\\u0000"',
-    '"\\ud800"',
-    "NaN",
-    " ",
-]
+JSON_PIECES = [*"{}[]:, ", '"query"', '"k"', "1e999", "-1", "null", '"\\u0000"', '"\\ud800"', "NaN"]
 HEADS = [
     "GET /search?q={} HTTP/1.1\r\nhost: a\r\n\r\n",
     "POST /search HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n{}",
