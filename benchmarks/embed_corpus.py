@@ -44,7 +44,7 @@ def _write(path: Path, count: int, quick: bool) -> Path:
 
 def _embed(encoder: Encoder, file: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    embed_corpus(encoder, Passages(str(file)), folder)
+    embed_corpus(encoder, Passages(str(file)), folder, 65_536)
 
 
 def _memory(words: Path, file: Path, folder: Path) -> float:

@@ -47,13 +47,12 @@ def run(quick: bool = False) -> list[Row]:
     texts, indexes = passages((2000 if quick else PASSAGES) + QUERIES, quick), []
     with tempfile.TemporaryDirectory() as place:
         encoder = random_tower(tokenizer(quick)) if quick else _trained(Path(place, "run"))
-        similarity = encoder.model.similarity
         store = write_store(Path(place, "store"), encoder.documents(texts[:-QUERIES]), texts[:-QUERIES])
         q_QD = encoder.queries([" ".join(text.split()[:QUERY_WORDS]) for text in texts[-QUERIES:]])
         for config in (FLAT, HNSW):
-            report = make_index(store.path, config, store, similarity, (q_QD, "queries, the first words of passages"))
+            report = make_index(config, store, (q_QD, "queries, the first words of passages"))
             say(f"index_hnsw: {report}", style="dim")
-            indexes.append(load_index(store.path, similarity))
+            indexes.append(load_index(store.path))
         if not report.target_reached:
             raise RuntimeError(f"recall@{K} is {report.recall:.3f}, less than {TARGET}")
         exact, graph = indexes

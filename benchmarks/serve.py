@@ -30,7 +30,6 @@ from two_tower.console import say
 from two_tower.encode import Encoder
 from two_tower.index import load_index, make_index
 from two_tower.search import Searcher
-from two_tower.similarity import Similarity
 
 NEEDS = ("fastapi", "uvicorn", "prometheus_client")
 PROGRAMS = ("wrk",)
@@ -120,9 +119,8 @@ def _plain(searcher: Searcher) -> Any:  # noqa: ANN401
 def _searcher(folder: Path, texts: Sequence[str], quick: bool) -> Searcher:
     encoder: Encoder = random_tower(tokenizer(quick))
     store = write_store(folder, encoder.documents(texts), texts)
-    similarity = Similarity("cosine")
-    make_index(folder, FLAT, store, similarity, (encoder.queries(texts[:100]), "passages"))
-    return Searcher(encoder, load_index(folder, similarity), store, "benchmark")
+    make_index(FLAT, store, (encoder.queries(texts[:100]), "passages"))
+    return Searcher(encoder, load_index(folder), store, "benchmark")
 
 
 def run(quick: bool = False) -> list[Row]:

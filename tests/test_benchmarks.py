@@ -23,10 +23,8 @@ def test_a_benchmark_gives_well_formed_rows(name: str, tmp_path: Path) -> None:
     assert len({row["name"] for row in rows}) == len(rows)
     for row in rows:
         assert list(row) == ["name", "ours", "peer", "unit", "ratio", "peer_name"]
-        assert all(row[key] > 0 for key in ("ours", "peer", "ratio"))
-        assert row["name"].startswith(name)
-        assert row["unit"].endswith("/s")
-        assert row["peer_name"] != "ours"
+        assert min(row["ours"], row["peer"], row["ratio"]) > 0
+        assert (row["name"].startswith(name), row["unit"][-2:], row["peer_name"] == "ours") == (True, "/s", False)
 
 
 def test_the_fastest_peer_counts_and_ratios_are_taken_round_by_round() -> None:

@@ -30,7 +30,7 @@ def random_encoder(texts: list[str], similarity: str = "cosine") -> Encoder:
 
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder]:
-    """Works in small chunks; the number of threads is put back afterwards."""
+    """Works in small chunks."""
     monkeypatch.setattr(encode, "CHUNK", 16)
     monkeypatch.setattr(encode, "MIN_CHUNK", 5)
     before = torch.get_num_threads()

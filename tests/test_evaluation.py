@@ -1,7 +1,5 @@
 """A finished run on any collection: its figures against loops, and where the hybrid's weight comes from."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import statistics
@@ -69,7 +67,7 @@ def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[st
     }
     vectors = {name: encoder.documents([text])[0] for name, text in passages.items()}
     bm25 = BM25(list(passages.values()))
-    dense, lexical = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
+    dense, lexical = Scores(), Scores()
     for row in source.queries(split).to_pylist():
         vector = encoder.queries([row["text"]])[0]
         dense[row["id"]] = {name: float(vector @ other) for name, other in vectors.items()}
@@ -90,8 +88,7 @@ def standardised(scores: dict[str, float], floor: float | None, depth: int = 100
 def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
     results = evaluate_run(run, hard, "test", hybrid=True)
     weight = json.loads((run / "hybrid.json").read_text())["weight"]
-    assert 0 < weight < 1
-    assert weight == results["fusion/weight"]
+    assert 0 < weight == results["fusion/weight"] < 1
     dense, lexical, grades = scores(run, hard, "test")
     values: dict[str, list[float]] = {"dense": [], "bm25": [], "hybrid": []}
     for query in grades:
@@ -101,23 +98,20 @@ def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
             values[system].append(oracles.reciprocal_rank(oracles.ranked(each), grades[query], 10))
     for system, each in values.items():
         assert results[f"{system}/mrr@10"] == pytest.approx(statistics.mean(each), abs=1e-9), system
-    for system in ("dense", "hybrid"):
-        chance = randomisation_test(np.array(values[system]), np.array(values["bm25"]))
-        assert results[f"{system}/mrr@10/p_vs_bm25"] == pytest.approx(chance), system
-    chance = randomisation_test(np.array(values["hybrid"]), np.array(values["dense"]))
-    assert results["hybrid/mrr@10/p_vs_dense"] == pytest.approx(chance)
+    for system, other in (("dense", "bm25"), ("hybrid", "bm25"), ("hybrid", "dense")):
+        chance = randomisation_test(np.array(values[system]), np.array(values[other]))
+        assert results[f"{system}/mrr@10/p_vs_{other}"] == pytest.approx(chance), system
     # A test of nothing if they were equal, or perfect.
-    assert results["dense/mrr@10"] < results["hybrid/mrr@10"] < 1
-    assert results["bm25/mrr@10"] < results["hybrid/mrr@10"]
+    assert max(results["dense/mrr@10"], results["bm25/mrr@10"]) < results["hybrid/mrr@10"] < 1
     assert (results["documents"], results["queries"]) == (240, 40)
 
 
 def test_intervals_lie_around_their_means(run: Path) -> None:
     results = evaluate_run(run, None, "dev")
     figures = [f"{system}/{metric}" for system in ("dense", "bm25") for metric in DEFAULT_METRICS]
-    ends = [f"{name}/{end}" for name in figures for end in ("low", "high")]
-    chances = [f"dense/{metric}/p_vs_bm25" for metric in DEFAULT_METRICS]
-    assert set(results) == {*figures, *ends, *chances, "documents", "queries", "split"}
+    wanted = {f"{name}{end}" for name in figures for end in ("", "/low", "/high")}
+    wanted |= {f"dense/{metric}/p_vs_bm25" for metric in DEFAULT_METRICS}
+    assert set(results) == wanted | {"documents", "queries", "split"}
     for name in figures:
         assert results[f"{name}/low"] <= results[name] <= results[f"{name}/high"]
     assert results["dense/mrr@10/low"] < results["dense/mrr@10"] < results["dense/mrr@10/high"]
@@ -125,7 +119,7 @@ def test_intervals_lie_around_their_means(run: Path) -> None:
     assert not (run / "hybrid.json").exists()
 
 
-def test_the_weight_is_chosen_once_on_the_runs_own_validation_queries(
+def test_the_weight_is_chosen_once_on_the_runs_own_queries(
     run: Path, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = write_hard(tmp_path / "other", 120)
@@ -147,9 +141,7 @@ def _never(*arguments: Any, **more: Any) -> None:  # noqa: ANN401
     raise AssertionError("this must not be called")
 
 
-def test_grades_that_are_not_relevant_have_no_part_in_the_choice(
-    run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_irrelevant_grades_do_not_choose(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Beir, "relevant_grade", lambda self, split: 2)  # and all grades are 1
     results = evaluate_run(run, hard, "test", hybrid=True)
     assert results["hybrid/mrr@10"] == 0 < results["hybrid/ndcg@10"]
@@ -166,12 +158,14 @@ def test_the_weight_of_other_towers_is_not_used(run: Path, hard: Path) -> None:
 
 def test_without_the_runs_own_data(run: Path, hard: Path, tmp_path: Path) -> None:
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace(str(hard), str(tmp_path / "gone")))
+    here = config.read_text()
+    gone = here.replace(str(hard), str(tmp_path / "gone"))
+    config.write_text(gone)
     with pytest.raises(UserError, match=r"chooses its weight once, on the run's own data, .*gone"):
         evaluate_run(run, hard, "test", hybrid=True)
-    config.write_text(config.read_text().replace(str(tmp_path / "gone"), str(hard)))
+    config.write_text(here)
     evaluate_run(run, hard, "test", hybrid=True)
-    config.write_text(config.read_text().replace(str(hard), str(tmp_path / "gone")))
+    config.write_text(gone)
     assert evaluate_run(run, hard, "test", hybrid=True)["hybrid/mrr@10"] > 0
 
 
@@ -183,11 +177,10 @@ def test_bm25_is_measured_once(run: Path, hard: Path, monkeypatch: pytest.Monkey
 
 def test_people_are_told_what_the_numbers_mean(run: Path, hard: Path) -> None:
     lines = describe(evaluate_run(run, hard, "dev", hybrid=True))
-    assert "40 queries of 'dev', each against all 240 passages" in lines[0]
+    assert lines[0].startswith("40 queries of 'dev', each against all 240 passages")
     assert lines[2].split() == ["dense", "BM25", "hybrid"]
-    assert [line.split()[0] for line in lines[3:10]] == list(DEFAULT_METRICS)
-    assert all(line.count("[") == 3 for line in lines[3:10])
-    assert "for the tower, chosen by mrr@10 on 'dev' of the run's own data" in lines[-2]
+    assert [(line.split()[0], line.count("[")) for line in lines[3:10]] == [(name, 3) for name in DEFAULT_METRICS]
+    assert "for the tower, chosen by mrr@10 on 'dev'" in lines[-2]
     assert "chosen on these very queries" in lines[-1]
     assert "very queries" not in "".join(describe(evaluate_run(run, hard, "test", hybrid=True)))
     assert "hybrid" not in "".join(describe(evaluate_run(run, hard, "test")))

@@ -1,7 +1,5 @@
 """Sentence Transformers gives the vectors that the run gives."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +21,31 @@ def loaded(path: Path) -> Any:  # noqa: ANN401
     return library.SentenceTransformer(str(path), device="cpu")
 
 
-def exported(collection: Path, folder: Path, *overrides: str) -> tuple[Encoder, Any]:
-    fit(collection, folder / "run", *overrides)
-    export_run(folder / "run", folder / "model")
-    return Encoder.load(Run(folder / "run")), loaded(folder / "model")
-
-
-def assert_equal_vectors(encoder: Encoder, model: Any, collection: Path) -> None:  # noqa: ANN401
-    queries = [*Beir(str(collection)).queries("dev")["text"].to_pylist(), *TEXTS[:-1]]
-    documents = [t for b in Beir(str(collection)).corpus() for t in b.column("text").to_pylist()] + TEXTS
-    np.testing.assert_allclose(model.encode_query(queries), encoder.queries(queries), atol=1e-6)
-    np.testing.assert_allclose(model.encode_document(documents), encoder.documents(documents), atol=1e-6)
-    assert model.similarity_fn_name == encoder.model.similarity.name
+UNIFORM = "embedding.weights=uniform tower.learn_weights=false"
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["shared_towers=true"],
-        ["shared_towers=false"],
-        ["shared_towers=true", "embedding.dim=24"],
-        ["similarity=dot", "embedding.weights=uniform", "tower.learn_weights=false"],
-        ["similarity=euclidean", "embedding.weights=uniform", "tower.learn_weights=false", "tower.tanh=true"],
+        "shared_towers=true",
+        "shared_towers=false",
+        "shared_towers=true embedding.dim=24",
+        f"similarity=dot {UNIFORM}",
+        f"similarity=euclidean {UNIFORM} tower.tanh=true",
+        "tower=transformer tower.dim=16",
+        "tower=transformer tower.dim=8 tower.pooling=cls similarity=dot",
     ],
-    ids=" ".join,
 )
-def test_an_average_tower_has_equal_vectors_there(collection: Path, tmp_path: Path, overrides: list[str]) -> None:
-    encoder, model = exported(collection, tmp_path, *overrides)
-    assert_equal_vectors(encoder, model, collection)
-
-
-@pytest.mark.parametrize("overrides", [["tower.dim=16"], ["tower.dim=8", "tower.pooling=cls", "similarity=dot"]])
-def test_a_transformer_has_equal_vectors_there(
-    collection: Path, transformer_folder: Path, tmp_path: Path, overrides: list[str]
-) -> None:
-    tower = ["tower=transformer", f"tower.path={transformer_folder}", *overrides]
-    encoder, model = exported(collection, tmp_path, *tower)
-    assert_equal_vectors(encoder, model, collection)
+def test_vectors_are_equal(collection: Path, request: pytest.FixtureRequest, tmp_path: Path, overrides: str) -> None:
+    path = [f"tower.path={request.getfixturevalue('transformer_folder')}"] if "transformer" in overrides else []
+    fit(collection, tmp_path / "run", *overrides.split(), *path)
+    export_run(tmp_path / "run", tmp_path / "model")
+    encoder, model = Encoder.load(Run(tmp_path / "run")), loaded(tmp_path / "model")
+    queries = [*Beir(str(collection)).queries("dev")["text"].to_pylist(), *TEXTS[:-1]]
+    documents = [t for b in Beir(str(collection)).corpus() for t in b.column("text").to_pylist()] + TEXTS
+    np.testing.assert_allclose(model.encode_query(queries), encoder.queries(queries), atol=1e-6)
+    np.testing.assert_allclose(model.encode_document(documents), encoder.documents(documents), atol=1e-6)
+    assert model.similarity_fn_name == encoder.model.similarity.name
 
 
 def test_the_folder_holds_safetensors_only(collection: Path, tmp_path: Path) -> None:
@@ -73,17 +59,15 @@ def test_the_folder_holds_safetensors_only(collection: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("override", "message"),
     [
-        (["tower=gru"], "no module for a RecurrentTower"),
-        (["similarity=dot"], "similarity=dot cannot be exported"),
-        (["tower.tanh=true"], "tower.tanh=true cannot be exported"),
+        ("tower=gru", "no module for a RecurrentTower"),
+        ("similarity=dot", "similarity=dot cannot be exported"),
+        ("tower.tanh=true", "tower.tanh=true cannot be exported"),
     ],
 )
-def test_what_sentence_transformers_cannot_hold_is_refused(
-    collection: Path, tmp_path: Path, overrides: list[str], message: str
-) -> None:
-    fit(collection, tmp_path / "run", *overrides)
+def test_what_cannot_be_held_is_refused(collection: Path, tmp_path: Path, override: str, message: str) -> None:
+    fit(collection, tmp_path / "run", override)
     with pytest.raises(UserError, match=message):
         export_run(tmp_path / "run", tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -1,7 +1,5 @@
 """Fusion against dictionaries and loops."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
@@ -13,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.fusion import Fusion, fuse, normalize, reciprocal_ranks, tune
+from two_tower.fusion import Fusion, Judged, normalize, tune
 from two_tower.metrics import Qrels, from_ranks
 from two_tower.ranking import Ranking
 
@@ -43,9 +41,7 @@ def cases(draw: st.DrawFn) -> tuple[Lists, Lists, int]:
 
 
 def in_deviations(found: dict[int, float], depth: int, floor: float | None) -> dict[int, float]:
-    scores = list(found.values())
-    if floor is not None:
-        scores += [floor] * (depth - len(scores))
+    scores = list(found.values()) + [floor] * (depth - len(found) if floor is not None else 0)
     if not scores or max(scores) == min(scores):
         return dict.fromkeys(found, 0.0)
     return {d: (score - min(scores)) / statistics.pstdev(scores) for d, score in found.items()}
@@ -53,10 +49,7 @@ def in_deviations(found: dict[int, float], depth: int, floor: float | None) -> d
 
 def by_loops(lists: list[dict[int, float]], order: np.ndarray) -> list[int]:
     """Documents by the sum of what they get from each list, as float32; of equals the larger place first."""
-    sums: dict[int, float] = {}
-    for shares in lists:
-        for d, share in shares.items():
-            sums[d] = sums.get(d, 0.0) + share
+    sums = {d: sum(shares.get(d, 0.0) for shares in lists) for d in {d for shares in lists for d in shares}}
     return sorted(sums, key=lambda d: (np.float32(sums[d]), order[d]), reverse=True)
 
 
@@ -65,10 +58,8 @@ def test_the_weighted_sum_is_the_definition(case: tuple[Lists, Lists, int], seed
     left, right, depth = case
     rng = np.random.default_rng(seed)
     order = rng.permutation(DOCUMENTS) * 7
-    pairs = (
-        rng.integers(0, max(len(left), 1), 20 * bool(left)),
-        rng.integers(-1, DOCUMENTS, 20 * bool(left)),
-    )
+    count = 20 * bool(left)
+    pairs = (rng.integers(0, max(len(left), 1), count), rng.integers(-1, DOCUMENTS, count))
     fusion = Fusion("weighted_sum", weight, depth, "dev", "mrr@10")
     fused = fusion(ranking(left, depth), ranking(right, depth), order=order, pairs=pairs)
     assert (fused.rows.shape, fused.scores.dtype) == ((len(left), 2 * depth), np.float32)
@@ -90,21 +81,13 @@ def test_the_weighted_sum_is_the_definition(case: tuple[Lists, Lists, int], seed
 @given(cases(), st.integers(0, 99))
 def test_reciprocal_rank_fusion_is_the_papers(case: tuple[Lists, Lists, int], seed: int) -> None:
     left, right, depth = case
-    order = np.random.default_rng(seed).permutation(DOCUMENTS)
-    a, b = ranking(left, depth), ranking(right, depth)
+    order, a, b = np.random.default_rng(seed).permutation(DOCUMENTS), ranking(left, depth), ranking(right, depth)
     fused = Fusion("reciprocal_rank", None, depth, "dev", "mrr@10")(a, b, order=order)
     for q in range(len(left)):
         lists = [{int(d): 1 / (60 + i) for i, d in enumerate(each.rows[q], 1) if d >= 0} for each in (a, b)]
         expected = by_loops(lists, order)
         assert fused.rows[q, : len(expected)].tolist() == expected
         assert (fused.rows[q, len(expected) :] == -1).all()
-
-
-def test_equal_sums_are_ordered_by_id() -> None:
-    a, b = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 5.0, 0: 4.0}], 2)
-    shares = [reciprocal_ranks(a), reciprocal_ranks(b)]
-    for order in ([0, 1, 2], [1, 0, 2]):
-        assert fuse([a, b], shares, order=np.array(order)).rows[0, 0] == np.argmax(order[:2])
 
 
 def test_a_lists_only_candidate_counts_if_the_others_have_a_score() -> None:
@@ -120,17 +103,9 @@ def test_candidates_beyond_the_depth_do_not_count() -> None:
     reverse = [{d: -score for d, score in each.items()} for each in lists]
     for method, weight in (("weighted_sum", 0.4), ("reciprocal_rank", None)):
         fusion = Fusion(method, weight, 4, "dev", "mrr@10")
-        long = fusion(ranking(lists, 12), ranking(reverse, 12), order=np.arange(12))
-        short = fusion(ranking(lists, 4), ranking(reverse, 4), order=np.arange(12))
+        long, short = (fusion(ranking(lists, n), ranking(reverse, n), order=np.arange(12)) for n in (12, 4))
         np.testing.assert_array_equal(long.rows, short.rows)
         np.testing.assert_array_equal(long.scores, short.scores)
-
-
-def test_three_rankings_fuse_as_well() -> None:
-    lists = [ranking([{0: 3.0, 1: 2.0}], 2), ranking([{1: 3.0, 2: 2.0}], 2), ranking([{1: 3.0, 0: 2.0}], 2)]
-    fused = fuse(lists, [reciprocal_ranks(each) for each in lists], order=np.arange(3))
-    assert fused.rows.tolist() == [[1, 0, 2, -1, -1, -1]]
-    assert fused.scores[0, :3] == pytest.approx([1 / 62 + 2 / 61, 1 / 61 + 1 / 62, 1 / 62])
 
 
 @pytest.fixture
@@ -154,23 +129,30 @@ def test_the_tuned_weight_is_the_best_of_all(two: tuple[Ranking, Ranking, Qrels]
         fused = fusion(left, right, order=np.arange(200), pairs=(qrels.query_rows, qrels.document_rows))
         return from_ranks(fused.ranks, qrels, ["mrr@10"])["mrr@10"].mean()
 
-    tuned = tune(left, right, order=np.arange(200), qrels=qrels, metric="mrr@10", split="dev", depth=40)
+    tuned = tune(left, right, Judged(np.arange(200), qrels, "mrr@10", "dev"), depth=40)
     assert (tuned.depth, tuned.split, tuned.metric) == (40, "dev", "mrr@10")
     others = [Fusion("weighted_sum", round(0.05 * i, 2), 40, "dev", "mrr@10") for i in range(21)]
     others.append(Fusion("reciprocal_rank", None, 40, "dev", "mrr@10"))
     values = {other.weight: value(other) for other in others}
-    assert value(tuned) == max(values.values())
-    assert values[tuned.weight] == max(values.values())
+    assert value(tuned) == values[tuned.weight] == max(values.values())
     assert len(set(values.values())) > 5
     assert values[0] < values[tuned.weight] > values[1]
 
 
+# A query's ranking with document 0 first, and with 1 first.
+FIRST, SECOND = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 2.0, 0: 1.0}], 2)
+
+
+def judged_one(documents: int, *grades: int, threshold: int = 1) -> Judged:
+    """Grades of the first documents for one query."""
+    qrels = Qrels(np.zeros(len(grades), np.int64), np.arange(len(grades)), np.array(grades, np.int32), 1)
+    return Judged(np.arange(documents), qrels, "mrr@10", "dev", threshold)
+
+
 @pytest.mark.parametrize("good", ["both", "tower", "bm25"])
 def test_of_equal_weights_it_is_the_middle_one(good: str) -> None:
-    right, wrong = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 2.0, 0: 1.0}], 2)
-    qrels = Qrels(np.array([0]), np.array([0]), np.array([1], np.int32), 1)
-    tower, bm25 = (right if good in (name, "both") else wrong for name in ("tower", "bm25"))
-    tuned = tune(tower, bm25, order=np.array([0, 1]), qrels=qrels, metric="mrr@10", split="dev")
+    tower, bm25 = (FIRST if good in (name, "both") else SECOND for name in ("tower", "bm25"))
+    tuned = tune(tower, bm25, judged_one(2, 1))
     # The larger share decides; at .5 the sums are equal, and the larger place, which is wrong, comes first.
     weights = {"both": range(21), "tower": range(11, 21), "bm25": range(10)}[good]
     assert tuned.weight == pytest.approx(weights[len(weights) // 2] / 20)
@@ -178,29 +160,24 @@ def test_of_equal_weights_it_is_the_middle_one(good: str) -> None:
 
 @pytest.mark.parametrize(("threshold", "weight"), [(1, 0.5), (2, 0.8)])
 def test_only_relevant_grades_decide(threshold: int, weight: float) -> None:
-    tower, bm25 = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 2.0, 0: 1.0}], 2)
-    qrels = Qrels(np.array([0, 0]), np.array([0, 1]), np.array([2, 1], np.int32), 1)  # BM25 prefers grade 1
-    order = np.array([0, 1])
-    tuned = tune(tower, bm25, order=order, qrels=qrels, metric="mrr@10", split="dev", threshold=threshold)
+    tuned = tune(FIRST, SECOND, judged_one(2, 2, 1, threshold=threshold))  # BM25 prefers grade 1
     assert tuned.weight == pytest.approx(weight)
 
 
 def test_reciprocal_ranks_are_chosen_where_they_are_better() -> None:
     # What is relevant, 0, is second in both; each system's first, far ahead in score, is unknown to the other.
     tower, bm25 = ranking([{1: 9.0, 0: 1.0, 3: 0.9}], 3), ranking([{2: 9.0, 0: 1.0, 4: 0.9}], 3)
-    qrels = Qrels(np.array([0]), np.array([0]), np.array([1], np.int32), 1)
-    tuned = tune(tower, bm25, order=np.arange(5), qrels=qrels, metric="mrr@10", split="dev")
+    tuned = tune(tower, bm25, judged_one(5, 1))
     assert (tuned.method, tuned.weight) == ("reciprocal_rank", None)
 
 
 def test_the_file_reads_back(tmp_path: Path) -> None:
-    path = tmp_path / "hybrid.json"
-    assert Fusion.read(path) is None
-    fusion = Fusion("weighted_sum", 0.35, 100, "dev", "mrr@10", "corpus", "towers")
+    path, fusion = tmp_path / "hybrid.json", Fusion("weighted_sum", 0.35, 100, "dev", "mrr@10", "corpus", "towers")
+    assert Fusion.read(path, "towers") is None
     fusion.write(path)
-    assert Fusion.read(path) == fusion
+    assert (Fusion.read(path, "towers"), Fusion.read(path, "others")) == (fusion, None)
     assert {"method", "weight", "depth", "split", "metric"} <= set(json.loads(path.read_text()))
     for broken in ("{", "[]", '{"weight": 1}', '{"w": 1}'):
         path.write_text(broken)
         with pytest.raises(UserError, match="delete it"):
-            Fusion.read(path)
+            Fusion.read(path, "towers")

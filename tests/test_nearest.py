@@ -1,7 +1,6 @@
 """Ranking by vectors against a sort of their exact scores; the product with three digits must never show."""
 
-from __future__ import annotations
-
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,14 +116,11 @@ def test_the_bound_on_the_error_is_what_makes_it_exact(monkeypatch: pytest.Monke
     """Negative control: with a bound of nothing the same search is wrong."""
     monkeypatch.setattr(coarse, "_fast_bfloat16", lambda: True)
     q, d = near_ties()
-    options = {
-        "order": np.arange(len(d)),
-        "pairs": (np.arange(40), 3000 + np.arange(40)),
-        "blocks": Blocks(documents=500),
-    }
-    expected = find(q, d, **options, k=2500)
+    pairs = (np.arange(40), 3000 + np.arange(40))
+    options = {"order": np.arange(len(d)), "pairs": pairs, "blocks": Blocks(documents=500), "k": 2500}
+    expected = find(q, d, **options)
     monkeypatch.setattr("two_tower.ranking.vectors.slacks", lambda queries, _: np.zeros(len(queries.norms)))
-    wrong = find(q, d, **options, k=2500)
+    wrong = find(q, d, **options)
     assert (wrong.rows != expected.rows).any()
     assert (wrong.ranks != expected.ranks).any()
 
@@ -169,11 +165,9 @@ def test_blocks_and_threads_change_nothing(threads: int, blocks: tuple[int, int]
 def test_every_similarity_ranks_as_its_scores_do(name: str) -> None:
     similarity, rng = Similarity(name), np.random.default_rng(5)
     q, d = (similarity.prepare(torch.from_numpy(rng.normal(size=(n, 32)).astype(np.float32))) for n in (10, 500))
-    pairs = (np.arange(10), np.arange(10) * 7)
-    found = nearest(q, lambda part: d[part], 500, similarity, order=np.arange(500), pairs=pairs, k=20)
-    expected = rank(
-        lambda rows, columns: similarity.scores(q[rows], d[columns]), 10, 500, order=np.arange(500), pairs=pairs, k=20
-    )
+    options: dict[str, Any] = {"order": np.arange(500), "pairs": (np.arange(10), np.arange(10) * 7), "k": 20}
+    found = nearest(q, lambda part: d[part], 500, similarity, **options)
+    expected = rank(lambda rows, columns: similarity.scores(q[rows], d[columns]), 10, 500, **options)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.ranks, expected.ranks)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-5)
@@ -188,18 +182,8 @@ def test_each_process_asks_for_its_own_blocks_only() -> None:
             asked[share.rank].add(part.start)
             return d[part]
 
-        pairs = (np.array([0, 2]), np.array([24, 3]))
-        return nearest(
-            q,
-            vectors,
-            25,
-            Similarity("dot"),
-            order=np.arange(25),
-            pairs=pairs,
-            k=2,
-            blocks=Blocks(documents=5),
-            share=share,
-        )
+        options = {"pairs": (np.array([0, 2]), np.array([24, 3])), "blocks": Blocks(documents=5), "k": 2}
+        return nearest(q, vectors, 25, Similarity("dot"), order=np.arange(25), share=share, **options)
 
     together(2, of)
     assert asked == {0: {0, 10, 20}, 1: {5, 15}}
@@ -207,14 +191,10 @@ def test_each_process_asks_for_its_own_blocks_only() -> None:
 
 def test_vectors_of_half_precision_and_no_queries_or_documents() -> None:
     q, d = torch.randn(4, 8), torch.randn(50, 8).half()
-    found = nearest(q, lambda part: d[part], 50, Similarity("dot"), order=np.arange(50), k=3)
-    expected = brute_force(
-        exact_scores(q.numpy(), d.float().numpy()), np.arange(50), (np.zeros(0), np.zeros(0)), 3, None
-    )
-    assert_equal(found, *expected)
-    nothing = nearest(q[:0], lambda part: d[part], 50, Similarity("dot"), order=np.arange(50), k=3)
-    assert nothing.rows.shape == (0, 3)
-    pairs = (np.array([1]), np.array([-1]))
-    empty = nearest(q, lambda part: d[part], 0, Similarity("dot"), order=np.arange(0), pairs=pairs, k=3)
-    assert (empty.rows == -1).all()
-    assert empty.ranks.tolist() == [0]
+    find = partial(nearest, vectors=lambda part: d[part], similarity=Similarity("dot"), k=3)
+    scores = exact_scores(q.numpy(), d.float().numpy())
+    found = find(q, documents=50, order=np.arange(50))
+    assert_equal(found, *brute_force(scores, np.arange(50), (np.zeros(0), np.zeros(0)), 3, None))
+    assert find(q[:0], documents=50, order=np.arange(50)).rows.shape == (0, 3)
+    empty = find(q, documents=0, order=np.arange(0), pairs=(np.array([1]), np.array([-1])))
+    assert ((empty.rows == -1).all(), empty.ranks.tolist()) == (True, [0])

@@ -1,7 +1,5 @@
 """Exact ranking against a brute-force sort, and written runs against trec_eval."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,16 +28,11 @@ def scorer(scores: np.ndarray, device: str = "cpu") -> Score:
 
 
 def brute_force(
-    scores: np.ndarray,
-    order: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray],
-    k: int,
-    floor: float | None,
+    scores: np.ndarray, order: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], k: int, floor: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sort every row: NaN as minus infinity, score descending, then order descending."""
     scores = np.where(np.isnan(scores), -np.inf, scores)
-    rows = np.full((len(scores), k), -1)
-    values = np.full((len(scores), k), -np.inf, np.float32)
+    rows, values = np.full((len(scores), k), -1), np.full((len(scores), k), -np.inf, np.float32)
     ranks = np.zeros(len(pairs[0]), np.int64)
     for q, row in enumerate(scores):
         best = np.lexsort((-order, -row))
@@ -66,8 +59,7 @@ VALUES = [-np.inf, np.nan, -2.0, -0.0, 0.0, 0.5, 0.5000001, 3.0, np.inf]
 @st.composite
 def cases(draw: st.DrawFn) -> dict:
     """Many equal scores (also -0 and 0), NaN, infinities; blocks from one row to more than there are."""
-    seed = draw(st.integers(0, 2**32 - 1))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queries, documents = draw(st.integers(0, 7)), draw(st.integers(1, 200))
     values = np.array(draw(st.lists(st.sampled_from(VALUES), min_size=1, max_size=6)), np.float32)
     pairs = draw(st.integers(0, 20)) if queries else 0
@@ -81,10 +73,15 @@ def cases(draw: st.DrawFn) -> dict:
     }
 
 
-def check(case: dict, device: str = "cpu") -> None:
+def check(case: dict, device: str = "cpu", processes: int = 0) -> None:
     scores = case.pop("scores")
-    found = rank(scorer(scores, device), *scores.shape, **case)
-    assert_equal(found, *brute_force(scores, *(case[name] for name in ("order", "pairs", "k", "floor"))))
+    expected = brute_force(scores, *(case[name] for name in ("order", "pairs", "k", "floor")))
+
+    def ranked(share: Share | None) -> Ranking:
+        return rank(scorer(scores, device), *scores.shape, share=share, **case)
+
+    for found in together(processes, ranked) if processes else [ranked(None)]:
+        assert_equal(found, *expected)
 
 
 @settings(deadline=None)
@@ -110,7 +107,7 @@ def test_torch_operations_equal_a_sort(torch_operations: str, case: dict) -> Non
 
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_long_rows_equal_a_sort(k: int) -> None:
-    """Enough documents that whole chunks are skipped; ascending rows replace the worst at every step."""
+    """Whole chunks are skipped; ascending rows replace the worst at every step."""
     rng = np.random.default_rng(k)
     scores = rng.normal(size=(8, 20_000)).astype(np.float32).round(2)
     scores[0].sort()
@@ -131,50 +128,41 @@ def product(queries: int, documents: int, seed: int = 0) -> Score:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 12), st.integers(2, 150), st.integers(2, 13), st.integers(5, 151), st.integers(0, 99))
-def test_rank_of_a_pair_is_its_place_in_the_full_ranking(
-    queries: int, documents: int, query_block: int, document_block: int, seed: int
-) -> None:
+def test_ranks_are_places_in_the_full_ranking(queries: int, documents: int, some: int, more: int, seed: int) -> None:
     """A product may round differently in blocks of another shape; a pair is compared within its own."""
-    rng = np.random.default_rng(seed)
+    rng, score = np.random.default_rng(seed), product(queries, documents, seed)
     pairs = (rng.integers(0, queries, 30), rng.integers(0, documents, 30))
-    found = rank(
-        product(queries, documents, seed),
-        queries,
-        documents,
-        order=rng.permutation(documents),
-        pairs=pairs,
-        k=documents,
-        blocks=Blocks(query_block, document_block),
-    )
+    order, blocks = rng.permutation(documents), Blocks(some, more)
+    found = rank(score, queries, documents, order=order, pairs=pairs, k=documents, blocks=blocks)
     np.testing.assert_array_equal(found.rows[pairs[0], found.ranks - 1], pairs[1])
     np.testing.assert_array_equal(np.sort(found.rows), np.broadcast_to(np.arange(documents), found.rows.shape))
 
 
-def ranking_of_product(**options: Any) -> Ranking:  # noqa: ANN401
+def pairs_and_order() -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     rng = np.random.default_rng(1)
-    pairs = (rng.integers(0, 150, 500), rng.integers(0, 1501, 500))
+    return (rng.integers(0, 150, 500), rng.integers(0, 1501, 500)), rng.permutation(1501)
+
+
+def ranking_of_product(**options: Any) -> Ranking:  # noqa: ANN401
+    pairs, order = pairs_and_order()
     options = {"blocks": Blocks(64, 256), "k": 20} | options
-    return rank(product(150, 1501), 150, 1501, order=rng.permutation(1501), pairs=pairs, **options)
+    return rank(product(150, 1501), 150, 1501, order=order, pairs=pairs, **options)
 
 
 def test_threads_do_not_change_the_result() -> None:
     threads = torch.get_num_threads()
+    whole = ranking_of_product()
     try:
-        results = []
         for n in (1, 2, 5):
             torch.set_num_threads(n)
-            results.append(ranking_of_product())
+            assert_equal(ranking_of_product(), whole.rows, whole.scores, whole.ranks)
     finally:
         torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert_equal(other, results[0].rows, results[0].scores, results[0].ranks)
 
 
 def test_queries_shared_out_at_block_borders_give_the_same_result() -> None:
     whole, score = ranking_of_product(), product(150, 1501)
-    rng = np.random.default_rng(1)
-    queries, documents = rng.integers(0, 150, 500), rng.integers(0, 1501, 500)
-    order = rng.permutation(1501)
+    (queries, documents), order = pairs_and_order()
 
     def tail(rows: slice, columns: slice) -> Tensor:
         return score(slice(rows.start + 64, rows.stop + 64), columns)
@@ -225,10 +213,11 @@ def test_processes_that_share_the_documents_out_all_get_the_same_result(size: in
 @settings(deadline=None, max_examples=40)
 @given(case=cases())
 def test_ties_nan_and_unknown_documents_are_ranked_together_as_alone(case: dict) -> None:
-    scores = case.pop("scores")
-    expected = brute_force(scores, *(case[name] for name in ("order", "pairs", "k", "floor")))
-    for part in together(2, lambda share: rank(scorer(scores), *scores.shape, share=share, **case)):
-        assert_equal(part, *expected)
+    check(case, processes=2)
+
+
+def zeros(rows: slice, columns: slice) -> Tensor:
+    return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
 
 
 def test_each_process_scores_only_its_own_blocks() -> None:
@@ -237,7 +226,7 @@ def test_each_process_scores_only_its_own_blocks() -> None:
     def of(share: Share) -> Ranking:
         def score(rows: slice, columns: slice) -> Tensor:
             asked[share.rank].add(columns.start)
-            return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+            return zeros(rows, columns)
 
         return rank(score, 3, 25, order=np.arange(25), k=2, blocks=Blocks(documents=5), share=share)
 
@@ -251,7 +240,7 @@ def test_blocks_are_computed_once_if_they_fit_and_at_absolute_rows(budget: int, 
 
     def score(rows: slice, columns: slice) -> Tensor:
         asked.append((rows.start, rows.stop, columns.start, columns.stop))
-        return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+        return zeros(rows, columns)
 
     pair = (np.array([6]), np.array([3]))  # only the second block of queries has a pair
     rank(score, 7, 30, order=np.arange(30), pairs=pair, blocks=Blocks(5, 16, budget))
@@ -259,14 +248,11 @@ def test_blocks_are_computed_once_if_they_fit_and_at_absolute_rows(budget: int, 
     assert asked == blocks
 
 
-def test_scores_of_other_kinds_are_ranked_as_float32() -> None:
+def test_scores_of_other_kinds_are_ranked_as_float32_and_the_order_may_be_a_tensor() -> None:
     scores = torch.tensor([[1.0, 3.0, 2.0]], requires_grad=True)
     for given_scores in (scores, scores.double(), scores.bfloat16(), scores.T.contiguous().T):
         found = rank(lambda _q, _d, s=given_scores: s, 1, 3, order=np.arange(3), k=3)
         assert found.rows.tolist() == [[1, 2, 0]]
-
-
-def test_order_may_be_a_tensor() -> None:
     found = rank(scorer(np.zeros((1, 3), np.float32)), 1, 3, order=torch.tensor([5, 9, 7]), k=3)
     assert found.rows.tolist() == [[1, 2, 0]]
 
@@ -292,9 +278,6 @@ def test_wrong_arguments(changes: dict, message: str) -> None:
     right = {"score": scorer(np.zeros((2, 3), np.float32)), "order": np.arange(3)}
     with pytest.raises(ValueError, match=message):
         rank(queries=2, documents=3, **(right | changes))
-
-
-# --- ids and run files ------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -323,16 +306,13 @@ def test_written_run_has_in_trec_eval_the_metrics_computed_here(tmp_path: Path) 
     queries, documents = 30, 400
     scores = rng.normal(size=(queries, documents)).astype(np.float32).round(1)  # many ties
     query_ids, ids = [f"q{i}" for i in range(queries)], [str(i) for i in rng.permutation(documents)]
-    query_rows = np.repeat(np.arange(queries), 5)
-    document_rows = np.concatenate([rng.permutation(documents)[:5] for _ in range(queries)])
-    qrels = Qrels(query_rows, document_rows, rng.integers(0, 4, len(query_rows)).astype(np.int32), queries)
-    pairs = (query_rows, document_rows)
+    pairs = (np.repeat(np.arange(queries), 5), np.concatenate([rng.permutation(documents)[:5] for _ in range(queries)]))
+    qrels = Qrels(*pairs, rng.integers(0, 4, len(pairs[0])).astype(np.int32), queries)
     ranking = rank(scorer(scores), queries, documents, order=id_order(ids), pairs=pairs, k=documents)
     write_run(tmp_path / "run.trec", query_ids, pa.array(ids), ranking, "two tower")
 
     judged = [
-        ir_measures.Qrel(query_ids[q], ids[d], int(grade))
-        for q, d, grade in zip(query_rows, document_rows, qrels.grades, strict=True)
+        ir_measures.Qrel(query_ids[q], ids[d], int(grade)) for q, d, grade in zip(*pairs, qrels.grades, strict=True)
     ]
     run = list(ir_measures.read_trec_run(str(tmp_path / "run.trec")))
     measures = {"mrr": RR, "recall@10": R @ 10, "recall@100": R @ 100, "ndcg@10": nDCG @ 10, "map": AP}
@@ -346,11 +326,8 @@ def test_written_run_has_in_trec_eval_the_metrics_computed_here(tmp_path: Path) 
 
 
 def test_run_file(tmp_path: Path) -> None:
-    ranking = Ranking(
-        rows=np.array([[1, 0], [-1, -1], [0, -1]]),
-        scores=np.array([[0.1, -1e-8], [-np.inf, -np.inf], [16777216, -np.inf]], np.float32),
-        ranks=np.zeros(0, np.int64),
-    )
+    scores = np.array([[0.1, -1e-8], [-np.inf, -np.inf], [16777216, -np.inf]], np.float32)
+    ranking = Ranking(np.array([[1, 0], [-1, -1], [0, -1]]), scores, np.zeros(0, np.int64))
     queries = pa.chunked_array([["q 1"], ["q2", "q3"]])
     write_run(tmp_path / "run.trec", queries, ["d0", "d\t1 é"], ranking, "my run")
     assert (tmp_path / "run.trec").read_text(encoding="utf-8").splitlines() == [
@@ -360,32 +337,23 @@ def test_run_file(tmp_path: Path) -> None:
     ]
 
 
-def test_written_scores_read_back_equal(tmp_path: Path) -> None:
-    scores = np.random.default_rng(0).normal(size=(1, 500)).astype(np.float32)
-    ranking = rank(scorer(scores), 1, 500, order=np.arange(500), k=500)
-    write_run(tmp_path / "run.trec", ["q"], [str(i) for i in range(500)], ranking, "x")
-    read = [float(line.split()[4]) for line in (tmp_path / "run.trec").read_text().splitlines()]
-    np.testing.assert_array_equal(np.array(read, np.float32), ranking.scores[0])
-
-
-def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.trec"
-    path.write_text("old")
-    ranking = rank(scorer(np.zeros((2, 3), np.float32)), 2, 3, order=np.arange(3), k=3)
+def test_written_scores_read_back_equal_and_an_interrupted_write_leaves_them(tmp_path: Path) -> None:
+    path, ids = tmp_path / "run.trec", [str(i) for i in range(500)]
+    scores = np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32)
+    ranking = rank(scorer(scores), 2, 500, order=np.arange(500), k=500)
+    write_run(path, ["p", "q"], ids, ranking, "x")
+    read = [float(line.split()[4]) for line in path.read_text().splitlines()]
+    np.testing.assert_array_equal(np.array(read, np.float32), ranking.scores.ravel())
+    before = path.read_bytes()
     with pytest.raises(ValueError, match="zip"):
-        write_run(path, ["one id for two queries"], ["a", "b", "c"], ranking, "x")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["run.trec"]
+        write_run(path, ["one id for two queries"], ids, ranking, "x")
+    assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (before, 1)
 
 
 def test_flushing_denormal_numbers_retrieves_nothing_more() -> None:
     """Training computes without them; what scores the floor must be left out there, too."""
-    scores = torch.tensor([[0.0, 1.0, 0.0]])
-    found = []
+    score, pairs = scorer(np.array([[0.0, 1.0, 0.0]], np.float32)), (np.zeros(2, int), np.arange(2))
     for flush in (False, True):
         torch.set_flush_denormal(flush)  # put back by conftest.py
-        ranking = rank(
-            lambda q, d: scores[q, d], 1, 3, order=np.arange(3), pairs=(np.zeros(2, int), np.arange(2)), k=3, floor=0.0
-        )
-        found.append((ranking.rows.tolist(), ranking.ranks.tolist()))
-    assert found == [([[1, -1, -1]], [0, 1])] * 2
+        found = rank(score, 1, 3, order=np.arange(3), pairs=pairs, k=3, floor=0.0)
+        assert (found.rows.tolist(), found.ranks.tolist()) == ([[1, -1, -1]], [0, 1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
@@ -23,15 +22,12 @@ from two_tower.threads import in_parts
 
 # Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
 # MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
+Texts = pa.ChunkedArray | pa.Array | Sequence[str]
+
 _WORD = re.compile(r"[^\W_]+")
 # Where camelCase and HTMLParser fall apart: before a capital after a small letter or digit, and before the
 # last capital of several if a small letter follows.
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-@lru_cache(1024)
-def _beginning(initials: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])[{re.escape(initials)}][^\W_]*", re.IGNORECASE)
 
 
 def words(text: str, split_camel_case: bool = False) -> list[str]:
@@ -47,7 +43,8 @@ def word_spans(text: str, split_camel_case: bool = False, initials: str = "") ->
 
     ``initials`` leaves out words that begin with none of these letters, which saves two thirds of the time.
     """
-    runs = [match.span() for match in (_beginning(initials) if initials else _WORD).finditer(text)]
+    pattern: str | re.Pattern[str] = rf"(?<![^\W_])[{re.escape(initials)}][^\W_]*" if initials else _WORD
+    runs = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE if initials else 0)]
     if not split_camel_case:
         return runs
     spans: list[tuple[int, int]] = []
@@ -60,25 +57,14 @@ def word_spans(text: str, split_camel_case: bool = False, initials: str = "") ->
 class BM25:
     """Lexical scores of a corpus (Lucene's variant of BM25, which never gives negative weights).
 
-    Args:
-        documents: (N,) texts, at least one.
-        k1: saturation: how much repeated occurrences of a word add. The defaults are Anserini's for MS MARCO.
-        b: how much long documents are discounted, 0 to 1.
-        split_camel_case: see `words`; holds for queries as well.
+    ``k1`` (saturation) says how much repeated occurrences of a word add, ``b`` (0 to 1) how much long documents are
+    discounted. The defaults are Anserini's for MS MARCO. ``split_camel_case`` holds for queries as well, see `words`.
     """
 
-    def __init__(
-        self,
-        documents: pa.ChunkedArray | pa.Array | Sequence[str],
-        k1: float = 0.9,
-        b: float = 0.4,
-        split_camel_case: bool = False,
-    ) -> None:
+    def __init__(self, documents: Texts, k1: float = 0.9, b: float = 0.4, split_camel_case: bool = False) -> None:
         if not len(documents):
             raise UserError("BM25 needs at least one document, but the corpus is empty.")
-        self.split_camel_case = split_camel_case
-        self._documents = len(documents)
-        self._stems = _Stems()
+        self.split_camel_case, self._documents, self._stems = split_camel_case, len(documents), _Stems()
         texts = documents.to_pylist() if isinstance(documents, pa.Array | pa.ChunkedArray) else documents
         ids = [[self._stems[w] for w in words(text, split_camel_case)] for text in texts]
         self._weights, self._rows, self._starts = _postings(ids, self._stems.numbers, k1, b)
@@ -125,9 +111,9 @@ class BM25:
             q, end, _ = query_slice.indices(len(queries))
             first, last, _ = document_slice.indices(len(self))
             scores = np.zeros((max(end - q, 0), last - first), np.float32)
-            postings = (self._weights, self._rows, self._starts)
 
             def add(start: int, stop: int) -> None:
+                postings = (self._weights, self._rows, self._starts)
                 _add_postings(start, stop, scores, flat, starts[q:], first, last, *postings)
 
             in_parts(add, len(scores))
@@ -154,16 +140,13 @@ class BM25:
 
 
 class _Stems(dict[str, int]):
-    """Word → number of its stem; stems each distinct word once.
-
-    ``numbers`` maps each stem to its number, in the order in which they first occur.
-    """
+    """Word → number of its stem; stems each distinct word once."""
 
     def __init__(self) -> None:
         import Stemmer
 
         super().__init__()
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}  # of the stems, in the order in which they first occur
         self._stem = Stemmer.Stemmer("english").stemWord
 
     def __missing__(self, word: str) -> int:
@@ -176,9 +159,7 @@ class _Stems(dict[str, int]):
         return [number for number in numbers if number is not None]
 
 
-def _postings(
-    ids: list[list[int]], numbers: dict[str, int], k1: float, b: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _postings(ids: list[list[int]], numbers: dict[str, int], k1: float, b: float) -> tuple[np.ndarray, ...]:
     """The index of bm25s: float32 weights and int32 document rows by stem, int64 starts of the stems."""
     import bm25s
 

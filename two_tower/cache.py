@@ -28,10 +28,9 @@ _of_entry: ContextVar[list[str] | None] = ContextVar("_of_entry", default=None)
 
 def cache_folder() -> Path:
     """``$TWO_TOWER_CACHE``, else ``two-tower`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    chosen = os.environ.get("TWO_TOWER_CACHE")
-    if chosen:
+    if chosen := os.environ.get("TWO_TOWER_CACHE"):
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "two-tower"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "two-tower"
 
 
 def key_of(*parts: object) -> str:
@@ -53,13 +52,8 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
     """The folder of an entry; ``make`` fills it if it does not exist yet.
 
     Of several processes that start together one makes the entry, the others wait for it. A process that dies
-    meanwhile leaves nothing that anyone would read.
-
-    Args:
-        kind: what it is, for a person who looks into the cache: ``corpus``, ``split``, ``tokenizer`` …
-        key: see `key_of`.
-        make: writes the content into an empty folder, which gets its name when it is complete.
-        root: the cache's folder; None is `cache_folder`.
+    meanwhile leaves nothing that anyone would read: the folder gets its name when it is complete. The ``kind`` is for
+    people who look into the cache (``corpus``, ``split`` …); ``root`` replaces `cache_folder`.
     """
     path = (root or cache_folder()) / kind / key
     if not path.is_dir():
@@ -94,8 +88,8 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
 def file_fingerprint(path: Path) -> str:
     """A hash of a file's bytes, 32 hexadecimal digits.
 
-    A file is not read twice: its hash is remembered under its place, size and times. Among these is the time of
-    the last change of status, which no program can set back, so a file that was written to is read again.
+    It is remembered under the file's place, size and times. Among these is the time of the last change of status,
+    which no program can set back, so only a file that was written to is read again.
     """
     status = path.stat()
     place = (path.resolve(), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

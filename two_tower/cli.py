@@ -132,8 +132,7 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.001, help="longest time of a search, in seconds")] = 10.0,
 ) -> None:
     """Serve runs over HTTP: a JSON API and a search page."""
-    from two_tower.serve import Limits
-    from two_tower.serve.server import serve
+    from two_tower.serve import Limits, serve
 
     serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25)
 

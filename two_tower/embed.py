@@ -41,13 +41,13 @@ def embed(config: dict[str, Any]) -> Path:
     with counter(f"Embedding {source.name}", "passages", total) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
     _say_unknown(encoder)
-    if is_made(path, config["index"], encoder.model.similarity):
+    if is_made(path, config["index"]):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         archive_index(run, path)
         return path
     queries = _queries(run, encoder)
     with counter("Indexing", "vectors", store.manifest.rows) as progress:
-        report = make_index(path, config["index"], store, encoder.model.similarity, queries, progress)
+        report = make_index(config["index"], store, queries, progress)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
     archive_index(run, path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +17,14 @@ from two_tower.assemble import load_model
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
+from two_tower.files import file_hash
 from two_tower.model import TwoTower
 from two_tower.progress import Advance
 from two_tower.ragged import Ragged
 from two_tower.run import Run
-from two_tower.store import Manifest, VectorStore, file_checksum
+from two_tower.store import Manifest, VectorStore
 from two_tower.threads import each
-from two_tower.tokenizer.base import Tokenizer
-
-Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
+from two_tower.tokenizer.base import Texts, Tokenizer
 
 # Texts that a thread tokenizes, then pools, at most. It should alternate rarely, since the tokenizer's table and the
 # word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 ms with 4,096, 257 ms with 8,192).
@@ -35,27 +34,17 @@ MIN_CHUNK = 1024
 
 
 class Encoder:
-    """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint.
-
-    Attributes:
-        tokens: number of tokens in all passages encoded so far.
-        unknown: how many of them are not in the vocabulary.
-    """
+    """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint."""
 
     def __init__(self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "") -> None:
         self.model, self.tokenizer, self.fingerprint = model.eval(), tokenizer, fingerprint
-        self.tokens = self.unknown = 0
+        self.tokens = self.unknown = 0  # of all passages encoded so far: tokens, and those outside the vocabulary
         self._counting = Lock()
 
     @classmethod
     def load(cls, run: Run) -> Encoder:
-        """The best checkpoint of a run.
-
-        Raises:
-            UserError: there is none, or its parts do not belong together.
-        """
-        model, tokenizer = load_model(run)
-        return cls(model, tokenizer, file_checksum(run.best))
+        """The best checkpoint of a run."""
+        return cls(*load_model(run), file_hash(run.best))
 
     def queries(self, texts: Texts) -> np.ndarray:
         """Vectors of queries, (B, D) float32, prepared for the similarity."""
@@ -93,7 +82,7 @@ class Encoder:
         with self._counting:
             self.tokens, self.unknown = self.tokens + len(tokens.ids), self.unknown + unknown
 
-    def manifest(self, source: Source, shard_rows: int, dtype: str = "float32") -> Manifest:
+    def manifest(self, source: Source, shard_rows: int, dtype: str) -> Manifest:
         """What a store of this source's passages is made from."""
         return Manifest(**self._facts(), corpus=source.fingerprint(), shard_rows=shard_rows, dtype=dtype)
 
@@ -111,25 +100,18 @@ class Encoder:
 
 
 def _chunk_size(texts: int, threads: int) -> int:
-    """Texts of a chunk: equally many chunks for each thread, none above `CHUNK`."""
+    # Equally many chunks for each thread, none above `CHUNK`.
     rounds = max(1, math.ceil(texts / (threads * CHUNK)))
     return max(MIN_CHUNK, math.ceil(texts / (threads * rounds)))
 
 
 def embed_corpus(
-    encoder: Encoder,
-    source: Source,
-    path: Path,
-    shard_rows: int = 65_536,
-    progress: Advance | None = None,
-    dtype: str = "float32",
-) -> VectorStore:
+    encoder: Encoder, source: Source, path: Path,
+    shard_rows: int, progress: Advance | None = None, dtype: str = "float32",
+) -> VectorStore:  # fmt: skip
     """Encode every passage of a source into the store in a folder; finished shards of the same source are kept.
 
     Up to three shards are in memory at a time: the next is read and the last one written while one is encoded.
-
-    Raises:
-        UserError: the folder holds vectors of another source, or damaged ones, or there is no passage.
     """
     store = _opened(VectorStore(path, encoder.manifest(source, shard_rows, dtype)))
     if store.manifest.complete:
@@ -145,16 +127,13 @@ def embed_corpus(
 
 
 def _opened(new: VectorStore) -> VectorStore:
-    """The store on disk, verified; else the new one."""
     if not (new.path / "manifest.json").exists():
         return new
     store = VectorStore.open(new.path)
     before, now = store.manifest.source(), new.manifest.source()
-    changed = ", ".join(key for key in now if before[key] != now[key])
-    if changed:
-        raise UserError(
-            f"{new.path} holds vectors made with another {changed}: delete that folder or choose another output=PATH."
-        )
+    if changed := ", ".join(key for key in now if before[key] != now[key]):
+        remark = f"{new.path} holds vectors made with another {changed}"
+        raise UserError(f"{remark}: delete that folder or choose another output=PATH.")
     store.verify()
     return store
 
@@ -176,9 +155,7 @@ def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress
 
 
 def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
-    """The passages of a source in tables of ``shard_rows`` rows."""
-    waiting: list[pa.RecordBatch] = []
-    missing = shard_rows
+    waiting, missing = list[pa.RecordBatch](), shard_rows
     for batch in source.search_corpus():
         while len(batch) >= missing:
             yield pa.Table.from_batches([*waiting, batch.slice(0, missing)])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    Column = pa.Array | pa.ChunkedArray
+
 _EXAMPLES = 3
 
 
@@ -29,15 +31,13 @@ class UserError(Exception):
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like ``name``, or None."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)), None)
 
 
 def one_of(name: str, valid: Iterable[str]) -> str:
     """The end of an error message: ``did you mean 'dev'? (valid: dev, test, train)``."""
     names = sorted(valid)
-    guess = nearest(name, names)
-    listing = ", ".join(names) if names else "none"
+    guess, listing = nearest(name, names), ", ".join(names) or "none"
     return f"did you mean {guess!r}? (valid: {listing})" if guess else f"valid: {listing}"
 
 
@@ -50,25 +50,14 @@ class BadRow(Exception):
 
 
 class BadRows:
-    """The bad rows of one reading of a file: how many of each kind, and where the first ones are.
+    """The bad rows of one reading of a file: how many of each kind, and where the first ones are."""
 
-    Args:
-        max_bad_rows: the fraction of a file's rows that may be bad, 0 to 1.
-
-    Attributes:
-        counts: bad rows by kind.
-        examples: the first three rows of each kind, as ``FILE, row NUMBER: KIND (DETAIL)``.
-
-    Raises:
-        ValueError: the limit is not a fraction.
-    """
-
-    def __init__(self, max_bad_rows: float = 0.001) -> None:
+    def __init__(self, max_bad_rows: float) -> None:
         if not 0 <= max_bad_rows <= 1:
             raise ValueError(f"max_bad_rows={max_bad_rows} must be a fraction of the rows, from 0 to 1")
         self.max_bad_rows = max_bad_rows
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
+        self.counts: Counter[str] = Counter()  # by kind
+        self.examples: dict[str, list[str]] = {}  # the first of each kind, as ``FILE, row NUMBER: KIND (DETAIL)``
         self._first: tuple[int, str] | None = None
         self._unread = 0
 
@@ -83,12 +72,7 @@ class BadRows:
             self._first = row, message
 
     def add_where(
-        self,
-        wrong: np.ndarray,
-        kind: str,
-        file: object,
-        rows: np.ndarray,
-        details: pa.Array | pa.ChunkedArray | None = None,
+        self, wrong: np.ndarray, kind: str, file: object, rows: np.ndarray, details: Column | None = None
     ) -> None:
         """Count the rows where ``wrong`` (N,) bool is true; ``rows`` (N,) are their numbers, ``details`` their ids."""
         for i in wrong.nonzero()[0]:
@@ -103,11 +87,7 @@ class BadRows:
         self._unread += unread.counts.total()
 
     def check(self, total: int) -> None:
-        """Compare with the number of rows of the file, without those of `include`.
-
-        Raises:
-            UserError: more than ``max_bad_rows * total`` rows are bad; the message names the first.
-        """
+        """Compare with the number of rows of the file, without those of `include`; a UserError names the first."""
         bad, total = self.counts.total(), total + self._unread
         if self._first is not None and bad > self.max_bad_rows * total:
             raise UserError(
@@ -128,10 +108,8 @@ class BadRows:
 def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
 
-    Any other exception passes through: a traceback and status 1.
-
-    Args:
-        after_interrupt: how to continue after Ctrl-C. Where the work stopped is the exception's own argument.
+    Any other exception passes through: a traceback and status 1. ``after_interrupt`` says how to continue after
+    Ctrl-C; where the work stopped is the exception's own argument.
     """
     try:
         with _noting_ctrl_c() as noted:
@@ -179,6 +157,5 @@ def _noting_ctrl_c() -> Iterator[list[int]]:
 def fail(sentence: str, status: int = 2) -> NoReturn:
     """Write one line on stderr and exit."""
     line = " ".join(sentence.split("\n"))
-    sys.stderr.write(line if line.endswith((".", "?", "!")) else f"{line}.")
-    sys.stderr.write("\n")
+    sys.stderr.write(f"{line}\n" if line.endswith((".", "?", "!")) else f"{line}.\n")
     sys.exit(status)

@@ -16,53 +16,41 @@ from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.fusion import DEPTH, Fusion, tune
+from two_tower.fusion import DEPTH, Fusion, Judged, tune
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
 
-PerQuery = Mapping[str, np.ndarray]
-"""Metric → (Q,) values."""
+PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
 
 
 def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
     """Metrics of a run's best checkpoint and of BM25 on one split, over its whole corpus.
 
-    Args:
-        path: the run folder.
-        data: a folder in the BEIR layout, the configuration of a data source, or None for the run's own data.
-        split: which queries.
-        hybrid: fuse the two as well. How is chosen once, on the validation split of the run's own data, and kept in
-            the run folder as ``hybrid.json``.
+    ``data`` is a folder in the BEIR layout, the configuration of a data source, or None for the run's own data. With
+    ``hybrid`` the two are fused as well. How is chosen once, on the validation split of the run's own data, and kept
+    in the run folder as ``hybrid.json``.
 
-    Returns:
-        ``dense/METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC``, each with the ends of its 95 % bootstrap interval
-        (``dense/METRIC/low``, ``dense/METRIC/high``); p-values of the paired randomisation test, uncorrected, for
-        the difference from BM25 (``dense/METRIC/p_vs_bm25``, ``hybrid/METRIC/p_vs_bm25``) and from the tower
-        (``hybrid/METRIC/p_vs_dense``); ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``,
-        ``fusion/weight``, ``fusion/split``, ``fusion/metric`` and ``fusion/chosen_here``, whether it was chosen on
-        these very queries.
+    The keys are ``dense/METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC``, each with the ends of its 95 % bootstrap
+    interval (``dense/METRIC/low``, ``dense/METRIC/high``); p-values of the paired randomisation test, uncorrected, for
+    the difference from BM25 (``SYSTEM/METRIC/p_vs_bm25``) and from the tower (``hybrid/METRIC/p_vs_dense``);
+    ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``, ``fusion/weight``, ``fusion/split``,
+    ``fusion/metric`` and ``fusion/chosen_here``, whether it was chosen on these very queries.
     """
     run = Run.existing(path)
     source = Beir(str(data)) if isinstance(data, Path) else make_source(data or read(run.config)["data"])
     ranked = _RankedSplit(Encoder.load(run), source, split)
     per_query: dict[str, PerQuery] = {"dense": ranked.dense.per_query, "bm25": ranked.bm25.per_query}
-    fusion_facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}
     if hybrid:
         fusion = _fusion(run, ranked)
         per_query["hybrid"] = ranked.fused(fusion)
-        fusion_facts = {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
-        fusion_facts["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
-    return {
-        **_with_intervals({f"{system}/{name}": v for system, its in per_query.items() for name, v in its.items()}),
-        **_p_values(per_query, "bm25", ("dense", "hybrid")),
-        **_p_values(per_query, "dense", ("hybrid",)),
-        "documents": len(ranked.corpus),
-        "queries": len(ranked.queries),
-        "split": split,
-        **fusion_facts,
-    }
+        facts |= {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
+        facts["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
+    figures = {f"{system}/{name}": values for system, its in per_query.items() for name, values in its.items()}
+    p_values = _p_values(per_query, "bm25", ("dense", "hybrid")) | _p_values(per_query, "dense", ("hybrid",))
+    return _with_intervals(figures) | p_values | facts
 
 
 class _RankedSplit:
@@ -80,19 +68,15 @@ class _RankedSplit:
         return from_ranks(ranking.ranks, qrels, DEFAULT_METRICS, self.queries.threshold)
 
     def best_fusion(self, metric: str) -> Fusion:
-        queries = self.queries
-        best = tune(
-            self.dense.ranking, self.bm25.ranking, order=self.corpus.order, qrels=queries.qrels,
-            metric=metric, split=queries.name, threshold=queries.threshold,
-        )  # fmt: skip
+        judged = Judged(self.corpus.order, self.queries.qrels, metric, self.queries.name, self.queries.threshold)
+        best = tune(self.dense.ranking, self.bm25.ranking, judged)
         return replace(best, data=self.corpus.source.fingerprint(), checkpoint=self.encoder.fingerprint)
 
 
 def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
-    """How the run is fused with BM25: as its folder says, or chosen now, on its own validation queries."""
+    # As the run's folder says, or chosen now, on its own validation queries.
     path = run.path / "hybrid.json"
-    stored = Fusion.read(path)
-    if stored is not None and stored.checkpoint == ranked.encoder.fingerprint:
+    if stored := Fusion.read(path, ranked.encoder.fingerprint):
         return stored
     config = read(run.config)
     split = config["data"]["validation_split"]
@@ -101,16 +85,14 @@ def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
         same = split == ranked.queries.name and source.fingerprint() == ranked.corpus.source.fingerprint()
         own = ranked if same else _RankedSplit(ranked.encoder, source, split)
     except UserError as error:
-        raise UserError(
-            f"--hybrid chooses its weight once, on the run's own data, which cannot be read: {error}"
-        ) from error
+        remark = "--hybrid chooses its weight once, on the run's own data, which cannot be read"
+        raise UserError(f"{remark}: {error}") from error
     fusion = own.best_fusion(config["validation"]["monitor"])
     fusion.write(path)
     return fusion
 
 
 def _with_intervals(figures: PerQuery) -> dict[str, float]:
-    """Mean, ``/low`` and ``/high`` of every figure."""
     lows, highs = mean_interval(np.stack(list(figures.values()), axis=1))
     out: dict[str, float] = {}
     for (name, values), low, high in zip(figures.items(), lows.tolist(), highs.tolist(), strict=True):
@@ -119,7 +101,7 @@ def _with_intervals(figures: PerQuery) -> dict[str, float]:
 
 
 def _p_values(per_query: Mapping[str, PerQuery], other: str, systems: Iterable[str]) -> dict[str, float]:
-    """``SYSTEM/METRIC/p_vs_OTHER`` of every metric, for those of the systems that were measured."""
+    # Some of the systems may not have been measured.
     return {
         f"{system}/{metric}/p_vs_{other}": randomisation_test(values, per_query[other][metric])
         for system in systems

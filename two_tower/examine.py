@@ -47,14 +47,9 @@ class Examination:
 
 
 def examine(path: Path | str, index: Path | str | None = None) -> Examination:
-    """Repeat the checks on a run; changes nothing.
+    """Repeat the checks on a run, which may still be training; changes nothing.
 
-    Args:
-        path: the run folder; the run may still be training.
-        index: the folder that embed.py wrote; the run's own by default, if there is one.
-
-    Raises:
-        UserError: there is no run.
+    ``index`` is the folder that embed.py wrote; the run's own by default, if there is one.
     """
     run = Run(Path(path))
     if not run.config.exists():
@@ -85,8 +80,7 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
 def _signals(run: Run, config: Mapping[str, Any]) -> Signals:
     """What the run's own doctor measured; without one, what the history says."""
     try:
-        plain = json.loads(run.signals.read_text(encoding="utf-8"))
-        return Signals.from_plain(_with_nan(plain), config)
+        return Signals.from_plain(_with_nan(json.loads(run.signals.read_text(encoding="utf-8"))), config)
     except FileNotFoundError:
         return _from_history(run, config)
     except (ValueError, TypeError) as error:
@@ -109,37 +103,32 @@ def _from_history(run: Run, config: Mapping[str, Any]) -> Signals:
         return signals
     with run.metrics.open(encoding="utf-8", newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    names, monitored = ("positive_similarity", "negative_similarity", "accuracy"), f"val/{signals.monitor}"
     for row in rows:
         step = int(row["step"]) + 1
         if "train/loss" in row:
-            names = ("positive_similarity", "negative_similarity", "accuracy")
             signals.steps.append(Step(step, row["train/loss"], *(row.get(f"train/{n}", math.nan) for n in names)))
-        if f"val/{signals.monitor}" in row:
+        if monitored in row:
             accuracy = signals.steps[-1].accuracy if signals.steps else math.nan
-            value = row[f"val/{signals.monitor}"]
-            signals.checks.append(Check(f"step {step}", step, row.get("epoch", 0.0) + 1, value, accuracy))
-        for name in ("untrained", "bm25"):
-            if f"{name}/{signals.monitor}" in row:
-                signals.baseline[name] = row[f"{name}/{signals.monitor}"]
+            signals.checks.append(Check(f"step {step}", step, row.get("epoch", 0.0) + 1, row[monitored], accuracy))
+        keys = {name: f"{name}/{signals.monitor}" for name in ("untrained", "bm25")}
+        signals.baseline |= {name: row[key] for name, key in keys.items() if key in row}
     return signals
 
 
 def _told(run: Run) -> dict[str, Finding]:
     """What the run's own doctor found, by id."""
     try:
-        findings = [Finding(**f) for f in json.loads(run.doctor.read_text(encoding="utf-8"))["findings"]]
+        return {f["id"]: Finding(**f) for f in json.loads(run.doctor.read_text(encoding="utf-8"))["findings"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-    return {finding.id: finding for finding in findings}
 
 
 def _index_signals(folder: Path, encoder: Encoder) -> IndexSignals:
-    """How an index fits a run: what its manifest says, and some passages encoded again."""
     try:
         store = VectorStore.open(folder)
-        signals = IndexSignals(
-            str(folder), [f"it was made with another {key}" for key in encoder.mismatches(store.manifest)]
-        )
+        mismatches = [f"it was made with another {key}" for key in encoder.mismatches(store.manifest)]
+        signals = IndexSignals(str(folder), mismatches)
         if store.manifest.dim == encoder.model.document_tower.dim:
             signals.checked, signals.difference = _encoded_again(store, encoder)
         return signals

@@ -61,35 +61,26 @@ def export_run(run: Path | str, path: Path) -> list[str]:
     """Write a folder that ``sentence_transformers.SentenceTransformer(path)`` loads, with equal vectors.
 
     The run's best checkpoint is exported. Two separate towers become a router: ``encode_query`` and
-    ``encode_document`` take theirs.
-
-    Returns:
-        Sentences on what is different there.
-
-    Raises:
-        UserError: the folder is not empty, or the run has a tower that Sentence Transformers cannot hold.
+    ``encode_document`` take theirs. Returns sentences on what is different there.
     """
     require_new(path)
     encoder = Encoder.load(Run.existing(run))
     model, words = encoder.model, encoder.tokenizer
-    remarks = []
+    remarks: list[str] = []
+    documents = _modules(model.document_tower, model.similarity, words, words.document_tokens)
     if model.shared:
-        modules = _modules(model.document_tower, model.similarity, words, words.document_tokens)
-        folders = [("" if m.tower is not None else f"{i}_{m.kind}") for i, m in enumerate(modules)]
-        for module, folder in zip(modules, folders, strict=True):
+        folders = [("" if m.tower is not None else f"{i}_{m.kind}") for i, m in enumerate(documents)]
+        for module, folder in zip(documents, folders, strict=True):
             module.write(path / folder)
-        _write_list(path, list(zip([m.kind for m in modules], folders, strict=True)))
-        if words.query_tokens < words.document_tokens:
-            remarks.append(
-                f"Queries are cut after {words.document_tokens} tokens there, not after {words.query_tokens}."
-            )
+        _write_list(path, [(m.kind, folder) for m, folder in zip(documents, folders, strict=True)])
+        if (limit := words.query_tokens) < words.document_tokens:
+            remarks = [f"Queries are cut after {words.document_tokens} tokens there, not after {limit}."]
     else:
-        routes = {
-            "query": _modules(model.query_tower, model.similarity, words, words.query_tokens),
-            "document": _modules(model.document_tower, model.similarity, words, words.document_tokens),
-        }
-        _write_router(path, routes)
-    _write_description(path, model.similarity)
+        queries = _modules(model.query_tower, model.similarity, words, words.query_tokens)
+        _write_router(path, {"query": queries, "document": documents})
+    name = model.similarity.name
+    facts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": name, "__version__": {}}
+    write_json(path / "config_sentence_transformers.json", facts)
     return remarks
 
 
@@ -99,10 +90,8 @@ def _modules(tower: Tower, similarity: Similarity, words: Tokenizer, limit: int)
     elif isinstance(tower, TransformerTower):
         modules = _transformer(tower, words.limited(limit), limit)
     else:
-        raise UserError(
-            f"Sentence Transformers has no module for a {type(tower).__name__}: "
-            "only runs with tower=average or tower=transformer can be exported."
-        )
+        remark = f"Sentence Transformers has no module for a {type(tower).__name__}"
+        raise UserError(f"{remark}: only runs with tower=average or tower=transformer can be exported.")
     return [*modules, _Module("Normalize")] if similarity.name == "cosine" else modules
 
 
@@ -121,7 +110,7 @@ def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[st
     table = {"embedding.weight": tower.words.vectors * weights[:, None]}
     modules = [_Module("StaticEmbedding", weights=table, tokenizer=definition)]
     if tower.tanh or not isinstance(tower.projection, nn.Identity):
-        modules.append(_dense(tower.projection, tower.dim, "Tanh" if tower.tanh else "Identity"))
+        modules.append(_dense(tower, "activation.Tanh" if tower.tanh else "linear.Identity"))
     return modules
 
 
@@ -132,14 +121,14 @@ def _transformer(tower: TransformerTower, definition: Mapping[str, Any], limit: 
     settings = {"max_seq_length": limit, "do_lower_case": False}
     modules = [_Module("Transformer", settings, tokenizer=definition, tower=tower), _Module("Pooling", pooling)]
     if not isinstance(tower.projection, nn.Identity):
-        modules.append(_dense(tower.projection, tower.dim, "Identity"))
+        modules.append(_dense(tower, "linear.Identity"))
     return modules
 
 
-def _dense(projection: nn.Module, dim: int, activation: str) -> _Module:
-    matrix = projection.weight if isinstance(projection, nn.Linear) else torch.eye(dim)
-    kind = {"Tanh": "torch.nn.modules.activation.Tanh", "Identity": "torch.nn.modules.linear.Identity"}[activation]
-    settings = {"in_features": matrix.shape[1], "out_features": dim, "bias": False, "activation_function": kind}
+def _dense(tower: AverageTower | TransformerTower, activation: str) -> _Module:
+    matrix = tower.projection.weight if isinstance(tower.projection, nn.Linear) else torch.eye(tower.dim)
+    settings: dict[str, Any] = {"in_features": matrix.shape[1], "out_features": tower.dim, "bias": False}
+    settings["activation_function"] = f"torch.nn.modules.{activation}"
     return _Module("Dense", settings, {"linear.weight": matrix})
 
 
@@ -162,13 +151,3 @@ def _write_router(path: Path, routes: Mapping[str, Sequence[_Module]]) -> None:
     parameters = {"default_route": "document", "allow_empty_key": True}
     write_json(path / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
     _write_list(path, [("Router", "")])
-
-
-def _write_description(path: Path, similarity: Similarity) -> None:
-    settings: dict[str, Any] = {
-        "prompts": {},
-        "default_prompt_name": None,
-        "similarity_fn_name": similarity.name,
-        "__version__": {},
-    }
-    write_json(path / "config_sentence_transformers.json", settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from two_tower.assemble import load_model
 from two_tower.data.base import Source, full_text
 from two_tower.errors import UserError
 from two_tower.files import require_new, write_text
+from two_tower.progress import Advance
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
 from two_tower.tower.base import Tower, word_tables
@@ -32,25 +33,20 @@ class Extension:
 
     tokens: int  # words of all passages
     unknown: int  # those among them that the run did not know
-    words: int  # different unknown words; each has a vector now
+    words: int  # different unknown words
 
     def __str__(self) -> str:
         share = self.unknown / max(1, self.tokens)
-        return (
-            f"{self.unknown:,} of {self.tokens:,} words of the passages ({share:.2%}) were unknown, {self.words:,} "
-            "different ones; each has a vector now, made of its parts."
-        )
+        unknown = f"{self.unknown:,} of {self.tokens:,} words of the passages ({share:.2%}) were unknown"
+        return f"{unknown}, {self.words:,} different ones; each has a vector now, made of its parts."
 
 
-def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[int], None] | None = None) -> Extension:
+def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | None = None) -> Extension:
     """Write a run folder whose vocabulary holds the new words of a source's passages as well.
 
     Their vectors come from the parts that they share with known words (see `SubwordVectors`), their weights are those
     of the rarest known words. All other vectors, and texts without new words, stay as they are. The run's best
     checkpoint is extended; ``progress`` is called with the number of passages read since the last call.
-
-    Raises:
-        UserError: the folder is not empty, the run's tokenizer is not of whole words, or no word is new.
     """
     require_new(path)
     old, new = Run.existing(run), Run(path)
@@ -77,7 +73,7 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Callable[[
     return Extension(sum(counts.values()), sum(fresh.values()), len(fresh))
 
 
-def _texts(source: Source, progress: Callable[[int], None] | None) -> Iterator[Texts]:
+def _texts(source: Source, progress: Advance | None) -> Iterator[Texts]:
     for batch in source.corpus():
         yield full_text(batch)
         if progress:
@@ -99,9 +95,8 @@ def _new_rows(tower: Tower, tokenizer: Tokenizer, words: Sequence[str]) -> dict[
 class SubwordVectors:
     """A vector for each part of words (3 to 6 letters), such that the mean over a word's parts is near its vector.
 
-    Source:
-        Zhao et al. 2018, "Generalizing Word Embeddings using Bag of Subwords", arXiv:1809.04259; here conjugate
-        gradients minimise the squared error, with ridge regression.
+    Zhao et al. 2018, "Generalizing Word Embeddings using Bag of Subwords", arXiv:1809.04259; here conjugate gradients
+    minimize the squared error, with ridge regression.
     """
 
     def __init__(self, words: Sequence[str], vectors: Tensor) -> None:  # V different words, (V, D)
@@ -122,8 +117,7 @@ class SubwordVectors:
         counts = torch.tensor([len(parts) for parts in numbers], dtype=torch.int64)
         rows = torch.repeat_interleave(torch.arange(len(words)), counts)
         columns = torch.tensor([part for parts in numbers for part in parts], dtype=torch.int64)
-        size = (len(words), len(self._number))
-        values = 1 / counts[rows].float()
+        values, size = 1 / counts[rows].float(), (len(words), len(self._number))
         return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, size, check_invariants=False)
 
 
@@ -134,8 +128,7 @@ def _parts(word: str) -> list[str]:
 
 def _ridge(rows: Tensor, targets: Tensor) -> Tensor:
     """The x (P, D) that minimises ``|rows x - targets|² + RIDGE |x|²``, column by column."""
-    rows = rows.coalesce()
-    transposed = rows.t().coalesce()
+    rows, transposed = rows.coalesce(), rows.t().coalesce()
     x = torch.zeros(rows.shape[1], targets.shape[1])
     residual = transposed @ targets
     direction, square = residual.clone(), residual.square().sum(0)

@@ -46,18 +46,13 @@ def reciprocal_ranks(ranking: Ranking, k: int = 60) -> np.ndarray:
 
 
 def normalize(ranking: Ranking, floor: float | None = None) -> np.ndarray:
-    """Each candidate's distance above the lowest score, in standard deviations of the query's scores.
+    """(Q, n) float64, each candidate's distance above the lowest score in standard deviations of the query's scores.
 
-    A document that is not a candidate counts as one with the lowest score, so its value is 0. Sums of these values
-    rank documents as sums of z-scores do.
+    It is 0 where there is no candidate, or where all scores are equal. A document that is not a candidate counts as
+    one with the lowest score, so its value is 0. Sums of these values rank documents as sums of z-scores do.
 
-    Args:
-        ranking: (Q, n) candidates.
-        floor: the score of the documents that a list of fewer than n candidates leaves out, if they have one: 0 for
-            BM25. Without it a query's only candidate would be worth nothing.
-
-    Returns:
-        (Q, n) float64; 0 where there is no candidate, or where all scores are equal.
+    ``floor`` is the score of the documents that a list of fewer than n candidates leaves out, if they have one: 0 for
+    BM25. Without it a query's only candidate would be worth nothing.
     """
     present = ranking.rows >= 0
     filled = np.where(present, ranking.scores, 0.0 if floor is None else floor)
@@ -69,16 +64,10 @@ def normalize(ranking: Ranking, floor: float | None = None) -> np.ndarray:
 def fuse(
     rankings: Sequence[Ranking], values: Sequence[np.ndarray], *, order: np.ndarray, pairs: RowPairs | None = None
 ) -> Ranking:
-    """Rank the candidates of several rankings by the sums of their values.
+    """Rank the candidates (Q, n_1), (Q, n_2) … of several rankings by the sums of their values, of the same shapes.
 
-    Args:
-        rankings: of the same Q queries over the same documents, n_1, n_2 … candidates each.
-        values: what each candidate of each ranking adds, (Q, n_1), (Q, n_2) …
-        order: (N,) decides between equal sums, see `two_tower.ranking.rank`.
-        pairs: whose ranks are wanted.
-
-    Returns:
-        Rows (Q, n_1 + n_2 …), with their sums as scores; rank 0 for pairs that no ranking proposes.
+    ``order`` (N,) decides between equal sums, see `two_tower.ranking.rank`. Rows are (Q, n_1 + n_2 …), with their sums
+    as scores; pairs that no ranking proposes have rank 0.
     """
     rows = np.concatenate([ranking.rows for ranking in rankings], axis=1)
     # Bring the proposals of each document together: sort every query's candidates by document row.
@@ -114,29 +103,20 @@ def _ranks(rows: np.ndarray, pairs: RowPairs) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How a run's tower and BM25 are fused, and on what that was decided.
+    """How a run's tower and BM25 are fused, and on what that was decided."""
 
-    Attributes:
-        method: ``weighted_sum`` of scores (`normalize`), or ``reciprocal_rank`` fusion.
-        weight: the tower's part of the sum, 0 to 1; BM25 has the rest. None for reciprocal rank fusion.
-        depth: documents that each of the two proposes.
-        split: the queries on which method and weight were chosen.
-        metric: what was best there.
-        data: fingerprint of the collection they belong to.
-        checkpoint: checksum of the towers.
-    """
-
-    method: str
-    weight: float | None
-    depth: int
-    split: str
-    metric: str
-    data: str = ""
-    checkpoint: str = ""
+    method: str  # ``weighted_sum`` of scores (`normalize`), or ``reciprocal_rank`` fusion
+    weight: float | None  # the tower's part of the sum, 0 to 1; BM25 has the rest. None for reciprocal rank fusion
+    depth: int  # documents that each of the two proposes
+    split: str  # the queries on which method and weight were chosen
+    metric: str  # what was best there
+    data: str = ""  # fingerprint of the collection they belong to
+    checkpoint: str = ""  # checksum of the towers
 
     def __call__(self, tower: Ranking, bm25: Ranking, *, order: np.ndarray, pairs: RowPairs | None = None) -> Ranking:
         """The fused ranking; arguments as in `fuse`. Candidates beyond the depth are left out."""
-        tower, bm25 = _cut(tower, self.depth), _cut(bm25, self.depth)
+        cut = (slice(None), slice(self.depth))
+        tower, bm25 = (replace(r, rows=r.rows[cut], scores=r.scores[cut]) for r in (tower, bm25))
         if self.weight is None:
             values = [reciprocal_ranks(tower), reciprocal_ranks(bm25)]
         else:
@@ -144,53 +124,41 @@ class Fusion:
         return fuse([tower, bm25], values, order=order, pairs=pairs)
 
     def write(self, path: Path) -> None:
-        """Write the file ``hybrid.json`` of a run."""
         write_json(path, asdict(self))
 
     @classmethod
-    def read(cls, path: Path) -> Fusion | None:
-        """What `write` wrote; None if there is no such file."""
+    def read(cls, path: Path, checkpoint: str) -> Fusion | None:
+        """What `write` wrote (``hybrid.json`` of a run); None if there is nothing that suits these towers."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            fusion = cls(**json.loads(path.read_text(encoding="utf-8")))
+            return fusion if fusion.checkpoint == checkpoint else None
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it, and the weight is chosen again.") from error
 
 
-def _cut(ranking: Ranking, depth: int) -> Ranking:
-    return Ranking(ranking.rows[:, :depth], ranking.scores[:, :depth], ranking.ranks)
+@dataclass(frozen=True)
+class Judged:
+    """Judgements of Q queries, and what a fusion chosen on them maximizes."""
+
+    order: np.ndarray  # (N,) decides between equal sums
+    qrels: Qrels
+    metric: str  # see `two_tower.metrics`
+    split: str  # name of the queries
+    threshold: int = 1  # the lowest grade that is relevant
 
 
-def tune(
-    tower: Ranking,
-    bm25: Ranking,
-    *,
-    order: np.ndarray,
-    qrels: Qrels,
-    metric: str,
-    split: str,
-    depth: int = DEPTH,
-    threshold: int = 1,
-) -> Fusion:
+def tune(tower: Ranking, bm25: Ranking, judged: Judged, depth: int = DEPTH) -> Fusion:
     """Choose what is best for the queries of one split: reciprocal ranks, or a weight among 0, .05 … 1.
 
     Of equally good weights it takes the middle one, and reciprocal ranks only where they beat all weights.
-
-    Args:
-        tower: (Q, n) candidates of the tower.
-        bm25: (Q, n) candidates of BM25.
-        order: (N,) decides between equal sums.
-        qrels: the judgements of the Q queries.
-        metric: what the choice maximizes, see `two_tower.metrics`.
-        split: name of the queries.
-        depth: candidates taken from each.
-        threshold: the lowest grade that is relevant.
     """
+    metric, split, qrels = judged.metric, judged.split, judged.qrels
 
     def value(fusion: Fusion) -> float:
-        ranking = fusion(tower, bm25, order=order, pairs=qrels.pairs)
-        return mean(from_ranks(ranking.ranks, qrels, [metric], threshold))[metric]
+        ranking = fusion(tower, bm25, order=judged.order, pairs=qrels.pairs)
+        return mean(from_ranks(ranking.ranks, qrels, [metric], judged.threshold))[metric]
 
     sums = [Fusion("weighted_sum", weight, depth, split, metric) for weight in WEIGHTS]
     values = [value(fusion) for fusion in sums]
@@ -199,30 +167,23 @@ def tune(
     return by_rank if value(by_rank) > max(values) else equal[len(equal) // 2]
 
 
-def cross_fit(
-    tower: Ranking, bm25: Ranking, *, order: np.ndarray, qrels: Qrels, metric: str, split: str, threshold: int = 1
-) -> np.ndarray:
-    """Fuse by two-fold cross-fitting, so that no query's own judgements have a part in its weight.
+def cross_fit(tower: Ranking, bm25: Ranking, judged: Judged) -> np.ndarray:
+    """(P,) int64, the ranks of the judged documents where no query's own judgements have a part in its weight.
 
-    The queries are divided into two halves, and how each is fused is chosen (`tune`) on the other. The two may
-    choose differently, so the ranking belongs to no single `Fusion`. Arguments are those of `tune`.
-
-    Returns:
-        (P,) int64, the ranks of the judged documents.
+    Two-fold cross-fitting: the queries are divided into two halves, and how each is fused is chosen (`tune`) on the
+    other. The two may choose differently, so the ranking belongs to no single `Fusion`.
     """
+    qrels = judged.qrels
     if qrels.queries < 2:
         raise UserError("validation.hybrid=true needs two queries at least: one half chooses the weight of the other.")
     half_of = halves(qrels.queries)
     ranks = np.zeros(len(qrels.query_rows), np.int64)
     for half in (False, True):
         theirs, own = half_of != half, half_of == half
-        tuned_on = _select_qrels(qrels, theirs)
-        fusion = tune(
-            _select(tower, theirs), _select(bm25, theirs),
-            order=order, qrels=tuned_on, metric=metric, split=split, threshold=threshold,
-        )  # fmt: skip
+        tuned_on = replace(judged, qrels=_select_qrels(qrels, theirs))
+        fusion = tune(_select(tower, theirs), _select(bm25, theirs), tuned_on)
         pairs = _select_qrels(qrels, own).pairs
-        fused = fusion(_select(tower, own), _select(bm25, own), order=order, pairs=pairs)
+        fused = fusion(_select(tower, own), _select(bm25, own), order=judged.order, pairs=pairs)
         ranks[own[qrels.query_rows]] = fused.ranks
     return ranks
 

@@ -13,7 +13,7 @@ tensors only, and the towers' compiled loops keep their activations outside thos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from two_tower.ragged import Ragged
+
+Grad: TypeAlias = Tensor | None
 
 
 def encode_in_chunks(tower: nn.Module, tokens: Ragged, size: int | None) -> Tensor:
@@ -41,7 +43,13 @@ class _Chunks(torch.autograd.Function):
         chunks = [tokens.slice(first, min(first + size, len(tokens))) for first in range(0, len(tokens), size)]
         ctx.save_for_backward(*parameters)
         ctx.tower, ctx.chunks, ctx.size, ctx.rng_states = tower, chunks, size, []
-        ctx.autocast = _autocast(tokens.device.type)
+        kind = tokens.device.type
+        ctx.autocast = {  # arguments of torch.autocast: a backward pass starts without mixed precision
+            "device_type": kind,
+            "enabled": torch.is_autocast_enabled(kind),
+            "dtype": torch.get_autocast_dtype(kind),
+            "cache_enabled": torch.is_autocast_cache_enabled(),
+        }
         vectors = []
         for chunk in chunks:
             ctx.rng_states.append((torch.get_rng_state(), *get_device_states(chunk.ids)))
@@ -51,23 +59,20 @@ class _Chunks(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        total: list[Tensor | None] = [None] * len(ctx.saved_tensors)
+    def backward(ctx: Any, grad_BD: Tensor) -> tuple[Grad, ...]:  # noqa: ANN401
+        total: list[Grad] = [None] * len(ctx.saved_tensors)
         devices = ctx.rng_states[0][1]
         with torch.random.fork_rng(devices):  # the repeated draws must not move the generator
             for chunk, state, grad in zip(ctx.chunks, ctx.rng_states, grad_BD.split(ctx.size), strict=True):
-                cpu_state, _, device_states = state
-                torch.set_rng_state(cpu_state)
-                set_device_states(devices, device_states)
+                torch.set_rng_state(state[0])
+                set_device_states(devices, state[2])
                 with torch.autocast(**ctx.autocast):
                     grads = _gradients(ctx.tower, chunk, grad, ctx.saved_tensors)
                 total = [_sum(*pair) for pair in zip(total, grads, strict=True)]
         return None, None, None, *total
 
 
-def _gradients(
-    tower: nn.Module, chunk: Ragged, grad_BD: Tensor, parameters: Sequence[Tensor]
-) -> Sequence[Tensor | None]:
+def _gradients(tower: nn.Module, chunk: Ragged, grad_BD: Tensor, parameters: Sequence[Tensor]) -> Sequence[Grad]:
     # The activations of the chunk are freed when this function returns.
     with torch.enable_grad():
         vectors = tower(chunk)
@@ -76,18 +81,8 @@ def _gradients(
     return torch.autograd.grad(vectors, parameters, grad_BD, allow_unused=True)
 
 
-def _sum(total: Tensor | None, grad: Tensor | None) -> Tensor | None:
+def _sum(total: Grad, grad: Grad) -> Grad:
     if total is None or grad is None:
         return grad if total is None else total
     total = total + grad
     return total.coalesce() if total.is_sparse else total  # so that it does not grow with the number of chunks
-
-
-def _autocast(device_type: str) -> dict[str, Any]:
-    """The mixed precision in use, as arguments of `torch.autocast`: a backward pass starts without it."""
-    return {
-        "device_type": device_type,
-        "enabled": torch.is_autocast_enabled(device_type),
-        "dtype": torch.get_autocast_dtype(device_type),
-        "cache_enabled": torch.is_autocast_cache_enabled(),
-    }

@@ -32,12 +32,9 @@ svg .level { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 6 4; }
 
 
 class Scale:
-    """Maps values to positions, between round ticks around all of ``values``.
+    """Maps values to positions: ``start`` and ``end`` are those of the first and the last of round ticks around them.
 
-    Args:
-        values: at least one.
-        start: position of the first tick.
-        end: position of the last tick; below ``start`` for a scale that points up.
+    A scale that points up has ``end`` below ``start``.
     """
 
     def __init__(self, values: Iterable[float], start: float, end: float) -> None:

@@ -35,19 +35,14 @@ def _select(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """A batch of token sequences.
+    """A batch of token sequences."""
 
-    Attributes:
-        ids: (T,) int32, the tokens of all texts, one text after another.
-        offsets: (B + 1,) int64, from 0 to T; text ``i``, perhaps empty, is ``ids[offsets[i]:offsets[i + 1]]``.
-    """
-
-    ids: Tensor
-    offsets: Tensor
+    ids: Tensor  # (T,) int32, the tokens of all texts, one text after another
+    offsets: Tensor  # (B + 1,) int64, from 0 to T; text ``i``, perhaps empty, is ``ids[offsets[i]:offsets[i + 1]]``
 
     @classmethod
     def from_numpy(cls, ids: np.ndarray, offsets: np.ndarray) -> Ragged:
-        """Wrap arrays without copying: ``ids`` (T,) int32 and ``offsets`` (B + 1,) int64."""
+        """Wrap arrays without copying."""
         return cls(torch.from_numpy(ids), torch.from_numpy(offsets))
 
     @classmethod
@@ -73,13 +68,11 @@ class Ragged:
         return len(self.offsets) - 1
 
     @property
-    def lengths(self) -> Tensor:
-        """(B,) int64, tokens per text."""
+    def lengths(self) -> Tensor:  # (B,) int64, tokens per text
         return self.offsets.diff()
 
     @property
     def device(self) -> torch.device:
-        """Where the tokens are."""
         return self.ids.device
 
     def select(self, rows: Tensor | np.ndarray | Sequence[int]) -> Ragged:
@@ -111,9 +104,7 @@ class Ragged:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
         """The batch on another device."""
-        return Ragged(
-            self.ids.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
-        )
+        return Ragged(*(t.to(device, non_blocking=non_blocking) for t in (self.ids, self.offsets)))
 
     def pin_memory(self) -> Ragged:
         """The batch in page-locked memory, from which copies to a GPU run beside the computation."""
@@ -128,9 +119,7 @@ class Ragged:
 def expand_ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All numbers of R ranges: for each number which range it is of, and the number itself, two arrays (T,) int64.
 
-    Args:
-        starts: (R,) integers.
-        ends: (R,) integers, exclusive, none before its start.
+    ``starts`` and ``ends`` are (R,) integers; ends are exclusive, none before its start.
     """
     counts = ends - starts
     owner = np.repeat(np.arange(len(counts)), counts)

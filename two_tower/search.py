@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,7 @@ from two_tower.run import Run
 from two_tower.store import VectorStore
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
-MODES: tuple[Mode, ...] = ("dense", "bm25", "hybrid")
-
+MODES: tuple[Mode, ...] = get_args(Mode)
 # Start and end of each word of the query in a text.
 Marks: TypeAlias = list[tuple[int, int]]
 
@@ -52,7 +51,7 @@ class Answer:
     notes: list[str] = field(default_factory=list)  # sentences on what of the query could not be used
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as the service shows it."""
+        """As the service shows it."""
         return {"query": self.query, "hits": [dict(vars(hit)) for hit in self.hits], "notes": self.notes}
 
     def brief(self) -> dict[str, Any]:
@@ -73,11 +72,7 @@ class Searcher:
 
     @classmethod
     def load(cls, run: Path | str, index: Path | str | None = None) -> Searcher:
-        """The searcher of an embedded run, with its own index or that in another folder.
-
-        Raises:
-            UserError: the run has no index, or the index was made with another model.
-        """
+        """The searcher of an embedded run, with its own index or that in another folder."""
         folder = Run.existing(run)
         path = Path(index) if index else folder.index
         if not (path / "index.yaml").exists():
@@ -88,15 +83,11 @@ class Searcher:
         for key in encoder.mismatches(store.manifest):
             raise UserError(f"{path} was made with another {key} than that of {run}: embed again.")
         store.verify()
-        fusion = Fusion.read(folder.path / "hybrid.json")
-        if fusion is not None and fusion.checkpoint != encoder.fingerprint:  # it may not suit these weights
-            fusion = None
-        name = folder.path.resolve().name
-        return cls(encoder, load_index(path, encoder.model.similarity), store, name, fusion)
+        fusion = Fusion.read(folder.path / "hybrid.json", encoder.fingerprint)
+        return cls(encoder, load_index(path), store, folder.path.resolve().name, fusion)
 
     @property
-    def passages(self) -> int:
-        """How many are searched."""
+    def passages(self) -> int:  # how many are searched
         return self.store.manifest.rows
 
     def search(self, queries: Sequence[str], k: int = 10, mode: Mode = "dense") -> list[Answer]:
@@ -114,20 +105,16 @@ class Searcher:
             return []
         rank = {"dense": self._dense, "bm25": self._bm25, "hybrid": self._hybrid}[mode]
         notes, ranking = self._notes(queries, mode), rank(queries, k)
-        return [
-            Answer(query, self._hits(query, rows, scores), sentences)
-            for query, rows, scores, sentences in zip(
-                queries, ranking.rows[:, :k], ranking.scores[:, :k], notes, strict=True
-            )
-        ]
+        found = zip(queries, ranking.rows[:, :k], ranking.scores[:, :k], notes, strict=True)
+        return [Answer(query, self._hits(query, rows, scores), its_notes) for query, rows, scores, its_notes in found]
 
     def _dense(self, queries: Sequence[str], k: int) -> Ranking:
         scores, rows = self.index.search(self.encoder.queries(queries), k)
         rows = np.where(self.encoder.known(queries)[:, None], rows, -1)
         # Among equal scores the larger id comes first, as everywhere.
         order = np.lexsort((self._order[rows], np.where(rows >= 0, scores, -np.inf)), axis=1)[:, ::-1]
-        ranks = np.zeros(0, np.int64)
-        return Ranking(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1), ranks)
+        rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        return Ranking(rows, scores, ranks=np.zeros(0, np.int64))
 
     def _bm25(self, queries: Sequence[str], k: int) -> Ranking:
         return self.bm25.rank(queries, order=self._order, k=min(k, self.passages))
@@ -143,8 +130,8 @@ class Searcher:
         path, corpus = self.store.path / "bm25.npz", self.store.manifest.corpus
         bm25 = BM25.load(path, split, corpus)
         if bm25 is None:
+            texts = []
             with counter("Indexing words", "passages") as progress:
-                texts = []
                 for table in self.store.texts():
                     texts.append(full_text(table))
                     progress(len(table))
@@ -154,11 +141,10 @@ class Searcher:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        ids = pa.chunked_array([chunk for table in self.store.texts() for chunk in table["id"].chunks], pa.string())
-        return id_order(ids)
+        chunks = [chunk for table in self.store.texts() for chunk in table["id"].chunks]
+        return id_order(pa.chunked_array(chunks, pa.string()))
 
     def _notes(self, queries: Sequence[str], mode: Mode) -> list[list[str]]:
-        """For each query, what of it cannot be used."""
         notes: list[list[str]] = [[] if query.strip() else ["The query is empty."] for query in queries]
         written = [(query, sentences) for query, sentences in zip(queries, notes, strict=True) if not sentences]
         if mode != "bm25":
@@ -188,8 +174,7 @@ class Searcher:
         return notes
 
     def _hits(self, query: str, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:
-        found = rows >= 0
-        mark = self._highlighter.marker(query)
+        found, mark = rows >= 0, self._highlighter.marker(query)
         passages = self.store.passages(rows[found].tolist())
         return [
             Hit(rank, p["id"], score, p["title"], p["text"], mark(p["title"]), mark(p["text"]))

@@ -1,7 +1,5 @@
 """A service over two small runs."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,12 +1,10 @@
 """A service within the test's process, and requests to it."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,24 +31,18 @@ class Service:
         text = response.read()
         connection.close()
         headers = {key.lower(): value for key, value in response.getheaders()}
-        return (
-            response.status,
-            json.loads(text) if "json" in headers.get("content-type", "") else text.decode(),
-            headers,
-        )
+        content = json.loads(text) if "json" in headers.get("content-type", "") else text.decode()
+        return response.status, content, headers
 
     def send(self, data: bytes, silence: float = 0.2) -> bytes:
         """What comes back for raw bytes, until the service closes or is silent for some seconds."""
-        parts: list[bytes] = []
-        with socket.create_connection(self.address, timeout=5) as connection:
-            try:
-                connection.sendall(data)
-                connection.settimeout(silence)
-                while part := connection.recv(65_536):
-                    parts.append(part)
-            except (ConnectionError, TimeoutError):
-                pass
-        return b"".join(parts)
+        answer = b""
+        with socket.create_connection(self.address, timeout=5) as connection, suppress(ConnectionError, TimeoutError):
+            connection.sendall(data)
+            connection.settimeout(silence)
+            while part := connection.recv(65_536):
+                answer += part
+        return answer
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """The search page in a real browser: type, see results, compare, keys, a narrow screen, hostile passages."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,8 +10,8 @@ from serve.serving import Service, served
 
 from two_tower.serve.runs import Runs
 
-pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
-pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
+for package in ("fastapi", "prometheus_client"):
+    pytest.importorskip(package, reason="needs the service: pip install -e '.[serve]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
@@ -40,8 +38,7 @@ def page(browser: playwright.Browser, service: Service) -> Iterator[playwright.P
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     opened = context.new_page()
     opened.set_default_timeout(15_000)
-    problems: list[str] = []
-    asked: list[str] = []
+    problems, asked = list[str](), list[str]()
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     opened.on("request", lambda request: asked.append(request.url))
@@ -86,9 +83,7 @@ def test_results_stand_beside_bm25(page: playwright.Page, service: Service) -> N
             assert item.locator(".score").inner_text() == f"{hit['score']:.3f}"
             assert item.locator(".text").text_content() == hit["text"]
             assert item.locator("mark").count() == len(hit["marks"]) + len(hit["title_marks"])
-    marks = set(page.locator(".text mark").all_text_contents())
-    assert marks <= set(QUERY.split())
-    assert marks
+    assert set() < set(page.locator(".text mark").all_text_contents()) <= set(QUERY.split())
     assert "are in every column" in page.inner_text("#status")
 
 
@@ -98,10 +93,10 @@ def test_what_is_compared_can_be_chosen_kept_and_gone_back_to(page: playwright.P
     page.get_by_role("checkbox", name="first + BM25").check()
     until(page, "document.querySelectorAll('h2').length === 3")
     page.wait_for_selector("section[aria-label='first + BM25'] li")
-    assert titles(page) == ["first", "BM25", "first + BM25"]
+    assert (chosen := titles(page)) == ["first", "BM25", "first + BM25"]
     page.reload()
     page.wait_for_selector("main li")
-    assert titles(page) == ["first", "BM25", "first + BM25"]
+    assert titles(page) == chosen
     assert page.input_value("#query") == QUERY
     search(page, word(5))
     page.go_back()
@@ -113,8 +108,7 @@ def test_the_same_passage_is_found_in_the_other_columns(page: playwright.Page) -
     search(page, QUERY)
     one = page.locator("section").first.locator("li").first
     twin = page.locator("section").last.locator(f"li[data-id='{one.get_attribute('data-id')}']")
-    rank = twin.locator(".rank").inner_text()
-    assert f"BM25: {rank}" in one.locator(".facts").inner_text()
+    assert f"BM25: {twin.locator('.rank').inner_text()}" in one.locator(".facts").inner_text()
     one.hover()
     assert "same" in (twin.get_attribute("class") or "")
 
@@ -124,15 +118,9 @@ def test_keys_are_enough(page: playwright.Page) -> None:
     search(page, QUERY)
     columns = [[li.get_attribute("data-id") for li in s.locator("li").all()] for s in page.locator("section").all()]
     for key, expected in (
-        ("ArrowDown", columns[0][0]),
-        ("j", columns[0][1]),
-        ("ArrowRight", columns[1][1]),
-        ("k", columns[1][0]),
-        ("ArrowLeft", columns[0][0]),
-        ("ArrowUp", "query"),
-        ("ArrowDown", columns[0][0]),
-        ("/", "query"),
-    ):
+        ("ArrowDown", columns[0][0]), ("j", columns[0][1]), ("ArrowRight", columns[1][1]), ("k", columns[1][0]),
+        ("ArrowLeft", columns[0][0]), ("ArrowUp", "query"), ("ArrowDown", columns[0][0]), ("/", "query"),
+    ):  # fmt: skip
         page.keyboard.press(key)
         assert page.evaluate(focused) == expected, key
     assert page.input_value("#query") == QUERY
@@ -147,8 +135,7 @@ def test_keys_are_enough(page: playwright.Page) -> None:
 def test_a_narrow_screen_shows_a_column_at_a_time(page: playwright.Page) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     search(page, QUERY)
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     boxes = [section.bounding_box() for section in page.locator("section").all()]
     assert all(270 <= box["width"] <= 330 for box in boxes), boxes
     assert all(right["x"] >= left["x"] + left["width"] for left, right in pairwise(boxes))
@@ -184,11 +171,8 @@ def test_passages_with_markup_appear_as_text(page: playwright.Page) -> None:
     assert page.locator("main img, main script, main form, main i, main b").count() == 0
     assert page.evaluate("window.ran") is None
     hit = page.locator("section").last.locator("li", has_text="𝒳").first
-    assert hit.locator(".text mark").all_text_contents() == [
-        "zazuzu",
-        "bad",
-        "zazuzu",
-    ]  # right beyond the Basic Plane, too
+    marks = hit.locator(".text mark").all_text_contents()
+    assert marks == ["zazuzu", "bad", "zazuzu"]  # right beyond the Basic Plane, too
 
 
 def test_notes_and_problems_are_shown(page: playwright.Page) -> None:

@@ -1,9 +1,8 @@
 """The API answers as search does, refuses what it should in a sentence, and nothing brings it down."""
 
-from __future__ import annotations
-
 import json
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from two_tower.search import Answer, Searcher
 from two_tower.serve import Limits
 from two_tower.serve.runs import Runs, SearchParams
 
-pytest.importorskip("fastapi", reason="needs the service: pip install -e '.[serve]'")
-pytest.importorskip("prometheus_client", reason="needs the service: pip install -e '.[serve]'")
+for package in ("fastapi", "prometheus_client"):
+    pytest.importorskip(package, reason="needs the service: pip install -e '.[serve]'")
 LIMITS = Limits(body=2000, characters=300, k=20, seconds=5, queue=64, batch=8)
 
 
@@ -46,12 +45,6 @@ def test_get_and_post_answer_as_search_does(service: Service, run_folders: list[
     wanted = json.loads(json.dumps([vars(hit) for hit in expected.hits]))
     assert got["hits"] == [{key: value for key, value in hit.items() if key != "score"} for hit in wanted]
     assert any(hit["marks"] for hit in got["hits"])
-
-
-def test_defaults_are_the_first_run_ten_passages_and_vectors(service: Service) -> None:
-    got = service.ask("/search?q=bababa")[1]
-    assert (got["run"], got["mode"], len(got["hits"])) == ("first", "dense", 10)
-    assert list(got["hits"][0])[:5] == ["rank", "id", "score", "title", "text"]
 
 
 def test_many_at_once_get_each_their_own_answer(service: Service, runs: Runs) -> None:
@@ -80,22 +73,21 @@ def test_many_at_once_get_each_their_own_answer(service: Service, runs: Runs) ->
         ("/search", "{", 422, "The body is not JSON"),
         ("/search", "", 422, "body: field required"),
         ("/search", '{"query": "' + "a" * 3000 + '"}', 413, "The request's body is larger than 2,000 bytes"),
-        ("/nothing", None, 404, "Not Found"),
-        ("/docs", None, 404, "Not Found"),
-        ("/../../etc/passwd", None, 404, "Not Found"),
+        *((path, None, 404, "Not Found") for path in ("/nothing", "/docs", "/../../etc/passwd")),
     ],
 )
 def test_mistakes_get_a_sentence(service: Service, path: str, body: str | None, status: int, detail: str) -> None:
     got, answer, _ = service.ask(path, body)
-    assert got == status
-    assert answer["detail"].startswith(detail)
+    assert (got, answer["detail"][: len(detail)]) == (status, detail)
 
 
-def test_questions_that_cannot_be_used_get_a_note(service: Service) -> None:
+def test_notes_and_defaults(service: Service) -> None:
     assert service.ask("/search?q=%20")[1]["notes"] == ["The query is empty."]
     unknown = service.ask("/search?q=xyzzy")[1]
-    assert unknown["hits"] == []
-    assert "No word of 'xyzzy'" in unknown["notes"][0]
+    assert (unknown["hits"], "No word of 'xyzzy'" in unknown["notes"][0]) == ([], True)
+    defaults = service.ask("/search?q=bababa")[1]
+    assert (defaults["run"], defaults["mode"], len(defaults["hits"])) == ("first", "dense", 10)
+    assert list(defaults["hits"][0])[:5] == ["rank", "id", "score", "title", "text"]
 
 
 def test_nothing_that_is_served_may_run_or_load_anything_else(service: Service) -> None:
@@ -103,8 +95,7 @@ def test_nothing_that_is_served_may_run_or_load_anything_else(service: Service) 
         _, text, headers = service.ask(path)
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert headers["x-content-type-options"] == "nosniff"
-        assert "http://" not in str(text)
-        assert "https://" not in str(text)
+        assert not re.search("https?://", str(text))
 
 
 def test_facts(service: Service) -> None:
@@ -117,10 +108,9 @@ def test_facts(service: Service) -> None:
     assert {"/search", "/health", "/metrics", "/runs"} == set(api["paths"])
     assert api["components"]["schemas"]["Question"]["properties"]["k"]["maximum"] == 20
     service.ask("/no/such/page")
-    text = service.ask("/metrics")[1]
-    assert 'two_tower_requests_total{path="/health",status="200"}' in text
-    assert 'two_tower_requests_total{path="other",status="404"}' in text
-    assert 'two_tower_passages{run="second"} 243.0' in text
+    text, counts = service.ask("/metrics")[1], 'two_tower_requests_total{path="%s",status="%d"}'
+    for line in (counts % ("/health", 200), counts % ("other", 404), 'two_tower_passages{run="second"} 243.0'):
+        assert line in text
     assert "/no/such/page" not in text
 
 
@@ -153,9 +143,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(runs: Runs) -> None:
         assert service.send(head, silence=10).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_failing_search_is_logged_and_does_not_stop_the_service(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failures_are_logged(runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     search = runs.search
 
     def failing(params: SearchParams, queries: list[str]) -> list[Answer]:
@@ -165,30 +153,13 @@ def test_a_failing_search_is_logged_and_does_not_stop_the_service(
 
     monkeypatch.setattr(runs, "search", failing)
     with served(runs, LIMITS) as service:
-        status, answer, _ = service.ask("/search?q=bad")
-        assert (status, answer["detail"]) == (500, "The service failed; its log says how.")
+        assert service.ask("/search?q=bad")[:2] == (500, {"detail": "The service failed; its log says how."})
         assert service.ask("/search?q=bababa")[0] == 200
         assert 'two_tower_requests_total{path="/search",status="500"} 1.0' in service.ask("/metrics")[1]
     assert "a defect" in caplog.text
 
 
-JSON_PIECES = [
-    "{",
-    "}",
-    "[",
-    "]",
-    '"query"',
-    ":",
-    ",",
-    '"k"',
-    "1e999",
-    "-1",
-    "null",
-    '"\\u0000"',
-    '"\\ud800"',
-    "NaN",
-    " ",
-]
+JSON_PIECES = [*"{}[]:, ", '"query"', '"k"', "1e999", "-1", "null", '"\\u0000"', '"\\ud800"', "NaN"]
 HEADS = [
     "GET /search?q={} HTTP/1.1\r\nhost: a\r\n\r\n",
     "POST /search HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n{}",
@@ -198,20 +169,7 @@ HEADS = [
     "GET {} HTTP/1.1\r\nhost: {}\r\nx: {}\r\n\r\n",
     "GET /search?q=a HTTP/9.9\r\n\r\n{}",
 ]
-STRANGE = [
-    "%00",
-    "%ff%fe",
-    "\x00",
-    "'; drop table",
-    "<script>",
-    "../" * 50,
-    "%2e%2e/",
-    "a" * 5000,
-    "%",
-    "𝒳",
-    "${jndi:x}",
-    "",
-]
+STRANGE = ["%00", "%ff%fe", "\x00", "'; drop", "<script>", "../" * 50, "%2e%2e/", "a" * 5000, "%", "𝒳", "${jndi:x}", ""]
 KINDS = ["application/json", "text/plain", "multipart/form-data; boundary=x", "application/json; charset=\\", ""]
 
 
@@ -225,13 +183,14 @@ def _hostile(service: Service, rng: random.Random) -> int:
     elif kind == 2:
         raw = b"GET /search?q=" + bytes(rng.randrange(33, 256) for _ in range(50)) + b" HTTP/1.1\r\nhost: a\r\n\r\n"
     else:
-        body = "".join(rng.choice(JSON_PIECES) for _ in range(rng.randrange(40)))
-        if kind == 4:
+        if kind == 3:
+            body = "".join(rng.choice(JSON_PIECES) for _ in range(rng.randrange(40)))
+        elif kind == 4:
             body = "[" * rng.randrange(3000) if rng.random() < 0.5 else '{"query": ' * rng.randrange(190)
-        if kind == 5:
+        else:
             k = rng.choice([0, 10**400, 1.5, "1", None, [], 3, 4, 5])
             body = json.dumps({"query": rng.choice(STRANGE), "k": k})
-        coded = body.encode("utf-8")
+        coded = body.encode()
         head = f"POST /search HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {rng.choice(KINDS)}\r\n"
         raw = f"{head}content-length: {len(coded)}\r\n\r\n".encode() + coded
     answer = service.send(raw)
@@ -258,8 +217,7 @@ def test_the_command_serves_and_stops_in_order(run_folders: list[Path], tmp_path
         assert service.ask("/health")[0] == 200
         port = str(service.address[1])
         taken = run_command("two-tower", "serve", run_folders[0], "--port", port, cwd=tmp_path)
-        assert taken.returncode == 2
-        assert f"port {port}" in taken.stderr
+        assert (taken.returncode, f"port {port}" in taken.stderr) == (2, True)
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(service.ask, "/search?q=bababa&mode=hybrid") for _ in range(4)]
             time.sleep(0.02)
@@ -277,11 +235,9 @@ def test_mistakes_in_the_command_exit_with_2(run_folders: list[Path], tmp_path: 
         ([run_folders[0], "--port", "99999"], "65535"),
     ):
         done = run_command("two-tower", "serve", *arguments, cwd=tmp_path)
-        assert done.returncode == 2, done
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert (done.returncode, message in done.stderr, done.stderr.count("\n")) == (2, True, 1), done
 
 
 def test_equal_names_get_numbers(runs: Runs) -> None:
-    searcher = next(iter(runs))[1]
+    _, searcher = next(iter(runs))
     assert [name for name, _ in Runs([searcher, searcher, searcher])] == ["first", "first-2", "first-3"]

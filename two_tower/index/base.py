@@ -12,8 +12,7 @@ from two_tower.progress import Advance
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
-# Keys of the group `index` that say how a build is measured (conf/index/_measure.yaml), and their types. All other
-# keys are the constructor's.
+# Keys of the group `index` that say how a build is measured (conf/index/_measure.yaml); an index has the others.
 MEASURE_KEYS: dict[str, Any] = {"target_recall": float | None, "sample": int}
 
 
@@ -26,32 +25,23 @@ class VectorIndex(ABC):
     structure: str = ""  # what was built, in a few words; it depends on the number of vectors
 
     @abstractmethod
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Advance | None = None) -> None:
-        """Index all vectors of a complete store; some write into ``folder`` meanwhile.
-
-        Raises:
-            UserError: the settings do not fit the vectors.
-        """
+    def build(self, store: VectorStore, progress: Advance | None = None) -> None:
+        """Index all vectors of a complete store; some write into its folder meanwhile."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the index into a folder, atomically."""
+        """Write the index, atomically."""
 
     @abstractmethod
     def load(self, folder: Path, similarity: Similarity) -> None:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
+        """Read what `save` wrote; a UserError if it is missing or damaged."""
 
     @abstractmethod
     def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest documents of (B, D) float32 queries, prepared for the similarity.
+        """Scores (B, k) float32, larger is nearer, best first, and rows (B, k) int64 of the nearest documents.
 
-        Returns:
-            scores (B, k) float32, larger is nearer, best first; rows (B, k) int64. There are fewer columns if there
-            are fewer documents. An approximate index may find fewer: the last rows are then -1, with score -inf.
+        ``q_BD`` is float32, prepared for the similarity. There are fewer columns if there are fewer documents. An
+        approximate index may find fewer: the last rows are then -1, with score -inf.
         """
 
     @property

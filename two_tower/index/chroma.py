@@ -24,14 +24,9 @@ class ChromaIndex(VectorIndex):
     """A collection whose ids are the rows of the store."""
 
     def __init__(
-        self,
-        host: str | None = None,
-        port: int = 8000,
-        collection: str = "passages",
-        ef_construction: int = 100,
-        ef_search: int = 100,
-        m: int = 32,
-    ) -> None:
+        self, host: str | None = None, port: int = 8000, collection: str = "passages",
+        ef_construction: int = 100, ef_search: int = 100, m: int = 32,
+    ) -> None:  # fmt: skip
         try:
             import chromadb  # noqa: F401
         except ModuleNotFoundError as error:
@@ -41,8 +36,7 @@ class ChromaIndex(VectorIndex):
         self.host, self.port, self.collection = host, port, collection
         self.ef_construction, self.ef_search, self.m = ef_construction, ef_search, m
         self._collection: Any = None
-        self._similarity = Similarity()
-        self._rows = 0
+        self._similarity, self._rows = Similarity(), 0
         self.structure = f"Chroma{m}"
 
     def _client(self, folder: Path) -> Any:  # noqa: ANN401
@@ -56,14 +50,13 @@ class ChromaIndex(VectorIndex):
         except Exception as error:  # Chroma raises a ValueError for whatever goes wrong
             raise UserError(f"No Chroma server answers at {self.host}:{self.port}: {error}.") from error
 
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Advance | None = None) -> None:
-        """Add all vectors, in batches as large as the database takes."""
-        self._similarity = similarity
+    def build(self, store: VectorStore, progress: Advance | None = None) -> None:
+        self._similarity, folder = Similarity(store.manifest.similarity), store.path
         if self.host is None:
             shutil.rmtree(folder / "chroma", ignore_errors=True)
         client = self._client(folder)
         self._delete_earlier(client, folder)
-        space = "l2" if similarity.metric == "l2" else "ip"
+        space = "l2" if self._similarity.metric == "l2" else "ip"
         graph = {"space": space, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
         collection = client.create_collection(
             self.collection, configuration={"hnsw": {**graph, "max_neighbors": self.m}}, embedding_function=None
@@ -95,7 +88,7 @@ class ChromaIndex(VectorIndex):
         client.delete_collection(self.collection)
 
     def save(self, folder: Path) -> None:
-        """Write which collection it is; the database has written the vectors itself."""
+        # The database has written the vectors itself.
         write_json(folder / IDENTITY, {"id": str(self._collection.id), "rows": self._rows})
 
     def load(self, folder: Path, similarity: Similarity) -> None:
@@ -107,7 +100,7 @@ class ChromaIndex(VectorIndex):
         except UserError:
             raise
         except Exception as error:  # Chroma raises many kinds
-            where = f"{folder / 'chroma'}" if self.host is None else f"{self.host}:{self.port}"
+            where = folder / "chroma" if self.host is None else f"{self.host}:{self.port}"
             raise UserError(f"{where} holds no whole collection {self.collection}: run embed.py again.") from error
         self._similarity = similarity
 
@@ -119,13 +112,10 @@ class ChromaIndex(VectorIndex):
         hits = self._collection.query(query_embeddings=np.asarray(q_BD, np.float32), n_results=k, include=["distances"])
         for i, (ids, distances) in enumerate(zip(hits["ids"], hits["distances"], strict=True)):
             rows[i, : len(ids)] = [int(name) for name in ids]
-            scores[i, : len(ids)] = self._scores(np.array(distances, np.float32))
+            found = np.array(distances, np.float32)
+            l2 = self._similarity.metric == "l2"
+            scores[i, : len(ids)] = self._similarity.from_distance(torch.from_numpy(found)).numpy() if l2 else 1 - found
         return scores, rows
-
-    def _scores(self, distances: np.ndarray) -> np.ndarray:
-        if self._similarity.metric == "l2":
-            return self._similarity.from_distance(torch.from_numpy(distances)).numpy()
-        return 1 - distances
 
     def size(self, folder: Path) -> int:
         """Bytes of the database; 0 for a server's."""

@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
+
+import faiss  # isort: skip (on macOS both bring OpenMP, and faiss must come after torch)
 
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
@@ -20,6 +22,8 @@ from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
 log = logging.getLogger(__name__)
+
+Storage: TypeAlias = Literal["float16", "float32"]
 
 TRAINING_PER_LIST = 64
 MAX_TRAINING = 1_000_000
@@ -43,29 +47,31 @@ class FaissIndex(VectorIndex):
         self._similarity = Similarity()
 
     def factory(self, rows: int, dim: int) -> str:
-        """The string from which FAISS makes an index of ``rows`` vectors of ``dim`` dimensions."""
+        """FAISS's description of an index of ``rows`` vectors of ``dim`` dimensions."""
         raise NotImplementedError
 
-    def build(self, store: VectorStore, similarity: Similarity, folder: Path, progress: Advance | None = None) -> None:
-        import faiss  # late: on macOS faiss and torch both bring OpenMP, and faiss must come second
-
-        self._similarity = similarity
+    def build(self, store: VectorStore, progress: Advance | None = None) -> None:
+        self._similarity = Similarity(store.manifest.similarity)
         rows, dim = store.manifest.rows, store.manifest.dim
-        metric = faiss.METRIC_L2 if similarity.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        metric = faiss.METRIC_L2 if self._similarity.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         self.structure = self.factory(rows, dim)
         try:
             index = faiss.index_factory(dim, self.structure, metric)
             self._prepare(index)
             index = self._on_device(index)
             if not index.is_trained:
-                index.train(store.sample(_training_rows(index, rows), SEED)[0])
-            for block in _blocks(store):
-                index.add(block)
-                if progress:
-                    progress(len(block))
+                nlist = int(getattr(index, "nlist", 0)) or 1024
+                training_rows = min(rows, TRAINING_PER_LIST * max(256, nlist), MAX_TRAINING)
+                index.train(store.sample(training_rows, SEED)[0])
+            for vectors in store.vectors():
+                for start in range(0, len(vectors), BLOCK):
+                    block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
+                    index.add(block)
+                    if progress:
+                        progress(len(block))
         except RuntimeError as error:
-            vectors = f"{rows:,} vectors of {dim} dimensions"
-            raise UserError(f"FAISS refuses {self.structure!r} for {vectors}: {_reason(error)}.") from error
+            what = f"{self.structure!r} for {rows:,} vectors of {dim} dimensions"
+            raise UserError(f"FAISS refuses {what}: {_reason(error)}.") from error
         self._index = index
         self._apply()
 
@@ -75,8 +81,6 @@ class FaissIndex(VectorIndex):
     def _on_device(self, index: Any) -> Any:  # noqa: ANN401
         if not self._gpu:
             return index
-        import faiss
-
         self._resources = _gpu_resources()
         return faiss.index_cpu_to_gpu(self._resources, 0, index)
 
@@ -85,25 +89,18 @@ class FaissIndex(VectorIndex):
         self._apply()
 
     def _apply(self) -> None:
-        """Pass the search parameter on to FAISS."""
-        import faiss
-
+        # Pass the search parameter on.
         if self.faiss_name:
             space = faiss.GpuParameterSpace() if self._gpu else faiss.ParameterSpace()
             space.set_index_parameter(self._index, self.faiss_name, getattr(self, self.search_param))
 
     def save(self, folder: Path) -> None:
-        import faiss
-
         index = faiss.index_gpu_to_cpu(self._index) if self._gpu else self._index
         with atomic_path(folder / self.file) as temporary:
             faiss.write_index(index, str(temporary))
 
     def load(self, folder: Path, similarity: Similarity) -> None:
-        """Read ``index.faiss``: memory-mapped, except on a GPU."""
-        import faiss
-
-        try:
+        try:  # memory-mapped, except for a GPU
             index = faiss.read_index(str(folder / self.file), 0 if self._gpu else faiss.IO_FLAG_MMAP)
         except (RuntimeError, MemoryError) as error:
             raise UserError(f"{folder / self.file} is missing or damaged: run embed.py again.") from error
@@ -134,14 +131,11 @@ class HnswIndex(FaissIndex):
     search_param, faiss_name = "ef_search", "efSearch"
     search_values = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
+    # No gpu: FAISS has no such graph there.
     def __init__(
-        self,
-        m: int = 32,
-        ef_construction: int = 200,
-        ef_search: int = 64,
-        dtype: Literal["float16", "float32"] = "float16",
+        self, m: int = 32, ef_construction: int = 200, ef_search: int = 64, dtype: Storage = "float16"
     ) -> None:
-        super().__init__()  # FAISS has no such graph on a GPU
+        super().__init__()
         at_least(2, m=m)  # with fewer, FAISS ends the process
         at_least(1, ef_construction=ef_construction, ef_search=ef_search)
         self.m, self.ef_construction, self.ef_search = m, ef_construction, ef_search
@@ -208,22 +202,16 @@ class FactoryIndex(FaissIndex):
         return self.factory_string
 
     def _apply(self) -> None:
-        import faiss
-
-        if not self.parameters:
-            return
         try:
-            space: Any = faiss.ParameterSpace()
-            space.set_index_parameters(self._index, self.parameters)
+            if self.parameters:
+                faiss.ParameterSpace().set_index_parameters(self._index, self.parameters)
         except RuntimeError as error:
             raise UserError(f"index.parameters={self.parameters} is refused by FAISS: {_reason(error)}.") from error
 
 
 @contextmanager
 def faiss_threads(maximum: int) -> Iterator[None]:
-    """Let FAISS use at most this many threads."""
-    import faiss
-
+    """Let FAISS use fewer threads."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(min(before, maximum))
     try:
@@ -232,20 +220,7 @@ def faiss_threads(maximum: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _blocks(store: VectorStore) -> Iterator[np.ndarray]:
-    for vectors in store.vectors():
-        for start in range(0, len(vectors), BLOCK):
-            yield np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
-
-
-def _training_rows(index: Any, rows: int) -> int:  # noqa: ANN401
-    nlist = int(getattr(index, "nlist", 0)) or 1024
-    return min(rows, TRAINING_PER_LIST * max(256, nlist), MAX_TRAINING)
-
-
 def _gpu_resources() -> Any:  # noqa: ANN401
-    import faiss
-
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
         raise ValueError("gpu=true needs faiss-gpu and a GPU: install it in place of faiss-cpu, or leave it out.")
     return faiss.StandardGpuResources()

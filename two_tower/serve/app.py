@@ -1,9 +1,10 @@
-"""The service as an ASGI application."""
+"""The service as an ASGI application, with limits on every request, headers on every answer, and metrics."""
 
 # No postponed annotations: FastAPI needs the values of those below, which depend on the limits.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from two_tower.errors import UserError
 from two_tower.search import Answer, Hit, Mode
 from two_tower.serve import Limits
 from two_tower.serve.batcher import Batcher, QueueFull
-from two_tower.serve.guard import Guard, Metrics
 from two_tower.serve.runs import Runs, SearchParams
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,17 @@ PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/icon.svg": "icon.svg"}
 # Counted by name in the metrics; all other paths are counted together.
 PATHS = frozenset({*FILES, "/search", "/health", "/runs", "/metrics", "/openapi.json"})
+_HEADERS = {
+    # Passages and queries come from outside: nothing in them may run or load anything.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
+_Batcher = Batcher[SearchParams, str, Answer]
 Search = Callable[[str, int, str, str | None], Awaitable[Response]]
 
 
@@ -59,9 +72,7 @@ def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
     """The application that searches with warm runs."""
     limits = limits or Limits()
     metrics = Metrics({name: searcher.passages for name, searcher in runs})
-    batcher: Batcher[SearchParams, str, Answer] = Batcher(
-        runs.search, limits.queue, limits.batch, metrics.batch.observe
-    )
+    batcher: _Batcher = Batcher(runs.search, limits.queue, limits.batch, metrics.batch.observe)
     metrics.waiting.set_function(lambda: batcher.waiting)
 
     @asynccontextmanager
@@ -72,17 +83,88 @@ def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
 
     # No viewer at /docs: FastAPI's own loads its scripts from another site.
     app = FastAPI(title="Two-tower search", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, limits=limits, metrics=metrics, paths=PATHS)
+    app.add_middleware(Guard, limits=limits, metrics=metrics)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     _add_search(app, _search(runs, batcher, limits), limits)
     _add_facts(app, runs, metrics)
     for path, file in FILES.items():
-        app.add_route(path, _file(file))
+        app.add_route(path, _route(file))
     return app
 
 
-def _search(runs: Runs, batcher: Batcher[SearchParams, str, Answer], limits: Limits) -> Search:
+class Metrics:
+    """Counts and times of one service, for Prometheus."""
+
+    def __init__(self, passages: dict[str, int]) -> None:
+        self.registry = own = CollectorRegistry()
+        help_text = "Requests answered, by path and HTTP status."
+        self.requests = Counter("two_tower_requests", help_text, ["path", "status"], registry=own)
+        help_text = "From a search's arrival to its answer."
+        self.seconds = Histogram("two_tower_search_seconds", help_text, registry=own, buckets=_SECONDS)
+        help_text = "Queries searched for together."
+        self.batch = Histogram("two_tower_batch_queries", help_text, registry=own, buckets=_SIZES)
+        self.waiting = Gauge("two_tower_waiting_requests", "Requests that wait to be searched for.", registry=own)
+        size = Gauge("two_tower_passages", "Passages that a run searches.", ["run"], registry=own)
+        for run, number in passages.items():
+            size.labels(run).set(number)
+
+
+class Guard:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
+        self.app, self._limits, self._metrics = app, limits, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 499  # nginx's status if the client goes away
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        try:
+            await self.app(scope, self._limited(receive), send_with_headers)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            path = scope["path"] if scope["path"] in PATHS else "other"
+            self._metrics.requests.labels(path, str(status)).inc()
+            if path == "/search":
+                self._metrics.seconds.observe(time.perf_counter() - start)
+
+    def _limited(self, receive: Receive) -> Receive:
+        """The body's parts, up to its limits of size and time. FastAPI answers with the HTTPException."""
+        size, arriving, deadline = 0, True, asyncio.get_running_loop().time() + self._limits.seconds
+        close = {"connection": "close"}  # the rest of the body is not read
+
+        async def limited() -> Message:
+            nonlocal size, arriving
+            if not arriving:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"The request's body did not arrive within {self._limits.seconds:g} seconds."
+                raise HTTPException(408, detail, close) from None
+            size += len(message.get("body", b""))
+            if size > self._limits.body:
+                raise HTTPException(413, f"The request's body is larger than {self._limits.body:,} bytes.", close)
+            arriving = message.get("more_body", False)
+            return message
+
+        return limited
+
+
+def _search(runs: Runs, batcher: _Batcher, limits: Limits) -> Search:
     async def search(query: str, k: int, mode: str, run: str | None) -> Response:
         try:
             params = runs.params(run, mode, k)
@@ -135,10 +217,10 @@ def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics) -> None:
 
     @app.get("/metrics", summary="Counts and times for Prometheus", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+def _route(name: str) -> Callable[[Request], Awaitable[Response]]:
     async def file(_: Request) -> Response:
         return FileResponse(PAGE / name, headers={"cache-control": "no-cache"})
 

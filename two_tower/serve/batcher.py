@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class QueueFull(Exception):
-    """No more requests may wait."""
+    """Too many items wait."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,11 @@ class _Waiting(Generic[Key, Item, Result]):
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """Calls a function on items that wait together; one call at a time, in a thread.
+    """Calls ``work`` on items with the same key that wait together; one call at a time, always in the same thread.
 
     No request waits for others to come: while one batch is worked on, the next gathers. So a single client sees no
-    delay, and many share a call's fixed costs and one matrix product.
-
-    Args:
-        work: gives a result for each of several items with the same key. Called in one thread only.
-        queue: how many items may wait.
-        batch: how many items a call may have.
-        observe: called with the size of each batch.
+    delay, and many share a call's fixed costs and one matrix product. At most ``queue`` items wait, at most ``batch``
+    go into a call, and ``observe`` is told the size of each.
     """
 
     def __init__(
@@ -50,12 +45,10 @@ class Batcher(Generic[Key, Item, Result]):
         self._loop: asyncio.Task[None] | None = None
 
     @property
-    def waiting(self) -> int:
-        """How many items wait now."""
+    def waiting(self) -> int:  # items
         return self._queue.qsize()
 
-    def start(self) -> None:
-        """Start to work; within a running event loop."""
+    def start(self) -> None:  # within a running event loop
         self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -69,11 +62,7 @@ class Batcher(Generic[Key, Item, Result]):
         await asyncio.to_thread(self._thread.shutdown)
 
     async def __call__(self, key: Key, item: Item) -> Result:
-        """The result for one item.
-
-        Raises:
-            QueueFull: too many wait.
-        """
+        """The result for one item, or QueueFull."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(_Waiting(key, item, answer))
@@ -99,8 +88,7 @@ class Batcher(Generic[Key, Item, Result]):
     async def _answer(self, group: list[_Waiting[Key, Item, Result]]) -> None:
         if self._observe:
             self._observe(len(group))
-        items = [waiting.item for waiting in group]
-        loop = asyncio.get_running_loop()
+        items, loop = [waiting.item for waiting in group], asyncio.get_running_loop()
         try:
             results = await loop.run_in_executor(self._thread, self._work, group[0].key, items)
         except Exception as error:

@@ -11,7 +11,7 @@ from two_tower.search import MODES, Answer, Mode, Searcher
 
 
 class SearchParams(NamedTuple):
-    """What of a search is the same for all queries that are searched for together."""
+    """What queries that are searched for together have in common."""
 
     run: str
     mode: Mode
@@ -24,7 +24,9 @@ class Runs:
     def __init__(self, searchers: Iterable[Searcher], bm25: bool = True) -> None:
         self._by_name: dict[str, Searcher] = {}
         for searcher in searchers:
-            self._by_name[_unused(searcher.name or "run", self._by_name)] = searcher
+            name = searcher.name or "run"
+            names = (name, *(f"{name}-{number}" for number in range(2, len(self._by_name) + 2)))
+            self._by_name[next(unused for unused in names if unused not in self._by_name)] = searcher
         if not self._by_name:
             raise UserError("There is no run to serve.")
         self.default = next(iter(self._by_name))
@@ -32,7 +34,6 @@ class Runs:
 
     @classmethod
     def load(cls, paths: Sequence[Path], bm25: bool = True) -> Runs:
-        """The runs in folders."""
         return cls([Searcher.load(path) for path in paths], bm25)
 
     def __iter__(self) -> Iterator[tuple[str, Searcher]]:
@@ -50,11 +51,7 @@ class Runs:
                     self.search(SearchParams(name, mode, 1), queries)
 
     def params(self, run: str | None, mode: str, k: int) -> SearchParams:
-        """How to search.
-
-        Raises:
-            UserError: there is no such run or mode here.
-        """
+        """How to search; a UserError if there is no such run or mode here."""
         name = self.default if run is None else run
         if name not in self._by_name:
             raise UserError(f"run={name} is not served here; {one_of(name, self._by_name)}")
@@ -64,7 +61,6 @@ class Runs:
         raise UserError(f"mode={mode} does not exist here; {one_of(mode, self.modes)}")
 
     def search(self, params: SearchParams, queries: Sequence[str]) -> list[Answer]:
-        """An answer to each query."""
         return self._by_name[params.run].search(queries, params.k, params.mode)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -81,11 +77,3 @@ class Runs:
             }
             for name, searcher in self
         ]
-
-
-def _unused(name: str, names: Iterable[str]) -> str:
-    number, unused = 1, name
-    while unused in names:
-        number += 1
-        unused = f"{name}-{number}"
-    return unused

@@ -15,7 +15,7 @@ from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
-from two_tower.fusion import cross_fit
+from two_tower.fusion import Judged, cross_fit
 from two_tower.metrics import DEFAULT_METRICS, mean
 from two_tower.metrics.rank_metrics import RankMetrics
 from two_tower.model import TwoTower
@@ -175,10 +175,8 @@ def fuse_cross_fitted(
         device: of the towers.
     """
     start = time.perf_counter()
-    ranks = cross_fit(
-        dense.ranking, bm25.ranking,
-        order=order, qrels=split.qrels, metric=monitor, split=split.name, threshold=split.threshold,
-    )  # fmt: skip
+    judged = Judged(order, split.qrels, monitor, split.name, split.threshold)
+    ranks = cross_fit(dense.ranking, bm25.ranking, judged)
     no_rows = np.zeros((split.qrels.queries, 0))
     ranking = Ranking(no_rows.astype(np.int64), no_rows.astype(np.float32), ranks)
     return Evaluation.from_ranking(ranking, split, list(dense.per_query), device, start)
