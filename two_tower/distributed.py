@@ -65,9 +65,6 @@ def gather(parts: Sequence[Tensor]) -> list[Tensor]:
 
     Returns:
         (W, …) for each part, in the order of the ranks.
-
-    Raises:
-        UserError: the shapes differ.
     """
     own = torch.tensor([size for part in parts for size in part.shape], device=parts[0].device)
     everyone = _all_gather(own)

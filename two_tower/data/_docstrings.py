@@ -39,17 +39,11 @@ _UNDERLINE = re.compile(r"^\s*[-=~^]{3,}\s*$", re.MULTILINE)
 
 
 class Doc(NamedTuple):
-    """One documented name.
+    """One documented name."""
 
-    Attributes:
-        name: dotted, as a person would look it up (private parts of the path are left out).
-        summary: the first sentence.
-        body: everything after it, on one line.
-    """
-
-    name: str
-    summary: str
-    body: str
+    name: str  # dotted, as a person would look it up (private parts of the path are left out)
+    summary: str  # the first sentence
+    body: str  # everything after it, on one line
 
 
 def words(text: str) -> list[str]:

@@ -76,9 +76,6 @@ class Source(ABC):
         name: as above.
         max_bad_rows: as above.
         bad_rows: the bad rows of each file that was read to its end, by the file's place.
-
-    Raises:
-        ValueError: the limit is not a fraction.
     """
 
     def __init__(self, name: str, max_bad_rows: float = 0) -> None:
@@ -96,19 +93,11 @@ class Source(ABC):
 
     @abstractmethod
     def queries(self, split: str) -> pa.Table:
-        """The queries of a split that have judgements, rows of the schema `QUERIES`, in file order.
-
-        Raises:
-            UserError: the split does not exist.
-        """
+        """The queries of a split that have judgements, rows of the schema `QUERIES`, in file order."""
 
     @abstractmethod
     def qrels(self, split: str) -> pa.Table:
-        """Judgements of a split, rows of the schema `QRELS`; see `relevant_grade`.
-
-        Raises:
-            UserError: the split does not exist.
-        """
+        """Judgements of a split, rows of the schema `QRELS`; see `relevant_grade`."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -29,9 +29,6 @@ class Beir(TableSource):
     Each may be compressed (``.gz``). Bad rows (malformed JSON, missing fields, invalid UTF-8, no text, an id
     again with another text, judgements of unknown ids, wrong columns) are left out and counted up to a limit.
     Judgements and triplets are checked against the passages, which are read once for that.
-
-    Raises:
-        UserError: the folder or its corpus does not exist.
     """
 
     def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:

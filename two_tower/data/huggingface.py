@@ -37,9 +37,6 @@ class HuggingFace(GroupSource):
     Negatives were not judged: they are in the triplets, but not in the judgements. A passage's title is read
     where there is one. Without a split ``dev``, a part of the queries of ``train`` becomes it, see
     `two_tower.data.base.percentiles`.
-
-    Raises:
-        ValueError: a path that does not exist, or a share or limit that is no fraction.
     """
 
     def __init__(

@@ -33,9 +33,6 @@ class IrDatasets(TableSource):
     each other or whose query is unknown, or whose passage is, where the corpus was read before) are left out
     and counted up to a limit. Training triplets are the document pairs of the training split, where it has some.
     An ``id`` without splits is its own: the one that its name ends in, else ``test``.
-
-    Raises:
-        UserError: the package is not installed, or an id does not exist or lacks what it is given for.
     """
 
     def __init__(

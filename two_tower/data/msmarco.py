@@ -32,9 +32,6 @@ class MsMarco(GroupSource):
 
     A passage's id is ``QUERY-NUMBER``: the query that it came with, and its place there from 0. A text that came
     with several queries is one passage, with the id of its first appearance in the order of ``corpus_splits``.
-
-    Raises:
-        ValueError: a path that does not exist, or unknown splits.
     """
 
     repeated_queries = False

@@ -81,10 +81,6 @@ class MsMarcoPassage(TableSource):
 
     Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
     ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
-
-    Raises:
-        ValueError: an unknown split, or an entry of ``downloads`` that is none.
-        UserError: the folder does not exist, lacks the passages (without triples) or the triples, or a download failed.
     """
 
     def __init__(
@@ -121,11 +117,7 @@ class MsMarcoPassage(TableSource):
         self._file("corpus" if triples is None else "triples")
 
     def splits(self) -> tuple[str, ...]:
-        """The splits whose queries and judgements are there.
-
-        Raises:
-            UserError: there are neither splits nor passages, only triples.
-        """
+        """The splits whose queries and judgements are there."""
         found = tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
         if not found:
             self._file("corpus")
@@ -173,11 +165,7 @@ class MsMarcoPassage(TableSource):
         return None if name is None else self._folder.find(name)
 
     def _file(self, role: str) -> File:
-        """The file of a role, ``corpus`` or ``qrels.dev``.
-
-        Raises:
-            UserError: it is not there, with what to do.
-        """
+        """The file of a role, ``corpus`` or ``qrels.dev``."""
         file = self._find(role)
         if file is not None:
             return file

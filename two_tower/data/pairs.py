@@ -44,10 +44,6 @@ class PairsSource(Source):
     queries becomes the split ``dev`` (see `two_tower.data.base.percentiles`), at least one; all passages are in
     the corpus of both. Bad rows (no query or passage, wrong number of columns, invalid UTF-8, an id again
     with another text) are left out and counted up to a limit. A TSV file of two columns needs no header.
-
-    Raises:
-        ValueError: a column that does not exist, or a wrong share.
-        UserError: the file cannot be read, or a column cannot be found.
     """
 
     def __init__(
@@ -76,11 +72,7 @@ class PairsSource(Source):
         self._file, self._columns = find_columns(self.path, chosen, _USUAL, required, required)
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages and negatives, in file order.
-
-        Raises:
-            UserError: at the end, where too many rows were bad or there was no pair.
-        """
+        """All passages and negatives, in file order."""
         seen = Numbering()
         for table in self._pairs():
             passages = table.select(["passage_id", "title", "positive"]).rename_columns(CORPUS.names)

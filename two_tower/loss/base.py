@@ -1,7 +1,4 @@
-"""What a loss sees and what it returns. Imports torch and the similarity, nothing else of this package.
-
-Shapes here and in every loss: B queries, N ≥ B documents, D dimensions; document i is the positive of query i.
-"""
+"""What a loss sees and what it returns; in every loss document i of N ≥ B is the positive of query i of B."""
 
 from __future__ import annotations
 
@@ -20,33 +17,23 @@ COMMON_DIAGNOSTICS = ("positive_similarity", "negative_similarity", "accuracy", 
 
 
 class TeacherBatch(NamedTuple):
-    """What a teacher knows of a batch; None where it knows nothing.
+    """What a teacher knows of a batch; None where it knows nothing."""
 
-    Attributes:
-        queries: (B, T) float32, the teacher's vectors, of length 1.
-        documents: (N, T) float32, likewise.
-        margins: (B, G) float32, the teacher's score of each positive minus that of each of the query's own G extra
-            documents, which are the documents B + i G and following for query i.
-    """
-
-    queries: Tensor | None = None
-    documents: Tensor | None = None
+    queries: Tensor | None = None  # (B, T) float32, the teacher's vectors, of length 1
+    documents: Tensor | None = None  # (N, T) float32, likewise
+    # (B, G) float32, the teacher's score of each positive minus those of the query's own G extra documents, which are
+    # the documents B + i G and following for query i
     margins: Tensor | None = None
 
 
 @dataclass(eq=False)
 class LossInput:
-    """One batch as a loss sees it.
+    """One batch as a loss sees it."""
 
-    Attributes:
-        queries: (B, D), prepared for the similarity.
-        documents: (N, D), likewise.
-        negatives: (B, N) bool, the documents that each query is pushed away from. Never true at (i, i), nor for a
-            document that is known to be relevant to the query or equals a positive in text.
-    """
-
-    queries: Tensor
-    documents: Tensor
+    queries: Tensor  # (B, D), prepared for the similarity
+    documents: Tensor  # (N, D), likewise
+    # (B, N) bool, the documents that each query is pushed away from. Never true at (i, i), nor for a document that is
+    # known to be relevant to the query or equals a positive in text.
     negatives: Tensor
     similarity: Similarity
     teacher: TeacherBatch | None = None
@@ -72,16 +59,12 @@ class LossOutput(NamedTuple):
 
 
 class Loss(nn.Module, ABC):
-    """Base of all losses.
+    """Base of all losses."""
 
-    Attributes:
-        needs: which parts of `LossInput.teacher` the loss reads: ``vectors`` of a teacher model, ``margins`` from
-            the data.
-        in_batch_negatives: the default of ``negatives.in_batch_negatives``: whether every query is pushed away from
-            the documents of all queries of the batch, or only from its own extra documents.
-    """
-
+    # The parts of `LossInput.teacher` that the loss reads: ``vectors`` of a teacher model, ``margins`` from the data.
     needs: frozenset[Literal["vectors", "margins"]] = frozenset()
+    # The default of ``negatives.in_batch_negatives``: push every query away from the documents of the whole batch, or
+    # only from its own extra ones.
     in_batch_negatives: bool = True
 
     @abstractmethod
@@ -91,19 +74,11 @@ class Loss(nn.Module, ABC):
 
 @torch.no_grad()
 def diagnostics(batch: LossInput, counts_B: Tensor | None = None, lead_B: Tensor | None = None) -> dict[str, Tensor]:
-    """The diagnostics that every loss returns.
+    """Mean score of the positives and of the negatives, accuracy, and the share of queries without negatives.
 
-    Args:
-        batch: the batch.
-        counts_B: (B,) number of negatives of each query, if the loss has it already.
-        lead_B: (B,) how far each positive is above its nearest negative, in any unit, if the loss has it already.
-
-    Returns:
-        ``positive_similarity``: mean score of the positives;
-        ``negative_similarity``: mean score of all negatives, 0 without any;
-        ``accuracy``: share of the queries with negatives whose positive is above all of them, 0 without any
-        (a tie is not a win: collapsed vectors must read 0, not 1);
-        ``idle_queries``: share of the queries without negatives, which teach nothing.
+    ``accuracy`` is the share of the queries with negatives whose positive is above all of them. A tie is not a win:
+    collapsed vectors must read 0, not 1. A loss may give what it has already: the number of each query's negatives,
+    and how far its positive is above the nearest of them, in any unit.
     """
     scores_BN = batch.scores.detach()
     if counts_B is None:

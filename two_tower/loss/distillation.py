@@ -18,7 +18,7 @@ RIDGE = 1e-3  # regularization of the first projection, relative to the vectors'
 
 @runtime_checkable
 class HasDim(Protocol):
-    """All that the loss needs of a `two_tower.teacher.base.Teacher`: the dimensions of its vectors."""
+    """The dimensions of a teacher's vectors: all that the loss needs of it."""
 
     @property
     def dim(self) -> int: ...
@@ -38,9 +38,8 @@ class DistillationLoss(Loss):
     Judgements only decide which query and passage share a batch; ``data.examples=passages`` does without them. In a
     matryoshka, shortened vectors learn from ``kl`` and ``margin`` alone.
 
-    Source:
-        Hinton et al. 2015, arXiv:1503.02531; Reimers and Gurevych 2020, arXiv:2004.09813 (vectors); Hofstätter et al.
-        2020, arXiv:2010.02666 (margins).
+    Hinton et al. 2015, arXiv:1503.02531; vectors: Reimers and Gurevych 2020, arXiv:2004.09813; margins: Hofstätter et
+    al. 2020, arXiv:2010.02666.
     """
 
     needs = frozenset({"vectors"})

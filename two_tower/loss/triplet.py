@@ -23,9 +23,8 @@ class TripletLoss(Loss):
     ``softness`` > 0 replaces the hinge by ``softness * log(1 + exp(gap / softness))``, which also pulls at triplets
     that are right already. Hermans et al. use 1 with distances; cosine needs about 0.1.
 
-    Source:
-        Schroff et al. 2015, arXiv:1503.03832 (FaceNet, semi-hard); Hermans et al. 2017, arXiv:1703.07737
-        (hardest in the batch, soft margin).
+    Schroff et al. 2015, arXiv:1503.03832 (FaceNet, semi-hard); Hermans et al. 2017, arXiv:1703.07737 (hardest in the
+    batch, soft margin).
     """
 
     in_batch_negatives = False
@@ -45,7 +44,9 @@ class TripletLoss(Loss):
         lead_BN = batch.scores - batch.scores.diagonal().unsqueeze(1)
         lead_BN = torch.where(batch.negatives, lead_BN, -torch.inf)
         selected = self._selected(lead_BN)
-        loss = self._penalty(selected + self.margin).sum() / (selected > -torch.inf).sum().clamp(min=1)
+        gap = selected + self.margin  # the penalty of -inf is 0, also in its gradient
+        penalty = F.softplus(gap, beta=1 / self.softness) if self.softness else F.relu(gap)
+        loss = penalty.sum() / (selected > -torch.inf).sum().clamp(min=1)
         lead_BN, counts_B = lead_BN.detach(), batch.negatives.sum(1, dtype=torch.int32)
         found = diagnostics(batch, counts_B, -lead_BN.amax(1))
         found["active_triplets"] = (lead_BN > -self.margin).sum() / counts_B.sum().clamp(min=1)
@@ -59,7 +60,3 @@ class TripletLoss(Loss):
             # Drop instead of keep: the NaN scores of a diverged model must reach the loss.
             lead_BN = lead_BN.masked_fill((lead_BN >= 0) | (lead_BN <= -self.margin), -torch.inf)
         return lead_BN.amax(1)
-
-    def _penalty(self, gap: Tensor) -> Tensor:
-        """0 for a gap of -inf, also in its gradient."""
-        return F.softplus(gap, beta=1 / self.softness) if self.softness else F.relu(gap)

@@ -15,17 +15,11 @@ _LAST = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The candidates that a search finds for some queries.
+    """The candidates that a search finds for some queries."""
 
-    Attributes:
-        rows: (Q, k) integers, document rows, best first; -1 where fewer were found.
-        scores: (Q, k) float32.
-        min_positive: (Q,) float32, the lowest score of each query's positives by the same scorer; infinite without one.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
-    min_positive: np.ndarray
+    rows: np.ndarray  # (Q, k) integers, document rows, best first; -1 where fewer were found
+    scores: np.ndarray  # (Q, k) float32
+    min_positive: np.ndarray  # (Q,) float32, the lowest score of a positive by the same scorer; infinite without one
 
     def ranks(self, first: int, last: int) -> SearchResult:
         """The candidates of these ranks only, from 1 and inclusive."""
@@ -35,19 +29,12 @@ class SearchResult:
 
 @dataclass
 class FilterCounts:
-    """How many candidates the filter kept, and how many it dropped.
+    """How many candidates the filter kept, and how many it dropped."""
 
-    Attributes:
-        kept: candidates that became negatives.
-        known: dropped as known to be relevant, or equal in text to such a document.
-        similar: dropped because they score about as high as a positive, or higher.
-        without: queries left without any.
-    """
-
-    kept: int = 0
-    known: int = 0
-    similar: int = 0
-    without: int = 0
+    kept: int = 0  # candidates that became negatives
+    known: int = 0  # dropped as known to be relevant, or equal in text to such a document
+    similar: int = 0  # dropped because they score about as high as a positive, or higher
+    without: int = 0  # queries left without any
 
     def __add__(self, other: FilterCounts) -> FilterCounts:
         return FilterCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -67,23 +54,15 @@ def filter_candidates(
     relative_margin: float | None,
     mask_known_positives: bool = True,
 ) -> tuple[np.ndarray, FilterCounts]:
-    """Drop the candidates that are, or may well be, relevant.
+    """Drop the candidates that are, or may well be, relevant; ``query_rows`` are (Q,) rows of training queries.
 
     A candidate with score s is dropped if s > p - relative_margin * abs(p), where p is the score of the query's
     positive: what scores about as high as a relevant document is probably relevant too, and was never judged. Of
     several positives the lowest score counts, as in Sentence Transformers' ``mine_hard_negatives``. (NV-Retriever,
-    Moreira et al. 2024, arXiv:2407.15831, calls this TopK-PercPos and finds 0.05 best.)
+    Moreira et al. 2024, arXiv:2407.15831, calls this TopK-PercPos and finds 0.05 best.) None keeps these.
 
-    Args:
-        found: the candidates of the queries.
-        query_rows: (Q,) rows of the training queries.
-        collection: knows the positives.
-        relative_margin: see above; None drops known positives only.
-        mask_known_positives: drop known positives.
-
-    Returns:
-        (Q, k) int32 document rows, ascending, -1 after the last; and the counts. Not in the order of the scores: two
-        that differ in the last digit may swap places on another machine, and what is drawn would change with them.
+    Returns (Q, k) int32 document rows, ascending, -1 after the last, and the counts. Not in the order of the scores: two
+    that differ in the last digit may swap places on another machine, and what is drawn would change with them.
     """
     table, counts = np.full(found.rows.shape, -1, np.int32), FilterCounts()
     threshold = found.min_positive.astype(np.float64)

@@ -36,11 +36,7 @@ class KnownPositives(Positives):
     Two texts are equal if their tokens are, because then a tower cannot tell them apart. So a copy of a positive under
     another id is a positive too, and a query that occurs under two ids has the positives of both.
 
-    Args:
-        query_rows: (P,) int64, queries of the relevant pairs.
-        document_rows: (P,) int64, their documents.
-        query_group: (Q,) int64, equal for queries of equal text.
-        document_group: (N,) int64, equal for documents of equal text.
+    The rows are those of the relevant pairs, (P,) int64; the groups, (Q,) and (N,) int64, are equal for equal texts.
     """
 
     def __init__(
@@ -82,20 +78,13 @@ class KnownPositives(Positives):
 
 @dataclass(frozen=True, eq=False)
 class NegativeMask:
-    """The one place that decides which documents are negatives of which query.
+    """The one place that decides which documents are negatives of which query."""
 
-    Attributes:
-        positives: known relevant pairs.
-        whole_batch: every query is pushed away from the documents of all queries, not only from its own extra ones.
-        known_positives: mask all known positives, not only the query's own one.
-        judged: whether every example is a query with a document relevant to it. If not, a query and an unrelated
-            document share an example only for a teacher to learn from: that query has no negatives, and that
-            document is a negative of no query.
-    """
-
-    positives: Positives
-    whole_batch: bool
-    known_positives: bool = True
+    positives: Positives  # known relevant pairs
+    whole_batch: bool  # every query is pushed away from the documents of all queries, not only from its own extra ones
+    known_positives: bool = True  # mask all known positives, not only the query's own one
+    # Whether every example is a query with a document relevant to it. If not, a query and an unrelated document share
+    # an example only to learn from a teacher: the query has no negatives, and the document is a negative of no query.
     judged: bool = True
 
     def in_batch(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
@@ -121,13 +110,7 @@ class NegativeMask:
         return mask
 
     def outside(self, query_rows: np.ndarray, positive_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, M) bool: which documents from outside the batch are negatives of each query.
-
-        Args:
-            query_rows: (B,) rows of training queries.
-            positive_rows: (B,) rows of their own positives.
-            document_rows: (M,) rows of the documents.
-        """
+        """(B, M) bool: which of M documents from outside the batch are negatives of each query."""
         if self.known_positives:
             mask = ~self.positives.mark(query_rows, document_rows)
         else:
@@ -139,44 +122,26 @@ class NegativeMask:
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """What a strategy may look at before training: the judged training queries and the corpus.
+    """What a strategy may look at before training: the judged training queries and the corpus."""
 
-    Attributes:
-        queries: (Q,) texts of the training queries.
-        texts: reads the (N,) texts of the corpus.
-        order: (N,) decides between equal scores, see `two_tower.ranking.rank`.
-        pairs: (P,) int64 query rows and (P,) int64 document rows of the relevant pairs.
-        positives: the same pairs, for look-ups.
-        split_camel_case: how BM25 splits words, see `two_tower.bm25.words`.
-        fingerprint: changes with all of the above.
-        folder: where a run keeps what it mines itself; need not exist yet.
-    """
-
-    queries: pa.ChunkedArray
-    texts: Callable[[], pa.ChunkedArray]
-    order: np.ndarray
-    pairs: tuple[np.ndarray, np.ndarray]
-    positives: Positives
-    split_camel_case: bool
-    fingerprint: str
-    folder: Path
+    queries: pa.ChunkedArray  # (Q,) texts of the training queries
+    texts: Callable[[], pa.ChunkedArray]  # reads the (N,) texts of the corpus
+    order: np.ndarray  # (N,) decides between equal scores, see `two_tower.ranking.rank`
+    pairs: tuple[np.ndarray, np.ndarray]  # (P,) int64 query rows and (P,) int64 document rows of the relevant pairs
+    positives: Positives  # the same pairs, for look-ups
+    split_camel_case: bool  # how BM25 splits words, see `two_tower.bm25.words`
+    fingerprint: str  # changes with all of the above
+    folder: Path  # where a run keeps what it mines itself; need not exist yet
 
 
 @dataclass(frozen=True, eq=False)
 class DrawContext:
-    """What extra negatives of a batch are drawn from.
+    """What extra negatives of a batch are drawn from."""
 
-    Attributes:
-        query_rows: (B,) rows of the batch's queries.
-        given: (B, G) rows of the negatives that the data itself brings, or None.
-        positives: known relevant pairs, and the number of documents.
-        rng: seeded with (seed, epoch, batch), so that any batch can be made again by itself.
-    """
-
-    query_rows: np.ndarray
-    given: np.ndarray | None
-    positives: Positives
-    rng: np.random.Generator
+    query_rows: np.ndarray  # (B,) rows of the batch's queries
+    given: np.ndarray | None  # (B, G) rows of the negatives that the data itself brings, or None
+    positives: Positives  # known relevant pairs, and the number of documents
+    rng: np.random.Generator  # seeded with (seed, epoch, batch), so that any batch can be made again by itself
 
 
 class Negatives(ABC):
@@ -184,16 +149,12 @@ class Negatives(ABC):
 
     A batch follows from (seed, epoch, k) alone, whichever process makes it. So the choice may depend on what `prepare`
     and `start_epoch` read, on the epoch and on the context's ``rng``, but not on earlier batches.
-
-    Attributes:
-        needs_triplets: only for data that brings its own negatives.
-        needs_collection: `prepare` looks at the collection, so it needs a training split with judged queries.
-        stochastic: the extra negatives depend on ``rng``, so each of several processes must draw those of the whole
-            batch to get the same as one process would.
     """
 
-    needs_triplets: bool = False
-    needs_collection: bool = False
+    needs_triplets: bool = False  # only for data that brings its own negatives
+    needs_collection: bool = False  # `prepare` looks at it, so it needs a training split with judged queries
+    # The extra negatives depend on ``rng``: each of several processes must draw those of the whole batch to get the same
+    # as one process would.
     stochastic: bool = False
 
     def __init__(self, in_batch_negatives: bool | None = None, mask_known_positives: bool = True) -> None:

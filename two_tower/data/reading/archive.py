@@ -63,11 +63,7 @@ class Archive:
         self._all_seen, self._room = False, _KEPT_BYTES
 
     def find(self, name: str) -> Member | None:
-        """The member with this name in any folder of the archive, or None.
-
-        Raises:
-            UserError: the archive is damaged or ends too early.
-        """
+        """The member with this name in any folder of the archive, or None."""
         while name not in self.members and not self._all_seen:
             try:
                 info = self._tar.next()
@@ -108,11 +104,7 @@ class Folder:
         self._opened: dict[Path, Archive] = {}
 
     def find(self, name: str) -> Path | Member | None:
-        """The file, or None.
-
-        Raises:
-            UserError: an archive that may hold it is damaged or ends too early.
-        """
+        """The file, or None."""
         for path in (self.path / name, self.path / f"{name}.gz"):
             if path.is_file():
                 return path

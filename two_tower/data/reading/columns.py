@@ -33,11 +33,7 @@ class ColumnFile(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The columns, in order.
-
-        Raises:
-            UserError: the file is empty or cannot be read.
-        """
+        """The columns, in order."""
 
     def estimated_size(self) -> int | None:
         """About how many rows there are, see `estimated_lines`."""
@@ -54,9 +50,6 @@ class ColumnFile(ABC):
             columns: names of different columns.
             required: those of them that must hold text.
             bad: takes the bad rows, also those that the caller finds while it reads.
-
-        Raises:
-            UserError: the file cannot be read, or at its end too many rows were bad.
         """
         for table, rows in self._batches(columns, required, bad):
             trimmed = [pc.utf8_trim_whitespace(table[name]) for name in columns]
@@ -188,11 +181,7 @@ _KINDS = {
 
 
 def open_columns(path: Path) -> ColumnFile:
-    """A file by the end of its name: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` (each perhaps ``.gz``), ``.parquet``.
-
-    Raises:
-        UserError: the file does not exist, is empty, or its name ends otherwise.
-    """
+    """A file by the end of its name: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` (each perhaps ``.gz``), ``.parquet``."""
     if not path.is_file():
         raise UserError(f"{path} is no file: data.path must be a .csv, .tsv, .jsonl or .parquet file")
     kind = _KINDS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
@@ -229,10 +218,6 @@ def find_columns(
         usual: by role what the column is usually called, best first.
         required: the roles that must have a column.
         plain: the roles of the two columns of a TSV file without header.
-
-    Raises:
-        ValueError: a chosen column does not exist or has two roles.
-        UserError: a required role has no column, or the file cannot be read.
     """
     file = open_columns(path)
     names = file.names()

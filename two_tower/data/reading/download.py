@@ -37,27 +37,16 @@ Show = Callable[[int, int | None], None]  # takes the bytes so far, and those of
 
 @dataclass(frozen=True)
 class Download:
-    """Where a file comes from.
+    """Where a file comes from."""
 
-    Attributes:
-        url: its address.
-        size: its bytes, as published.
-        checksum: ``md5:HEX`` or another algorithm, as published; None where it is not.
-        holds: names of the files in it, if it is an archive of several.
-    """
-
-    url: str
-    size: int | None = None
-    checksum: str | None = None
-    holds: Sequence[str] = ()
+    url: str  # its address
+    size: int | None = None  # its bytes, as published
+    checksum: str | None = None  # ``md5:HEX`` or another algorithm, as published; None where it is not
+    holds: Sequence[str] = ()  # names of the files in it, if it is an archive of several
 
     @classmethod
     def from_config(cls, name: str, entry: Mapping[str, Any]) -> Download:
-        """One entry of the configuration.
-
-        Raises:
-            ValueError: an unknown key, or no address.
-        """
+        """One entry of the configuration."""
         for key in entry:
             if key not in cls.__annotations__:
                 raise ValueError(
@@ -94,9 +83,6 @@ def download(
         headers: more HTTP headers.
         attempts: how many in a row may fail without any progress.
         pause: seconds before the second attempt, doubled before each further one.
-
-    Raises:
-        UserError: the address cannot be fetched, or its file does not match ``checksum``.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url} is no address to download from: it must begin with https:// or http://")

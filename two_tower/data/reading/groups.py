@@ -25,25 +25,15 @@ _QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 with 10 p
 
 @dataclass(frozen=True)
 class Groups:
-    """Q queries and P passages that came with them.
+    """Q queries and P passages that came with them."""
 
-    Attributes:
-        rows: (Q,) int64, number of each query's row in its file, from 1.
-        query_ids: (Q,) string; null where it is missing.
-        queries: (Q,) string; null where no query has the id.
-        owner: (P,) int64, which of the Q queries a passage came with.
-        grades: (P,) int32; above 0 for a passage that is marked as an answer.
-        passages: P rows of the schema `two_tower.data.base.CORPUS`.
-        keys: (P,) uint64, equal for passages that are one and the same.
-    """
-
-    rows: np.ndarray
-    query_ids: pa.Array
-    queries: pa.Array
-    owner: np.ndarray
-    grades: np.ndarray
-    passages: pa.Table
-    keys: np.ndarray
+    rows: np.ndarray  # (Q,) int64, number of each query's row in its file, from 1
+    query_ids: pa.Array  # (Q,) string; null where it is missing
+    queries: pa.Array  # (Q,) string; null where no query has the id
+    owner: np.ndarray  # (P,) int64, which of the Q queries a passage came with
+    grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
+    passages: pa.Table  # P rows of the schema `two_tower.data.base.CORPUS`
+    keys: np.ndarray  # (P,) uint64, equal for passages that are one and the same
 
     def without_queries(self, dropped: np.ndarray) -> Groups:
         """Without queries, (Q,) bool, and what came with them."""
@@ -75,38 +65,23 @@ class Groups:
 
 @dataclass(frozen=True)
 class Part:
-    """One file or stream of groups.
+    """One file or stream of groups."""
 
-    Attributes:
-        split: whose queries they are; None where there are only passages, one in each row.
-        label: its name, for messages.
-        read: its groups, read anew each time; takes the bad rows.
-        closed: its passages are among those of the parts before it; others are mistakes.
-        has_ids: passages are the same where their ids are, so their texts may contradict each other.
-    """
-
-    split: str | None
-    label: str
-    read: Callable[[BadRows], Iterator[Groups]]
-    closed: bool = False
-    has_ids: bool = False
+    split: str | None  # whose queries they are; None where there are only passages, one in each row
+    label: str  # its name, for messages
+    read: Callable[[BadRows], Iterator[Groups]]  # its groups, read anew each time; takes the bad rows
+    closed: bool = False  # its passages are among those of the parts before it; others are mistakes
+    has_ids: bool = False  # passages are the same where their ids are, so their texts may contradict each other
 
 
 @dataclass(frozen=True)
 class Links:
-    """The passages of each query of a split, in rows of the queries and of the corpus.
+    """The passages of each query of a split, in rows of the queries and of the corpus."""
 
-    Attributes:
-        queries: Q rows of the schema `QUERIES`.
-        query_rows: (L,) int32, ascending.
-        document_rows: (L,) int32; ascending for each query, no pair twice.
-        grades: (L,) int32; above 0 is relevant.
-    """
-
-    queries: pa.Table
-    query_rows: np.ndarray
-    document_rows: np.ndarray
-    grades: np.ndarray
+    queries: pa.Table  # Q rows of the schema `QUERIES`
+    query_rows: np.ndarray  # (L,) int32, ascending
+    document_rows: np.ndarray  # (L,) int32; ascending for each query, no pair twice
+    grades: np.ndarray  # (L,) int32; above 0 is relevant
 
     @property
     def answered(self) -> np.ndarray:
@@ -173,11 +148,7 @@ class GroupSource(Source):
         return links
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages in the order of the rows, each once: with the id and the text of its first appearance.
-
-        Raises:
-            UserError: it cannot be read, too many rows were bad, or there was no passage.
-        """
+        """All passages in the order of the rows, each once: with the id and the text of its first appearance."""
         index = _Index(self)
         for part in self._parts():
             bad, total = BadRows(self.max_bad_rows), 0

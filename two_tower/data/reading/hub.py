@@ -57,9 +57,6 @@ class HubData:
 
     Attributes:
         label: path and configuration, for messages.
-
-    Raises:
-        ValueError: a local path that does not exist.
     """
 
     def __init__(
@@ -128,9 +125,6 @@ class HubData:
         Args:
             split: the library's name of it.
             fields: the columns to read, and what they hold where a file has no types of its own.
-
-        Raises:
-            UserError: the split cannot be found; on reading, that it cannot be read, or has too many bad rows.
         """
         if split in self._line_files:
             return [Rows(file, partial(_read_lines, file, fields)) for file in self._line_files[split]]
@@ -233,9 +227,6 @@ def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -
     Args:
         data: the data set.
         chosen: names that the user gave; None finds it by its usual names.
-
-    Raises:
-        UserError: a given name does not exist, or no split has a usual name.
     """
     found, names = list(data.files), {}
     for split, usual in _SPLITS.items():

@@ -32,15 +32,10 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Rows:
-    """A table to read.
+    """A table to read."""
 
-    Attributes:
-        place: its file, or what it is called in messages.
-        read: reads its rows, anew each time; takes the bad rows.
-    """
-
-    place: Path | Member | str
-    read: Callable[[BadRows], Tables]
+    place: Path | Member | str  # its file, or what it is called in messages
+    read: Callable[[BadRows], Tables]  # reads its rows, anew each time; takes the bad rows
 
 
 class RowFormat(Protocol):
@@ -69,9 +64,6 @@ def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Table
         path: the file; ``.gz`` is decompressed, a member of an archive is read in place.
         row_format: what a row looks like.
         bad: takes the bad rows, also those that the caller finds while it reads.
-
-    Raises:
-        UserError: the file cannot be read, or at its end too many rows were bad.
     """
     total, first = 0, 1
     for block in _blocks(path):

@@ -37,17 +37,11 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Schema(ABC):
-    """Makes groups of rows.
+    """Makes groups of rows."""
 
-    Attributes:
-        fields: the columns that it reads, and what they hold where a file does not say so (JSON lines).
-        needed: how many of the columns, the first ones, every file must have.
-        has_ids: whether queries and passages have ids; otherwise these are hashes of the texts.
-    """
-
-    fields: pa.Schema
-    needed: ClassVar[int]
-    has_ids: ClassVar[bool] = True
+    fields: pa.Schema  # the columns that it reads, and what they hold where a file does not say so (JSON lines)
+    needed: ClassVar[int]  # how many of the columns, the first ones, every file must have
+    has_ids: ClassVar[bool] = True  # whether queries and passages have ids; otherwise these are hashes of the texts
 
     @property
     def required(self) -> Sequence[str]:
@@ -86,13 +80,9 @@ class TextColumns(Schema):
 
 @dataclass(frozen=True)
 class TevatronColumns(Schema):
-    """Ids of queries, queries, relevant passages, perhaps others: lists of ``{docid, title, text}``, or of ids.
+    """Ids of queries, queries, relevant passages, perhaps others: lists of ``{docid, title, text}``, or of ids."""
 
-    Attributes:
-        ids_only: whether titles and texts come from a corpus of their own.
-    """
-
-    ids_only: bool = False
+    ids_only: bool = False  # whether titles and texts come from a corpus of their own
     needed = 3
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
@@ -128,13 +118,9 @@ class PassageColumns(Schema):
 
 @dataclass(frozen=True)
 class QrelsColumns(Schema):
-    """BEIR's judgements: ``query-id``, ``corpus-id``, ``score``; the fraction of a score is cut off.
+    """BEIR's judgements: ``query-id``, ``corpus-id``, ``score``; the fraction of a score is cut off."""
 
-    Attributes:
-        queries: rows of the schema `two_tower.data.base.QUERIES`.
-    """
-
-    queries: pa.Table
+    queries: pa.Table  # rows of the schema `two_tower.data.base.QUERIES`
     needed = 3
 
     @classmethod
@@ -166,9 +152,6 @@ def recognize(
         query: name of the column of queries; None finds it by its usual names.
         positive: the same for relevant passages.
         negatives: the same for other passages; an empty list is none.
-
-    Raises:
-        UserError: a given column does not exist or holds no text, or the schema is not one of the known ones.
     """
     tevatron = _tevatron(schema, query, negatives) if positive is None else None
     if tevatron is not None:

@@ -51,11 +51,7 @@ class TableSource(Source):
         """
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages in their order; "" where there is no title.
-
-        Raises:
-            UserError: they cannot be read; or, at the end, too many rows were bad or there was no passage.
-        """
+        """All passages in their order; "" where there is no title."""
         rows, bad, unique = self._passage_rows(), BadRows(self.max_bad_rows), Unique()
         for table, numbers in rows.read(bad):
             yield from unique.filter(table, numbers, bad, rows.place, _OTHER_TEXT).to_batches()

@@ -19,23 +19,15 @@ from two_tower.ragged import Ragged
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a training step gets.
+    """What a training step gets."""
 
-    Attributes:
-        queries: B texts.
-        documents: N ≥ B texts: the positive of each query, then the extra negatives of each query in turn.
-        negatives: (B, N) bool, the documents that each query is pushed away from.
-        query_rows: (B,) int64 rows of the training queries.
-        document_rows: (N,) int64 rows of the documents.
-        margins: (B, G) float32, a teacher's score of each positive minus those of the query's extra negatives; None
-            where the data brings no scores.
-    """
-
-    queries: Ragged
-    documents: Ragged
-    negatives: Tensor
-    query_rows: Tensor
-    document_rows: Tensor
+    queries: Ragged  # B texts
+    documents: Ragged  # N ≥ B texts: the positive of each query, then the extra negatives of each query in turn
+    negatives: Tensor  # (B, N) bool, the documents that each query is pushed away from
+    query_rows: Tensor  # (B,) int64 rows of the training queries
+    document_rows: Tensor  # (N,) int64 rows of the documents
+    # (B, G) float32, a teacher's score of each positive minus those of the query's extra negatives; None where the data
+    # brings no scores
     margins: Tensor | None = None
 
     def __len__(self) -> int:

@@ -44,21 +44,13 @@ def _read_arrow(path: Path) -> pa.Table:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """All passages of a source, in its order.
+    """All passages of a source, in its order."""
 
-    Attributes:
-        source: the source.
-        ids: (N,) string ids.
-        tokens: N texts, title and text together.
-        hashes: (N,) uint64, equal for equal tokens.
-        order: (N,) int64, place of each id in ascending byte order; decides between equal scores.
-    """
-
-    source: Source
-    ids: pa.ChunkedArray
-    tokens: Ragged
-    hashes: np.ndarray
-    order: np.ndarray
+    source: Source  # the source
+    ids: pa.ChunkedArray  # (N,) string ids
+    tokens: Ragged  # N texts, title and text together
+    hashes: np.ndarray  # (N,) uint64, equal for equal tokens
+    order: np.ndarray  # (N,) int64, place of each id in ascending byte order; decides between equal scores
 
     @classmethod
     def load(cls, source: Source, tokenizer: Tokenizer) -> Corpus:
@@ -96,25 +88,15 @@ def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The queries of one split and their judgements, in rows of this split and of the corpus.
+    """The queries of one split and their judgements, in rows of this split and of the corpus."""
 
-    Attributes:
-        name: ``train``, ``dev`` or ``test``.
-        ids: (Q,) string ids.
-        texts: (Q,) the queries.
-        tokens: Q texts.
-        hashes: (Q,) uint64, equal for equal tokens.
-        qrels: judgements; row -1 for documents that the corpus lacks.
-        threshold: the lowest relevant grade, for metrics that know only yes and no.
-    """
-
-    name: str
-    ids: pa.ChunkedArray
-    texts: pa.ChunkedArray
-    tokens: Ragged
-    hashes: np.ndarray
-    qrels: Qrels
-    threshold: int = 1
+    name: str  # ``train``, ``dev`` or ``test``
+    ids: pa.ChunkedArray  # (Q,) string ids
+    texts: pa.ChunkedArray  # (Q,) the queries
+    tokens: Ragged  # Q texts
+    hashes: np.ndarray  # (Q,) uint64, equal for equal tokens
+    qrels: Qrels  # judgements; row -1 for documents that the corpus lacks
+    threshold: int = 1  # the lowest relevant grade, for metrics that know only yes and no
 
     @classmethod
     def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:

@@ -31,18 +31,12 @@ STRIDE = 1_000_003
 
 @dataclass(frozen=True, eq=False)
 class ExampleRows:
-    """Examples as arrays, which may be memory-mapped.
+    """Examples as arrays, which may be memory-mapped."""
 
-    Attributes:
-        query_rows: (E,) integers.
-        positive_rows: (E,) integers.
-        negative_rows: (E, G) integers, the negatives that the data brings.
-        margins: (E, G) float32, a teacher's score of each positive minus those of these negatives.
-    """
-
-    query_rows: np.ndarray
-    positive_rows: np.ndarray
-    negative_rows: np.ndarray | None = None
+    query_rows: np.ndarray  # (E,) integers
+    positive_rows: np.ndarray  # (E,) integers
+    negative_rows: np.ndarray | None = None  # (E, G) integers, the negatives that the data brings
+    # (E, G) float32, a teacher's score of each positive minus those of these negatives
     margins: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -97,21 +91,13 @@ class EveryPassage:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Everything that batches are made of.
+    """Everything that batches are made of."""
 
-    Attributes:
-        examples: which rows belong together.
-        queries: the texts of the query rows.
-        documents: the texts of the document rows.
-        positives: which documents are known to be relevant to which queries.
-        judged: whether every example's document is relevant to its query.
-    """
-
-    examples: Examples
-    queries: Ragged
-    documents: Ragged
-    positives: Positives
-    judged: bool = True
+    examples: Examples  # which rows belong together
+    queries: Ragged  # the texts of the query rows
+    documents: Ragged  # the texts of the document rows
+    positives: Positives  # which documents are known to be relevant to which queries
+    judged: bool = True  # whether every example's document is relevant to its query
 
 
 def _groups(hashes: np.ndarray) -> np.ndarray:
