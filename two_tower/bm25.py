@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,7 +23,7 @@ from two_tower.threads import in_parts
 
 # Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
 # MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
-Texts = pa.ChunkedArray | pa.Array | Sequence[str]
+Texts: TypeAlias = pa.ChunkedArray | pa.Array | Sequence[str]
 
 _WORD = re.compile(r"[^\W_]+")
 # Where camelCase and HTMLParser fall apart: before a capital after a small letter or digit, and before the

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    Column = pa.Array | pa.ChunkedArray
+    Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 _EXAMPLES = 3
 

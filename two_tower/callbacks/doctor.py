@@ -62,7 +62,7 @@ class Doctor(Callback):
         self._looking = False  # whether the step that runs is looked at closely
         self._seen: LossInput | None = None
         self._weights: measure_step.Weights | None = None
-        self._gradients: dict[str, dict[str, float]] = {}
+        self._gradients: dict[str, Any] = {}
         self._next = 0.0  # the next step to look at, beyond the fixed ones
         self._start = 0.0
         self._elapsed = 0.0  # seconds of the run before it was interrupted

@@ -204,7 +204,7 @@ class FactoryIndex(FaissIndex):
     def _apply(self) -> None:
         try:
             if self.parameters:
-                faiss.ParameterSpace().set_index_parameters(self._index, self.parameters)
+                faiss.ParameterSpace().set_index_parameters(self._index, self.parameters)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise UserError(f"index.parameters={self.parameters} is refused by FAISS: {_reason(error)}.") from error
 

@@ -56,8 +56,10 @@ def distinguish(
         and not all(key in c.derived for c, each in zip(compositions, compared, strict=True) if key in each)
     ]
     named = [
-        _name_choices({key: each.get(key) for key in shown if key in each or key in optional}, choices_of(*sources))
-        for each, *sources in zip(compared, configs, compositions, strict=True)
+        _name_choices(
+            {key: each.get(key) for key in shown if key in each or key in optional}, choices_of(config, source)
+        )
+        for each, config, source in zip(compared, configs, compositions, strict=True)
     ]
     if len({repr(each) for each in named}) == len(named):
         return named

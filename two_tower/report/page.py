@@ -201,7 +201,11 @@ def _mean_and_std(row: Row, metric: str) -> str:
 def _query_by_query(comparison: Comparison, metric: str) -> list[Block]:
     a, b = comparison.a, comparison.b
     counts = f"better on {comparison.wins:,} queries, worse on {comparison.losses:,}, equal on {comparison.ties:,}."
-    blocks = [Heading(f"{a} against {b}, query by query"), f"By {metric}, {a} is {counts}", differences(comparison)]
+    blocks: list[Block] = [
+        Heading(f"{a} against {b}, query by query"),
+        f"By {metric}, {a} is {counts}",
+        differences(comparison),
+    ]
     for title, examples in (("Clearest wins", comparison.won), ("Clearest losses", comparison.lost)):
         if examples:
             blocks += [Heading(title, 3), Table(["query", "text", a, b], [_example(each) for each in examples], left=2)]

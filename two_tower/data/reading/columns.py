@@ -181,7 +181,7 @@ _KINDS = {
 
 
 def open_columns(path: Path) -> ColumnFile:
-    """A file by the end of its name: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` (each perhaps ``.gz``), ``.parquet``."""
+    """A file by the end of its name: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` (each also ``.gz``), ``.parquet``."""
     if not path.is_file():
         raise UserError(f"{path} is no file: data.path must be a .csv, .tsv, .jsonl or .parquet file")
     kind = _KINDS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
