@@ -22,11 +22,7 @@ from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError, nearest, one_of
 
 _SPLITS = ("train", "dev", "test")
-_QUERY_FILES = {
-    "train": "queries.train.tsv",
-    "dev": "queries.dev.small.tsv",
-    "test": "msmarco-test2019-queries.tsv",
-}
+_QUERY_FILES = {"train": "queries.train.tsv", "dev": "queries.dev.small.tsv", "test": "msmarco-test2019-queries.tsv"}
 _QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test": "2019qrels-pass.txt"}
 _RELEVANT_GRADES = {"test": 2}
 _ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
@@ -117,7 +113,6 @@ class MsMarcoPassage(TableSource):
         self._file("corpus" if triples is None else "triples")
 
     def splits(self) -> tuple[str, ...]:
-        """The splits whose queries and judgements are there."""
         found = tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
         if not found:
             self._file("corpus")
@@ -196,7 +191,6 @@ class MsMarcoPassage(TableSource):
         return f"neither as it is, nor {name}.gz, nor in {', '.join(self._folder.archives) or 'an archive'}"
 
     def _download(self, headers: dict[str, str]) -> None:
-        """Fetch what is not there, of several possible downloads the smallest."""
         for role, name in self._files.items():
             if name is None or self._find(role) is not None:
                 continue

@@ -34,26 +34,12 @@ ROWS_PER_BATCH = 4096
 # Import name -> distribution. All come with the project's own requirements; others would make the corpus
 # depend on what else is installed.
 PACKAGES = {
-    "aiohttp": "aiohttp",
-    "filelock": "filelock",
-    "fsspec": "fsspec",
-    "hydra": "hydra-core",
-    "jinja2": "Jinja2",
-    "lightning": "lightning",
-    "lightning_fabric": "pytorch-lightning",
-    "lightning_utilities": "lightning-utilities",
-    "mpmath": "mpmath",
-    "networkx": "networkx",
-    "numpy": "numpy",
-    "omegaconf": "omegaconf",
-    "packaging": "packaging",
-    "pytorch_lightning": "pytorch-lightning",
-    "sympy": "sympy",
-    "torch": "torch",
-    "torchmetrics": "torchmetrics",
-    "tqdm": "tqdm",
-    "yaml": "PyYAML",
-}
+    "aiohttp": "aiohttp", "filelock": "filelock", "fsspec": "fsspec", "hydra": "hydra-core", "jinja2": "Jinja2",
+    "lightning": "lightning", "lightning_fabric": "pytorch-lightning", "lightning_utilities": "lightning-utilities",
+    "mpmath": "mpmath", "networkx": "networkx", "numpy": "numpy", "omegaconf": "omegaconf", "packaging": "packaging",
+    "pytorch_lightning": "pytorch-lightning", "sympy": "sympy", "torch": "torch", "torchmetrics": "torchmetrics",
+    "tqdm": "tqdm", "yaml": "PyYAML",
+}  # fmt: skip
 
 _SPLITS = ("train", "dev", "test")
 _SKIP = re.compile(
@@ -71,11 +57,7 @@ class PyDocs(Source):
     A query is a docstring's first sentence, its passage the dotted name and the rest (first 120 words), without
     the sentence. About 9,190 pairs with the standard library of Python 3.11 and 7,580 without; other versions of
     Python and of the packages give slightly other texts, but a name keeps its split. Sources are parsed, never
-    imported. The first harvest takes 10 s; its result is cached.
-
-    Args:
-        stdlib: read the standard library too.
-        cache: folder of the harvest's cache; by default `cache_folder`.
+    imported. The first harvest takes 10 s; its result is cached in the folder ``cache``.
     """
 
     def __init__(self, stdlib: bool = True, cache: str | None = None) -> None:
@@ -209,7 +191,6 @@ def _walk(root: str, package: str) -> Iterator[tuple[str, str]]:
 
 
 def _versions() -> list[str]:
-    """``name==version`` of the installed distributions of `PACKAGES`, sorted."""
     found = []
     for distribution in sorted(set(PACKAGES.values())):
         try:

@@ -67,7 +67,6 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def _mean_of_rows(grad: Tensor) -> Tensor:
-    """The mean of a coalesced sparse gradient over the processes, coalesced."""
     rows, values = grad.indices()[0], grad.values()
     counts = [int(count) for count in _all_gather(torch.tensor([len(rows)], device=rows.device))]
     all_rows, all_values = _all_rows(rows, counts), _all_rows(values, counts)

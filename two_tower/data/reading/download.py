@@ -39,7 +39,7 @@ Show = Callable[[int, int | None], None]  # takes the bytes so far, and those of
 class Download:
     """Where a file comes from."""
 
-    url: str  # its address
+    url: str
     size: int | None = None  # its bytes, as published
     checksum: str | None = None  # ``md5:HEX`` or another algorithm, as published; None where it is not
     holds: Sequence[str] = ()  # names of the files in it, if it is an archive of several
@@ -75,14 +75,8 @@ def download(
     Meanwhile it is called ``NAME.part``; the next call continues an interrupted one. Of several processes that
     call this together one fetches, the others wait. A progress bar is shown on a terminal.
 
-    Args:
-        url: an http or https address.
-        path: where the file goes.
-        size: bytes, as published; for the progress bar, and to see that the disk can hold it.
-        checksum: ``md5:HEX`` or another of hashlib's algorithms; None checks nothing.
-        headers: more HTTP headers.
-        attempts: how many in a row may fail without any progress.
-        pause: seconds before the second attempt, doubled before each further one.
+    ``size`` is for the bar, and to see that the disk can hold the file. ``attempts`` in a row may fail without any
+    progress; ``pause`` is the seconds before the second, doubled before each further one.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url} is no address to download from: it must begin with https:// or http://")

@@ -98,11 +98,7 @@ class Links:
         return Links(queries, rows[self.query_rows[kept]], self.document_rows[kept], self.grades[kept])
 
     def triplets(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop`` (exclusive).
-
-        Returns:
-            Query rows and twice document rows, (T,) int32 each, query by query.
-        """
+        """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop``, (T,) int32 rows each."""
         begin, end = np.searchsorted(self.query_rows, (first, stop))
         query, document = self.query_rows[begin:end], self.document_rows[begin:end]
         relevant = self.grades[begin:end] > 0
@@ -125,10 +121,8 @@ class GroupSource(Source):
     bytes for it; 12 bytes for each time that a passage comes with a query.
     """
 
-    #: Whether a query may come in several rows, which are then joined.
-    repeated_queries = True
-    #: Whether a passage that is not marked was judged irrelevant; otherwise it was not judged.
-    judged_negatives = False
+    repeated_queries = True  # a query may come in several rows, which are then joined
+    judged_negatives = False  # a passage that is not marked was judged irrelevant; otherwise it was not judged
 
     def __init__(self, name: str, max_bad_rows: float) -> None:
         super().__init__(name, max_bad_rows)

@@ -26,9 +26,7 @@ class Batch:
     negatives: Tensor  # (B, N) bool, the documents that each query is pushed away from
     query_rows: Tensor  # (B,) int64 rows of the training queries
     document_rows: Tensor  # (N,) int64 rows of the documents
-    # (B, G) float32, a teacher's score of each positive minus those of the query's extra negatives; None where the data
-    # brings no scores
-    margins: Tensor | None = None
+    margins: Tensor | None = None  # (B, G) float32, a teacher's score of each positive minus those of its negatives
 
     def __len__(self) -> int:
         return len(self.queries)

@@ -14,17 +14,11 @@ import numpy as np
 from two_tower.cache import key_of
 from two_tower.data._loader import Loader
 from two_tower.data.base import Source
+from two_tower.data.stream import triplets
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
-from two_tower.data.stream.triplets import (
-    EveryPassage,
-    ExampleSubset,
-    TrainingSet,
-    id_triplets,
-    judged_pairs,
-    text_triplets,
-)
+from two_tower.data.stream.triplets import EveryPassage, ExampleSubset, TrainingSet
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, NegativeMask, Negatives, Positives
 from two_tower.tokenizer.base import Tokenizer
@@ -38,14 +32,8 @@ SPLITS = ("train", "dev", "test")
 class TripletData(L.LightningDataModule):
     """Training examples and the validation split of a source.
 
-    Args:
-        source: where the texts come from.
-        tokenizer: trains a vocabulary if ``tokenizer_path`` does not exist yet.
-        tokenizer_path: the run's ``tokenizer.json``; written once, then read.
-        negatives: chooses extra negatives.
-        in_batch_negatives: push every query away from all documents of the batch.
-        loader: how batches are made.
-        seed: decides the order and the extra negatives.
+    ``tokenizer`` trains a vocabulary if the run's ``tokenizer_path`` does not exist yet; ``seed`` decides the order of
+    the examples and the extra negatives.
     """
 
     def __init__(
@@ -203,10 +191,10 @@ class TripletData(L.LightningDataModule):
 
     def _all_examples(self) -> TrainingSet:
         if not self.negatives.needs_triplets:
-            return judged_pairs(self.corpus, self.train)
+            return triplets.judged_pairs(self.corpus, self.train)
         if self.trains_on_texts:
-            return text_triplets(self.source, self.tokenizer)
-        return id_triplets(self.corpus, self.train)
+            return triplets.text_triplets(self.source, self.tokenizer)
+        return triplets.id_triplets(self.corpus, self.train)
 
     @property
     def batches_per_epoch(self) -> int:
