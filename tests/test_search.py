@@ -20,10 +20,11 @@ from two_tower.data.base import full_text
 from two_tower.data.beir import Beir
 from two_tower.encode import Encoder, embed_corpus
 from two_tower.errors import UserError
+from two_tower.files import file_hash
 from two_tower.index import load_index, make_index
 from two_tower.run import Run
 from two_tower.search import Searcher
-from two_tower.store import VectorStore, file_checksum
+from two_tower.store import VectorStore
 
 FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 
@@ -88,7 +89,7 @@ def test_the_store_is_the_contract(run: Run) -> None:
     assert (folder / "ids.txt").read_text().splitlines() == [f"d{i}" for i in range(240)]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
-    assert manifest["checkpoint"] == file_checksum(run.best)
+    assert manifest["checkpoint"] == file_hash(run.best)
     vectors = np.concatenate([np.load(p) for p in sorted(folder.glob("vectors-*.npy"))])
     assert vectors.shape == (240, 16)
     store = VectorStore.open(folder)

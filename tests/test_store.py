@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from two_tower.errors import UserError
-from two_tower.store import Manifest, VectorStore, file_checksum
+from two_tower.files import file_hash
+from two_tower.store import Manifest, VectorStore
 
 DIM, ROWS, SHARD = 16, 23, 10
 
@@ -82,6 +83,6 @@ def test_the_manifest_says_what_it_is(tmp_path: Path) -> None:
     assert (manifest["dtype"], manifest["dim"], manifest["complete"]) == ("float32", DIM, True)
     shard = manifest["shards"]["vectors-00002.npy"]
     assert shard["rows"] == 3
-    assert shard["checksum"] == file_checksum(tmp_path / "vectors-00002.npy")
+    assert shard["checksum"] == file_hash(tmp_path / "vectors-00002.npy")
     with pytest.raises(UserError, match=r"dtype=int4 does not exist"):
         Manifest("c", "t", "x", "dot", DIM, SHARD, "int4")

@@ -17,11 +17,12 @@ from two_tower.assemble import load_model
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
+from two_tower.files import file_hash
 from two_tower.model import TwoTower
 from two_tower.progress import Advance
 from two_tower.ragged import Ragged
 from two_tower.run import Run
-from two_tower.store import Manifest, VectorStore, file_checksum
+from two_tower.store import Manifest, VectorStore
 from two_tower.threads import each
 from two_tower.tokenizer.base import Tokenizer
 
@@ -55,7 +56,7 @@ class Encoder:
             UserError: there is none, or its parts do not belong together.
         """
         model, tokenizer = load_model(run)
-        return cls(model, tokenizer, file_checksum(run.best))
+        return cls(model, tokenizer, file_hash(run.best))
 
     def queries(self, texts: Texts) -> np.ndarray:
         """Vectors of queries, (B, D) float32, prepared for the similarity."""

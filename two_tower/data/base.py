@@ -30,7 +30,7 @@ READING = 3  # raise whenever the same files would be read as other rows
 
 
 def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """What a tower and BM25 read of passages, rows of `CORPUS`: title, blank, text; no blank where there is no title."""
+    """What a tower and BM25 read of passages, rows of `CORPUS`: title, blank, text; without a title only the text."""
     title, text = batch.column("title"), batch.column("text")
     if not pc.max(pc.binary_length(title)).as_py():  # no title at all: nothing to copy
         return text

@@ -25,6 +25,7 @@ from two_tower.data import _docstrings
 from two_tower.data._docstrings import Doc, words
 from two_tower.data.base import CORPUS, QRELS, QUERIES, Source, percentile
 from two_tower.errors import UserError, one_of
+from two_tower.progress import counter
 
 RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
 PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is details and examples
@@ -141,9 +142,12 @@ def _split_of(name: str) -> str:
 
 def _harvest(files: Sequence[tuple[str, str]]) -> list[Doc]:
     """The documented names of source files, (dotted module name, path) each, sorted by name; one of each text."""
-    tasks = [files[i : i + _FILES_PER_TASK] for i in range(0, len(files), _FILES_PER_TASK)]
-    with ThreadPoolExecutor(_PROCESSES) as pool:
-        docs = [doc for found in _progress(pool.map(_read, tasks), len(tasks)) for doc in found]
+    tasks, docs = [files[i : i + _FILES_PER_TASK] for i in range(0, len(files), _FILES_PER_TASK)], []
+    title = "Reading the installed packages' documentation (once)"
+    with ThreadPoolExecutor(_PROCESSES) as pool, counter(title, "files", len(files)) as progress:
+        for task, found in zip(tasks, pool.map(_read, tasks), strict=True):
+            docs += found
+            progress(len(task))
     return sorted(drop_copies(docs), key=lambda doc: doc.name)
 
 
@@ -157,17 +161,6 @@ def _read(files: Sequence[tuple[str, str]]) -> list[Doc]:
         check=True,
     )
     return [Doc(*row) for row in json.loads(done.stdout)]
-
-
-def _progress(results: Iterable[list[Doc]], total: int) -> Iterable[list[Doc]]:
-    """A bar on stderr while the results come, only where a person watches."""
-    if not sys.stderr.isatty():
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    text = "Reading the installed packages' documentation (once)"
-    return track(results, text, total, console=Console(stderr=True), transient=True)
 
 
 def _source_files(stdlib: bool) -> Iterator[tuple[str, str]]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from two_tower.cache import key_of
 from two_tower.config import build, read, to_yaml
 from two_tower.errors import UserError
-from two_tower.files import write_json, write_text
+from two_tower.files import file_hash, write_json, write_text
 from two_tower.index._measure import K, Queries, Report, Sample, choose_search_value, exact_hits, measure
 from two_tower.index.base import MEASURE_KEYS, VectorIndex
 from two_tower.progress import Advance
 from two_tower.similarity import Similarity
-from two_tower.store import VectorStore, file_checksum
+from two_tower.store import VectorStore
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +118,10 @@ def _check(target: float | None, size: int) -> None:
 
 def _identity(store: VectorStore) -> str:
     """A digest of the store's vectors."""
-    sums = "".join(shard.checksum for shard in store.manifest.shards.values())
-    return hashlib.blake2b(sums.encode(), digest_size=16).hexdigest()
+    return key_of(*(shard.checksum for shard in store.manifest.shards.values()))
 
 
 def _checksum(index: VectorIndex, folder: Path) -> str:
     """Of the index's file; empty if there is none."""
     path = folder / index.file
-    return file_checksum(path) if index.file and path.exists() else ""
+    return file_hash(path) if index.file and path.exists() else ""

@@ -61,7 +61,7 @@ def filter_candidates(
     several positives the lowest score counts, as in Sentence Transformers' ``mine_hard_negatives``. (NV-Retriever,
     Moreira et al. 2024, arXiv:2407.15831, calls this TopK-PercPos and finds 0.05 best.) None keeps these.
 
-    Returns (Q, k) int32 document rows, ascending, -1 after the last, and the counts. Not in the order of the scores: two
+    Returns (Q, k) int32 document rows, ascending, -1 after the last, and the counts. Not in the order of scores: two
     that differ in the last digit may swap places on another machine, and what is drawn would change with them.
     """
     table, counts = np.full(found.rows.shape, -1, np.int32), FilterCounts()

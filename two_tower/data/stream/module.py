@@ -157,7 +157,12 @@ class TripletData(L.LightningDataModule):
     @cached_property
     def judged(self) -> TrainingSet:
         """The judged pairs, or the data's own triplets where the strategy needs them."""
-        training = self._all_examples()
+        if not self.negatives.needs_triplets:
+            training = triplets.judged_pairs(self.corpus, self.train)
+        elif self.trains_on_texts:
+            training = triplets.text_triplets(self.source, self.tokenizer)
+        else:
+            training = triplets.id_triplets(self.corpus, self.train)
         if 0 < self.loader.max_examples < len(training.examples):
             training = replace(training, examples=ExampleSubset(training.examples, self.loader.max_examples))
         if not self.trains_on_texts:
@@ -188,13 +193,6 @@ class TripletData(L.LightningDataModule):
             fingerprint=key_of(self.source.fingerprint(), split.name, self.tokenizer.fingerprint),
             folder=self._tokenizer_path.parent / "negatives",
         )
-
-    def _all_examples(self) -> TrainingSet:
-        if not self.negatives.needs_triplets:
-            return triplets.judged_pairs(self.corpus, self.train)
-        if self.trains_on_texts:
-            return triplets.text_triplets(self.source, self.tokenizer)
-        return triplets.id_triplets(self.corpus, self.train)
 
     @property
     def batches_per_epoch(self) -> int:
