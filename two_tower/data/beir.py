@@ -26,9 +26,8 @@ _QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
 class Beir(TableSource):
     """``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
 
-    Each may be compressed (``.gz``). Bad rows (malformed JSON, missing fields, invalid UTF-8, no text, an id
-    again with another text, judgements of unknown ids, wrong columns) are left out and counted up to a limit.
-    Judgements and triplets are checked against the passages, which are read once for that.
+    Each may be compressed (``.gz``). Judgements and triplets are checked against the passages, which are read once for
+    that.
     """
 
     def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:

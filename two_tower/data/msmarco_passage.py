@@ -71,11 +71,7 @@ class MsMarcoPassage(TableSource):
     may lie in the folder as it is, as ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages
     have no title. Grades are kept as they are (0 to 3 at TREC).
 
-    Bad rows (wrong number of columns, invalid UTF-8, an empty id or text, an id again with another text,
-    judgements that contradict each other or whose query is unknown, or whose passage is, where the collection
-    was read before) are left out and counted up to a limit. Ids in triples are not looked up here.
-
-    Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
+    Ids in triples are not looked up here. Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
     ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
     """
 

@@ -33,8 +33,7 @@ class PairsSource(Source):
 
     Equal passages are one document, equal queries one query with several relevant documents. A part of the
     queries becomes the split ``dev`` (see `two_tower.data.base.percentiles`), at least one; all passages are in
-    the corpus of both. Bad rows (no query or passage, wrong number of columns, invalid UTF-8, an id again
-    with another text) are left out and counted up to a limit. A TSV file of two columns needs no header.
+    the corpus of both. A TSV file of two columns needs no header.
     """
 
     def __init__(

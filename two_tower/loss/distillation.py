@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
+from two_tower.loss.base import Loss, LossInput, LossOutput, checked_weights, diagnostics
 
 TERMS = ("cosine", "kl", "contrastive", "margin")
 EQUAL_TEXTS = 0.9999  # two texts whose teacher vectors have this cosine are equal
@@ -46,16 +46,9 @@ class DistillationLoss(Loss):
 
     def __init__(self, teacher: HasDim, dim: int, weights: Mapping[str, float], temperature: float = 0.05) -> None:
         super().__init__()
-        for name, weight in weights.items():
-            if name not in TERMS:
-                raise ValueError(f"weights.{name} does not exist; valid: {', '.join(TERMS)}")
-            if not weight >= 0:
-                raise ValueError(f"weights.{name}={weight} must be at least 0")
-        if not any(weights.values()):
-            raise ValueError("weights leaves nothing to learn from: set one of cosine, kl, contrastive, margin above 0")
+        self.weights = checked_weights(weights, TERMS, 0.0)
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be above 0")
-        self.weights = {name: weights.get(name, 0.0) for name in TERMS}
         self.dim, self.temperature = dim, temperature
         self.fitted: Tensor
         self.projection = nn.Linear(dim, teacher.dim, bias=False) if teacher.dim != dim else None

@@ -87,7 +87,12 @@ def download(
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.is_file():
             return
-        _check_space(url, path.parent, (size or 0) - _size(part))
+        needed, free = (size or 0) - _size(part), shutil.disk_usage(path.parent).free
+        if needed > free:
+            raise UserError(
+                f"{url} needs {needed / _GIB:.1f} GiB in {path.parent}, which has {free / _GIB:.1f} GiB left: "
+                "make room or choose another folder"
+            )
         _log.info("Downloading %s to %s.", url, path)
         with _progress(path.name, size) as show:
             _fetch(url, part, headers or {}, show, attempts, pause)
@@ -167,15 +172,6 @@ def _size(path: Path) -> int:
 def _tag(part: Path) -> Path:
     """The file that says which version of the file on the server ``part`` is the beginning of."""
     return part.with_name(f".{part.name}.tag")
-
-
-def _check_space(url: str, folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{url} needs {needed / _GIB:.1f} GiB in {folder}, which has {free / _GIB:.1f} GiB left: "
-            "make room or choose another folder"
-        )
 
 
 def _verify(url: str, part: Path, checksum: str) -> None:

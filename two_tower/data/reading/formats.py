@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,8 @@ class JsonRows(NestedJsonRows):
         if table is None or any(table[name].null_count for name in self.required):
             return None
         table = pa.table([pc.fill_null(column, "") for column in table.columns], self.schema)
-        return None if self._has_blank(table) else table
-
-    def _has_blank(self, table: pa.Table) -> bool:
         blank = [is_blank(table[name]) for name in self.some_text]
-        while len(blank) > 1:
-            blank.append(pc.and_(blank.pop(), blank.pop()))
-        return bool(blank and pc.any(blank[0]).as_py())
+        return None if blank and pc.any(reduce(pc.and_, blank)).as_py() else table
 
     def parse_line(self, line: bytes) -> Sequence[object]:
         row = dict(zip(self.schema.names, super().parse_line(line), strict=True))

@@ -143,15 +143,8 @@ class BatchLoader(DataLoader[Batch]):
     def __init__(self, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> None:
         self._epoch, self._batch, self._count = 0, 0, len(batches)
         self._positions: list[tuple[int, int]] = []
-        keep = num_workers > 0
-        super().__init__(
-            batches,
-            None,
-            sampler=self._positions,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            persistent_workers=keep,
-        )
+        workers: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+        super().__init__(batches, batch_size=None, sampler=self._positions, pin_memory=pin_memory, **workers)
 
     def __len__(self) -> int:
         return self._count
