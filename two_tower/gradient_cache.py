@@ -41,7 +41,13 @@ class _Chunks(torch.autograd.Function):
         chunks = [tokens.slice(first, min(first + size, len(tokens))) for first in range(0, len(tokens), size)]
         ctx.save_for_backward(*parameters)
         ctx.tower, ctx.chunks, ctx.size, ctx.rng_states = tower, chunks, size, []
-        ctx.autocast = _autocast(tokens.device.type)
+        kind = tokens.device.type
+        ctx.autocast = {  # a backward pass starts without the mixed precision in use
+            "device_type": kind,
+            "enabled": torch.is_autocast_enabled(kind),
+            "dtype": torch.get_autocast_dtype(kind),
+            "cache_enabled": torch.is_autocast_cache_enabled(),
+        }
         vectors = []
         for chunk in chunks:
             ctx.rng_states.append((torch.get_rng_state(), *get_device_states(chunk.ids)))
@@ -81,13 +87,3 @@ def _sum(total: Tensor | None, grad: Tensor | None) -> Tensor | None:
         return grad if total is None else total
     total = total + grad
     return total.coalesce() if total.is_sparse else total  # so that it does not grow with the number of chunks
-
-
-def _autocast(device_type: str) -> dict[str, Any]:
-    """The mixed precision in use, as arguments of `torch.autocast`: a backward pass starts without it."""
-    return {
-        "device_type": device_type,
-        "enabled": torch.is_autocast_enabled(device_type),
-        "dtype": torch.get_autocast_dtype(device_type),
-        "cache_enabled": torch.is_autocast_cache_enabled(),
-    }

@@ -69,9 +69,9 @@ class MsMarcoPassage(TableSource):
 
     The files are tab separated, UTF-8, without header and without quoting (a quote character is text). Each
     may lie in the folder as it is, as ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages
-    have no title. Grades are kept as they are (0 to 3 at TREC).
+    have no title. Grades are kept as they are (0 to 3 at TREC). Ids in triples are not looked up here.
 
-    Ids in triples are not looked up here. Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
+    Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
     ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
     """
 

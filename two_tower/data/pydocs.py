@@ -96,11 +96,9 @@ class PyDocs(Source):
     @cached_property
     def _pairs(self) -> pa.Table:
         """The harvest, sorted by name: rows of name, summary, body (cut to a passage's length)."""
-        return pq.read_table(entry("pydocs", self._cache_key(), self._harvest, self.cache) / "pairs.parquet")
-
-    def _cache_key(self) -> str:
         python = f"{sys.version_info.major}.{sys.version_info.minor}" if self.stdlib else ""
-        return key_of(RULES, python, *_versions())
+        folder = entry("pydocs", key_of(RULES, python, *_versions()), self._harvest, self.cache)
+        return pq.read_table(folder / "pairs.parquet")
 
     def _harvest(self, folder: Path) -> None:
         docs = _harvest(list(_source_files(self.stdlib)))
@@ -211,8 +209,8 @@ def drop_copies(docs: Iterable[Doc]) -> list[Doc]:
         bodies.add(body[:400])
         own = _shingles(f"{summary} {body}".split()[:140])
         smallest = sorted(own)[:8]
-        rivals = {text for gram in smallest for text in holders.get(gram, ())}
-        if any(_jaccard(own, shingles[text]) >= _NEAR for text in rivals):
+        rivals = [shingles[text] for text in {text for gram in smallest for text in holders.get(gram, ())}]
+        if any(len(own & rival) / len(own | rival) >= _NEAR for rival in rivals):
             continue
         for gram in smallest:
             holders.setdefault(gram, []).append(len(kept))
@@ -223,7 +221,3 @@ def drop_copies(docs: Iterable[Doc]) -> list[Doc]:
 
 def _shingles(tokens: list[str]) -> set[int]:
     return {zlib.crc32(" ".join(tokens[i : i + 3]).encode()) for i in range(max(1, len(tokens) - 2))}
-
-
-def _jaccard(a: set[int], b: set[int]) -> float:
-    return len(a & b) / len(a | b)

@@ -78,7 +78,10 @@ class DistillationLoss(Loss):
     def _of_vectors(self, own: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         if not self.fitted:
             self._fit(torch.cat(own), torch.cat(taught))
-        q_BT, d_NT = (F.normalize(self._projected(v), dim=1) for v in own)
+        vectors = [v.to(torch.promote_types(v.dtype, torch.float32)) for v in own]
+        if self.projection is not None:
+            vectors = [F.linear(v, self.projection.weight) for v in vectors]
+        q_BT, d_NT = (F.normalize(v, dim=1) for v in vectors)
         terms = {}
         if self.weights["cosine"]:
             cosines = [(v * w).sum(1).mean() for v, w in zip((q_BT, d_NT), taught, strict=True)]
@@ -89,10 +92,6 @@ class DistillationLoss(Loss):
             logits = torch.where(rivals, d_NT @ taught[1].T / self.temperature, -torch.inf)
             terms["contrastive"] = F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
         return terms
-
-    def _projected(self, vectors: Tensor) -> Tensor:
-        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        return F.linear(vectors, self.projection.weight) if self.projection is not None else vectors
 
     @torch.no_grad()
     def _fit(self, student: Tensor, taught: Tensor) -> None:

@@ -249,7 +249,12 @@ class _Index:
         """Take groups in; returns the passages that are new, rows of the schema `CORPUS`."""
         if part.split is not None:
             groups = self._good_queries(part.split, part.label, groups, bad)
-        groups = self._known_passages(part, groups, bad) if part.closed else self._good_passages(part, groups, bad)
+        if part.closed:
+            unknown, ids = self._passages.find(groups.keys) < 0, groups.passages["id"]
+            bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], ids)
+            groups = groups.without_passages(unknown)
+        else:
+            groups = self._good_passages(part, groups, bad)
         numbers, new = self._passages.add(groups.keys)
         if part.split is not None:
             self.links.setdefault(part.split, _LinksBuilder()).add(groups, numbers)
@@ -277,11 +282,6 @@ class _Index:
         if not self._source.repeated_queries:
             return ~self._queries.add(hash_rows(ids))[1]
         return self._query_texts.setdefault(split, OneText()).contradictions(ids, texts)
-
-    def _known_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
-        unknown = self._passages.find(groups.keys) < 0
-        bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], groups.passages["id"])
-        return groups.without_passages(unknown)
 
     def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
         ids, titles, texts = groups.passages.columns

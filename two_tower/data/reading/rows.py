@@ -62,7 +62,8 @@ def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Table
     for block in _blocks(path):
         if first == 1 and row_format.is_header(block.partition(b"\n")[0]):
             first, block = 2, block.partition(b"\n")[2]
-        starts = _line_starts(block)
+        starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
+        starts = starts[starts < len(block)]
         table, numbers = row_format.parse_block(block, starts), np.arange(first, first + len(starts))
         if table is None:
             lines = [(number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip()]
@@ -83,11 +84,6 @@ def first_lines(path: Path | Member) -> list[bytes]:
 def first_columns(path: Path | Member) -> int:
     """How many tab-separated cells the first line of a file has; 1 for an empty file."""
     return len(next(iter(first_lines(path)), b"").split(b"\t"))
-
-
-def _line_starts(block: bytes) -> np.ndarray:
-    starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
-    return starts[starts < len(block)]
 
 
 def _parse_lines(

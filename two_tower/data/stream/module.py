@@ -125,20 +125,18 @@ class TripletData(L.LightningDataModule):
         """The training batches of this process; all of them if there is no trainer yet."""
         trainer = self.trainer
         place = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if self._batches is None or (self._batches.rank, self._batches.ranks) != place:
-            self._batches = self._batches_of(*place)
-        return self._batches
-
-    def _batches_of(self, rank: int, ranks: int) -> Batches:
+        if self._batches is not None and (self._batches.rank, self._batches.ranks) == place:
+            return self._batches
         size, examples = self.loader.batch_size, len(self.training_set.examples)
-        batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, rank, ranks)
+        batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, *place)
         if len(batches) == 0:
             raise UserError(
                 f"data.batch_size={size} is more than the {examples} training examples "
-                f"of {self.source.name}: set data.batch_size={max(1, examples // ranks)} or less."
+                f"of {self.source.name}: set data.batch_size={max(1, examples // place[1])} or less."
             )
-        dropped = examples - len(batches) * ranks * size
+        dropped = examples - len(batches) * place[1] * size
         log.info("%d batches an epoch; the last %d examples of its order are left out.", len(batches), dropped)
+        self._batches = batches
         return batches
 
     @property

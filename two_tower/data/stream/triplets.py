@@ -73,10 +73,7 @@ class ExampleSubset:
 
 @dataclass(frozen=True, eq=False)
 class EveryPassage:
-    """Every passage once, each with a training query that is unrelated to it, to learn from a teacher.
-
-    The query is a fixed function of the passage, so that all queries come equally often.
-    """
+    """Every passage once, each with an unrelated training query, to learn from a teacher; all come equally often."""
 
     passages: int
     queries: int
