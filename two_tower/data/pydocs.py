@@ -96,9 +96,11 @@ class PyDocs(Source):
     @cached_property
     def _pairs(self) -> pa.Table:
         """The harvest, sorted by name: rows of name, summary, body (cut to a passage's length)."""
+        return pq.read_table(entry("pydocs", self._cache_key(), self._harvest, self.cache) / "pairs.parquet")
+
+    def _cache_key(self) -> str:
         python = f"{sys.version_info.major}.{sys.version_info.minor}" if self.stdlib else ""
-        folder = entry("pydocs", key_of(RULES, python, *_versions()), self._harvest, self.cache)
-        return pq.read_table(folder / "pairs.parquet")
+        return key_of(RULES, python, *_versions())
 
     def _harvest(self, folder: Path) -> None:
         docs = _harvest(list(_source_files(self.stdlib)))
