@@ -22,7 +22,7 @@ from two_tower.errors import UserError
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.matryoshka import MatryoshkaLoss
 from two_tower.loss.sum import SumLoss
-from two_tower.trainer.ddp import average_gradients
+from two_tower.trainer import average_gradients
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch with gloo")
 

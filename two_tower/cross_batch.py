@@ -29,16 +29,12 @@ class CrossBatchMemory(nn.Module):
 
     They help as far as the model changes slowly (Wang et al. 2020, arXiv:1912.06798, "cross-batch memory"). They are
     buffers, so a checkpoint holds them and a continued run has the same.
-
-    Attributes:
-        vectors: (M, D) float32, the newest last.
-        rows: (M,) int64, rows of the documents; -1 for places not filled yet, which come first.
     """
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.vectors: Tensor
-        self.rows: Tensor
+        self.vectors: Tensor  # (M, D) float32, the newest last
+        self.rows: Tensor  # (M,) int64, rows of the documents; -1 for places not filled yet, which come first
         self.register_buffer("vectors", torch.zeros(size, dim))
         self.register_buffer("rows", torch.full((size,), -1))
 
@@ -63,16 +59,12 @@ class CrossBatchNegatives(nn.Module):
     """Adds negatives from other processes and earlier batches.
 
     With several processes the memory holds the documents of all of them, the same in each, so that a checkpoint, which
-    one of them writes, fits all.
+    one of them writes, fits all. With ``cross_device`` each computes the loss of the joined batches, and its own part
+    gets the gradients.
 
-    Args:
-        mask: decides which documents are negatives.
-        cross_device: join the batches of all processes: each computes the loss of the whole, and its own part gets
-            the gradients.
-        memory: documents of earlier batches.
-        start_step: the memory adds nothing before this step. At first a model changes so fast that its vectors of a
-            few steps ago mislead it: from the first step on, 4,096 of them take an MRR@10 of .36 to .29 (pydocs,
-            tower=gru, six epochs of 15 steps); from step 30 on they cost nothing.
+    The memory adds nothing before ``start_step``. At first a model changes so fast that its vectors of a few steps ago
+    mislead it: from the first step on, 4,096 of them take an MRR@10 of .36 to .29 (pydocs, tower=gru, six epochs of 15
+    steps); from step 30 on they cost nothing.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Communication between processes that train together, except for gradients (see `two_tower.trainer.ddp`)."""
+"""Communication between processes that train together, except for gradients (see `two_tower.trainer`)."""
 
 from __future__ import annotations
 
@@ -58,16 +58,10 @@ def gather(parts: Sequence[Tensor]) -> list[Tensor]:
     The gradients of each process's own tensors are multiplied by W, the number of processes, because those of the
     weights are averaged over the processes afterwards: the result is that of one process with the whole batch.
     Weights that are used after the gathering, like a learned temperature, get the same gradient in each process and
-    need no factor.
-
-    Args:
-        parts: this process's tensors, with the same shapes and types in every process.
-
-    Returns:
-        (W, …) for each part, in the order of the ranks.
+    need no factor. Each part must have the same shape and type in every process; it becomes (W, …).
     """
     own = torch.tensor([size for part in parts for size in part.shape], device=parts[0].device)
-    everyone = _all_gather(own)
+    everyone = all_gather(own)
     differing = (everyone != own).any(0)
     if bool(differing.any()):
         sizes = " and ".join(str(size) for size in everyone[:, differing][:, 0].tolist())
@@ -78,7 +72,8 @@ def gather(parts: Sequence[Tensor]) -> list[Tensor]:
     return [_Gather.apply(part) for part in parts]
 
 
-def _all_gather(own: Tensor) -> Tensor:
+def all_gather(own: Tensor) -> Tensor:
+    """(W, …): the tensors of all processes, which have one shape and type, without gradients."""
     everyone = own.new_empty((processes(), *own.shape))
     dist.all_gather(list(everyone), own.contiguous())
     return everyone
@@ -88,7 +83,7 @@ class _Gather(torch.autograd.Function):
     # The library's own sums the gradients over the processes: one more message for the same numbers.
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401
-        return _all_gather(own)
+        return all_gather(own)
 
     @staticmethod
     @once_differentiable

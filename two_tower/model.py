@@ -27,20 +27,12 @@ ENCODE_BATCH = 2048
 
 
 class TwoTower(L.LightningModule):
-    """Query tower, document tower (perhaps the same one), similarity and loss.
+    """Query tower, document tower (the same object for shared towers), similarity and loss.
 
-    Args:
-        query_tower: tokens → (B, D).
-        document_tower: tokens → (N, D); the same object for shared towers.
-        similarity: how vectors are compared.
-        loss: None for a model that is only used.
-        optimizer: called with the parameter groups.
-        scheduler: has ``build(optimizer, total_steps)``, which returns a Lightning scheduler config or None.
-        seed: the dropout of step k depends on (seed, k) only, so that a continued run draws the same.
-        facts: plain data for the checkpoint (configuration, tokenizer fingerprint, width of the word table).
-        encode_chunk: texts encoded together in training, see `encode_in_chunks`; None for all.
-        cross_batch: adds negatives from beyond a batch.
-        teacher: the teacher's vectors of the training texts, for a loss that needs them.
+    A model that is only used has no loss. The scheduler's ``build(optimizer, total_steps)`` returns a Lightning
+    scheduler config or None. The dropout of step k depends on (seed, k) only, so that a continued run draws the same.
+    ``facts`` are plain data for the checkpoint (configuration, tokenizer fingerprint, width of the word table), and
+    ``encode_chunk`` texts are encoded together in training, see `encode_in_chunks`.
     """
 
     def __init__(
@@ -85,10 +77,7 @@ class TwoTower(L.LightningModule):
     def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
         """(B, D) float32 vectors without dropout and gradients: the one encode path of validation, embedding, search.
 
-        Args:
-            side: ``queries`` or ``documents``.
-            tokens: any number of texts.
-            progress: called after each block with its number of texts.
+        ``side`` is ``queries`` or ``documents``; ``progress`` is called after each block with its number of texts.
         """
         was_training = self.training
         self.eval()

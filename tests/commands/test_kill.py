@@ -23,7 +23,7 @@ import torch
 from conftest import ROOT
 from recorder import digest
 
-from two_tower.data.stream.order import BlockShuffle
+from two_tower.data.stream.batch import BlockShuffle
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for all runs, on a busy machine for minutes
 

@@ -114,7 +114,7 @@ def test_it_adds_to_losses_of_judgements_and_shortens() -> None:
 @pytest.mark.parametrize(
     ("weights", "temperature", "said"),
     [
-        ({"kl": -1.0}, 0.05, r"^weights\.kl=-1\.0 must be at least 0"),
+        ({"kl": -1.0}, 0.05, r"^weights\.kl=-1\.0 must be a number of at least 0"),
         ({"k": 1.0}, 0.05, r"^weights\.k .* valid: cosine, kl"),
         ({"kl": 0.0}, 0.05, "^weights leaves nothing to learn from"),
         ({"kl": 1.0}, 0.0, r"^temperature=0\.0 must be above 0"),

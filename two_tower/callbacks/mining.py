@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -12,12 +11,13 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+import xxhash
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.files import atomic_path, write_json
+from two_tower.files import atomic_path, file_hash, write_json
 from two_tower.model import TwoTower
 from two_tower.negatives._mined import SearchResult, min_scores
 from two_tower.negatives.ann import ANNNegatives
@@ -81,7 +81,7 @@ class Mining(Callback):
 def _decision(path: Path, in_use: dict[str, Any] | None, weights: dict[str, Any]) -> str:
     """Whether to use the table at ``path``, which the checkpoint may remember as ``in_use``, or to mine it."""
     record = _record(path)
-    whole = record is not None and path.exists() and record["table"] == _file_hash(path)
+    whole = record is not None and path.exists() and record["table"] == file_hash(path)
     if in_use is not None and in_use["file"] == path.name:
         if whole and record == in_use:
             return _USE
@@ -102,7 +102,7 @@ def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTowe
     _record_path(path).unlink(missing_ok=True)  # of other weights: never beside a table that it does not describe
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, table)
-    write_json(_record_path(path), {"file": path.name, **weights, "table": _file_hash(path)})
+    write_json(_record_path(path), {"file": path.name, **weights, "table": file_hash(path)})
     log.info(
         "Negatives from the model after %d steps: %s; %.1f s.",
         weights["step"], strategy.describe(len(table), kept), time.perf_counter() - start,
@@ -138,7 +138,7 @@ def _pair_scores(
 
 def checksum(module: nn.Module) -> str:
     """A hash of all weights of a module, 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = xxhash.xxh3_128()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -154,8 +154,3 @@ def _record(path: Path) -> dict[str, Any] | None:
         return json.loads(_record_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

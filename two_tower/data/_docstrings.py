@@ -52,12 +52,7 @@ def words(text: str) -> list[str]:
 
 
 def read_module(module: str, path: str) -> list[Doc]:
-    """The usable docstrings of a source file; none where it cannot be read or parsed.
-
-    Args:
-        module: dotted name of the module.
-        path: its source file.
-    """
+    """The usable docstrings of a module's source file; none where it cannot be read or parsed."""
     parts = module.split(".")
     documents_others = parts[-1] in _DOC_MODULES
     # torch's private modules are internals (inductor, dynamo); numpy's hold its public functions.
@@ -73,11 +68,7 @@ def read_module(module: str, path: str) -> list[Doc]:
     if own and not documents_others:
         found.insert(0, (module, own))
     docs = (Doc(_public_name(name), *split_docstring(text)) for name, text in found)
-    return [doc for doc in docs if _usable(doc)]
-
-
-def _usable(doc: Doc) -> bool:
-    return len(words(doc.summary)) in SUMMARY_WORDS and len(words(doc.body)) >= MIN_BODY_WORDS
+    return [d for d in docs if len(words(d.summary)) in SUMMARY_WORDS and len(words(d.body)) >= MIN_BODY_WORDS]
 
 
 def split_docstring(text: str) -> tuple[str, str]:
@@ -183,10 +174,5 @@ def _public_name(name: str) -> str:
     return ".".join(p for p in name.split(".") if not p.startswith("_") or p.startswith("__")) or name
 
 
-def _main() -> None:
-    """Worker: a JSON list of (module, path) on stdin becomes a JSON list of documented names on stdout."""
+if __name__ == "__main__":  # a JSON list of (module, path) becomes one of documented names
     json.dump([doc for module, path in json.load(sys.stdin) for doc in read_module(module, path)], sys.stdout)
-
-
-if __name__ == "__main__":
-    _main()

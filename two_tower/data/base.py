@@ -30,11 +30,7 @@ READING = 3  # raise whenever the same files would be read as other rows
 
 
 def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
-    """What a tower and BM25 read of a passage: title, blank, text; only the text where there is no title.
-
-    Args:
-        batch: rows of the schema `CORPUS`; title and text are never null.
-    """
+    """What a tower and BM25 read of passages, rows of `CORPUS`: title, blank, text; without a title only the text."""
     title, text = batch.column("title"), batch.column("text")
     if not pc.max(pc.binary_length(title)).as_py():  # no title at all: nothing to copy
         return text
@@ -66,22 +62,13 @@ class Source(ABC):
     A source of your own implements `corpus`, `splits`, `queries`, `qrels` and `fingerprint`; `triplets` too where
     it has some. Two bases do most of that: `reading.tables.TableSource` for passages, queries and judgements in
     separate tables, `reading.groups.GroupSource` for rows that hold a query with its passages. docs/data.md has an
-    example.
-
-    Args:
-        name: short name for folders and messages.
-        max_bad_rows: the fraction of a file's rows that may be bad before reading it is an error.
-
-    Attributes:
-        name: as above.
-        max_bad_rows: as above.
-        bad_rows: the bad rows of each file that was read to its end, by the file's place.
+    example. ``name`` is for folders and messages; ``max_bad_rows`` is the fraction of a file's rows that may be bad.
     """
 
     def __init__(self, name: str, max_bad_rows: float = 0) -> None:
         BadRows(max_bad_rows)  # checks the limit now, not after the first file
         self.name, self.max_bad_rows = name, max_bad_rows
-        self.bad_rows: dict[str, BadRows] = {}
+        self.bad_rows: dict[str, BadRows] = {}  # of each file that was read to its end, by its place
 
     @abstractmethod
     def corpus(self) -> Iterator[pa.RecordBatch]:
@@ -136,13 +123,9 @@ class Source(ABC):
 
 
 class PartOfSource(Source):
-    """Some passages of a source, with all its queries and judgements.
+    """Some passages of a source, (n,) int64 ascending rows, with all its queries and judgements.
 
     Its fingerprint is its own, so a figure measured on a part is never taken for one of the whole.
-
-    Args:
-        source: the whole.
-        rows: (n,) int64, the passages, ascending.
     """
 
     def __init__(self, source: Source, rows: np.ndarray) -> None:
@@ -156,7 +139,6 @@ class PartOfSource(Source):
         return self.source.splits()
 
     def qrels(self, split: str) -> pa.Table:
-        """Judgements of a split, those of passages outside the part included."""
         return self.source.qrels(split)
 
     def queries(self, split: str) -> pa.Table:

@@ -26,9 +26,8 @@ _QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
 class Beir(TableSource):
     """``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
 
-    Each may be compressed (``.gz``). Bad rows (malformed JSON, missing fields, invalid UTF-8, no text, an id
-    again with another text, judgements of unknown ids, wrong columns) are left out and counted up to a limit.
-    Judgements and triplets are checked against the passages, which are read once for that.
+    Each may be compressed (``.gz``). Judgements and triplets are checked against the passages, which are read once for
+    that.
     """
 
     def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
@@ -42,7 +41,6 @@ class Beir(TableSource):
         return estimated_lines(self._file("corpus.jsonl"))
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that have a file in ``qrels``."""
         return tuple(split for split in _SPLITS if self._qrels_file(split) is not None)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
@@ -51,7 +49,9 @@ class Beir(TableSource):
         return None if path is None else self._read_triplets(path)
 
     def fingerprint(self) -> str:
-        return self._key(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in self._files()))
+        names = ("corpus.jsonl", "queries.jsonl", "triples.tsv")
+        paths = (*map(self._find, names), *map(self._qrels_file, _SPLITS))
+        return self._key(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in paths if path))
 
     def _passage_rows(self) -> Rows:
         return self._objects("corpus.jsonl", _PASSAGES, CORPUS)
@@ -104,7 +104,3 @@ class Beir(TableSource):
     def _qrels_file(self, split: str) -> Path | None:
         names = (self._find(f"qrels/{name}.tsv") for name in _SPLITS.get(split, ()))
         return next((path for path in names if path is not None), None)
-
-    def _files(self) -> list[Path]:
-        others = (self._find(name) for name in ("corpus.jsonl", "queries.jsonl", "triples.tsv"))
-        return [path for path in (*others, *map(self._qrels_file, _SPLITS)) if path is not None]

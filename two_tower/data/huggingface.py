@@ -13,14 +13,7 @@ from two_tower.data.base import QUERIES, percentiles
 from two_tower.data.reading.groups import Groups, GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows, column_types, text_of
-from two_tower.data.reading.schemas import (
-    TEXT,
-    PassageColumns,
-    QrelsColumns,
-    Schema,
-    TevatronColumns,
-    recognize,
-)  # fmt: skip
+from two_tower.data.reading.schemas import TEXT, PassageColumns, QrelsColumns, Schema, TevatronColumns, recognize
 from two_tower.errors import BadRows, UserError
 
 

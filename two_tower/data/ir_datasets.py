@@ -6,6 +6,7 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ class IrDatasets(TableSource):
     """A collection of the package ir_datasets, which downloads it on first use to ``$IR_DATASETS_HOME``.
 
     Texts are what the collection's authors take for the text of a document (title, body, abstract …) and of a
-    query; a title is kept apart. Bad rows (no text, an id again with another text, judgements that contradict
-    each other or whose query is unknown, or whose passage is, where the corpus was read before) are left out
-    and counted up to a limit. Training triplets are the document pairs of the training split, where it has some.
+    query; a title is kept apart. Training triplets are the document pairs of the training split, where it has some.
     An ``id`` without splits is its own: the one that its name ends in, else ``test``.
     """
 
@@ -64,7 +63,8 @@ class IrDatasets(TableSource):
         """The document pairs of the training split; whether their ids exist is not checked."""
         if "train" not in self.ids or not self._load(self.ids["train"]).has_docpairs():
             return None
-        read = self._read(self.ids["train"], "docpairs", _triplet, TRIPLETS, BadRows(self.max_bad_rows))
+        triplet = attrgetter("query_id", "doc_id_a", "doc_id_b")
+        read = self._read(self.ids["train"], "docpairs", triplet, TRIPLETS, BadRows(self.max_bad_rows))
         return (batch for table, _ in read for batch in table.to_batches())
 
     def fingerprint(self) -> str:
@@ -80,12 +80,12 @@ class IrDatasets(TableSource):
         return self._rows(self.corpus_id, "docs", _document, CORPUS)
 
     def _query_rows(self, split: str) -> Rows:
-        return self._rows(self.ids[split], "queries", _query, QUERIES)
+        return self._rows(self.ids[split], "queries", lambda entry: (entry.query_id, _text(entry)), QUERIES)
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in self.ids:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
-        return self._rows(self.ids[split], "qrels", _judgement, QRELS)
+        return self._rows(self.ids[split], "qrels", lambda e: (e.query_id, e.doc_id, int(e.relevance)), QRELS)
 
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
         return Rows(f"{dataset_id} {kind}", partial(self._read, dataset_id, kind, convert, schema))
@@ -176,18 +176,6 @@ def _document(entry: Entry) -> tuple[str, str, str]:
     title = (getattr(entry, "title", None) or "").strip()
     text = _text(entry)
     return entry.doc_id, title, text[len(title) :].lstrip() if text.startswith(title) else text
-
-
-def _query(entry: Entry) -> tuple[str, str]:
-    return entry.query_id, _text(entry)
-
-
-def _judgement(entry: Entry) -> tuple[str, str, int]:
-    return entry.query_id, entry.doc_id, int(entry.relevance)
-
-
-def _triplet(entry: Entry) -> tuple[str, str, str]:
-    return entry.query_id, entry.doc_id_a, entry.doc_id_b
 
 
 def _text(entry: Entry) -> str:

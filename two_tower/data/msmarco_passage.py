@@ -22,11 +22,7 @@ from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError, nearest, one_of
 
 _SPLITS = ("train", "dev", "test")
-_QUERY_FILES = {
-    "train": "queries.train.tsv",
-    "dev": "queries.dev.small.tsv",
-    "test": "msmarco-test2019-queries.tsv",
-}
+_QUERY_FILES = {"train": "queries.train.tsv", "dev": "queries.dev.small.tsv", "test": "msmarco-test2019-queries.tsv"}
 _QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test": "2019qrels-pass.txt"}
 _RELEVANT_GRADES = {"test": 2}
 _ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
@@ -73,11 +69,7 @@ class MsMarcoPassage(TableSource):
 
     The files are tab separated, UTF-8, without header and without quoting (a quote character is text). Each
     may lie in the folder as it is, as ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages
-    have no title. Grades are kept as they are (0 to 3 at TREC).
-
-    Bad rows (wrong number of columns, invalid UTF-8, an empty id or text, an id again with another text,
-    judgements that contradict each other or whose query is unknown, or whose passage is, where the collection
-    was read before) are left out and counted up to a limit. Ids in triples are not looked up here.
+    have no title. Grades are kept as they are (0 to 3 at TREC). Ids in triples are not looked up here.
 
     Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
     ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
@@ -117,7 +109,6 @@ class MsMarcoPassage(TableSource):
         self._file("corpus" if triples is None else "triples")
 
     def splits(self) -> tuple[str, ...]:
-        """The splits whose queries and judgements are there."""
         found = tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
         if not found:
             self._file("corpus")
@@ -196,7 +187,6 @@ class MsMarcoPassage(TableSource):
         return f"neither as it is, nor {name}.gz, nor in {', '.join(self._folder.archives) or 'an archive'}"
 
     def _download(self, headers: dict[str, str]) -> None:
-        """Fetch what is not there, of several possible downloads the smallest."""
         for role, name in self._files.items():
             if name is None or self._find(role) is not None:
                 continue

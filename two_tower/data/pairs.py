@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,21 +28,12 @@ _TEXTS_OF = {"query_id": ("query",), "passage_id": ("title", "positive")}
 _SPLITS = ("train", "dev")
 
 
-class _Judged(NamedTuple):
-    """All queries, which of them are of dev (Q,) bool, and all judgements."""
-
-    queries: pa.Table
-    is_dev: np.ndarray
-    qrels: pa.Table
-
-
 class PairsSource(Source):
     """A CSV, TSV, JSON lines or Parquet file with a query and one passage that answers it in each row.
 
     Equal passages are one document, equal queries one query with several relevant documents. A part of the
     queries becomes the split ``dev`` (see `two_tower.data.base.percentiles`), at least one; all passages are in
-    the corpus of both. Bad rows (no query or passage, wrong number of columns, invalid UTF-8, an id again
-    with another text) are left out and counted up to a limit. A TSV file of two columns needs no header.
+    the corpus of both. A TSV file of two columns needs no header.
     """
 
     def __init__(
@@ -92,7 +82,7 @@ class PairsSource(Source):
 
     def qrels(self, split: str) -> pa.Table:
         """Every pair of a split's queries, with grade 1."""
-        wants_dev, qrels = self._wants_dev(split), self._judged.qrels
+        wants_dev, qrels = self._wants_dev(split), self._judged[2]
         return qrels.filter(pa.array(self._is_dev(qrels["query_id"]) == wants_dev))
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
@@ -123,7 +113,8 @@ class PairsSource(Source):
         return ids
 
     @cached_property
-    def _judged(self) -> _Judged:
+    def _judged(self) -> tuple[pa.Table, np.ndarray, pa.Table]:
+        """All queries, which of them are of dev (Q,) bool, and all judgements."""
         seen_queries, seen_pairs = Numbering(), Numbering()
         queries, pairs = [], []
         for table in self._pairs():
@@ -134,7 +125,7 @@ class PairsSource(Source):
         distinct = pa.concat_tables(queries)
         query_ids, document_ids = pa.concat_tables(pairs).columns
         grades = pa.chunked_array([pa.repeat(pa.scalar(1, pa.int32()), len(query_ids))])
-        return _Judged(distinct, self._draw_dev(distinct["text"]), pa.table([query_ids, document_ids, grades], QRELS))
+        return distinct, self._draw_dev(distinct["text"]), pa.table([query_ids, document_ids, grades], QRELS)
 
     def _draw_dev(self, queries: pa.ChunkedArray) -> np.ndarray:
         """Which queries are of dev, (Q,) bool: at least one is and one is not."""
@@ -164,7 +155,6 @@ class PairsSource(Source):
         self._report(self.path, bad)
 
     def _complete(self, table: pa.Table) -> pa.Table:
-        """With all columns; ids that are missing are hashes of the texts."""
         nothing = pa.chunked_array([pa.repeat(pa.scalar(""), len(table))])
         for name in _USUAL:
             if name not in self._columns:

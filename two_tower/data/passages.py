@@ -25,7 +25,6 @@ _USUAL = {
 class Passages(Source):
     """The passages of a CSV, TSV, JSON lines or Parquet file, one in each row.
 
-    Bad rows (no text, wrong number of columns, invalid UTF-8, an id again) are left out and counted up to a limit.
     A TSV file of two columns, id and text, needs no header.
     """
 

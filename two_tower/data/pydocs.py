@@ -25,6 +25,7 @@ from two_tower.data import _docstrings
 from two_tower.data._docstrings import Doc, words
 from two_tower.data.base import CORPUS, QRELS, QUERIES, Source, percentile
 from two_tower.errors import UserError, one_of
+from two_tower.progress import counter
 
 RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
 PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is details and examples
@@ -34,26 +35,12 @@ ROWS_PER_BATCH = 4096
 # Import name -> distribution. All come with the project's own requirements; others would make the corpus
 # depend on what else is installed.
 PACKAGES = {
-    "aiohttp": "aiohttp",
-    "filelock": "filelock",
-    "fsspec": "fsspec",
-    "hydra": "hydra-core",
-    "jinja2": "Jinja2",
-    "lightning": "lightning",
-    "lightning_fabric": "pytorch-lightning",
-    "lightning_utilities": "lightning-utilities",
-    "mpmath": "mpmath",
-    "networkx": "networkx",
-    "numpy": "numpy",
-    "omegaconf": "omegaconf",
-    "packaging": "packaging",
-    "pytorch_lightning": "pytorch-lightning",
-    "sympy": "sympy",
-    "torch": "torch",
-    "torchmetrics": "torchmetrics",
-    "tqdm": "tqdm",
-    "yaml": "PyYAML",
-}
+    "aiohttp": "aiohttp", "filelock": "filelock", "fsspec": "fsspec", "hydra": "hydra-core", "jinja2": "Jinja2",
+    "lightning": "lightning", "lightning_fabric": "pytorch-lightning", "lightning_utilities": "lightning-utilities",
+    "mpmath": "mpmath", "networkx": "networkx", "numpy": "numpy", "omegaconf": "omegaconf", "packaging": "packaging",
+    "pytorch_lightning": "pytorch-lightning", "sympy": "sympy", "torch": "torch", "torchmetrics": "torchmetrics",
+    "tqdm": "tqdm", "yaml": "PyYAML",
+}  # fmt: skip
 
 _SPLITS = ("train", "dev", "test")
 _SKIP = re.compile(
@@ -71,11 +58,7 @@ class PyDocs(Source):
     A query is a docstring's first sentence, its passage the dotted name and the rest (first 120 words), without
     the sentence. About 9,190 pairs with the standard library of Python 3.11 and 7,580 without; other versions of
     Python and of the packages give slightly other texts, but a name keeps its split. Sources are parsed, never
-    imported. The first harvest takes 10 s; its result is cached.
-
-    Args:
-        stdlib: read the standard library too.
-        cache: folder of the harvest's cache; by default `cache_folder`.
+    imported. The first harvest takes 10 s; its result is cached in the folder ``cache``.
     """
 
     def __init__(self, stdlib: bool = True, cache: str | None = None) -> None:
@@ -159,9 +142,12 @@ def _split_of(name: str) -> str:
 
 def _harvest(files: Sequence[tuple[str, str]]) -> list[Doc]:
     """The documented names of source files, (dotted module name, path) each, sorted by name; one of each text."""
-    tasks = [files[i : i + _FILES_PER_TASK] for i in range(0, len(files), _FILES_PER_TASK)]
-    with ThreadPoolExecutor(_PROCESSES) as pool:
-        docs = [doc for found in _progress(pool.map(_read, tasks), len(tasks)) for doc in found]
+    tasks, docs = [files[i : i + _FILES_PER_TASK] for i in range(0, len(files), _FILES_PER_TASK)], []
+    title = "Reading the installed packages' documentation (once)"
+    with ThreadPoolExecutor(_PROCESSES) as pool, counter(title, "files", len(files)) as progress:
+        for task, found in zip(tasks, pool.map(_read, tasks), strict=True):
+            docs += found
+            progress(len(task))
     return sorted(drop_copies(docs), key=lambda doc: doc.name)
 
 
@@ -175,17 +161,6 @@ def _read(files: Sequence[tuple[str, str]]) -> list[Doc]:
         check=True,
     )
     return [Doc(*row) for row in json.loads(done.stdout)]
-
-
-def _progress(results: Iterable[list[Doc]], total: int) -> Iterable[list[Doc]]:
-    """A bar on stderr while the results come, only where a person watches."""
-    if not sys.stderr.isatty():
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    text = "Reading the installed packages' documentation (once)"
-    return track(results, text, total, console=Console(stderr=True), transient=True)
 
 
 def _source_files(stdlib: bool) -> Iterator[tuple[str, str]]:
@@ -209,7 +184,6 @@ def _walk(root: str, package: str) -> Iterator[tuple[str, str]]:
 
 
 def _versions() -> list[str]:
-    """``name==version`` of the installed distributions of `PACKAGES`, sorted."""
     found = []
     for distribution in sorted(set(PACKAGES.values())):
         try:
@@ -237,8 +211,8 @@ def drop_copies(docs: Iterable[Doc]) -> list[Doc]:
         bodies.add(body[:400])
         own = _shingles(f"{summary} {body}".split()[:140])
         smallest = sorted(own)[:8]
-        rivals = {text for gram in smallest for text in holders.get(gram, ())}
-        if any(_jaccard(own, shingles[text]) >= _NEAR for text in rivals):
+        rivals = [shingles[text] for text in {text for gram in smallest for text in holders.get(gram, ())}]
+        if any(len(own & rival) / len(own | rival) >= _NEAR for rival in rivals):
             continue
         for gram in smallest:
             holders.setdefault(gram, []).append(len(kept))
@@ -249,7 +223,3 @@ def drop_copies(docs: Iterable[Doc]) -> list[Doc]:
 
 def _shingles(tokens: list[str]) -> set[int]:
     return {zlib.crc32(" ".join(tokens[i : i + 3]).encode()) for i in range(max(1, len(tokens) - 2))}
-
-
-def _jaccard(a: set[int], b: set[int]) -> float:
-    return len(a & b) / len(a | b)

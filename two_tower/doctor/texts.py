@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.ragged import Ragged
@@ -126,7 +126,7 @@ def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
     rows = np.flatnonzero(has_unknown(tokens, tokenizer.unknown_id))
     for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
         words = "\0".join(tokenizer.words(text)).encode()
-        hashes[row] = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+        hashes[row] = xxhash.xxh3_64_intdigest(words)
     return hashes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from two_tower.cache import key_of
 from two_tower.config import build, read, to_yaml
 from two_tower.errors import UserError
 from two_tower.files import file_hash, write_json, write_text
@@ -175,8 +175,7 @@ def _built(config: Mapping[str, Any]) -> VectorIndex:
 
 def _identity(store: VectorStore) -> str:
     """A digest of the store's vectors."""
-    sums = "".join(shard.checksum for shard in store.manifest.shards.values())
-    return hashlib.blake2b(sums.encode(), digest_size=16).hexdigest()
+    return key_of(*(shard.checksum for shard in store.manifest.shards.values()))
 
 
 def _checksum(index: VectorIndex, folder: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -70,6 +72,18 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: LossInput) -> LossOutput:
         """The loss of a batch, and at least what `diagnostics` returns."""
+
+
+def checked_weights(weights: Mapping[str, float], names: Sequence[str], default: float) -> dict[str, float]:
+    """The weight of each of the names, which must be at least 0 and not all 0."""
+    for name, weight in weights.items():
+        if name not in names:
+            raise ValueError(f"weights.{name} does not exist; valid: {', '.join(names)}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ValueError(f"weights.{name}={weight} must be a number of at least 0")
+    if not any(weights.get(name, default) for name in names):
+        raise ValueError(f"weights leaves nothing to learn from: set one of them above 0 ({', '.join(names)})")
+    return {name: weights.get(name, default) for name in names}
 
 
 @torch.no_grad()

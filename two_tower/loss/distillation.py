@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
+from two_tower.loss.base import Loss, LossInput, LossOutput, checked_weights, diagnostics
 
 TERMS = ("cosine", "kl", "contrastive", "margin")
 EQUAL_TEXTS = 0.9999  # two texts whose teacher vectors have this cosine are equal
@@ -46,16 +46,9 @@ class DistillationLoss(Loss):
 
     def __init__(self, teacher: HasDim, dim: int, weights: Mapping[str, float], temperature: float = 0.05) -> None:
         super().__init__()
-        for name, weight in weights.items():
-            if name not in TERMS:
-                raise ValueError(f"weights.{name} does not exist; valid: {', '.join(TERMS)}")
-            if not weight >= 0:
-                raise ValueError(f"weights.{name}={weight} must be at least 0")
-        if not any(weights.values()):
-            raise ValueError("weights leaves nothing to learn from: set one of cosine, kl, contrastive, margin above 0")
+        self.weights = checked_weights(weights, TERMS, 0.0)
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be above 0")
-        self.weights = {name: weights.get(name, 0.0) for name in TERMS}
         self.dim, self.temperature = dim, temperature
         self.fitted: Tensor
         self.projection = nn.Linear(dim, teacher.dim, bias=False) if teacher.dim != dim else None
@@ -85,7 +78,10 @@ class DistillationLoss(Loss):
     def _of_vectors(self, own: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         if not self.fitted:
             self._fit(torch.cat(own), torch.cat(taught))
-        q_BT, d_NT = (F.normalize(self._projected(v), dim=1) for v in own)
+        vectors = [v.to(torch.promote_types(v.dtype, torch.float32)) for v in own]
+        if self.projection is not None:
+            vectors = [F.linear(v, self.projection.weight) for v in vectors]
+        q_BT, d_NT = (F.normalize(v, dim=1) for v in vectors)
         terms = {}
         if self.weights["cosine"]:
             cosines = [(v * w).sum(1).mean() for v, w in zip((q_BT, d_NT), taught, strict=True)]
@@ -96,10 +92,6 @@ class DistillationLoss(Loss):
             logits = torch.where(rivals, d_NT @ taught[1].T / self.temperature, -torch.inf)
             terms["contrastive"] = F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
         return terms
-
-    def _projected(self, vectors: Tensor) -> Tensor:
-        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        return F.linear(vectors, self.projection.weight) if self.projection is not None else vectors
 
     @torch.no_grad()
     def _fit(self, student: Tensor, taught: Tensor) -> None:

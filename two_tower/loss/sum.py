@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossInput, LossOutput
+from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossInput, LossOutput, checked_weights
 
 
 class SumLoss(Loss):
@@ -20,18 +19,10 @@ class SumLoss(Loss):
 
     def __init__(self, weights: Mapping[str, float] | None = None, **losses: Loss) -> None:
         super().__init__()
-        weights = weights or {}
         for name, loss in losses.items():
             if not isinstance(loss, Loss):
                 raise ValueError(f"{name} is neither a loss nor weights: add a loss with +loss@loss.{name}=CHOICE")
-        for name, weight in weights.items():
-            if name not in losses:
-                raise ValueError(f"weights.{name} belongs to no loss; valid: {', '.join(sorted(losses))}")
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-                raise ValueError(f"weights.{name}={weight} must be a number of at least 0")
-        self.weights = {name: weights.get(name, 1.0) for name in losses}
-        if not any(self.weights.values()):
-            raise ValueError("weights leaves nothing to learn from: give one of the losses a weight above 0")
+        self.weights = checked_weights(weights or {}, list(losses), 1.0)
         self.losses = nn.ModuleDict(losses)
         self.needs = frozenset().union(*(loss.needs for loss in losses.values()))
         self.in_batch_negatives = any(loss.in_batch_negatives for loss in losses.values())

@@ -88,12 +88,7 @@ class NegativeMask:
     judged: bool = True
 
     def in_batch(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
-        """(B, N) bool: which documents of a batch are negatives of each query.
-
-        Args:
-            query_rows: (B,) rows of training queries.
-            document_rows: (N,) rows of documents: the B positives, then the extra negatives of each query in turn.
-        """
+        """(B, N) bool: which of a batch's N documents, the positives first, are negatives of each of B queries."""
         count, total = len(query_rows), len(document_rows)
         mask = np.full((count, total), self.whole_batch)
         if not self.whole_batch and total > count:

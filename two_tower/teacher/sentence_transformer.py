@@ -87,7 +87,6 @@ class SentenceTransformerTeacher(Teacher):
 
 
 def _local(model: str) -> Path | None:
-    """The folder of a model that needs no download."""
     if Path(model).is_dir():
         return Path(model)
     if model.isidentifier() and importlib.util.find_spec(model) is not None:

@@ -10,8 +10,7 @@ from conftest import write_collection
 from training import triplet_data
 
 from two_tower.data.beir import Beir
-from two_tower.data.stream.batch import Batch, Batches, BatchLoader
-from two_tower.data.stream.order import BlockShuffle
+from two_tower.data.stream.batch import Batch, Batches, BatchLoader, BlockShuffle
 from two_tower.data.stream.triplets import ExampleRows, TrainingSet
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, NegativeMask

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.data.stream.order import BlockShuffle
+from two_tower.data.stream.batch import BlockShuffle
 
 
 @given(st.integers(0, 500), st.integers(0, 9), st.integers(0, 3), st.integers(1, 40), st.integers(1, 5))

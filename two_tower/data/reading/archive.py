@@ -38,7 +38,6 @@ class Member:
 
     @property
     def suffix(self) -> str:
-        """The end of the name, from its last dot."""
         return PurePosixPath(self.name).suffix
 
     @contextmanager
@@ -91,12 +90,9 @@ class Archive:
 
 
 class Folder:
-    """Finds files by name: as they are, as ``NAME.gz``, in ``STEM.tar.gz``, in archives of several files.
+    """Finds files by name: as they are, as ``NAME.gz``, in ``STEM.tar.gz``, in one of some ``archives``.
 
-    Args:
-        path: the folder.
-        archives: names of archives that may hold any file. Others are not searched: to find out that a file is
-            not in an archive takes decompressing all of it.
+    Other archives are not searched: to find out that a file is not in one takes decompressing all of it.
     """
 
     def __init__(self, path: Path, archives: Sequence[str] = ()) -> None:
@@ -104,7 +100,6 @@ class Folder:
         self._opened: dict[Path, Archive] = {}
 
     def find(self, name: str) -> Path | Member | None:
-        """The file, or None."""
         for path in (self.path / name, self.path / f"{name}.gz"):
             if path.is_file():
                 return path

@@ -44,12 +44,9 @@ class ColumnFile(ABC):
         """Rows of text columns, "" for what is missing; blank cells may be in them."""
 
     def read(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
-        """The rows, as strings without nulls, that have text in all required columns; they are trimmed.
+        """The rows, as trimmed strings without nulls, that have text in all required columns.
 
-        Args:
-            columns: names of different columns.
-            required: those of them that must hold text.
-            bad: takes the bad rows, also those that the caller finds while it reads.
+        ``bad`` takes the others; the caller may add to them while it reads.
         """
         for table, rows in self._batches(columns, required, bad):
             trimmed = [pc.utf8_trim_whitespace(table[name]) for name in columns]
@@ -181,7 +178,7 @@ _KINDS = {
 
 
 def open_columns(path: Path) -> ColumnFile:
-    """A file by the end of its name: ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` (each also ``.gz``), ``.parquet``."""
+    """A file of columns, by the end of its name."""
     if not path.is_file():
         raise UserError(f"{path} is no file: data.path must be a .csv, .tsv, .jsonl or .parquet file")
     kind = _KINDS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
@@ -210,14 +207,9 @@ def find_columns(
     required: Sequence[str],
     plain: tuple[str, str],
 ) -> tuple[ColumnFile, dict[str, str]]:
-    """Open a file and find the column of each role.
+    """Open a file and find the column of each role: the one that the user chose, or the first with a usual name.
 
-    Args:
-        path: see `open_columns`.
-        chosen: by role the column that the user chose (``data.ROLE_column``), or None.
-        usual: by role what the column is usually called, best first.
-        required: the roles that must have a column.
-        plain: the roles of the two columns of a TSV file without header.
+    ``required`` roles must have a column; ``plain`` are the roles of the two columns of a TSV file without header.
     """
     file = open_columns(path)
     names = file.names()

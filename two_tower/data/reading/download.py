@@ -39,7 +39,7 @@ Show = Callable[[int, int | None], None]  # takes the bytes so far, and those of
 class Download:
     """Where a file comes from."""
 
-    url: str  # its address
+    url: str
     size: int | None = None  # its bytes, as published
     checksum: str | None = None  # ``md5:HEX`` or another algorithm, as published; None where it is not
     holds: Sequence[str] = ()  # names of the files in it, if it is an archive of several
@@ -75,14 +75,8 @@ def download(
     Meanwhile it is called ``NAME.part``; the next call continues an interrupted one. Of several processes that
     call this together one fetches, the others wait. A progress bar is shown on a terminal.
 
-    Args:
-        url: an http or https address.
-        path: where the file goes.
-        size: bytes, as published; for the progress bar, and to see that the disk can hold it.
-        checksum: ``md5:HEX`` or another of hashlib's algorithms; None checks nothing.
-        headers: more HTTP headers.
-        attempts: how many in a row may fail without any progress.
-        pause: seconds before the second attempt, doubled before each further one.
+    ``size`` is for the bar, and to see that the disk can hold the file. ``attempts`` in a row may fail without any
+    progress; ``pause`` is the seconds before the second, doubled before each further one.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url} is no address to download from: it must begin with https:// or http://")
@@ -93,7 +87,12 @@ def download(
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.is_file():
             return
-        _check_space(url, path.parent, (size or 0) - _size(part))
+        needed, free = (size or 0) - _size(part), shutil.disk_usage(path.parent).free
+        if needed > free:
+            raise UserError(
+                f"{url} needs {needed / _GIB:.1f} GiB in {path.parent}, which has {free / _GIB:.1f} GiB left: "
+                "make room or choose another folder"
+            )
         _log.info("Downloading %s to %s.", url, path)
         with _progress(path.name, size) as show:
             _fetch(url, part, headers or {}, show, attempts, pause)
@@ -173,15 +172,6 @@ def _size(path: Path) -> int:
 def _tag(part: Path) -> Path:
     """The file that says which version of the file on the server ``part`` is the beginning of."""
     return part.with_name(f".{part.name}.tag")
-
-
-def _check_space(url: str, folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{url} needs {needed / _GIB:.1f} GiB in {folder}, which has {free / _GIB:.1f} GiB left: "
-            "make room or choose another folder"
-        )
 
 
 def _verify(url: str, part: Path, checksum: str) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,9 @@ def _json_text(value: object, name: str) -> str:
 class NestedJsonRows:
     """One JSON object per line, with fields of given types; other fields are ignored, whatever they hold.
 
-    Args:
-        schema: the fields: strings, int32, lists and structs of these. An integer in place of a string becomes its
-            decimal text; what is absent is null.
-        numbers: the same with int64 for strings that are probably all written as numbers: Arrow's parser does not
-            read a number as a string, and the plain parser takes four times as long.
+    The fields are strings, int32, lists and structs of these. An integer in place of a string becomes its decimal text;
+    what is absent is null. ``numbers`` is the schema with int64 for strings that are probably all written as numbers:
+    Arrow's parser does not read a number as a string, and the plain parser takes four times as long.
     """
 
     def __init__(self, schema: pa.Schema, numbers: pa.Schema | None = None) -> None:
@@ -120,12 +119,9 @@ def _fitted(value: object, kind: pa.DataType, name: str) -> object:
 
 
 class JsonRows(NestedJsonRows):
-    """One JSON object per line with texts; other fields are ignored, whatever they hold.
+    """One JSON object per line with texts, "" where an optional one is absent; other fields are ignored.
 
-    Args:
-        required: fields that every row has.
-        optional: fields that become "" where they are absent.
-        some_text: fields of which at least one must hold more than white space.
+    At least one of the fields ``some_text`` must hold more than white space.
     """
 
     def __init__(self, required: Sequence[str], optional: Sequence[str] = (), some_text: Sequence[str] = ()) -> None:
@@ -137,13 +133,8 @@ class JsonRows(NestedJsonRows):
         if table is None or any(table[name].null_count for name in self.required):
             return None
         table = pa.table([pc.fill_null(column, "") for column in table.columns], self.schema)
-        return None if self._has_blank(table) else table
-
-    def _has_blank(self, table: pa.Table) -> bool:
         blank = [is_blank(table[name]) for name in self.some_text]
-        while len(blank) > 1:
-            blank.append(pc.and_(blank.pop(), blank.pop()))
-        return bool(blank and pc.any(blank[0]).as_py())
+        return None if blank and pc.any(reduce(pc.and_, blank)).as_py() else table
 
     def parse_line(self, line: bytes) -> Sequence[object]:
         row = dict(zip(self.schema.names, super().parse_line(line), strict=True))
@@ -159,10 +150,8 @@ class JsonRows(NestedJsonRows):
 class TsvRows:
     """Tab-separated values without quoting (a quote character is text); text, int32 and float32 columns.
 
-    Args:
-        schema: the columns.
-        header: first cells (in lower case) that mark the first line as one of column names.
-        filled: columns that must hold more than white space.
+    A first line whose first cell, in lower case, is in ``header`` names the columns. Those in ``filled`` must hold more
+    than white space.
     """
 
     def __init__(self, schema: pa.Schema, header: frozenset[str] = frozenset(), filled: Sequence[str] = ()) -> None:
@@ -208,7 +197,6 @@ class TsvRows:
 
 
 def _number(cell: str, name: str, kind: pa.DataType) -> float:
-    """The value of an int32 or float32 cell."""
     whole = pa.types.is_int32(kind)
     try:
         value = float(cell)

@@ -98,11 +98,7 @@ class Links:
         return Links(queries, rows[self.query_rows[kept]], self.document_rows[kept], self.grades[kept])
 
     def triplets(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop`` (exclusive).
-
-        Returns:
-            Query rows and twice document rows, (T,) int32 each, query by query.
-        """
+        """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop``, (T,) int32 rows each."""
         begin, end = np.searchsorted(self.query_rows, (first, stop))
         query, document = self.query_rows[begin:end], self.document_rows[begin:end]
         relevant = self.grades[begin:end] > 0
@@ -125,10 +121,8 @@ class GroupSource(Source):
     bytes for it; 12 bytes for each time that a passage comes with a query.
     """
 
-    #: Whether a query may come in several rows, which are then joined.
-    repeated_queries = True
-    #: Whether a passage that is not marked was judged irrelevant; otherwise it was not judged.
-    judged_negatives = False
+    repeated_queries = True  # a query may come in several rows, which are then joined
+    judged_negatives = False  # a passage that is not marked was judged irrelevant; otherwise it was not judged
 
     def __init__(self, name: str, max_bad_rows: float) -> None:
         super().__init__(name, max_bad_rows)
@@ -255,7 +249,12 @@ class _Index:
         """Take groups in; returns the passages that are new, rows of the schema `CORPUS`."""
         if part.split is not None:
             groups = self._good_queries(part.split, part.label, groups, bad)
-        groups = self._known_passages(part, groups, bad) if part.closed else self._good_passages(part, groups, bad)
+        if part.closed:
+            unknown, ids = self._passages.find(groups.keys) < 0, groups.passages["id"]
+            bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], ids)
+            groups = groups.without_passages(unknown)
+        else:
+            groups = self._good_passages(part, groups, bad)
         numbers, new = self._passages.add(groups.keys)
         if part.split is not None:
             self.links.setdefault(part.split, _LinksBuilder()).add(groups, numbers)
@@ -283,11 +282,6 @@ class _Index:
         if not self._source.repeated_queries:
             return ~self._queries.add(hash_rows(ids))[1]
         return self._query_texts.setdefault(split, OneText()).contradictions(ids, texts)
-
-    def _known_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
-        unknown = self._passages.find(groups.keys) < 0
-        bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], groups.passages["id"])
-        return groups.without_passages(unknown)
 
     def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
         ids, titles, texts = groups.passages.columns

@@ -22,15 +22,7 @@ import pyarrow as pa
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.reading.columns import CsvFile, TsvFile
 from two_tower.data.reading.formats import NestedJsonRows, TsvRows, first_objects
-from two_tower.data.reading.rows import (
-    BYTE_ORDER_MARK,
-    Rows,
-    Tables,
-    open_bytes,
-    read_rows,
-    readable,
-    without_invalid,
-)  # fmt: skip
+from two_tower.data.reading.rows import BYTE_ORDER_MARK, Rows, Tables, open_bytes, read_rows, readable, without_invalid
 from two_tower.errors import BadRows, UserError, one_of
 
 if TYPE_CHECKING:
@@ -48,27 +40,15 @@ _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "t
 class HubData:
     """One configuration of a data set; nothing is opened before it is needed.
 
-    Args:
-        path: OWNER/NAME on the hub, or a local folder or file (Parquet, JSON lines).
-        name: the configuration; in a local folder its subfolder of that name, where there is one.
-        streaming: read over the network as needed, every time; otherwise download once, to the library's cache.
-        revision: branch, tag or commit on the hub; None is the newest.
-        key: the setting that ``path`` comes from, for messages.
-
-    Attributes:
-        label: path and configuration, for messages.
+    ``path`` is OWNER/NAME on the hub, or a local folder or file (Parquet, JSON lines), and ``key`` the setting that it
+    comes from, for messages. The configuration ``name`` of a local folder is its subfolder of that name, if it has one.
     """
 
     def __init__(
-        self,
-        path: str,
-        name: str | None = None,
-        streaming: bool = True,
-        revision: str | None = None,
-        key: str = "path",
+        self, path: str, name: str | None = None, streaming: bool = True, revision: str | None = None, key: str = "path"
     ) -> None:
         self.path, self.name, self.streaming, self.revision, self._key = path, name, streaming, revision, f"data.{key}"
-        self.label = f"{path} {name}" if name else path
+        self.label = f"{path} {name}" if name else path  # for messages
         local = Path(path).expanduser()
         self.local = local if local.exists() else None
         if self.local is None and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
@@ -102,7 +82,6 @@ class HubData:
 
     @cached_property
     def _line_files(self) -> Mapping[str, list[Path]]:
-        """The files of each split, if they are local ones of lines."""
         if self.local is None:
             return {}
         files = {split: [Path(file) for file in names] for split, names in self.files.items()}
@@ -122,9 +101,7 @@ class HubData:
     def rows(self, split: str, fields: pa.Schema) -> list[Rows]:
         """The rows of a split: those of each local file of lines, with its own row numbers, or all together.
 
-        Args:
-            split: the library's name of it.
-            fields: the columns to read, and what they hold where a file has no types of its own.
+        ``fields`` are the columns to read, and what they hold where a file has no types of its own.
         """
         if split in self._line_files:
             return [Rows(file, partial(_read_lines, file, fields)) for file in self._line_files[split]]
@@ -197,7 +174,6 @@ class HubData:
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong first, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().split("\n")[0] or type(error).__name__
@@ -222,12 +198,7 @@ def _let_threads_end() -> None:
 
 
 def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """Our names of splits (train, dev, test) to the library's.
-
-    Args:
-        data: the data set.
-        chosen: names that the user gave; None finds it by its usual names.
-    """
+    """Our names of splits (train, dev, test) to the library's: those that the user chose, or the usual ones."""
     found, names = list(data.files), {}
     for split, usual in _SPLITS.items():
         given = (chosen or {}).get(split)
@@ -247,7 +218,6 @@ def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -
 
 
 def _kind(path: Path) -> str | None:
-    """``json``, ``csv`` or ``tsv``; None for other files."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     return "tsv" if suffix == ".tsv" else _FORMATS.get(suffix)
 

@@ -50,26 +50,20 @@ class RowFormat(Protocol):
         """All rows of whole lines that begin at ``starts``, or None where not every line is a good row."""
 
     def parse_line(self, line: bytes) -> Sequence[object]:
-        """The values of one row.
-
-        Raises:
-            BadRow: the row cannot be used.
-        """
+        """The values of one row; a BadRow says why it cannot be used."""
 
 
 def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Tables:
     """Read a file in blocks of about 8 MiB; empty lines are left out silently, bad rows are counted.
 
-    Args:
-        path: the file; ``.gz`` is decompressed, a member of an archive is read in place.
-        row_format: what a row looks like.
-        bad: takes the bad rows, also those that the caller finds while it reads.
+    ``bad`` takes the bad rows, also those that the caller finds while it reads.
     """
     total, first = 0, 1
     for block in _blocks(path):
         if first == 1 and row_format.is_header(block.partition(b"\n")[0]):
             first, block = 2, block.partition(b"\n")[2]
-        starts = _line_starts(block)
+        starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
+        starts = starts[starts < len(block)]
         table, numbers = row_format.parse_block(block, starts), np.arange(first, first + len(starts))
         if table is None:
             lines = [(number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip()]
@@ -90,11 +84,6 @@ def first_lines(path: Path | Member) -> list[bytes]:
 def first_columns(path: Path | Member) -> int:
     """How many tab-separated cells the first line of a file has; 1 for an empty file."""
     return len(next(iter(first_lines(path)), b"").split(b"\t"))
-
-
-def _line_starts(block: bytes) -> np.ndarray:
-    starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
-    return starts[starts < len(block)]
 
 
 def _parse_lines(
@@ -129,7 +118,6 @@ def open_bytes(path: Path | Member) -> AbstractContextManager[IO[bytes]]:
 
 
 def _blocks(path: Path | Member) -> Iterator[bytes]:
-    """A file's lines in blocks of whole lines."""
     rest = b""
     with readable(path), open_bytes(path) as file:
         if (start := file.read(3)) != BYTE_ORDER_MARK:
@@ -172,14 +160,9 @@ def text_of(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def flat_lists(column: pa.ChunkedArray, fields: Iterable[str]) -> list[tuple[np.ndarray, pa.Array]]:
-    """The lists in a column, concatenated.
+    """Of each field of (N,) structs of lists, or lists of structs, the lengths of the lists and all their elements.
 
-    Args:
-        column: (N,) structs of lists, or lists of structs: data sets have both for the same.
-        fields: fields of the structs.
-
-    Returns:
-        For each field the length of each row's list, (N,) int64 (0 where it is null), and all elements.
+    Data sets have both forms for the same. The lengths are (N,) int64, 0 for null.
     """
     array = column.combine_chunks()
     lists = [pc.struct_field(array if pa.types.is_struct(array.type) else pc.list_flatten(array), f) for f in fields]

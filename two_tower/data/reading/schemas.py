@@ -144,15 +144,7 @@ def recognize(
     positive: str | None = None,
     negatives: Sequence[str] | None = None,
 ) -> TextColumns | TevatronColumns:
-    """Find out what the columns of a data set mean.
-
-    Args:
-        schema: its columns.
-        label: its name, for messages.
-        query: name of the column of queries; None finds it by its usual names.
-        positive: the same for relevant passages.
-        negatives: the same for other passages; an empty list is none.
-    """
+    """Find out what the columns of a data set, called ``label``, mean; those not given have usual names."""
     tevatron = _tevatron(schema, query, negatives) if positive is None else None
     if tevatron is not None:
         return tevatron

@@ -44,11 +44,7 @@ class TableSource(Source):
 
     @abstractmethod
     def _judgement_rows(self, split: str) -> Rows:
-        """Rows of the schema `QRELS`.
-
-        Raises:
-            UserError: the split does not exist.
-        """
+        """Rows of the schema `QRELS`; a UserError where there is no such split."""
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
         """All passages in their order; "" where there is no title."""
@@ -73,7 +69,6 @@ class TableSource(Source):
         return self._qrels[split]
 
     def _passage_ids(self) -> Numbering | None:
-        """The ids of the passages, or None where these were not read yet."""
         return self._passages
 
     def _all_queries(self, split: str) -> tuple[pa.Table, Numbering]:

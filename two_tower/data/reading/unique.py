@@ -47,11 +47,9 @@ def _hash_column(data: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> N
 
 
 def hash_rows(*columns: pa.ChunkedArray) -> np.ndarray:
-    """(N,) uint64: a hash of each row; the same in every process.
+    """(N,) uint64: a hash of each row of (N,) columns without nulls; the same in every process.
 
-    Args:
-        columns: (N,) strings, or what has a text form, without nulls. Where one column's text ends and the next
-            one's begins matters.
+    They are read as strings. Where one column's text ends and the next one's begins matters.
     """
     hashes = np.full(len(columns[0]), _SEED)
     for column in columns:
@@ -128,14 +126,7 @@ class Numbering:
         return self._size
 
     def add(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number the keys that are new.
-
-        Args:
-            keys: (K,) uint64.
-
-        Returns:
-            The number of each key, (K,) int32, and whether this is its first time, (K,) bool.
-        """
+        """The number of each of (K,) uint64 keys, (K,) int32, and whether this is its first time, (K,) bool."""
         self._reserve(self._size + len(keys))
         numbers = np.empty(len(keys), np.int32)
         self._size = _insert(self._slots, self._keys, self._size, keys, numbers)
@@ -162,28 +153,13 @@ class Numbering:
 
 
 class Unique:
-    """Lets the first row of each id pass, whatever the other columns.
-
-    Args:
-        columns: how many columns, from the first on, are the id.
-
-    Attributes:
-        ids: those that passed.
-    """
+    """Lets the first row of each id, the first ``columns`` of a table, pass; ``ids`` are those that passed."""
 
     def __init__(self, columns: int = 1) -> None:
         self.columns, self.ids, self._rows = columns, Numbering(), Numbering()
 
     def filter(self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object, kind: str) -> pa.Table:
-        """Leave out rows whose id came before; those that differ in another column from all before are bad.
-
-        Args:
-            table: (N,) rows of text columns.
-            rows: (N,) their line numbers.
-            bad: takes the bad rows.
-            place: their file.
-            kind: what to count them as.
-        """
+        """Leave out rows whose id came before; those that differ in another column from all before are bad."""
         _, new = self.ids.add(hash_rows(*table.columns[: self.columns]))
         bad.add_where(~new & self._rows.add(hash_rows(*table.columns))[1], kind, place, rows, table[0])
         return table if new.all() else table.filter(pa.array(new))
@@ -196,12 +172,7 @@ class OneText:
         self._ids, self._rows, self._contradictions = Numbering(), Numbering(), Numbering()
 
     def contradictions(self, ids: pa.ChunkedArray, *texts: pa.ChunkedArray) -> np.ndarray:
-        """Which rows differ from the first one with their id, (N,) bool.
-
-        Args:
-            ids: (N,) ids.
-            texts: (N,) columns in which rows with the same id must be equal.
-        """
+        """Which rows differ from the first one with their id in one of the texts, (N,) bool."""
         rows = hash_rows(ids, *texts)
         new_id = self._ids.add(hash_rows(ids))[1]
         new_row = self._rows.add(rows)[1]

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from two_tower.data.stream.order import BlockShuffle
 from two_tower.data.stream.triplets import TrainingSet
 from two_tower.negatives.base import DrawContext, NegativeMask, Negatives
 from two_tower.ragged import Ragged
@@ -26,9 +25,7 @@ class Batch:
     negatives: Tensor  # (B, N) bool, the documents that each query is pushed away from
     query_rows: Tensor  # (B,) int64 rows of the training queries
     document_rows: Tensor  # (N,) int64 rows of the documents
-    # (B, G) float32, a teacher's score of each positive minus those of the query's extra negatives; None where the data
-    # brings no scores
-    margins: Tensor | None = None
+    margins: Tensor | None = None  # (B, G) float32, a teacher's score of each positive minus those of its negatives
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -44,22 +41,60 @@ class Batch:
         return replace(self, **{name: move(part) for name, part in parts.items() if part is not None})
 
 
+class BlockShuffle:
+    """The examples 0 … count - 1 in the order of one epoch (from 0), a pure function of (seed, epoch).
+
+    Blocks of consecutive examples are permuted, and then the examples within each window of blocks, so data of up to
+    ``block * window`` examples is fully shuffled. Reading stays nearly sequential, memory does not grow with the data,
+    and the examples at any position can be computed directly.
+    """
+
+    def __init__(self, count: int, seed: int, epoch: int, block: int = 1024, window: int = 256) -> None:
+        self._count, self._seed, self._epoch = count, seed, epoch
+        self._block, self._window = block, window
+        blocks = -(-count // block)
+        self._blocks = np.random.default_rng((seed, epoch)).permutation(blocks)
+        sizes = np.minimum(block, count - self._blocks * block)
+        windows = -(-blocks // window)
+        starts = np.arange(windows) * window
+        self._ends = np.cumsum(np.add.reduceat(sizes, starts)) if blocks else np.zeros(0, np.int64)
+        self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def take(self, start: int, stop: int) -> np.ndarray:
+        """int64 examples at the positions ``start`` to ``stop`` (exclusive)."""
+        parts = []
+        while start < stop:
+            window = int(np.searchsorted(self._ends, start, side="right"))
+            begin = int(self._ends[window - 1]) if window else 0
+            end = min(stop, int(self._ends[window]))
+            parts.append(self._examples(window)[start - begin : end - begin])
+            start = end
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _examples(self, window: int) -> np.ndarray:
+        if self._cached[0] != window:
+            first = window * self._window
+            blocks = self._blocks[first : first + self._window]
+            examples = np.concatenate(
+                [np.arange(b * self._block, min((b + 1) * self._block, self._count)) for b in blocks]
+            )
+            np.random.default_rng((self._seed, self._epoch, window)).shuffle(examples)
+            self._cached = (window, examples)
+        return self._cached[1]
+
+
+@dataclass(eq=False)
 class Batches(Dataset[Batch]):
     """Batch ``(epoch, k)`` of one rank: a pure function of the seed. Every rank has ``batch_size`` examples of it."""
 
-    def __init__(
-        self,
-        data: TrainingSet,
-        negatives: Negatives,
-        mask: NegativeMask,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.data, self.negatives, self.mask = data, negatives, mask
-        self.batch_size, self.seed, self.rank, self.ranks = batch_size, seed, rank, ranks
-        self._order: tuple[int, BlockShuffle] | None = None
+    data: TrainingSet
+    negatives: Negatives
+    mask: NegativeMask
+    batch_size: int
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+    _order: tuple[int, BlockShuffle] | None = None
 
     def __len__(self) -> int:
         # The last incomplete global batch is dropped.
@@ -98,19 +133,6 @@ class Batches(Dataset[Batch]):
         )
 
 
-class _Positions(Sampler[tuple[int, int]]):
-    """The positions from (epoch, batch) to the end of the epoch."""
-
-    def __init__(self, stop: int) -> None:
-        self.epoch, self.batch, self.stop = 0, 0, stop
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, k) for k in range(self.batch, self.stop)])
-
-    def __len__(self) -> int:
-        return self.stop
-
-
 class BatchLoader(DataLoader[Batch]):
     """A loader whose state is the position (epoch, batch); Lightning keeps it in the checkpoint.
 
@@ -119,19 +141,16 @@ class BatchLoader(DataLoader[Batch]):
     """
 
     def __init__(self, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> None:
-        self._positions = _Positions(len(batches))
-        super().__init__(
-            batches,
-            batch_size=None,
-            sampler=self._positions,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-        )
-        self._epoch, self._batch = 0, 0
+        self._epoch, self._batch, self._count = 0, 0, len(batches)
+        self._positions: list[tuple[int, int]] = []
+        workers: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+        super().__init__(batches, batch_size=None, sampler=self._positions, pin_memory=pin_memory, **workers)
+
+    def __len__(self) -> int:
+        return self._count
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._positions.epoch, self._positions.batch = self._epoch, self._batch
+        self._positions[:] = [(self._epoch, k) for k in range(self._batch, len(self))]  # it is the sampler
         for batch in super().__iter__():
             # Before the yield: Lightning never exhausts a sized loader, so nothing after the last yield would run.
             self._batch += 1

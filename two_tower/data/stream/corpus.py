@@ -46,7 +46,7 @@ def _read_arrow(path: Path) -> pa.Table:
 class Corpus:
     """All passages of a source, in its order."""
 
-    source: Source  # the source
+    source: Source
     ids: pa.ChunkedArray  # (N,) string ids
     tokens: Ragged  # N texts, title and text together
     hashes: np.ndarray  # (N,) uint64, equal for equal tokens
@@ -179,14 +179,10 @@ def _training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.Chunke
 
 
 def part_of(corpus: Corpus, split: Split, rows: np.ndarray) -> tuple[Corpus, Split]:
-    """Some passages of a corpus, and a split with its judgements in rows of this part.
+    """Some passages of a corpus, (n,) int64 ascending rows, and a split with its judgements in rows of this part.
 
-    Memory grows with the part: the corpus may be memory-mapped and larger than memory.
-
-    Args:
-        corpus: N passages.
-        split: queries; every passage that is judged for one of them is in the part.
-        rows: (n,) int64, the passages, ascending and without repetition.
+    The part must hold every passage that is judged for a query. Memory grows with it alone: the corpus may be
+    memory-mapped and larger than memory.
     """
     part = replace(
         corpus,

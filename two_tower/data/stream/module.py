@@ -14,17 +14,11 @@ import numpy as np
 from two_tower.cache import key_of
 from two_tower.data._loader import Loader
 from two_tower.data.base import Source
+from two_tower.data.stream import triplets
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
-from two_tower.data.stream.triplets import (
-    EveryPassage,
-    ExampleSubset,
-    TrainingSet,
-    id_triplets,
-    judged_pairs,
-    text_triplets,
-)
+from two_tower.data.stream.triplets import EveryPassage, ExampleSubset, TrainingSet
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, NegativeMask, Negatives, Positives
 from two_tower.tokenizer.base import Tokenizer
@@ -38,14 +32,8 @@ SPLITS = ("train", "dev", "test")
 class TripletData(L.LightningDataModule):
     """Training examples and the validation split of a source.
 
-    Args:
-        source: where the texts come from.
-        tokenizer: trains a vocabulary if ``tokenizer_path`` does not exist yet.
-        tokenizer_path: the run's ``tokenizer.json``; written once, then read.
-        negatives: chooses extra negatives.
-        in_batch_negatives: push every query away from all documents of the batch.
-        loader: how batches are made.
-        seed: decides the order and the extra negatives.
+    ``tokenizer`` trains a vocabulary if the run's ``tokenizer_path`` does not exist yet; ``seed`` decides the order of
+    the examples and the extra negatives.
     """
 
     def __init__(
@@ -137,20 +125,18 @@ class TripletData(L.LightningDataModule):
         """The training batches of this process; all of them if there is no trainer yet."""
         trainer = self.trainer
         place = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if self._batches is None or (self._batches.rank, self._batches.ranks) != place:
-            self._batches = self._batches_of(*place)
-        return self._batches
-
-    def _batches_of(self, rank: int, ranks: int) -> Batches:
+        if self._batches is not None and (self._batches.rank, self._batches.ranks) == place:
+            return self._batches
         size, examples = self.loader.batch_size, len(self.training_set.examples)
-        batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, rank, ranks)
+        batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, *place)
         if len(batches) == 0:
             raise UserError(
                 f"data.batch_size={size} is more than the {examples} training examples "
-                f"of {self.source.name}: set data.batch_size={max(1, examples // ranks)} or less."
+                f"of {self.source.name}: set data.batch_size={max(1, examples // place[1])} or less."
             )
-        dropped = examples - len(batches) * ranks * size
+        dropped = examples - len(batches) * place[1] * size
         log.info("%d batches an epoch; the last %d examples of its order are left out.", len(batches), dropped)
+        self._batches = batches
         return batches
 
     @property
@@ -169,7 +155,12 @@ class TripletData(L.LightningDataModule):
     @cached_property
     def judged(self) -> TrainingSet:
         """The judged pairs, or the data's own triplets where the strategy needs them."""
-        training = self._all_examples()
+        if not self.negatives.needs_triplets:
+            training = triplets.judged_pairs(self.corpus, self.train)
+        elif self.trains_on_texts:
+            training = triplets.text_triplets(self.source, self.tokenizer)
+        else:
+            training = triplets.id_triplets(self.corpus, self.train)
         if 0 < self.loader.max_examples < len(training.examples):
             training = replace(training, examples=ExampleSubset(training.examples, self.loader.max_examples))
         if not self.trains_on_texts:
@@ -200,13 +191,6 @@ class TripletData(L.LightningDataModule):
             fingerprint=key_of(self.source.fingerprint(), split.name, self.tokenizer.fingerprint),
             folder=self._tokenizer_path.parent / "negatives",
         )
-
-    def _all_examples(self) -> TrainingSet:
-        if not self.negatives.needs_triplets:
-            return judged_pairs(self.corpus, self.train)
-        if self.trains_on_texts:
-            return text_triplets(self.source, self.tokenizer)
-        return id_triplets(self.corpus, self.train)
 
     @property
     def batches_per_epoch(self) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, TypeVar
 
 import numba
@@ -58,9 +56,7 @@ class TokenWriter:
     def __enter__(self) -> TokenWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._files:
             file.close()
 
@@ -80,12 +76,8 @@ def _memory_map(path: Path, dtype: type[np.generic]) -> np.ndarray:
 def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items; a thread computes the next one while the caller works on this one."""
     context = copy_context()  # warnings belong to the cache entry that the caller is making
-
-    def next_item() -> list[T]:
-        return list(islice(items, 1))
-
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(context.run, next_item)
-        while item := future.result():
-            future = pool.submit(context.run, next_item)
-            yield item[0]
+        future = pool.submit(context.run, next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(context.run, next, items, None)
+            yield item

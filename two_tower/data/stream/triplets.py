@@ -36,8 +36,7 @@ class ExampleRows:
     query_rows: np.ndarray  # (E,) integers
     positive_rows: np.ndarray  # (E,) integers
     negative_rows: np.ndarray | None = None  # (E, G) integers, the negatives that the data brings
-    # (E, G) float32, a teacher's score of each positive minus those of these negatives
-    margins: np.ndarray | None = None
+    margins: np.ndarray | None = None  # (E, G) float32, a teacher's score of each positive minus those of these
 
     def __len__(self) -> int:
         return len(self.query_rows)
@@ -74,10 +73,7 @@ class ExampleSubset:
 
 @dataclass(frozen=True, eq=False)
 class EveryPassage:
-    """Every passage once, each with a training query that is unrelated to it, to learn from a teacher.
-
-    The query is a fixed function of the passage, so that all queries come equally often.
-    """
+    """Every passage once, each with an unrelated training query, to learn from a teacher; all come equally often."""
 
     passages: int
     queries: int
@@ -101,7 +97,6 @@ class TrainingSet:
 
 
 def _groups(hashes: np.ndarray) -> np.ndarray:
-    """(B,) int64, equal for equal hashes."""
     return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
@@ -191,9 +186,7 @@ class _TextExamples:
 class _TextPositives(Positives):
     """What triplets of texts say: within a batch, a query's positives are those of all equal queries.
 
-    Args:
-        queries: (T,) uint64, hashes of the queries.
-        texts: (2 T,) uint64, hashes of the documents; the positive of query t is document 2 t.
+    They are known by hashes, (T,) uint64 of the queries and (2 T,) of the documents.
     """
 
     def __init__(self, queries: np.ndarray, texts: np.ndarray) -> None:

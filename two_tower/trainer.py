@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from two_tower.distributed import all_gather
 from two_tower.optimizer.base import coalesced
 
 
@@ -67,9 +68,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def _mean_of_rows(grad: Tensor) -> Tensor:
-    """The mean of a coalesced sparse gradient over the processes, coalesced."""
     rows, values = grad.indices()[0], grad.values()
-    counts = [int(count) for count in _all_gather(torch.tensor([len(rows)], device=rows.device))]
+    counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]
     all_rows, all_values = _all_rows(rows, counts), _all_rows(values, counts)
     mean = torch.sparse_coo_tensor(all_rows.unsqueeze(0), all_values, grad.shape, check_invariants=False).coalesce()
     mean.values().div_(len(counts))
@@ -80,10 +80,4 @@ def _all_rows(own: Tensor, counts: list[int]) -> Tensor:
     """All-gather of tensors with ``counts[rank]`` rows: padded to the same length, because gloo and NCCL need that."""
     padded = own.new_zeros((max(counts), *own.shape[1:]))
     padded[: len(own)] = own
-    return torch.cat([part[:count] for part, count in zip(_all_gather(padded), counts, strict=True)])
-
-
-def _all_gather(tensor: Tensor) -> list[Tensor]:
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor)
-    return parts
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
