@@ -18,7 +18,7 @@ from train import train
 from two_tower.assemble import load_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.doctor.base import Check, Finding, IndexSignals, Probe, Signals, WordSignals
-from two_tower.doctor.diagnose_training import DIAGNOSES, EXPLAINED_BY, diagnose
+from two_tower.doctor.diagnose import DIAGNOSES, EXPLAINED_BY, diagnose
 from two_tower.doctor.record import Record, report
 from two_tower.errors import UserError
 from two_tower.examine import examine

@@ -20,7 +20,7 @@ from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
 from two_tower.doctor.facts import inspect_source
-from two_tower.doctor.pairs import Judged, triplet_facts
+from two_tower.doctor.texts import Judged, triplet_facts
 from two_tower.doctor.texts import word_hashes
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.tokenizer.word import WordTokenizer

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.doctor.pairs import (
+from two_tower.doctor.texts import (
     Judged,
     TripletHashes,
     leakage,

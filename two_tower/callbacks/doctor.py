@@ -19,7 +19,7 @@ from two_tower.data.stream.batch import Batch
 from two_tower.data.stream.module import TripletData
 from two_tower.doctor import measure_step
 from two_tower.doctor.base import Check, Finding, Signals, Step
-from two_tower.doctor.diagnose_training import diagnose
+from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
 from two_tower.doctor.record import Record

@@ -12,8 +12,17 @@ from torch import nn
 from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor.base import DataSignals, WordSignals
-from two_tower.doctor.pairs import Judged, leakage, lexical_overlap, mean, relevant_rows
-from two_tower.doctor.texts import count_texts, empty_hash, has_unknown, text_facts
+from two_tower.doctor.texts import (
+    Judged,
+    count_texts,
+    empty_hash,
+    has_unknown,
+    leakage,
+    lexical_overlap,
+    mean,
+    relevant_rows,
+    text_facts,
+)
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import word_tables

@@ -1,7 +1,12 @@
-"""What can be wrong before the first step: data, word vectors, how a model is put together and served."""
+"""All diagnoses, and those of what can be wrong around the steps: data, start vectors, serving, the result."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from two_tower.doctor import diagnose_training as training
 from two_tower.doctor.base import DataSignals, Finding, Signals
 
 SLIPPED = 0.05  # how much more of the words a neighbour's passage must share
@@ -14,20 +19,19 @@ DOCUMENT_TOKENS, QUERY_TOKENS, VOCABULARY = 256, 64, 400_000  # the defaults of 
 COVERED = 0.5  # share of the tokens
 DIFFERENT = 5e-3  # of a vector's length: far above rounding
 STORED = 0.02  # of a vector's length: more than half precision or one byte a number lose
+WORSE = 3.0  # standard errors between two checks
+WAITING, WAITING_SECONDS = 0.3, 0.005  # share of a step, seconds
+MAX_WORKERS = 8
 
 
 def serving_mismatch(signals: Signals) -> Finding | None:
     """The index answers for another model than the run's."""
     index = signals.index
-    if index is None:
-        return None
-    problems = list(index.problems)
-    if index.difference > STORED:
-        problems.append(
-            f"{index.checked} passages encoded again differ from the stored vectors by up to {index.difference:.0%} of "
-            "their length"
-        )
-    if not problems:
+    problems = [] if index is None else list(index.problems)
+    if index is not None and index.difference > STORED:
+        off = f"differ from the stored vectors by up to {index.difference:.0%} of their length"
+        problems.append(f"{index.checked} passages encoded again {off}")
+    if index is None or not problems:
         return None
     return Finding(
         f"{index.path}: {'; '.join(problems)}.",
@@ -188,3 +192,92 @@ def truncated(signals: Signals) -> Finding | None:
         "the limit is below the length of the texts",
         f"tokenizer.{key}={default if limit is None or limit < default else 2 * limit}",
     )
+
+
+def overfitting(signals: Signals) -> Finding | None:
+    """Training gets better and search worse."""
+    if not signals.checks:
+        return None
+    last, best = signals.checks[-1], max(signals.checks, key=lambda check: check.value)
+    at_start = signals.probes[0].accuracy if signals.probes else math.nan
+    trained = f"training queries right: {at_start:.0%} at the start, {last.accuracy:.0%} now"
+    rate = signals.setting("optimizer.lr")
+    gentler = "callbacks=early_stopping" if rate is None else f"optimizer.lr={training.one_digit(rate / 10)}"
+    # What still rises may get there.
+    settled = best is not last or signals.step >= (signals.total_steps or math.inf)
+    if last.below_untrained > WORSE and settled and not last.accuracy < at_start:
+        untrained = signals.baseline.get("untrained", math.nan)
+        return Finding(
+            f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' {untrained:.3f} by "
+            f"{last.below_untrained:.1f} standard errors; {trained}.",
+            "the towers learn the training pairs by heart",
+            gentler,
+        )
+    if best is last or not last.below_best > WORSE or last.accuracy < best.accuracy:
+        return None
+    # The best check is kept: if that is a good one, nothing is lost but time.
+    good = best.below_untrained < -WORSE or math.isnan(best.below_untrained)
+    return Finding(
+        f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
+        f"{last.below_best:.1f} standard errors; {trained}.",
+        "the towers learn the training pairs by heart; best.ckpt holds the better check",
+        "callbacks=early_stopping" if len(signals.checks) > 2 else gentler,
+        severity="info" if good else "warning",
+    )
+
+
+def data_bound(signals: Signals) -> Finding | None:
+    """Training waits for its batches."""
+    clock = signals.clock
+    if clock.steps < training.ENOUGH or clock.data < WAITING_SECONDS or clock.data < WAITING * clock.whole:
+        return None
+    working = clock.whole - clock.data
+    # As many as make batches twice as fast as the steps use them; workers share the cores.
+    workers = math.ceil(2 * clock.data / max(working, 1e-3)) + (signals.setting("data.num_workers") or 0)
+    return Finding(
+        f"A step waits {1000 * clock.data:.0f} ms for its batch and takes {1000 * working:.0f} ms "
+        f"({clock.data / clock.whole:.0%} of the time is lost).",
+        "batches are made more slowly than they are used: a slow disk, or slow negatives",
+        f"data.num_workers={min(MAX_WORKERS, max(2, workers))}",
+    )
+
+
+#: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.
+DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
+    serving_mismatch, batch_dependent, misaligned_pairs, leakage, embedding_mismatch, unknown_words, truncated,
+    training.learning_rate_too_high, training.no_gradient, training.learning_rate_too_low,
+    training.hardest_negative_collapse, training.false_negatives, training.collapsed, training.stuck_at_chance,
+    training.stuck_at_margin, training.easy_negatives, overfitting, data_bound,
+)  # fmt: skip
+
+_CAUSES = {
+    "batch_dependent", "misaligned_pairs", "no_gradient", "learning_rate_too_high", "learning_rate_too_low",
+    "hardest_negative_collapse",
+}  # fmt: skip
+#: Id → the findings beside which it would only be their consequence, and is not told.
+EXPLAINED_BY = {
+    "no_gradient": {"learning_rate_too_high"},
+    "learning_rate_too_low": {"no_gradient", "learning_rate_too_high"},
+    "hardest_negative_collapse": {"learning_rate_too_high", "no_gradient", "batch_dependent"},
+    "collapsed": _CAUSES,
+    "stuck_at_chance": _CAUSES | {"collapsed"},
+    "stuck_at_margin": _CAUSES | {"collapsed"},
+    "easy_negatives": {"leakage", "no_gradient", "learning_rate_too_high"},
+    "overfitting": {
+        "misaligned_pairs", "learning_rate_too_high", "hardest_negative_collapse", "collapsed", "stuck_at_chance",
+        "stuck_at_margin",
+    },
+}  # fmt: skip
+
+
+def diagnose(signals: Signals) -> list[Finding]:
+    """What is wrong by these signals, the likeliest cause first."""
+    findings: dict[str, Finding] = {}
+    for diagnosis in DIAGNOSES:
+        name = diagnosis.__name__
+        if findings.keys() & EXPLAINED_BY.get(name, set()):
+            continue
+        finding = diagnosis(signals)
+        if finding is not None:
+            findings[name] = replace(finding, id=name, step=signals.step)
+    return list(findings.values())
