@@ -33,25 +33,19 @@ def serving_mismatch(signals: Signals) -> Finding | None:
         problems.append(f"{index.checked} passages encoded again {off}")
     if index is None or not problems:
         return None
-    return Finding(
-        f"{index.path}: {'; '.join(problems)}.",
-        "the run was trained on, or its files were changed, after the corpus was embedded",
-        "python embed.py with this run again, into an empty folder",
-        severity="error",
-    )
+    evidence = f"{index.path}: {'; '.join(problems)}."
+    cause = "the run was trained on, or its files were changed, after the corpus was embedded"
+    return Finding(evidence, cause, "python embed.py with this run again, into an empty folder", severity="error")
 
 
 def batch_dependent(signals: Signals) -> Finding | None:
     """A text's vector depends on the other texts of its batch."""
     if not signals.alone > DIFFERENT:
         return None
-    return Finding(
-        f"The vector of a text alone differs from its vector in a batch by {signals.alone:.0%} of its length.",
-        "the tower reads padding, or state left over from another text; pool over each text's own tokens "
-        "(two_tower.tower._pooling does)",
-        "tower=gru or tower=average, which use no padding",
-        severity="error",
-    )
+    evidence = f"The vector of a text alone differs from its vector in a batch by {signals.alone:.0%} of its length."
+    cause = "the tower reads padding, or state left over from another text; pool over each text's own tokens "
+    cause += "(two_tower.tower._pooling does)"
+    return Finding(evidence, cause, "tower=gru or tower=average, which use no padding", severity="error")
 
 
 def misaligned_pairs(signals: Signals) -> Finding | None:
@@ -82,37 +76,27 @@ def _swapped(signals: Signals, data: DataSignals) -> Finding | None:
     against = f"validation queries {data.validation_query_length:.0f}" if only_here else "usually passages are longer"
     query, passage = signals.setting("data.query_column"), signals.setting("data.positive_column")
     columns = f"data.query_column={passage} data.positive_column={query}" if query and passage else None
-    return Finding(
-        f"Training queries have {data.query_length:.0f} tokens and their passages {data.positive_length:.0f}; "
-        f"{against}, passages of the corpus {data.document_length:.0f}.",
-        "queries and passages are swapped",
-        columns or "the two columns or files exchanged",
-        severity="error" if only_here else "warning",
-    )
+    evidence = f"Training queries have {data.query_length:.0f} tokens and their passages {data.positive_length:.0f}; "
+    evidence += f"{against}, passages of the corpus {data.document_length:.0f}."
+    remedy = columns or "the two columns or files exchanged"
+    return Finding(evidence, "queries and passages are swapped", remedy, severity="error" if only_here else "warning")
 
 
 def _shuffled(signals: Signals, data: DataSignals) -> Finding | None:
     if data.shared - data.shared_by_chance > 2 * data.shared_error:
         return None
-    evidence = (
-        f"Training queries share {data.shared:.0%} of their words with their own passages and "
-        f"{data.shared_by_chance:.0%} with others'"
-    )
+    evidence = f"Training queries share {data.shared:.0%} of their words with their own passages and "
+    evidence += f"{data.shared_by_chance:.0%} with others'"
     if data.validation_shared > data.validation_shared_by_chance + 2 * SLIPPED:
-        return Finding(
-            f"{evidence}; validation queries {data.validation_shared:.0%} and {data.validation_shared_by_chance:.0%}.",
-            "the training pairs are shuffled, or joined by the wrong id",
-            "two-tower data inspect, then the ids of the training pairs",
-            severity="error",
-        )
+        evidence += f"; validation queries {data.validation_shared:.0%} and {data.validation_shared_by_chance:.0%}."
+        cause = "the training pairs are shuffled, or joined by the wrong id"
+        return Finding(evidence, cause, "two-tower data inspect, then the ids of the training pairs", severity="error")
     late = [p for p in signals.probes if p.step >= 20]
     if late and late[-1].accuracy > 3 * late[-1].chance:
         return None  # of another language, perhaps, but it learns
-    return Finding(
-        f"{evidence}, and validation queries are no different.",
-        "queries and passages do not belong together, unless they are in different languages",
-        "two-tower data inspect, then the ids of the judgements",
-    )
+    evidence += ", and validation queries are no different."
+    cause = "queries and passages do not belong together, unless they are in different languages"
+    return Finding(evidence, cause, "two-tower data inspect, then the ids of the judgements")
 
 
 def leakage(signals: Signals) -> Finding | None:
@@ -122,18 +106,15 @@ def leakage(signals: Signals) -> Finding | None:
         return None
     if data.leaked > LEAKED:
         same = signals.setting("data.train_split") == signals.setting("data.validation_split") is not None
-        return Finding(
-            f"{data.leaked:.1%} of the validation queries are training queries, word by word; "
-            f"{data.leaked_with_answer:.1%} with the same passage.",
-            "the run trains on the split that it is judged by" if same else "the splits overlap",
-            "data.train_split=train" if same else "splits without common queries (two-tower data inspect counts)",
-        )
+        evidence = f"{data.leaked:.1%} of the validation queries are training queries, word by word; "
+        evidence += f"{data.leaked_with_answer:.1%} with the same passage."
+        cause = "the run trains on the split that it is judged by" if same else "the splits overlap"
+        remedy = "data.train_split=train" if same else "splits without common queries (two-tower data inspect counts)"
+        return Finding(evidence, cause, remedy)
     if data.copied > COPIED:
-        return Finding(
-            f"{data.copied:.0%} of the training passages contain their whole query word by word.",
-            "the queries were cut out of their passages and left there: finding them again is no search",
-            "queries taken out of their passages",
-        )
+        evidence = f"{data.copied:.0%} of the training passages contain their whole query word by word."
+        cause = "the queries were cut out of their passages and left there: finding them again is no search"
+        return Finding(evidence, cause, "queries taken out of their passages")
     return None
 
 
@@ -143,19 +124,15 @@ def embedding_mismatch(signals: Signals) -> Finding | None:
     if words is None or not words.pretrained:
         return None
     if words.coverage is not None and words.coverage < COVERED:
-        return Finding(
-            f"{words.coverage:.1%} of the corpus' tokens have a vector in the file.",
-            "it is of another language or subject, or its words are written in another way",
-            "embedding=random",
-        )
+        evidence = f"{words.coverage:.1%} of the corpus' tokens have a vector in the file."
+        cause = "it is of another language or subject, or its words are written in another way"
+        return Finding(evidence, cause, "embedding=random")
     if words.meaningful:
         return None
-    return Finding(
-        f"Words that stand near each other have no nearer vectors than others (cosine {words.together:.3f} and "
-        f"{words.apart:.3f}, standard error {words.error:.3f}).",
-        "the list of words does not belong to the rows of the file: another version, another order, a lost line",
-        "embedding=random",
-    )
+    evidence = f"Words that stand near each other have no nearer vectors than others (cosine {words.together:.3f} and "
+    evidence += f"{words.apart:.3f}, standard error {words.error:.3f})."
+    cause = "the list of words does not belong to the rows of the file: another version, another order, a lost line"
+    return Finding(evidence, cause, "embedding=random")
 
 
 def unknown_words(signals: Signals) -> Finding | None:
@@ -170,12 +147,11 @@ def unknown_words(signals: Signals) -> Finding | None:
         remedy = "tokenizer.min_frequency=1"
     else:
         remedy = "tokenizer=subword tokenizer.path=FOLDER"
-    return Finding(
+    evidence = (
         f"{data.unknown_in_queries:.1%} of the tokens of validation queries and {data.unknown_in_documents:.1%} of "
-        "the passages' are not in the vocabulary: to the towers they all look alike.",
-        "the vocabulary is too small, or of another language or subject",
-        remedy,
+        "the passages' are not in the vocabulary: to the towers they all look alike."
     )
+    return Finding(evidence, "the vocabulary is too small, or of another language or subject", remedy)
 
 
 def truncated(signals: Signals) -> Finding | None:
@@ -207,23 +183,20 @@ def overfitting(signals: Signals) -> Finding | None:
     settled = best is not last or signals.step >= (signals.total_steps or math.inf)
     if last.below_untrained > WORSE and settled and not last.accuracy < at_start:
         untrained = signals.baseline.get("untrained", math.nan)
-        return Finding(
+        evidence = (
             f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' {untrained:.3f} by "
-            f"{last.below_untrained:.1f} standard errors; {trained}.",
-            "the towers learn the training pairs by heart",
-            gentler,
+            f"{last.below_untrained:.1f} standard errors; {trained}."
         )
+        return Finding(evidence, "the towers learn the training pairs by heart", gentler)
     if best is last or not last.below_best > WORSE or last.accuracy < best.accuracy:
         return None
     # The best check is kept: if that is a good one, nothing is lost but time.
     good = best.below_untrained < -WORSE or math.isnan(best.below_untrained)
-    return Finding(
-        f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
-        f"{last.below_best:.1f} standard errors; {trained}.",
-        "the towers learn the training pairs by heart; best.ckpt holds the better check",
-        "callbacks=early_stopping" if len(signals.checks) > 2 else gentler,
-        severity="info" if good else "warning",
-    )
+    evidence = f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
+    evidence += f"{last.below_best:.1f} standard errors; {trained}."
+    cause = "the towers learn the training pairs by heart; best.ckpt holds the better check"
+    remedy = "callbacks=early_stopping" if len(signals.checks) > 2 else gentler
+    return Finding(evidence, cause, remedy, severity="info" if good else "warning")
 
 
 def data_bound(signals: Signals) -> Finding | None:
@@ -234,12 +207,10 @@ def data_bound(signals: Signals) -> Finding | None:
     working = clock.whole - clock.data
     # As many as make batches twice as fast as the steps use them; workers share the cores.
     workers = math.ceil(2 * clock.data / max(working, 1e-3)) + (signals.setting("data.num_workers") or 0)
-    return Finding(
-        f"A step waits {1000 * clock.data:.0f} ms for its batch and takes {1000 * working:.0f} ms "
-        f"({clock.data / clock.whole:.0%} of the time is lost).",
-        "batches are made more slowly than they are used: a slow disk, or slow negatives",
-        f"data.num_workers={min(MAX_WORKERS, max(2, workers))}",
-    )
+    evidence = f"A step waits {1000 * clock.data:.0f} ms for its batch and takes {1000 * working:.0f} ms "
+    evidence += f"({clock.data / clock.whole:.0%} of the time is lost)."
+    cause = "batches are made more slowly than they are used: a slow disk, or slow negatives"
+    return Finding(evidence, cause, f"data.num_workers={min(MAX_WORKERS, max(2, workers))}")
 
 
 #: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.

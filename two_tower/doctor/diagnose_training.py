@@ -38,20 +38,17 @@ def learning_rate_too_high(signals: Signals) -> Finding | None:
         lost_at = signals.probes[-1].step
     if lost_at is not None:
         before = next((s.loss for s in reversed(signals.steps) if math.isfinite(s.loss)), math.nan)
-        return Finding(
+        evidence = (
             f"The loss is NaN or infinite since step {lost_at} (before: {before:.3g}); the largest step changed the "
-            f"{part} by {largest:.2g} of their length.",
-            "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero",
-            _lower_rate(signals, max(largest, 1.0)),
-            severity="error",
+            f"{part} by {largest:.2g} of their length."
         )
+        cause = "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero"
+        return Finding(evidence, cause, _lower_rate(signals, max(largest, 1.0)), severity="error")
     if probe is None or largest < TOO_LARGE:
         return None
-    return Finding(
-        f"Step {probe.step} changed the {part} by {largest:.2g} of their length; {GOOD} is usual at the start.",
-        "the learning rate is too high: what the vectors knew is overwritten, and words are thrown about at random",
-        _lower_rate(signals, largest),
-    )
+    evidence = f"Step {probe.step} changed the {part} by {largest:.2g} of their length; {GOOD} is usual at the start."
+    cause = "the learning rate is too high: what the vectors knew is overwritten, and words are thrown about at random"
+    return Finding(evidence, cause, _lower_rate(signals, largest))
 
 
 def _lower_rate(signals: Signals, largest: float) -> str:
@@ -79,13 +76,12 @@ def learning_rate_too_low(signals: Signals) -> Finding | None:
         return None
     rate = signals.setting("optimizer.lr")
     higher = "a higher learning rate" if rate is None else f"optimizer.lr={one_digit(rate * GOOD / max(ratio, 1e-9))}"
-    return Finding(
+    evidence = (
         f"A step changes the vectors by {ratio:.1g} of their length ({GOOD} is usual at the start), and in "
         f"{probes[-1].step} steps the loss went from {probes[0].position:.2f} to {probes[-1].position:.2f} of what "
-        "equal scores would cost.",
-        "the learning rate is too low",
-        higher,
+        "equal scores would cost."
     )
+    return Finding(evidence, "the learning rate is too low", higher)
 
 
 def no_gradient(signals: Signals) -> Finding | None:
@@ -97,13 +93,11 @@ def no_gradient(signals: Signals) -> Finding | None:
     part, share = max(shares.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < WITHOUT:
         return _frozen(signals)
-    return Finding(
-        f"{share:.0%} of the trainable numbers of the {part} had no gradient in {len(probes)} steps.",
-        "they do not take part in the vectors, or something between them and the loss cuts the gradient off "
-        "(detach, no_grad, a conversion to NumPy)",
-        "the tower without that, or requires_grad_(False) where it is meant",
-        severity="error" if share > 1 - WITHOUT else "warning",
-    )
+    evidence = f"{share:.0%} of the trainable numbers of the {part} had no gradient in {len(probes)} steps."
+    cause = "they do not take part in the vectors, or something between them and the loss cuts the gradient off "
+    cause += "(detach, no_grad, a conversion to NumPy)"
+    remedy = "the tower without that, or requires_grad_(False) where it is meant"
+    return Finding(evidence, cause, remedy, severity="error" if share > 1 - WITHOUT else "warning")
 
 
 def _frozen(signals: Signals) -> Finding | None:
@@ -117,11 +111,9 @@ def _frozen(signals: Signals) -> Finding | None:
         )
     for part, share in frozen.items():
         if share > 0.5 and not part.endswith("words"):
-            return Finding(
-                f"{share:.0%} of the numbers of the {part} are not trained (requires_grad is false).",
-                "it was frozen, perhaps for another purpose",
-                "requires_grad_(True), if that was not meant",
-            )
+            evidence = f"{share:.0%} of the numbers of the {part} are not trained (requires_grad is false)."
+            cause = "it was frozen, perhaps for another purpose"
+            return Finding(evidence, cause, "requires_grad_(True), if that was not meant")
     return None
 
 
@@ -174,13 +166,11 @@ def collapsed(signals: Signals) -> Finding | None:
         remedy = "embedding.normalize=true" if as_they_are else "embedding=random"
     elif signals.component("loss") == "TripletLoss":
         cause = "the loss does not pull documents apart from each other"
-    return Finding(
+    evidence = (
         f"Two documents have a mean cosine of {probe.cosine:.3f}, their vectors an effective rank of {probe.rank:.1f} "
-        f"(of {probe.queries} and more); positives score {probe.positive:.3f}, negatives {probe.negative:.3f}.",
-        cause,
-        remedy,
-        severity="error",
+        f"(of {probe.queries} and more); positives score {probe.positive:.3f}, negatives {probe.negative:.3f}."
     )
+    return Finding(evidence, cause, remedy, severity="error")
 
 
 def stuck_at_chance(signals: Signals) -> Finding | None:

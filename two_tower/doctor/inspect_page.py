@@ -196,8 +196,8 @@ def _percent(rate: float) -> str:
 def show(facts: Facts) -> None:
     """Print what `two_tower.doctor.facts.inspect` found."""
     source, passages, splits = facts["source"], facts["passages"], facts["splits"]
-    head = f"{source['name']}: {passages['count']:,} passages, a vocabulary of {facts['vocabulary']['words']:,} words"
-    say(head, "bold")
+    words = facts["vocabulary"]["words"]
+    say(f"{source['name']}: {passages['count']:,} passages, a vocabulary of {words:,} words", "bold")
     say(f"fingerprint {source['fingerprint']}", "dim")
     _table("", {"passages": passages, **splits}, _TEXT_ROWS)
     if splits:

@@ -54,14 +54,9 @@ def text_facts(counts: TextCounts, limit: int) -> dict[str, Any]:
     longer, lost = int(counts.lengths[limit + 1 :].sum()), int(counts.lengths @ np.maximum(sizes - limit, 0))
     cut = {"texts": longer, "rate": _rate(longer, texts), "tokens": lost, "token_rate": _rate(lost, tokens)}
     unknown = {"tokens": counts.unknown, "rate": _rate(counts.unknown, tokens)}
-    without_known = {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
-    return {
-        "count": texts,
-        "tokens": tokens,
-        "lengths": distribution(counts.lengths),
-        "cut": {"limit": limit, **cut},
-        "unknown": unknown | without_known,
-    }
+    unknown |= {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
+    facts = {"count": texts, "tokens": tokens, "lengths": distribution(counts.lengths)}
+    return {**facts, "cut": {"limit": limit, **cut}, "unknown": unknown}
 
 
 def _rate(part: int, whole: int) -> float:
@@ -73,25 +68,19 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
 
     Returns:
         ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (a quantile is the smallest value that occurs with
-        at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,), where
-        bin ``i`` holds ``edges[i] <= v < edges[i + 1]``. Edges are 0, 1, 2, 3, 4, 6, 8, 12, 16 … wherever the
-        values lie, so that histograms can be compared. Zeros and no bins where there is nothing.
+        at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,). Edges are
+        0, 1, 2, 3, 4, 6, 8, 12 … wherever the values lie, so that histograms can be compared. Zeros and no bins
+        where there is nothing.
     """
     ends = np.concatenate([[0], np.cumsum(counts)])
     total = int(ends[-1])
-    if not total:
-        return {**dict.fromkeys(("min", "median", "mean", "p95", "p99", "max"), 0), "histogram": _histogram(ends)}
-    median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
-    occurring = np.flatnonzero(counts)
-    return {
-        "min": int(occurring[0]),
-        "median": median,
-        "mean": float(counts @ np.arange(len(counts))) / total,
-        "p95": p95,
-        "p99": p99,
-        "max": int(occurring[-1]),
-        "histogram": _histogram(ends),
-    }
+    names, values = ("min", "median", "mean", "p95", "p99", "max"), (0,) * 6
+    if total:
+        median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
+        first, last = np.flatnonzero(counts)[[0, -1]].tolist()
+        mean = float(counts @ np.arange(len(counts))) / total
+        values = (first, median, mean, p95, p99, last)
+    return {**dict(zip(names, values, strict=True)), "histogram": _histogram(ends)}
 
 
 def _histogram(ends: np.ndarray) -> dict[str, list[int]]:
@@ -165,7 +154,7 @@ class Judged(NamedTuple):
 
     @classmethod
     def from_split(cls, corpus: Corpus, split: Split, queries: np.ndarray) -> Judged:
-        """The relevant judgements of a split whose queries have these hashes."""
+        """The relevant judgements of a split, given the hashes of its queries."""
         query_rows, document_rows = relevant_rows(split)
         return cls(queries, query_rows, corpus.hashes[document_rows])
 
@@ -231,10 +220,9 @@ def word_overlap(queries: Ragged, documents: Ragged, unknown_id: int) -> dict[st
     Rows that slipped, a header that was read as a row or a wrong column leave pairs that share no more.
 
     Returns:
-        ``pairs`` compared (queries without a known word are left out); ``shared``, the mean share of a query's
-        different words that its passage has; ``nothing_shared``, the rate of pairs without a common word; both
-        again ``_by_chance``, of each query with another one's passage; ``parts``, the mean share in equal
-        consecutive parts of the pairs: ten, or fewer, so that each has 50.
+        ``pairs`` compared (queries without a known word are left out); ``shared``, the mean `lexical_overlap`;
+        ``nothing_shared``, the rate of pairs without a common word; both again ``_by_chance``, of each query with
+        another one's passage; ``parts``, the mean share in equal consecutive parts: ten, or fewer, each of 50 pairs.
     """
     order = np.random.default_rng(0).permutation(len(queries))
     others = np.empty_like(order)
