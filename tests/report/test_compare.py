@@ -23,8 +23,7 @@ from two_tower.config.entry import composition_of
 from two_tower.config.saved import Composition
 from two_tower.errors import UserError
 from two_tower.metrics.per_query import write
-from two_tower.report.leaderboard import leaderboard
-from two_tower.report.overrides import distinguish, experiment, row_names
+from two_tower.report.leaderboard import distinguish, experiment, leaderboard, row_names
 from two_tower.report.page import html_page, markdown_page
 
 BM25 = [1, 2, 2, 5, 0, 1, 3, 2, 10, 2]  # ranks of the relevant passage; 0 = not found

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.plot import Picture, Scale
-from two_tower.report.pictures import curves, differences, intervals, pictures
+from two_tower.report.page import curves, differences, intervals, pictures
 from two_tower.report.runs import read_history
 
 FIGURES = st.floats(-1, 1)
