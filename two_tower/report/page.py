@@ -253,9 +253,7 @@ def intervals(board: Leaderboard) -> Picture:
     return picture
 
 
-def curves(
-    runs: Mapping[str, Sequence[Sequence[tuple[float, float]]]], label: str, level: float | None = None
-) -> Picture:
+def curves(runs: Mapping[str, Sequence[Points]], label: str, level: float | None = None) -> Picture:
     """A line for each run, a colour for each name; only the first eight names. ``level``: BM25's value."""
     drawn = [(name, each) for name, each in runs.items() if any(each)][: len(SERIES)]
     points = [point for _, each in drawn for run in each for point in run]
