@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
 from two_tower.config import read
 from two_tower.data.stream.batch import Batch
@@ -66,12 +66,11 @@ class Doctor(Callback):
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong at present, the likely cause of the others first."""
         return self._record.findings
 
     @property
     def count(self) -> int:
-        """How many of them are warnings or errors."""
+        """How many findings are warnings or errors."""
         return sum(finding.severity != "info" for finding in self.findings)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -129,7 +128,7 @@ class Doctor(Callback):
         """Of the run so far."""
         return self._elapsed + time.perf_counter() - self._start
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, *args: Any) -> None:  # noqa: ANN401
         self._watch.mark()
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -77,15 +77,13 @@ def _decision(path: Path, in_use: dict[str, Any] | None, weights: dict[str, Any]
     """Whether to use the table at ``path``, which the checkpoint may remember as ``in_use``, or to mine it."""
     record = _record(path)
     whole = record is not None and path.exists() and record["table"] == _file_hash(path)
-    if in_use is not None and in_use["file"] == path.name:
-        if whole and record == in_use:
-            return _USE
-        return (
-            f"{path} is not the table that this run has trained with (mined at step {in_use['step']}): put that file "
-            "and its .json back, or start again in another run_dir."
-        )
-    from_these_weights = whole and record is not None and {k: record[k] for k in weights} == weights
-    return _USE if from_these_weights else _MINE
+    if in_use is None or in_use["file"] != path.name:
+        from_these_weights = whole and record is not None and {k: record[k] for k in weights} == weights
+        return _USE if from_these_weights else _MINE
+    if whole and record == in_use:
+        return _USE
+    said = f"{path} is not the table that this run has trained with (mined at step {in_use['step']})"
+    return f"{said}: put that file and its .json back, or start again in another run_dir."
 
 
 def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower, weights: dict[str, Any]) -> None:
@@ -141,10 +139,8 @@ def _record_path(path: Path) -> Path:
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(_record_path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    record = _record_path(path)
+    return json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
 
 
 def _file_hash(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -49,9 +48,8 @@ class Sample:
 
     def path(self) -> str:
         """``untrained 812 → 40 → 7  (BM25 3)``."""
-        ranks = [_shown(rank) for rank in self.ranks]
+        ranks, half = [_shown(rank) for rank in self.ranks], MAX_RANKS // 2
         if len(ranks) > MAX_RANKS:
-            half = MAX_RANKS // 2
             ranks = [*ranks[:half], "…", *ranks[-half:]]
         start = [] if self.untrained is None else [f"untrained {_shown(self.untrained)}"]
         return " → ".join([*start, *ranks]) + ("" if self.bm25 is None else f"  (BM25 {_shown(self.bm25)})")
@@ -121,8 +119,17 @@ class SampleQueries(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the queries, also of a run that was interrupted after its last epoch; not of one that failed."""
-        if trainer.is_global_zero and self._console == "end":
-            _show_hits(self.samples, self._validation.latest_name)
+        evaluated = [sample for sample in self.samples if sample.ranks]
+        if not (trainer.is_global_zero and self._console == "end" and evaluated):
+            return
+        say("\nSample queries: the rank of the best right passage at every check", style="bold")
+        say(f"and the first passages at {self._validation.latest_name}, where ✓ marks a right one", style="dim")
+        for sample in evaluated:
+            say("")
+            _line("  ", sample.text)
+            say(f"    {sample.path()}")
+            for place, (text, relevant) in enumerate(sample.hits, 1):
+                _line(f"    {place:>2} {'✓' if relevant else ' '} ", text, style="" if relevant else "dim")
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples": [asdict(sample) for sample in self.samples]}
@@ -167,21 +174,6 @@ def beginnings(corpus: Corpus) -> pa.ChunkedArray:
 
     folder = entry("beginnings", key_of(BEGINNINGS_VERSION, corpus.source.fingerprint()), write)
     return pa.ipc.open_file(pa.memory_map(str(folder / "beginnings.arrow"))).read_all()["text"]
-
-
-def _show_hits(samples: Sequence[Sample], name: str) -> None:
-    """Print every query's ranks over the evaluations, and its best passages in the newest one."""
-    evaluated = [sample for sample in samples if sample.ranks]
-    if not evaluated:
-        return
-    say("\nSample queries: the rank of the best right passage at every check", style="bold")
-    say(f"and the first passages at {name}, where ✓ marks a right one", style="dim")
-    for sample in evaluated:
-        say("")
-        _line("  ", sample.text)
-        say(f"    {sample.path()}")
-        for place, (text, relevant) in enumerate(sample.hits, 1):
-            _line(f"    {place:>2} {'✓' if relevant else ' '} ", text, style="" if relevant else "dim")
 
 
 def _shown(rank: int | None) -> str:

@@ -124,7 +124,7 @@ class TrainingProgress(ProgressBar):
 
 def _total_batches(trainer: L.Trainer) -> float | None:
     """Batches of the whole run; None if only its user ends it."""
-    epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
-    steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps != -1 else math.inf
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps * trainer.accumulate_grad_batches
     total = min(float(epochs or math.inf) * float(trainer.num_training_batches), float(steps))
     return total if math.isfinite(total) else None

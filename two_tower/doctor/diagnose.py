@@ -147,10 +147,8 @@ def unknown_words(signals: Signals) -> Finding | None:
         remedy = "tokenizer.min_frequency=1"
     else:
         remedy = "tokenizer=subword tokenizer.path=FOLDER"
-    evidence = (
-        f"{data.unknown_in_queries:.1%} of the tokens of validation queries and {data.unknown_in_documents:.1%} of "
-        "the passages' are not in the vocabulary: to the towers they all look alike."
-    )
+    evidence = f"{data.unknown_in_queries:.1%} of the tokens of validation queries and {data.unknown_in_documents:.1%} "
+    evidence += "of the passages' are not in the vocabulary: to the towers they all look alike."
     return Finding(evidence, "the vocabulary is too small, or of another language or subject", remedy)
 
 

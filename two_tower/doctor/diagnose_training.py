@@ -123,14 +123,14 @@ def hardest_negative_collapse(signals: Signals) -> Finding | None:
     if len(last) < 2 or last[-1].step < ENOUGH or not all(p.single and p.position > AT_TRIVIAL for p in last):
         return None
     probe = last[-1]
-    return Finding(
+    evidence = (
         f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal scores "
         f"it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
-        f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}.",
-        "the hardest negatives of an untrained model pull all vectors to one point",
-        "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch",
-        severity="error",
+        f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}."
     )
+    cause = "the hardest negatives of an untrained model pull all vectors to one point"
+    remedy = "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch"
+    return Finding(evidence, cause, remedy, severity="error")
 
 
 def false_negatives(signals: Signals) -> Finding | None:

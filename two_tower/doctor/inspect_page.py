@@ -55,12 +55,10 @@ def _of_passages(passages: Facts) -> _Warnings:
         evidence = f"{_part(passages['empty'], count)} passages have no word at all{_such_as(passages['empty'])}"
         yield "empty_passages", evidence, "remove them, or look for a wrong column: no search can find them"
     if copies["texts"]:
-        yield (
-            "duplicate_passages",
-            f"{copies['texts']:,} of {count:,} passages are equal to another one, in {copies['groups']:,} groups "
-            f"({'; '.join(' = '.join(group) for group in copies['examples'])})",
-            "keep one of each: a search shows all copies, and no model can tell which of them was judged",
-        )
+        evidence = f"{copies['texts']:,} of {count:,} passages are equal to another one, in {copies['groups']:,} "
+        evidence += f"groups ({'; '.join(' = '.join(group) for group in copies['examples'])})"
+        remedy = "keep one of each: a search shows all copies, and no model can tell which of them was judged"
+        yield "duplicate_passages", evidence, remedy
     if cut["rate"] > MAX_CUT:
         evidence = f"{_percent(cut['rate'])} of the passages are longer than {cut['limit']} tokens, and "
         evidence += f"{_percent(cut['token_rate'])} of all tokens are cut off"
@@ -115,12 +113,10 @@ def _of_judgements(name: str, split: Facts, is_train: bool) -> _Warnings:
         remedy = "look for a wrong column; such pairs teach nothing and are found by any model"
         yield "answered_by_themselves", evidence, remedy
     if split["unjudged_copies"] and not is_train:
-        yield (
-            "unjudged_copies",
-            f"{split['unjudged_copies']:,} of {split['positives']:,} relevant passages of {name} have a copy in the "
-            "corpus that is not judged",
-            "judge the copies too, or remove them: a search that finds the copy is counted wrong",
-        )
+        evidence = f"{split['unjudged_copies']:,} of {split['positives']:,} relevant passages of {name} have a copy "
+        evidence += "in the corpus that is not judged"
+        remedy = "judge the copies too, or remove them: a search that finds the copy is counted wrong"
+        yield "unjudged_copies", evidence, remedy
     yield from _of_overlap(f"the {name} queries", split["overlap"])
 
 
@@ -132,12 +128,10 @@ def _of_overlap(whose: str, overlap: Facts) -> _Warnings:
     shared, place = sum(parts[i] for i in low) / len(low), ""
     if len(low) < len(parts):
         place = f", {low[0] / len(parts):.0%} to {(low[-1] + 1) / len(parts):.0%} of them,"
-    yield (
-        "no_common_words",
-        f"relevant passages repeat {_percent(shared)} of the words of {whose}{place} and other queries' passages "
-        f"{_percent(chance)}",
-        "look whether queries and passages belong together: rows may have slipped, or a column may be wrong",
-    )
+    evidence = f"relevant passages repeat {_percent(shared)} of the words of {whose}{place} and other queries' "
+    evidence += f"passages {_percent(chance)}"
+    remedy = "look whether queries and passages belong together: rows may have slipped, or a column may be wrong"
+    yield "no_common_words", evidence, remedy
 
 
 # Kind of triplet → its label on the page, what is wrong with it, what to do.
@@ -166,12 +160,10 @@ def _of_triplets(triplets: Facts | None) -> _Warnings:
         return
     count = triplets["count"]
     if triplets["unknown_ids"]:
-        yield (
-            "triplets_left_out",
-            f"{triplets['unknown_ids']:,} of {count:,} triplets name a passage that does not exist, or a query that is "
-            "not of the training split, and are left out",
-            "leave it so if they are of another split; else look for ids that are written in another way",
-        )
+        evidence = f"{triplets['unknown_ids']:,} of {count:,} triplets name a passage that does not exist, or a query "
+        evidence += "that is not of the training split, and are left out"
+        remedy = "leave it so if they are of another split; else look for ids that are written in another way"
+        yield "triplets_left_out", evidence, remedy
     for kind, (_, what, remedy) in _TRIPLETS.items():
         if triplets[kind]["count"]:
             yield (kind, f"{_part(triplets[kind], count)} triplets {what}{_such_as(triplets[kind])}", remedy)

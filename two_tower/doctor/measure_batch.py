@@ -57,23 +57,13 @@ def look(
         ideal = loss(_with_scores(part, _perfect(scores, part.similarity.name), imagined=True)).loss.item()
     queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (seen.queries, seen.documents))
     finite = bool(np.isfinite(scores.sum().item()) and np.isfinite(documents).all())
+    # A query learns if its negatives have a gradient that matters beside the strongest that there can be.
+    active = 1.0 if gradient is None else _mean((strength.sum(1) > 1e-4 / max(1, rows))[counts > 0])
     return Probe(
-        step=step,
-        first_epoch=first_epoch,
-        queries=rows,
-        candidates=mean_count,
-        loss=value,
-        trivial=trivial,
-        ideal=ideal,
-        # A query learns if its negatives have a gradient that matters beside the strongest that there can be.
-        active=1.0 if gradient is None else _mean((strength.sum(1) > 1e-4 / max(1, rows))[counts > 0]),
-        single=_single(strength, counts),
-        known_negatives=known,
-        copies=copies,
-        not_finite=not finite,
-        **_of_scores(scores.cpu().numpy(), mask),
-        **_geometry(queries, documents),
-    )
+        step=step, first_epoch=first_epoch, queries=rows, candidates=mean_count, loss=value, trivial=trivial,
+        ideal=ideal, active=active, single=_single(strength, counts), known_negatives=known, copies=copies,
+        not_finite=not finite, **_of_scores(scores.cpu().numpy(), mask), **_geometry(queries, documents),
+    )  # fmt: skip
 
 
 def _sizes(queries: int, documents: int) -> tuple[int, int]:
@@ -90,18 +80,15 @@ def _part(seen: LossInput, rows: int, extras: int) -> LossInput:
     def documents(matrix: Tensor, dim: int = 0) -> Tensor:
         return torch.cat([matrix.narrow(dim, 0, rows), matrix.narrow(dim, count, extras)], dim).detach()
 
-    part = replace(
-        seen,
-        queries=seen.queries[:rows].detach(),
-        documents=documents(seen.documents),
-        negatives=documents(seen.negatives[:rows], 1),
-        teacher=TeacherBatch(
-            queries=None if teacher.queries is None else teacher.queries[:rows],
-            documents=None if teacher.documents is None else documents(teacher.documents),
-            margins=None if teacher.margins is None else teacher.margins[:rows],
-        ),
+    taught = TeacherBatch(
+        queries=None if teacher.queries is None else teacher.queries[:rows],
+        documents=None if teacher.documents is None else documents(teacher.documents),
+        margins=None if teacher.margins is None else teacher.margins[:rows],
     )
-    return _with_scores(part, documents(seen.scores[:rows], 1).float())
+    mask, scores = (documents(matrix[:rows], 1) for matrix in (seen.negatives, seen.scores))
+    queries = seen.queries[:rows].detach()
+    part = replace(seen, queries=queries, documents=documents(seen.documents), negatives=mask, teacher=taught)
+    return _with_scores(part, scores.float())
 
 
 def _with_scores(batch: LossInput, scores: Tensor, imagined: bool = False) -> LossInput:
@@ -147,14 +134,10 @@ def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     elif high <= low:
         low, high = low - 0.5, high + 0.5
     return {
-        "positive": _mean(positive),
-        "negative": _mean(negatives),
-        "hardest": _mean(hardest[judged]),
-        "accuracy": _mean((positive > hardest)[judged]),
-        "positives": _histogram(positive, low, high),
-        "negatives": _histogram(negatives, low, high),
-        "limits": (low, high),
-    }
+        "positive": _mean(positive), "negative": _mean(negatives), "hardest": _mean(hardest[judged]),
+        "accuracy": _mean((positive > hardest)[judged]), "limits": (low, high),
+        "positives": _histogram(positive, low, high), "negatives": _histogram(negatives, low, high),
+    }  # fmt: skip
 
 
 def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:

@@ -74,12 +74,12 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
     """
     ends = np.concatenate([[0], np.cumsum(counts)])
     total = int(ends[-1])
-    names, values = ("min", "median", "mean", "p95", "p99", "max"), (0,) * 6
+    names, values = ("min", "median", "mean", "p95", "p99", "max"), list[float]([0] * 6)
     if total:
         median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
         first, last = np.flatnonzero(counts)[[0, -1]].tolist()
         mean = float(counts @ np.arange(len(counts))) / total
-        values = (first, median, mean, p95, p99, last)
+        values = [first, median, mean, p95, p99, last]
     return {**dict(zip(names, values, strict=True)), "histogram": _histogram(ends)}
 
 
