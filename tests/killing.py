@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from two_tower.callbacks.checkpoint import LastCheckpoint
+
+TIMED = {"seconds", "hybrid_seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
+
+
+def untimed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What does not depend on the machine."""
+    return {name: value for name, value in values.items() if name not in TIMED}
+
+
+def assert_same_weights(*runs: Path) -> None:
+    """In both checkpoints of two runs, to the bit."""
+    for name in ("best", "last"):
+        one, two = (torch.load(r / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for r in runs)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
 
 
 class Killed(BaseException):

@@ -182,8 +182,7 @@ def compare(
     """Leaderboard of finished runs, with tests of significance."""
     from two_tower.files import write_text
     from two_tower.report.leaderboard import leaderboard
-    from two_tower.report.page import html_page, markdown_page
-    from two_tower.report.pictures import pictures
+    from two_tower.report.page import html_page, markdown_page, pictures
 
     board = leaderboard(runs, metric)
     drawn = {plots / f"{name}.svg": picture for name, picture in pictures(board).items()} if plots else {}

@@ -100,10 +100,8 @@ def against(documents: int, all_documents: int) -> str:
     """What every query is ranked against, in words: ``documents`` of the corpus' ``all_documents``."""
     if documents == all_documents:
         return f"all {documents:,} passages"
-    return (
-        f"{documents:,} of {all_documents:,} passages: all judged ones and a sample; "
-        "the figures are higher than against all"
-    )
+    sample = "all judged ones and a sample; the figures are higher than against all"
+    return f"{documents:,} of {all_documents:,} passages: {sample}"
 
 
 def name_of_check(row: Mapping[str, float]) -> str:
@@ -112,33 +110,18 @@ def name_of_check(row: Mapping[str, float]) -> str:
 
 
 class CheckTable:
-    """A table that grows by one line per check, under BM25's line on the same documents.
+    """A table that grows by one line per check, under BM25's line on the same documents."""
 
-    Args:
-        metrics: columns.
-        queries: number of validation queries.
-        documents: number ranked for every query; in every line, since a metric means nothing without it.
-        split: name of the validation split.
-        all_documents: size of the corpus; None where all of it is ranked.
-    """
-
-    def __init__(
-        self, metrics: Sequence[str], queries: int, documents: int, split: str, all_documents: int | None = None
-    ) -> None:
+    def __init__(self, metrics: Sequence[str], queries: int, documents: int, split: str, all_documents: int) -> None:
         self._columns = {metric: max(len(metric), 5) + 2 for metric in metrics}
-        self._documents = f"{documents:>11,}"
-        ranked = against(documents, documents if all_documents is None else all_documents)
+        self._documents = f"{documents:>11,}"  # in every line, since a metric means nothing without it
+        ranked = against(documents, all_documents)
         say(f"\nValidation: {queries:,} queries of '{split}', each against {ranked}", style="bold")
         heads = "".join(f"{metric:>{width}}" for metric, width in self._columns.items())
         say(f"{'':<14}{'documents':>11}{heads}{'loss':>10}{'seconds':>9}", style="dim")
 
     def row(
-        self,
-        name: str,
-        means: Mapping[str, float],
-        seconds: float = 0.0,
-        best: bool = False,
-        loss: float | None = None,
+        self, name: str, means: Mapping[str, float], seconds: float = 0.0, best: bool = False, loss: float | None = None
     ) -> None:
         """Print one line; the best check so far carries a star."""
         values = "".join(f"{means[metric]:>{width}.3f}" for metric, width in self._columns.items())

@@ -18,7 +18,7 @@ from two_tower.assemble import make_data
 from two_tower.config import read
 from two_tower.data.base import full_text
 from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
-from two_tower.doctor.diagnose_training import diagnose
+from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone
 from two_tower.doctor.measure_data import measure_data, some_texts
 from two_tower.encode import Encoder

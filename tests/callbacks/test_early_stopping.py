@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from killing import killed_after
+from killing import assert_same_weights, killed_after, untimed
 from lightning.pytorch import callbacks as library
 from test_train import STEPS_PER_EPOCH, configure, fit
 
@@ -25,7 +25,6 @@ from two_tower.validation.full import FullValidation
 STOP = ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
 # Such steps are too large: it gets better and worse by chance.
 WILD = ["optimizer.lr=1", "scheduler=none", "trainer.max_epochs=6"]
-TIMED = {"seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
 
 
 def stopping(**options: Any) -> EarlyStopping:  # noqa: ANN401
@@ -56,9 +55,8 @@ def test_the_rule_is_the_library_s(
     values: list[float], patience: int, min_delta: float, mode: Literal["max", "min"]
 ) -> None:
     theirs = library.EarlyStopping("x", min_delta, patience, mode=mode)
-    expected = next(
-        (n for n, v in enumerate(values, start=1) if theirs._evaluate_stopping_criteria(torch.tensor(v))[0]), None
-    )
+    ends = (n for n, v in enumerate(values, 1) if theirs._evaluate_stopping_criteria(torch.tensor(v))[0])
+    expected = next(ends, None)
     callback = stopping(patience=patience, min_delta=min_delta, mode=mode)
     assert checked(callback, values) == expected
     assert callback.stopped_at == (expected and 10 * expected)
@@ -81,15 +79,15 @@ def test_a_continued_count_is_the_same(values: list[float], data: st.DataObject)
         assert two.state_dict() == whole.state_dict()
 
 
+LOSS_BY = {"monitor": "train/loss", "min_delta": 0.1, "patience": 2}
+NOT_BELOW = "step 30: train/loss was not below 1 (step 10) by more than 0.1 in the last 2 checks."
+
+
 @pytest.mark.parametrize(
     ("options", "values", "reason"),
     [
         ({"patience": 1}, [0.3, 0.25], "epoch 1: val/mrr@10 was not above 0.3 (step 10) in the last check."),
-        (
-            {"monitor": "train/loss", "min_delta": 0.1, "patience": 2},
-            [1.0, 0.95, 0.91],
-            "step 30: train/loss was not below 1 (step 10) by more than 0.1 in the last 2 checks.",
-        ),
+        (LOSS_BY, [1.0, 0.95, 0.91], NOT_BELOW),
         ({"monitor": "train/loss"}, [float("nan")], "step 10: train/loss is nan."),
     ],
 )
@@ -122,8 +120,6 @@ def test_the_name_says_which_way_is_better(monitor: str, mode: str) -> None:
 def test_what_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         stopping(**options)
-    FullValidation(Run(Path("none")), hybrid=True)
-    EarlyStopping(FullValidation(Run(Path("none")), hybrid=True), "hybrid/mrr@10")
 
 
 def test_a_figure_that_training_does_not_have_is_told_after_the_first_step(collection: Path, tmp_path: Path) -> None:
@@ -131,9 +127,6 @@ def test_a_figure_that_training_does_not_have_is_told_after_the_first_step(colle
     with pytest.raises(UserError, match=r"early_stopping\.monitor=train/los is not logged; .*'train/loss'\?"):
         fit(collection, tmp_path / "run", *STOP, *wrong, "callbacks.last.every_seconds=0")
     assert not (tmp_path / "run").exists()  # so that the corrected command may use the folder
-
-
-# --- whole runs -------------------------------------------------------------------------------------------
 
 
 def steps_of(run: Path, column: str = "train/loss") -> list[int]:
@@ -144,7 +137,6 @@ def steps_of(run: Path, column: str = "train/loss") -> list[int]:
 
 EVERY_3 = ["validation.every_n_steps=3"]
 WITHIN = ["validation.every_n_steps=2", "optimizer.lr=1e-30"]  # nothing is learnt: stops after 4 of 5 steps
-LOSS = ["callbacks.early_stopping.monitor=train/loss"]
 
 
 @pytest.mark.parametrize(
@@ -156,17 +148,13 @@ LOSS = ["callbacks.early_stopping.monitor=train/loss"]
         (WITHIN, "on_train_epoch_end", "stop"),
         (WITHIN, "on_train_batch_end", "stop"),  # before the epoch, which is cut short, has ended
         (EVERY_3, "on_train_batch_end", 4),
-        ([*EVERY_3, *LOSS], "on_train_epoch_end", "stop"),
+        ([*EVERY_3, "callbacks.early_stopping.monitor=train/loss"], "on_train_epoch_end", "stop"),
     ],
 )
 def test_a_run_that_was_killed_ends_as_one_that_was_not(
-    options: list[str],
-    hook: str,
-    killed_at: int | str,
-    collection: Path,
-    tmp_path: Path,
+    options: list[str], hook: str, killed_at: int | str, collection: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> None:  # fmt: skip
     base = [*WILD, *STOP, "callbacks.last.every_seconds=0", "trainer.log_every_n_steps=1", *options]
     base.append("callbacks.early_stopping.patience=1")
     whole = fit(collection, tmp_path / "whole", *base)
@@ -184,27 +172,19 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     capsys.readouterr()
     again = fit(collection, tmp_path / "cut", *base)
     assert capsys.readouterr().out.count("Stopped early after ") == 1
-    assert {k: v for k, v in again.items() if k not in TIMED} == {k: v for k, v in whole.items() if k not in TIMED}
+    assert untimed(again) == untimed(whole)
     for column in ("train/loss", "val/mrr@10", "train/triplets_per_second"):
         assert steps_of(tmp_path / "cut", column) == steps_of(tmp_path / "whole", column)
-    for name in ("best", "last"):
-        states = [
-            torch.load(tmp_path / run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-            for run in ("whole", "cut")
-        ]
-        assert all(torch.equal(states[0][k], states[1][k]) for k in states[0]), name
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_patience_counts_checks(collection: Path, tmp_path: Path) -> None:
+# Of 2 steps: checks after 2, 4 and 5; of 5: the end of an epoch is one check.
+@pytest.mark.parametrize(("every", "step"), [("null", 15), (2, 5), (5, 15), (1, 3)])
+def test_patience_counts_checks(every: object, step: int, collection: Path, tmp_path: Path) -> None:
     """Nothing is learnt, so the first check stays the best and the third is the second without a better value."""
     still = ["optimizer.lr=1e-30", "scheduler=none", "trainer.max_epochs=6", *STOP]
-    assert fit(collection, tmp_path / "epochs", *still)["stopped_at_step"] == 3 * STEPS_PER_EPOCH
-    results = fit(collection, tmp_path / "steps", *still, "validation.every_n_steps=2")
-    assert results["stopped_at_step"] == STEPS_PER_EPOCH  # checks after 2, 4 and 5 steps
-    results = fit(collection, tmp_path / "ends", *still, "validation.every_n_steps=5")
-    assert results["stopped_at_step"] == 3 * STEPS_PER_EPOCH  # the end of an epoch is one check
-    results = fit(collection, tmp_path / "within", *still, "validation.every_n_steps=1")
-    assert (results["stopped_at_step"], results["epochs"]) == (3, 1)
+    results = fit(collection, tmp_path / "run", *still, f"validation.every_n_steps={every}")
+    assert (results["stopped_at_step"], results["epochs"]) == (step, -(-step // STEPS_PER_EPOCH))
 
 
 def test_a_run_that_gets_better_is_not_stopped(collection: Path, tmp_path: Path) -> None:

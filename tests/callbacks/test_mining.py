@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from killing import Killed
-from lightning.pytorch.callbacks import Callback
 from recorder import digest
 from test_train import STEPS_PER_EPOCH, fit
 
@@ -19,8 +18,8 @@ from two_tower.assemble import load_model, make_data
 from two_tower.callbacks import mining
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.mining import Mining, checksum, search
-from two_tower.callbacks.speed import Speed
 from two_tower.config import read
+from two_tower.config.groups import CONF
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
@@ -51,9 +50,7 @@ def whole(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def interrupted(
-    run: Path, collection: Path, monkeypatch: pytest.MonkeyPatch, where: object, name: str, call: int, *overrides: str
-) -> None:
+def interrupted(run: Path, collection: Path, where: object, name: str, call: int, *overrides: str) -> None:
     """Fit until ``where.name`` was called for the n-th time."""
     original, calls = getattr(where, name), []
 
@@ -64,7 +61,7 @@ def interrupted(
             raise Killed
         return result
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(where, name, stop)
         with pytest.raises(Killed):
             fit(collection, run, *BASE, *overrides)
@@ -98,7 +95,7 @@ def test_the_search_finds_what_brute_force_does(
     np.testing.assert_allclose(found.least[pairs[0]], scores[pairs], atol=1e-5)
 
 
-def test_tables_come_from_the_weights_at_the_beginning_of_their_epoch(whole: Path) -> None:
+def test_there_is_a_table_of_each_epoch_that_is_asked_for(whole: Path) -> None:
     assert [record["step"] for record in records(whole)] == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
     assert list(tables(whole)) == ["epoch-0002.npy", "epoch-0003.npy"]
     second, third = tables(whole).values()
@@ -106,9 +103,9 @@ def test_tables_come_from_the_weights_at_the_beginning_of_their_epoch(whole: Pat
     assert all(-1 <= row < 240 for line in second for row in line)
 
 
-def test_a_table_is_what_its_weights_find(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_what_its_weights_find(collection: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    interrupted(run, collection, monkeypatch, mining, "_mine", 1)
+    interrupted(run, collection, mining, "_mine", 1)
     model, data = mined_by(run, "last.ckpt")  # of the end of epoch 1
     data.open()
     table, _ = data.negatives.choose(search(model, data, 20), data.collection)
@@ -189,7 +186,7 @@ STOPS = [
     (mining, "search", 1),  # while mining
     (mining, "_record_path", 2),  # the table is written, its record is not
     (Mining, "on_train_epoch_start", 2),  # mined, not a step done
-    (Mining, "_ensure_tables", 4),
+    (Mining, "on_train_epoch_start", 3),
     (LastCheckpoint, "on_train_batch_end", 7),  # in the second epoch, with a checkpoint after every step
     (LastCheckpoint, "on_train_batch_end", 13),
     (LastCheckpoint, "on_train_epoch_end", 2),
@@ -199,17 +196,10 @@ STOPS = [
 @pytest.mark.parametrize(("where", "name", "call"), STOPS)
 @pytest.mark.parametrize("seconds", [0, 1000])
 def test_a_stopped_run_continues_exactly(
-    where: object,
-    name: str,
-    call: int,
-    seconds: int,
-    whole: Path,
-    collection: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    where: object, name: str, call: int, seconds: int, whole: Path, collection: Path, tmp_path: Path
 ) -> None:
     run, often = tmp_path / "run", f"callbacks.last.every_seconds={seconds}"
-    interrupted(run, collection, monkeypatch, where, name, call, often)
+    interrupted(run, collection, where, name, call, often)
     fit(collection, run, *BASE, often)
     assert weights(run) == weights(whole)
     assert tables(run) == tables(whole)
@@ -221,7 +211,7 @@ def test_tables_are_shared_over_two_epochs_across_a_stop(
 ) -> None:
     settings = ["negatives.first_epoch=1", "negatives.every_n_epochs=2"]
     fit(collection, tmp_path / "whole", *BASE, *settings)
-    interrupted(tmp_path / "run", collection, monkeypatch, LastCheckpoint, "on_train_epoch_end", 1, *settings)
+    interrupted(tmp_path / "run", collection, LastCheckpoint, "on_train_epoch_end", 1, *settings)
     searched: list[int] = []
     original = mining.search
     monkeypatch.setattr(mining, "search", lambda *args: (searched.append(1), original(*args))[1])
@@ -231,11 +221,9 @@ def test_tables_are_shared_over_two_epochs_across_a_stop(
 
 
 @pytest.mark.parametrize("damage", ["other", "half", "gone", "record"])
-def test_another_table_than_the_checkpoints_is_noticed(
-    damage: str, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_table_than_the_checkpoints_is_noticed(damage: str, collection: Path, tmp_path: Path) -> None:
     run, often = tmp_path / "run", "callbacks.last.every_seconds=0"
-    interrupted(run, collection, monkeypatch, LastCheckpoint, "on_train_batch_end", 7, often)
+    interrupted(run, collection, LastCheckpoint, "on_train_batch_end", 7, often)
     path = run / "negatives" / "epoch-0002.npy"
     if damage == "other":
         np.save(path, np.load(path)[:, ::-1])
@@ -251,7 +239,7 @@ def test_another_table_than_the_checkpoints_is_noticed(
 
 @pytest.mark.parametrize("content", [b"not a table", None])
 def test_a_table_of_other_weights_is_replaced(
-    content: bytes | None, whole: Path, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes | None, whole: Path, collection: Path, tmp_path: Path
 ) -> None:
     """As a run leaves it that was killed before its first checkpoint, if the code has changed since."""
     run = tmp_path / "run"
@@ -272,9 +260,5 @@ def test_without_the_callback_the_remedy_is_named(collection: Path, tmp_path: Pa
 
 
 def test_mining_is_no_training_time() -> None:
-    from two_tower.config.groups import CONF
-
     names = [line.split(":")[0] for line in (CONF / "callbacks" / "default.yaml").read_text().splitlines()]
     assert names.index("mining") < names.index("speed")
-    assert issubclass(Mining, Callback)
-    assert hasattr(Speed, "on_train_epoch_start")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from killing import killed_after
+from killing import assert_same_weights, killed_after
 from lightning.pytorch.callbacks import Callback
 from test_train import STEPS_PER_EPOCH, fit
 from torch import Tensor
@@ -20,6 +20,10 @@ from two_tower.config.groups import choices
 from two_tower.tower.base import WordTable
 
 BASE = ["scheduler=none", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "callbacks.last.every_seconds=0"]
+
+
+def last(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 @pytest.fixture
@@ -84,11 +88,7 @@ def test_every_table_of_every_tower_is_frozen(
 # Before, just at, and after the unfreezing.
 @pytest.mark.parametrize(
     ("optimizer", "hook", "step"),
-    [
-        ("adam", "on_train_batch_end", 3),
-        ("adagrad", "on_train_epoch_end", STEPS_PER_EPOCH),
-        ("adam", "on_train_batch_end", 6),
-    ],
+    [("adam", "on_train_batch_end", 3), ("adagrad", "on_train_epoch_end", 5), ("adam", "on_train_batch_end", 6)],
 )
 def test_an_interrupted_run_continues_with_its_groups_and_ends_the_same(
     optimizer: str, hook: str, step: int, collection: Path, tmp_path: Path
@@ -97,14 +97,11 @@ def test_an_interrupted_run_continues_with_its_groups_and_ends_the_same(
     fit(collection, tmp_path / "whole", *options)
     with killed_after(hook, lambda trainer: trainer.global_step == step):
         fit(collection, tmp_path / "cut", *options)
-    saved = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
+    saved = last(tmp_path / "cut")
     assert saved["global_step"] == step
     fit(collection, tmp_path / "cut", *options)
-    whole, cut = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut")
-    )
-    assert whole["state_dict"].keys() == cut["state_dict"].keys()
-    assert all(torch.equal(whole["state_dict"][k], cut["state_dict"][k]) for k in whole["state_dict"])
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    whole, cut = last(tmp_path / "whole"), last(tmp_path / "cut")
     groups = [checkpoint["optimizer_states"][0]["param_groups"] for checkpoint in (whole, saved, cut)]
     names = [[(g["name"], g["params"], g["weight_decay"]) for g in some] for some in groups]
     assert names[0] == names[1] == names[2]
@@ -117,13 +114,10 @@ def test_an_interrupted_run_continues_with_its_groups_and_ends_the_same(
 
 def test_a_frozen_table_has_no_gradient_and_no_state(collection: Path, tmp_path: Path) -> None:
     fit(collection, tmp_path / "run", *BASE, "embedding.freeze=true", "tower=gru", "trainer.max_epochs=1")
-    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    (optimizer,) = saved["optimizer_states"]
-    words, dense = (
-        next(g for g in optimizer["param_groups"] if g["name"] == f"shared/{k}") for k in ("words", "dense")
-    )
-    assert not {*words["params"]} & optimizer["state"].keys()
-    assert {*dense["params"]} <= optimizer["state"].keys()
+    (optimizer,) = last(tmp_path / "run")["optimizer_states"]
+    groups = {group["name"]: {*group["params"]} for group in optimizer["param_groups"]}
+    assert not groups["shared/words"] & optimizer["state"].keys()
+    assert groups["shared/dense"] <= optimizer["state"].keys()
 
 
 def test_the_log_shows_every_group_and_when_it_is_unfrozen(

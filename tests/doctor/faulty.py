@@ -19,26 +19,28 @@ def padded(tokens: Ragged) -> Tensor:
     return nn.utils.rnn.pad_sequence([*texts, torch.zeros(1, dtype=torch.int64)], batch_first=True)[:-1]
 
 
-class ReadsLastColumn(Tower):
-    """A GRU over a padded batch, read at the last column: of all but the longest text that is the state of padding."""
+class _Vectors(Tower):
+    """Uses the words' vectors, not their weights."""
 
     def __init__(self, words: WordTable, dim: int) -> None:
         super().__init__(dim)
         words.log_weights.requires_grad_(False)
         self.words = words
+
+
+class ReadsLastColumn(_Vectors):
+    """A GRU over a padded batch, read at the last column: of all but the longest text that is the state of padding."""
+
+    def __init__(self, words: WordTable, dim: int) -> None:
+        super().__init__(words, dim)
         self.gru = nn.GRU(words.vectors.shape[1], dim, batch_first=True)
 
     def forward(self, tokens: Ragged) -> Tensor:
         return self.gru(nn.functional.embedding(padded(tokens), self.words.vectors))[0][:, -1]
 
 
-class AveragesPadding(Tower):
+class AveragesPadding(_Vectors):
     """The mean over the padded length."""
-
-    def __init__(self, words: WordTable, dim: int) -> None:
-        super().__init__(dim)
-        words.log_weights.requires_grad_(False)
-        self.words = words
 
     def forward(self, tokens: Ragged) -> Tensor:
         return nn.functional.embedding(padded(tokens), self.words.vectors).mean(1)
@@ -56,13 +58,11 @@ class Detached(Tower):
         return self.layer(torch.from_numpy(self.words.pool(tokens).detach().numpy()))
 
 
-class DetachedGru(Tower):
+class DetachedGru(_Vectors):
     """A GRU whose states are kept for later as numbers, by mistake before they are used."""
 
     def __init__(self, words: WordTable, dim: int) -> None:
-        super().__init__(dim)
-        words.log_weights.requires_grad_(False)
-        self.words = words
+        super().__init__(words, dim)
         self.gru = nn.GRU(words.vectors.shape[1], dim, batch_first=True)
         self.layer = nn.Linear(dim, dim)
 
@@ -73,13 +73,11 @@ class DetachedGru(Tower):
         return self.layer(self.gru(states)[1][0].detach())
 
 
-class OwnTower(Tower):
-    """A user's own tower, and nothing wrong with it: mean and maximum of the word vectors, one layer."""
+class OwnTower(_Vectors):
+    """A user's own tower, and nothing wrong with it: the sum of the word vectors, one layer."""
 
     def __init__(self, words: WordTable, dim: int) -> None:
-        super().__init__(dim)
-        words.log_weights.requires_grad_(False)
-        self.words = words
+        super().__init__(words, dim)
         self.layer = nn.Linear(words.vectors.shape[1], dim, bias=False)
         nn.init.orthogonal_(self.layer.weight)
 
@@ -106,13 +104,10 @@ class OwnLoss(Loss):
 class VirtualClock:
     """Instead of ``time``: a moment passes between two looks at it, and only `SlowNegatives` takes longer."""
 
-    MOMENT = 0.004
-
-    def __init__(self) -> None:
-        self.now = 1.0
+    now = 1.0
 
     def perf_counter(self) -> float:
-        self.now += self.MOMENT
+        self.now += 0.004
         return self.now
 
 
@@ -122,10 +117,6 @@ CLOCK = VirtualClock()
 class SlowNegatives(InBatchNegatives):
     """Takes a while for a batch, in the process that makes it."""
 
-    def __init__(self, seconds: float = 0.006) -> None:
-        super().__init__()
-        self.seconds = seconds
-
     def extra_negatives(self, context: DrawContext) -> np.ndarray:
-        CLOCK.now += self.seconds
+        CLOCK.now += 0.006
         return super().extra_negatives(context)

@@ -11,14 +11,13 @@ import pytest
 import torch
 from conftest import configure
 from doctor.cases import own_tower, replaced
+from killing import killed_after
 from test_train import STEPS_PER_EPOCH, fit
 
 from embed import embed
-from train import train
 from two_tower.assemble import load_model
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.doctor.base import Check, Finding, IndexSignals, Probe, Signals, WordSignals
-from two_tower.doctor.diagnose_training import DIAGNOSES, EXPLAINED_BY, diagnose
+from two_tower.doctor.diagnose import DIAGNOSES, EXPLAINED_BY, diagnose
 from two_tower.doctor.record import Record, report
 from two_tower.errors import UserError
 from two_tower.examine import examine
@@ -31,6 +30,7 @@ CONTRACT = {
     "leakage", "overfitting", "data_bound",
 }  # fmt: skip
 TOO_HIGH = ["optimizer.lr=3", "trainer.max_epochs=3"]
+DIVERGING = ["optimizer.lr=1e30", "similarity=dot"]
 
 
 def document(path: Path) -> dict[str, Any]:
@@ -105,37 +105,23 @@ def test_a_hopeless_run_is_stopped_only_on_demand(collection: Path, tmp_path: Pa
 
 def test_a_run_that_diverges_leaves_its_findings(collection: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    results = fit(
-        collection, path, "optimizer.lr=1e30", "similarity=dot", "trainer.max_epochs=3",
-        "callbacks.doctor.on_error=stop",
-    )  # fmt: skip
+    stop = ["trainer.max_epochs=3", "callbacks.doctor.on_error=stop"]
+    results = fit(collection, path, *DIVERGING, *stop)
     first = document(path)["findings"][0]
     assert (first["id"], first["severity"]) == ("learning_rate_too_high", "error")
     assert results["stopped_at_step"] < 3 * STEPS_PER_EPOCH
 
 
-def test_an_interrupted_run_goes_on_with_what_was_measured(
-    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(self: LastCheckpoint, trainer: Any, *_: Any) -> None:  # noqa: ANN401
-        if trainer.global_step == STEPS_PER_EPOCH + 2:
-            self._save(trainer)
-            raise KeyboardInterrupt
-
-    whole, path = tmp_path / "whole", tmp_path / "run"
-    fit(collection, whole, *TOO_HIGH)
-    config = configure(collection, path, *TOO_HIGH)
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+def test_an_interrupted_run_goes_on_with_what_was_measured(collection: Path, tmp_path: Path) -> None:
+    whole, path, options = tmp_path / "whole", tmp_path / "run", [*TOO_HIGH, "callbacks.last.every_seconds=0"]
+    fit(collection, whole, *options)
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == STEPS_PER_EPOCH + 2):
+        fit(collection, path, *options)
     assert "learning_rate_too_high" in found(path)
-    train(config)
+    fit(collection, path, *options)
     one, two = (json.loads((p / "signals.json").read_text()) for p in (whole, path))
-    assert one["steps"] == two["steps"]
-    assert one["data"] == two["data"]
-    assert [p["step"] for p in one["probes"]] == [p["step"] for p in two["probes"]]
-    assert one["probes"] == two["probes"]
+    for key in ("steps", "data", "probes"):
+        assert one[key] == two[key], key
     assert found(whole) == found(path)
 
 
@@ -147,8 +133,8 @@ def test_it_knows_a_user_s_own_tower_and_loss(collection: Path, tmp_path: Path) 
     assert found(tmp_path / "bad")[0] == "learning_rate_too_high"
 
 
-def finding(name: str, severity: Any = "warning", step: int = 1) -> Finding:  # noqa: ANN401
-    return Finding("something", "a cause", "key=1", severity, name, step)
+def finding(name: str, step: int = 1) -> Finding:
+    return Finding("something", "a cause", "key=1", "warning", name, step)
 
 
 def test_what_has_passed_is_kept_for_information(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,9 +171,7 @@ def test_wandb_gets_an_alert_and_a_summary(collection: Path, tmp_path: Path, mon
     alerts = [r.alert for r in written if r.WhichOneof("record_type") == "alert"]
     assert (alerts[0].title, alerts[0].level) == ("learning_rate_too_high", "WARN")
     assert "Try: optimizer.lr=" in alerts[0].text
-    summary = {
-        i.key: json.loads(i.value_json) for r in written for i in r.summary.update if i.key.startswith("doctor/")
-    }
+    summary = {item.key: json.loads(item.value_json) for record in written for item in record.summary.update}
     assert summary["doctor/healthy"] is False
     assert "learning_rate_too_high" in summary["doctor/found"]
     assert summary["doctor/findings"] >= 1  # how many, as in results.json
@@ -251,7 +235,7 @@ class TestExamination:
         assert first.id == "serving_mismatch"
         assert "vectors-00000.npy" in first.evidence
 
-    def test_an_index_elsewhere(self, finished: Path, copy: Path, tmp_path: Path) -> None:
+    def test_an_index_elsewhere(self, copy: Path, tmp_path: Path) -> None:
         moved = shutil.move(copy / "index", tmp_path / "elsewhere")
         assert examine(copy).signals.index is None
         assert examine(copy, moved).findings == []
@@ -267,7 +251,7 @@ class TestExamination:
 
     def test_a_run_without_a_doctor_of_its_own(self, collection: Path, tmp_path: Path) -> None:
         path = tmp_path / "run"
-        fit(collection, path, "~callbacks.doctor", "optimizer.lr=1e30", "similarity=dot", "trainer.log_every_n_steps=1")
+        fit(collection, path, "~callbacks.doctor", *DIVERGING, "trainer.log_every_n_steps=1")
         assert "learning_rate_too_high" in {f.id for f in examine(path).findings}
 
     def test_data_that_is_gone(self, collection: Path, tmp_path: Path) -> None:

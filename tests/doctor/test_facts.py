@@ -19,9 +19,8 @@ from two_tower.data.base import QRELS, TEXT_TRIPLETS
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
-from two_tower.doctor.facts import inspect_source
-from two_tower.doctor.pairs import Judged, triplet_facts
-from two_tower.doctor.texts import word_hashes
+from two_tower.doctor.facts import inspect_source, triplet_facts
+from two_tower.doctor.texts import Judged, word_hashes
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -99,20 +98,23 @@ def long_passages(f: Folder) -> None:
     f.change("corpus", lambda rows: [row.update(text=" ".join([row["text"]] * 20)) for row in rows[:40]])
 
 
-def wordless_queries(f: Folder) -> None:
-    f.ask({0: "quux?", 6: "?!", 12: "zzyzx quux"})
+def asked(texts: Callable[[Folder], dict[int, str]]) -> Callable[[Folder], None]:
+    """Other queries: by their rows."""
+    return lambda f: f.ask(texts(f))
 
 
-def strange_words(f: Folder) -> None:
-    f.ask({6 * i: f"{f.text('queries', 6 * i)} quux{i} zzyzx{i}" for i in range(20)})
+def judged(change: Callable[[list[list[str]]], list[list[str]]]) -> Callable[[Folder], None]:
+    """Other judgements of dev."""
+    return lambda f: f.table("qrels/dev.tsv", change)
 
 
-def equal_queries(f: Folder) -> None:
-    f.ask({6: f.text("queries", 0).upper() + "?", 8: f.text("queries", 2)})
-
-
-def long_queries(f: Folder) -> None:
-    f.ask({6 * i: " ".join([f.text("queries", 6 * i)] * 22) for i in range(3)})
+wordless_queries = asked(lambda _: {0: "quux?", 6: "?!", 12: "zzyzx quux"})
+strange_words = asked(lambda f: {6 * i: f"{f.text('queries', 6 * i)} quux{i} zzyzx{i}" for i in range(20)})
+equal_queries = asked(lambda f: {6: f.text("queries", 0).upper() + "?", 8: f.text("queries", 2)})
+long_queries = asked(lambda f: {6 * i: " ".join([f.text("queries", 6 * i)] * 22) for i in range(3)})
+own_answer = asked(lambda f: {0: f"{word(1000)} {f.text('corpus', 0)}"})
+unknown_ids = judged(lambda rows: [*rows, ["q0", "nowhere", "1"], ["nobody", "d0", "1"]])
+nothing_relevant = judged(lambda rows: [["q0", "d0", "0"], *rows[1:]])
 
 
 def leaked_queries(f: Folder) -> None:
@@ -120,26 +122,13 @@ def leaked_queries(f: Folder) -> None:
     f.table("qrels/dev.tsv", lambda rows: [["q6", "d3", "1"] if row[0] == "q6" else row for row in rows])
 
 
-def unknown_ids(f: Folder) -> None:
-    f.table("qrels/dev.tsv", lambda rows: [*rows, ["q0", "nowhere", "1"], ["nobody", "d0", "1"]])
-
-
-def nothing_relevant(f: Folder) -> None:
-    f.table("qrels/dev.tsv", lambda rows: [["q0", "d0", "0"], *rows[1:]])
-
-
-def own_answer(f: Folder) -> None:
-    f.ask({0: f"{word(1000)} {f.text('corpus', 0)}"})
-
-
 def slipped(start: int) -> Callable[[Folder], None]:
+    def change(rows: list[list[str]]) -> list[list[str]]:
+        following = [*rows[1:], rows[0]]
+        return [*rows[:start], *([q, following[start + i][1], g] for i, (q, _, g) in enumerate(rows[start:]))]
+
     def slip(f: Folder) -> None:
-        (f.path / "triples.tsv").unlink()
-
-        def change(rows: list[list[str]]) -> list[list[str]]:
-            following = [*rows[1:], rows[0]]
-            return [*rows[:start], *([q, following[start + i][1], g] for i, (q, _, g) in enumerate(rows[start:]))]
-
+        without("triples.tsv")(f)
         f.table("qrels/train.tsv", change)
 
     return slip
@@ -172,10 +161,7 @@ PLANTED: list[tuple[Callable[[Folder], None], list[tuple[str, str]]]] = [
     (
         copies,
         [
-            (
-                "duplicate_passages",
-                r"5 of 243 .*, in 2 groups \(d2 = copy of train; d6 = copy of dev = another\)",
-            ),
+            ("duplicate_passages", r"5 of 243 .*, in 2 groups \(d2 = copy of train; d6 = copy of dev = another\)"),
             ("unjudged_copies", "1 of 40 relevant passages of dev have a copy"),
         ],
     ),
@@ -216,7 +202,7 @@ PLANTED: list[tuple[Callable[[Folder], None], list[tuple[str, str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "expected"), PLANTED, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(("damage", "expected"), PLANTED, ids=[expected[0][0] for _, expected in PLANTED])
 def test_what_is_planted_is_found_and_nothing_else(
     damage: Callable[[Folder], None], expected: list[tuple[str, str]], folder: Folder
 ) -> None:
@@ -236,8 +222,7 @@ def test_the_figures_of_what_is_planted(folder: Folder) -> None:
     (file,) = facts["bad_rows"].values()
     assert file["count"] == file["kinds"]["malformed JSON"]["count"] == 1
     assert passages["empty"] == {"count": 1, "examples": ["dots"]}
-    assert passages["duplicates"]["texts"] == 5
-    assert passages["lengths"]["min"] == 0
+    assert (passages["duplicates"]["texts"], passages["lengths"]["min"]) == (5, 0)
     assert train["duplicates"] == {"texts": 2, "groups": 1, "examples": [["q2", "q8"]]}
     assert (train["unjudged_copies"], dev["unjudged_copies"]) == (1, 0)
     assert dev["unknown"]["texts"] == 1  # the others were overwritten

@@ -22,15 +22,13 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_figures_and_tables_are_written(collection: Path, tmp_path: Path) -> None:
-    reason = "needs tensorboard: pip install -e '.[tensorboard]'"
-    pytest.importorskip("tensorboard", reason=reason)
+    pytest.importorskip("tensorboard", reason="needs tensorboard: pip install -e '.[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from test_train import fit
 
     fit(collection, tmp_path / "run", "logger=tensorboard", "trainer.log_every_n_steps=2")
-    events = EventAccumulator(
-        str(tmp_path / "run" / "tensorboard"), {"scalars": 0, "tensors": 0, "histograms": 0}
-    ).Reload()
+    sizes = {"scalars": 0, "tensors": 0, "histograms": 0}
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), sizes).Reload()
     assert [e.step for e in events.Scalars("train/loss")] == [1, 3, 5, 7, 9]
     assert [e.step for e in events.Scalars("val/mrr")] == [4, 9]
     assert b"epoch 2" in events.Tensors("val/samples/text_summary")[-1].tensor_proto.string_val[0]

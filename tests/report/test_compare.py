@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import operator
 import re
 import statistics
 import xml.etree.ElementTree as ET
@@ -23,8 +24,7 @@ from two_tower.config.entry import composition_of
 from two_tower.config.saved import Composition
 from two_tower.errors import UserError
 from two_tower.metrics.per_query import write
-from two_tower.report.leaderboard import leaderboard
-from two_tower.report.overrides import distinguish, experiment, row_names
+from two_tower.report.leaderboard import distinguish, experiment, leaderboard, row_names
 from two_tower.report.page import html_page, markdown_page
 
 BM25 = [1, 2, 2, 5, 0, 1, 3, 2, 10, 2]  # ranks of the relevant passage; 0 = not found
@@ -60,14 +60,9 @@ def make(tmp_path: Path) -> Make:
     """``make(name, ranks, **changes)``: the folder of a finished run; ``tower__dim=8`` changes its configuration."""
 
     def run(
-        name: str,
-        ranks: Ranks,
-        bm25: Ranks | None = BM25,
-        ids: Sequence[str] | None = None,
-        documents: int = 100,
-        texts: bool = True,
+        name: str, ranks: Ranks, bm25: Ranks | None = BM25, ids: Sequence[str] | None = None, documents: int = 100,
         **changes: Any,  # noqa: ANN401
-    ) -> Path:
+    ) -> Path:  # fmt: skip
         path = tmp_path / name
         path.mkdir(parents=True)
         (path / "config.yaml").write_text(yaml.safe_dump({**config_of(**changes), "run_dir": str(path)}))
@@ -76,7 +71,7 @@ def make(tmp_path: Path) -> Make:
         if bm25 is not None:
             columns["bm25/mrr@10"] = bm25
         floats = {k: np.array([float(v) for v in (values(c) if "mrr" in k else c)]) for k, c in columns.items()}
-        write(path / "per_query.csv", ids, floats, [f"text of {each}" for each in ids] if texts else None)
+        write(path / "per_query.csv", ids, floats, [f"text of {each}" for each in ids] if bm25 is not None else None)
         results = {f"val/{k}": v.mean() for k, v in floats.items() if "/" not in k}
         results |= {"queries": len(ids), "documents": documents, "val/mrr": None}
         (path / "results.json").write_text(json.dumps(results))
@@ -99,10 +94,7 @@ def averaged(runs: Sequence[Ranks]) -> list[Fraction]:
 def p_value(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
     """Of the paired randomisation test: all exchanges, one by one, in fractions."""
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    sums = [
-        sum(s * d for s, d in zip(signs, differences, strict=True))
-        for signs in itertools.product((1, -1), repeat=len(a))
-    ]
+    sums = [sum(map(operator.mul, signs, differences)) for signs in itertools.product((1, -1), repeat=len(a))]
     return Fraction(sum(abs(s) >= abs(sum(differences)) for s in sums), len(sums))
 
 
@@ -148,15 +140,10 @@ def test_p_values_of_many_queries_and_three_rows(make: Make) -> None:
     rng = np.random.default_rng(0)
     bm25 = [int(r) for r in rng.integers(1, 7, 60)]
     better = {8: 0.5, 16: 0.56, 32: 0.62}  # how often a query's passage comes one rank earlier, rather than later
-    ranks = {
-        dim: [[max(1, r + (-1 if rng.random() < often else 1)) for r in bm25] for _ in range(3)]
-        for dim, often in better.items()
-    }
-    paths = [
-        make(f"{dim}-{seed}", each, bm25, seed=seed, tower__dim=dim)
-        for dim, seeds in ranks.items()
-        for seed, each in enumerate(seeds)
-    ]
+    ranks, paths = dict[int, list[list[int]]](), []
+    for dim, often in better.items():
+        ranks[dim] = [[max(1, r + (-1 if rng.random() < often else 1)) for r in bm25] for _ in range(3)]
+        paths += [make(f"{dim}-{s}", each, bm25, seed=s, tower__dim=dim) for s, each in enumerate(ranks[dim])]
     rows = leaderboard(paths).to_dict()["rows"]
     assert [row["overrides"] for row in rows] == [{"tower.dim": dim} for dim in (32, 16, 8)]
     best = averaged(ranks[32])
@@ -186,9 +173,7 @@ def test_wins_and_losses_name_the_queries(six: list[Path]) -> None:
     assert with_bm25["ties"] == sum(d == 0 for d in differences) == 3
     falling = sorted(range(10), key=lambda i: -differences[i])[:5]
     assert [each["query"] for each in with_bm25["won"]] == [f"q{i}" for i in falling]
-    assert with_bm25["won"][0] == {
-        "query": "q4", "text": "text of q4", "a": pytest.approx(2 / 3), "b": 0,
-    }  # fmt: skip
+    assert with_bm25["won"][0] == {"query": "q4", "text": "text of q4", "a": pytest.approx(2 / 3), "b": 0}
     assert with_bm25["lost"] == []
 
 
@@ -208,12 +193,12 @@ def test_queries_in_another_order_are_the_same_queries(make: Make) -> None:
     ranks, bm25, ids = ([each[i] for i in order] for each in (NARROW[0], BM25, ids))
     shuffled = make("c", ranks, bm25, ids, tower__dim=8)
     found = [row.to_dict("mrr@10") for row in leaderboard([paths[0], shuffled]).rows]
-    assert [row["p_vs_best"] for row in found] == [row["p_vs_best"] for row in expected]
-    assert [row["p_vs_bm25"] for row in found] == [row["p_vs_bm25"] for row in expected]
+    for key in ("p_vs_best", "p_vs_bm25"):
+        assert [row[key] for row in found] == [row[key] for row in expected]
 
 
 def test_one_run_and_no_bm25(make: Make) -> None:
-    path = make("alone", WIDE[0], bm25=None, texts=False)
+    path = make("alone", WIDE[0], bm25=None)
     board = leaderboard([path, path])  # twice the same is once
     (row,) = board.to_dict()["rows"]
     assert (row["overrides"], row["std"], row["p_vs_best"], row["p_vs_bm25"]) == ({}, None, None, None)
@@ -233,6 +218,9 @@ def test_a_sweeps_folder_stands_for_its_runs(make: Make, caplog: pytest.LogCaptu
         leaderboard(paths)
     with pytest.raises(UserError, match="holds no finished run"):
         leaderboard([paths[0] / "nothing"])
+    (paths[0] / "per_query.csv").unlink()
+    with pytest.raises(UserError, match=r"per_query.csv does not exist"):
+        leaderboard([paths[0]])
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -262,21 +250,10 @@ def test_bm25_may_read_other_words(make: Make) -> None:
     assert leaderboard([first, make("third", NARROW[0], None, tower__dim=1)]).bm25["mrr@10"] < board.bm25["mrr@10"]
 
 
-def test_what_is_no_finished_run_says_so(make: Make, tmp_path: Path) -> None:
-    path = make("run", WIDE[0])
-    (path / "per_query.csv").unlink()
-    with pytest.raises(UserError, match=r"per_query.csv does not exist"):
-        leaderboard([path])
-
-
 def test_configurations_are_told_apart_as_they_are_typed() -> None:
-    experiments = [
-        [],
-        ["tower=gru"],
-        ["tower.dim=32", "loss.temperature=0.1"],
-        ["loss=triplet", "embedding=word2vec", "similarity=dot"],
-    ]
-    commands = [[*each, f"seed={seed}"] for seed, each in enumerate(experiments)]
+    other = "loss=triplet embedding=word2vec similarity=dot"
+    experiments = ["", "tower=gru", "tower.dim=32 loss.temperature=0.1", other]
+    commands = [[*each.split(), f"seed={seed}"] for seed, each in enumerate(experiments)]
     configs = [OmegaConf.to_container(compose_raw("train", each), resolve=True) for each in commands]
     composed = [compose_raw("train", each, hydra_config=True) for each in commands]
     compositions = [composition_of(each, each.hydra.runtime.choices) for each in composed]
@@ -327,10 +304,6 @@ def test_long_overrides_give_way_to_the_names_of_the_folders() -> None:
         assert row_names(long, alike) == [f"tower=gru loss={each * 80}" for each in "ab"]
 
 
-def columns(line: str) -> int:
-    return len(re.findall(r"(?<!\\)\|", line)) - 1
-
-
 def test_the_page_is_a_table_that_a_reader_can_act_on(six: list[Path]) -> None:
     page = markdown_page(leaderboard(six))
     assert "10 queries of 'dev', each against 100 passages." in page
@@ -340,8 +313,8 @@ def test_the_page_is_a_table_that_a_reader_can_act_on(six: list[Path]) -> None:
     tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
     assert len(tables) == 5
     for table in tables:
-        assert {columns(line) for line in table} == {columns(table[0])}
-        assert {len(line) for line in table} == {len(table[0])}
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+        assert len({len(line) for line in table}) == 1
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables[0]]
     assert cells[0][:4] == ["embedding.dim", "tower.dim", "runs", "mrr@10"]  # a column for each axis
     assert [row[:3] for row in cells[2:]] == [["256", "256", "3"], ["BM25", "", ""], ["64", "64", "3"]]
@@ -363,11 +336,8 @@ def test_texts_of_people_stay_texts(make: Make) -> None:
     assert "q" * 101 + " " not in page.replace("q" * 300, "")
     assert "<script" not in html
     assert "&lt;script&gt;" in html
-    ET.fromstring(
-        html.removeprefix("<!doctype html>")
-        .replace('<meta charset="utf-8">', "")
-        .replace('1">\n<title>', '1"/>\n<title>')
-    )
+    closed = html.removeprefix("<!doctype html>").replace('<meta charset="utf-8">', "")
+    ET.fromstring(closed.replace('1">\n<title>', '1"/>\n<title>'))
 
 
 def test_the_html_needs_nothing_else(six: list[Path]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.plot import Picture, Scale
-from two_tower.report.pictures import curves, differences, intervals, pictures
+from two_tower.report.page import curves, differences, intervals, pictures
 from two_tower.report.runs import read_history
 
 FIGURES = st.floats(-1, 1)
@@ -29,12 +29,12 @@ def drawn(picture: Picture) -> ET.Element:
     for part in root.iter():
         at = {key: float(value) for key, value in part.attrib.items() if key in HORIZONTAL + VERTICAL}
         assert all(0 <= v <= (width if key in HORIZONTAL else height) for key, v in at.items()), at
-        for x, y in points(part) if "points" in part.attrib else ():
-            assert 0 <= x <= width
-            assert 0 <= y <= height
+        corners = points(part) if "points" in part.attrib else []
         if part.tag == "rect":
-            assert at["x"] + float(part.attrib["width"]) <= width + 0.1
-            assert at["y"] + float(part.attrib["height"]) <= height + 0.1
+            corners = [(at["x"] + float(part.attrib["width"]), at["y"] + float(part.attrib["height"]))]
+        for x, y in corners:
+            assert 0 <= x <= width + 0.1
+            assert 0 <= y <= height + 0.1
     return root
 
 

@@ -6,11 +6,12 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from killing import killed_after
+from killing import assert_same_weights, killed_after, untimed
 from lightning.pytorch.callbacks import Callback
 
 from two_tower.callbacks import speed
@@ -45,21 +46,21 @@ def logged(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("every", "option", "expected"),
     [
-        (["validation.every_n_steps=2"], EVERY_2),
-        (["validation.every_n_steps=5"], [(5, 1), (10, 2)]),
-        (["validation.every_n_steps=100"], [(5, 1), (10, 2)]),
-        (["validation.every_n_steps=2", "+trainer.accumulate_grad_batches=2"], ACCUMULATED),
-        (["validation.every_n_steps=4", "trainer.max_steps=8"], [(4, 0.8), (5, 1), (8, 1.6)]),
-        (["validation.every_n_steps=3", "trainer.max_steps=8"], [(3, 0.6), (5, 1), (6, 1.2), (8, 2)]),
+        (2, "", EVERY_2),
+        (5, "", [(5, 1), (10, 2)]),
+        (100, "", [(5, 1), (10, 2)]),
+        (2, "+trainer.accumulate_grad_batches=2", ACCUMULATED),
+        (4, "trainer.max_steps=8", [(4, 0.8), (5, 1), (8, 1.6)]),
+        (3, "trainer.max_steps=8", [(3, 0.6), (5, 1), (6, 1.2), (8, 2)]),
     ],
-    ids=["2", "5", "100", "accumulated", "max_steps_checked", "max_steps"],
 )
 def test_checks_come_when_they_are_due_and_never_twice(
-    options: list[str], expected: list[tuple[int, float]], fit: Fixture, tmp_path: Path
+    every: int, option: str, expected: list[tuple[int, float]], fit: Fixture, tmp_path: Path
 ) -> None:
-    results = fit(tmp_path / "run", "trainer.max_epochs=2", "validation.bm25=false", *options)
+    options = ["trainer.max_epochs=2", "validation.bm25=false", f"validation.every_n_steps={every}", *option.split()]
+    results = fit(tmp_path / "run", *options)
     assert checks(tmp_path / "run") == [(step, pytest.approx(epoch)) for step, epoch in expected]
     assert [int(row["step"]) + 1 for row in logged(tmp_path / "run")] == [step for step, _ in expected]
     assert results["epochs"] == 2
@@ -68,9 +69,8 @@ def test_checks_come_when_they_are_due_and_never_twice(
 def test_the_best_check_is_the_checkpoint_and_the_ranking(
     fit: Fixture, by_loops: Fixture, run_file: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = fit(
-        tmp_path / "run", *WILD, "validation.every_n_steps=1", "validation.monitor=ndcg@10", "optimizer.lr=0.1"
-    )  # fmt: skip
+    options = ["validation.every_n_steps=1", "validation.monitor=ndcg@10", "optimizer.lr=0.1"]
+    results = fit(tmp_path / "run", *WILD, *options)
     rows = logged(tmp_path / "run")
     values = [float(row["val/ndcg@10"]) for row in rows]
     assert len(values) == 4 * BATCHES
@@ -130,28 +130,14 @@ def test_a_continued_run_has_the_same_checks(
 
     with killed_after(hook, now):
         fit(tmp_path / "cut", *base, *options)
-    again = fit(tmp_path / "cut", *base, *options)
-    timed = ("seconds", "hybrid_seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds")
-    assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}
-    one, two = (kept(tmp_path / name) for name in ("whole", "cut"))
-    histories = [[{k: v for k, v in row.items() if k not in timed} for row in each["history"]] for each in (one, two)]
-    assert histories[0] == histories[1]
-    for name in ("best", "last"):
-        states = [
-            torch.load(tmp_path / run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-            for run in ("whole", "cut")
-        ]
-        assert all(torch.equal(states[0][k], states[1][k]) for k in states[0]), name
-    runs = [(tmp_path / run / "run.trec").read_text().replace(f" {run}\n", "\n") for run in ("whole", "cut")]
-    assert runs[0] == runs[1]
-    tables = []
-    for run in ("whole", "cut"):
-        with (tmp_path / run / "metrics.csv").open() as file:
-            tables.append([{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)])
-    assert tables[0] == tables[1]
-
-
-# --- what others are told ---------------------------------------------------------------------------------
+    assert untimed(fit(tmp_path / "cut", *base, *options)) == untimed(whole)
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    found = []
+    for run in (tmp_path / "whole", tmp_path / "cut"):
+        history, ranking = kept(run)["history"], (run / "run.trec").read_text().replace(f" {run.name}\n", "\n")
+        rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+        found.append((ranking, [untimed(row) for row in history], [untimed(row) for row in rows]))
+    assert found[0] == found[1]
 
 
 class Listener(Callback):
@@ -193,22 +179,12 @@ def test_a_check_at_the_end_of_an_epoch_is_found_once(fit: Fixture, tmp_path: Pa
 
 
 def test_other_callbacks_find_each_check_once(fit: Fixture, tmp_path: Path) -> None:
-    fit(
-        tmp_path / "run", f"+callbacks.listener._target_={__name__}.Listener", "trainer.max_epochs=1",
-        "validation.every_n_steps=2", "+trainer.accumulate_grad_batches=2",
-    )  # fmt: skip
-    assert Listener.seen == [
-        ("start", 0, "untrained", False),
-        ("batch", 0, "untrained", False),
-        ("batch", 1, "untrained", False),
-        ("batch", 1, "untrained", False),
-        ("batch", 2, "step 2", True),
-        ("batch", 3, "step 2", False),
-        ("epoch", 3, "epoch 1", True),
-    ]
-
-
-# --- what it costs ----------------------------------------------------------------------------------------
+    options = ["trainer.max_epochs=1", "validation.every_n_steps=2", "+trainer.accumulate_grad_batches=2"]
+    fit(tmp_path / "run", f"+callbacks.listener._target_={__name__}.Listener", *options)
+    steps = [("start", 0), ("batch", 0), ("batch", 1), ("batch", 1), ("batch", 2), ("batch", 3), ("epoch", 3)]
+    assert [(hook, step) for hook, step, _, _ in Listener.seen] == steps
+    untrained = [("untrained", False)] * 4
+    assert [seen[2:] for seen in Listener.seen] == [*untrained, ("step 2", True), ("step 2", False), ("epoch 1", True)]
 
 
 def test_the_cost_is_told(fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,44 +214,40 @@ def test_the_speed_of_training_is_without_validation(monkeypatch: pytest.MonkeyP
             clock.now += 10
             self.overhead_seconds += 10
 
-    class Trainer:
-        def __init__(self, *callbacks: object) -> None:
-            self.callbacks, self.world_size, self.loggers = callbacks, 1, ()
-
     clock, check = Clock(), Check()
     monkeypatch.setattr(speed, "time", clock)
 
-    def step(times: int, checked: bool = False) -> None:
+    def step(watch: Any, times: int, checked: bool = False) -> None:  # noqa: ANN401
         for _ in range(times):
             clock.now += 1
             if checked:
                 check()
-            speeds[-1].on_train_batch_end(trainer, None, None, range(4), 0)  # type: ignore[arg-type]
+            watch.on_train_batch_end(trainer, None, None, range(4), 0)
 
-    speeds = [Speed()]
-    trainer: Any = Trainer(check, speeds[0])
-    speeds[0].on_fit_start(trainer, None)  # type: ignore[arg-type]
+    one: Any = Speed()
+    two: Any = Speed()
+    trainer: Any = SimpleNamespace(callbacks=(check, one), world_size=1, loggers=())
+    one.on_fit_start(trainer, None)
     check()
-    speeds[0].on_train_start(trainer, None)  # type: ignore[arg-type]
-    speeds[0].on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
-    step(3)
-    step(2, checked=True)
-    assert (speeds[0].seconds, speeds[0].training_seconds) == (35, 5)
+    one.on_train_start(trainer, None)
+    one.on_train_epoch_start(trainer, None)
+    step(one, 3)
+    step(one, 2, checked=True)
+    assert (one.seconds, one.training_seconds) == (35, 5)
 
-    speeds.append(Speed())
-    speeds[1].load_state_dict(speeds[0].state_dict())
-    trainer.callbacks = (check, speeds[1])
+    two.load_state_dict(one.state_dict())
+    trainer.callbacks = (check, two)
     clock.now += 500
-    speeds[1].on_fit_start(trainer, None)  # type: ignore[arg-type]
+    two.on_fit_start(trainer, None)
     check()
-    speeds[1].on_train_start(trainer, None)  # type: ignore[arg-type]
-    step(5)  # of the epoch that goes on
+    two.on_train_start(trainer, None)
+    step(two, 5)  # of the epoch that goes on
     check()
-    speeds[1].on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
-    speeds[1].on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
-    step(1)
-    assert (speeds[1].seconds, speeds[1].training_seconds) == (35 + 26, 11)
-    assert speeds[1].triplets_per_second == pytest.approx(4)
+    two.on_train_epoch_end(trainer, None)
+    two.on_train_epoch_start(trainer, None)
+    step(two, 1)
+    assert (two.seconds, two.training_seconds) == (35 + 26, 11)
+    assert two.triplets_per_second == pytest.approx(4)
 
 
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -24,12 +23,7 @@ from two_tower.validation.full import FullValidation
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its name and renames it, so that a killed run never leaves half of one."""
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | os.PathLike[str],
-        storage_options: Any = None,  # noqa: ANN401
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         with atomic_path(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
@@ -42,14 +36,10 @@ class BestCheckpoint(Checkpoint):
         self._path, self._validation = run.best, validation
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        self._save_if_best(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save_if_best(trainer)
-
-    def _save_if_best(self, trainer: L.Trainer) -> None:
         if self._validation.just_evaluated and self._validation.best is self._validation.history[-1]:
             trainer.save_checkpoint(self._path)
+
+    on_train_epoch_end = on_train_batch_end
 
 
 class LastCheckpoint(Checkpoint):
@@ -72,9 +62,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, run: Run, every_seconds: float = 60.0) -> None:
         super().__init__()
-        self._path = run.last
-        self._every = every_seconds
-        self._saved_at = time.monotonic()
+        self._path, self._every, self._saved_at = run.last, every_seconds, time.monotonic()
         self._unseen_metrics: dict[str, float] = {}  # by the plateau schedules
         self._stop_requested = False
         self._previous_handlers: dict[int, Any] = {}
@@ -82,15 +70,12 @@ class LastCheckpoint(Checkpoint):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Drop all log rows if the run was killed before its first checkpoint."""
         if not self._path.exists():
-            self._rewind(trainer, 0)
+            self.on_load_checkpoint(trainer, pl_module, {"global_step": 0})
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Drop log rows written after the checkpoint that the run continues from."""
-        self._rewind(trainer, checkpoint["global_step"])
-
-    def _rewind(self, trainer: L.Trainer, step: int) -> None:
         for logger in run_loggers(trainer.loggers):
-            logger.rewind(step)
+            logger.rewind(checkpoint["global_step"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Step the plateau schedules that the checkpoint was ahead of; take over Ctrl-C and SIGTERM."""
@@ -108,18 +93,11 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self._stop_requested = True
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
         """Save when it is time, or stop on request."""
         if _is_last_batch(trainer):
             return  # saved after the epoch's validation
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if (args[-1] + 1) % trainer.accumulate_grad_batches:
             return  # no checkpoint holds the gradients that the next step will add to
         due = self._stop_requested or time.monotonic() - self._saved_at >= self._every
         # Saving waits for the other processes, whose clocks and signals are their own: all or none.

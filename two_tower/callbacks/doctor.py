@@ -12,14 +12,14 @@ from typing import Any, Literal, cast
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
 from two_tower.config import read
 from two_tower.data.stream.batch import Batch
 from two_tower.data.stream.module import TripletData
 from two_tower.doctor import measure_step
 from two_tower.doctor.base import Check, Finding, Signals, Step
-from two_tower.doctor.diagnose_training import diagnose
+from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
 from two_tower.doctor.record import Record
@@ -40,12 +40,6 @@ class Doctor(Callback):
 
     It costs about 1 % of a short run's time, and less of a longer one's: each step it notes what the loss reports
     anyway; at steps 2, 20 and 40, and then ever more rarely, it looks closely at a part of the batch.
-
-    Attributes:
-        signals: what was measured so far.
-        reason: why the run was stopped, empty if it was not.
-        stopped_at: the step at which it was, or None.
-        overhead_seconds: seconds that all this took.
     """
 
     def __init__(
@@ -53,9 +47,9 @@ class Doctor(Callback):
     ) -> None:
         self.run, self.validation, self.on_error = run, validation, on_error
         self.signals = Signals(config=read(run.config) if run.config.exists() else {})
-        self.reason = ""
-        self.stopped_at: int | None = None
-        self.overhead_seconds = 0.0
+        self.reason = ""  # why the run was stopped, empty if it was not
+        self.stopped_at: int | None = None  # the step at which it was
+        self.overhead_seconds = 0.0  # that all this took
         self._record = Record(run)
         self._watch = measure_step.Stopwatch()
         self._output: LossOutput | None = None  # of the last step
@@ -72,12 +66,11 @@ class Doctor(Callback):
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong at present, the likely cause of the others first."""
         return self._record.findings
 
     @property
     def count(self) -> int:
-        """How many of them are warnings or errors."""
+        """How many findings are warnings or errors."""
         return sum(finding.severity != "info" for finding in self.findings)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,8 +87,7 @@ class Doctor(Callback):
             self._seen, self._looking = inputs[0], False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        signals, validation = self.signals, self.validation
-        monitor = validation.monitor
+        signals, validation, monitor = self.signals, self.validation, self.validation.monitor
         signals.monitor, signals.similarity = monitor, cast(TwoTower, pl_module).similarity.name
         signals.total_steps = total_steps(trainer)
         known = {"bm25": validation.bm25, "untrained": validation.untrained}
@@ -109,23 +101,19 @@ class Doctor(Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        model = cast(TwoTower, pl_module)
-        if self.signals.data is None:
+        model, signals = cast(TwoTower, pl_module), self.signals
+        if signals.data is None:
             with self._spending():
-                self._look_before(trainer, model)
+                data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
+                signals.data = measure_data(data)
+                signals.words = measure_words(signals.config, data, model)
+                signals.alone = difference_alone(model, some_texts(data))
+                self._examine(trainer)
         self._watch.start()
         if self._due(trainer, batch_idx):
             with self._spending():
                 self._looking, self._weights = True, measure_step.Weights(model, batch)
         self._own = 0.0
-
-    def _look_before(self, trainer: L.Trainer, model: TwoTower) -> None:
-        """Look at the data, the start vectors, and whether a text's vector depends on its neighbours."""
-        data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
-        self.signals.data = measure_data(data)
-        self.signals.words = measure_words(self.signals.config, data, model)
-        self.signals.alone = difference_alone(model, some_texts(data))
-        self._examine(trainer)
 
     def _due(self, trainer: L.Trainer, batch: int) -> bool:
         """Whether the step that begins is looked at closely; while gradients accumulate only its last batch is."""
@@ -140,7 +128,7 @@ class Doctor(Callback):
         """Of the run so far."""
         return self._elapsed + time.perf_counter() - self._start
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, *args: Any) -> None:  # noqa: ANN401
         self._watch.mark()
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -189,9 +177,8 @@ class Doctor(Callback):
         before = self.signals.probes[-1] if self.signals.probes else None
         first_epoch, positives = trainer.current_epoch == 0, data.training_set.positives
         probe = look(trainer.global_step, first_epoch, batch, self._seen, model.loss, positives, before)
-        probe = replace(
-            probe, **self._gradients, updates=self._weights.changes(), rate=measure_step.schedule_share(trainer)
-        )
+        changes, rate = self._weights.changes(), measure_step.schedule_share(trainer)
+        probe = replace(probe, **self._gradients, updates=changes, rate=rate)
         self.signals.probes.append(probe)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger) and probe.positives:
@@ -215,17 +202,10 @@ class Doctor(Callback):
         assert latest is not None
         values = latest.per_query[monitor]
         untrained = None if validation.baseline is None else validation.baseline.per_query[monitor]
-        self.signals.checks.append(
-            Check(
-                name=validation.latest_name,
-                step=trainer.global_step,
-                epoch=row["epoch"],
-                value=row[monitor],
-                accuracy=float(np.mean(self._right)) if self._right else math.nan,
-                below_untrained=measure_step.standard_errors_below(values, untrained),
-                below_best=measure_step.standard_errors_below(values, self._best),
-            )
-        )
+        accuracy = float(np.mean(self._right)) if self._right else math.nan
+        below = [measure_step.standard_errors_below(values, before) for before in (untrained, self._best)]
+        check = Check(validation.latest_name, trainer.global_step, row["epoch"], row[monitor], accuracy, *below)
+        self.signals.checks.append(check)
         if row is validation.best:
             self._best = values
         self._right = []
@@ -240,9 +220,8 @@ class Doctor(Callback):
     def _stop_if_hopeless(self, trainer: L.Trainer) -> None:
         if self.on_error != "stop" or self.reason:
             return
-        worst = next((f for f in self.findings if f.severity == "error"), None)
         # All processes must stop together, and only the first one knows.
-        worst = trainer.strategy.broadcast(worst)
+        worst = trainer.strategy.broadcast(next((f for f in self.findings if f.severity == "error"), None))
         if worst is not None:
             where = f"Stopped by the doctor at step {trainer.global_step:,}"
             self.reason = f"{where}: {worst.id}: {worst.evidence} Try {worst.remedy}."
@@ -270,16 +249,10 @@ class Doctor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "signals": self.signals.to_plain(),
-            "record": self._record.to_plain(),
-            "reason": self.reason,
-            "stopped_at": self.stopped_at,
-            "overhead_seconds": self.overhead_seconds,
-            "elapsed": self._seconds,
-            "next": self._next,
-            "right": self._right,
-            "best": None if self._best is None else self._best.tolist(),
-        }
+            "signals": self.signals.to_plain(), "record": self._record.to_plain(), "reason": self.reason,
+            "stopped_at": self.stopped_at, "overhead_seconds": self.overhead_seconds, "elapsed": self._seconds,
+            "next": self._next, "right": self._right, "best": None if self._best is None else self._best.tolist(),
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.signals = Signals.from_plain(state_dict["signals"], self.signals.config)

@@ -26,19 +26,12 @@ class EarlyStopping(Callback):
     before an evaluation, and noisy. Without a ``mode``, less of a loss is better and more of a search metric or
     accuracy. A name that training does not log is refused after the first step.
 
-    Attributes:
-        stopped_at: the step after which training was stopped, or None.
-        reason: one sentence on why, empty until then.
     """
 
     def __init__(
-        self,
-        validation: FullValidation,
-        monitor: str = "val/mrr@10",
-        patience: int = 3,
-        min_delta: float = 0.0,
+        self, validation: FullValidation, monitor: str = "val/mrr@10", patience: int = 3, min_delta: float = 0.0,
         mode: Literal["max", "min"] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if patience < 1:
             raise ValueError(f"patience={patience} must be at least 1")
         if min_delta < 0:
@@ -47,12 +40,15 @@ class EarlyStopping(Callback):
         if not in_training and monitor not in validation.logged:
             raise _not_logged(monitor, [*validation.logged, "train/loss"])
         self.validation, self.monitor, self.patience, self.min_delta = validation, monitor, patience, min_delta
-        self.mode = mode or _mode(monitor)
+        if mode is None and in_training and not monitor.endswith(("loss", "accuracy")):
+            say = "set callbacks.early_stopping.mode=max or min"
+            raise ValueError(f"monitor={monitor} does not say which way is better: {say}")
+        self.mode = mode or ("min" if monitor.endswith("loss") else "max")
         self.best: float | None = None
         self.best_name = ""
         self.waited = 0
-        self.stopped_at: int | None = None
-        self.reason = ""
+        self.stopped_at: int | None = None  # the step after which training was stopped
+        self.reason = ""  # one sentence on why, empty until then
         self._is_logged = not in_training
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -80,39 +76,26 @@ class EarlyStopping(Callback):
             self.best, self.best_name, self.waited = value, name, 0
         else:
             self.waited += 1
-        if not math.isfinite(value):
-            self.reason = f"Stopped early after {name}: {self.monitor} is {value}."
-        elif self.waited >= self.patience:
-            self.reason = f"Stopped early after {name}: {self._stagnation()}."
-        if self.reason:
-            self.stopped_at, trainer.should_stop = trainer.global_step, True
+        if math.isfinite(value) and self.waited < self.patience:
+            return
+        beyond = "above" if self.mode == "max" else "below"
+        enough = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        checks = "the last check" if self.waited == 1 else f"the last {self.waited} checks"
+        stuck = f"{self.monitor} was not {beyond} {self.best or 0:.4g} ({self.best_name}){enough} in {checks}"
+        cause = stuck if math.isfinite(value) else f"{self.monitor} is {value}"
+        self.reason = f"Stopped early after {name}: {cause}."
+        self.stopped_at, trainer.should_stop = trainer.global_step, True
 
     def _improves(self, value: float) -> bool:
         if self.best is None or not math.isfinite(value):
             return math.isfinite(value)
         return value > self.best + self.min_delta if self.mode == "max" else value < self.best - self.min_delta
 
-    def _stagnation(self) -> str:
-        beyond = "above" if self.mode == "max" else "below"
-        enough = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        checks = "the last check" if self.waited == 1 else f"the last {self.waited} checks"
-        return f"{self.monitor} was not {beyond} {self.best:.4g} ({self.best_name}){enough} in {checks}"
-
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
-
-
-def _mode(monitor: str) -> Literal["max", "min"]:
-    if monitor.endswith("loss"):
-        return "min"
-    if monitor.startswith("train/") and not monitor.endswith("accuracy"):
-        raise ValueError(
-            f"monitor={monitor} does not say which way is better: set callbacks.early_stopping.mode=max or min"
-        )
-    return "max"
 
 
 def _not_logged(monitor: str, names: list[str]) -> ValueError:

@@ -42,20 +42,15 @@ class Mining(Callback):
     def __init__(self) -> None:
         self._records: dict[str, dict[str, Any]] = {}  # by folder, which table is in use
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """For an epoch that is continued: Lightning does not start it again."""
-        self._ensure_tables(trainer, cast(TwoTower, pl_module))
-
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._ensure_tables(trainer, cast(TwoTower, pl_module))
-
-    def _ensure_tables(self, trainer: L.Trainer, model: TwoTower) -> None:
         data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
         epoch = data.state_dict()["epoch"]  # the next batch's; with limit_train_batches not the trainer's
         for strategy in data.negatives.parts(epoch):
             path = strategy.table_path(epoch) if isinstance(strategy, ANNNegatives) else None
             if path is not None:
-                self._ensure_table(cast(ANNNegatives, strategy), path, trainer, model)
+                self._ensure_table(cast(ANNNegatives, strategy), path, trainer, cast(TwoTower, pl_module))
+
+    on_train_start = on_train_epoch_start  # for an epoch that is continued: Lightning does not start it again
 
     def _ensure_table(self, strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower) -> None:
         """Find the table, or mine it; all processes do the same."""
@@ -115,23 +110,19 @@ def search(model: TwoTower, data: TripletData, k: int) -> SearchResult:
     Processes that train together share the documents, see `EncodedCorpus`; all get the whole result.
     """
     encoded, pairs = EncodedCorpus.from_model(model, data.corpus, data.train.tokens), data.collection.pairs
-    scores = np.full(len(pairs[0]), -np.inf, np.float32)
+    scores, device = np.full(len(pairs[0]), -np.inf, np.float32), encoded.queries.device
     for first, block in encoded.blocks.items():
         here = np.flatnonzero((pairs[1] >= first) & (pairs[1] < first + len(block)))
-        scores[here] = _pair_scores(model, encoded.queries, block, pairs[0][here], pairs[1][here] - first)
+        rows, columns = (torch.from_numpy(r).to(device) for r in (pairs[0][here], pairs[1][here] - first))
+        scores[here] = _pair_scores(model, encoded.queries[rows], block[columns])
     ranking = encoded.rank(k)
     minimum = min_scores(pairs, encoded.share.all_reduce_max(scores), len(encoded.queries))
     return SearchResult(ranking.rows, ranking.scores, minimum)
 
 
 @torch.inference_mode()
-def _pair_scores(
-    model: TwoTower, q_QD: Tensor, d_ND: Tensor, query_rows: np.ndarray, document_rows: np.ndarray
-) -> np.ndarray:
-    """(P,) float32, the similarity of single pairs of rows."""
-    device = q_QD.device
-    q_PD = q_QD[torch.from_numpy(query_rows).to(device)]
-    d_PD = d_ND[torch.from_numpy(document_rows).to(device)]
+def _pair_scores(model: TwoTower, q_PD: Tensor, d_PD: Tensor) -> np.ndarray:
+    """(P,) float32, the similarity of single pairs."""
     one = torch.vmap(lambda q, d: model.similarity.scores(q[None], d[None])[0, 0])
     return one(q_PD, d_PD).cpu().numpy() if len(q_PD) else np.zeros(0, np.float32)
 

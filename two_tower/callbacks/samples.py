@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +27,6 @@ from two_tower.validation.full import FullValidation
 BEGINNING = 160  # characters of a passage that are kept to be shown
 BEGINNINGS_VERSION = 1  # raise whenever the cached beginnings would be others
 MAX_RANKS = 10  # of a query in one line; of more evaluations, those in the middle are left out
-
 COLUMNS = ["check", "query", "rank", "before", "untrained", "BM25"]
 
 
@@ -50,16 +48,15 @@ class Sample:
 
     def path(self) -> str:
         """``untrained 812 → 40 → 7  (BM25 3)``."""
-        ranks = [_shown(rank) for rank in self.ranks]
+        ranks, half = [_shown(rank) for rank in self.ranks], MAX_RANKS // 2
         if len(ranks) > MAX_RANKS:
-            half = MAX_RANKS // 2
             ranks = [*ranks[:half], "…", *ranks[-half:]]
         start = [] if self.untrained is None else [f"untrained {_shown(self.untrained)}"]
         return " → ".join([*start, *ranks]) + ("" if self.bm25 is None else f"  (BM25 {_shown(self.bm25)})")
 
 
 class SampleQueries(Callback):
-    """Shows how the ranking of a few queries changes, on the console and in every logger that takes tables.
+    """Shows how the ranking of a few queries changes, on the console and in every logger.
 
     The queries are spread evenly from the easiest to the hardest for BM25 (where that is not measured, for the
     untrained towers): a random few may all be easy. As BM25 depends on the collection only, all runs on it show the
@@ -67,12 +64,9 @@ class SampleQueries(Callback):
     """
 
     def __init__(
-        self,
-        validation: FullValidation,
-        queries: int = 5,
-        hits: int = 3,
+        self, validation: FullValidation, queries: int = 5, hits: int = 3,
         console: Literal["end", "each", "never"] = "end",
-    ) -> None:
+    ) -> None:  # fmt: skip
         for key, value, minimum in (("queries", queries, 1), ("hits", hits, 0)):
             if value < minimum:
                 raise ValueError(f"{key}={value} must be at least {minimum}; ~callbacks.samples leaves the table out")
@@ -82,28 +76,20 @@ class SampleQueries(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the queries, unless a continued run has them already."""
-        if trainer.is_global_zero:
-            self._texts = beginnings(self._validation.corpus)
-            self.samples = self.samples or self._choose()
-
-    def _choose(self) -> list[Sample]:
-        split = self._validation.queries_split
+        if not trainer.is_global_zero:
+            return
+        self._texts, split = beginnings(self._validation.corpus), self._validation.queries_split
+        if self.samples:
+            return
         measured = (self._validation.bm25_evaluation, self._validation.baseline)
         bm25, untrained = (None if each is None else first_ranks(each, split) for each in measured)
         difficulty = next((ranks for ranks in (bm25, untrained) if ranks is not None), np.zeros(len(split), np.int64))
         answerable = split.qrels.sum(split.qrels.relevant(split.threshold)) > 0
-        return [
-            Sample(row, split.texts[row].as_py(), _rank_of(row, bm25), _rank_of(row, untrained))
-            for row in spread(difficulty, np.flatnonzero(answerable), self._queries)
-        ]
+        for row in spread(difficulty, np.flatnonzero(answerable), self._queries):
+            ranks = (None if each is None else int(each[row]) for each in (bm25, untrained))
+            self.samples.append(Sample(row, split.texts[row].as_py(), *ranks))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        self._update(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._update(trainer)
-
-    def _update(self, trainer: L.Trainer) -> None:
         latest, split = self._validation.latest, self._validation.queries_split
         if not (trainer.is_global_zero and self._validation.just_evaluated and latest is not None):
             return
@@ -111,30 +97,45 @@ class SampleQueries(Callback):
         for sample in self.samples:
             sample.ranks.append(int(ranks[sample.row]))
             best = latest.ranking.rows[sample.row, : self._hits]
-            right = _right_passages(sample.row, split)
+            own = slice(*np.searchsorted(split.qrels.query_rows, (sample.row, sample.row + 1)))
+            relevant = split.qrels.relevant(split.threshold)[own]
+            right = set(split.qrels.document_rows[own][relevant].tolist())
             sample.hits = [[self._texts[int(row)].as_py(), int(row) in right] for row in best if row >= 0]
-        name = self._validation.latest_name
         columns = [*COLUMNS, *(f"hit {place + 1}" for place in range(self._hits))]
-        data = [[name, _plain(s.text), *s.figures(), *_cells(s.hits, self._hits)] for s in self.samples]
+        name, data = self._validation.latest_name, list[list[Any]]()
+        for s in self.samples:
+            cells = [f"✓ {_plain(text)}" if relevant else _plain(text) for text, relevant in s.hits]
+            data.append([name, _plain(s.text), *s.figures(), *cells, *[""] * (self._hits - len(cells))])
         for logger in run_loggers(trainer.loggers):
             logger.log_table(key="val/samples", columns=columns, data=data, step=trainer.global_step - 1)
         if self._console == "each":
-            _show_ranks(self.samples)
+            head = f"{'':<4}{'now':>9}{'before':>9}{'untrained':>11}{'BM25':>9}   rank of the best right passage of"
+            say(head, style="dim")
+            for sample in self.samples:
+                now, before, untrained, bm25 = map(_shown, sample.figures())
+                _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
+
+    on_train_epoch_end = on_train_batch_end
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the queries, also of a run that was interrupted after its last epoch; not of one that failed."""
-        if trainer.is_global_zero and self._console == "end":
-            _show_hits(self.samples, self._validation.latest_name)
+        evaluated = [sample for sample in self.samples if sample.ranks]
+        if not (trainer.is_global_zero and self._console == "end" and evaluated):
+            return
+        say("\nSample queries: the rank of the best right passage at every check", style="bold")
+        say(f"and the first passages at {self._validation.latest_name}, where ✓ marks a right one", style="dim")
+        for sample in evaluated:
+            say("")
+            _line("  ", sample.text)
+            say(f"    {sample.path()}")
+            for place, (text, relevant) in enumerate(sample.hits, 1):
+                _line(f"    {place:>2} {'✓' if relevant else ' '} ", text, style="" if relevant else "dim")
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples": [asdict(sample) for sample in self.samples]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.samples = [Sample(**sample) for sample in state_dict["samples"]]
-
-
-def _rank_of(row: int, ranks: np.ndarray | None) -> int | None:
-    return None if ranks is None else int(ranks[row])
 
 
 def first_ranks(evaluation: Evaluation, split: Split) -> np.ndarray:
@@ -173,41 +174,6 @@ def beginnings(corpus: Corpus) -> pa.ChunkedArray:
 
     folder = entry("beginnings", key_of(BEGINNINGS_VERSION, corpus.source.fingerprint()), write)
     return pa.ipc.open_file(pa.memory_map(str(folder / "beginnings.arrow"))).read_all()["text"]
-
-
-def _right_passages(row: int, split: Split) -> set[int]:
-    """The rows of the relevant passages of a query."""
-    own = slice(*np.searchsorted(split.qrels.query_rows, (row, row + 1)))
-    return set(split.qrels.document_rows[own][split.qrels.relevant(split.threshold)[own]].tolist()) - {-1}
-
-
-def _cells(hits: Sequence[Sequence[Any]], count: int) -> list[str]:
-    """The hits as ``count`` cells of a table, relevant passages marked."""
-    marked = [f"✓ {_plain(text)}" if relevant else _plain(text) for text, relevant in hits]
-    return [*marked, *[""] * (count - len(marked))]
-
-
-def _show_hits(samples: Sequence[Sample], name: str) -> None:
-    """Print every query's ranks over the evaluations, and its best passages in the newest one."""
-    evaluated = [sample for sample in samples if sample.ranks]
-    if not evaluated:
-        return
-    say("\nSample queries: the rank of the best right passage at every check", style="bold")
-    say(f"and the first passages at {name}, where ✓ marks a right one", style="dim")
-    for sample in evaluated:
-        say("")
-        _line("  ", sample.text)
-        say(f"    {sample.path()}")
-        for place, (text, relevant) in enumerate(sample.hits, 1):
-            _line(f"    {place:>2} {'✓' if relevant else ' '} ", text, style="" if relevant else "dim")
-
-
-def _show_ranks(samples: Sequence[Sample]) -> None:
-    """Print one line per query."""
-    say(f"{'':<4}{'now':>9}{'before':>9}{'untrained':>11}{'BM25':>9}   rank of the best right passage of", style="dim")
-    for sample in samples:
-        now, before, untrained, bm25 = map(_shown, sample.figures())
-        _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
 
 
 def _shown(rank: int | None) -> str:

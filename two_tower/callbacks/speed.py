@@ -34,30 +34,19 @@ class Speed(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock = time.monotonic()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """For an epoch that is continued: Lightning does not start it again."""
-        self._start_steps(trainer)
-
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start_steps(trainer)
-
-    def _start_steps(self, trainer: L.Trainer) -> None:
         self._step_clock, self._overhead = time.monotonic(), _overhead_seconds(trainer)
 
+    on_train_start = on_train_epoch_start  # for an epoch that is continued: Lightning does not start it again
+
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int,  # noqa: ANN401
+    ) -> None:  # fmt: skip
         """Count the step; a checkpoint may be written at any step, so both clocks move here."""
         now, overhead = time.monotonic(), _overhead_seconds(trainer)
         self.training_seconds += now - self._step_clock - (overhead - self._overhead)
         self.seconds += now - self._clock
-        self._clock = self._step_clock = now
-        self._overhead = overhead
+        self._clock, self._step_clock, self._overhead = now, now, overhead
         self.triplets += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -88,39 +77,26 @@ class TrainingProgress(ProgressBar):
         self._bar: Progress | None = None
 
     def enable(self) -> None:
-        """Show the line; Lightning's own switch."""
         self._enabled = True
 
-    def disable(self) -> None:
-        """Show nothing; Lightning calls it in all processes but the first."""
+    def disable(self) -> None:  # which Lightning calls in all processes but the first
         self._enabled = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the line where the run continues."""
         if not self._enabled:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[batch]}  {task.fields[speed]}  loss {task.fields[loss]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=rich.get_console(),
-            transient=True,
-        )
+        figures = TextColumn("{task.fields[batch]}  {task.fields[speed]}  loss {task.fields[loss]}")
+        times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+        columns = TextColumn("{task.description}"), BarColumn(), figures, *times
+        self._bar = Progress(*columns, console=rich.get_console(), transient=True)
         self._bar.add_task("", total=_total_batches(trainer), batch="", speed="", loss="–")
         self._bar.tasks[0].completed = trainer.current_epoch * float(trainer.num_training_batches)
         self._bar.start()
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int,  # noqa: ANN401
+    ) -> None:  # fmt: skip
         if self._bar is None:
             return
         task = self._bar.tasks[0]
@@ -137,21 +113,18 @@ class TrainingProgress(ProgressBar):
         )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._stop()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Stop the progress bar, so that the error is readable."""
-        self._stop()
-
-    def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Stop the progress bar, so that the error is readable."""
+        self.on_train_end(trainer, pl_module)
+
 
 def _total_batches(trainer: L.Trainer) -> float | None:
     """Batches of the whole run; None if only its user ends it."""
-    epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else math.inf
-    steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps != -1 else math.inf
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps * trainer.accumulate_grad_batches
     total = min(float(epochs or math.inf) * float(trainer.num_training_batches), float(steps))
     return total if math.isfinite(total) else None

@@ -25,7 +25,6 @@ class Finding:
     step: int = 0  # training steps made when it was found
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``doctor.json`` shows it."""
         return {name: getattr(self, name) for name in ("id", "severity", "step", "evidence", "cause", "remedy")}
 
 
@@ -127,8 +126,7 @@ class Probe:
 
     @property
     def chance(self) -> float:
-        """The accuracy of guessing: one out of the positive and the negatives."""
-        return 1 / (1 + self.candidates)
+        return 1 / (1 + self.candidates)  # the accuracy of guessing
 
 
 @dataclass
@@ -159,7 +157,6 @@ class Clock:
 
     @property
     def whole(self) -> float:
-        """Seconds of a step."""
         return self.data + self.forward + self.backward + self.optimizer
 
 
@@ -194,7 +191,6 @@ class Signals:
 
     @property
     def step(self) -> int:
-        """Steps made so far."""
         return max((rows[-1].step for rows in (self.steps, self.probes, self.checks) if rows), default=0)
 
     def setting(self, key: str) -> Any:  # noqa: ANN401
@@ -215,11 +211,11 @@ class Signals:
         return plain
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Signals:
+    def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any]) -> Signals:
         """What `to_plain` gave."""
         parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals, "clock": Clock}
         rows: dict[str, Any] = {"steps": Step, "probes": Probe, "checks": Check}
         values = dict(plain)
         values |= {name: kind(**values[name]) for name, kind in parts.items() if values.get(name)}
         values |= {name: [kind(**row) for row in values.get(name, ())] for name, kind in rows.items()}
-        return cls(**values, config=config or {})
+        return cls(**values, config=config)

@@ -1,54 +1,54 @@
-"""What can be wrong with the steps: their size, what they reach, how long they take; and the list of all diagnoses."""
+"""What can be wrong with the steps, the negatives and the vectors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
 from statistics import median
 
-from two_tower.doctor import diagnose_data, diagnose_vectors
-from two_tower.doctor.base import Finding, Signals
+from two_tower.doctor.base import Finding, Probe, Signals
 
 ENOUGH = 20  # steps before which most things are not said
 TOO_LARGE, TOO_SMALL = 0.5, 5e-4  # by how much of their own length a step changes the vectors
 USUAL_RATE = 0.002  # the learning rate to begin with where one above 1 tells nothing
 GOOD = 0.03  # what the steps of runs that learn well begin with
 PROGRESS, PROGRESS_STEPS = 0.05, 50  # how much of the loss of equal scores must go, in how many steps
-SURE = 3.0  # standard errors
 WITHOUT = 0.2  # share of a part's numbers
-WAITING, WAITING_SECONDS = 0.3, 0.005  # share of a step, seconds
-MAX_WORKERS = 8
+EARLY = 10  # steps
+IDLE = 0.05  # share of the queries that learn something, or of the loss that is left
+AT_TRIVIAL = 0.97  # of the loss of equal scores: no better
+FEW, RIGHT, FAR = 8, 0.75, 0.25  # negatives of a query, share of the queries, share of BM25's figure
+KNOWN, COPIES = 0.05, 0.1  # shares of the queries
+NEWEST = 3  # probes that must agree
+ONE_DIRECTION = 0.97  # mean cosine of two documents
+PARTED = 0.01  # by how much it must fall to say that the vectors part
+SAME_WORDS = 0.8  # mean cosine of word vectors from which they point in one direction
+PATIENCE = 25  # steps for a loss to move
+ABOVE_CHANCE = 3  # times as often right as by chance
+STILL = (0.97, 1.05)  # of the loss of equal scores
+LONG, HARDLY = 100, 0.75  # steps, and the share of that loss that is too much after them
+UNREACHABLE = 0.7  # share of it that even a perfect model would pay
 
 
 def learning_rate_too_high(signals: Signals) -> Finding | None:
     """Steps so large that they destroy what was there, up to NaN."""
     updates = [(value, part, p) for p in signals.probes for part, value in p.updates.items() if math.isfinite(value)]
     largest, part, probe = max(updates, key=lambda update: update[0], default=(0.0, "weights", None))
-    lost_at = _not_finite_since(signals)
+    lost_at = next((s.step for s in signals.steps if not math.isfinite(s.loss)), None)
+    if lost_at is None and signals.probes and signals.probes[-1].not_finite:
+        lost_at = signals.probes[-1].step
     if lost_at is not None:
         before = next((s.loss for s in reversed(signals.steps) if math.isfinite(s.loss)), math.nan)
-        return Finding(
+        evidence = (
             f"The loss is NaN or infinite since step {lost_at} (before: {before:.3g}); the largest step changed the "
-            f"{part} by {largest:.2g} of their length.",
-            "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero",
-            _lower_rate(signals, max(largest, 1.0)),
-            severity="error",
+            f"{part} by {largest:.2g} of their length."
         )
+        cause = "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero"
+        return Finding(evidence, cause, _lower_rate(signals, max(largest, 1.0)), severity="error")
     if probe is None or largest < TOO_LARGE:
         return None
-    return Finding(
-        f"Step {probe.step} changed the {part} by {largest:.2g} of their length; {GOOD} is usual at the start.",
-        "the learning rate is too high: what the vectors knew is overwritten, and words are thrown about at random",
-        _lower_rate(signals, largest),
-    )
-
-
-def _not_finite_since(signals: Signals) -> int | None:
-    lost = next((s.step for s in signals.steps if not math.isfinite(s.loss)), None)
-    if lost is None and signals.probes and signals.probes[-1].not_finite:
-        return signals.probes[-1].step
-    return lost
+    evidence = f"Step {probe.step} changed the {part} by {largest:.2g} of their length; {GOOD} is usual at the start."
+    cause = "the learning rate is too high: what the vectors knew is overwritten, and words are thrown about at random"
+    return Finding(evidence, cause, _lower_rate(signals, largest))
 
 
 def _lower_rate(signals: Signals, largest: float) -> str:
@@ -75,161 +75,201 @@ def learning_rate_too_low(signals: Signals) -> Finding | None:
     if ratio > TOO_SMALL or progress > PROGRESS * max(1, probes[-1].step / PROGRESS_STEPS):
         return None
     rate = signals.setting("optimizer.lr")
-    higher = None if rate is None else f"optimizer.lr={one_digit(rate * GOOD / max(ratio, 1e-9))}"
-    return Finding(
+    higher = "a higher learning rate" if rate is None else f"optimizer.lr={one_digit(rate * GOOD / max(ratio, 1e-9))}"
+    evidence = (
         f"A step changes the vectors by {ratio:.1g} of their length ({GOOD} is usual at the start), and in "
         f"{probes[-1].step} steps the loss went from {probes[0].position:.2f} to {probes[-1].position:.2f} of what "
-        "equal scores would cost.",
-        "the learning rate is too low",
-        higher or "a higher learning rate",
+        "equal scores would cost."
     )
+    return Finding(evidence, "the learning rate is too low", higher)
 
 
 def no_gradient(signals: Signals) -> Finding | None:
     """Part of the model cannot learn: cut off from the loss, or frozen by mistake."""
-    return _cut_off(signals) or _random_and_frozen(signals) or _frozen(signals)
-
-
-def _cut_off(signals: Signals) -> Finding | None:
     # Where no query learns from any negative, there is no gradient to pass on.
     probes = [p for p in signals.probes if p.active > 0 and not p.not_finite]
-    if len(probes) < 2:
-        return None
-    shares = {part: min(p.without_gradient.get(part, 0.0) for p in probes) for part in probes[0].without_gradient}
+    parts = probes[0].without_gradient if len(probes) > 1 else {}
+    shares = {part: min(p.without_gradient.get(part, 0.0) for p in probes) for part in parts}
     part, share = max(shares.items(), key=lambda pair: pair[1], default=("", 0.0))
     if share < WITHOUT:
-        return None
-    return Finding(
-        f"{share:.0%} of the trainable numbers of the {part} had no gradient in {len(probes)} steps.",
-        "they do not take part in the vectors, or something between them and the loss cuts the gradient off "
-        "(detach, no_grad, a conversion to NumPy)",
-        "the tower without that, or requires_grad_(False) where it is meant",
-        severity="error" if share > 1 - WITHOUT else "warning",
-    )
-
-
-def _random_and_frozen(signals: Signals) -> Finding | None:
-    words = signals.words
-    if words is None or not words.frozen or words.meaningful:
-        return None
-    return Finding(
-        "The word vectors are frozen, and those of words that stand near each other are no nearer than others "
-        f"(cosine {words.together:.3f} and {words.apart:.3f}).",
-        "random word vectors are kept as they are: they can learn no meaning",
-        "embedding.freeze=false",
-    )
+        return _frozen(signals)
+    evidence = f"{share:.0%} of the trainable numbers of the {part} had no gradient in {len(probes)} steps."
+    cause = "they do not take part in the vectors, or something between them and the loss cuts the gradient off "
+    cause += "(detach, no_grad, a conversion to NumPy)"
+    remedy = "the tower without that, or requires_grad_(False) where it is meant"
+    return Finding(evidence, cause, remedy, severity="error" if share > 1 - WITHOUT else "warning")
 
 
 def _frozen(signals: Signals) -> Finding | None:
-    frozen = signals.probes[-1].frozen if signals.probes else {}
+    words, frozen = signals.words, signals.probes[-1].frozen if signals.probes else {}
+    if words is not None and words.frozen and not words.meaningful:
+        return Finding(
+            "The word vectors are frozen, and those of words that stand near each other are no nearer than others "
+            f"(cosine {words.together:.3f} and {words.apart:.3f}).",
+            "random word vectors are kept as they are: they can learn no meaning",
+            "embedding.freeze=false",
+        )
     for part, share in frozen.items():
         if share > 0.5 and not part.endswith("words"):
-            return Finding(
-                f"{share:.0%} of the numbers of the {part} are not trained (requires_grad is false).",
-                "it was frozen, perhaps for another purpose",
-                "requires_grad_(True), if that was not meant",
-            )
+            evidence = f"{share:.0%} of the numbers of the {part} are not trained (requires_grad is false)."
+            cause = "it was frozen, perhaps for another purpose"
+            return Finding(evidence, cause, "requires_grad_(True), if that was not meant")
     return None
 
 
-def overfitting(signals: Signals) -> Finding | None:
-    """Training gets better and search worse."""
-    if not signals.checks:
+def hardest_negative_collapse(signals: Signals) -> Finding | None:
+    """Learning from the hardest negative alone makes all vectors equal: the loss goes to the margin and stays."""
+    last = signals.probes[-2:]
+    if len(last) < 2 or last[-1].step < ENOUGH or not all(p.single and p.position > AT_TRIVIAL for p in last):
         return None
-    last, best = signals.checks[-1], max(signals.checks, key=lambda check: check.value)
-    at_start = signals.probes[0].accuracy if signals.probes else math.nan
-    trained = f"training queries right: {at_start:.0%} at the start, {last.accuracy:.0%} now"
-    rate = signals.setting("optimizer.lr")
-    gentler = "callbacks=early_stopping" if rate is None else f"optimizer.lr={one_digit(rate / 10)}"
-    # What still rises may get there.
-    settled = best is not last or signals.step >= (signals.total_steps or math.inf)
-    if last.below_untrained > SURE and settled and not last.accuracy < at_start:
-        untrained = signals.baseline.get("untrained", math.nan)
-        return Finding(
-            f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' {untrained:.3f} by "
-            f"{last.below_untrained:.1f} standard errors; {trained}.",
-            "the towers learn the training pairs by heart",
-            gentler,
+    probe = last[-1]
+    evidence = (
+        f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal scores "
+        f"it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
+        f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}."
+    )
+    cause = "the hardest negatives of an untrained model pull all vectors to one point"
+    remedy = "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch"
+    return Finding(evidence, cause, remedy, severity="error")
+
+
+def false_negatives(signals: Signals) -> Finding | None:
+    """Queries are pushed away from passages that answer them."""
+    probes = signals.probes
+    if len(probes) < 2:
+        return None
+    known = sum(p.known_negatives for p in probes) / len(probes)
+    copies = sum(p.copies for p in probes) / len(probes)
+    if known <= KNOWN and copies <= COPIES:
+        return None
+    masked = signals.setting("negatives.mask_known_positives") is not False
+    return Finding(
+        f"{known:.0%} of the queries are pushed away from a passage that is known to be relevant to them, "
+        f"{copies:.0%} from a near copy of their positive.",
+        "the mined negatives contain unjudged answers" if masked else "known answers are not masked",
+        "negatives.relative_margin=0.05 negatives.first_rank=10" if masked else "negatives.mask_known_positives=true",
+    )
+
+
+def collapsed(signals: Signals) -> Finding | None:
+    """All texts have nearly the same vector."""
+    last = signals.probes[-2:]
+    if len(last) < 2 or last[-1].step < ENOUGH or not all(p.cosine > ONE_DIRECTION for p in last):
+        return None
+    probe = last[-1]
+    if signals.probes[0].cosine - probe.cosine > PARTED:
+        return None
+    words, cause, remedy = signals.words, "nothing pulls documents apart", "loss=in_batch negatives=in_batch"
+    if words is not None and words.direction > SAME_WORDS:
+        cause = f"the word vectors themselves point in one direction (mean cosine {words.direction:.2f})"
+        as_they_are = signals.setting("embedding.normalize") is False
+        remedy = "embedding.normalize=true" if as_they_are else "embedding=random"
+    elif signals.component("loss") == "TripletLoss":
+        cause = "the loss does not pull documents apart from each other"
+    evidence = (
+        f"Two documents have a mean cosine of {probe.cosine:.3f}, their vectors an effective rank of {probe.rank:.1f} "
+        f"(of {probe.queries} and more); positives score {probe.positive:.3f}, negatives {probe.negative:.3f}."
+    )
+    return Finding(evidence, cause, remedy, severity="error")
+
+
+def stuck_at_chance(signals: Signals) -> Finding | None:
+    """A cross-entropy at the logarithm of the number of documents: no better than guessing."""
+    if not signals.probes or not _is_cross_entropy(signals.probes[-1]):
+        return None
+    temperature = signals.setting("loss.temperature")
+    which = "the temperature" if temperature is None else f"loss.temperature={temperature}"
+    too_much = f"{which} is too high: all negatives count nearly the same"
+    nothing_learnt = "nothing that queries and passages have in common reaches the vectors"
+    return _stuck(signals, (too_much, "loss.temperature=0.05"), (nothing_learnt, "embedding=glove"))
+
+
+def stuck_at_margin(signals: Signals) -> Finding | None:
+    """A triplet loss at its margin: positives and negatives score the same."""
+    if not signals.probes or _is_cross_entropy(signals.probes[-1]):
+        return None
+    margin = signals.setting("loss.margin")
+    which = "the margin" if margin is None else f"loss.margin={margin}"
+    too_much = f"{which} is more than scores can differ by: every triplet pulls with full force, for ever"
+    nothing_learnt = "one random negative a query teaches little to a model that knows nothing"
+    return _stuck(signals, (too_much, "loss.margin=0.3"), (nothing_learnt, "loss=in_batch negatives=in_batch"))
+
+
+def _is_cross_entropy(probe: Probe) -> bool:
+    """Whether equal scores cost the logarithm of the number of documents; a triplet loss costs its margin."""
+    expected = math.log1p(probe.candidates)
+    return abs(probe.trivial - expected) <= 0.1 * expected
+
+
+def _stuck(signals: Signals, too_much: tuple[str, str], nothing_learnt: tuple[str, str]) -> Finding | None:
+    # Causes and remedies: where even a perfect model would pay nearly as much as equal scores do, and otherwise.
+    probe, newest = signals.probes[-1], signals.probes[-NEWEST:]
+    # Of other similarities nobody knows how far apart scores may come.
+    if signals.similarity == "cosine" and probe.trivial and probe.ideal / probe.trivial > UNREACHABLE:
+        evidence = (
+            f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} "
+            "if every positive had cosine 1 and every negative 0."
         )
-    if best is last or not last.below_best > SURE or last.accuracy < best.accuracy:
+        return Finding(evidence, *too_much)
+    if _still(newest):
+        evidence = (
+            f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "
+            f"{newest[0].step}: positives score {probe.positive:.3f}, negatives {probe.negative:.3f}, and "
+            f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
+        )
+        return Finding(evidence, *nothing_learnt, severity="error")
+    # Up and down, but never far from where it began.
+    late = [p for p in signals.probes if p.step >= LONG][-NEWEST:]
+    position = sum(p.position for p in late) / NEWEST
+    if len(late) < NEWEST or not HARDLY < position < STILL[1]:
         return None
-    # The best check is kept: if that is a good one, nothing is lost but time.
-    good = best.below_untrained < -SURE or math.isnan(best.below_untrained)
+    evidence = (
+        f"After {probe.step} steps the loss is still {position:.0%} of that of equal scores ({probe.trivial:.3f}), and "
+        f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
+    )
+    if signals.words is not None and signals.words.frozen:
+        nothing_learnt = "the word vectors are frozen, and the rest cannot learn the task", "embedding.freeze=false"
+    return Finding(evidence, *nothing_learnt)
+
+
+def _still(newest: list[Probe]) -> bool:
+    """Whether the loss does not move and hardly any query is right, although there was time."""
+    if len(newest) < NEWEST or newest[-1].step < PATIENCE or not all(STILL[0] < p.position < STILL[1] for p in newest):
+        return False
+    return max(p.accuracy for p in newest[1:]) <= ABOVE_CHANCE * newest[-1].chance  # else it learns, if slowly
+
+
+def easy_negatives(signals: Signals) -> Finding | None:
+    """Negatives so far away that nothing is left to learn; in the first epoch only, for later it is memory."""
+    first = [p for p in signals.probes if p.first_epoch and p.step >= EARLY]
+    if len(first) < 2:
+        return None
+    active = sum(p.active for p in first[-2:]) / 2
+    position = sum(p.position for p in first[-2:]) / 2
+    if active >= IDLE and not position < IDLE / 2:
+        return _means_nothing(signals, first)
+    mined = signals.component("negatives") in ("BM25Negatives", "ANNNegatives", "MixedNegatives")
     return Finding(
-        f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
-        f"{last.below_best:.1f} standard errors; {trained}.",
-        "the towers learn the training pairs by heart; best.ckpt holds the better check",
-        "callbacks=early_stopping" if len(signals.checks) > 2 else gentler,
-        severity="info" if good else "warning",
+        f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
+        f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}; the loss is {position:.0%} of that of equal "
+        "scores.",
+        "the negatives have nothing to do with the queries",
+        "loss=in_batch" if mined else "negatives=bm25",
     )
 
 
-def data_bound(signals: Signals) -> Finding | None:
-    """Training waits for its batches."""
-    clock = signals.clock
-    if clock.steps < ENOUGH or clock.data < WAITING_SECONDS or clock.data < WAITING * clock.whole:
+def _means_nothing(signals: Signals, first: list[Probe]) -> Finding | None:
+    """Nearly all triplets are right, and hardly any query finds its passage among all of them."""
+    if not signals.checks or first[-1].candidates > FEW:
         return None
-    working = clock.whole - clock.data
-    # As many as make batches twice as fast as the steps use them; workers share the cores.
-    workers = math.ceil(2 * clock.data / max(working, 1e-3)) + (signals.setting("data.num_workers") or 0)
+    value, bm25 = signals.checks[-1].value, signals.baseline.get("bm25", math.nan)
+    right = sum(p.accuracy for p in first) / len(first)
+    if not (right > RIGHT and value < FAR * bm25):
+        return None
     return Finding(
-        f"A step waits {1000 * clock.data:.0f} ms for its batch and takes {1000 * working:.0f} ms "
-        f"({clock.data / clock.whole:.0%} of the time is lost).",
-        "batches are made more slowly than they are used: a slow disk, or slow negatives",
-        f"data.num_workers={min(MAX_WORKERS, max(2, workers))}",
+        f"In the first epoch {right:.0%} of the training queries had their positive above all of their "
+        f"{first[-1].candidates:.0f} negatives, and {signals.monitor} against all passages is {value:.3f} "
+        f"(BM25: {bm25:.3f}).",
+        "to be nearer than one random passage in two is far from being nearer than all",
+        "loss=in_batch negatives=in_batch",
     )
-
-
-#: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.
-DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
-    diagnose_data.serving_mismatch,
-    diagnose_data.batch_dependent,
-    diagnose_data.misaligned_pairs,
-    diagnose_data.leakage,
-    diagnose_data.embedding_mismatch,
-    diagnose_data.unknown_words,
-    diagnose_data.truncated,
-    learning_rate_too_high,
-    no_gradient,
-    learning_rate_too_low,
-    diagnose_vectors.hardest_negative_collapse,
-    diagnose_vectors.false_negatives,
-    diagnose_vectors.collapsed,
-    diagnose_vectors.stuck_at_chance,
-    diagnose_vectors.stuck_at_margin,
-    diagnose_vectors.easy_negatives,
-    overfitting,
-    data_bound,
-)
-
-_CAUSES = {
-    "batch_dependent", "misaligned_pairs", "no_gradient", "learning_rate_too_high", "learning_rate_too_low",
-    "hardest_negative_collapse",
-}  # fmt: skip
-#: Id → the findings beside which it would only be their consequence, and is not told.
-EXPLAINED_BY = {
-    "no_gradient": {"learning_rate_too_high"},
-    "learning_rate_too_low": {"no_gradient", "learning_rate_too_high"},
-    "hardest_negative_collapse": {"learning_rate_too_high", "no_gradient", "batch_dependent"},
-    "collapsed": _CAUSES,
-    "stuck_at_chance": _CAUSES | {"collapsed"},
-    "stuck_at_margin": _CAUSES | {"collapsed"},
-    "easy_negatives": {"leakage", "no_gradient", "learning_rate_too_high"},
-    "overfitting": {
-        "misaligned_pairs", "learning_rate_too_high", "hardest_negative_collapse", "collapsed", "stuck_at_chance",
-        "stuck_at_margin",
-    },
-}  # fmt: skip
-
-
-def diagnose(signals: Signals) -> list[Finding]:
-    """What is wrong by these signals, the likeliest cause first."""
-    findings: dict[str, Finding] = {}
-    for diagnosis in DIAGNOSES:
-        name = diagnosis.__name__
-        if findings.keys() & EXPLAINED_BY.get(name, set()):
-            continue
-        finding = diagnosis(signals)
-        if finding is not None:
-            findings[name] = replace(finding, id=name, step=signals.step)
-    return list(findings.values())

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from two_tower.cache import entry, key_of
 from two_tower.config import build
 from two_tower.config.build import call
 from two_tower.config.compose import composed
 from two_tower.data._loader import LOADER_KEYS, Loader
-from two_tower.data.base import Source, full_text
-from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
-from two_tower.doctor import pairs
+from two_tower.data.base import TRIPLETS, Source, full_text
+from two_tower.data.stream.corpus import Corpus, Split, rows_of, trained_tokenizer
+from two_tower.data.stream.token_store import text_hashes
+from two_tower.doctor import texts as counted
 from two_tower.doctor.inspect_page import warnings
-from two_tower.doctor.pairs import Judged
-from two_tower.doctor.texts import EXAMPLES, count_texts, duplicates, empty_hash, examples, text_facts, word_hashes
+from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, count_texts, empty_hash, examples, pair_keys, word_hashes
 from two_tower.files import write_json
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-# Raise whenever what is read of a source, or what is kept of it, changes.
-LAYOUT = 1
-
+LAYOUT = 1  # raise whenever what is read of a source, or what is kept of it, changes
+MAX_TRIPLETS = 1_000_000  # that are read, the first of the file: MS MARCO has one with 398 million
 # Parts of notices whose content is among the facts.
 AMONG_FACTS = ("bad rows were left out", "judgements name a query or passage that does not exist")
 
@@ -75,8 +75,9 @@ def inspect_source(
         - ``vocabulary``: how many ``words`` it has, the unknown word included.
         - ``passages``: what `text_facts` gives; ``empty`` (without any word) with ``count`` and ``examples``;
           what `duplicates` gives.
-        - ``splits``: by name, what `text_facts` gives of the queries; ``empty`` and ``duplicates`` as above; what
-          `judgement_facts` gives; ``unknown_ids``, judgements that name no known query or passage;
+        - ``splits``: by name, what `text_facts` gives of the queries; ``empty`` and ``duplicates`` as above; how many
+          ``judgements`` and relevant passages, ``positives``, there are, ``positives_per_query`` and queries
+          ``without_positives``; ``unknown_ids``, judgements that name no known query or passage;
           ``unjudged_copies``, relevant passages with a copy that is not judged; ``answered_by_themselves``,
           queries that are equal to their relevant passage, with ``count`` and ``examples``; ``overlap``, what
           `word_overlap` gives of all judged pairs or `PAIRS` random ones; ``leakage``, None where there is
@@ -102,19 +103,16 @@ def inspect_source(
     judged = {name: Judged.from_split(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
-    triplets = pairs.triplet_facts(corpus, train, train_judged, words)
+    triplets = triplet_facts(corpus, train, train_judged, words)
     named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
     facts = {
         "source": {**named, "train_split": train_split, "validation_split": validation_split},
         "vocabulary": {"words": len(words)},
-        "passages": {
-            **read["passages"],
-            "empty": examples(np.flatnonzero(corpus.hashes == empty_hash()), corpus.ids),
-            "duplicates": duplicates(corpus.hashes, corpus.ids),
-        },
+        "passages": {**read["passages"], **_copies(corpus.hashes, corpus.hashes, corpus.ids)},
         "splits": {
             name: {
-                **_query_facts(split, judged[name], words),
+                **_text_facts([words.encode(split.texts)], words, words.query_tokens),
+                **_copies(split.hashes, judged[name].queries, split.ids),
                 **_judgement_facts(corpus, sorted_corpus, split, judged[name], words),
                 "unknown_ids": read["judgements"][name] - int(split.qrels.present.sum()),
                 "leakage": None if split is train else _leakage_facts(train_judged, judged[name], split),
@@ -131,19 +129,17 @@ def inspect_source(
 
 def _read(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
     """What is lost where texts are cut and ids become rows: the source is read once more."""
-    counts = count_texts(_whole_passages(source, tokenizer), tokenizer.unknown_id)
-    facts = {
-        "passages": text_facts(counts, tokenizer.document_tokens),
-        "judgements": {split: source.qrels(split).num_rows for split in source.splits()},
-    }
-    write_json(folder / "facts.json", {**facts, "bad_rows": _bad_rows(source)})
 
+    def whole_passages() -> Iterator[Ragged]:
+        with counter(f"Reading {source.name}", "passages") as progress:
+            for batch in source.corpus():
+                yield tokenizer.encode(full_text(batch))
+                progress(len(batch))
 
-def _whole_passages(source: Source, tokenizer: Tokenizer) -> Iterator[Ragged]:
-    with counter(f"Reading {source.name}", "passages") as progress:
-        for batch in source.corpus():
-            yield tokenizer.encode(full_text(batch))
-            progress(len(batch))
+    passages = _text_facts(whole_passages(), tokenizer, tokenizer.document_tokens)
+    judgements = {split: source.qrels(split).num_rows for split in source.splits()}
+    facts = {"passages": passages, "judgements": judgements, "bad_rows": _bad_rows(source)}
+    write_json(folder / "facts.json", facts)
 
 
 def _bad_rows(source: Source) -> dict[str, Any]:
@@ -162,32 +158,140 @@ def _bad_rows(source: Source) -> dict[str, Any]:
     }
 
 
-def _query_facts(split: Split, judged: Judged, tokenizer: Tokenizer) -> dict[str, Any]:
-    counts = count_texts([tokenizer.encode(split.texts)], tokenizer.unknown_id)
-    return {
-        **text_facts(counts, tokenizer.query_tokens),
-        "empty": examples(np.flatnonzero(split.hashes == empty_hash()), split.ids),
-        "duplicates": duplicates(judged.queries, split.ids),
-    }
+def _text_facts(batches: Iterable[Ragged], tokenizer: Tokenizer, limit: int) -> dict[str, Any]:
+    return counted.text_facts(count_texts(batches, tokenizer.unknown_id), limit)
+
+
+def _copies(tokens: np.ndarray, texts: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
+    """Empty and equal texts, by the hashes of their tokens and of what makes them equal."""
+    empty = np.flatnonzero(tokens == empty_hash())
+    return {"empty": examples(empty, ids), "duplicates": counted.duplicates(texts, ids)}
 
 
 def _judgement_facts(
     corpus: Corpus, sorted_corpus: np.ndarray, split: Split, judged: Judged, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    queries, documents = pairs.relevant_rows(split)
+    queries, documents = counted.relevant_rows(split)
     own_answer = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
-    drawn = pairs.sample(len(queries), pairs.PAIRS)
+    drawn = counted.sample(len(queries), PAIRS)
     drawn_pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])
+    per_query = np.bincount(queries, minlength=len(split))
     return {
-        **pairs.judgement_facts(split),
-        "unjudged_copies": int(pairs.unjudged_copies(judged, sorted_corpus).sum()),
+        "judgements": int(split.qrels.present.sum()),
+        "positives": len(queries),
+        "positives_per_query": counted.distribution(np.bincount(per_query)),
+        "without_positives": examples(np.flatnonzero(per_query == 0), split.ids),
+        "unjudged_copies": int(counted.unjudged_copies(judged, sorted_corpus).sum()),
         "answered_by_themselves": examples(np.unique(queries[own_answer]), split.ids),
-        "overlap": pairs.word_overlap(*drawn_pairs, tokenizer.unknown_id),
+        "overlap": counted.word_overlap(*drawn_pairs, tokenizer.unknown_id),
     }
 
 
 def _leakage_facts(train: Judged | None, judged: Judged, split: Split) -> dict[str, Any] | None:
     if train is None:
         return None
-    leaked, with_answer = pairs.leakage(train, judged)
+    leaked, with_answer = counted.leakage(train, judged)
     return {**examples(np.flatnonzero(leaked), split.ids), "with_same_positive": int(with_answer.sum())}
+
+
+class TripletHashes(NamedTuple):
+    """(T,) uint64 each."""
+
+    words: np.ndarray  # of the queries' words
+    queries: np.ndarray  # of the queries' tokens
+    positives: np.ndarray
+    negatives: np.ndarray
+
+
+class _Triplets(NamedTuple):
+    total: int  # that were read
+    hashes: TripletHashes  # of those without unknown ids
+    relevant: np.ndarray  # (K,) uint64, `pair_keys` of the relevant pairs
+    queries: Ragged  # up to PAIRS of them, and their positives
+    positives: Ragged
+    name: Callable[[int], Any]  # what a triplet is called
+
+
+def triplet_facts(
+    corpus: Corpus, train: Split | None, judged: Judged | None, tokenizer: Tokenizer, limit: int = MAX_TRIPLETS
+) -> dict[str, Any] | None:
+    """What is wrong with the first ``limit`` triplets of a source; ``train`` is the split to train on, if there is one.
+
+    Returns:
+        None where there are no triplets, or ids without a training split. ``kind``: ``ids`` or ``texts``;
+        ``count`` that were read, and whether they are a ``sample``; ``unknown_ids``: those that name no passage
+        or no query of the split, which are left out; ``overlap`` of queries and positives, see `word_overlap`; and
+        with ``count`` and ``examples`` (three ids, or the number of the triplet, from 1) what
+        `suspicious_triplets` finds.
+    """
+    texts = corpus.source.text_triplets()
+    if texts is not None:
+        triplets = _text_triplets(_first(texts, limit), judged, tokenizer)
+    else:
+        ids = corpus.source.triplets()
+        if ids is None or train is None or judged is None:
+            return None
+        triplets = _id_triplets(_first(ids, limit), corpus, train, judged)
+    facts = {
+        "kind": "ids" if texts is None else "texts",
+        "count": triplets.total,
+        "sample": triplets.total >= limit,
+        "unknown_ids": triplets.total - len(triplets.hashes.words),
+        "overlap": counted.word_overlap(triplets.queries, triplets.positives, tokenizer.unknown_id),
+    }
+    for kind, mask in suspicious_triplets(triplets.hashes, triplets.relevant).items():
+        rows = np.flatnonzero(mask)
+        facts[kind] = {"count": len(rows), "examples": [triplets.name(int(row)) for row in rows[:EXAMPLES]]}
+    return facts
+
+
+def _first(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch.slice(0, rows)
+        rows -= len(batch)
+        if rows <= 0:
+            return
+
+
+def _id_triplets(batches: Iterator[pa.RecordBatch], corpus: Corpus, train: Split, judged: Judged) -> _Triplets:
+    table = pa.Table.from_batches(batches, TRIPLETS)
+    among = (train.ids, corpus.ids, corpus.ids)
+    rows = np.stack([rows_of(table[name], ids) for name, ids in zip(TRIPLETS.names, among, strict=True)])
+    known = (rows >= 0).all(axis=0)
+    queries, positives, negatives = rows[:, known]
+    named, drawn = table.filter(pa.array(known)), counted.sample(len(queries), PAIRS)
+    words, tokens = judged.queries[queries], train.hashes[queries]
+    hashes = TripletHashes(words, tokens, corpus.hashes[positives], corpus.hashes[negatives])
+    pairs = train.tokens.select(queries[drawn]), corpus.tokens.select(positives[drawn])
+    name = lambda row: [column[row].as_py() for column in named.columns]  # noqa: E731
+    return _Triplets(len(table), hashes, judged.pairs, *pairs, name)
+
+
+def _text_triplets(batches: Iterator[pa.RecordBatch], judged: Judged | None, tokenizer: Tokenizer) -> _Triplets:
+    hashes_of_batches, queries_to_compare, positives_to_compare, count = [], list[Ragged](), list[Ragged](), 0
+    for batch in batches:
+        query, positive, negative = (pa.chunked_array([column]) for column in batch.columns)
+        queries, positives = tokenizer.encode_queries(query), tokenizer.encode_documents(positive)
+        negatives = tokenizer.encode_documents(negative)
+        hashes = (text_hashes(tokens) for tokens in (queries, positives, negatives))
+        hashes_of_batches.append((word_hashes(query, tokenizer), *hashes))
+        wanted = min(max(PAIRS - count, 0), len(batch))
+        queries_to_compare.append(queries.slice(0, wanted))
+        positives_to_compare.append(positives.slice(0, wanted))
+        count += len(batch)
+    joined = TripletHashes(*(np.concatenate(columns) for columns in zip(*hashes_of_batches, strict=True)))
+    relevant = [pair_keys(joined.words, joined.positives), *([] if judged is None else [judged.pairs])]
+    pairs = Ragged.join(queries_to_compare), Ragged.join(positives_to_compare)
+    return _Triplets(count, joined, np.concatenate(relevant), *pairs, name=lambda row: row + 1)
+
+
+def suspicious_triplets(hashes: TripletHashes, relevant: np.ndarray) -> dict[str, np.ndarray]:
+    """(T,) bool each: triplets that teach something wrong, given the `pair_keys` of the relevant pairs."""
+    same = hashes.positives == hashes.negatives
+    return {
+        "positive_is_negative": same,
+        # Another relevant passage of the query, or one that is equal to it.
+        "negative_is_relevant": ~same & np.isin(pair_keys(hashes.words, hashes.negatives), relevant),
+        "positive_not_relevant": ~np.isin(pair_keys(hashes.words, hashes.positives), relevant),
+        "positive_is_query": (hashes.queries == hashes.positives) & (hashes.queries != empty_hash()),
+    }

@@ -11,14 +11,11 @@ from two_tower.doctor.base import Finding
 
 Facts = Mapping[str, Any]
 
-# Rates above which something is worth a thought.
-MAX_CUT = MAX_UNKNOWN = 0.05
+MAX_CUT = MAX_UNKNOWN = 0.05  # rates above which something is worth a thought
 # Pairs that share less than this many times what chance has them share do not belong together. English text has
 # 2.1 to 4.6: medical answers, MS MARCO, documentation.
 LITTLE_SHARED = 1.5
-# Pairs from which on a mean share says something.
-ENOUGH_PAIRS = 50
-
+ENOUGH_PAIRS = 50  # from which on a mean share says something
 LABEL, COLUMN, BINS, WIDTH = 29, 12, 18, 80  # characters
 
 
@@ -29,128 +26,101 @@ def warnings(facts: Facts) -> list[Finding]:
     for name, split in facts["splits"].items():
         found += _of_queries(name, split, name == train)
         found += _of_judgements(name, split, name == train)
-    return [*found, *_of_triplets(facts["triplets"])]
+    return [Finding(evidence, "", remedy, id=id) for id, evidence, remedy in [*found, *_of_triplets(facts["triplets"])]]
 
 
-def _warning(id: str, evidence: str, remedy: str) -> Finding:
-    return Finding(evidence, "", remedy, id=id)
+# A warning: its id, the evidence, the remedy.
+_Warnings = Iterator[tuple[str, str, str]]
 
 
-def _of_source(facts: Facts) -> Iterator[Finding]:
+def _of_source(facts: Facts) -> _Warnings:
     source, existing = facts["source"], list(facts["splits"])
     on_texts = (facts["triplets"] or {}).get("kind") == "texts"  # which need no training split
     for role, use in (("train", "train on"), ("validation", "validate on")):
         split = source[f"{role}_split"]
         if split not in existing and not (role == "train" and on_texts):
-            yield _warning(
-                f"no_{role}_split",
-                f"there is no split {split} to {use}; splits: {', '.join(existing) or 'none'}",
-                f"choose one with data.{role}_split=NAME, or make one of some queries of another split",
-            )
+            evidence = f"there is no split {split} to {use}; splits: {', '.join(existing) or 'none'}"
+            remedy = f"choose one with data.{role}_split=NAME, or make one of some queries of another split"
+            yield f"no_{role}_split", evidence, remedy
     for file, bad in facts["bad_rows"].items():
         kinds = ", ".join(f"{kind['count']:,} with {name}" for name, kind in bad["kinds"].items())
         first = next(iter(bad["kinds"].values()))["examples"][0]
-        yield _warning(
-            "bad_rows",
-            f"{bad['count']:,} rows of {file} were left out: {kinds} (the first: {first})",
-            "correct the file, or leave it so if these rows do not matter",
-        )
+        evidence = f"{bad['count']:,} rows of {file} were left out: {kinds} (the first: {first})"
+        yield "bad_rows", evidence, "correct the file, or leave it so if these rows do not matter"
 
 
-def _of_passages(passages: Facts) -> Iterator[Finding]:
+def _of_passages(passages: Facts) -> _Warnings:
     count, copies, cut = passages["count"], passages["duplicates"], passages["cut"]
     if passages["empty"]["count"]:
-        yield _warning(
-            "empty_passages",
-            f"{_part(passages['empty'], count)} passages have no word at all{_such_as(passages['empty'])}",
-            "remove them, or look for a wrong column: no search can find them",
-        )
+        evidence = f"{_part(passages['empty'], count)} passages have no word at all{_such_as(passages['empty'])}"
+        yield "empty_passages", evidence, "remove them, or look for a wrong column: no search can find them"
     if copies["texts"]:
-        yield _warning(
-            "duplicate_passages",
-            f"{copies['texts']:,} of {count:,} passages are equal to another one, in {copies['groups']:,} groups "
-            f"({_equal(copies)})",
-            "keep one of each: a search shows all copies, and no model can tell which of them was judged",
-        )
+        evidence = f"{copies['texts']:,} of {count:,} passages are equal to another one, in {copies['groups']:,} "
+        evidence += f"groups ({'; '.join(' = '.join(group) for group in copies['examples'])})"
+        remedy = "keep one of each: a search shows all copies, and no model can tell which of them was judged"
+        yield "duplicate_passages", evidence, remedy
     if cut["rate"] > MAX_CUT:
-        yield _warning(
-            "cut_passages",
-            f"{_percent(cut['rate'])} of the passages are longer than {cut['limit']} tokens, and "
-            f"{_percent(cut['token_rate'])} of all tokens are cut off",
-            "split long passages, or raise tokenizer.document_tokens "
-            f"(95 % have at most {passages['lengths']['p95']:,})",
-        )
+        evidence = f"{_percent(cut['rate'])} of the passages are longer than {cut['limit']} tokens, and "
+        evidence += f"{_percent(cut['token_rate'])} of all tokens are cut off"
+        remedy = "split long passages, or raise tokenizer.document_tokens "
+        remedy += f"(95 % have at most {passages['lengths']['p95']:,})"
+        yield "cut_passages", evidence, remedy
 
 
-def _of_queries(name: str, split: Facts, is_train: bool) -> Iterator[Finding]:
+def _of_queries(name: str, split: Facts, is_train: bool) -> _Warnings:
     count, copies, cut, unknown = split["count"], split["duplicates"], split["cut"], split["unknown"]
     if unknown["texts"]:
-        yield _warning(
-            "queries_without_known_word",
-            f"{unknown['texts']:,} of {count:,} {name} queries have no word of the vocabulary",
-            "lower tokenizer.min_frequency, or remove them: a model of words cannot answer them",
-        )
+        evidence = f"{unknown['texts']:,} of {count:,} {name} queries have no word of the vocabulary"
+        remedy = "lower tokenizer.min_frequency, or remove them: a model of words cannot answer them"
+        yield "queries_without_known_word", evidence, remedy
     if unknown["rate"] > MAX_UNKNOWN and not is_train:
-        yield _warning(
-            "unknown_words",
-            f"{_percent(unknown['rate'])} of the words of the {name} queries are not in the vocabulary",
-            "give more text of the same kind and language, or lower tokenizer.min_frequency",
-        )
+        evidence = f"{_percent(unknown['rate'])} of the words of the {name} queries are not in the vocabulary"
+        remedy = "give more text of the same kind and language, or lower tokenizer.min_frequency"
+        yield "unknown_words", evidence, remedy
     if copies["texts"] and not is_train:  # training takes them for one query with the positives of all
-        yield _warning(
+        yield (
             "duplicate_queries",
-            f"{copies['texts']:,} of {count:,} {name} queries are equal to another one ({_equal(copies)})",
+            f"{copies['texts']:,} of {count:,} {name} queries are equal to another one "
+            f"({'; '.join(' = '.join(group) for group in copies['examples'])})",
             "join them to one query with all its relevant passages: each counts, and has the others' answers as wrong",
         )
     if cut["rate"] > MAX_CUT:
-        yield _warning(
-            "cut_queries",
-            f"{_percent(cut['rate'])} of the {name} queries are longer than {cut['limit']} tokens",
-            f"raise tokenizer.query_tokens (95 % have at most {split['lengths']['p95']:,})",
-        )
+        evidence = f"{_percent(cut['rate'])} of the {name} queries are longer than {cut['limit']} tokens"
+        yield "cut_queries", evidence, f"raise tokenizer.query_tokens (95 % have at most {split['lengths']['p95']:,})"
     leaked = split["leakage"]
     if leaked is not None and leaked["count"]:
-        yield _warning(
-            "leakage",
+        evidence = (
             f"{_part(leaked, count)} {name} queries are also training queries, {leaked['with_same_positive']:,} with "
-            f"the same relevant passage{_such_as(leaked)}: figures on {name} are too good",
-            "remove them from one of the two splits",
+            f"the same relevant passage{_such_as(leaked)}: figures on {name} are too good"
         )
+        yield "leakage", evidence, "remove them from one of the two splits"
 
 
-def _of_judgements(name: str, split: Facts, is_train: bool) -> Iterator[Finding]:
+def _of_judgements(name: str, split: Facts, is_train: bool) -> _Warnings:
     without, own_answer = split["without_positives"], split["answered_by_themselves"]
     if split["unknown_ids"]:
-        yield _warning(
-            "unknown_ids",
-            f"{split['unknown_ids']:,} judgements of {name} name a query or passage that does not exist, and "
-            "are left out",
-            "look for ids that are written in another way, or for a part of the corpus that is missing",
-        )
+        evidence = f"{split['unknown_ids']:,} judgements of {name} name a query or passage that does not exist, and "
+        evidence += "are left out"
+        remedy = "look for ids that are written in another way, or for a part of the corpus that is missing"
+        yield "unknown_ids", evidence, remedy
     if without["count"]:
-        yield _warning(
-            "queries_without_positives",
-            f"{_part(without, split['count'])} {name} queries have no relevant passage{_such_as(without)}",
-            "remove them: nobody trains on them, and they score 0 in every metric",
-        )
+        evidence = f"{_part(without, split['count'])} {name} queries have no relevant passage{_such_as(without)}"
+        remedy = "remove them: nobody trains on them, and they score 0 in every metric"
+        yield "queries_without_positives", evidence, remedy
     if own_answer["count"]:
-        yield _warning(
-            "answered_by_themselves",
-            f"{_part(own_answer, split['count'])} {name} queries are equal to their relevant passage"
-            f"{_such_as(own_answer)}",
-            "look for a wrong column; such pairs teach nothing and are found by any model",
-        )
+        evidence = f"{_part(own_answer, split['count'])} {name} queries are equal to their relevant passage"
+        evidence += f"{_such_as(own_answer)}"
+        remedy = "look for a wrong column; such pairs teach nothing and are found by any model"
+        yield "answered_by_themselves", evidence, remedy
     if split["unjudged_copies"] and not is_train:
-        yield _warning(
-            "unjudged_copies",
-            f"{split['unjudged_copies']:,} of {split['positives']:,} relevant passages of {name} have a copy in the "
-            "corpus that is not judged",
-            "judge the copies too, or remove them: a search that finds the copy is counted wrong",
-        )
+        evidence = f"{split['unjudged_copies']:,} of {split['positives']:,} relevant passages of {name} have a copy "
+        evidence += "in the corpus that is not judged"
+        remedy = "judge the copies too, or remove them: a search that finds the copy is counted wrong"
+        yield "unjudged_copies", evidence, remedy
     yield from _of_overlap(f"the {name} queries", split["overlap"])
 
 
-def _of_overlap(whose: str, overlap: Facts) -> Iterator[Finding]:
+def _of_overlap(whose: str, overlap: Facts) -> _Warnings:
     chance, parts = overlap["shared_by_chance"], overlap["parts"]
     low = [i for i, shared in enumerate(parts) if shared <= LITTLE_SHARED * chance]
     if not low or overlap["pairs"] < ENOUGH_PAIRS:
@@ -158,62 +128,50 @@ def _of_overlap(whose: str, overlap: Facts) -> Iterator[Finding]:
     shared, place = sum(parts[i] for i in low) / len(low), ""
     if len(low) < len(parts):
         place = f", {low[0] / len(parts):.0%} to {(low[-1] + 1) / len(parts):.0%} of them,"
-    yield _warning(
-        "no_common_words",
-        f"relevant passages repeat {_percent(shared)} of the words of {whose}{place} and other queries' passages "
-        f"{_percent(chance)}",
-        "look whether queries and passages belong together: rows may have slipped, or a column may be wrong",
-    )
+    evidence = f"relevant passages repeat {_percent(shared)} of the words of {whose}{place} and other queries' "
+    evidence += f"passages {_percent(chance)}"
+    remedy = "look whether queries and passages belong together: rows may have slipped, or a column may be wrong"
+    yield "no_common_words", evidence, remedy
 
 
 # Kind of triplet → its label on the page, what is wrong with it, what to do.
 _TRIPLETS = {
     "positive_is_negative": (
-        "positive equal to negative",
-        "have a negative that is equal to the positive",
+        "positive equal to negative", "have a negative that is equal to the positive",
         "remove them: they teach nothing",
     ),
     "negative_is_relevant": (
-        "negative that is relevant",
-        "have a negative that is a relevant passage of the query",
+        "negative that is relevant", "have a negative that is a relevant passage of the query",
         "remove them: they teach the opposite",
     ),
     "positive_not_relevant": (
-        "positive that is not relevant",
-        "have a positive that is not judged relevant to the query",
+        "positive that is not relevant", "have a positive that is not judged relevant to the query",
         "look whether positives and negatives are exchanged, or the triplets belong to other judgements",
     ),
     "positive_is_query": (
-        "positive equal to the query",
-        "have the query itself as positive",
+        "positive equal to the query", "have the query itself as positive",
         "look for a wrong column: they teach nothing",
     ),
-}
+}  # fmt: skip
 
 
-def _of_triplets(triplets: Facts | None) -> Iterator[Finding]:
+def _of_triplets(triplets: Facts | None) -> _Warnings:
     if triplets is None:
         return
     count = triplets["count"]
     if triplets["unknown_ids"]:
-        yield _warning(
-            "triplets_left_out",
-            f"{triplets['unknown_ids']:,} of {count:,} triplets name a passage that does not exist, or a query that is "
-            "not of the training split, and are left out",
-            "leave it so if they are of another split; else look for ids that are written in another way",
-        )
+        evidence = f"{triplets['unknown_ids']:,} of {count:,} triplets name a passage that does not exist, or a query "
+        evidence += "that is not of the training split, and are left out"
+        remedy = "leave it so if they are of another split; else look for ids that are written in another way"
+        yield "triplets_left_out", evidence, remedy
     for kind, (_, what, remedy) in _TRIPLETS.items():
         if triplets[kind]["count"]:
-            yield _warning(kind, f"{_part(triplets[kind], count)} triplets {what}{_such_as(triplets[kind])}", remedy)
+            yield (kind, f"{_part(triplets[kind], count)} triplets {what}{_such_as(triplets[kind])}", remedy)
     yield from _of_overlap("the triplets' queries", triplets["overlap"])
 
 
 def _part(found: Facts, count: int) -> str:
     return f"{found['count']:,} of {count:,}"
-
-
-def _equal(copies: Facts) -> str:
-    return "; ".join(" = ".join(group) for group in copies["examples"])
 
 
 def _such_as(found: Facts) -> str:
@@ -230,16 +188,21 @@ def _percent(rate: float) -> str:
 def show(facts: Facts) -> None:
     """Print what `two_tower.doctor.facts.inspect` found."""
     source, passages, splits = facts["source"], facts["passages"], facts["splits"]
-    head = f"{source['name']}: {passages['count']:,} passages, a vocabulary of {facts['vocabulary']['words']:,} words"
-    say(head, "bold")
+    words = facts["vocabulary"]["words"]
+    say(f"{source['name']}: {passages['count']:,} passages, a vocabulary of {words:,} words", "bold")
     say(f"fingerprint {source['fingerprint']}", "dim")
     _table("", {"passages": passages, **splits}, _TEXT_ROWS)
     if splits:
         _table("Queries and relevant passages", splits, _QUERY_ROWS)
     _histograms("Tokens per passage", {"passages": passages["lengths"]["histogram"]})
     _histograms("Tokens per query", {name: split["lengths"]["histogram"] for name, split in splits.items()})
-    if facts["triplets"] is not None:
-        _show_triplets(facts["triplets"])
+    triplets = facts["triplets"]
+    if triplets is not None:
+        read = f"the first {triplets['count']:,} are looked at" if triplets["sample"] else f"{triplets['count']:,}"
+        say(f"\nTriplets of {triplets['kind']}: {read}", "bold")
+        counts = {label: triplets[kind]["count"] for kind, (label, _, _) in _TRIPLETS.items()}
+        for label, count in {"of unknown ids, left out": triplets["unknown_ids"], **counts}.items():
+            say(f"{label:<{LABEL}}{count:>{COLUMN},}")
     bad_rows = [
         f"{kind['count']:,} of {file} with {name}: {'; '.join(kind['examples'])}"
         for file, bad in facts["bad_rows"].items()
@@ -307,16 +270,14 @@ def _histograms(title: str, histograms: Mapping[str, Mapping[str, list[int]]]) -
     width = (WIDTH - BINS) // len(histograms)
     names = (f"{name:<{width}}" for name in histograms if len(histograms) > 1)
     say(f"\n{title:<{BINS}}{''.join(names)}".rstrip(), "bold")
-    shares = [_shares(h) for h in histograms.values()]
+    shares = [
+        {low: count / sum(h["counts"]) for low, count in zip(h["edges"], h["counts"], strict=False)}
+        for h in histograms.values()
+    ]
     for low, high in bins:
         label = str(low) if high == low + 1 else f"{low}–{high - 1}"
         bars = (f"{_bar(s.get(low, 0.0), max(s.values()), width - 9):<{width}}" for s in shares)
         say(f"{label:>{BINS - 2}}  {''.join(bars)}".rstrip())
-
-
-def _shares(histogram: Mapping[str, list[int]]) -> dict[int, float]:
-    total = sum(histogram["counts"])
-    return {low: count / total for low, count in zip(histogram["edges"], histogram["counts"], strict=False)}
 
 
 def _bar(share: float, largest: float, width: int) -> str:
@@ -327,19 +288,9 @@ def _bar(share: float, largest: float, width: int) -> str:
     return f"{bar} {_percent(share)}".strip()
 
 
-def _show_triplets(triplets: Facts) -> None:
-    read = f"the first {triplets['count']:,} are looked at" if triplets["sample"] else f"{triplets['count']:,}"
-    say(f"\nTriplets of {triplets['kind']}: {read}", "bold")
-    say(f"{'of unknown ids, left out':<{LABEL}}{triplets['unknown_ids']:>{COLUMN},}")
-    for kind, (label, _, _) in _TRIPLETS.items():
-        say(f"{label:<{LABEL}}{triplets[kind]['count']:>{COLUMN},}")
-
-
 def _show_list(title: str, lines: Sequence[str], style: str | None = None) -> None:
     if lines:
         say(f"\n{title}", "bold")
+    wrapper = textwrap.TextWrapper(WIDTH, "- ", "  ", break_long_words=False, break_on_hyphens=False)
     for line in lines:
-        wrapped = textwrap.fill(
-            line, WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-        say(wrapped, style)
+        say(wrapper.fill(line), style)

@@ -42,9 +42,11 @@ def look(
     """
     part = _part(seen, *_sizes(*seen.negatives.shape))
     rows, scores, mask = len(part.queries), part.scores, part.negatives.cpu().numpy()
-    counts = mask.sum(1)
+    counts, strength = mask.sum(1), np.zeros(mask.shape)
     mean_count = _mean(counts)
     value, gradient = _loss_and_gradient(loss, part)
+    if gradient is not None:
+        strength = np.abs(gradient) * mask
     known, copies = _false_negatives(batch, positives, rows)
     if loss.needs or gradient is None:  # imagined scores say nothing of a loss that looks at a teacher or at vectors
         trivial = ideal = 0.0
@@ -55,22 +57,13 @@ def look(
         ideal = loss(_with_scores(part, _perfect(scores, part.similarity.name), imagined=True)).loss.item()
     queries, documents = (v[:QUERIES].float().cpu().numpy() for v in (seen.queries, seen.documents))
     finite = bool(np.isfinite(scores.sum().item()) and np.isfinite(documents).all())
+    # A query learns if its negatives have a gradient that matters beside the strongest that there can be.
+    active = 1.0 if gradient is None else _mean((strength.sum(1) > 1e-4 / max(1, rows))[counts > 0])
     return Probe(
-        step=step,
-        first_epoch=first_epoch,
-        queries=rows,
-        candidates=mean_count,
-        loss=value,
-        trivial=trivial,
-        ideal=ideal,
-        active=1.0 if gradient is None else _mean(_active(gradient, mask)[counts > 0]),
-        single=gradient is not None and _single(gradient, mask),
-        known_negatives=known,
-        copies=copies,
-        not_finite=not finite,
-        **_of_scores(scores.cpu().numpy(), mask),
-        **_geometry(queries, documents),
-    )
+        step=step, first_epoch=first_epoch, queries=rows, candidates=mean_count, loss=value, trivial=trivial,
+        ideal=ideal, active=active, single=_single(strength, counts), known_negatives=known, copies=copies,
+        not_finite=not finite, **_of_scores(scores.cpu().numpy(), mask), **_geometry(queries, documents),
+    )  # fmt: skip
 
 
 def _sizes(queries: int, documents: int) -> tuple[int, int]:
@@ -87,18 +80,15 @@ def _part(seen: LossInput, rows: int, extras: int) -> LossInput:
     def documents(matrix: Tensor, dim: int = 0) -> Tensor:
         return torch.cat([matrix.narrow(dim, 0, rows), matrix.narrow(dim, count, extras)], dim).detach()
 
-    part = replace(
-        seen,
-        queries=seen.queries[:rows].detach(),
-        documents=documents(seen.documents),
-        negatives=documents(seen.negatives[:rows], 1),
-        teacher=TeacherBatch(
-            queries=None if teacher.queries is None else teacher.queries[:rows],
-            documents=None if teacher.documents is None else documents(teacher.documents),
-            margins=None if teacher.margins is None else teacher.margins[:rows],
-        ),
+    taught = TeacherBatch(
+        queries=None if teacher.queries is None else teacher.queries[:rows],
+        documents=None if teacher.documents is None else documents(teacher.documents),
+        margins=None if teacher.margins is None else teacher.margins[:rows],
     )
-    return _with_scores(part, documents(seen.scores[:rows], 1).float())
+    mask, scores = (documents(matrix[:rows], 1) for matrix in (seen.negatives, seen.scores))
+    queries = seen.queries[:rows].detach()
+    part = replace(seen, queries=queries, documents=documents(seen.documents), negatives=mask, teacher=taught)
+    return _with_scores(part, scores.float())
 
 
 def _with_scores(batch: LossInput, scores: Tensor, imagined: bool = False) -> LossInput:
@@ -119,16 +109,10 @@ def _loss_and_gradient(loss: Loss, part: LossInput) -> tuple[float, np.ndarray |
     return value.item(), None if gradient is None else gradient.cpu().numpy()
 
 
-def _active(gradient: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(B,) bool: whether a query's negatives have a gradient that matters beside the strongest that there can be."""
-    return (np.abs(gradient) * mask).sum(1) > 1e-4 / max(1, len(gradient))
-
-
-def _single(gradient: np.ndarray, mask: np.ndarray) -> bool:
+def _single(strength: np.ndarray, counts: np.ndarray) -> bool:
     """Whether at most one negative of each query has a gradient, of several that it has."""
-    strength = np.abs(gradient) * mask
-    counts = strength > 1e-4 * strength.max(initial=0)
-    return bool((counts.sum(1) <= 1).all() and (mask.sum(1) > 1).any() and counts.any())
+    pushed = strength > 1e-4 * strength.max(initial=0)
+    return bool((pushed.sum(1) <= 1).all() and (counts > 1).any() and pushed.any())
 
 
 def _perfect(scores: Tensor, similarity: str) -> Tensor:
@@ -140,7 +124,6 @@ def _perfect(scores: Tensor, similarity: str) -> Tensor:
 
 
 def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-    """Means and histograms of the scores of positives and negatives."""
     positive, negatives = scores.diagonal(), scores[mask]
     hardest = np.where(mask, scores, -np.inf).max(1, initial=-np.inf)
     judged = mask.any(1)
@@ -151,14 +134,10 @@ def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     elif high <= low:
         low, high = low - 0.5, high + 0.5
     return {
-        "positive": _mean(positive),
-        "negative": _mean(negatives),
-        "hardest": _mean(hardest[judged]),
-        "accuracy": _mean((positive > hardest)[judged]),
-        "positives": _histogram(positive, low, high),
-        "negatives": _histogram(negatives, low, high),
-        "limits": (low, high),
-    }
+        "positive": _mean(positive), "negative": _mean(negatives), "hardest": _mean(hardest[judged]),
+        "accuracy": _mean((positive > hardest)[judged]), "limits": (low, high),
+        "positives": _histogram(positive, low, high), "negatives": _histogram(negatives, low, high),
+    }  # fmt: skip
 
 
 def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
@@ -174,7 +153,7 @@ def _geometry(queries: np.ndarray, documents: np.ndarray) -> dict[str, Any]:
     lengths, count = np.linalg.norm(documents, axis=1), len(documents)
     if count < 2 or not np.isfinite(lengths).all():
         return dict.fromkeys(names, math.nan)
-    units, asked = _unit(documents), _unit(queries)
+    units, asked = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (documents, queries))
     gram = units @ units.T
     apart = ~np.eye(count, dtype=bool)
     # The squared singular values of the vectors: eigenvalues of their products with each other.
@@ -188,10 +167,6 @@ def _geometry(queries: np.ndarray, documents: np.ndarray) -> dict[str, Any]:
         float(lengths.mean()),
     )
     return dict(zip(names, values, strict=True))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _false_negatives(batch: Batch, positives: Positives | None, rows: int) -> tuple[float, float]:
@@ -209,18 +184,14 @@ def _false_negatives(batch: Batch, positives: Positives | None, rows: int) -> tu
     known = _mean((positives.mark(queries, documents) & mask).any(1))
     if not each:
         return known, 0.0
-    tokens = batch.documents.to("cpu")
-    words = [set(ids) for part in (tokens.slice(0, rows), tokens.slice(count, count + rows * each))
-             for ids in part.to_lists()]  # fmt: skip
-    copies = 0
-    for query in range(rows):
-        extras = range(rows + query * each, rows + (query + 1) * each)
-        copies += any(mask[query, column] and _near(words[query], words[column]) for column in extras)
-    return known, copies / rows
+    words = [set(ids) for ids in batch.documents.to("cpu").select(own).to_lists()]
 
+    def near(query: int, column: int) -> bool:
+        one, other = words[query], words[column]
+        return bool(mask[query, column]) and len(one & other) >= SAME * max(len(one | other), 1)
 
-def _near(one: set[int], other: set[int]) -> bool:
-    return len(one & other) >= SAME * max(len(one | other), 1)
+    copied = [any(near(q, c) for c in range(rows + q * each, rows + (q + 1) * each)) for q in range(rows)]
+    return known, sum(copied) / rows
 
 
 def _mean(values: np.ndarray) -> float:
@@ -234,17 +205,12 @@ def difference_alone(model: TwoTower, sides: dict[str, Ragged]) -> float:
     """
     largest = 0.0
     for side, tokens in sides.items():
-        together = model.encode(side, tokens)
-        for row in _shorter(tokens):
+        together, lengths = model.encode(side, tokens), tokens.lengths.cpu().numpy()
+        order = np.argsort(lengths, kind="stable")
+        order = order[lengths[order] > 0]
+        # The shortest text that is not empty, and the one in the middle: a longest one would see no padding.
+        for row in {int(order[i]) for i in (0, len(order) // 2)} if len(order) else ():
             alone = model.encode(side, tokens.slice(row, row + 1))[0]
             length = float(alone.norm().clamp(min=1e-12))
             largest = max(largest, float((alone - together[row]).norm()) / length)
     return largest
-
-
-def _shorter(tokens: Ragged) -> list[int]:
-    """The shortest text that is not empty, and the one in the middle: a longest one would see no padding."""
-    lengths = tokens.lengths.cpu().numpy()
-    order = np.argsort(lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    return sorted({int(order[i]) for i in (0, len(order) // 2)}) if len(order) else []

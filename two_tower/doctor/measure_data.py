@@ -12,8 +12,17 @@ from torch import nn
 from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor.base import DataSignals, WordSignals
-from two_tower.doctor.pairs import Judged, leakage, lexical_overlap, mean, relevant_rows
-from two_tower.doctor.texts import count_texts, empty_hash, has_unknown, text_facts
+from two_tower.doctor.texts import (
+    Judged,
+    count_texts,
+    empty_hash,
+    has_unknown,
+    leakage,
+    lexical_overlap,
+    mean,
+    relevant_rows,
+    text_facts,
+)
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import word_tables
@@ -32,10 +41,14 @@ def measure_data(data: TripletData) -> DataSignals:
     tokenizer = data.tokenizer
     queries, positives = _training_pairs(data)
     own, chance = (_shared(queries, positives, tokenizer, shift) for shift in (0, len(queries) // 2))
-    validation = _validation_pairs(data)
+    query_rows, document_rows = (rows[:VALIDATION_PAIRS] for rows in relevant_rows(data.validation))
+    validation = data.validation.tokens.select(query_rows), data.corpus.tokens.select(document_rows)
     validation_queries, documents = _evenly(data.validation.tokens, TEXTS), _evenly(data.corpus.tokens, TEXTS)
-    query_facts = _facts(validation_queries, tokenizer.unknown_id, tokenizer.query_tokens)
-    document_facts = _facts(documents, tokenizer.unknown_id, tokenizer.document_tokens)
+    # They are cut already: a text that is as long as the limit counts as longer.
+    query_facts, document_facts = (
+        text_facts(count_texts([tokens], tokenizer.unknown_id), limit - 1)
+        for tokens, limit in ((validation_queries, tokenizer.query_tokens), (documents, tokenizer.document_tokens))
+    )
     leaked, with_answer = _leaked(data)
     return DataSignals(
         shared=mean(own),
@@ -67,11 +80,6 @@ def _training_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
     return training.queries.select(examples.query_rows), training.documents.select(examples.positive_rows)
 
 
-def _validation_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
-    queries, documents = (rows[:VALIDATION_PAIRS] for rows in relevant_rows(data.validation))
-    return data.validation.tokens.select(queries), data.corpus.tokens.select(documents)
-
-
 def _shared(queries: Ragged, documents: Ragged, tokenizer: Tokenizer, shift: int = 0) -> np.ndarray:
     """(B,) `lexical_overlap` of each query with the passage ``shift`` pairs further on."""
     shifted = np.roll(np.arange(len(documents)), -shift)
@@ -83,17 +91,11 @@ def _evenly(tokens: Ragged, limit: int) -> Ragged:
     return tokens.select(np.linspace(0, len(tokens) - 1, min(limit, len(tokens))).astype(np.int64))
 
 
-def _facts(tokens: Ragged, unknown_id: int, limit: int) -> dict[str, Any]:
-    """`text_facts` of texts that are cut already: one that is as long as the limit counts as longer."""
-    return text_facts(count_texts([tokens], unknown_id), limit - 1)
-
-
 def _copied(queries: Ragged, positives: Ragged) -> float:
     """Share of the pairs whose positive contains its query in one piece; short queries are not looked at."""
     pairs = list(zip(queries.slice(0, COPIES).to_lists(), positives.slice(0, COPIES).to_lists(), strict=True))
-    long_enough = [(query, passage) for query, passage in pairs if len(query) >= MIN_COPIED]
-    copied = sum(f" {' '.join(map(str, q))} " in f" {' '.join(map(str, p))} " for q, p in long_enough)
-    return copied / len(pairs) if pairs else 0.0
+    texts = [(f" {' '.join(map(str, q))} ", f" {' '.join(map(str, p))} ") for q, p in pairs if len(q) >= MIN_COPIED]
+    return sum(query in passage for query, passage in texts) / max(1, len(pairs))
 
 
 def _leaked(data: TripletData) -> tuple[float, float]:
@@ -125,11 +127,11 @@ def _trained_queries(data: TripletData) -> np.ndarray:
 
 def some_texts(data: TripletData) -> dict[str, Ragged]:
     """A few validation queries and passages, each also cut in half so that their lengths differ, by side."""
-    sides = {"queries": data.validation.tokens, "documents": data.corpus.tokens}
-    whole = {side: _evenly(tokens, ALONE).to_lists() for side, tokens in sides.items()}
-    return {
-        side: Ragged.from_lists([*texts, *(ids[: len(ids) // 2] for ids in texts)]) for side, texts in whole.items()
-    }
+    sides = {}
+    for side, tokens in (("queries", data.validation.tokens), ("documents", data.corpus.tokens)):
+        texts = _evenly(tokens, ALONE).to_lists()
+        sides[side] = Ragged.from_lists([*texts, *(ids[: len(ids) // 2] for ids in texts)])
+    return sides
 
 
 def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module) -> WordSignals | None:
@@ -137,7 +139,9 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
     table = next(iter(word_tables(model).values()), None)
     if table is None:
         return None
-    pretrained, frozen = table.pretrained_dims > 0, not table.vectors.requires_grad and not _thawed_later(config)
+    freeze = config.get("embedding", {}).get("freeze", False)
+    thawed_later = freeze is not True and freeze > 1
+    pretrained, frozen = table.pretrained_dims > 0, not (table.vectors.requires_grad or thawed_later)
     if not (pretrained or frozen):
         return WordSignals(False, False, table.coverage)  # random, and trained: nothing to be said of them
     first, second = _neighbours(_evenly(data.corpus.tokens, TEXTS // 4))
@@ -150,15 +154,8 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
     vectors = rows[..., : table.pretrained_dims or None].float().cpu().numpy()
     centred = vectors - vectors.mean((0, 1))
     together, apart = _cosines(centred[0], centred[1]), _cosines(centred[0], centred[2])
-    return WordSignals(
-        pretrained,
-        frozen,
-        table.coverage,
-        together=mean(together),
-        apart=mean(apart),
-        error=_standard_error(together - apart),
-        direction=mean(_cosines(vectors[1], vectors[2])),
-    )
+    error, direction = _standard_error(together - apart), mean(_cosines(vectors[1], vectors[2]))
+    return WordSignals(pretrained, frozen, table.coverage, mean(together), mean(apart), error, direction)
 
 
 def _neighbours(tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -178,11 +175,6 @@ def _neighbours(tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.divide(np.einsum("nd,nd->n", a, b), lengths, out=np.zeros(len(a)), where=lengths > 0)
-
-
-def _thawed_later(config: Mapping[str, Any]) -> bool:
-    freeze = config.get("embedding", {}).get("freeze", False)
-    return freeze is not True and freeze > 1
 
 
 def _standard_error(values: np.ndarray) -> float:

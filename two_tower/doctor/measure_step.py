@@ -68,12 +68,7 @@ def _square(grad: Tensor | None) -> float:
 
 
 class Weights:
-    """Some of a model's numbers before a step, to tell by how much it changes them.
-
-    Args:
-        model: the model.
-        batch: what it is about to be trained on: only the words that occur in it are looked at.
-    """
+    """Some of a model's numbers before a step on ``batch``, of words only its own, to tell by how much they change."""
 
     def __init__(self, model: TwoTower, batch: Batch) -> None:
         ids = batch.documents.ids[: 4 * ROWS].unique()[:ROWS].long()
@@ -97,12 +92,11 @@ class Weights:
 
 
 def _some(parameter: nn.Parameter, rows: Tensor | None) -> Tensor:
-    """The given rows of a word table; the first numbers of any other parameter."""
     return parameter.detach().flatten()[:NUMBERS] if rows is None else parameter.detach()[rows]
 
 
 def schedule_share(trainer: L.Trainer) -> float:
-    """The learning rate in relation to the largest of the schedule."""
+    """The learning rate / the largest of the schedule."""
     rates = [g["lr"] / g["initial_lr"] for o in trainer.optimizers for g in o.param_groups if g.get("initial_lr")]
     return max(rates, default=1.0)
 
@@ -120,9 +114,7 @@ def untouched(trainer: L.Trainer) -> float:
     """Share of the words that the optimizer has never stepped; NaN where it keeps no count."""
     for wrapped in trainer.optimizers:
         optimizer = getattr(wrapped, "optimizer", wrapped)
-        if not isinstance(optimizer, RowOptimizer):
-            continue
-        for parameter, state in optimizer.state.items():
+        for parameter, state in optimizer.state.items() if isinstance(optimizer, RowOptimizer) else ():
             moment = state.get(type(optimizer)._moment)
             if getattr(parameter, "is_word_table", False) and moment is not None and moment.dim():
                 rows = moment if moment.dim() == 1 else moment.flatten(1).amax(1)
@@ -140,7 +132,7 @@ class Stopwatch:
         self._parts: deque[tuple[float, float, float, float]] = deque(maxlen=KEPT)
 
     def start(self) -> None:
-        """The batch is there: the time since the last `end` was spent waiting for it."""
+        """The batch is there: the time since the last `resume` was spent waiting for it."""
         self._marks = [time.perf_counter()]
 
     def mark(self) -> None:

@@ -24,17 +24,12 @@ LABEL = "Similarity of queries with positives (blue) and negatives (red)"
 
 
 class Record:
-    """The findings of a run so far.
-
-    Attributes:
-        findings: what is wrong now, the likeliest cause first.
-        passed: what was wrong once and is not any more, as ``info``, by id.
-    """
+    """The findings of a run so far."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.findings: list[Finding] = []
-        self.passed: dict[str, Finding] = {}
+        self.findings: list[Finding] = []  # what is wrong now, the likeliest cause first
+        self.passed: dict[str, Finding] = {}  # what was wrong once and is not any more, as ``info``, by id
 
     def update(self, found: Sequence[Finding], signals: Signals, loggers: Iterable[Logger]) -> None:
         """Take what is found now; tell what is new, and write the files if anything changed."""
@@ -47,11 +42,12 @@ class Record:
             self.passed[name] = replace(known[name], severity="info", evidence=evidence)
         for finding in self.findings:
             self.passed.pop(finding.id, None)
-        for finding in new:
-            say(f"Doctor, step {finding.step}: {line(finding)}", style=STYLES[finding.severity])
+        for f in new:
+            text = f"{f.id}: {f.evidence} Likely cause: {f.cause}. Try: {f.remedy}"
+            say(f"Doctor, step {f.step}: {text}", style=STYLES[f.severity])
             for logger in loggers:
-                if isinstance(logger, RunLogger) and finding.severity != "info":
-                    logger.alert(finding.id, line(finding), finding.severity)
+                if isinstance(logger, RunLogger) and f.severity != "info":
+                    logger.alert(f.id, text, f.severity)
         if new or gone:
             self.write(signals)
 
@@ -76,12 +72,10 @@ class Record:
                 logger.summarize({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
         passed = {name: f.to_dict() for name, f in self.passed.items()}
         return {"findings": [f.to_dict() for f in self.findings], "passed": passed}
 
     def restore(self, plain: dict[str, Any]) -> None:
-        """What `to_plain` gave."""
         self.findings = [Finding(**f) for f in plain["findings"]]
         self.passed = {name: Finding(**f) for name, f in plain["passed"].items()}
 
@@ -89,11 +83,6 @@ class Record:
 def healthy(findings: Iterable[Finding]) -> bool:
     """Whether there is no warning and no error."""
     return all(f.severity == "info" for f in findings)
-
-
-def line(finding: Finding) -> str:
-    """A finding in one line."""
-    return f"{finding.id}: {finding.evidence} Likely cause: {finding.cause}. Try: {finding.remedy}"
 
 
 def document(findings: Sequence[Finding], signals: Signals) -> dict[str, Any]:
@@ -159,8 +148,7 @@ def figures(signals: Signals) -> dict[str, float]:
 def _sentences(signals: Signals) -> list[str]:
     """The figures that matter, in words."""
     sentences, data, clock = [], signals.data, signals.clock
-    if signals.probes:
-        p = signals.probes[-1]
+    for p in signals.probes[-1:]:
         relation = f" ({p.position:.0%} of the {p.trivial:.3f} of equal scores)" if p.trivial else ""
         largest = max(p.updates.values(), default=math.nan)
         sentences += [
@@ -197,8 +185,8 @@ def similarities(signals: Signals) -> str:
     picture.text(20, 14, LABEL, longest=99)
     x = Scale([limit for probe in shown for limit in probe.limits], 90, WIDTH - 20)
     picture.columns(x, 24, bottom)
-    for row, probe in enumerate(shown):
-        base = 24 + ROW * (row + 1)
+    for row, probe in enumerate(shown, 1):
+        base = 24 + ROW * row
         picture.text(80, base - 4, f"step {probe.step:,}", "end")
         tooltip = f"step {probe.step}: positives {probe.positive:.3f}, negatives {probe.negative:.3f}"
         for counts, kind in ((probe.negatives, "b"), (probe.positives, "a")):

@@ -1,4 +1,7 @@
-"""What can be counted of texts: lengths, unknown words, what is cut off, copies. Results are ready for JSON."""
+"""What can be counted of texts (lengths, unknown words, what is cut off, copies) and of texts that belong together.
+
+Dictionaries are ready for JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 
-#: Ids that are given of whatever is found.
-EXAMPLES = 3
+EXAMPLES = 3  # ids that are given of whatever is found
+PAIRS = 10_000  # the most whose words are compared; a share is then right to 1 % (two standard errors at most)
 
 
 class TextCounts(NamedTuple):
@@ -43,27 +47,16 @@ def count_texts(batches: Iterable[Ragged], unknown_id: int) -> TextCounts:
 def text_facts(counts: TextCounts, limit: int) -> dict[str, Any]:
     """What the counts of whole texts say if ``limit`` tokens are kept of each.
 
-    Returns:
-        - ``count`` texts and their ``tokens``;
-        - ``lengths``, see `distribution`;
-        - ``cut``: the ``limit``, how many ``texts`` are longer and their ``rate``, the ``tokens`` beyond it and
-          their ``token_rate``;
-        - ``unknown``: ``tokens`` outside the vocabulary and their ``rate``, ``texts`` without any known word and
-          their ``text_rate``.
+    Of ``cut`` and ``unknown`` the ``texts`` are those that are longer, and those without any known word.
     """
     sizes = np.arange(len(counts.lengths))
     texts, tokens = int(counts.lengths.sum()), int(counts.lengths @ sizes)
     longer, lost = int(counts.lengths[limit + 1 :].sum()), int(counts.lengths @ np.maximum(sizes - limit, 0))
     cut = {"texts": longer, "rate": _rate(longer, texts), "tokens": lost, "token_rate": _rate(lost, tokens)}
     unknown = {"tokens": counts.unknown, "rate": _rate(counts.unknown, tokens)}
-    without_known = {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
-    return {
-        "count": texts,
-        "tokens": tokens,
-        "lengths": distribution(counts.lengths),
-        "cut": {"limit": limit, **cut},
-        "unknown": unknown | without_known,
-    }
+    unknown |= {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
+    facts = {"count": texts, "tokens": tokens, "lengths": distribution(counts.lengths)}
+    return {**facts, "cut": {"limit": limit, **cut}, "unknown": unknown}
 
 
 def _rate(part: int, whole: int) -> float:
@@ -75,25 +68,19 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
 
     Returns:
         ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (a quantile is the smallest value that occurs with
-        at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,), where
-        bin ``i`` holds ``edges[i] <= v < edges[i + 1]``. Edges are 0, 1, 2, 3, 4, 6, 8, 12, 16 … wherever the
-        values lie, so that histograms can be compared. Zeros and no bins where there is nothing.
+        at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,). Edges are
+        0, 1, 2, 3, 4, 6, 8, 12 … wherever the values lie, so that histograms can be compared. Zeros and no bins
+        where there is nothing.
     """
     ends = np.concatenate([[0], np.cumsum(counts)])
     total = int(ends[-1])
-    if not total:
-        return {**dict.fromkeys(("min", "median", "mean", "p95", "p99", "max"), 0), "histogram": _histogram(ends)}
-    median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
-    occurring = np.flatnonzero(counts)
-    return {
-        "min": int(occurring[0]),
-        "median": median,
-        "mean": float(counts @ np.arange(len(counts))) / total,
-        "p95": p95,
-        "p99": p99,
-        "max": int(occurring[-1]),
-        "histogram": _histogram(ends),
-    }
+    names, values = ("min", "median", "mean", "p95", "p99", "max"), list[float]([0] * 6)
+    if total:
+        median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
+        first, last = np.flatnonzero(counts)[[0, -1]].tolist()
+        mean = float(counts @ np.arange(len(counts))) / total
+        values = [first, median, mean, p95, p99, last]
+    return {**dict(zip(names, values, strict=True)), "histogram": _histogram(ends)}
 
 
 def _histogram(ends: np.ndarray) -> dict[str, list[int]]:
@@ -137,12 +124,7 @@ def has_unknown(tokens: Ragged, unknown_id: int) -> np.ndarray:
 
 
 def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Texts with equal hashes (B,), without the empty ones.
-
-    Returns:
-        ``texts``: how many have an equal; ``groups``: how many different texts these are; ``examples``: ids of the
-        first groups, each a list.
-    """
+    """Texts with equal hashes (B,), without the empty ones: how many, how many different ones, ids of the first."""
     rows = np.flatnonzero(hashes != empty_hash())
     rows = rows[np.argsort(hashes[rows], kind="stable")]
     ordered = hashes[rows]
@@ -161,3 +143,113 @@ def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
 def examples(rows: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
     """How many texts there are: ``count``, and ``examples``, the ids of the first ones."""
     return {"count": len(rows), "examples": [ids[int(row)].as_py() for row in rows[:EXAMPLES]]}
+
+
+class Judged(NamedTuple):
+    """The queries of a split and their relevant passages, by what their texts are."""
+
+    queries: np.ndarray  # (Q,) uint64, equal for queries that are the same
+    query_rows: np.ndarray  # (P,) int64, the query of each relevant judgement, ascending
+    documents: np.ndarray  # (P,) uint64, equal for passages that a model cannot tell apart
+
+    @classmethod
+    def from_split(cls, corpus: Corpus, split: Split, queries: np.ndarray) -> Judged:
+        """The relevant judgements of a split, given the hashes of its queries."""
+        query_rows, document_rows = relevant_rows(split)
+        return cls(queries, query_rows, corpus.hashes[document_rows])
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """(P,) uint64, equal for pairs of equal queries and equal passages."""
+        return pair_keys(self.queries[self.query_rows], self.documents)
+
+
+def relevant_rows(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) int64 rows of the queries, and of the passages that are relevant to them."""
+    relevant = split.qrels.relevant(split.threshold) & split.qrels.present
+    return split.qrels.query_rows[relevant].astype(np.int64), split.qrels.document_rows[relevant].astype(np.int64)
+
+
+def pair_keys(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """(P,) uint64: a hash of each pair of hashes."""
+    return (queries * np.uint64(0x9E3779B97F4A7C15)) ^ (documents + (queries >> np.uint64(32)))
+
+
+def unjudged_copies(judged: Judged, sorted_corpus: np.ndarray) -> np.ndarray:
+    """(P,) bool: relevant passages of which the corpus has a copy that is not judged relevant to that query.
+
+    A search that finds the copy has found the answer, and is counted wrong. ``sorted_corpus`` (N,) uint64 are the
+    hashes of all passages in ascending order.
+    """
+    documents = judged.documents
+    copies = np.searchsorted(sorted_corpus, documents, "right") - np.searchsorted(sorted_corpus, documents, "left")
+    rows = judged.query_rows.astype(np.uint64)  # not the queries' hashes: equal queries are judged separately
+    _, which, relevant = np.unique(pair_keys(rows, documents), return_inverse=True, return_counts=True)
+    return (copies > relevant[which]) & (documents != empty_hash())
+
+
+def leakage(train: Judged, other: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """(Q,) bool twice: queries of ``other`` that are training queries; those that also share a relevant passage."""
+    leaked = np.isin(other.queries, train.queries) & (other.queries != empty_hash())
+    with_answer = np.zeros(len(leaked), bool)
+    with_answer[other.query_rows[np.isin(other.pairs, train.pairs)]] = True
+    return leaked, leaked & with_answer
+
+
+def lexical_overlap(queries: Ragged, documents: Ragged, unknown_id: int) -> np.ndarray:
+    """(B,) float64: the share of the different known words of query i that document i has; NaN where it has none."""
+    size = 1 + max((int(t.ids.max()) for t in (queries, documents) if len(t.ids)), default=0)
+    query_words, document_words = (_different_words(t, unknown_id, size) for t in (queries, documents))
+    shared = np.isin(query_words, document_words, assume_unique=True)
+    owner = query_words // size
+    words = np.bincount(owner, minlength=len(queries))
+    shared_words = np.bincount(owner, shared, minlength=len(queries))
+    return np.divide(shared_words, words, out=np.full(len(words), np.nan), where=words > 0)
+
+
+def _different_words(tokens: Ragged, unknown_id: int, size: int) -> np.ndarray:
+    """(W,) int64, ``text * size + word`` of each different known word of each text."""
+    owner = np.repeat(np.arange(len(tokens)), tokens.lengths.numpy())
+    known = tokens.ids.numpy() != unknown_id
+    return np.unique(owner[known] * size + tokens.ids.numpy()[known])
+
+
+def word_overlap(queries: Ragged, documents: Ragged, unknown_id: int) -> dict[str, Any]:
+    """Whether queries and their passages (in the order of the data) share more words than texts do by chance.
+
+    Rows that slipped, a header that was read as a row or a wrong column leave pairs that share no more.
+
+    Returns:
+        ``pairs`` compared (queries without a known word are left out); ``shared``, the mean `lexical_overlap`;
+        ``nothing_shared``, the rate of pairs without a common word; both again ``_by_chance``, of each query with
+        another one's passage; ``parts``, the mean share in equal consecutive parts: ten, or fewer, each of 50 pairs.
+    """
+    order = np.random.default_rng(0).permutation(len(queries))
+    others = np.empty_like(order)
+    others[order] = np.roll(order, 1)
+    own = lexical_overlap(queries, documents, unknown_id)
+    chance = lexical_overlap(queries, documents.select(others), unknown_id)
+    compared = ~np.isnan(own)
+    own, chance = own[compared], chance[compared]
+    parts = np.array_split(own, min(max(len(own) // 50, 1), 10)) if len(own) else []
+    return {
+        "pairs": len(own),
+        "shared": mean(own),
+        "shared_by_chance": mean(chance),
+        "nothing_shared": mean(own == 0),
+        "nothing_shared_by_chance": mean(chance == 0),
+        "parts": [mean(part) for part in parts],
+    }
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean without NaN; 0 of nothing."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else 0.0
+
+
+def sample(count: int, limit: int) -> np.ndarray:
+    """Rows (R,) int64, ascending: all of ``count``, or ``limit`` of them at random."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, limit, replace=False))

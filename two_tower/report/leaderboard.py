@@ -1,20 +1,30 @@
-"""From runs to a ranked table: seeds gathered, intervals, tests of significance."""
+"""From runs to a ranked table: what distinguishes them, seeds gathered, intervals, tests of significance."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from two_tower.config.saved import Composition, choices_of, leaves
 from two_tower.metrics.significance import holm, mean_interval, paired_differences, randomisation_test
-from two_tower.report.overrides import distinguish, experiment, row_names, typed
 from two_tower.report.runs import FinishedRun, metric_of, read_runs
 
 EXAMPLES = 5  # queries of each kind that a comparison names
+# Keys that make a run another run of the same experiment; `embedding.seed` follows `seed`.
+_SAME_EXPERIMENT = ("seed", "run_dir")
+# What is shown or stored of a run, and how fast its batches come: the model is the same.
+_NO_EFFECT = (
+    "console", "logger", "callbacks.samples", "callbacks.speed", "callbacks.last", "data.num_workers",
+    "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+)  # fmt: skip
+LONGEST_NAME = 80  # characters; a table has no room for longer overrides
 
 
 @dataclass(frozen=True)
@@ -27,27 +37,16 @@ class PValue:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Runs of one configuration, whatever their seeds.
+    """Runs of one configuration, whatever their seeds."""
 
-    Attributes:
-        name: the overrides as they are typed, or what the names of its runs' folders begin with.
-        overrides: what distinguishes it from the other rows.
-        runs: its runs.
-        values: (Q,) the metric for each query, averaged over the runs.
-        means: metric → mean over runs and queries.
-        interval: 95 % interval of the mean: where it might be, were the queries others.
-        vs_best: tested against the best row; None for that row.
-        vs_bm25: tested against BM25; None without it.
-    """
-
-    name: str
-    overrides: dict[str, Any]
+    name: str  # the overrides as they are typed, or what the names of its runs' folders begin with
+    overrides: dict[str, Any]  # what distinguishes it from the other rows
     runs: list[FinishedRun]
-    values: np.ndarray
-    means: dict[str, float]
-    interval: tuple[float, float]
-    vs_best: PValue | None
-    vs_bm25: PValue | None
+    values: np.ndarray  # (Q,) the metric for each query, averaged over the runs
+    means: dict[str, float]  # metric → mean over runs and queries
+    interval: tuple[float, float]  # 95 % interval of the mean: where it might be, were the queries others
+    vs_best: PValue | None  # tested against the best row; None for that row
+    vs_bm25: PValue | None  # tested against BM25; None without it
 
     @property
     def seconds(self) -> float | None:
@@ -56,7 +55,6 @@ class Row:
         return float(np.mean(known)) if known else None
 
     def run_means(self, metric: str) -> list[float]:
-        """The metric of each run."""
         return [float(run.per_query.values[metric].mean()) for run in self.runs]
 
     def std(self, metric: str) -> float | None:
@@ -70,19 +68,12 @@ class Row:
 
     def to_dict(self, metric: str) -> dict[str, Any]:
         return {
-            "name": self.name,
-            "overrides": self.overrides,
-            "runs": [run.to_dict() for run in self.runs],
-            "mean": float(self.values.mean()),
-            "std": self.std(metric),
-            "seconds": self.seconds,
-            "low": self.interval[0],
-            "high": self.interval[1],
-            "p_vs_best": self.vs_best and self.vs_best.holm,
-            "p_vs_bm25": self.vs_bm25 and self.vs_bm25.holm,
-            "raw_p_vs_best": self.vs_best and self.vs_best.raw,
-            "raw_p_vs_bm25": self.vs_bm25 and self.vs_bm25.raw,
-        }
+            "name": self.name, "overrides": self.overrides, "runs": [run.to_dict() for run in self.runs],
+            "mean": float(self.values.mean()), "std": self.std(metric), "seconds": self.seconds,
+            "low": self.interval[0], "high": self.interval[1],
+            "p_vs_best": self.vs_best and self.vs_best.holm, "p_vs_bm25": self.vs_bm25 and self.vs_bm25.holm,
+            "raw_p_vs_best": self.vs_best and self.vs_best.raw, "raw_p_vs_bm25": self.vs_bm25 and self.vs_bm25.raw,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,24 +88,16 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two systems, query by query.
-
-    Attributes:
-        a: name of the first.
-        b: name of the second.
-        wins: number of queries on which the first is better; ``losses`` and ``ties`` likewise.
-        won: the first's clearest wins, the largest difference first; ``lost`` likewise.
-        differences: (Q,) first minus second.
-    """
+    """Two systems, query by query."""
 
     a: str
     b: str
-    wins: int
+    wins: int  # number of queries on which the first is better
     losses: int
     ties: int
-    won: list[Example]
+    won: list[Example]  # the first's clearest wins, the largest difference first
     lost: list[Example]
-    differences: np.ndarray
+    differences: np.ndarray  # (Q,) first minus second
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "differences"}
@@ -122,27 +105,16 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """Rows of comparable runs, the best first.
+    """Comparable runs."""
 
-    Attributes:
-        metric: what the rows are ordered and tested by.
-        split: name of the validation queries.
-        queries: their number.
-        documents: number of passages that each was ranked against.
-        rows: the best first.
-        bm25: metric → mean of BM25; empty without it.
-        bm25_interval: 95 % interval of its mean.
-        comparisons: the best row with BM25, and with the second row.
-    """
-
-    metric: str
-    split: str
+    metric: str  # what the rows are ordered and tested by
+    split: str  # name of the validation queries
     queries: int
-    documents: int
-    rows: list[Row]
-    bm25: dict[str, float]
-    bm25_interval: tuple[float, float] | None
-    comparisons: list[Comparison]
+    documents: int  # number of passages that each query was ranked against
+    rows: list[Row]  # the best first
+    bm25: dict[str, float]  # metric → mean of BM25; empty without it
+    bm25_interval: tuple[float, float] | None  # 95 % interval of its mean
+    comparisons: list[Comparison]  # the best row with BM25, and with the second row
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -162,16 +134,11 @@ def leaderboard(paths: Sequence[Path], metric: str | None = None) -> Leaderboard
     best, *others = rows
     rivals = [("BM25", bm25[metric])] if bm25 else []
     rivals += [(row.name, row.values) for row in others[:1]]
-    return Leaderboard(
-        metric,
-        split=runs[0].config["data"]["validation_split"],
-        queries=len(runs[0].per_query.ids),
-        documents=runs[0].results["documents"],
-        rows=rows,
-        bm25={name: float(values.mean()) for name, values in bm25.items()},
-        bm25_interval=_intervals([bm25[metric]])[0] if bm25 else None,
-        comparisons=[_comparison(runs[0], best, name, values) for name, values in rivals],
-    )
+    first, comparisons = runs[0], [_comparison(runs[0], best, name, values) for name, values in rivals]
+    bm25_means = {name: float(values.mean()) for name, values in bm25.items()}
+    interval = _intervals([bm25[metric]])[0] if bm25 else None
+    split, documents = first.config["data"]["validation_split"], first.results["documents"]
+    return Leaderboard(metric, split, len(first.per_query.ids), documents, rows, bm25_means, interval, comparisons)
 
 
 def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> list[Row]:
@@ -181,20 +148,12 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
         experiments.setdefault(json.dumps(experiment(run.config), sort_keys=True), []).append(run)
     groups = sorted(experiments.values(), key=lambda group: _average(group, metric).mean(), reverse=True)
     values = [_average(group, metric) for group in groups]
-    first = [group[0] for group in groups]
-    overrides = distinguish([run.config for run in first], [run.composition for run in first])
-    columns = zip(
-        row_names(overrides, [[run.path for run in group] for group in groups]),
-        overrides,
-        groups,
-        values,
-        map(_means, groups),
-        _intervals(values),
-        [None, *_tests(values[1:], values[0])],
-        _tests(values, bm25) if bm25 is not None else [None] * len(groups),
-        strict=True,
-    )
-    return [Row(*row) for row in columns]
+    overrides = distinguish([group[0].config for group in groups], [group[0].composition for group in groups])
+    names = row_names(overrides, [[run.path for run in group] for group in groups])
+    vs_best = [None, *_tests(values[1:], values[0])]
+    vs_bm25 = _tests(values, bm25) if bm25 is not None else [None] * len(groups)
+    columns = (names, overrides, groups, values, map(_means, groups), _intervals(values), vs_best, vs_bm25)
+    return [Row(*row) for row in zip(*columns, strict=True)]
 
 
 def _average(group: Sequence[FinishedRun], metric: str) -> np.ndarray:
@@ -246,3 +205,82 @@ def _comparison(first: FinishedRun, best: Row, name: str, values: np.ndarray) ->
 
     wins, losses, ties = (int((np.sign(differences) == sign).sum()) for sign in (1, -1, 0))
     return Comparison(best.name, name, wins, losses, ties, clearest(1), clearest(-1), differences)
+
+
+def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``key.key`` → value of each leaf of a configuration that may change the result, seeds left out."""
+    without_effect = tuple(f"{key}." for key in _NO_EFFECT)
+    return {
+        key: value
+        for key, value in leaves(config).items()
+        if key.split(".")[-1] not in _SAME_EXPERIMENT and not f"{key}.".startswith(without_effect)
+    }
+
+
+def distinguish(
+    configs: Sequence[Mapping[str, Any]], compositions: Sequence[Composition] | None = None
+) -> list[dict[str, Any]]:
+    """For each of several configurations the keys in which they differ, with its own values.
+
+    Another component is shown by its choice (``tower: gru``), and the keys that only come with it are left out; so
+    are keys that conf/ derives from another key. A key that only some configurations of one component have
+    (``+trainer.limit_train_batches=30``) is None for the others. No two of ``configs`` are equal up to the seed.
+    """
+    compositions = compositions or [Composition()] * len(configs)
+    compared = [experiment(config) for config in configs]
+    keys = sorted({key for each in compared for key in each})
+    different = [key for key in keys if len({repr(each.get(key)) for each in compared}) > 1]
+    optional = {key for key in different if _is_optional(key, compared)}
+    shown = [
+        key
+        for key in different
+        if (key in optional or len({repr(each[key]) for each in compared if key in each}) > 1)
+        and not all(key in c.derived for c, each in zip(compositions, compared, strict=True) if key in each)
+    ]
+    named = [
+        _name_choices(
+            {key: each.get(key) for key in shown if key in each or key in optional}, choices_of(config, source)
+        )
+        for each, config, source in zip(compared, configs, compositions, strict=True)
+    ]
+    if len({repr(each) for each in named}) == len(named):
+        return named
+    return [{key: each.get(key) for key in different} for each in compared]
+
+
+def _is_optional(key: str, compared: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether only some have a key, though every component around it is the same in all."""
+    parts = key.split(".")
+    around = [".".join([*parts[:depth], "_target_"]) for depth in range(1, len(parts))]
+    components = {tuple(each.get(target) for target in around) for each in compared}
+    return len(components) == 1 and any(key not in each for each in compared)
+
+
+def _name_choices(values: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
+    """The leaves with ``tower: gru`` for ``tower._target_``."""
+    names = {f"{group}._target_": choice for group, choice in choices.items()}
+    return {key.removesuffix("._target_"): names.get(key, value) for key, value in values.items()}
+
+
+def typed(overrides: Mapping[str, Any]) -> str:
+    """Overrides as they are typed on the command line."""
+    return " ".join(f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in overrides.items())
+
+
+def row_names(overrides: Sequence[Mapping[str, Any]], folders: Sequence[Sequence[Path]]) -> list[str]:
+    """A name for each of several configurations: their overrides, or if these are long, what their folders begin with.
+
+    ``gru_0`` and ``gru_1`` are called ``gru``.
+    """
+    names = [typed(each) or paths[0].name for each, paths in zip(overrides, folders, strict=True)]
+    if max(map(len, names)) <= LONGEST_NAME:
+        return names
+    prefixes = [_common_words([path.name for path in paths]) for paths in folders]
+    return prefixes if all(prefixes) and len(set(prefixes)) == len(prefixes) else names
+
+
+def _common_words(names: Sequence[str]) -> str:
+    """The words that several names begin with."""
+    words = zip(*(re.split(r"([\W_]+)", name) for name in names), strict=False)
+    shared = itertools.takewhile(lambda each: len(set(each)) == 1, words)
+    return re.sub(r"[\W_]+$", "", "".join(word for word, *_ in shared))

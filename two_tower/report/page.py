@@ -1,22 +1,23 @@
-"""A leaderboard for people: one content, as Markdown and as a page of HTML that needs nothing else."""
+"""A leaderboard for people: one content, as Markdown and as a page of HTML that needs nothing else; its pictures."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from two_tower.plot import COLOURS, STYLE, Picture
-from two_tower.report.leaderboard import Comparison, Example, Leaderboard, PValue, Row
-from two_tower.report.pictures import differences, pictures
+import numpy as np
+
+from two_tower.plot import COLOURS, SERIES, STYLE, WIDTH, Picture, Scale
+from two_tower.report.leaderboard import Comparison, Leaderboard, PValue, Row
 
 LEVEL = 0.05  # p-values below are called more than chance
 MAX_NAMES = 4  # of rows in a sentence
 MAX_AXES = 5  # columns for what distinguishes the rows
+BARS = 400  # most bars of a picture; of more queries every n-th is drawn
 
 _PAGE_STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 980px;
@@ -30,16 +31,14 @@ svg { width: 100%; margin: .5rem 0; }
 """
 
 
-@dataclass(frozen=True)
-class Heading:
+class Heading(NamedTuple):
     """The title of a section."""
 
     text: str
     level: int = 2
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Cells of plain text; the first ``left`` columns are words, the others numbers."""
 
     head: Sequence[str]
@@ -47,6 +46,7 @@ class Table:
     left: int = 1
 
 
+Points = Sequence[tuple[float, float]]
 Block: TypeAlias = Heading | Table | Picture | str  # text is a paragraph; Markdown has no pictures
 
 
@@ -72,16 +72,17 @@ def html_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
 
 
 def _head(board: Leaderboard) -> list[Block]:
-    return [
-        Heading("Leaderboard", 1),
-        f"{board.queries:,} queries of '{board.split}', each against {board.documents:,} passages. "
-        f"Rows are ordered and tested by {board.metric}.",
-        *_verdict(board),
-        _main_table(board),
-    ]
+    about = f"{board.queries:,} queries of '{board.split}', each against {board.documents:,} passages. "
+    about += f"Rows are ordered and tested by {board.metric}."
+    return [Heading("Leaderboard", 1), about, *_verdict(board), _main_table(board)]
 
 
 def _content(board: Leaderboard) -> list[Block]:
+    runs = [
+        [str(run.path), row.configuration, str(run.config.get("seed")), f"{mean:.4f}"]
+        for row in board.rows
+        for run, mean in zip(row.runs, row.run_means(board.metric), strict=True)
+    ]
     return [
         *_head(board),
         *pictures(board).values(),
@@ -94,15 +95,7 @@ def _content(board: Leaderboard) -> list[Block]:
         _all_metrics(board),
         *[block for comparison in board.comparisons for block in _query_by_query(comparison, board.metric)],
         Heading("Runs"),
-        Table(
-            ["run", "configuration", "seed", board.metric],
-            [
-                [str(run.path), row.configuration, str(run.config.get("seed")), f"{mean:.4f}"]
-                for row in board.rows
-                for run, mean in zip(row.runs, row.run_means(board.metric), strict=True)
-            ],
-            left=2,
-        ),
+        Table(["run", "configuration", "seed", board.metric], runs, left=2),
     ]
 
 
@@ -118,84 +111,62 @@ def _verdict(board: Leaderboard) -> list[str]:
     runs = f"the mean of {len(best.runs)} runs" if len(best.runs) > 1 else "one run"
     sentences = [f"Best: {best.name}, {board.metric} {best.values.mean():.3f} ({runs})."]
     if best.vs_bm25:
-        sentences.append(_against_bm25(best, best.vs_bm25, board.bm25[board.metric]))
-    below = [row.name for row in others if row.vs_best and row.vs_best.holm < LEVEL]
-    alike = [row.name for row in others if row.vs_best and row.vs_best.holm >= LEVEL]
-    if below:
-        sentences.append(f"Below the best by more than chance: {_listed(below)}.")
-    if alike:
-        sentences.append(
-            f"Not to be told apart from the best with {board.queries:,} queries: {_listed(alike)}. "
-            "That is no proof that they are equal."
-        )
+        bm25 = board.bm25[board.metric]
+        difference = best.values.mean() - bm25
+        side = "above" if difference > 0 else "below"
+        chance = "more than chance" if best.vs_bm25.holm < LEVEL else "which may be chance"
+        p = _p(best.vs_bm25) if best.vs_bm25.holm < 1e-4 else f"= {_p(best.vs_bm25)}"
+        sentences.append(f"It is {abs(difference):.3f} {side} BM25 ({bm25:.3f}), {chance} (p {p}).")
+    for certain in (True, False):
+        names = [row.name for row in others if row.vs_best and (row.vs_best.holm < LEVEL) == certain]
+        listed = "; ".join(names) if len(names) <= MAX_NAMES else f"{len(names)} rows"
+        if names and certain:
+            sentences.append(f"Below the best by more than chance: {listed}.")
+        elif names:
+            said = f"Not to be told apart from the best with {board.queries:,} queries: {listed}"
+            sentences.append(f"{said}. That is no proof that they are equal.")
     return sentences
 
 
-def _against_bm25(best: Row, test: PValue, bm25: float) -> str:
-    difference = best.values.mean() - bm25
-    side = "above" if difference > 0 else "below"
-    chance = "more than chance" if test.holm < LEVEL else "which may be chance"
-    p = _p(test) if test.holm < 1e-4 else f"= {_p(test)}"
-    return f"It is {abs(difference):.3f} {side} BM25 ({bm25:.3f}), {chance} (p {p})."
-
-
 def _main_table(board: Leaderboard) -> Table:
-    axes = _axes(board)
+    axes = list(dict.fromkeys(key for row in board.rows for key in row.overrides))
+    if not 1 < len(axes) <= MAX_AXES or any(row.name != row.configuration for row in board.rows):
+        axes = []  # a column for each key in which the rows differ only where rows are named by several of them
     head = [*(axes or ["configuration"]), "runs", board.metric, "95 % interval", "std", "p vs best", "p vs BM25"]
     rows = [(float(row.values.mean()), _main_row(row, board.metric, axes)) for row in board.rows]
     if board.bm25_interval:
-        mean, padding = board.bm25[board.metric], [""] * (len(axes) - 1)
-        rows.append((mean, ["BM25", *padding, "", f"{mean:.4f}", _interval(board.bm25_interval), *[""] * 5]))
+        mean, padding, (low, high) = board.bm25[board.metric], [""] * (len(axes) - 1), board.bm25_interval
+        rows.append((mean, ["BM25", *padding, "", f"{mean:.4f}", f"{low:.3f} to {high:.3f}", *[""] * 5]))
     ordered = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
     return Table([*head, "seconds", "doctor"], ordered, left=max(1, len(axes)))
 
 
 def _main_row(row: Row, metric: str, axes: Sequence[str]) -> list[str]:
-    std = row.std(metric)
+    std, values = row.std(metric), [row.overrides.get(axis) for axis in axes]
+    counts, runs = Counter(finding for run in row.runs for finding in run.findings), len(row.runs)
     return [
-        *([_cell(row.overrides.get(axis)) for axis in axes] or [row.name]),
+        *(["" if v is None else v if isinstance(v, str) else json.dumps(v) for v in values] or [row.name]),
         str(len(row.runs)),
         f"{row.values.mean():.4f}",
-        _interval(row.interval),
+        f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
         "" if std is None else f"{std:.4f}",
         _p(row.vs_best) or "best",
         _p(row.vs_bm25),
         "" if row.seconds is None else f"{row.seconds:,.0f}",
-        _findings(row),
+        # What the doctor found, and in how many of the runs if not in all.
+        ", ".join(f"{name} ({n} of {runs})" if n < runs else name for name, n in counts.most_common()),
     ]
 
 
-def _axes(board: Leaderboard) -> list[str]:
-    """The keys in which the rows differ, where there are several and the rows are named by them; else none."""
-    axes = list(dict.fromkeys(key for row in board.rows for key in row.overrides))
-    by_overrides = all(row.name == row.configuration for row in board.rows)
-    return axes if by_overrides and 1 < len(axes) <= MAX_AXES else []
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def _findings(row: Row) -> str:
-    """What the doctor found, and in how many of the runs if not in all."""
-    counts = Counter(finding for run in row.runs for finding in run.findings)
-    runs = len(row.runs)
-    return ", ".join(f"{name} ({n} of {runs})" if n < runs else name for name, n in counts.most_common())
-
-
 def _all_metrics(board: Leaderboard) -> Table:
-    metrics = list(board.rows[0].means)
-    rows = [[row.name, *(_mean_and_std(row, m) for m in metrics)] for row in board.rows]
+    metrics, rows = list(board.rows[0].means), list[list[str]]()
+    for row in board.rows:
+        stds = {m: row.std(m) for m in metrics if m in row.means}
+        cells = {m: f"{row.means[m]:.4f}" + ("" if std is None else f" ± {std:.4f}") for m, std in stds.items()}
+        rows.append([row.name, *(cells.get(m, "") for m in metrics)])
     if board.bm25:
         rows.append(["BM25", *(f"{board.bm25[m]:.4f}" if m in board.bm25 else "" for m in metrics)])
     return Table(["configuration", *metrics], rows)
-
-
-def _mean_and_std(row: Row, metric: str) -> str:
-    if metric not in row.means:
-        return ""
-    std = row.std(metric)
-    return f"{row.means[metric]:.4f}" + ("" if std is None else f" ± {std:.4f}")
 
 
 def _query_by_query(comparison: Comparison, metric: str) -> list[Block]:
@@ -207,28 +178,17 @@ def _query_by_query(comparison: Comparison, metric: str) -> list[Block]:
         differences(comparison),
     ]
     for title, examples in (("Clearest wins", comparison.won), ("Clearest losses", comparison.lost)):
+        texts = [each.text if len(each.text) <= 100 else each.text[:99] + "…" for each in examples]
+        rows = [[e.query, text, f"{e.a:.3f}", f"{e.b:.3f}"] for e, text in zip(examples, texts, strict=True)]
         if examples:
-            blocks += [Heading(title, 3), Table(["query", "text", a, b], [_example(each) for each in examples], left=2)]
+            blocks += [Heading(title, 3), Table(["query", "text", a, b], rows, left=2)]
     return blocks
-
-
-def _example(example: Example) -> list[str]:
-    text = example.text if len(example.text) <= 100 else example.text[:99] + "…"
-    return [example.query, text, f"{example.a:.3f}", f"{example.b:.3f}"]
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _p(test: PValue | None) -> str:
     if test is None:
         return ""
     return "< 0.0001" if test.holm < 1e-4 else f"{test.holm:.2g}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "; ".join(names) if len(names) <= MAX_NAMES else f"{len(names)} rows"
 
 
 def _markdown(blocks: Iterable[Block]) -> str:
@@ -265,3 +225,75 @@ def _html_table(table: Table) -> str:
 
     rows = [line("th", table.head), *(line("td", row) for row in table.rows)]
     return '<div class="table"><table>\n' + "\n".join(rows) + "\n</table></div>"
+
+
+def pictures(board: Leaderboard) -> dict[str, Picture]:
+    """Name → picture: ``intervals`` of the rows; ``curves`` and ``loss`` over the epochs, where runs logged them."""
+    drawn = {"intervals": intervals(board)}
+    for name, key, label in (("curves", f"val/{board.metric}", board.metric), ("loss", "train/loss", "loss")):
+        runs = {row.name: [run.history[key] for run in row.runs if key in run.history] for row in board.rows}
+        if any(runs.values()):
+            drawn[name] = curves(runs, label, board.bm25.get(board.metric) if name == "curves" else None)
+    return drawn
+
+
+def intervals(board: Leaderboard) -> Picture:
+    """A line for each row, and for BM25: its mean, the interval around it, and a small dot for each run."""
+    rows = [(row.name, float(row.values.mean()), row.interval, row.run_means(board.metric)) for row in board.rows]
+    if board.bm25_interval:
+        rows.append(("BM25", board.bm25[board.metric], board.bm25_interval, []))
+    rows.sort(key=lambda row: -row[1])
+    height, bottom = 26, 26 * len(rows) + 8
+    picture = Picture(f"{board.metric} of every row with its 95 % interval", bottom + 24)
+    x = Scale([end for _, _, ends, runs in rows for end in (*ends, *runs)], 360, WIDTH - 30)
+    picture.columns(x, 0, bottom)
+    for number, (name, mean, (low, high), runs) in enumerate(rows):
+        y = height * (number + 0.5) + 4
+        picture.text(340, y + 4, name, "end")
+        picture.add("line", "interval", x1=x(low), x2=x(high), y1=y, y2=y)
+        for value in runs if len(runs) > 1 else ():
+            picture.add("circle", "hollow", cx=x(value), cy=y, r=3)
+        picture.add("circle", "a", f"{name}: {mean:.4f} ({low:.4f} to {high:.4f})", cx=x(mean), cy=y, r=5)
+    return picture
+
+
+def curves(runs: Mapping[str, Sequence[Points]], label: str, level: float | None = None) -> Picture:
+    """A line for each run, a colour for each name; only the first eight names. ``level``: BM25's value."""
+    drawn = [(name, each) for name, each in runs.items() if any(each)][: len(SERIES)]
+    points = [point for _, each in drawn for run in each for point in run]
+    y = Scale([value for _, value in points] + ([] if level is None else [level]), 290, 10)
+    x = Scale([0, *(at for at, _ in points)], 50, WIDTH - 300)
+    picture = Picture(f"{label} over the epochs", 334)
+    picture.rows(y, x.start, x.end)
+    picture.columns(x, y.end, y.start, grid=False)
+    picture.text((x.start + x.end) / 2, 326, "epochs", "middle")
+    for number, (name, each) in enumerate(drawn):
+        for run in each:
+            picture.path("polyline", f"curve c{number}", [(x(at), y(value)) for at, value in run], name)
+    legend = [(f"c{number}", name) for number, (name, _) in enumerate(drawn)]
+    if level is not None:
+        picture.add("line", "level", x1=x.start, x2=x.end, y1=y(level), y2=y(level))
+        legend.insert(0, ("level", "BM25"))
+    for number, (kind, name) in enumerate(legend):
+        at = 16 + 20 * number
+        picture.add("line", f"curve {kind}", x1=x.end + 16, x2=x.end + 36, y1=at, y2=at)
+        picture.text(x.end + 42, at + 4, name, longest=36)
+    return picture
+
+
+def differences(comparison: Comparison) -> Picture:
+    """A bar for each query that the two systems answer differently well, the first's best on the left."""
+    values = comparison.differences
+    falling = np.sort(values[values != 0])[::-1]
+    drawn = falling[np.linspace(0, len(falling) - 1, min(len(falling), BARS)).round().astype(int)]
+    width, largest = (WIDTH - 60) / max(len(drawn), 1), float(np.abs(falling).max(initial=0.0)) or 1.0
+    middle, height = 80, 70
+    picture = Picture(f"{comparison.a} minus {comparison.b}, query by query", 2 * middle)
+    picture.add("line", "grid", x1=50, x2=WIDTH - 10, y1=middle, y2=middle)
+    for share in (1, 0, -1):
+        picture.text(44, middle - share * height + 4, f"{share * largest:+.2g}", "end")
+    for number, value in enumerate(drawn.tolist()):
+        size = height * abs(value) / largest
+        kind, top = ("a", middle - size) if value > 0 else ("b", middle)
+        picture.add("rect", kind, x=50 + number * width, y=top, width=max(width * 0.9, 0.5), height=size)
+    return picture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -18,12 +18,7 @@ from two_tower.validation.full import FullValidation
 
 
 def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str, Any]:
-    """Write ``report.md`` and, last, ``results.json``; say where everything is.
-
-    Returns:
-        The results: ``val/METRIC`` and perhaps ``hybrid/METRIC`` of the best check of trained weights,
-        ``untrained/METRIC``, ``bm25/METRIC``, loss, speed and counts.
-    """
+    """Write ``report.md`` and, last, ``results.json``, which is returned; say where everything is."""
     speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), Speed())  # type: ignore[attr-defined]
     stopping = next((c for c in trainer.callbacks if getattr(c, "reason", "")), None)  # type: ignore[attr-defined]
     doctor = next((c for c in trainer.callbacks if isinstance(c, Doctor)), None)  # type: ignore[attr-defined]
@@ -54,15 +49,11 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
             if isinstance(logger, RunLogger):
                 logger.summarize(finite(results))
         write_json(run.results, finite(results))
-        _say_end(run, [*_sentences(results, validation, reason), _cost(results)])
+        for sentence in ("", *_sentences(results, validation, reason), _cost(results)):
+            say(sentence)
+        say(f"Run folder: {run.path} (report.md, results.json, checkpoints/best.ckpt)", style="dim")
+        say(f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"', style="dim")
     return results
-
-
-def _say_end(run: Run, sentences: Sequence[str]) -> None:
-    for sentence in ("", *sentences):
-        say(sentence)
-    say(f"Run folder: {run.path} (report.md, results.json, checkpoints/best.ckpt)", style="dim")
-    say(f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"', style="dim")
 
 
 def _sentences(results: Mapping[str, Any], validation: FullValidation, reason: str) -> list[str]:
@@ -78,13 +69,7 @@ def _cost(results: Mapping[str, Any]) -> str:
 
 
 def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> str:
-    """A plain sentence on the best check of trained weights beside its two baselines.
-
-    Args:
-        results: of the run.
-        monitor: the metric to judge by.
-        best: name of the best check, if not that of its epoch.
-    """
+    """A plain sentence on the best check, called ``best``, of trained weights beside its two baselines."""
     value, untrained, bm25 = (results.get(f"{source}/{monitor}") for source in ("val", "untrained", "bm25"))
     if value is None:
         return "No epoch was finished: there is no trained model to judge."
@@ -97,12 +82,9 @@ def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> str:
         )
     baselines = [("untrained", untrained), ("BM25", bm25)]
     beside = "".join(f", {baseline} {figure:.3f}" for baseline, figure in baselines if figure is not None)
-    return f"Best {name}: {monitor} {value:.3f}{beside}{_part(results)}."
-
-
-def _part(results: Mapping[str, Any]) -> str:
     documents, whole = results.get("documents"), results.get("all_documents")
-    return f", against {documents:,} of {whole:,} passages" if documents != whole else ""
+    part = f", against {documents:,} of {whole:,} passages" if documents != whole else ""
+    return f"Best {name}: {monitor} {value:.3f}{beside}{part}."
 
 
 def report_page(name: str, results: Mapping[str, Any], validation: FullValidation, reason: str = "") -> str:

@@ -27,25 +27,15 @@ _ROUNDING = 0.01
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """What a run left behind.
+    """What a run left behind."""
 
-    Attributes:
-        path: its folder.
-        config: resolved.
-        composition: what it was composed from.
-        results: flat numbers.
-        per_query: what each validation query scores.
-        history: what it logged while it trained, see `read_history`.
-        findings: the doctor's warnings and errors, by their ids.
-    """
-
-    path: Path
-    config: dict[str, Any]
-    composition: Composition
-    results: dict[str, Any]
+    path: Path  # its folder
+    config: dict[str, Any]  # resolved
+    composition: Composition  # what that was composed from
+    results: dict[str, Any]  # flat numbers
     per_query: PerQuery
-    history: dict[str, list[tuple[float, float]]]
-    findings: list[str]
+    history: dict[str, list[tuple[float, float]]]  # what it logged while it trained, see `read_history`
+    findings: list[str]  # the doctor's warnings and errors, by their ids
 
     def to_dict(self) -> dict[str, Any]:
         figures = {key: value for key, value in self.results.items() if key.startswith("val/")}
@@ -70,9 +60,8 @@ def metric_of(runs: Sequence[FinishedRun], wanted: str | None) -> str:
     monitors = {run.config["validation"]["monitor"]: run.path for run in runs}
     if wanted is None and len(monitors) > 1:
         (a, first), (b, second), *_ = monitors.items()
-        raise UserError(
-            f"{first} chose its best epoch by {a} and {second} by {b}: say by which to compare: --metric {a}"
-        )
+        said = f"{first} chose its best epoch by {a} and {second} by {b}"
+        raise UserError(f"{said}: say by which to compare: --metric {a}")
     metric = wanted or next(iter(monitors))
     for run in runs:
         if metric not in run.per_query.values:
@@ -97,15 +86,10 @@ def _read(path: Path) -> FinishedRun:
     config = read_config(run.config)
     if not run.complete:
         raise UserError(f"{path} is not finished: start its train.py command again, or leave it out.")
-    return FinishedRun(
-        path,
-        config,
-        run.composition(),
-        run.read_results(),
-        read_per_query(path / "per_query.csv"),
-        read_history(run.metrics),
-        _findings(run.doctor),
-    )
+    findings = json.loads(run.doctor.read_text(encoding="utf-8"))["findings"] if run.doctor.exists() else []
+    found = [each["id"] for each in findings if each["severity"] in ("warning", "error")]
+    per_query, history = read_per_query(path / "per_query.csv"), read_history(run.metrics)
+    return FinishedRun(path, config, run.composition(), run.read_results(), per_query, history, found)
 
 
 def read_history(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -127,12 +111,6 @@ def read_history(path: Path) -> dict[str, list[tuple[float, float]]]:
             elif key not in ("step", "epoch"):
                 history.setdefault(key, []).append(((row["step"] + 1) / steps, value))
     return history
-
-
-def _findings(path: Path) -> list[str]:
-    """Ids of the warnings and errors in ``doctor.json``; none without the file."""
-    findings = json.loads(path.read_text(encoding="utf-8"))["findings"] if path.exists() else []
-    return [each["id"] for each in findings if each["severity"] in ("warning", "error")]
 
 
 def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:

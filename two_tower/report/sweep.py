@@ -57,7 +57,8 @@ class TrainingSweep:
         try:
             work()
         except (Exception, SystemExit) as error:
-            sentence = _sentence(error)
+            text = " ".join(str(error).split()) or "no message"
+            sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"  # of a bug, its kind
             say(f"The job failed: {sentence}", style="red")
             if first_process():
                 job.folder.mkdir(parents=True, exist_ok=True)  # a run that never began has removed it
@@ -82,34 +83,23 @@ class TrainingSweep:
             fail(f"{len(failed)} of {jobs} jobs failed ({listed}); the same command tries them again", status=1)
 
 
-def _sentence(error: BaseException) -> str:
-    """What went wrong; of a bug, its kind as well."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-
-
 def failures(folder: Path) -> list[Failure]:
     """The jobs of a sweep's folder that have failed and were not run again since."""
-    files = sorted(folder.glob(f"*/{FAILURE}"))
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    return [
-        Failure(path.parent, " ".join(each["overrides"]), each["error"], each["sweep"])
-        for path, each in zip(files, read, strict=True)
-    ]
+    found = []
+    for path in sorted(folder.glob(f"*/{FAILURE}")):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        found.append(Failure(path.parent, " ".join(read["overrides"]), read["error"], read["sweep"]))
+    return found
 
 
 def write_leaderboard(folder: Path) -> str:
-    """Write ``leaderboard.md``, ``.html`` and ``.json`` for the finished runs of a sweep's folder.
+    """Write ``leaderboard.md``, ``.html`` and ``.json`` for a sweep's finished runs; return the short form.
 
     Runs that cannot be compared, of different collections for example, leave a sentence in their place.
-
-    Returns:
-        The short form for a console.
     """
     with FileLock(folder / ".leaderboard.lock"):  # jobs may end at the same time
-        failed = failures(folder)
+        failed, document = failures(folder), dict[str, Any](rows=[])
         lines = [str(each) for each in failed]
-        document: dict[str, Any] = {"rows": []}
         finished = [path.parent for path in sorted(folder.glob("*/results.json"))]
         try:
             if not finished:
