@@ -30,11 +30,7 @@ def scorer(scores: np.ndarray, device: str = "cpu") -> Score:
 
 
 def brute_force(
-    scores: np.ndarray,
-    order: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray],
-    k: int,
-    floor: float | None,
+    scores: np.ndarray, order: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], k: int, floor: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sort every row: NaN as minus infinity, score descending, then order descending."""
     scores = np.where(np.isnan(scores), -np.inf, scores)

@@ -205,11 +205,7 @@ def compare(
 
 
 @app.command()
-def doctor(
-    run: RunFolder,
-    index: Index = None,
-    as_json: AsJson = False,
-) -> None:
+def doctor(run: RunFolder, index: Index = None, as_json: AsJson = False) -> None:
     """Say what is wrong with a finished or running run and its index, and what to change."""
     from two_tower.doctor.record import document, report
     from two_tower.examine import examine
@@ -270,10 +266,7 @@ def extend(
 
 
 @app.command()
-def export(
-    run: RunFolder,
-    path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],
-) -> None:
+def export(run: RunFolder, path: Annotated[Path, typer.Argument(help="new folder", show_default=False)]) -> None:
     """Write a folder that sentence_transformers.SentenceTransformer(PATH) loads, with equal vectors."""
     from two_tower.console import say
     from two_tower.export import export_run
@@ -289,10 +282,7 @@ def _data() -> None:
 
 
 @data_app.command("inspect")
-def inspect_data(
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
+def inspect_data(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Sizes, lengths, unknown words, copies, leakage and mistakes of a collection."""
     import rich
 

@@ -69,13 +69,7 @@ class _Search:
     """
 
     def __init__(
-        self,
-        queries: Tensor,
-        vectors: Callable[[slice], Tensor],
-        places: Places,
-        k: int,
-        share: Share,
-        blocks: Blocks,
+        self, queries: Tensor, vectors: Callable[[slice], Tensor], places: Places, k: int, share: Share, blocks: Blocks
     ) -> None:
         self.queries, self.vectors, self.places, self.share = queries.contiguous(), vectors, places, share
         parts = enumerate(slices(len(places.rows), blocks.documents))
