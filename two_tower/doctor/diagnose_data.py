@@ -44,7 +44,7 @@ def batch_dependent(signals: Signals) -> Finding | None:
     return Finding(
         f"The vector of a text alone differs from its vector in a batch by {signals.alone:.0%} of its length.",
         "the tower reads padding, or state left over from another text; pool over each text's own tokens "
-        "(two_tower.tower._pooling does)",
+        "(those of two_tower.tower.base do)",
         "tower=gru or tower=average, which use no padding",
         severity="error",
     )
