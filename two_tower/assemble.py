@@ -54,10 +54,8 @@ def try_parts(config: Mapping[str, Any]) -> None:
     model = call("", TwoTower, *towers, Similarity(config["similarity"]), loss, encode_chunk=config["encode_chunk"])
     if not any(parameter.requires_grad for parameter in model.parameters()):
         freeze = str(config["embedding"]["freeze"]).lower()
-        raise UserError(
-            f"embedding.freeze={freeze} leaves nothing to train: set embedding.freeze=false, or let the tower learn "
-            "something else (tower.learn_weights=true)."
-        )
+        remedy = "set embedding.freeze=false, or let the tower learn something else (tower.learn_weights=true)."
+        raise UserError(f"embedding.freeze={freeze} leaves nothing to train: {remedy}")
     build("optimizer", config["optimizer"])(parameter_groups({"model": model}))
 
 
@@ -71,14 +69,9 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
     negatives, loss = build("negatives", config["negatives"]), build("loss", config["loss"])
     in_batch = negatives.in_batch_negatives
     return TripletData(
-        make_source(config["data"]),
-        build("tokenizer", config["tokenizer"]),
-        tokenizer_path,
-        negatives,
-        loss.in_batch_negatives if in_batch is None else in_batch,
-        _loader(config),
-        seed=config["seed"],
-    )
+        make_source(config["data"]), build("tokenizer", config["tokenizer"]), tokenizer_path, negatives,
+        loss.in_batch_negatives if in_batch is None else in_batch, _loader(config), seed=config["seed"],
+    )  # fmt: skip
 
 
 def _loader(config: Mapping[str, Any]) -> Loader:
@@ -123,17 +116,12 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
             "negatives=given and triples with a column of margins (data=beir) or two of scores (data=msmarco_passage)."
         )
     return TwoTower(
-        *towers,
-        Similarity(config["similarity"]),
-        loss,
-        build("optimizer", config["optimizer"]),
-        build("scheduler", config["scheduler"]),
-        seed=config["seed"],
+        *towers, Similarity(config["similarity"]), loss,
+        build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint, "width": embedding.dim},
-        encode_chunk=config["encode_chunk"],
-        cross_batch=_cross_batch(config, data),
+        encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data),
         teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
-    )
+    )  # fmt: skip
 
 
 def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
@@ -143,15 +131,11 @@ def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation
     wanted = config["trainer"].get("enable_progress_bar")
     bar = on_terminal() if wanted is None else wanted
     trainer: L.Trainer = build(
-        "trainer",
-        config["trainer"],
-        enable_progress_bar=bar,
-        callbacks=[*callbacks, TrainingProgress()] if bar else callbacks,
-        logger=make_loggers(config["logger"], run),
+        "trainer", config["trainer"], enable_progress_bar=bar, default_root_dir=run.path,
+        callbacks=[*callbacks, TrainingProgress()] if bar else callbacks, logger=make_loggers(config["logger"], run),
         plugins=[AtomicCheckpointIO()],
-        default_root_dir=run.path,
         use_distributed_sampler=False,  # the loader gives each rank its own part
-    )
+    )  # fmt: skip
     return trainer
 
 

@@ -70,9 +70,7 @@ def embed() -> None:
 @app.command()
 def search(
     run: RunFolder,
-    query: Annotated[
-        str | None, typer.Argument(help="the question; without it, a prompt asks, or each line of a pipe is one")
-    ] = None,
+    query: Annotated[str | None, typer.Argument(help="the question; else a prompt asks, or a pipe's lines")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
     index: Index = None,
     hybrid: Hybrid = False,
@@ -121,9 +119,7 @@ def _show(answer: Answer) -> None:
 @app.command()
 def serve(
     runs: Annotated[list[Path], typer.Argument(help="folders of embedded runs", show_default=False)],
-    host: Annotated[
-        str, typer.Option(help="address to listen on; 0.0.0.0 is reached from other machines")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="address; 0.0.0.0 is reached from other machines")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any that is free")] = 8000,
     bm25: Annotated[bool, typer.Option("--bm25/--no-bm25", help="search by words as well, which takes memory")] = True,
     max_k: Annotated[int, typer.Option(min=1, help="most passages of an answer")] = 100,
@@ -147,16 +143,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Whole-corpus metrics of a run with intervals, beside BM25 on the same corpus: the run's own, or another."""
+    from two_tower.console import say
     from two_tower.evaluation import describe, evaluate_run
 
     if overrides and data:
         raise UserError(f"--data {data} and {overrides[0]} both say which data: leave one of them out.")
     results = evaluate_run(run, _data_of(overrides) if overrides else data, split, hybrid)
     if as_json:
-        _print_json(results)
-        return
-    from two_tower.console import say
-
+        return _print_json(results)
     say("\n".join(describe(results)))
 
 
@@ -172,14 +166,13 @@ def _data_of(overrides: list[str]) -> dict[str, Any]:
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs or of sweeps", show_default=False)],
-    metric: Annotated[
-        str | None, typer.Option(help="what to order and test by; without it, what the runs were validated by")
-    ] = None,
+    metric: Annotated[str | None, typer.Option(help="what to order and test by, if not what validation used")] = None,
     html: Annotated[Path | None, typer.Option(help="file for a page with plots")] = None,
     plots: Annotated[Path | None, typer.Option(help="folder for the plots, as SVG files")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Leaderboard of finished runs, with tests of significance."""
+    from two_tower.console import say
     from two_tower.files import write_text
     from two_tower.report.leaderboard import leaderboard
     from two_tower.report.page import html_page, markdown_page, pictures
@@ -191,10 +184,7 @@ def compare(
     if html:
         write_text(html, html_page(board))
     if as_json:
-        _print_json(board.to_dict())
-        return
-    from two_tower.console import say
-
+        return _print_json(board.to_dict())
     say(markdown_page(board))
     if html:
         say(f"Page with plots: {html}", style="dim")
@@ -203,19 +193,14 @@ def compare(
 
 
 @app.command()
-def doctor(
-    run: RunFolder,
-    index: Index = None,
-    as_json: AsJson = False,
-) -> None:
+def doctor(run: RunFolder, index: Index = None, as_json: AsJson = False) -> None:
     """Say what is wrong with a finished or running run and its index, and what to change."""
     from two_tower.doctor.record import document, report
     from two_tower.examine import examine
 
     result = examine(run, index)
     if as_json:
-        _print_json({**document(result.findings, result.signals), "unchecked": result.unchecked})
-        return
+        return _print_json({**document(result.findings, result.signals), "unchecked": result.unchecked})
     report(result.findings, result.signals, result.unchecked)
 
 
@@ -230,15 +215,13 @@ def dashboard(
     as_json: AsJson = False,
 ) -> None:
     """Create a W&B workspace for runs with logger=wandb; without an account, print it as JSON."""
+    from two_tower.console import say
     from two_tower.logger._dashboard import Dashboard
 
     plan = Dashboard.from_runs(runs or [], project, entity)
     address = None if as_json else plan.create()
     if address is not None:
-        from two_tower.console import say
-
-        say(address)
-        return
+        return say(address)
     _print_json({"project": plan.project, "entity": plan.entity, "runs": [*plan.runs], "sections": plan.sections})
     if not as_json:
         sys.stderr.write("Nothing was created: there is no W&B account here. After  wandb login  run this again.\n")
@@ -268,10 +251,7 @@ def extend(
 
 
 @app.command()
-def export(
-    run: RunFolder,
-    path: Annotated[Path, typer.Argument(help="new folder", show_default=False)],
-) -> None:
+def export(run: RunFolder, path: Annotated[Path, typer.Argument(help="new folder", show_default=False)]) -> None:
     """Write a folder that sentence_transformers.SentenceTransformer(PATH) loads, with equal vectors."""
     from two_tower.console import say
     from two_tower.export import export_run
@@ -287,14 +267,12 @@ def _data() -> None:
 
 
 @data_app.command("inspect")
-def inspect_data(
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
+def inspect_data(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Sizes, lengths, unknown words, copies, leakage and mistakes of a collection."""
     import rich
 
     from two_tower.doctor.facts import inspect
+    from two_tower.doctor.inspect_page import show
 
     console = rich.get_console()
     before = console.stderr
@@ -304,10 +282,7 @@ def inspect_data(
     finally:
         console.stderr = before
     if as_json:
-        _print_json(facts)
-        return
-    from two_tower.doctor.inspect_page import show
-
+        return _print_json(facts)
     show(facts)
 
 

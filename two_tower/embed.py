@@ -36,11 +36,15 @@ def embed(config: dict[str, Any]) -> Path:
     path = Path(config["output"] or run.index)
     encoder = Encoder.load(run)
     source = make_source(config.get("data") or read(run.config)["data"])
-    total = source.estimated_size() if config.get("data") else _documents(run)
+    validated_against = run.read_results().get("all_documents") if run.complete else None
+    total = source.estimated_size() if config.get("data") else validated_against
 
     with counter(f"Embedding {source.name}", "passages", total) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
-    _say_unknown(encoder)
+    if encoder.unknown:
+        remedy = "; two-tower extend gives new words vectors of their own" if encoder.tokenizer.of_words else ""
+        share = f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%})"
+        say(f"{share} are not in the run's vocabulary and were left to its unknown word{remedy}.", style="dim")
     if is_made(path, config["index"]):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         archive_index(run, path)
@@ -53,24 +57,6 @@ def embed(config: dict[str, Any]) -> Path:
     archive_index(run, path)
     say(f'Next: two-tower search {run.path} "your question"', style="dim")
     return path
-
-
-def _say_unknown(encoder: Encoder) -> None:
-    """Say how many words the run's vocabulary lacks."""
-    from two_tower.console import say
-
-    if encoder.unknown:
-        remedy = "; two-tower extend gives new words vectors of their own" if encoder.tokenizer.of_words else ""
-        say(
-            f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%}) are not in the "
-            f"run's vocabulary and were left to its unknown word{remedy}.",
-            style="dim",
-        )
-
-
-def _documents(run: Run) -> int | None:
-    """How many passages the run was validated against; None before it is complete."""
-    return run.read_results().get("all_documents") if run.complete else None
 
 
 def _queries(run: Run, encoder: Encoder) -> Queries | None:

@@ -22,12 +22,9 @@ PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "to
 
 
 class Run:
-    """Paths and states of a run folder.
+    """Paths and states of a run folder, which need not exist yet.
 
     ``results.json`` appears last and atomically, so its presence means that the run is complete.
-
-    Args:
-        path: the folder; need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,31 +49,23 @@ class Run:
         if not run.config.exists():
             raise UserError(f"{path} is not the folder of a run: it holds no config.yaml.")
         if not run.best.exists():
-            raise UserError(
-                f"{path} has no checkpoint yet ({run.best.relative_to(run.path)}): the run did not finish its "
-                "first epoch; start its train.py command again."
-            )
+            checkpoint = run.best.relative_to(run.path)
+            remedy = "the run did not finish its first epoch; start its train.py command again."
+            raise UserError(f"{path} has no checkpoint yet ({checkpoint}): {remedy}")
         return run
 
     @property
     def complete(self) -> bool:
-        """Whether the run has finished."""
         return self.results.exists()
 
     def start(self, config: Mapping[str, Any], composition: Composition | None = None) -> bool:
-        """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete.
-
-        Raises:
-            UserError: the folder holds a run of another configuration, or cannot be made.
-        """
+        """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete."""
         if self.config.exists():
             changed = differences(read(self.config), config)
             if changed:
                 more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-                raise UserError(
-                    f"{self.path} holds a run with another configuration ({changed[0]}{more}): "
-                    "choose another run_dir or delete that folder."
-                )
+                other = f"{self.path} holds a run with another configuration ({changed[0]}{more})"
+                raise UserError(f"{other}: choose another run_dir or delete that folder.")
             if self.complete:
                 return False
         try:

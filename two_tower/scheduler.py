@@ -13,16 +13,13 @@ from two_tower.errors import UserError
 
 
 class Scheduler(ABC):
-    """Builds a learning rate schedule. ``needs_length``: `build` must know how many steps training takes."""
+    """Builds a learning rate schedule."""
 
-    needs_length: ClassVar[bool] = False
+    needs_length: ClassVar[bool] = False  # whether `build` must know how many steps training takes
 
     @abstractmethod
     def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any] | None:
-        """Lightning's ``lr_scheduler`` description for ``optimizer``; None: the rates stay as they are.
-
-        ``total_steps`` of the whole training is None, -1 or infinite where it is unknown.
-        """
+        """Lightning's ``lr_scheduler`` description or None; ``total_steps`` may be None, -1 or infinite: unknown."""
 
 
 class NoScheduler(Scheduler):
@@ -36,17 +33,13 @@ class Plateau(Scheduler):
     """Multiplies the rates by ``factor`` after ``patience`` validations in a row without a new best.
 
     Needs no length, so it suits training until stopped. With a patience of 1 the second validation without a new best
-    lowers the rates. ``floor`` is the smallest rate, as a share of each group's first.
+    lowers the rates.
     """
 
     def __init__(
-        self,
-        factor: float = 0.5,
-        patience: int = 1,
-        monitor: str = "val/mrr@10",
-        mode: Literal["max", "min"] = "max",
-        floor: float = 0.01,
-    ) -> None:
+        self, factor: float = 0.5, patience: int = 1, monitor: str = "val/mrr@10",
+        mode: Literal["max", "min"] = "max", floor: float = 0.01,
+    ) -> None:  # fmt: skip
         if not 0 < factor < 1:
             raise ValueError(f"factor={factor} must be between 0 and 1, both excluded")
         if patience < 0:
@@ -91,9 +84,9 @@ class WarmupDecay(Scheduler):
 
     def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any]:
         if total_steps is None or not 0 <= total_steps < math.inf:
+            name = type(self).__name__.lower()
             raise UserError(
-                f"scheduler={type(self).__name__.lower()} needs a known length: "
-                "set trainer.max_steps or use scheduler=none|plateau"
+                f"scheduler={name} needs a known length: set trainer.max_steps or use scheduler=none|plateau"
             )
         length = int(total_steps)
         return {"scheduler": LambdaLR(optimizer, lambda step: self.factor(step, length)), "interval": "step"}

@@ -14,15 +14,9 @@ from two_tower.report.sweep import TrainingSweep
 
 
 def train(config: dict[str, Any], composition: Composition | None = None) -> dict[str, Any]:
-    """Train what a checked configuration describes, in its run folder; returns the results.
+    """Train what a checked configuration describes, in its ``run_dir``; returns the results.
 
-    Args:
-        config: with ``run_dir``.
-        composition: what the configuration was composed from, to be saved beside it.
-
-    Raises:
-        UserError: a value that its component refuses, or a mistake in the data.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the same configuration continues.
+    Raises KeyboardInterrupt when stopped by Ctrl-C or SIGTERM; the same configuration continues.
     """
     import lightning as L
     import torch

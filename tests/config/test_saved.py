@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from two_tower.config import differences, digest, read, renamed, to_yaml
+from two_tower.config import differences, digest, read, saved, to_yaml
 from two_tower.config.compose import check_overrides
 from two_tower.errors import UserError
 
@@ -66,8 +66,8 @@ def test_a_renamed_key_is_refused_on_the_command_line_and_in_older_runs(
     key: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"negatives.share": "negatives.in_batch", "memory": "cross_batch.size"}
-    monkeypatch.setattr(renamed, "RENAMED", names)
-    monkeypatch.setattr(renamed, "REMOVED", {"loss.gone": "it did not help"})
+    monkeypatch.setattr(saved, "RENAMED", names)
+    monkeypatch.setattr(saved, "REMOVED", {"loss.gone": "it did not help"})
     for prefix in ("", "+", "~"):
         with pytest.raises(UserError, match=f"^{sentence}"):
             check_overrides([f"{prefix}{key}=1"])
@@ -83,7 +83,5 @@ def test_a_renamed_key_is_refused_on_the_command_line_and_in_older_runs(
 def test_every_renamed_key_is_gone_and_has_a_place_to_go() -> None:
     from conftest import composed
 
-    from two_tower.config.saved import leaves
-
-    keys = {*leaves(composed()), *leaves(composed("run=x", program="embed"))}
-    assert not keys & {*renamed.RENAMED, *renamed.REMOVED}
+    keys = {*saved.leaves(composed()), *saved.leaves(composed("run=x", program="embed"))}
+    assert not keys & {*saved.RENAMED, *saved.REMOVED}

@@ -31,10 +31,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def world(
-    pairs: list[tuple[int, int]],
-    queries: list[str],
-    documents: list[str],
-    folder: Path = Path("absent"),
+    pairs: list[tuple[int, int]], queries: list[str], documents: list[str], folder: Path = Path("absent")
 ) -> Collection:
     rows = np.array(pairs, np.int64).reshape(-1, 2)
     equal = np.unique(documents, return_inverse=True)[1]

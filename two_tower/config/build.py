@@ -21,22 +21,12 @@ def target_of(spec: Mapping[str, Any], place: str = "") -> Callable[..., Any]:
         raise UserError(f"{place or 'component'}._target_={name} cannot be imported: {error}.") from error
 
 
-def build(
-    place: str,
-    spec: Mapping[str, Any],
-    offer: Mapping[str, Any] | None = None,
-    **extra: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
+def build(place: str, spec: Mapping[str, Any], offer: Mapping[str, Any] | None = None, **extra: Any) -> Any:  # noqa: ANN401
     """Call a component's ``_target_`` with its keys; nested components are built first.
 
-    A component does not know where it stands in the configuration: it raises ``ValueError("margin=-1 must be
-    above 0")``, and the place is put in front here. With ``_partial_: true`` a partial function is returned.
-
-    Args:
-        place: where the component stands in the configuration, for example ``loss`` or ``loss.triplet``.
-        spec: the component's configuration.
-        offer: more arguments, each passed only if the target has a parameter of that name.
-        extra: more arguments, passed in any case.
+    A component does not know where it stands in the configuration, its place, such as ``loss.triplet``. It raises
+    ``ValueError("margin=-1 must be above 0")``, and the place is put in front here. With ``_partial_: true`` a partial
+    function is returned. Of the arguments in ``offer`` the target gets those that it has parameters for.
     """
     target = target_of(spec, place)
     keys = {k: _built(f"{place}.{k}", v) for k, v in spec.items() if not k.startswith("_")}

@@ -28,34 +28,24 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def check(config: DictConfig, extra: Mapping[str, Types] | None = None) -> dict[str, Any]:
+def check(config: DictConfig, extra: Mapping[str, Types] = {}) -> dict[str, Any]:
     """Resolve a composed configuration and check every component against its ``_target_``'s signature.
 
-    Whole numbers given for text become text: a folder may be called 2024.
-
-    Args:
-        config: what Hydra composed.
-        extra: place → keys there that are no arguments of a target, with their types. The place is a group,
-            or empty for the top level, whose only other keys are then components.
-
-    Returns:
-        The configuration as plain dicts, lists and scalars.
+    Returns it as plain dicts, lists and scalars. Whole numbers given for text become text: a folder may be called 2024.
+    ``extra`` has the keys that are no arguments of a target, with their types, by their place: a group, or empty for
+    the top level, whose only other keys are then components.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set and has no default: add {missing[0]}=VALUE to the command.")
     for resolve in (False, True):  # first what was written, so that a mistake is named where it was made
         plain = typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
-        _check_all(plain, extra or {})
+        if "" in extra:
+            _check_top_level(plain, extra[""])
+        for key, value in plain.items():
+            _check_component(key, value, extra.get(key, {}))
     _check_values(plain)
     return plain
-
-
-def _check_all(config: dict[str, Any], extra: Mapping[str, Types]) -> None:
-    if "" in extra:
-        _check_top_level(config, extra[""])
-    for key, value in config.items():
-        _check_component(key, value, extra.get(key, {}))
 
 
 def _check_top_level(config: dict[str, Any], hints: Types) -> None:
@@ -178,9 +168,8 @@ def _check_values(config: Mapping[str, Any]) -> None:
             limit = f"at least {smallest}" if largest == math.inf else f"from {smallest} to {largest}"
             raise UserError(f"{key}={value} must be {limit}")
     epochs, steps = _value(config, "trainer.max_epochs"), _value(config, "trainer.max_steps")
-    for key, value in (("max_epochs", epochs), ("max_steps", steps)):
-        if value == 0:
-            raise UserError(f"trainer.{key}=0 trains nothing: choose at least 1")
+    if 0 in (epochs, steps):
+        raise UserError(f"trainer.{'max_epochs' if epochs == 0 else 'max_steps'}=0 trains nothing: choose at least 1")
     if epochs is not None and epochs < 0 and (steps is None or steps < 0):
         raise UserError(f"trainer.max_epochs={epochs} never ends: choose at least 1, or set trainer.max_steps")
     path = _value(config, "tower.path")

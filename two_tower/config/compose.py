@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.check import Types, check
 from two_tower.config.groups import CONF, choices, groups
-from two_tower.config.renamed import refuse_renamed
+from two_tower.config.saved import refuse_renamed
 from two_tower.errors import UserError, one_of
 
 # Hydra's plug-ins that the extra ``launchers`` installs.
@@ -28,13 +28,9 @@ def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool =
 
 
 def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, Any]:
-    """Some groups of the configuration that train.py has with these overrides, checked.
+    """Some groups of the configuration that train.py has with these overrides, checked as `check` does with ``parts``.
 
     The others are composed but not checked, which would import what they name: five seconds for the trainer.
-
-    Args:
-        overrides: as on the command line.
-        parts: group → its keys that are no arguments of its component, with their types, as in `check`.
     """
     given = list(overrides)
     check_overrides(given)

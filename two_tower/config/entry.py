@@ -33,21 +33,13 @@ LONGEST_NAME, LONGEST_VALUE = 200, 24
 
 
 class Job(NamedTuple):
-    """What Hydra knows of the work at hand.
-
-    Attributes:
-        composition: which choices its configuration was composed from.
-        overrides: what distinguishes it from the default configuration, as typed.
-        sweep: folder of the sweep that it belongs to; None for a single run.
-        folder: in a sweep, where it works; its name stands for the overrides.
-        number: its position in the sweep, from 0.
-    """
+    """What Hydra knows of the work at hand."""
 
     composition: Composition
-    overrides: tuple[str, ...]
-    sweep: Path | None
-    folder: Path
-    number: int
+    overrides: tuple[str, ...]  # what distinguishes it from the default configuration, as typed
+    sweep: Path | None  # folder of the sweep that it belongs to; None for a single run
+    folder: Path  # in a sweep, where it works; its name stands for the overrides
+    number: int  # its position in the sweep, from 0
 
 
 class Sweep(Protocol):
@@ -69,14 +61,9 @@ class Sweep(Protocol):
 def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None) -> None:
     """Compose a configuration from the command line and call ``task`` with it; in a sweep, once per combination.
 
-    Exits as `exit_statuses` says.
-
-    Args:
-        task: does the work.
-        config_name: the configuration to compose, e.g. ``train``. As first argument (``two-tower train …``) it is the
-            command, no override.
-        sweep: looks after the jobs of a sweep. Without it, a failing job does not stop the others, and at the end
-            the first failure decides the exit status; Hydra's own line before the sentence names the combination.
+    Exits as `exit_statuses` says. ``config_name``, e.g. ``train``, as first argument (``two-tower train …``) is the
+    command, no override. Without ``sweep`` a failing job does not stop the others of a sweep, and at the end the first
+    failure decides the exit status; Hydra's own line before the sentence names the combination.
     """
     command, started, failures = sys.argv[:], [False], list[Exception]()
 
@@ -156,10 +143,8 @@ def _begin(sweep: Sweep, config_name: str, overrides: Sequence[str]) -> Path:
     """Check every combination of a sweep before any job starts, and begin it; returns its folder."""
     settings, fixed, combinations = _combinations(config_name, overrides)
     if settings.get("run_dir") is not None:
-        raise UserError(
-            f"run_dir={settings.run_dir} is the folder of one run: in a sweep write hydra.sweep.dir=FOLDER, in which "
-            "each job has a folder of its own."
-        )
+        remedy = "in a sweep write hydra.sweep.dir=FOLDER, in which each job has a folder of its own."
+        raise UserError(f"run_dir={settings.run_dir} is the folder of one run: {remedy}")
     for swept in combinations or [()]:
         try:
             sweep.check(compose_raw(config_name, [*fixed, *swept]))
@@ -171,7 +156,7 @@ def _begin(sweep: Sweep, config_name: str, overrides: Sequence[str]) -> Path:
 
 
 def _combinations(config_name: str, overrides: Sequence[str]) -> tuple[DictConfig, list[str], list[tuple[str, ...]]]:
-    """The configuration without what is swept, the overrides of all jobs, and what each job has besides.
+    """The configuration without what is swept, the overrides of all jobs, and each job's own.
 
     No jobs where another sweeper than Hydra's own chooses them while it runs.
     """

@@ -1,16 +1,15 @@
-"""Configurations as files: saved with a run, read back, compared."""
+"""Configurations as files: saved with a run, read back, compared; keys that older ones have are refused."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from two_tower.config.renamed import refuse_renamed
 from two_tower.errors import UserError
 
 # Keys that do not change what a run computes.
@@ -18,15 +17,10 @@ _PLACES = ("run_dir", "console")
 
 
 class Composition(NamedTuple):
-    """How a configuration came about, as far as its values do not tell.
+    """How a configuration came about, as far as its values do not tell."""
 
-    Attributes:
-        choices: group → the name of its choice.
-        derived: keys whose value conf/ takes from another key: ``embedding.dim: ${tower.dim}``.
-    """
-
-    choices: Mapping[str, str] = {}
-    derived: Sequence[str] = ()
+    choices: Mapping[str, str] = {}  # group → the name of its choice
+    derived: Sequence[str] = ()  # keys whose value conf/ takes from another key: ``embedding.dim: ${tower.dim}``
 
 
 def digest(config: Mapping[str, Any]) -> str:
@@ -53,13 +47,12 @@ def leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 def choices_of(config: Mapping[str, Any], composition: Composition) -> dict[str, str]:
     """Group → the name of its choice; without a composition, that of the module or class that it builds."""
-    targets = {
-        group: str(part["_target_"]).split(".")
-        for group, part in config.items()
-        if isinstance(part, Mapping) and "_target_" in part
-    }
-    names = {group: names[-2] if names[0] == "two_tower" else names[-1] for group, names in targets.items()}
-    return {group: composition.choices.get(group, name) for group, name in names.items()}
+    choices = {}
+    for group, part in config.items():
+        if isinstance(part, Mapping) and "_target_" in part:
+            names = str(part["_target_"]).split(".")
+            choices[group] = composition.choices.get(group, names[-2 if names[0] == "two_tower" else -1])
+    return choices
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
@@ -79,3 +72,51 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no configuration.")
     refuse_renamed(leaves(loaded), path)
     return loaded
+
+
+# Old key → new key. A key of a group also stands for that key of its nested components: negatives.NAME.share_batch.
+RENAMED = {
+    "data.passage_column": "data.positive_column",
+    "data.split_seed": "data.dev_seed",
+    "embedding.normalise": "embedding.normalize",
+    "index.lists": "index.nlist",
+    "index.pieces": "index.pq_m",
+    "index.probes": "index.nprobe",
+    "loss.contrastive": "loss.weights.contrastive",
+    "loss.cosine": "loss.weights.cosine",
+    "loss.kl": "loss.weights.kl",
+    "memory": "cross_batch_memory",
+    "memory_start": "cross_batch_start",
+    "negatives.mask_known": "negatives.mask_known_positives",
+    "negatives.share_batch": "negatives.in_batch_negatives",
+}
+
+_NO_HELP = "it did not help (docs/experiments.md); leave it out"
+# Old key → why it is gone and what to do.
+REMOVED = {
+    "data.pseudo_kinds": _NO_HELP,
+    "data.pseudo_queries": _NO_HELP,
+    "data.repair_encoding": "run ftfy on the file before (docs/data.md); leave it out",
+    "tower.bigrams": _NO_HELP,
+    "tower.repeats": _NO_HELP,
+}
+
+
+def refuse_renamed(keys: Iterable[str], file: object = None) -> None:
+    """Raise a UserError for the first key, ``group.key`` or ``group.component.key``, that is renamed or gone.
+
+    ``file`` is where they stand, None for a command line.
+    """
+    start = f"{file}: " if file else ""
+    for key in keys:
+        group, dot, rest = key.partition(".")
+        place, _, name = rest.rpartition(".")
+        plain = f"{group}{dot}{name}"
+        if plain in REMOVED:
+            raise UserError(f"{start}{key} is gone: {REMOVED[plain]}")
+        own_name = RENAMED.get(plain, key).removeprefix(f"{group}.")
+        if key == own_name or rest.endswith(own_name):
+            continue
+        nested = place and RENAMED[plain].startswith(f"{group}.")
+        new = f"{group}.{place}.{own_name}" if nested else RENAMED[plain]
+        raise UserError(f"{start}{key} is now called {new}: write that instead")

@@ -44,7 +44,7 @@ def batch_dependent(signals: Signals) -> Finding | None:
         return None
     evidence = f"The vector of a text alone differs from its vector in a batch by {signals.alone:.0%} of its length."
     cause = "the tower reads padding, or state left over from another text; pool over each text's own tokens "
-    cause += "(two_tower.tower._pooling does)"
+    cause += "(those of two_tower.tower.base do)"
     return Finding(evidence, cause, "tower=gru or tower=average, which use no padding", severity="error")
 
 

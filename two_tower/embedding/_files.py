@@ -80,8 +80,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 class TextVectors(VectorFile):
     """A word and its numbers on each line. Only the numbers of wanted words are parsed, by Arrow, many at once.
 
-    ``first`` is the file's first line and perhaps more; ``has_header`` says whether that line is two numbers: how
-    many words, how many dimensions.
+    ``first`` is the file's first line, perhaps a header of two numbers (how many words, how many dimensions), and more.
     """
 
     def __init__(self, path: Path, first: bytes) -> None:

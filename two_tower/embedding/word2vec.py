@@ -25,19 +25,10 @@ class Word2VecEmbedding(PartialEmbedding):
     """word2vec with negative sampling, trained by gensim on the tokens of the passages, once; kept in the cache."""
 
     def __init__(
-        self,
-        dim: int,
-        missing: str = "random",
-        normalize: bool = True,
-        skip_gram: bool = True,
-        window: int = 5,
-        negative: int = 5,
-        epochs: int = 5,
-        seed: int = 0,
-        workers: int = 1,
-        weights: str = "idf",
-        freeze: bool | int = False,
-    ) -> None:
+        self, dim: int, missing: str = "random", normalize: bool = True, skip_gram: bool = True, window: int = 5,
+        negative: int = 5, epochs: int = 5, seed: int = 0, workers: int = 1,
+        weights: str = "idf", freeze: bool | int = False,
+    ) -> None:  # fmt: skip
         super().__init__("word2vec", dim, dim, missing, normalize, weights, freeze)
         numbers = {"window": window, "negative": negative, "epochs": epochs, "workers": workers}
         for name, number in numbers.items():
@@ -50,10 +41,8 @@ class Word2VecEmbedding(PartialEmbedding):
             raise UserError('embedding=word2vec needs gensim: pip install -e ".[word2vec]"') from None
 
     def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:
-        """The vectors of the words in the passages, trained now or found in the cache."""
-        key = key_of(
-            TRAINING, corpus.source.fingerprint(), tokenizer.fingerprint, self._version, *sorted(self._settings.items())
-        )
+        collection = corpus.source.fingerprint(), tokenizer.fingerprint
+        key = key_of(TRAINING, *collection, self._version, *sorted(self._settings.items()))
         folder = entry("word2vec", key, lambda path: self._train(path, tokenizer, corpus))
         rows, trained = np.load(folder / "rows.npy"), np.load(folder / "vectors.npy")
         vectors, known = np.zeros((len(tokenizer), self.dim), np.float32), np.zeros(len(tokenizer), bool)

@@ -68,17 +68,13 @@ def archive_index(run: Run, folder: Path) -> None:
     try:
         if not run.complete:
             raise UserError(f"the run in {run.path} is not complete.")
+        mark = f"{folder.absolute()}\n{(folder / 'index.yaml').read_text(encoding='utf-8')}"
         for logger in run_loggers([build("logger", config, offer={"run": run, "path": run.metrics})]):
-            _archive(logger, run, folder)
+            try:
+                if logger.archive("index", [folder], mark):
+                    logger.summarize(run.read_results())  # what is uploaded last must not lack them
+            finally:
+                logger.finalize("success")  # as the run was
+                logger.close()
     except UserError as error:  # the index is made and can be used
         say(f"The index is no artifact of its run: {error}", style="yellow")
-
-
-def _archive(logger: RunLogger, run: Run, folder: Path) -> None:
-    try:
-        mark = f"{folder.absolute()}\n{(folder / 'index.yaml').read_text(encoding='utf-8')}"
-        if logger.archive("index", [folder], mark):
-            logger.summarize(run.read_results())  # what is uploaded last must not lack them
-    finally:
-        logger.finalize("success")  # as the run was
-        logger.close()

@@ -24,21 +24,13 @@ TOWER, SETTINGS = "choice.tower", ("choice.tower", "choice.loss", "choice.negati
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What a dashboard shows; without runs, all of a project, with the metrics of the default configuration.
-
-    Attributes:
-        project: the W&B project.
-        entity: user or team; None = the account's default.
-        runs: W&B's ids of the runs that are shown; none = all of the project.
-        metrics: of the validation, without ``val/``.
-        monitor: the one that decides which evaluation is best.
-    """
+    """What a dashboard shows; without runs, all of a project, with the metrics of the default configuration."""
 
     project: str = "two-tower"
-    entity: str | None = None
-    runs: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    monitor: str = "mrr@10"
+    entity: str | None = None  # user or team; None = the account's default
+    runs: tuple[str, ...] = ()  # W&B's ids
+    metrics: tuple[str, ...] = DEFAULT_METRICS  # of the validation, without ``val/``
+    monitor: str = "mrr@10"  # decides which evaluation is best
 
     @classmethod
     def from_runs(cls, paths: Sequence[Path], project: str | None = None, entity: str | None = None) -> Dashboard:
@@ -93,9 +85,7 @@ class Dashboard:
         except ModuleNotFoundError as error:
             raise UserError('two-tower dashboard needs its package: pip install -e ".[dashboard]"') from error
 
-        by_tower: dict[str, Any] = {
-            "groupby": f"config.{TOWER}", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev",
-        }  # fmt: skip
+        by_tower = {"groupby": f"config.{TOWER}", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
         def curve(metric: str) -> Any:  # noqa: ANN401
             return wr.LinePlot(title=metric, x=STEP, y=[metric], **({} if metric in HISTOGRAMS else by_tower))
@@ -116,16 +106,11 @@ class Dashboard:
             for name, figures in self.sections.items()
             if figures
         ]
-        shown = ws.RunsetSettings()
-        if self.runs:
-            shown = ws.RunsetSettings(filters=expr.And(expr.Metric("ID").isin([*self.runs])))
+        only = {"filters": expr.And(expr.Metric("ID").isin([*self.runs]))} if self.runs else {}
         return ws.Workspace(
-            entity=self.entity or wandb.Api().default_entity or "",
-            project=self.project,
-            name=NAME,
-            sections=sections,
-            runset_settings=shown,
-        )
+            entity=self.entity or wandb.Api().default_entity or "", project=self.project, name=NAME,
+            sections=sections, runset_settings=ws.RunsetSettings(**only),
+        )  # fmt: skip
 
 
 def _runs(path: Path) -> list[tuple[Run, str]]:

@@ -39,15 +39,13 @@ class CsvLogger(RunLogger):
 
     @property
     def save_dir(self) -> str:
-        """The run folder, where Lightning's profilers write to."""
-        return str(self._path.parent)
+        return str(self._path.parent)  # where Lightning's profilers write to
 
     @property
     @rank_zero_experiment
     def experiment(self) -> None:
         """No underlying object."""
 
-    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Nothing: the run folder holds the configuration."""
 

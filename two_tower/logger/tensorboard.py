@@ -31,16 +31,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger, RunLogger):
         edges = np.linspace(*limits, len(counts) + 1)
         middles, numbers = (edges[1:] + edges[:-1]) / 2, np.array(counts)
         self.experiment.add_histogram_raw(
-            name,
-            min=limits[0],
-            max=limits[1],
-            num=int(numbers.sum()),
-            sum=float(numbers @ middles),
-            sum_squares=float(numbers @ middles**2),
-            bucket_limits=edges[1:].tolist(),
-            bucket_counts=numbers.tolist(),
+            name, min=limits[0], max=limits[1], num=int(numbers.sum()), sum=float(numbers @ middles),
+            sum_squares=float(numbers @ middles**2), bucket_limits=edges[1:].tolist(), bucket_counts=numbers.tolist(),
             global_step=step,
-        )
+        )  # fmt: skip
 
     @rank_zero_only
     def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]], step: int) -> None:

@@ -46,17 +46,11 @@ SECONDS_TO_WRITE = 0.1
 
 @dataclass
 class Progress:
-    """What W&B has of a run, so that a continued run takes the same id and repeats nothing.
-
-    Attributes:
-        id: of the W&B run.
-        row: the last row of its history, W&B's own ``_step``; -1 before the first.
-        step: the largest training step in it; -1 before the first.
-    """
+    """What W&B has of a run, so that a continued run takes the same id and repeats nothing."""
 
     id: str
-    row: int = -1
-    step: int = -1
+    row: int = -1  # the last one of its history, W&B's own ``_step``; -1 before the first
+    step: int = -1  # the largest training step in it; -1 before the first
 
     @classmethod
     def read(cls, path: Path) -> Progress | None:
@@ -64,10 +58,7 @@ class Progress:
         return cls(match[1], int(match[2]), int(match[3])) if match else None
 
     def write(self, path: Path) -> None:
-        """Write it, at every logged step: 0.03 ms.
-
-        The line overwrites the old one, of the same length, in one call: a killed process leaves one or the other.
-        """
+        """Overwrite the line with one of the same length, in one call: a killed process leaves one or the other."""
         line = f"{self.id} {self.row} {self.step}".ljust(80) + "\n"
         if not path.exists():
             return write_text(path, line)
@@ -88,22 +79,13 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
     may_repeat = True
 
     def __init__(
-        self,
-        run: Run,
-        project: str = "two-tower",
-        entity: str | None = None,
-        group: str | None = None,
-        tags: list[str] | None = None,
-        name: str | None = None,
-        offline: bool = True,
-        artifacts: bool = False,
-    ) -> None:
+        self, run: Run, project: str = "two-tower", entity: str | None = None, group: str | None = None,
+        tags: list[str] | None = None, name: str | None = None, offline: bool = True, artifacts: bool = False,
+    ) -> None:  # fmt: skip
         wandb.setup(wandb.Settings(silent=True))
         if not (offline or logged_in()):
-            raise ValueError(
-                "offline=false uploads to W&B and needs an account: run  wandb login  or set WANDB_API_KEY, "
-                "or leave logger.offline=true"
-            )
+            remedy = "run  wandb login  or set WANDB_API_KEY, or leave logger.offline=true"
+            raise ValueError(f"offline=false uploads to W&B and needs an account: {remedy}")
         name = name or run.path.resolve().name
         # Absolute: W&B's own process, which writes the files, stays in the folder in which the first run was started.
         folder = run.path.absolute()
@@ -130,13 +112,11 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         progress = Progress.read(self._progress_file) or Progress(secrets.token_hex(4))
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(
-            mode="offline" if self._offline else "online",
+            mode="offline" if self._offline else "online", silent=True,
             console="off",  # it would put itself between the program and the terminal
-            silent=True,
-            init_timeout=SECONDS_TO_CONNECT,
-            finish_timeout=SECONDS_TO_UPLOAD,
+            init_timeout=SECONDS_TO_CONNECT, finish_timeout=SECONDS_TO_UPLOAD,
             x_transaction_log_flush_interval=SECONDS_TO_WRITE,
-        )
+        )  # fmt: skip
         options = {key: self._wandb_init[key] for key in ("project", "entity", "group", "tags", "name", "dir")}
         try:
             # "create_new": never another run of this process, whether finished or not.
@@ -186,7 +166,6 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
 
     @rank_zero_only
     def alert(self, title: str, text: str, severity: str) -> None:
-        """Send an alert, by mail or Slack as the account says."""
         self.experiment.alert(title, text, "ERROR" if severity == "error" else "WARN")
 
     @rank_zero_only
@@ -216,10 +195,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         self._row = {}
 
     def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
-        """Keep files or folders as an artifact of the run, if ``artifacts`` is set.
-
-        They are not copied, so offline they must stay in their place until ``wandb sync``.
-        """
+        """Keep files as an artifact. They are not copied: offline they must stay in place until ``wandb sync``."""
         last = self._folder / f"{kind}.txt"
         if not self._artifacts or (mark and last.exists() and last.read_text(encoding="utf-8") == mark):
             return False
@@ -245,7 +221,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Hand over what is collected, and note how training ended; `close` ends the W&B run."""
+        """Note how training ended; `close` ends the W&B run."""
         if self._experiment is not None and not self._finished:
             self.flush()
             self._status = status
@@ -266,11 +242,8 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         self._experiment.finish(exit_code=0 if self._status == "success" else 1)
         if self._offline:
             folder = shlex.quote(str(self._folder))
-            say(
-                f"W&B: the run is in {self._folder}; upload it with  wandb sync {folder}/offline-run-*  or look at it "
-                f"with  wandb leet {folder}",
-                style="dim",
-            )
+            commands = f"upload it with  wandb sync {folder}/offline-run-*  or look at it with  wandb leet {folder}"
+            say(f"W&B: the run is in {self._folder}; {commands}", style="dim")
 
     def _keep_summary(self) -> None:
         """Write the summary for the next start: of several folders ``wandb sync`` takes the last one's only."""

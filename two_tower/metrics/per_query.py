@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from two_tower.errors import UserError
 from two_tower.files import atomic_path
 
 
-@dataclass(frozen=True, eq=False)
-class PerQuery:
+class PerQuery(NamedTuple):
     """What the file holds of Q queries, in the order of the split."""
 
     ids: list[str]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from two_tower.metrics.functional import DEFAULT_METRICS, Qrels, from_ranks, mean, parse
+from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean, parse
 
 
 class RankMetrics(Metric):
@@ -26,11 +26,7 @@ class RankMetrics(Metric):
 
     A query without judgements, relevant documents or results counts 0. Without queries every mean is 0. A query
     that two processes see counts twice, so give each its own (Lightning's DistributedSampler repeats some).
-
-    Args:
-        names: ``mrr``, ``recall``, ``success``, ``ndcg`` or ``map``, each alone or with a cutoff: ``mrr@10``.
-        threshold: the lowest grade that is relevant; nDCG does not use it.
-        options: of `torchmetrics.Metric`, such as ``process_group``.
+    ``options`` are those of `torchmetrics.Metric`, such as ``process_group``.
 
     Example:
         Two queries; of the first, document 7 is relevant and ranked second::
@@ -46,12 +42,7 @@ class RankMetrics(Metric):
     full_state_update = False  # forward need not update twice
     values: list[Tensor]
 
-    def __init__(
-        self,
-        names: Sequence[str] = DEFAULT_METRICS,
-        threshold: int = 1,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
+    def __init__(self, names: Sequence[str] = DEFAULT_METRICS, threshold: int = 1, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
         for name in names:
             parse(name)

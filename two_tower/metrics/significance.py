@@ -34,13 +34,7 @@ def randomisation_test(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES,
     If the two systems were one, each query might as well have its two values exchanged: the p-value is the share
     of such exchanges that move the means at least as far apart as they are. With up to 16 queries that differ, all
     are counted; with more, ``resamples`` are drawn, and p is (hits + 1) / (drawn + 1), so never 0 (Phipson and
-    Smyth 2010). It is 1 if no query differs.
-
-    Args:
-        a: (Q,) values of one system.
-        b: (Q,) values of the other one for the same queries.
-        resamples: number of exchanges drawn.
-        seed: of the draws.
+    Smyth 2010). It is 1 if no query differs. ``a`` and ``b`` are the systems' values (Q,) for the same queries.
     """
     differences = paired_differences(a, b)
     differences = differences[differences != 0]  # exchanging equal values changes nothing
@@ -78,19 +72,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mean_interval(
     values: np.ndarray, level: float = 0.95, resamples: int = MEANS, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap intervals of means over queries.
+    """Percentile bootstrap intervals of means over queries: (M,) lower and (M,) upper ends.
 
-    Unlike Student's they never leave the range of the values and are as skewed as these, and reciprocal ranks are
-    skewed.
-
-    Args:
-        values: (Q, M), M figures for each query; all are resampled together.
-        level: the share of such intervals that hold the true mean.
-        resamples: how often Q queries are drawn with replacement.
-        seed: of the draws.
-
-    Returns:
-        (M,) lower and (M,) upper ends; both are the mean with fewer than two queries.
+    ``values`` (Q, M) hold M figures for each query, which are resampled together. With fewer than two queries both
+    ends are the mean. Unlike Student's the intervals never leave the range of the values and are as skewed as these,
+    and reciprocal ranks are skewed.
     """
     values = np.asarray(values, np.float64)
     queries = len(values)

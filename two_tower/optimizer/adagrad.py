@@ -28,47 +28,26 @@ class Adagrad(RowOptimizer):
     _moment = "sum"
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        embedding_lr_scale: float,
-        eps: float,
-        initial_accumulator: float,
-        weight_decay: float,
-        embedding_weight_decay: float,
-        row_wise: bool,
-    ) -> None:
+        self, params: Iterable[Any], lr: float, embedding_lr_scale: float, eps: float, initial_accumulator: float,
+        weight_decay: float, embedding_weight_decay: float, row_wise: bool,
+    ) -> None:  # fmt: skip
         check_range("initial_accumulator", initial_accumulator)
         super().__init__(
-            params,
-            lr=lr,
-            embedding_lr_scale=embedding_lr_scale,
-            eps=eps,
-            initial_accumulator=initial_accumulator,
-            weight_decay=weight_decay,
-            embedding_weight_decay=embedding_weight_decay,
-            row_wise=row_wise,
-        )
+            params, lr=lr, embedding_lr_scale=embedding_lr_scale, eps=eps, initial_accumulator=initial_accumulator,
+            weight_decay=weight_decay, embedding_weight_decay=embedding_weight_decay, row_wise=row_wise,
+        )  # fmt: skip
 
     def _new_state(self, param: Tensor, group: dict[str, Any], row_wise: bool) -> dict[str, Tensor]:
-        return {
-            "step": torch.zeros((), dtype=torch.float32),
-            "sum": new_moment(param, row_wise, group["initial_accumulator"]),
-        }
+        sums = new_moment(param, row_wise, group["initial_accumulator"])
+        return {"step": torch.zeros((), dtype=torch.float32), "sum": sums}
 
     def _step_dense(self, params: list[Tensor], group: dict[str, Any]) -> None:
         adagrad(
-            params,
-            [p.grad for p in params if p.grad is not None],
-            [self.state[p]["sum"] for p in params],
-            [self.state[p]["step"] for p in params],
-            fused=True if fusible(params) else None,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            lr_decay=0.0,
-            eps=group["eps"],
-            maximize=False,
-        )
+            params, [p.grad for p in params if p.grad is not None],
+            [self.state[p]["sum"] for p in params], [self.state[p]["step"] for p in params],
+            lr=group["lr"], weight_decay=group["weight_decay"], lr_decay=0.0, eps=group["eps"],
+            fused=True if fusible(params) else None, maximize=False,
+        )  # fmt: skip
 
     def _step_rows(self, param: Tensor, rows: Tensor, values: Tensor, group: dict[str, Any]) -> None:
         scalars = (group["lr"], group["eps"], group["weight_decay"])
@@ -101,7 +80,6 @@ def _rows(rows: np.ndarray, grads: np.ndarray, tables: tuple, scalars: tuple) ->
 
 
 def _rows_torch(rows: Tensor, grads: Tensor, tables: tuple[Tensor, Tensor], scalars: tuple[float, ...]) -> None:
-    """`_rows` for any device."""
     table, sums = tables
     lr, eps, decay = scalars
     row = table[rows]

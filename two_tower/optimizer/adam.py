@@ -32,55 +32,29 @@ class Adam(RowOptimizer):
     _moment = "exp_avg_sq"
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        embedding_lr_scale: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        embedding_weight_decay: float,
-        row_wise: bool,
-    ) -> None:
+        self, params: Iterable[Any], lr: float, embedding_lr_scale: float, betas: tuple[float, float], eps: float,
+        weight_decay: float, embedding_weight_decay: float, row_wise: bool,
+    ) -> None:  # fmt: skip
         for i, beta in enumerate(betas):
             check_range(f"betas[{i}]", beta, below=1)
         super().__init__(
-            params,
-            lr=lr,
-            embedding_lr_scale=embedding_lr_scale,
-            betas=tuple(betas),
-            eps=eps,
-            weight_decay=weight_decay,
-            embedding_weight_decay=embedding_weight_decay,
-            row_wise=row_wise,
-        )
+            params, lr=lr, embedding_lr_scale=embedding_lr_scale, betas=tuple(betas), eps=eps,
+            weight_decay=weight_decay, embedding_weight_decay=embedding_weight_decay, row_wise=row_wise,
+        )  # fmt: skip
 
     def _new_state(self, param: Tensor, group: dict[str, Any], row_wise: bool) -> dict[str, Tensor]:
-        return {
-            "step": torch.zeros((), dtype=torch.float32),
-            "exp_avg": torch.zeros_like(param),
-            "exp_avg_sq": new_moment(param, row_wise),
-        }
+        step, means = torch.zeros((), dtype=torch.float32), torch.zeros_like(param)
+        return {"step": step, "exp_avg": means, "exp_avg_sq": new_moment(param, row_wise)}
 
     def _step_dense(self, params: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in params]
         beta1, beta2 = group["betas"]
         adamw(
-            params,
-            [p.grad for p in params if p.grad is not None],
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
-            [],
-            [s["step"] for s in states],
-            fused=True if fusible(params) else None,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+            params, [p.grad for p in params if p.grad is not None],
+            [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], [s["step"] for s in states],
+            beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+            fused=True if fusible(params) else None, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def _step_rows(self, param: Tensor, rows: Tensor, values: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
@@ -118,7 +92,6 @@ def _rows(rows: np.ndarray, grads: np.ndarray, tables: tuple, scalars: tuple) ->
 
 
 def _rows_torch(rows: Tensor, grads: Tensor, tables: tuple[Tensor, Tensor, Tensor], scalars: tuple[float, ...]) -> None:
-    """`_rows` for any device."""
     table, means, squares = tables
     new1, new2, rate, eps, keep = scalars
     mean = means[rows].lerp_(grads, new1)

@@ -24,10 +24,8 @@ class RowOptimizer(torch.optim.Optimizer):
     ``weight_decay`` is ``embedding_weight_decay``, unless the group has its own. Schedulers multiply all rates alike.
     """
 
-    # The second moment's key in a parameter's state.
-    _moment: ClassVar[str]
-    # Tests switch it off to run on the CPU what other devices run.
-    _compiled: ClassVar[bool] = True
+    _moment: ClassVar[str]  # the second moment's key in a parameter's state
+    _compiled: ClassVar[bool] = True  # tests switch it off to run on the CPU what other devices run
 
     def __init__(self, params: Iterable[Any], **options: Any) -> None:  # noqa: ANN401
         for name in ("lr", "embedding_lr_scale", "eps", "weight_decay", "embedding_weight_decay"):
@@ -73,7 +71,7 @@ class RowOptimizer(torch.optim.Optimizer):
 
     @abstractmethod
     def _new_state(self, param: Tensor, group: dict[str, Any], row_wise: bool) -> dict[str, Tensor]:
-        """The state before the first step; ``row_wise``: one second moment per row (see `new_moment`)."""
+        """The state before the first step; see `new_moment` for ``row_wise``."""
 
     @abstractmethod
     def _step_dense(self, params: list[Tensor], group: dict[str, Any]) -> None:
@@ -103,11 +101,9 @@ class RowOptimizer(torch.optim.Optimizer):
 
 def _as_arrays(*tensors: Tensor) -> bool:
     """Whether a compiled loop can take these tensors, and change them in place."""
-    return (
-        tensors[0].dtype in (torch.float32, torch.float64)
-        and all(t.dtype == tensors[0].dtype for t in tensors)
-        and all(t.device.type == "cpu" and t.is_contiguous() for t in tensors)
-    )
+    dtype = tensors[0].dtype
+    able = dtype in (torch.float32, torch.float64)
+    return able and all(t.dtype == dtype and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
 
 
 def check_range(name: str, value: float, below: float = math.inf) -> None:
@@ -137,9 +133,8 @@ def fusible(params: Sequence[Tensor]) -> bool:
 
     They read gradients as if these had the parameter's strides, without a check, hence the conditions.
     """
-    return all(
-        p.device.type == "cpu" and p.grad is not None and p.is_contiguous() and p.grad.is_contiguous() for p in params
-    )
+    both = [t for p in params for t in (p, p.grad)]
+    return all(t is not None and t.device.type == "cpu" and t.is_contiguous() for t in both)
 
 
 def new_moment(param: Tensor, row_wise: bool, value: float = 0.0) -> Tensor:
@@ -191,12 +186,9 @@ def clip_gradients(parameters: Iterable[Tensor], max_value: float, algorithm: st
 
     Algorithm ``norm`` scales all gradients by one factor to a norm of at most ``max_value``, ``value`` limits each
     number. Sparse gradients are replaced by their coalesced form (otherwise a row's parts would count one by one); the
-    result is what dense gradients would have given.
-
-    Returns:
-        () the Euclidean norm of all gradients before clipping; 0 without gradients. If it is not finite, ``norm``
-        leaves the gradients as they are: scaling would turn all of them into NaN or 0 and hide where the infinite one
-        came from.
+    result is what dense gradients would have given. Returns the Euclidean norm of all gradients before clipping, 0
+    without gradients. If it is not finite, ``norm`` leaves the gradients as they are: scaling would turn all of them
+    into NaN or 0 and hide where the infinite one came from.
     """
     if not max_value > 0:
         raise UserError(f"trainer.gradient_clip_val is {max_value}: set a number above 0, or null not to clip.")

@@ -5,9 +5,8 @@ vectors. Validation, mining, the flat index and BM25 share it. **One order every
 document id descending, as in trec_eval.
 """
 
-from two_tower.ranking.base import Blocks, Ranking, RowPairs, Share
+from two_tower.ranking.base import Blocks, Ranking, RowPairs, Share, id_order, write_run
 from two_tower.ranking.exact import Score, rank
-from two_tower.ranking.trec import id_order, write_run
 from two_tower.ranking.vectors import nearest
 
 __all__ = ["Blocks", "Ranking", "RowPairs", "Score", "Share", "id_order", "nearest", "rank", "write_run"]

@@ -1,4 +1,4 @@
-"""What every ranking needs: keys that order documents, blocks of rows, pairs to rank, processes that rank together.
+"""What every ranking needs: keys that order documents, blocks, pairs, processes that rank together, run files.
 
 A **key** is an int64: the float32 score in the upper half, in bits that sort as the floats do, and the document's
 place among equal scores in the lower half. "Ranks before" is then one integer comparison, so ties are resolved
@@ -7,36 +7,37 @@ exactly, also at the cut of a top-k. NaN counts as minus infinity, -0 as 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numba import njit
 from torch import Tensor
+
+from two_tower.files import atomic_path
 
 NONE = np.iinfo(np.int64).min  # an empty entry among the best: below every key
 _ALL_BUT_SIGN = 0x7FFFFFFF
 _MINUS_INFINITY = -8388608  # its bits as an int32
 
-RowPairs = tuple[np.ndarray, np.ndarray]
-"""(P,) query rows and (P,) document rows."""
+RowPairs: TypeAlias = tuple[np.ndarray, np.ndarray]  # (P,) query rows and (P,) document rows
+Ids: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The best documents of every query, and the ranks of single documents.
+    """The best documents of every query, and the ranks of single documents."""
 
-    Attributes:
-        rows: (Q, k) int64, document rows, best first; -1 where fewer documents were retrieved.
-        scores: (Q, k) float32, their scores; -inf where fewer were retrieved.
-        ranks: (P,) int64, 1-based rank of each pair's document among all documents; 0 = not retrieved.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
-    ranks: np.ndarray
+    rows: np.ndarray  # (Q, k) int64, document rows, best first; -1 where fewer documents were retrieved
+    scores: np.ndarray  # (Q, k) float32, their scores; -inf where fewer were retrieved
+    ranks: np.ndarray  # (P,) int64, 1-based rank of each pair's document among all documents; 0 = not retrieved
 
 
 class Blocks(NamedTuple):
@@ -79,12 +80,7 @@ class Share:
 
 
 class Places:
-    """Each document's place among equal scores, and the way back from keys to rows.
-
-    Attributes:
-        rows: (N,) int64, the document at each place.
-        places: (N,) int32, the place of each document.
-    """
+    """Each document's place among equal scores, ``places`` (N,) int32, and the document at each, ``rows`` int64."""
 
     def __init__(self, order: np.ndarray | Tensor, documents: int) -> None:
         values = order.cpu().numpy() if isinstance(order, Tensor) else np.asarray(order)
@@ -109,17 +105,11 @@ class Places:
 
 @dataclass(frozen=True, eq=False)
 class QueryDocumentPairs:
-    """Pairs whose ranks are wanted, sorted by query.
+    """Pairs whose ranks are wanted, sorted by query."""
 
-    Attributes:
-        queries: (P,) int64, ascending.
-        documents: (P,) int64; -1 = outside the corpus.
-        positions: (P,) int64, where each pair, in the order it was given, stands among the sorted ones.
-    """
-
-    queries: np.ndarray
-    documents: np.ndarray
-    positions: np.ndarray
+    queries: np.ndarray  # (P,) int64, ascending
+    documents: np.ndarray  # (P,) int64; -1 = outside the corpus
+    positions: np.ndarray  # (P,) int64, where each pair, in the order it was given, stands among the sorted ones
 
     @classmethod
     def from_rows(cls, pairs: RowPairs | None, queries: int, documents: int) -> QueryDocumentPairs:
@@ -171,5 +161,36 @@ def key_of(score: np.float32, place: int) -> np.int64:
 def key_score(key: np.int64) -> np.float32:
     """The score in one key."""
     bits = np.int32(key >> 32)
-    flipped = np.int32(bits ^ ((bits >> 31) & _ALL_BUT_SIGN))
-    return flipped.view(np.float32)
+    return np.int32(bits ^ ((bits >> 31) & _ALL_BUT_SIGN)).view(np.float32)
+
+
+def id_order(ids: Ids) -> np.ndarray:
+    """(N,) int64, each unique id's place in ascending order of its UTF-8 bytes (C's strcmp, as in trec_eval)."""
+    ascending = pc.sort_indices(_strings(ids)).to_numpy()
+    places = np.empty(len(ascending), np.int64)
+    places[ascending] = np.arange(len(ascending))
+    return places
+
+
+def write_run(path: str | os.PathLike[str], query_ids: Ids, document_ids: Ids, ranking: Ranking, tag: str) -> None:
+    """Write a ranking as a TREC run file: lines ``query Q0 document rank score tag``, all or nothing.
+
+    Scores are written as ``%.9g``, so they read back equal in float32. Blanks separate the fields, so white space
+    inside an id or the tag is written as ``_``.
+    """
+    retrieved = ranking.rows >= 0
+    documents = iter(_strings(document_ids).take(pa.array(ranking.rows[retrieved])).to_pylist())
+    scores = iter(ranking.scores[retrieved].tolist())
+    with atomic_path(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        for query, hits in zip(_strings(query_ids).to_pylist(), retrieved.sum(1).tolist(), strict=True):
+            for place in range(1, hits + 1):
+                fields = (_field(query), "Q0", _field(next(documents)), str(place), f"{next(scores):.9g}")
+                file.write(f"{' '.join(fields)} {_field(tag)}\n")
+
+
+def _strings(ids: Ids) -> pa.Array | pa.ChunkedArray:
+    return ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())
+
+
+def _field(text: str) -> str:
+    return re.sub(r"\s", "_", text)

@@ -39,17 +39,11 @@ _thread = threading.local()
 
 
 class Rounded(NamedTuple):
-    """Vectors in bfloat16, and how far rounding moved them.
+    """Vectors in bfloat16, and how far rounding moved them."""
 
-    Attributes:
-        vectors: (n, D) bfloat16, or the float32 vectors themselves where a product in bfloat16 is no faster.
-        norms: (n,) float64, lengths of the float32 vectors.
-        errors: (n,) float64, lengths of the rounding errors.
-    """
-
-    vectors: Tensor
-    norms: np.ndarray
-    errors: np.ndarray
+    vectors: Tensor  # (n, D) bfloat16, or the float32 vectors themselves where a product in bfloat16 is no faster
+    norms: np.ndarray  # (n,) float64, lengths of the float32 vectors
+    errors: np.ndarray  # (n,) float64, lengths of the rounding errors
 
     @classmethod
     def from_vectors(cls, vectors: Tensor) -> Rounded:
@@ -118,8 +112,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.float32:
 @njit(nogil=True, cache=True)
 def _length(vector: np.ndarray) -> float:
     """An upper bound of the length: a thousandth more covers the sum's own rounding."""
-    length: float = max(np.sqrt(np.float64(_dot(vector, vector))), _SHORTEST) * 1.001
-    return length
+    return max(np.sqrt(np.float64(_dot(vector, vector))), _SHORTEST) * 1.001  # type: ignore[no-any-return]
 
 
 @njit(nogil=True, cache=True)

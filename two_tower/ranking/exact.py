@@ -26,8 +26,8 @@ from two_tower.ranking.base import (
 )
 from two_tower.threads import in_parts
 
+# ``score(queries, documents)``: (q, n) float32 scores of two slices of rows, on any device.
 Score = Callable[[slice, slice], Tensor]
-"""``score(queries, documents)``: (q, n) float32 scores of two slices of rows, on any device."""
 
 _GPU_PAIRS = 1024  # pairs that a GPU counts together
 _CHUNK = 64  # documents that the top-k scan rejects together; 128 and 256 were slower
@@ -46,7 +46,7 @@ def rank(
     blocks: Blocks = Blocks(),  # noqa: B008 (immutable)
     share: Share | None = None,
 ) -> Ranking:
-    """Rank all documents for every query, exactly.
+    """Rank all ``documents`` for every one of ``queries``, exactly.
 
     Blocks start at multiples of the block size, so any number of threads, and of processes that share the blocks of
     documents, gives the same ranks. A pair's score is compared with the scores of the very matrix product that it
@@ -54,26 +54,19 @@ def rank(
     the documents above them; scores that fit into ``blocks.kept_bytes`` are computed once for both.
 
     Args:
-        score: gives the scores of a block; may be called twice for a block and must then answer the same. NaN
-            counts as minus infinity.
-        queries: Q, rows of queries.
-        documents: N, rows of documents.
-        order: (N,) distinct integers; of two equal scores, the document with the larger one ranks first (see
-            `id_order`).
-        pairs: rows whose ranks are wanted, in any order. A document row of -1 stands for a document outside the
-            corpus: never retrieved.
+        score: may be called twice for a block and must then answer the same. NaN counts as minus infinity.
+        queries: Q, their number.
+        documents: N, their number.
+        order: (N,) distinct integers; of two equal scores, the document with the larger one ranks first (`id_order`).
+        pairs: rows whose ranks are returned, in their order. A document row of -1 is outside the corpus: not retrieved.
         k: length of the ranking that is returned for each query.
         floor: documents that score no more than this (compared in float32) are not retrieved.
-        blocks: sizes of the blocks; they change no result.
+        blocks: they change no result.
         share: the processes that rank together; each scores its own blocks of documents only, and all must call
             with the same arguments. All get the whole result.
 
-    Returns:
-        The best documents, and the ranks of the pairs in the order given.
-
     Raises:
-        ValueError: ``order`` has not N entries, a pair lies outside the queries and documents, or ``score`` returns
-            another shape than asked for.
+        ValueError: an ``order``, pair or score does not fit the queries and documents.
     """
     share = share or Share()
     places = Places(order, documents)
@@ -121,38 +114,23 @@ def _next_above(floor: float) -> float:
 
 @dataclass
 class _Block:
-    """A block of queries: its best documents and its pairs, while the blocks of documents pass by.
+    """A block of queries: its best documents and its pairs, while the blocks of documents pass by."""
 
-    Attributes:
-        places: of all documents.
-        lowest: the smallest score that is retrieved, exact in float32.
-        best: (q, k) int64 keys; on the CPU a min-heap for each query.
-        rows: (p,) int64, the query of each pair within the block, ascending.
-        documents: (p,) int64, its document row.
-        pair_scores: (p,) float32, its score; -inf until its document has passed.
-        above: (p,) int64, documents counted that rank above it.
-    """
-
-    places: Places
-    lowest: float
-    best: Tensor
-    rows: np.ndarray
-    documents: np.ndarray
-    pair_scores: np.ndarray
-    above: Tensor
+    places: Places  # of all documents
+    lowest: float  # the smallest score that is retrieved, exact in float32
+    best: Tensor  # (q, k) int64 keys; on the CPU a min-heap for each query
+    rows: np.ndarray  # (p,) int64, the query of each pair within the block, ascending
+    documents: np.ndarray  # (p,) int64, its document row
+    pair_scores: np.ndarray  # (p,) float32, its score; -inf until its document has passed
+    above: Tensor  # (p,) int64, documents counted that rank above it
 
     @classmethod
     def start(cls, block: slice, pairs: QueryDocumentPairs, places: Places, k: int, lowest: float) -> _Block:
         own = pairs.in_block(block)
-        return cls(
-            places=places,
-            lowest=lowest,
-            best=torch.full((block.stop - block.start, k), NONE, dtype=torch.int64),
-            rows=pairs.queries[own] - block.start,
-            documents=pairs.documents[own],
-            pair_scores=np.full(own.stop - own.start, -np.inf, np.float32),
-            above=torch.zeros(own.stop - own.start, dtype=torch.int64),
-        )
+        best = torch.full((block.stop - block.start, k), NONE, dtype=torch.int64)
+        scores = np.full(own.stop - own.start, -np.inf, np.float32)
+        above = torch.zeros(len(scores), dtype=torch.int64)
+        return cls(places, lowest, best, pairs.queries[own] - block.start, pairs.documents[own], scores, above)
 
     def read_pair_scores(self, scores: Tensor, part: slice) -> None:
         """Take the scores of the pairs whose documents are in this block of documents."""
@@ -165,10 +143,7 @@ class _Block:
 
     def scan(self, scores: Tensor, part: slice) -> None:
         """Count the documents of a block that rank above each pair, and keep the best."""
-        if scores.device.type == "cpu":
-            self._scan_cpu(scores, part)
-        else:
-            self._scan_torch(scores, part)
+        (self._scan_cpu if scores.device.type == "cpu" else self._scan_torch)(scores, part)
 
     def ranks(self, above: np.ndarray) -> np.ndarray:
         """(p,) int64, ranks of the pairs, given the documents above each; 0 = not retrieved."""
@@ -177,9 +152,16 @@ class _Block:
     def _scan_cpu(self, scores: Tensor, part: slice) -> None:
         places = self.places.places
         starts = np.searchsorted(self.rows, np.arange(len(scores) + 1))
-        pairs = (starts, self.pair_scores, places[self.documents])
-        arrays = (scores.numpy(), places[part], *pairs, np.float32(self.lowest), self.best.numpy(), self.above.numpy())
-        in_parts(lambda first, last: _scan(first, last, *arrays), len(scores))
+        block = (
+            scores.numpy(),
+            places[part],
+            starts,
+            self.pair_scores,
+            places[self.documents],
+            np.float32(self.lowest),
+        )
+        best, above = self.best.numpy(), self.above.numpy()
+        in_parts(lambda first, last: _scan(first, last, *block, best, above), len(scores))
 
     def _scan_torch(self, scores: Tensor, part: slice) -> None:
         device = scores.device

@@ -8,17 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from two_tower.ranking.base import (
-    NONE,
-    Blocks,
-    Places,
-    QueryDocumentPairs,
-    Ranking,
-    RowPairs,
-    Share,
-    largest,
-    slices,
-)  # fmt: skip
+from two_tower.ranking.base import NONE, Blocks, Places, QueryDocumentPairs, Ranking, RowPairs, Share, largest, slices
 from two_tower.ranking.coarse import Rounded, dots, products, scan_coarse, slacks
 from two_tower.ranking.exact import rank
 from two_tower.similarity import Similarity
@@ -62,20 +52,10 @@ def nearest(
 
 
 class _Search:
-    """One call of `nearest` for inner products on the CPU.
-
-    Attributes:
-        best: (Q, k) int64 keys, the smallest of each query first.
-    """
+    """One call of `nearest` for inner products on the CPU; ``best`` (Q, k) keys, each query's smallest first."""
 
     def __init__(
-        self,
-        queries: Tensor,
-        vectors: Callable[[slice], Tensor],
-        places: Places,
-        k: int,
-        share: Share,
-        blocks: Blocks,
+        self, queries: Tensor, vectors: Callable[[slice], Tensor], places: Places, k: int, share: Share, blocks: Blocks
     ) -> None:
         self.queries, self.vectors, self.places, self.share = queries.contiguous(), vectors, places, share
         parts = enumerate(slices(len(places.rows), blocks.documents))
@@ -116,16 +96,15 @@ class _Search:
     ) -> None:
         """Compare a block of documents with all queries, each thread with a block of queries and one core."""
         documents = self._documents(part)
-        rounded = Rounded.from_vectors(documents)
-        places = self.places.places
+        rounded, places = Rounded.from_vectors(documents), self.places.places
 
         def work(block: slice) -> None:
             own, rows = pairs.in_block(block), queries.rows(block)
-            starts = np.searchsorted(pairs.queries[own], np.arange(block.start, block.stop + 1))
             scan_coarse(
                 products(rows.vectors, rounded.vectors), slacks(rows, rounded),
                 self.queries[block].numpy(), documents.numpy(), places[part],
-                starts, pair_scores[own], places[pairs.documents[own]], self.best[block], above[own],
+                np.searchsorted(pairs.queries[own], np.arange(block.start, block.stop + 1)),
+                pair_scores[own], places[pairs.documents[own]], self.best[block], above[own],
             )  # fmt: skip
 
         each(work, self.query_blocks)

@@ -1,7 +1,6 @@
 """A hash table of words: count the words of folded texts, look their numbers up.
 
-Works on what `_kernel.fold` gives: words with 0 bytes between them, a 0 after each text. Functions release the
-GIL and use one thread; loops run over slices from 0, see `_kernel`.
+Works on what `_folding.fold_bytes` gives, under its rules: words with 0 bytes between them, a 0 after each text.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ def _scan(folded: Array, hashes: Array, ends: Array, lengths: Array) -> int:
     """Find the words of a folded text, as many as ``hashes`` (uint64), ``ends``, ``lengths`` (int64) can hold.
 
     Bytes are gathered into blocks of 8, so that mixing costs little per byte, and a word of one block has a
-    hash of its own: equal hashes of two short words prove that the words are equal.
-    Returns the number of words found.
+    hash of its own: equal hashes of two short words prove that the words are equal. Returns the number of words.
     """
     n, h, block, size = 0, np.uint64(0), np.uint64(0), 0
     for p in range(len(folded)):
@@ -116,10 +114,7 @@ def _with_twice_the_slots(slots: Array) -> Array:
 
 @numba.njit(nogil=True, cache=True)
 def count(folded: Array, table: HashTable) -> HashTable:
-    """Count the words of folded texts into a table; a new word gets the next number.
-
-    The arrays of ``table`` change: use only the result afterwards.
-    """
+    """Count the words of folded texts; a new word gets the next number. ``table`` must not be used afterwards."""
     slots, words, word_starts, counts, size = table
     hashes, ends, lengths = _scratch(len(folded) // 2)
     for j in range(_scan(folded, hashes, ends, lengths)):
@@ -152,10 +147,8 @@ def spelled(table: HashTable, min_count: int = 1) -> dict[str, int]:
 def look_up(folded: Array, starts: Array, table: HashTable, unknown: int, max_tokens: int) -> tuple[Array, Array]:
     """The number of every word of folded texts, ``unknown`` for words that are not in the table.
 
-    Text ``i`` starts at ``starts[i]`` (B + 1,) of ``folded``; its first ``max_tokens`` words are kept.
-
-    Returns:
-        ids (T,) int32 and offsets (B + 1,) int64, as in `two_tower.ragged.Ragged`.
+    Text ``i`` starts at ``starts[i]`` (B + 1,) of ``folded``; its first ``max_tokens`` words are kept. Returns ids and
+    offsets as in `Ragged`.
     """
     slots, words, word_starts = table[0], table[1], table[2]
     mask = np.uint64(len(slots) - 2)

@@ -27,13 +27,11 @@ from two_tower.ragged import Ragged
 from two_tower.tokenizer import _folding as folding
 from two_tower.tokenizer import _hash_table as hash_table
 
-#: What is encoded: an Arrow string column (no Python object per text), or strings.
+# What is encoded: an Arrow string column of any kind (no Python object per text; nulls are empty texts), or strings.
 Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
+Encoded: TypeAlias = tuple[np.ndarray, np.ndarray]  # ids (int32) and offsets (int64) of a chunk of texts
 
-#: The ids (int32) and offsets (int64) of one chunk of texts, as in `Ragged`.
-Encoded: TypeAlias = tuple[np.ndarray, np.ndarray]
-
-#: Texts that a thread takes at once: their folded bytes (about 400 KB) stay in the core's own cache.
+# Texts that a thread takes at once: their folded bytes (about 400 KB) stay in the core's own cache.
 CHUNK = 1024
 
 
@@ -97,19 +95,11 @@ def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
 
 
 class Tokenizer:
-    """Encodes texts as a parsed `tokenizer.json` (``definition``) says.
-
-    Attributes:
-        query_tokens: maximum number of tokens of a query, the file's ``truncation.query_tokens``, else 64.
-        document_tokens: maximum number of tokens of a passage, its ``truncation.max_length``, else 256.
-        split_camel_case: whether the words of identifiers are separated.
-        of_words: whether the tokens are whole words, by this project's rules.
-        unknown_id: id of the words that are not in the vocabulary; -1 where the file has no such word.
-    """
+    """Encodes texts as a parsed `tokenizer.json` (``definition``) says."""
 
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self._definition = definition
-        self.of_words = folding.is_word_definition(definition)
+        self.of_words = folding.is_word_definition(definition)  # whole words, by this project's rules
         try:
             # The compiled loops hold the vocabulary of words themselves.
             text = None if self.of_words else json.dumps(definition)
@@ -117,12 +107,13 @@ class Tokenizer:
         except Exception as error:  # the library raises nothing more specific
             raise UserError(f"`tokenizers` cannot read this tokenizer.json: {error}.") from error
         limits = definition.get("truncation") or {}
+        # The maximum number of tokens of a passage and of a query.
         self.document_tokens: int = limits.get("max_length", 256)
         self.query_tokens: int = limits.get("query_tokens", min(64, self.document_tokens))
         if not (isinstance(self.query_tokens, int) and min(self.query_tokens, self.document_tokens) > 0):
             raise UserError("max_length and query_tokens of the section truncation must be whole numbers above 0.")
         self.split_camel_case = folding.splits_camel_case(definition)
-        self.unknown_id = self._unknown_id()
+        self.unknown_id = self._unknown_id()  # -1 where the file has no word for the words that it lacks
         self._library.no_truncation()
         self._library.no_padding()
         self._libraries: dict[int, tokenizers.Tokenizer] = {}
@@ -188,13 +179,7 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def encode(self, texts: Texts, max_tokens: int | None = None, threads: int | None = None) -> Ragged:
-        """The tokens of texts.
-
-        Args:
-            texts: an Arrow string column of any kind (nulls are empty texts) or a sequence of strings.
-            max_tokens: keep only this many tokens of each text, the first; None keeps all.
-            threads: number of threads, by default torch's; the result does not depend on it.
-        """
+        """The tokens of texts, the first ``max_tokens`` of each; ``threads`` (by default torch's) change nothing."""
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}, must be at least 1")
         run = self._by_kernel(max_tokens) if self.of_words else self._by_library(max_tokens)

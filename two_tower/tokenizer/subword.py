@@ -19,7 +19,8 @@ class SubwordTokenizer:
         if path is None:
             raise ValueError("path is not set: give the folder of a transformer")
         self.path, self.query_tokens, self.document_tokens = Path(path), query_tokens, document_tokens
-        max_tokens = self._max_tokens()
+        settings = self.path / "tokenizer_config.json"
+        max_tokens = int(_object(settings).get("model_max_length", 1e30)) if settings.exists() else int(1e30)
         for name in ("query_tokens", "document_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -37,11 +38,6 @@ class SubwordTokenizer:
         if not self.path.is_dir():
             raise ValueError(f"path={self.path} is not a folder: give the folder of a transformer")
         return _object(self.path / "tokenizer.json")
-
-    def _max_tokens(self) -> int:
-        """What the folder says that its model can read."""
-        settings = self.path / "tokenizer_config.json"
-        return int(_object(settings).get("model_max_length", 1e30)) if settings.exists() else int(1e30)
 
 
 def _object(path: Path) -> dict[str, Any]:

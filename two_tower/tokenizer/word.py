@@ -37,18 +37,10 @@ class WordTokenizer:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {bound}")
 
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
-        """Count the words of all texts and keep the most frequent ones.
+        """Count the words of batches of texts, which are read once, and keep the most frequent ones.
 
-        Args:
-            texts: batches of texts, read once, one after another, so that memory holds one batch and the distinct
-                words.
-
-        Returns:
-            The tokenizer: id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in
-            alphabetical order (by code point).
-
-        Raises:
-            UserError: no word occurs ``min_frequency`` times.
+        Id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in alphabetical order (by code
+        point).
         """
         rules = folding.rules(self._definition([UNKNOWN]))
         words = self._most_frequent(count_words(folding.Folding(rules, self.split_camel_case), texts))

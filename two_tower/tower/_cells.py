@@ -25,13 +25,11 @@ from torch import nn
 from two_tower.tower._lookup import FAST
 
 Array: TypeAlias = np.ndarray
-#: at, shift: text i reads token ``at[i] + shift``.
-Texts: TypeAlias = tuple[Array, int]
-#: rows, inputs, bias, see `Cell`.
-Inputs: TypeAlias = tuple[Array, Array, Array]
-#: gates, before, after, memory_before, memory, see `Cell`.
-Step: TypeAlias = tuple[Array, Array, Array, Array, Array]
-#: grad_states, grad_state, grad_memory, grad_inputs, grad_product, grad_bias, see `Cell`.
+# `Cell` explains the members of these.
+Texts: TypeAlias = tuple[Array, int]  # at, shift
+Inputs: TypeAlias = tuple[Array, Array, Array]  # rows, inputs, bias
+Step: TypeAlias = tuple[Array, Array, Array, Array, Array]  # gates, before, after, memory_before, memory
+# grad_states, grad_state, grad_memory, grad_inputs, grad_product, grad_bias
 Grads: TypeAlias = tuple[Array, Array, Array, Array, Array, Array]
 
 _f = np.float32
@@ -194,8 +192,8 @@ def _lstm_back(texts: Texts, step: Step, grads: Grads) -> None:
 class Cell:
     """A kind of recurrent cell whose state has M numbers, and whose products G = ``gates * M``.
 
-    Arrays are float32 where nothing else is said. Of those with a row per text only the first n rows are in use: the
-    texts that are still running. ``after`` has just these.
+    Arrays are float32 unless said otherwise. Of those with a row per text only the first n are in use: the texts that
+    are still running. ``after`` has just these.
 
         at, shift        (b,) int64 and a number: text i reads token ``at[i] + shift``
         rows             (T,) integers, the row of ``inputs`` that belongs to each token
@@ -210,18 +208,12 @@ class Cell:
     ``back`` reads grad_states (T, M), and in grad_state and grad_memory (n, M) what the later step left there. It
     writes grad_inputs (T, G), a row for each token, and grad_product (n, G), adds to grad_bias, and leaves in
     grad_state and grad_memory what reaches the earlier step other than through the product.
-
-    Attributes:
-        library: torch's network of such cells, given the sizes of input and state.
-        gates: see above.
-        step: ``step(texts, products, step, states)``, the states after a step.
-        back: ``back(texts, step, grads)``, its derivative.
     """
 
-    library: Callable[[int, int], nn.RNNBase]
+    library: Callable[[int, int], nn.RNNBase]  # torch's network of such cells, given the sizes of input and state
     gates: int
     step: Callable[[Texts, Inputs, Step, Array], None]
-    back: Callable[[Texts, Step, Grads], None]
+    back: Callable[[Texts, Step, Grads], None]  # the derivative of ``step``
 
 
 CELLS = {

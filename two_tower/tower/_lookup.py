@@ -31,11 +31,9 @@ PARALLEL_TOKENS = 20_000
 
 
 def in_token_parts(work: Callable[[int, int], None], ends: Array) -> None:
-    """Call ``work(first, last)`` on consecutive items, on as many threads as torch uses.
+    """Call ``work(first, last)``, which must release the GIL, on consecutive items, on as many threads as torch uses.
 
-    Args:
-        work: handles the items ``first`` to ``last`` (exclusive); must release the GIL.
-        ends: (I + 1,) ascending token positions of the items; each part gets about equally many tokens.
+    ``ends`` (I + 1,) are ascending token positions of the items; each part gets about equally many tokens.
     """
     items, tokens = len(ends) - 1, int(ends[-1] - ends[0])
     parts = min(torch.get_num_threads(), items)
@@ -88,28 +86,16 @@ def _pool_rows(
                 row[j] *= scale
 
 
-@numba.njit(nogil=True, cache=True)
 def _distinct_rows(ids: Array, size: int) -> Array:
     """The distinct values of ``ids``, all below ``size``: ascending, int64."""
-    used, n = np.zeros(size, np.bool_), 0
-    for i in ids:
-        if not used[i]:
-            used[i] = True
-            n += 1
-    distinct, k = np.empty(n, np.int64), 0
-    for i in range(size):
-        if used[i]:
-            distinct[k] = i
-            k += 1
-    return distinct
+    used = np.zeros(size, np.bool_)
+    used[ids] = True
+    return np.flatnonzero(used)
 
 
 @numba.njit(nogil=True, cache=True)
 def number_rows(ids: Array, size: int) -> tuple[Array, Array]:
-    """The distinct ids (R,) int64 in the order of their first occurrence, and which of them each token is, (T,) int32.
-
-    All ids are below ``size``.
-    """
+    """The distinct ids (R,) int64 < ``size``, the first to occur first, and which of them each token is, (T,) int32."""
     distinct, place, n = np.empty(len(ids), np.int64), np.empty(len(ids), np.int32), 0
     position = np.full(size, -1, np.int32)
     for t in range(len(ids)):
@@ -126,10 +112,8 @@ def number_rows(ids: Array, size: int) -> tuple[Array, Array]:
 def _group_by_row(ids: Array, offsets: Array, distinct: Array, size: int) -> tuple[Array, Array]:
     """Sort tokens by their row (a counting sort), keeping token order within a row.
 
-    ``distinct`` (R,) holds the ids' distinct values, ascending and below ``size``.
-
-    Returns:
-        (R + 1,) int64, where each row's tokens start, and (T,) int32, the text of each of them.
+    ``distinct`` (R,) holds the ids' distinct values, ascending and below ``size``. Returns (R + 1,) int64, where each
+    row's tokens start, and (T,) int32, the text of each of them.
     """
     starts, position = np.zeros(len(distinct) + 1, np.int64), np.empty(size, np.int32)
     for k in range(len(distinct)):
@@ -186,7 +170,6 @@ def _pool_gradients(
 
 
 def _arrays(*tensors: Tensor) -> tuple[Array, ...]:
-    """The same memory as NumPy arrays."""
     return tuple(t.detach().numpy() for t in tensors)
 
 
@@ -196,8 +179,6 @@ def _sparse(rows: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 class _Pool(torch.autograd.Function):
-    """`pool` on the CPU."""
-
     @staticmethod
     def forward(ctx: Any, ids: Tensor, offsets: Tensor, vectors: Tensor, log_weights: Tensor) -> Tensor:  # noqa: ANN401
         means, totals = torch.empty(len(offsets) - 1, vectors.shape[1]), torch.empty(len(offsets) - 1)
@@ -232,8 +213,6 @@ class _Pool(torch.autograd.Function):
 
 
 class _Lookup(torch.autograd.Function):
-    """`lookup`, on any device."""
-
     @staticmethod
     def forward(ctx: Any, ids: Tensor, table: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(ids)
@@ -255,8 +234,7 @@ class _Lookup(torch.autograd.Function):
 
 def sum_by_row(ids: Array, grads: Array, distinct: Array, size: int) -> Tensor:
     """The gradients ``grads`` (T, D) of the tokens ``ids`` (T,) < ``size``, summed for each of the ``distinct`` ids."""
-    # Each token is a text of its own.
-    starts, tokens = _group_by_row(ids, np.arange(len(ids) + 1), distinct, size)
+    starts, tokens = _group_by_row(ids, np.arange(len(ids) + 1), distinct, size)  # each token is a text of its own
     out, ones = np.empty((len(distinct), grads.shape[1]), np.float32), np.ones(len(ids), np.float32)
     in_token_parts(lambda a, b: _sum_rows(starts, tokens, a, b, grads, ones, out), starts)
     return torch.from_numpy(out)
@@ -270,16 +248,9 @@ def on_cpu(vectors: Tensor) -> bool:
 def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor) -> Tensor:
     """Mean of each text's word vectors, weighted by ``exp(log_weights)``.
 
-    The gradients are sparse and hold the rows of the batch only: with 400,000 words a dense gradient alone would cost
-    some ten times the rest of a training step.
-
-    Args:
-        tokens: B texts.
-        vectors: (V, D) float table.
-        log_weights: (V,) float.
-
-    Returns:
-        (B, D); zeros for a text without tokens. Bit-equal whatever the batch and the thread count (CPU, float32).
+    ``vectors`` (V, D) and ``log_weights`` (V,) give (B, D), zeros for a text without tokens; on a CPU in float32
+    bit-equal whatever the batch and the thread count. The gradients are sparse and hold the rows of the batch only:
+    with 400,000 words a dense gradient alone would cost some ten times the rest of a training step.
     """
     if on_cpu(vectors):
         return _Pool.apply(tokens.ids, tokens.offsets, vectors, log_weights)

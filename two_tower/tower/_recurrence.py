@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from two_tower.ragged import Ragged
 from two_tower.threads import each
 from two_tower.tower._cells import Array, Cell, Grads, Inputs, Step
 from two_tower.tower._lookup import sum_by_row
@@ -97,17 +98,13 @@ def _run(cell: Cell, block: Block, products: Inputs, weight: Tensor, states: Arr
 def _run_back(
     cell: Cell, block: Block, trace: _Trace, weight: Tensor, grad_states: Array, grad_inputs: Array
 ) -> tuple[Tensor, Tensor]:
-    """The backward pass of `_run`; ``weight`` is (G, M).
-
-    Writes ``grad_inputs`` (T, G), a row for each token, and returns the gradients of weight and bias.
-    """
+    """The backward pass of `_run`: writes ``grad_inputs`` (T, G), returns the gradients of weight (G, M) and bias."""
     texts, width = len(block.at), weight.shape[1]
     grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros(len(weight))
     grad_state, grad_memory = torch.zeros(texts, width), torch.zeros(texts, width)
     grad_product = torch.empty(texts, len(weight))
-    grads: Grads = (
-        grad_states, grad_state.numpy(), grad_memory.numpy(), grad_inputs, grad_product.numpy(), grad_bias.numpy(),
-    )  # fmt: skip
+    own = grad_product.numpy(), grad_bias.numpy()
+    grads: Grads = (grad_states, grad_state.numpy(), grad_memory.numpy(), grad_inputs, *own)
     for step in reversed(range(len(block.running))):
         n = block.running[step]
         cell.back((block.at, step * block.stride), trace.arrays(step), grads)
@@ -119,8 +116,6 @@ def _run_back(
 
 
 class _Recurrence(torch.autograd.Function):
-    """See `recur`."""
-
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
@@ -155,23 +150,15 @@ class _Recurrence(torch.autograd.Function):
 
 
 def recur(
-    inputs: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, offsets: Tensor,
-    cell: Cell, reverse: bool = False, dtype: torch.dtype = torch.float32,
-) -> Tensor:  # fmt: skip
-    """The state after each token of each text.
+    inputs: Tensor, weight: Tensor, bias: Tensor, tokens: Ragged, cell: Cell, reverse: bool, dtype: torch.dtype
+) -> Tensor:
+    """The state after each token, (T, M) float32, in the order of the tokens whatever the direction.
 
-    Args:
-        inputs: (R, G) float32 on the CPU, products of the cell with R distinct inputs, input biases included.
-        weight: (G, M) float32, recurrent weights.
-        bias: (G,) float32, recurrent biases.
-        rows: (T,) int32, the row of ``inputs`` that belongs to each token.
-        offsets: (B + 1,) int64, where each text starts.
-        cell: which cell.
-        reverse: read each text from its own last token to its first.
-        dtype: of the products with the state, float32 or bfloat16; always float32 where gradients are needed.
-
-    Returns:
-        (T, M) float32, in the order of the tokens whatever the direction; a text's states do not depend on the others.
+    A text's states do not depend on the other texts. ``inputs`` and ``bias`` are those of `Cell`, the ids of
+    ``tokens`` (int32) its ``rows``; ``weight`` (G, M) are the recurrent weights. ``reverse`` reads each text from its
+    last token to its first. ``dtype`` (float32 or bfloat16) is that of the products with the state, always
+    float32 where gradients are needed.
     """
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, weight, bias))
-    return _Recurrence.apply(inputs, weight, bias, rows, offsets, cell, reverse, torch.float32 if keep else dtype, keep)
+    dtype = torch.float32 if keep else dtype
+    return _Recurrence.apply(inputs, weight, bias, tokens.ids, tokens.offsets, cell, reverse, dtype, keep)

@@ -1,4 +1,4 @@
-"""What a tower is, and what it is given: a table of word vectors."""
+"""What a tower is, the table of word vectors that it is given, and how it makes one vector of a text's states."""
 
 from __future__ import annotations
 
@@ -17,13 +17,9 @@ class Tower(nn.Module, ABC):
 
     A tower whose constructor has a parameter called ``words`` is given the run's `WordTable`, and may keep it under
     any name. All other parameters are keys of its YAML file. docs/towers.md shows a complete tower of your own.
-
-    Attributes:
-        dim: dimensions of the vectors.
-        parallel_by_text: several threads may encode different texts at once, each on one core; false where one batch
-            uses all cores by itself.
     """
 
+    # Whether several threads may encode different texts at once, each on one core; one batch may use all cores itself.
     parallel_by_text: ClassVar[bool] = False
 
     def __init__(self, dim: int) -> None:
@@ -40,21 +36,15 @@ class WordTable(nn.Module):
 
     Gradients are sparse: they hold the rows of the batch only. ``is_word_table`` on both parameters tells the
     optimizer to step them row by row.
-
-    Attributes:
-        vectors: (V, D) float32 parameter.
-        log_weights: (V,) float32 parameter, in log space so that weights stay positive.
-        pretrained_dims: leading dimensions copied from pretrained vectors; 0 for none.
-        coverage: share of the corpus' tokens whose word has a pretrained vector; None without such vectors.
     """
 
-    pretrained_dims: int = 0
-    coverage: float | None = None
+    pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
+    coverage: float | None = None  # share of the corpus' tokens whose word has a pretrained vector, if there are any
 
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         super().__init__()
         self.vectors = nn.Parameter(torch.zeros(vocabulary_size, dim))
-        self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))
+        self.log_weights = nn.Parameter(torch.zeros(vocabulary_size))  # so that weights stay positive
         for parameter in self.parameters():
             parameter.is_word_table = True  # type: ignore[attr-defined]
 
@@ -94,18 +84,60 @@ def word_tables(module: nn.Module) -> dict[str, WordTable]:
 
 
 def padded(values: Tensor, tokens: Ragged, fill: float = 0) -> tuple[Tensor, Tensor]:
-    """One row per text, for networks that need a rectangle.
+    """One row per text, for networks that need a rectangle: ``values`` (T, …) as (B, L, …), ``fill`` behind each text.
 
-    Args:
-        values: (T, …), one per token.
-        tokens: B texts, the longest of L tokens.
-        fill: what stands behind a text's last token.
-
-    Returns:
-        (B, L, …), and the mask (B, L) bool of real tokens: ``rows[mask]`` are the values (T, …) again.
+    Also returns the mask (B, L) bool of real tokens: ``rows[mask]`` are the values again.
     """
     longest = int(tokens.lengths.max()) if len(tokens) else 0
     mask = torch.arange(max(1, longest), device=tokens.device) < tokens.lengths.unsqueeze(1)
     rows = values.new_full((*mask.shape, *values.shape[1:]), fill)
     rows[mask] = values
     return rows, mask
+
+
+# From the states (T, M) of all tokens to one vector per text, (B, M): plain torch, on any device, without padding.
+# A text without tokens gives zeros.
+
+
+def _texts(tokens: Ragged) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(tokens), device=tokens.device), tokens.lengths)
+
+
+def _sums(states: Tensor, texts: Tensor, count: int) -> Tensor:
+    return states.new_zeros(count, *states.shape[1:]).index_add(0, texts, states)
+
+
+def _at(states: Tensor, places: Tensor, tokens: Ragged) -> Tensor:
+    real = tokens.lengths > 0
+    out = states.new_zeros(len(tokens), states.shape[1])
+    return out.masked_scatter(real.unsqueeze(1), states.index_select(0, places[real]))
+
+
+def last_state(states: Tensor, tokens: Ragged) -> Tensor:
+    """The state of each text's last token."""
+    return _at(states, tokens.offsets[1:] - 1, tokens)
+
+
+def first_state(states: Tensor, tokens: Ragged) -> Tensor:
+    """The state of each text's first token."""
+    return _at(states, tokens.offsets[:-1], tokens)
+
+
+def mean_state(states: Tensor, tokens: Ragged) -> Tensor:
+    """The mean over each text's tokens."""
+    return _sums(states, _texts(tokens), len(tokens)) / tokens.lengths.clamp(min=1).unsqueeze(1)
+
+
+def largest_state(states: Tensor, tokens: Ragged) -> Tensor:
+    """Each dimension's maximum over a text's tokens."""
+    texts = _texts(tokens).unsqueeze(1).expand_as(states)
+    return states.new_zeros(len(tokens), states.shape[1]).scatter_reduce(0, texts, states, "amax", include_self=False)
+
+
+def attention_mean(states: Tensor, tokens: Ragged, scores: Tensor) -> Tensor:
+    """The mean over each text's tokens, weighted by the softmax of ``scores`` (T,) over the text."""
+    texts = _texts(tokens)
+    top = scores.detach().new_zeros(len(tokens)).scatter_reduce(0, texts, scores.detach(), "amax", include_self=False)
+    weights = (scores - top[texts]).exp()
+    total = _sums(weights, texts, len(tokens)).clamp(min=torch.finfo(weights.dtype).tiny)
+    return _sums(states * weights.unsqueeze(1), texts, len(tokens)) / total.unsqueeze(1)

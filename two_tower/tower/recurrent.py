@@ -10,8 +10,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from two_tower.ragged import Ragged
 from two_tower.threads import each
-from two_tower.tower import _pooling as pool
 from two_tower.tower import _recurrence as recurrence
+from two_tower.tower import base
 from two_tower.tower._cells import CELLS
 from two_tower.tower.base import Tower, WordTable
 
@@ -100,7 +100,6 @@ class RecurrentTower(Tower):
 
     @property
     def _compiled(self) -> bool:
-        """Whether the compiled loops run."""
         return self.words.vectors.device.type == "cpu" and self.words.vectors.dtype == torch.float32
 
     def _networks(self, layer: int) -> list[nn.RNNBase]:
@@ -131,8 +130,7 @@ class RecurrentTower(Tower):
 
     def _recur(self, network: nn.RNNBase, products: Tensor, tokens: Ragged, reverse: bool) -> Tensor:
         _, weight, _, bias = network.parameters()
-        rows, offsets = tokens.ids, tokens.offsets
-        return recurrence.recur(products, weight, bias, rows, offsets, self.cell, reverse, self.encode_dtype)
+        return recurrence.recur(products, weight, bias, tokens, self.cell, reverse, self.encode_dtype)
 
     def _by_library(self, network: nn.RNNBase, inputs: Tensor, tokens: Ragged, reverse: bool) -> Tensor:
         if not len(tokens.ids):  # which torch refuses to pack
@@ -144,12 +142,12 @@ class RecurrentTower(Tower):
     def _pool(self, states: list[Tensor], tokens: Ragged) -> Tensor:
         """One vector per text, (B, M), from the states of each direction."""
         if self.pooling == "last":
-            ends = zip((pool.last, pool.first), states, strict=False)
+            ends = zip((base.last_state, base.first_state), states, strict=False)
             return _side_by_side([end(values, tokens) for end, values in ends])
         both = _side_by_side(states)
         if self.pooling == "attention":
-            return pool.attention(both, tokens, both @ self.attention)
-        return pool.mean(both, tokens) if self.pooling == "mean" else pool.largest(both, tokens)
+            return base.attention_mean(both, tokens, both @ self.attention)
+        return base.mean_state(both, tokens) if self.pooling == "mean" else base.largest_state(both, tokens)
 
 
 def _side_by_side(parts: list[Tensor]) -> Tensor:
@@ -157,12 +155,10 @@ def _side_by_side(parts: list[Tensor]) -> Tensor:
 
 
 def _steps(tokens: Ragged, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The order of the tokens in a packed sequence.
+    """The order of the tokens in a packed sequence, (T,) int64, and the number of tokens of each step, (steps,) int64.
 
-    Returns:
-        (T,) int64, positions of the tokens: the first ones of all texts, the longest text's first, then the second
-        ones …, each text from its own last token to its first if ``reverse``; and (steps,) int64, the number of
-        tokens of each step.
+    First come the first tokens of all texts, the longest text's first, then the second ones …; each text runs from its
+    own last token to its first if ``reverse``.
     """
     lengths = tokens.lengths
     order = torch.argsort(lengths, descending=True, stable=True)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
-from two_tower.tower import _pooling as pool
-from two_tower.tower.base import Tower, padded
+from two_tower.tower.base import Tower, first_state, last_state, mean_state, padded
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ log = logging.getLogger(__name__)
 # give 70 and 512 give 77. A GPU has more to feed.
 CPU_BLOCK, BLOCK = 2048, 32_768
 
-POOLINGS = {"mean": pool.mean, "cls": pool.first, "last": pool.last}
+POOLINGS = {"mean": mean_state, "cls": first_state, "last": last_state}
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401
@@ -66,18 +65,14 @@ class TransformerTower(Tower):
         self.projection = nn.Identity() if config.hidden_size == dim else nn.Linear(config.hidden_size, dim, bias=False)
 
     def forward(self, tokens: Ragged) -> Tensor:
-        width = self.transformer.config.hidden_size
-        out = next(self.transformer.parameters()).new_zeros(len(tokens), width)
+        out = next(self.transformer.parameters()).new_zeros(len(tokens), self.transformer.config.hidden_size)
         for rows in _blocks(tokens):
-            vectors = self._encode(tokens.select(rows))
+            block = tokens.select(rows)
+            ids, mask = padded(block.ids.long(), block, self._pad)
+            states = self.transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+            vectors = POOLINGS[self.pooling](states[mask], block)
             out = out.index_copy(0, rows, vectors.to(out.dtype))
         return self.projection(out)
-
-    def _encode(self, tokens: Ragged) -> Tensor:
-        """The vectors (b, H) of texts of similar length."""
-        ids, mask = padded(tokens.ids.long(), tokens, self._pad)
-        states = self.transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return POOLINGS[self.pooling](states[mask], tokens)
 
 
 def _blocks(tokens: Ragged) -> Iterator[Tensor]:

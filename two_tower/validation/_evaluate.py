@@ -33,18 +33,11 @@ QUERY_BLOCK = 8192  # queries whose metrics are computed together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one system on one split.
+    """The figures of one system on one split."""
 
-    Attributes:
-        means: metric → mean over the queries.
-        per_query: metric → (Q,) float64.
-        ranking: the top documents of every query and the ranks of the judged ones.
-        seconds: what it took.
-    """
-
-    means: dict[str, float]
-    per_query: dict[str, np.ndarray]
-    ranking: Ranking
+    means: dict[str, float]  # metric → mean over the queries
+    per_query: dict[str, np.ndarray]  # metric → (Q,) float64
+    ranking: Ranking  # the top documents of every query and the ranks of the judged ones
     seconds: float
 
     @classmethod
@@ -53,12 +46,7 @@ class Evaluation:
     ) -> Evaluation:
         """Measure a ranking that every process has; each process measures its part of the queries.
 
-        Args:
-            ranking: of the split's Q queries, with the ranks of its judged documents.
-            split: the queries.
-            metrics: names, see `two_tower.metrics`.
-            device: where the processes, if there are several, exchange tensors.
-            start: when the work began, by `time.perf_counter`.
+        ``device`` is where processes exchange tensors, ``start`` when the work began, by `time.perf_counter`.
         """
         accumulated, share = RankMetrics(metrics, split.threshold), share_of(device)
         if share.size > 1:
@@ -77,19 +65,12 @@ class EncodedCorpus:
 
     Processes that train together share the work: each encodes and scores its own blocks of documents. All get the
     whole ranking, which does not depend on their number.
-
-    Attributes:
-        model: the towers.
-        corpus: N documents.
-        queries: (Q, D) vectors.
-        blocks: the vectors of this process's blocks of documents, by their first row.
-        share: which blocks those are.
     """
 
     model: TwoTower
     corpus: Corpus
-    queries: Tensor
-    blocks: dict[int, Tensor]
+    queries: Tensor  # (Q, D)
+    blocks: dict[int, Tensor]  # the vectors of this process's blocks of documents, by their first row
     share: Share
 
     @classmethod
@@ -109,26 +90,15 @@ class EncodedCorpus:
     def rank(self, k: int, pairs: RowPairs | None = None) -> Ranking:
         """The best ``k`` documents of every query, and the ranks of pairs."""
         return nearest(
-            self.queries,
-            lambda part: self.blocks[part.start],
-            len(self.corpus),
-            self.model.similarity,
-            order=self.corpus.order,
-            pairs=pairs,
-            k=k,
-            blocks=Blocks(documents=DOCUMENT_BLOCK),
-            share=self.share,
-        )
+            self.queries, lambda part: self.blocks[part.start], len(self.corpus), self.model.similarity,
+            order=self.corpus.order, pairs=pairs, k=k, blocks=Blocks(documents=DOCUMENT_BLOCK), share=self.share,
+        )  # fmt: skip
 
 
 def rank_split(
-    model: TwoTower,
-    corpus: Corpus,
-    split: Split,
-    top_k: int = 100,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    progress: Callable[[int], None] | None = None,
-) -> Evaluation:
+    model: TwoTower, corpus: Corpus, split: Split, top_k: int = 100,
+    metrics: Sequence[str] = DEFAULT_METRICS, progress: Callable[[int], None] | None = None,
+) -> Evaluation:  # fmt: skip
     """Encode everything, rank all documents for every query and measure the ranking; keeps the best ``top_k``."""
     start = time.perf_counter()
     encoded = EncodedCorpus.from_model(model, corpus, split.tokens, progress)
@@ -136,13 +106,9 @@ def rank_split(
 
 
 def rank_split_by_bm25(
-    corpus: Corpus,
-    split: Split,
-    tokenizer: Tokenizer,
-    top_k: int = 100,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    device: torch.device = CPU,
-) -> Evaluation:
+    corpus: Corpus, split: Split, tokenizer: Tokenizer, top_k: int = 100,
+    metrics: Sequence[str] = DEFAULT_METRICS, device: torch.device = CPU,
+) -> Evaluation:  # fmt: skip
     """The lexical baseline on the same queries and documents, ranked once per collection and cached.
 
     BM25 splits the words of identifiers as the ``tokenizer`` of the towers does.
@@ -166,13 +132,7 @@ def fuse_cross_fitted(
 ) -> Evaluation:
     """The fusion of towers and BM25, see `cross_fit`: the metrics that ``dense`` has. Its ranking has ranks only.
 
-    Args:
-        dense: of the towers.
-        bm25: of BM25, on the same queries and documents.
-        split: the queries.
-        order: (N,) decides between equal scores.
-        monitor: the metric that the choice of weights maximizes.
-        device: of the towers.
+    ``order`` (N,) decides between equal scores, ``monitor`` is the metric that the choice of weights maximizes.
     """
     start = time.perf_counter()
     judged = Judged(order, split.qrels, monitor, split.name, split.threshold)

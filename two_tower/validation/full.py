@@ -35,36 +35,12 @@ class FullValidation(Callback):
 
     Other callbacks that ask for ``validation`` in their constructor get this one. It comes first in the trainer's
     list, so their ``on_train_batch_end`` and ``on_train_epoch_end`` see an evaluation that was just made.
-
-    Attributes:
-        split: name of the validation split.
-        queries: how many it has.
-        documents: how many passages each is ranked against.
-        all_documents: how many the corpus has.
-        untrained: metric → value before training.
-        bm25: metric → value of the lexical baseline; empty without it.
-        history: the evaluations: ``epoch`` (1.5 is in the middle of the second), ``step``, ``seconds``, ``loss`` (of
-            the last step), metric → value and, with ``hybrid``, ``hybrid/METRIC`` → value and ``hybrid_seconds``.
-        overhead_seconds: time that all this took from training so far.
-        corpus: the passages that are ranked; set when training starts.
-        queries_split: the queries and their judgements, in rows of these passages; set when training starts.
-        latest: the newest evaluation; None before the first of this process.
-        baseline: that of the untrained model; None in a continued run.
-        bm25_evaluation: that of BM25; None without it.
-        just_evaluated: whether the hook that now runs made an evaluation. Never true twice for one evaluation, even
-            when an epoch ends early or gradients accumulate.
     """
 
     def __init__(
-        self,
-        run: Run,
-        metrics: list[str] | None = None,
-        monitor: str = "mrr@10",
-        depth: int = 100,
-        bm25: bool = True,
-        every_n_steps: int | None = None,
-        hybrid: bool = False,
-    ) -> None:
+        self, run: Run, metrics: list[str] | None = None, monitor: str = "mrr@10", depth: int = 100, bm25: bool = True,
+        every_n_steps: int | None = None, hybrid: bool = False,
+    ) -> None:  # fmt: skip
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
         if every_n_steps is not None and every_n_steps < 1:
@@ -78,16 +54,21 @@ class FullValidation(Callback):
             self.metrics.append(monitor)
         for name in self.metrics:
             parse(name)
-        self.untrained: dict[str, float] = {}
-        self.bm25: dict[str, float] = {}
+        self.untrained: dict[str, float] = {}  # metric → value before training
+        self.bm25: dict[str, float] = {}  # metric → value of the lexical baseline; empty without it
+        # ``epoch`` (1.5 is in the middle of the second), ``step``, ``seconds``, ``loss`` (of the last step), metric →
+        # value and, with ``hybrid``, ``hybrid/METRIC`` → value and ``hybrid_seconds``.
         self.history: list[dict[str, float]] = []
+        # The split's name, its queries, the passages that each is ranked against, and those of the corpus.
         self.split, self.queries, self.documents, self.all_documents = "", 0, 0, 0
-        self.overhead_seconds = 0.0
-        self.corpus: Corpus
-        self.queries_split: Split
-        self.latest: Evaluation | None = None
-        self.baseline: Evaluation | None = None
+        self.overhead_seconds = 0.0  # that all this took from training
+        self.corpus: Corpus  # this and the next are set when training starts
+        self.queries_split: Split  # with judgements in rows of ``corpus``
+        self.latest: Evaluation | None = None  # None before the first of this process
+        self.baseline: Evaluation | None = None  # of the untrained model; None in a continued run
         self.bm25_evaluation: Evaluation | None = None
+        # Whether the hook that now runs made an evaluation. Never true twice for one evaluation, even when an epoch
+        # ends early or gradients accumulate.
         self.just_evaluated = False
         self._table: CheckTable | None = None
 
@@ -107,10 +88,7 @@ class FullValidation(Callback):
         return [f"{kind}/{name}" for kind in ("val", *(["hybrid"] if self.hybrid else [])) for name in self.metrics]
 
     def collection(self, data: TripletData) -> tuple[Corpus, Split]:
-        """What is ranked: passages, and queries with their judgements in rows of these; a subclass may take fewer.
-
-        Called once, when training starts.
-        """
+        """The passages that are ranked, and the queries with judgements in rows of these; a subclass may take fewer."""
         return data.corpus, data.validation
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -151,12 +129,7 @@ class FullValidation(Callback):
         self.just_evaluated = False
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if due and not self._is_known(trainer):
@@ -198,10 +171,8 @@ class FullValidation(Callback):
 
     def _fuse(self, dense: Evaluation, pl_module: L.LightningModule) -> Evaluation:
         assert self.bm25_evaluation is not None
-        order = self.corpus.order
-        return fuse_cross_fitted(
-            dense, self.bm25_evaluation, self.queries_split, order, self.monitor, pl_module.device
-        )  # fmt: skip
+        split, order = self.queries_split, self.corpus.order
+        return fuse_cross_fitted(dense, self.bm25_evaluation, split, order, self.monitor, pl_module.device)
 
     @property
     def _top_k(self) -> int:

@@ -22,17 +22,9 @@ class SubsetValidation(FullValidation):
     """
 
     def __init__(  # in full, because the keys of a configuration are checked against it
-        self,
-        run: Run,
-        metrics: list[str] | None = None,
-        monitor: str = "mrr@10",
-        depth: int = 100,
-        bm25: bool = True,
-        every_n_steps: int | None = None,
-        hybrid: bool = False,
-        sample: int = 100_000,
-        sample_seed: int = 0,
-    ) -> None:
+        self, run: Run, metrics: list[str] | None = None, monitor: str = "mrr@10", depth: int = 100, bm25: bool = True,
+        every_n_steps: int | None = None, hybrid: bool = False, sample: int = 100_000, sample_seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__(run, metrics, monitor, depth, bm25, every_n_steps, hybrid)
         for key, value in (("sample", sample), ("sample_seed", sample_seed)):
             if value < 0:
@@ -53,16 +45,9 @@ class SubsetValidation(FullValidation):
 
 
 def sampled_rows(documents: int, judged: np.ndarray, sample: int, seed: int) -> np.ndarray:
-    """The judged rows and a uniform sample of the others; memory grows with the result, not with the corpus.
+    """The ``judged`` rows of a corpus and a uniform sample of the others, each once and ascending, int64.
 
-    Args:
-        documents: N, rows of the corpus.
-        judged: (J,) int64, ascending and without repetition.
-        sample: how many others, at most N - J.
-        seed: equal seeds, equal samples.
-
-    Returns:
-        (J + sample,) int64, ascending and without repetition.
+    Memory grows with the result, not with the corpus. ``sample`` is at most the number of the others.
     """
     rng = np.random.default_rng(seed)
     others = rng.choice(documents - len(judged), sample, replace=False, shuffle=False)
