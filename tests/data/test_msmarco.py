@@ -280,7 +280,7 @@ def test_a_split_that_cannot_be_used_says_why(hub: Path, split: str, answer: str
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        ({"path": "nowhere"}, r"^path=nowhere does not exist: give a folder"),
+        ({"path": "/nowhere"}, r"^path=/nowhere does not exist: give a folder"),
         ({"corpus_splits": ["train", "validation"]}, r"^corpus_splits names 'validation'"),
         ({"corpus_splits": []}, r"^corpus_splits is empty"),
         ({"max_bad_rows": 2}, r"^max_bad_rows=2 "),
