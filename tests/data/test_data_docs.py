@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import inspect
-import io
-import json
+import re
 import shlex
-import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, composed, write_collection
-from rows import everything
+from rows import check_refused, everything, pack, write_rows, write_text
 
 from two_tower.assemble import make_source
 from two_tower.config.groups import choices
-from two_tower.errors import UserError
 
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-COMMANDS = sorted(
-    {line.strip() for line in TEXT.splitlines() if line.startswith(("    python train.py", "    python embed.py"))}
-)
+COMMANDS = sorted(set(re.findall(r"^    (python (?:train|embed)\.py.*?) *$", TEXT, re.MULTILINE)))
 # What no test can reach: the hub, a collection that is downloaded, a harvest that takes long.
 ELSEWHERE = ("data.path=OWNER/NAME", "data=ir_datasets", "data=pydocs")
 
@@ -35,48 +26,34 @@ QUERIES = [{"_id": f"q{i}", "text": f"query number {i}"} for i in range(120)]
 SPLITS = {"train": range(80), "dev": range(80, 100), "test": range(100, 120)}
 
 
-def lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-
-
 def write_pairs(folder: Path) -> None:
-    rows = [
-        (query["text"], d["text"], DOCUMENTS[i - 1]["text"])
-        for i, (query, d) in enumerate(zip(QUERIES, DOCUMENTS, strict=True))
-    ]
-    write(folder / "faq.csv", "question,answer\n" + "".join(f"{query},{answer}\n" for query, answer, _ in rows))
-    write(folder / "faq.jsonl", lines({"frage": q, "antwort": p, "falsch": n} for q, p, n in rows))
-    write(folder / "mine.jsonl", lines({"id": d["_id"], "text": d["text"]} for d in DOCUMENTS))
-    (folder / "triplets").mkdir()
-    names = ("anchor", "positive", "negative")
-    pq.write_table(
-        pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), folder / "triplets/train.parquet"
-    )
+    rows = [(QUERIES[i]["text"], DOCUMENTS[i]["text"], DOCUMENTS[i - 1]["text"]) for i in range(len(QUERIES))]
+
+    def named(*names: str) -> list[dict[str, Any]]:
+        return [dict(zip(names, row, strict=False)) for row in rows]
+
+    write_rows(folder / "faq.csv", named("question", "answer"))
+    write_rows(folder / "faq.jsonl", named("frage", "antwort", "falsch"))
+    write_rows(folder / "mine.jsonl", [{"id": d["_id"], "text": d["text"]} for d in DOCUMENTS])
+    write_rows(folder / "triplets/train.parquet", named("anchor", "positive", "negative"))
 
 
 def write_ms_marco(folder: Path) -> None:
-    for version in ("v1.1", "v2.1"):
-        for split, name in (("train", "train"), ("dev", "validation")):
-            rows = [
-                {
-                    "query_id": i,
-                    "query": QUERIES[i]["text"],
-                    "passages": {
-                        "is_selected": [1, 0],
-                        "passage_text": [DOCUMENTS[i]["text"], DOCUMENTS[i - 1]["text"]],
-                        "url": ["", ""],
-                    },
-                }
-                for i in SPLITS[split]
-            ]
-            path = folder / f"ms_marco/{version}/{name}-00000-of-00001.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(rows), path)
+    for split, name in (("train", "train"), ("dev", "validation")):
+        rows = [
+            {
+                "query_id": i,
+                "query": QUERIES[i]["text"],
+                "passages": {
+                    "is_selected": [1, 0],
+                    "passage_text": [DOCUMENTS[i]["text"], DOCUMENTS[i - 1]["text"]],
+                    "url": ["", ""],
+                },
+            }
+            for i in SPLITS[split]
+        ]
+        for version in ("v1.1", "v2.1"):
+            write_rows(folder / f"ms_marco/{version}/{name}-00000-of-00001.parquet", rows)
 
 
 def write_passage_ranking(folder: Path) -> None:
@@ -84,18 +61,16 @@ def write_passage_ranking(folder: Path) -> None:
     for split, name in (("train", "train"), ("dev", "dev.small")):
         files[f"queries.{name}.tsv"] = "".join(f"{i}\t{QUERIES[i]['text']}\n" for i in SPLITS[split])
         files[f"qrels.{name}.tsv"] = "".join(f"{i}\t0\t{i}\t1\n" for i in SPLITS[split])
-    (folder / "msmarco").mkdir()
-    with tarfile.open(folder / "msmarco/collectionandqueries.tar.gz", "w:gz") as tar:
-        for name, text in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(text.encode())
-            tar.addfile(info, io.BytesIO(text.encode()))
-    ids = "".join(f"{i}\t{i}\t{i + 1}\n" for i in SPLITS["train"])
-    texts = "".join(f"query {i}\tpassage {i}\tpassage {i + 1}\n" for i in SPLITS["train"])
-    write(folder / "msmarco/qidpidtriples.train.full.2.tsv.gz", ids)
-    write(folder / "msmarco/triples.train.small.tsv", texts)
-    write(folder / "msmarco/msmarco-test2019-queries.tsv", "".join(f"{i}\tquery {i}\n" for i in SPLITS["test"]))
-    write(folder / "msmarco/2019qrels-pass.txt", "".join(f"{i} Q0 {i} 3\n" for i in SPLITS["test"]))
+    folder = folder / "msmarco"
+    folder.mkdir()
+    pack(folder / "collectionandqueries.tar.gz", {name: text.encode() for name, text in files.items()})
+    for name, line, split in (
+        ("qidpidtriples.train.full.2.tsv.gz", "{0}\t{0}\t{1}\n", "train"),
+        ("triples.train.small.tsv", "query {0}\tpassage {0}\tpassage {1}\n", "train"),
+        ("msmarco-test2019-queries.tsv", "{0}\tquery {0}\n", "test"),
+        ("2019qrels-pass.txt", "{0} Q0 {0} 3\n", "test"),
+    ):
+        write_text(folder / name, "".join(line.format(i, i + 1) for i in SPLITS[split]))
 
 
 def write_tevatron(folder: Path) -> None:
@@ -105,14 +80,14 @@ def write_tevatron(folder: Path) -> None:
         for kind, values in (("passages", entries), ("document_ids", [entry["docid"] for entry in entries])):
             row = {"query_id": query["_id"], "query": query["text"]}
             both[kind].append({**row, f"positive_{kind}": [values[i]], f"negative_{kind}": [values[i - 1]]})
-    write(folder / "tevatron/train.jsonl.gz", lines(both["passages"]))
-    write(folder / "tevatron-ids/train.jsonl", lines(both["document_ids"]))
-    write(folder / "tevatron-corpus/train.jsonl", lines(entries))
-    write(folder / "scifact/corpus/corpus.jsonl", lines(DOCUMENTS))
-    write(folder / "scifact/queries/queries.jsonl", lines(QUERIES))
+    write_rows(folder / "tevatron/train.jsonl.gz", both["passages"])
+    write_rows(folder / "tevatron-ids/train.jsonl", both["document_ids"])
+    write_rows(folder / "tevatron-corpus/train.jsonl", entries)
+    write_rows(folder / "scifact/corpus/corpus.jsonl", DOCUMENTS)
+    write_rows(folder / "scifact/queries/queries.jsonl", QUERIES)
     for split in ("train", "test"):
         judged = "".join(f"q{i}\td{i}\t1\n" for i in SPLITS[split])
-        write(folder / f"scifact-qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\n{judged}")
+        write_text(folder / f"scifact-qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\n{judged}")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, hub_cache: None) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_reads_what_it_names(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    program, *overrides = shlex.split(command)[1:]
+    _, program, *overrides = shlex.split(command)
     config = composed(*overrides, program=program.removesuffix(".py"))
     if any(part in command for part in ELSEWHERE) or command.endswith("data=msmarco_v1_1"):
         return
@@ -159,13 +134,13 @@ def test_the_source_of_the_example(tmp_path: Path) -> None:
     exec(code, names)
     keys = yaml.safe_load(settings)
     assert keys.keys() - {"defaults", "_target_"} == inspect.signature(names["Mine"]).parameters.keys()
-    write(tmp_path / "mine.txt", "".join(f"question {i}|answer {i}\n" for i in range(1, 11)) + "nothing\n")
-    source = names["Mine"](str(tmp_path / "mine.txt"), max_bad_rows=0.1)
+    path = str(tmp_path / "mine.txt")
+    write_text(Path(path), "".join(f"question {i}|answer {i}\n" for i in range(1, 11)) + "nothing\n")
+    source = names["Mine"](path, max_bad_rows=0.1)
     passages, train_judged, train, dev_judged, dev, *triplets = everything(source)
     assert passages == [(f"d{i}", "", f"answer {i}") for i in range(1, 11)]
     assert len(train) == len(train_judged) == 8
     assert (dev, dev_judged) == ([("q5", "question 5"), ("q10", "question 10")], [("q5", "d5", 1), ("q10", "d10", 1)])
     assert triplets == [[], []]
-    assert source.fingerprint() == names["Mine"](str(tmp_path / "mine.txt"), max_bad_rows=0.1).fingerprint()
-    with pytest.raises(UserError, match=r"row 11: no bar; 1 of 11 rows are bad"):
-        names["Mine"](str(tmp_path / "mine.txt")).queries("dev")
+    assert source.fingerprint() == names["Mine"](path, max_bad_rows=0.1).fingerprint()
+    check_refused(lambda: names["Mine"](path).queries("dev"), "row 11: no bar; 1 of 11 rows are bad")

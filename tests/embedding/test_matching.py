@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +20,7 @@ from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 
-def trained(words: Sequence[str], strip_accents: bool = True, split_camel_case: bool = False) -> Tokenizer:
-    rules = {"strip_accents": strip_accents, "split_camel_case": split_camel_case}
+def trained(words: Sequence[str], **rules: bool) -> Tokenizer:
     return WordTokenizer(min_frequency=1, **rules).train([list(words)])
 
 
@@ -69,7 +70,7 @@ WORDS = st.text(st.sampled_from("abABéÉﬁ중한한_'.İı"), min_size=1, max_
 def test_every_word_gets_what_a_plain_loop_finds(
     tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str], file: list[str], accents: bool, camel: bool
 ) -> None:
-    tokenizer = trained([*vocabulary, "b"], accents, camel)
+    tokenizer = trained([*vocabulary, "b"], strip_accents=accents, split_camel_case=camel)
     rows = {word: row for row, word in enumerate(tokenizer.vocabulary)}
     expected: dict[str, int] = {}
     for exact in (True, False):
@@ -87,14 +88,8 @@ def test_every_word_gets_what_a_plain_loop_finds(
 
 
 def test_other_tokenizers_match_their_pieces_as_they_are_written(tmp_path: Path) -> None:
-    import json
-
-    import tokenizers
-    from tokenizers.models import WordPiece
-    from tokenizers.pre_tokenizers import Whitespace
-
-    library = tokenizers.Tokenizer(WordPiece({"[UNK]": 0, "cat": 1, "##s": 2}, unk_token="[UNK]"))
-    library.pre_tokenizer = Whitespace()
+    library = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "cat": 1, "##s": 2}, unk_token="[UNK]"))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer = Tokenizer(json.loads(library.to_str()))
     known = read_pretrained(open_vectors(numbered(tmp_path / "v", ["##s", "cats", "cat"])), tokenizer)
     assert matched(tokenizer, known) == {"##s": 0, "cat": 2}

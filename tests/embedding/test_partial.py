@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +19,17 @@ from two_tower.tokenizer.base import Tokenizer
 class Some(PartialEmbedding):
     """Vectors for the words that are given, drawn with another mean and spread in each dimension."""
 
-    def __init__(
-        self, words: list[str], width: int = 3, dim: int | None = None, missing: str = "random", normalize: bool = False
-    ) -> None:
-        super().__init__("some", width, dim, missing, normalize, "idf", False)
+    def __init__(self, words: list[str], dim: int | None = None, **options: Any) -> None:  # noqa: ANN401
+        options = {"missing": "random", "normalize": False, **options}
+        super().__init__("some", 3, dim, **options, weights="idf", freeze=False)
         rng = np.random.default_rng(0)
         self.words, self.counts = words, (len(words), len(words))
-        self.given = (rng.normal(size=(len(words), width)) * (1, 2, 0.1) + (0, 5, -9)).astype(np.float32)
+        self.given = (rng.normal(size=(len(words), 3)) * (1, 2, 0.1) + (0, 5, -9)).astype(np.float32)
 
     def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:
         vectors, found = np.zeros((len(tokenizer), self.pretrained_dims), np.float32), np.zeros(len(tokenizer), bool)
-        for word, vector in zip(self.words, self.given, strict=True):
-            row = tokenizer.vocabulary.index(word)
-            vectors[row], found[row] = vector, True
+        rows = [tokenizer.vocabulary.index(word) for word in self.words]
+        vectors[rows], found[rows] = self.given, True
         return Pretrained(vectors, found, *self.counts)
 
 
@@ -92,27 +91,28 @@ def test_more_dimensions_are_random_and_lengths_about_1(texts: tuple[Tokenizer, 
     assert len(vectors.unique(dim=0)) == len(vectors)
 
 
-def test_fewer_dimensions_are_not_possible() -> None:
-    assert Some(["a"], dim=2).dim == 3
+def test_impossible_settings() -> None:
+    assert Some(["a"], dim=2).dim == 3  # fewer are not possible
+    with pytest.raises(ValueError, match=r"^missing=meen .* 'mean'"):
+        Some(["a"], missing="meen")
 
 
-def test_coverage_counts_words_and_tokens(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
-    tokenizer, corpus = make(["a a a a a b", "c d d e e e f g h", "i"], min_frequency=1)
+@pytest.mark.parametrize(
+    ("texts", "min_frequency", "words", "coverage", "missing"),
+    [
+        (["a a a a a b", "c d d e e e f g h", "i"], 1, ["a", "b", "i"],
+         "3 of 9 words (33.3 %), which are 43.8 %", ", most frequent: e, d, c, f, g"),
+        (["a a b c d e"], 2, ["a"], "1 of 1 words (100.0 %), which are 33.3 %", ""),  # unknown ones are not covered
+    ],
+)  # fmt: skip
+def test_coverage_counts_words_and_tokens(
+    make: Callable, caplog: pytest.LogCaptureFixture, texts: list[str], min_frequency: int, words: list[str],
+    coverage: str, missing: str,
+) -> None:  # fmt: skip
     with caplog.at_level(logging.INFO, "two_tower"):
-        Some(["a", "b", "i"]).vectors(tokenizer, corpus)
+        Some(words).vectors(*make(texts, min_frequency=min_frequency))
     assert caplog.messages[0] == (
-        "some has vectors for 3 of 9 words (33.3 %), which are 43.8 % of the corpus' tokens; the others start as "
-        "embedding.missing=random, most frequent: e, d, c, f, g."
-    )
-
-
-def test_unknown_tokens_are_not_covered_and_no_missing_word(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
-    tokenizer, corpus = make(["a a b c d e"], min_frequency=2)
-    with caplog.at_level(logging.INFO, "two_tower"):
-        Some(["a"]).vectors(tokenizer, corpus)
-    assert caplog.messages[0] == (
-        "some has vectors for 1 of 1 words (100.0 %), which are 33.3 % of the corpus' tokens; the others start as "
-        "embedding.missing=random."
+        f"some has vectors for {coverage} of the corpus' tokens; the others start as embedding.missing=random{missing}."
     )
 
 
@@ -134,8 +134,7 @@ def test_low_coverage_warns_with_a_cause(
     assert warning.startswith("Only 45.0 % of the corpus' tokens have a vector in some: ")
     assert cause in warning
     caplog.clear()
-    embedding = Some(["a", *MANY[:1100]])
-    embedding.vectors(*texts)
+    Some(["a", *MANY[:1100]]).vectors(*texts)
     assert not [r for r in caplog.records if r.levelno == logging.WARNING]
     with pytest.raises(UserError, match="some has no vector for any of the 2,003 words"):
         Some([]).vectors(*texts)
@@ -148,8 +147,3 @@ def test_long_vectors_are_told(texts: tuple[Tokenizer, Corpus], caplog: pytest.L
         caplog.clear()
         Some(MANY, normalize=True).vectors(*texts)
         assert "embedding.normalize" not in caplog.text
-
-
-def test_an_unknown_treatment() -> None:
-    with pytest.raises(ValueError, match=r"^missing=meen .* 'mean'"):
-        Some(["a"], missing="meen")

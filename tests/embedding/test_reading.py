@@ -74,38 +74,34 @@ def test_formats_with_words(
     np.testing.assert_array_equal(vectors, VECTORS)
 
 
-def save_npy(path: Path, matrix: np.ndarray) -> None:
+def save_npy(path: Path, matrix: np.ndarray = VECTORS) -> Path:
     with path.open("wb") as file:
         np.save(file, matrix)
+    return path
 
 
-def tensors(path: Path, save: Callable[[dict[str, torch.Tensor], Path], None]) -> None:
-    save({"embedding.weight": torch.from_numpy(VECTORS), "head.weight": torch.zeros(3, 7)}, path)
-
-
-def save_shared(path: Path) -> None:
-    table = torch.from_numpy(VECTORS)
-    torch.save({"state_dict": {"query.words": table, "document.words": table}, "epoch": 3, "exp_avg": table + 0}, path)
-
-
-def module() -> torch.nn.Module:
-    return torch.nn.Sequential(torch.nn.Embedding.from_pretrained(torch.from_numpy(VECTORS)), torch.nn.GRU(7, 4))
+def save_list(folder: Path, text: str = "\n".join(WORDS), name: str = "words.txt") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
 
 
 OLD = "pth, old format"
-MATRICES: dict[str, Callable[[Path], None]] = {
-    "npy": lambda path: save_npy(path, VECTORS),
+TABLE = torch.from_numpy(VECTORS)
+TENSORS = {"embedding.weight": TABLE, "head.weight": torch.zeros(3, 7)}
+SHARED = {"state_dict": {"query.words": TABLE, "document.words": TABLE}, "epoch": 3, "exp_avg": TABLE + 0}
+MODULE = torch.nn.Sequential(torch.nn.Embedding.from_pretrained(TABLE), torch.nn.GRU(7, 4))
+MATRICES: dict[str, Callable[[Path], object]] = {
+    "npy": save_npy,
     "npy, by columns": lambda path: save_npy(path, np.asfortranarray(VECTORS)),
-    "pth": lambda path: tensors(path, torch.save),
-    "pth, the tensor alone": lambda path: torch.save(torch.from_numpy(VECTORS), path),
-    "pth, a module's state": lambda path: torch.save(module().state_dict(), path),
-    OLD: lambda path: tensors(path, lambda s, p: torch.save(s, p, _use_new_zipfile_serialization=False)),
-    "checkpoint, shared towers": save_shared,
-    "safetensors": lambda path: tensors(path, save_file),
+    "pth": lambda path: torch.save(TENSORS, path),
+    "pth, the tensor alone": lambda path: torch.save(TABLE, path),
+    "pth, a module's state": lambda path: torch.save(MODULE.state_dict(), path),
+    OLD: lambda path: torch.save(TENSORS, path, _use_new_zipfile_serialization=False),
+    "checkpoint, shared towers": lambda path: torch.save(SHARED, path),
+    "safetensors": lambda path: save_file(TENSORS, path),
 }
 ROWS = {word: row for row, word in enumerate(WORDS)}
 LISTS: dict[str, str] = {
-    "words.txt": "\n".join(WORDS),
     "lines.txt": "\n".join(WORDS) + "\n",
     "list.json": json.dumps(WORDS),
     "rows.json": json.dumps(dict(sorted(ROWS.items()))),
@@ -121,38 +117,32 @@ NAMED = [(matrix, suffix) for matrix in MATRICES for suffix in (".pth", ".any") 
 
 @pytest.mark.parametrize(("matrix", "suffix"), NAMED)
 def test_matrices(matrix: str, suffix: str, tmp_path: Path) -> None:
-    path, words = tmp_path / f"matrix{suffix}", tmp_path / "words.txt"
-    MATRICES[matrix](path)
-    words.write_text(LISTS["words.txt"])
-    file = open_vectors(path, words)
+    MATRICES[matrix](tmp_path / f"matrix{suffix}")
+    file = open_vectors(tmp_path / f"matrix{suffix}", save_list(tmp_path))
     assert file.dim == 7
-    assert read(file)[0] == WORDS
-    np.testing.assert_array_equal(read(file)[1], VECTORS)
+    words, vectors = read(file)
+    assert words == WORDS
+    np.testing.assert_array_equal(vectors, VECTORS)
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_lists_of_words(name: str, tmp_path: Path) -> None:
-    matrix, words = tmp_path / "matrix.npy", tmp_path / name
-    save_npy(matrix, VECTORS)
-    words.write_text(LISTS[name])
-    assert read(open_vectors(matrix, words))[0] == WORDS
+    words = save_list(tmp_path, LISTS[name], name)
+    assert read(open_vectors(save_npy(tmp_path / "matrix.npy"), words))[0] == WORDS
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
 def test_other_number_types_become_float32(dtype: type, tmp_path: Path) -> None:
     matrix: np.ndarray = (VECTORS * 100).astype(dtype)
-    save_npy(tmp_path / "m.npy", matrix)
-    (tmp_path / "w.txt").write_text(LISTS["words.txt"])
-    found = read(open_vectors(tmp_path / "m.npy", tmp_path / "w.txt"))[1]
+    found = read(open_vectors(save_npy(tmp_path / "m.npy", matrix), save_list(tmp_path)))[1]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, matrix.astype(np.float32))
 
 
 def test_half_precision_tensors_and_rows_without_a_word(tmp_path: Path) -> None:
-    table = torch.from_numpy(VECTORS).bfloat16()
+    table = TABLE.bfloat16()
     torch.save({"a": table, "b": table[:5] + 0}, tmp_path / "m.pth")
-    (tmp_path / "w.json").write_text(json.dumps({"x": 2, "y": 4}))
-    words, vectors = read(open_vectors(tmp_path / "m.pth", tmp_path / "w.json"))
+    words, vectors = read(open_vectors(tmp_path / "m.pth", save_list(tmp_path, '{"x": 2, "y": 4}', "w.json")))
     assert words == ["x", "y"]
     np.testing.assert_array_equal(vectors, table[[2, 4]].float().numpy())
 
@@ -181,36 +171,32 @@ def test_any_words_and_numbers_survive_text_and_binary(
         np.testing.assert_array_equal(numbers, vectors)
 
 
-BAD = {
-    "wrong number of columns": "b 1 2",
-    "wrong number of columns ": "b 1 2 3 4",
-    "wrong number of columns  ": "b",
-    "value that is no number": "b 1 x 3",
-    "number that is not finite": "b 1 nan 3",
-    "number that is not finite ": "b inf 2 3",
-}
+BAD = [
+    ("wrong number of columns", "b 1 2"),
+    ("wrong number of columns", "b 1 2 3 4"),
+    ("wrong number of columns", "b"),
+    ("value that is no number", "b 1 x 3"),
+    ("number that is not finite", "b 1 nan 3"),
+    ("number that is not finite", "b inf 2 3"),
+]
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize(("kind", "line"), BAD)
 @pytest.mark.parametrize("header", ["", "3 3\n"])
-def test_bad_lines_are_counted_with_their_place(kind: str, header: str, tmp_path: Path) -> None:
-    path = tmp_path / "vectors.txt"
-    path.write_text(f"{header}a 1 2 3\n{BAD[kind]}\n\nc 7 8e0 +9\n")
-    bad = BadRows(1)
+def test_bad_lines_are_counted_with_their_place(kind: str, line: str, header: str, tmp_path: Path) -> None:
+    path, bad = save_list(tmp_path, f"{header}a 1 2 3\n{line}\n\nc 7 8e0 +9\n"), BadRows(1)
     words, vectors = read(open_vectors(path), bad)
     assert words == ["a", "b", "c"]
     usable = np.isfinite(vectors).all(axis=1)
     assert usable.tolist() == [True, False, True]
     np.testing.assert_array_equal(vectors[usable], [[1, 2, 3], [7, 8, 9]])
-    assert bad.counts == {kind.strip(): 1}
-    assert bad.examples[kind.strip()][0].startswith(f"{path}, row {3 if header else 2}: ")
+    assert bad.counts == {kind: 1}
+    assert bad.examples[kind][0].startswith(f"{path}, row {3 if header else 2}: ")
 
 
 def test_words_with_blanks_are_no_bad_rows(tmp_path: Path) -> None:
-    path = tmp_path / "vectors.txt"
-    path.write_text("a 1 2 3\nat b@c.com 4 5 6\n. . . 7 8 9\n")
     bad = BadRows(1)
-    words, vectors = read(open_vectors(path), bad)
+    words, vectors = read(open_vectors(save_list(tmp_path, "a 1 2 3\nat b@c.com 4 5 6\n. . . 7 8 9\n")), bad)
     assert words == ["a", "at", "."]
     assert np.isfinite(vectors).all(axis=1).tolist() == [True, False, False]
     assert not bad.counts
@@ -242,11 +228,9 @@ class Danger:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["vectors.kv", "vectors.pkl", "vectors.npy", "vectors.pth", "vectors.pt", "new.pth"])
 def test_no_code_in_a_file_is_run(name: str, tmp_path: Path) -> None:
-    trace, path, words = tmp_path / "trace", tmp_path / name, tmp_path / "w.txt"
-    words.write_text("a\nb")
+    trace, path, words = tmp_path / "trace", tmp_path / name, save_list(tmp_path, "a\nb")
     if name == "vectors.npy":
-        with path.open("wb") as file:
-            np.save(file, np.array([[Danger(trace)]], object), allow_pickle=True)
+        save_npy(path, np.array([[Danger(trace)]], object))
     elif name == "new.pth":
         torch.save({"w": torch.zeros(2, 3), "x": Danger(trace)}, path)
     else:
@@ -293,20 +277,19 @@ REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, str], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
     write, options, message = REFUSED[name]
-    path, words = tmp_path / "vectors", tmp_path / "words.txt"
-    write(path)
-    if options.get("vocabulary"):
-        words.write_text(options["vocabulary"])
+    write(tmp_path / "vectors")
+    words = save_list(tmp_path, options["vocabulary"]) if "vocabulary" in options else None
+    if words and not options["vocabulary"]:
+        words.unlink()
     with pytest.raises(UserError, match=message):
-        read(open_vectors(path, words if "vocabulary" in options else None, options.get("tensor")))
+        read(open_vectors(tmp_path / "vectors", words, options.get("tensor")))
 
 
 @pytest.mark.parametrize("content", ["{", "3", '{"a": 1, "b": 1}', '{"a": [1]}', "", '"x"'])
 def test_json_that_is_no_list_of_words(content: str, tmp_path: Path) -> None:
-    save_npy(tmp_path / "m.npy", VECTORS)
-    (tmp_path / "w.json").write_text(content)
-    with pytest.raises(UserError, match=str(tmp_path / "w.json")):
-        open_vectors(tmp_path / "m.npy", tmp_path / "w.json")
+    words = save_list(tmp_path, content, "w.json")
+    with pytest.raises(UserError, match=str(words)):
+        open_vectors(save_npy(tmp_path / "m.npy"), words)
 
 
 def test_a_binary_file_that_ends_early(tmp_path: Path) -> None:
@@ -317,8 +300,7 @@ def test_a_binary_file_that_ends_early(tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_is_named_may_have_rows_for_padding(tmp_path: Path) -> None:
-    torch.save({"w": torch.from_numpy(VECTORS), "v": torch.zeros(2, 2)}, tmp_path / "m.pth")
-    (tmp_path / "w.txt").write_text("a\nb")
-    words, vectors = read(open_vectors(tmp_path / "m.pth", tmp_path / "w.txt", "w"))
+    torch.save({"w": TABLE, "v": torch.zeros(2, 2)}, tmp_path / "m.pth")
+    words, vectors = read(open_vectors(tmp_path / "m.pth", save_list(tmp_path, "a\nb"), "w"))
     assert words == ["a", "b"]
     np.testing.assert_array_equal(vectors, VECTORS[:2])

@@ -15,28 +15,24 @@ from two_tower.errors import UserError
 from two_tower.optimizer.base import clip_gradients
 
 V, D = 6, 3
-TORCH: dict[str, Callable] = {
-    "norm": torch.nn.utils.clip_grad_norm_,
-    "value": torch.nn.utils.clip_grad_value_,
-}
+TORCH: dict[str, Callable] = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}
 
 
 @st.composite
 def gradients(draw: st.DrawFn) -> list[Tensor]:
     """Dense and sparse gradients, rows repeated and unordered, of very different sizes."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    some_rows = st.one_of(st.none(), st.lists(st.integers(0, V - 1), max_size=9))
     found = []
-    for rows in draw(
-        st.lists(st.one_of(st.none(), st.lists(st.integers(0, V - 1), max_size=9)), min_size=1, max_size=4)
-    ):
+    for rows in draw(st.lists(some_rows, min_size=1, max_size=4)):
         scale = 10.0 ** draw(st.integers(-6, 6))
-        if rows is None:
-            found.append(scale * torch.randn(V, D, generator=generator))
-        else:
-            values = scale * torch.randn(len(rows), D, generator=generator)
-            indices = torch.tensor([rows], dtype=torch.int64)
-            found.append(torch.sparse_coo_tensor(indices, values, (V, D), check_invariants=True))
+        values = scale * torch.randn(V if rows is None else len(rows), D, generator=generator)
+        found.append(values if rows is None else sparse(rows, values))
     return found
+
+
+def sparse(rows: list[int], values: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), values, (V, D), check_invariants=True)
 
 
 def with_gradients(grads: list[Tensor]) -> list[nn.Parameter]:
@@ -72,10 +68,7 @@ def test_equals_torch_on_the_dense_form(algorithm: str, grads: list[Tensor], exp
 def test_a_norm_that_is_not_finite_leaves_the_gradients(bad: float) -> None:
     values = torch.ones(2, D)
     values[0, 0] = bad
-    grads = [
-        torch.full((V, D), 7.0),
-        torch.sparse_coo_tensor(torch.tensor([[1, 3]]), values, (V, D), check_invariants=True),
-    ]
+    grads = [torch.full((V, D), 7.0), sparse([1, 3], values)]
     parameters = with_gradients(grads)
     norm = clip_gradients(parameters, 1.0)
     assert not norm.isfinite()
@@ -87,12 +80,13 @@ def test_no_gradient_at_all() -> None:
     assert clip_gradients([nn.Parameter(torch.zeros(2))], 1.0) == 0
 
 
-@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
-def test_a_limit_must_be_positive(limit: float) -> None:
-    with pytest.raises(UserError, match="gradient_clip_val"):
-        clip_gradients([], limit)
-
-
-def test_an_unknown_algorithm_names_the_valid_ones() -> None:
-    with pytest.raises(UserError, match="did you mean 'norm'"):
-        clip_gradients([], 1.0, "nrom")
+@pytest.mark.parametrize(
+    ("limit", "algorithm", "message"),
+    [
+        *((limit, "norm", "gradient_clip_val") for limit in (0.0, -1.0, math.nan)),
+        (1.0, "nrom", "did you mean 'norm'"),
+    ],
+)
+def test_wrong_settings_are_named(limit: float, algorithm: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        clip_gradients([], limit, algorithm)

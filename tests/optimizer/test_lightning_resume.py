@@ -42,13 +42,7 @@ class Model(LightningModule):
         ids = self.ids[self.global_step]  # not from the loader: its position is not the matter here
         return nn.functional.cross_entropy(self.head(self.bag(ids)), ids[:, 0] % 3)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,  # noqa: ANN401
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        assert gradient_clip_val is not None
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float, **_: Any) -> None:  # noqa: ANN401
         self.norms.append(clip_gradients(self.parameters(), gradient_clip_val).item())
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:  # noqa: ANN401
@@ -63,16 +57,9 @@ class Model(LightningModule):
 
 
 def fit(model: Model, checkpoint: Path | None) -> Model:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=STEPS,
-        gradient_clip_val=0.2,
-        default_root_dir=model.checkpoint.parent,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    folder = model.checkpoint.parent
+    trainer = Trainer(accelerator="cpu", max_steps=STEPS, gradient_clip_val=0.2, default_root_dir=folder, **quiet)
     trainer.fit(model, DataLoader(TensorDataset(torch.zeros(STEPS))), ckpt_path=checkpoint, weights_only=True)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,43 +20,28 @@ class Tower(nn.Module):
         self.projection = nn.Linear(3, 2)
 
 
-def names(groups: list[dict]) -> dict[str, tuple[int, bool]]:
-    return {g["name"]: (len(g["params"]), g["word_table"]) for g in groups}
+QUERY = Tower()
+FROZEN = Tower()
+FROZEN.words.requires_grad_(False)
 
 
-def test_two_towers_have_four_groups() -> None:
-    query, document = Tower(), Tower()
-    groups = parameter_groups({"query": query, "document": document})
-    assert names(groups) == {
-        "query/words": (1, True),
-        "query/dense": (2, False),
-        "document/words": (1, True),
-        "document/dense": (2, False),
-    }
-    assert groups[0]["params"][0] is query.words
-
-
-def test_one_tower_for_both_is_shared() -> None:
-    tower = Tower()
-    assert names(parameter_groups({"query": tower, "document": tower})) == {
-        "shared/words": (1, True),
-        "shared/dense": (2, False),
-    }
-
-
-def test_a_shared_table_is_in_one_group() -> None:
-    query = Tower()
-    groups = parameter_groups({"query": query, "document": Tower(query.words)})
-    assert names(groups) == {"shared/words": (1, True), "query/dense": (2, False), "document/dense": (2, False)}
+@pytest.mark.parametrize(
+    ("modules", "words", "dense"),
+    [
+        ({"query": QUERY, "document": Tower()}, ["query", "document"], ["query", "document"]),
+        ({"query": QUERY, "document": QUERY}, ["shared"], ["shared"]),
+        ({"query": QUERY, "document": Tower(QUERY.words)}, ["shared"], ["query", "document"]),
+        ({"query": FROZEN, "nothing": nn.Identity(), "head": nn.Linear(2, 2)}, ["query"], ["query", "head"]),
+    ],
+    ids=["two towers", "one tower", "a shared table", "a frozen table and an empty group"],
+)
+def test_groups(modules: dict[str, nn.Module], words: list[str], dense: list[str]) -> None:
+    groups = parameter_groups(modules)
+    expected = {f"{name}/words": (1, True) for name in words} | {f"{name}/dense": (2, False) for name in dense}
+    assert {g["name"]: (len(g["params"]), g["word_table"]) for g in groups} == expected
     parameters = [p for g in groups for p in g["params"]]
     assert len(set(parameters)) == len(parameters)
-
-
-def test_frozen_parameters_are_grouped_and_empty_groups_left_out() -> None:
-    tower = Tower()
-    tower.words.requires_grad_(False)
-    groups = parameter_groups({"query": tower, "nothing": nn.Identity(), "head": nn.Linear(2, 2)})
-    assert names(groups) == {"query/words": (1, True), "query/dense": (2, False), "head/dense": (2, False)}
+    assert parameters[0] is modules["query"].words
 
 
 def test_the_learning_rate_is_without_the_scale_of_word_tables() -> None:

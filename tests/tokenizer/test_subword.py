@@ -59,19 +59,17 @@ def test_the_digest_follows_the_file(folder: Path) -> None:
 
 
 def test_a_mistake_is_one_sentence(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^path=\S*gone is not a folder"):
-        SubwordTokenizer(folder / "gone")
-    with pytest.raises(ValueError, match=r"^path is not set"):
-        SubwordTokenizer(None)
-    with pytest.raises(ValueError, match=r"^query_tokens=0 must be at least 1"):
-        SubwordTokenizer(folder, query_tokens=0)
+    def refused(message: str, path: Path | None = folder, error: type[Exception] = ValueError, **options: int) -> None:
+        with pytest.raises(error, match=message):
+            SubwordTokenizer(path, **options)
+
+    refused(r"^path=\S*gone is not a folder", folder / "gone")
+    refused(r"^path is not set", None)
+    refused(r"^query_tokens=0 must be at least 1", query_tokens=0)
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 128}')
-    with pytest.raises(ValueError, match=r"^document_tokens=256 must be at most 128"):
-        SubwordTokenizer(folder)
+    refused(r"^document_tokens=256 must be at most 128")
     (folder / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(UserError, match=r"tokenizer_config\.json holds no JSON object"):
-        SubwordTokenizer(folder)
+    refused(r"tokenizer_config\.json holds no JSON object", error=UserError)
     (folder / "tokenizer_config.json").unlink()
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
-        SubwordTokenizer(folder)
+    refused(r"tokenizer\.json cannot be read", error=UserError)

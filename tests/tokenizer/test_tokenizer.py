@@ -1,6 +1,7 @@
 """Ids, limits and files of the tokenizer against Hugging Face `tokenizers` reading the same `tokenizer.json`."""
 
 import gzip
+import itertools
 import json
 import pickle
 from collections.abc import Callable
@@ -36,9 +37,8 @@ def library(tokenizer: Tokenizer, max_tokens: int | None = None) -> tokenizers.T
     """The reference: the library itself, from the same definition."""
     reference = tokenizers.Tokenizer.from_str(json.dumps(tokenizer._definition))
     reference.no_padding()
-    if max_tokens is None:
-        reference.no_truncation()
-    else:
+    reference.no_truncation()
+    if max_tokens is not None:
         reference.enable_truncation(max_tokens)
     return reference
 
@@ -51,7 +51,7 @@ def same(a: Ragged, b: Ragged) -> bool:
     return torch.equal(a.ids, b.ids) and torch.equal(a.offsets, b.offsets)
 
 
-@pytest.fixture(scope="module", params=[(c, a) for c in (False, True) for a in (False, True)], ids=str)
+@pytest.fixture(scope="module", params=list(itertools.product((False, True), repeat=2)), ids=str)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     """A word tokenizer that knows about half of the words of `PIECES`."""
     camel, accents = request.param
@@ -129,27 +129,21 @@ def test_any_kind_of_column(tokenizer: Tokenizer, column: Callable[[list[str]], 
     assert tokenizer.encode(column(TEXTS)).to_lists() == expected(tokenizer, TEXTS)
 
 
-def test_nulls_are_empty_texts(tokenizer: Tokenizer) -> None:
-    for texts in (["a", None, "is"], pa.array(["a", None, "is"]), pa.array(["x", "a", None, "is"]).slice(1)):
-        assert tokenizer.encode(texts).to_lists() == expected(tokenizer, ["a", "", "is"])
-    assert tokenizer.encode(pa.nulls(2)).to_lists() == [[], []]
+def test_nulls_are_empty_texts_and_half_a_surrogate_pair_separates_words(tokenizer: Tokenizer) -> None:
     _, starts, text = pa.array(["a", "the", "is"]).buffers()
     hidden = pa.StringArray.from_buffers(3, starts, text, pa.py_buffer(bytes([0b101])))  # a null over "the"
-    assert tokenizer.encode(hidden).to_lists() == expected(tokenizer, ["a", "", "is"])
-
-
-@pytest.mark.parametrize("nothing", [[], pa.array([], pa.string()), pa.chunked_array([], pa.string())])
-def test_no_texts(tokenizer: Tokenizer, nothing: Texts) -> None:
-    tokens = tokenizer.encode(nothing)
-    assert (len(tokens), len(tokens.ids), tokens.ids.dtype) == (0, 0, torch.int32)
-
-
-def test_half_a_surrogate_pair_separates_words(tokenizer: Tokenizer) -> None:
+    nulls = ["a", None, "is"]
+    for texts in (nulls, pa.array(nulls), pa.array(["x", *nulls]).slice(1), hidden):
+        assert tokenizer.encode(texts).to_lists() == expected(tokenizer, ["a", "", "is"])
+    assert tokenizer.encode(pa.nulls(2)).to_lists() == [[], []]
     texts = ["a\ud83dis", None, "the"]
     assert tokenizer.encode(texts).to_lists() == expected(tokenizer, ["a is", "", "the"])
 
 
-def test_one_string_is_refused(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("nothing", [[], pa.array([], pa.string()), pa.chunked_array([], pa.string())])
+def test_no_texts_and_one_string(tokenizer: Tokenizer, nothing: Texts) -> None:
+    tokens = tokenizer.encode(nothing)
+    assert (len(tokens), len(tokens.ids), tokens.ids.dtype) == (0, 0, torch.int32)
     with pytest.raises(TypeError, match="sequence of strings"):
         tokenizer.encode("what is")
 
@@ -166,58 +160,44 @@ def test_limits_of_queries_and_documents(tmp_path: Path) -> None:
         tokenizer.encode(["a"], max_tokens=0)
 
 
-def test_the_library_reads_what_is_saved(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_saving_loading_and_pickling_change_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "run" / "tokenizer.json"
     tokenizer.save(path)
+    for copy in (Tokenizer.load(path), pickle.loads(pickle.dumps(tokenizer))):
+        for name in ("fingerprint", "vocabulary", "split_camel_case"):
+            assert getattr(copy, name) == getattr(tokenizer, name)
+        assert same(copy.encode(TEXTS), tokenizer.encode(TEXTS))
     reference = tokenizers.Tokenizer.from_file(str(path))
     assert reference.get_vocab() == {word: i for i, word in enumerate(tokenizer.vocabulary)}
     assert reference.truncation["max_length"] == tokenizer.document_tokens
     assert reference.encode(" ".join(PIECES)).ids == tokenizer.encode([" ".join(PIECES)]).to_lists()[0]
 
 
-def test_saving_loading_and_pickling_change_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    tokenizer.save(tmp_path / "tokenizer.json")
-    for copy in (Tokenizer.load(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(tokenizer))):
-        assert copy.fingerprint == tokenizer.fingerprint
-        assert copy.vocabulary == tokenizer.vocabulary
-        assert copy.split_camel_case == tokenizer.split_camel_case
-        assert same(copy.encode(TEXTS), tokenizer.encode(TEXTS))
-
-
 def test_fingerprint_sees_every_difference() -> None:
-    trainers = [
-        WordTokenizer(min_frequency=1),
-        WordTokenizer(min_frequency=1, split_camel_case=True),
-        WordTokenizer(min_frequency=1, strip_accents=False),
-        WordTokenizer(min_frequency=1, query_tokens=63),
-        WordTokenizer(min_frequency=1, document_tokens=255),
-        WordTokenizer(min_frequency=1, vocabulary_size=2),
-    ]
-    assert len({trainer.train([["a b"]]).fingerprint for trainer in trainers}) == len(trainers)
-    assert trainers[0].train([["a b"]]).fingerprint == trainers[0].train([["a", "b"]]).fingerprint
+    settings_of: list[dict[str, Any]] = [
+        {}, {"split_camel_case": True}, {"strip_accents": False}, {"query_tokens": 63}, {"document_tokens": 255},
+        {"vocabulary_size": 2},
+    ]  # fmt: skip
+    found = {WordTokenizer(min_frequency=1, **options).train([["a b"]]).fingerprint for options in settings_of}
+    assert len(found) == len(settings_of)
+    assert WordTokenizer(min_frequency=1).train([["a", "b"]]).fingerprint in found
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "not json", "[1]", "{}", '{"model": null}', '{"model": {"type": "WordLevel"}}', "\udcff", "WORD", "LIMIT"],
-)
-def test_a_malformed_file_is_a_users_mistake(tmp_path: Path, content: str) -> None:
-    definition = WordTokenizer()._definition([UNKNOWN])
-    if content == "WORD":
-        content = json.dumps({**definition, "version": "9"})
-    if content == "LIMIT":
-        content = json.dumps({**definition, "truncation": {**definition["truncation"], "query_tokens": "6"}})
+WORD = WordTokenizer()._definition([UNKNOWN])
+MALFORMED = ["", "not json", "[1]", "{}", '{"model": null}', '{"model": {"type": "WordLevel"}}', "\udcff"]
+MALFORMED += [json.dumps({**WORD, "version": "9"})]
+MALFORMED += [json.dumps({**WORD, "truncation": {**WORD["truncation"], "query_tokens": "6"}})]
+
+
+@pytest.mark.parametrize("content", MALFORMED)
+def test_a_malformed_or_missing_file_is_a_users_mistake(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
-    path.write_text(content, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(UserError, match=r"tokenizer\.json") as caught:
+    with pytest.raises(UserError, match=r"tokenizer\.json does not exist"):
         Tokenizer.load(path)
-    assert str(path) in str(caught.value)
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UserError, match=str(path)) as caught:
+        Tokenizer.load(path)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_a_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.json does not exist"):
-        Tokenizer.load(tmp_path / "none.json")
 
 
 def foreign(kind: str) -> dict[str, Any]:
@@ -253,9 +233,7 @@ def test_foreign_tokenizers_work_too(kind: str, max_tokens: int | None) -> None:
     assert tokenizer.encode(texts, max_tokens).to_lists() == expected(tokenizer, texts, max_tokens)
     assert tokenizer.unknown_id == {"bpe": -1, "wordpiece": 0, "whitespace": 0}[kind]
     assert (tokenizer.query_tokens, tokenizer.document_tokens) == ((9, 9) if kind == "wordpiece" else (64, 256))
-    assert {tokenizer.vocabulary.index(word): word for word in tokenizer.vocabulary} == {
-        i: word for word, i in library(tokenizer).get_vocab().items()
-    }
+    assert dict(enumerate(tokenizer.vocabulary)) == {i: word for word, i in library(tokenizer).get_vocab().items()}
     assert len(tokenizer) == len(tokenizer.vocabulary)
 
 

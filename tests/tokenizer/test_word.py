@@ -26,19 +26,16 @@ def expected(tokenizer: WordTokenizer, texts: list[str]) -> list[str]:
     return [UNKNOWN, *ranked[: tokenizer.vocabulary_size - 1]]
 
 
+some_texts = st.lists(st.one_of(st.text("abAB é中ﬁ’", max_size=30), st.text(max_size=30)))
+
+
 @settings(deadline=None)
-@given(
-    texts=st.lists(st.one_of(st.text("abAB é中ﬁ’", max_size=30), st.text(max_size=30))),
-    camel=st.booleans(),
-    accents=st.booleans(),
-    size=st.integers(2, 12),
-    least=st.integers(1, 3),
-)
+@given(some_texts, st.booleans(), st.booleans(), st.integers(2, 12), st.integers(1, 3))
 def test_vocabulary_is_the_most_frequent_words(
-    texts: list[str], camel: bool, accents: bool, size: int, least: int
+    texts: list[str], camel: bool, accents: bool, size: int, min_frequency: int
 ) -> None:
-    texts = [*texts, "a " * least]
-    tokenizer = WordTokenizer(size, least, split_camel_case=camel, strip_accents=accents)
+    texts = [*texts, "a " * min_frequency]
+    tokenizer = WordTokenizer(size, min_frequency, split_camel_case=camel, strip_accents=accents)
     assert tokenizer.train([texts]).vocabulary == expected(tokenizer, texts)
 
 

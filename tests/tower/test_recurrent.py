@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,28 +19,28 @@ from two_tower.tower.recurrent import RecurrentTower
 WORDS, DIM = 50, 16
 CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 POOLINGS = ("last", "mean", "max", "attention")
-CHOICES = list(itertools.product(CELLS, POOLINGS, (False, True)))
+Case = tuple[str, str, bool]
+CASES = pytest.mark.parametrize("case", list(itertools.product(CELLS, POOLINGS, (False, True))), ids=str)
 TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=12)
 
 
-def make(cell: str, pooling: str, bidirectional: bool, **settings: Any) -> RecurrentTower:  # noqa: ANN401
+def make(cell: str, pooling: str = "mean", bidirectional: bool = False, **settings: Any) -> RecurrentTower:  # noqa: ANN401
     torch.manual_seed(1)
     words = WordTable(WORDS, DIM)
     words.initialize(torch.randn(WORDS, DIM), None)
-    made = {"dim": 8, "cell": cell, "pooling": pooling, "bidirectional": bidirectional, **settings}
-    tower = RecurrentTower(words, **made)
+    settings = {"dim": 8, **settings}
+    tower = RecurrentTower(words, cell=cell, pooling=pooling, bidirectional=bidirectional, **settings)
     if pooling == "attention":
         nn.init.normal_(tower.attention)
     return tower
 
 
 @pytest.fixture(autouse=True)
-def _many_blocks() -> Iterator[None]:
+def _many_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks so small that few texts make several, and the number of threads as it was."""
-    block, threads = recurrence.BLOCK, torch.get_num_threads()
-    recurrence.BLOCK = 4
+    monkeypatch.setattr(recurrence, "BLOCK", 4)
+    threads = torch.get_num_threads()
     yield
-    recurrence.BLOCK = block
     torch.set_num_threads(threads)
 
 
@@ -51,20 +51,14 @@ def random_batch(texts: int, longest: int) -> Ragged:
     return Ragged(torch.randint(0, WORDS, (int(offsets[-1]),), generator=generator, dtype=torch.int32), offsets)
 
 
-@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
+@CASES
 @given(texts=TEXTS, threads=st.sampled_from((1, 2)), recorded=st.booleans(), data=st.data())
 @settings(max_examples=10, deadline=None)
 def test_a_vector_is_the_same_alone_in_a_batch_and_in_any_order(
-    cell: str,
-    pooling: str,
-    bidirectional: bool,
-    texts: list[list[int]],
-    threads: int,
-    recorded: bool,
-    data: st.DataObject,
+    case: Case, texts: list[list[int]], threads: int, recorded: bool, data: st.DataObject
 ) -> None:
     torch.set_num_threads(threads)
-    tower, batch = make(cell, pooling, bidirectional).eval(), Ragged.from_lists(texts)
+    tower, batch = make(*case).eval(), Ragged.from_lists(texts)
     with torch.set_grad_enabled(recorded):  # each step of a block in memory of its own, or in place of the last
         together = tower(batch)
     with torch.inference_mode():
@@ -90,41 +84,34 @@ def plain_states(network: nn.RNNBase, cell: str, inputs: list[Tensor]) -> list[T
 def plain_vector(tower: RecurrentTower, cell: str, pooling: str, text: list[int]) -> Tensor:
     inputs = [tower.words.vectors[i] for i in text]
     for layer, network in enumerate(tower.forwards):
-        forwards = plain_states(network, cell, inputs)
-        backwards: list[Tensor] = []
+        directions = [plain_states(network, cell, inputs)]
         if tower.backwards:
-            backwards = plain_states(tower.backwards[layer], cell, inputs[::-1])[::-1]
-        inputs = [torch.cat(pair) for pair in (zip(forwards, backwards, strict=True) if backwards else zip(forwards))]
+            directions.append(plain_states(tower.backwards[layer], cell, inputs[::-1])[::-1])
+        inputs = [torch.cat(pair) for pair in zip(*directions, strict=True)]
     states = torch.stack(inputs)
     if pooling == "last":
-        return torch.cat([forwards[-1], backwards[0]] if backwards else [forwards[-1]])
-    weights = (states @ tower.attention).softmax(0) if pooling == "attention" else None
-    reduce: dict[str, Callable[[], Tensor]] = {
-        "mean": lambda: states.mean(0),
-        "max": lambda: states.amax(0),
-        "attention": lambda: weights @ states,
-    }
-    return reduce[pooling]()
+        return torch.cat([directions[0][-1], *(backwards[0] for backwards in directions[1:])])
+    if pooling == "attention":
+        return (states @ tower.attention).softmax(0) @ states
+    return states.mean(0) if pooling == "mean" else states.amax(0)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
-def test_states_equal_a_loop_over_each_text(cell: str, pooling: str, bidirectional: bool, layers: int) -> None:
+@CASES
+def test_states_equal_a_loop_over_each_text(case: Case, layers: int) -> None:
     """The backward direction starts at each text's own last word, not at a column of the batch."""
-    tower = make(cell, pooling, bidirectional, layers=layers)
+    tower = make(*case, layers=layers)
     texts = [[4, 8, 15], [16], [23, 42, 4, 8, 15, 16], [1, 2], [49] * 7]
     out = tower(Ragged.from_lists(texts))
     for row, text in zip(out, texts, strict=True):
-        torch.testing.assert_close(row, plain_vector(tower, cell, pooling, text), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row, plain_vector(tower, *case[:2], text), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
-def test_gradients_equal_those_of_the_librarys_packed_sequences(
-    cell: str, pooling: str, bidirectional: bool, threads: int
-) -> None:
+@CASES
+def test_gradients_equal_those_of_the_librarys_packed_sequences(case: Case, threads: int) -> None:
     torch.set_num_threads(threads)
-    tower, batch = make(cell, pooling, bidirectional, layers=2, hidden=5), random_batch(40, 12)
+    tower, batch = make(*case, layers=2, hidden=5), random_batch(40, 12)
     library = copy.deepcopy(tower).double()  # another dtype takes the path of other devices
     upstream = torch.randn(len(batch), 8)
     outs = tower(batch), library(batch)
@@ -132,12 +119,10 @@ def test_gradients_equal_those_of_the_librarys_packed_sequences(
     outs[0].backward(upstream)
     outs[1].backward(upstream.double())
     for (name, ours), theirs in zip(tower.named_parameters(), library.parameters(), strict=True):
-        if not ours.requires_grad:
-            continue
-        assert ours.grad is not None, name
-        expected = theirs.grad.to_dense()
-        scale = float(expected.abs().max())
-        torch.testing.assert_close(ours.grad.to_dense().double(), expected, atol=1e-5 * scale, rtol=0, msg=name)
+        if ours.requires_grad:
+            expected = theirs.grad.to_dense()
+            scale = float(expected.abs().max())
+            torch.testing.assert_close(ours.grad.to_dense().double(), expected, atol=1e-5 * scale, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -168,9 +153,9 @@ def test_bfloat16_is_near_and_independent_of_the_batch_and_never_trains(cell: st
     assert torch.equal(tower(batch), low(batch))
 
 
-@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), CHOICES)
-def test_a_text_without_tokens_is_zero_and_trains(cell: str, pooling: str, bidirectional: bool) -> None:
-    tower = make(cell, pooling, bidirectional)
+@CASES
+def test_a_text_without_tokens_is_zero_and_trains(case: Case) -> None:
+    tower = make(*case)
     out = tower(Ragged.from_lists([[], [1, 2], []]))
     assert not out[[0, 2]].any()
     assert out[1].any()
@@ -186,7 +171,7 @@ def test_a_text_without_tokens_is_zero_and_trains(cell: str, pooling: str, bidir
 
 
 def test_only_the_words_of_the_batch_get_a_gradient() -> None:
-    tower = make("gru", "mean", True)
+    tower = make("gru", bidirectional=True)
     tower(Ragged.from_lists([[3, 3, 3, 3, 3, 3], [7]])).sum().backward()
     assert tower.words.vectors.grad.coalesce().indices().tolist() == [[3, 7]]
     assert not tower.words.log_weights.requires_grad
@@ -200,33 +185,27 @@ def test_a_diverged_network_shows(cell: str) -> None:
     assert tower(Ragged.from_lists([[1, 2]])).isnan().all()
 
 
-def test_attention_starts_as_the_mean() -> None:
-    words = make("gru", "mean", False).words
-    torch.manual_seed(0)
-    mean = RecurrentTower(words, 8, pooling="mean")
-    torch.manual_seed(0)
-    attention = RecurrentTower(words, 8, pooling="attention")
-    batch = random_batch(10, 9)
-    torch.testing.assert_close(mean(batch), attention(batch))
-
-
-def test_attention_bears_large_scores() -> None:
-    tower = make("gru", "attention", False)
-    with torch.no_grad():
-        tower.attention *= 1e4
-    assert tower(random_batch(10, 9)).isfinite().all()
+def test_attention_starts_as_the_mean_and_bears_large_scores() -> None:
+    words, batch, outs = make("gru").words, random_batch(10, 9), []
+    for pooling in ("mean", "attention"):
+        torch.manual_seed(0)
+        tower = RecurrentTower(words, 8, pooling=pooling)
+        outs.append(tower(batch))
+    torch.testing.assert_close(*outs)
+    nn.init.normal_(tower.attention, std=1e4)
+    assert tower(batch).isfinite().all()
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_another_number_of_states_is_projected(bidirectional: bool) -> None:
-    tower = make("lstm", "mean", bidirectional, hidden=6, dim=5)
+    tower = make("lstm", bidirectional=bidirectional, hidden=6, dim=5)
     assert tower(random_batch(3, 5)).shape == (3, 5)
     assert tower.projection.weight.shape == (5, 12 if bidirectional else 6)
-    assert isinstance(make("lstm", "mean", bidirectional).projection, nn.Identity)
+    assert isinstance(make("lstm", bidirectional=bidirectional).projection, nn.Identity)
 
 
 def test_dropout_works_between_layers_in_training_only() -> None:
-    tower, batch = make("gru", "mean", False, layers=2, dropout=0.5), random_batch(5, 9)
+    tower, batch = make("gru", layers=2, dropout=0.5), random_batch(5, 9)
     assert not torch.equal(tower(batch), tower(batch))
     tower.eval()
     assert torch.equal(tower(batch), tower(batch))
@@ -234,5 +213,5 @@ def test_dropout_works_between_layers_in_training_only() -> None:
 
 def test_an_odd_dimension_for_two_directions_needs_hidden() -> None:
     with pytest.raises(ValueError, match=r"^dim=7 must be even"):
-        make("gru", "mean", True, dim=7)
-    assert make("gru", "mean", True, dim=7, hidden=4)(random_batch(3, 5)).shape == (3, 7)
+        make("gru", bidirectional=True, dim=7)
+    assert make("gru", bidirectional=True, dim=7, hidden=4)(random_batch(3, 5)).shape == (3, 7)

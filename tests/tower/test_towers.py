@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
 from two_tower.tower._lookup import lookup, pool
@@ -23,16 +23,18 @@ def word_table(seed: int = 0, dim: int = DIM) -> WordTable:
     return table
 
 
+def doubled(table: WordTable) -> tuple[Tensor, Tensor]:
+    """Its vectors and weights in double precision."""
+    vectors, logs = (p.detach().double().requires_grad_() for p in (table.vectors, table.log_weights))
+    return vectors, logs
+
+
 def make(name: str) -> AverageTower:
     torch.manual_seed(1)
     return AverageTower(word_table(), **TOWERS[name])
 
 
-TOWERS = {
-    "average": {"dim": DIM},
-    "projected": {"dim": 8},
-    "tanh": {"dim": 8, "tanh": True},
-}
+TOWERS = {"average": {"dim": DIM}, "projected": {"dim": 8}, "tanh": {"dim": 8, "tanh": True}}
 TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=7)
 
 
@@ -42,18 +44,13 @@ TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, ma
 def test_a_vector_is_the_same_alone_in_a_batch_and_in_any_order(
     name: str, texts: list[list[int]], data: st.DataObject
 ) -> None:
-    tower = make(name).eval()
-    batch = Ragged.from_lists(texts)
+    tower, batch = make(name).eval(), Ragged.from_lists(texts)
     together = tower(batch)
     alone = torch.cat([tower(Ragged.from_lists([t])) for t in texts])
     order = data.draw(st.permutations(range(len(texts))))
-    shuffled = tower(batch.select(order))
-    if name == "average":
-        assert torch.equal(together, alone)
-        assert torch.equal(together[order], shuffled)
-    else:
-        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-        torch.testing.assert_close(together[order], shuffled, atol=1e-5, rtol=0)
+    tolerance = 0 if name == "average" else 1e-5
+    torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
+    torch.testing.assert_close(together[order], tower(batch.select(order)), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("name", TOWERS)
@@ -73,11 +70,8 @@ def test_thread_count_changes_nothing(name: str) -> None:
             results.append((out.detach(), tower.words.vectors.grad.to_dense()))
     finally:
         torch.set_num_threads(threads)
-    for one, two in zip(*results, strict=True):
-        if name == "average":
-            assert torch.equal(one, two)
-        else:
-            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+    tolerance = 0 if name == "average" else 1e-4
+    torch.testing.assert_close(*results, atol=tolerance, rtol=tolerance)
 
 
 def test_the_average_is_the_weighted_mean() -> None:
@@ -115,10 +109,10 @@ def test_token_dropout_leaves_tokens_out_in_training_only() -> None:
     tower = AverageTower(word_table(), DIM, token_dropout=0.5)
     batch = Ragged.from_lists([list(range(40))] * 2)
     torch.manual_seed(0)
-    first, second = tower(batch)
-    assert not torch.equal(first, second)
-    first, second = tower.eval()(batch)
-    assert torch.equal(first, second)
+    assert not torch.equal(*tower(batch))
+    assert torch.equal(*tower.eval()(batch))
+    with pytest.raises(ValueError, match=r"^token_dropout=1\.0 must be at least 0 and below 1"):
+        AverageTower(word_table(), DIM, token_dropout=1.0)
 
 
 @given(TEXTS, st.integers(0, 1000))
@@ -128,10 +122,8 @@ def test_sparse_gradients_equal_dense_double_precision(texts: list[list[int]], s
     out = table.pool(batch)
     upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
     out.backward(upstream)
-    vectors = table.vectors.detach().double().requires_grad_()
-    logs = table.log_weights.detach().double().requires_grad_()
-    weights = logs.exp()
-    zero = torch.zeros(DIM, dtype=torch.float64)
+    vectors, logs = doubled(table)
+    weights, zero = logs.exp(), torch.zeros(DIM, dtype=torch.float64)
     rows = [(weights[t].unsqueeze(1) * vectors[t]).sum(0) / weights[t].sum() if t else zero for t in texts]
     expected = torch.stack(rows)
     torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
@@ -152,7 +144,7 @@ def test_gradients_hold_only_the_rows_of_the_batch() -> None:
 def test_other_devices_and_dtypes_take_the_same_values_and_gradients() -> None:
     """The torch path, which runs on GPUs, here in double precision on the CPU."""
     batch, table = Ragged.from_lists([[1, 2, 2], [], [49]]), word_table()
-    vectors, logs = (p.detach().double().requires_grad_() for p in (table.vectors, table.log_weights))
+    vectors, logs = doubled(table)
     fast, general = table.pool(batch), pool(batch, vectors, logs)
     torch.testing.assert_close(fast.double(), general, atol=1e-6, rtol=1e-6)
     fast.square().sum().backward()
@@ -174,16 +166,11 @@ def test_lookup_gradients_equal_the_librarys(dtype: torch.dtype) -> None:
 
 
 def test_frozen_vectors_get_no_gradient() -> None:
-    tower = make("average")
-    tower.words.freeze()
-    tower(Ragged.from_lists([[1, 2]])).sum().backward()
-    assert tower.words.vectors.grad is None
-    assert tower.words.log_weights.grad is not None
-
-
-def test_impossible_settings_are_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"^token_dropout=1\.0 must be at least 0 and below 1"):
-        AverageTower(word_table(), DIM, token_dropout=1.0)
+    table = word_table()
+    table.freeze()
+    table.pool(Ragged.from_lists([[1, 2]])).sum().backward()
+    assert table.vectors.grad is None
+    assert table.log_weights.grad is not None
 
 
 @given(TEXTS)

@@ -30,23 +30,16 @@ def towers(transformer_folder: Path) -> dict[str, TransformerTower]:
 @given(texts=TEXTS, threads=st.sampled_from((1, 2)), block=st.sampled_from((1, 20, 2048)), data=st.data())
 @settings(max_examples=10, deadline=None)
 def test_a_vector_is_the_same_alone_in_a_batch_and_in_any_order(
-    towers: dict[str, TransformerTower],
-    pooling: str,
-    texts: list[list[int]],
-    threads: int,
-    block: int,
-    data: st.DataObject,
+    towers: dict, pooling: str, texts: list[list[int]], threads: int, block: int, data: st.DataObject
 ) -> None:
-    before, tower = torch.get_num_threads(), towers[pooling]
+    before, tower, batch = torch.get_num_threads(), towers[pooling], Ragged.from_lists(texts)
+    order = data.draw(st.permutations(range(len(texts))))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(module, "CPU_BLOCK", block)
         try:
             torch.set_num_threads(threads)
-            batch = Ragged.from_lists(texts)
-            together = tower(batch)
+            together, shuffled = tower(batch), tower(batch.select(order))
             alone = torch.cat([tower(Ragged.from_lists([t])) for t in texts])
-            order = data.draw(st.permutations(range(len(texts))))
-            shuffled = tower(batch.select(order))
         finally:
             torch.set_num_threads(before)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
@@ -106,9 +99,7 @@ def broken(folder: Path, change: str) -> Path:
 
 
 @pytest.mark.parametrize("change", ["weights", "pickled weights", "missing weights", "code", "config"])
-def test_a_folder_that_cannot_be_loaded_is_named_in_one_sentence(
-    change: str, transformer_folder: Path, tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_loaded_is_named(change: str, transformer_folder: Path, tmp_path: Path) -> None:
     folder = broken(Path(shutil.copytree(transformer_folder, tmp_path / "copy")), change)
     with pytest.raises(ValueError, match=r"^path=\S*copy (cannot be loaded|is not the folder)") as error:
         TransformerTower(folder, 16)

@@ -1,34 +1,26 @@
 """Packed files: read in place, bytes equal to what was packed, whatever the compressor's blocks."""
 
 import gzip
-import io
 import random
-import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rows import pack
 
 from two_tower.data.reading import archive
 from two_tower.data.reading.archive import Archive, Folder, Member
 from two_tower.errors import UserError
 
 
-def pack(path: Path, members: dict[str, bytes], part_size: int | None = None) -> Path:
-    """A .tar.gz, as one compressed stream or as many of ``part_size`` bytes each."""
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    data = plain.getvalue()
-    size = part_size or len(data)
-    path.write_bytes(b"".join(gzip.compress(data[i : i + size]) for i in range(0, len(data), size)))
-    return path
-
-
 def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
+
+
+def content_of(member: Any) -> bytes:  # noqa: ANN401
+    assert isinstance(member, Member)
+    with member.open() as file:
+        return file.read()
 
 
 MEMBERS = {
@@ -49,10 +41,7 @@ def test_members_in_any_order(
     packed = Archive(pack(tmp_path / "all.tar.gz", MEMBERS, part_size))
     for name, content in list(MEMBERS.items())[::order]:
         member = packed.find(name.rpartition("/")[2])
-        assert member is not None
-        for _ in range(2):
-            with member.open() as file:
-                assert file.read() == content
+        assert content_of(member) == content_of(member) == content
     assert [packed.find("absent.tsv") for _ in range(2)] == [None, None]
     assert list(packed.members) == ["collection.tsv", "empty.tsv", "qrels.tsv", "queries.tsv"]
 
@@ -60,9 +49,7 @@ def test_members_in_any_order(
 def test_two_members_at_the_same_time(tmp_path: Path) -> None:
     contents = {"a": noise(100_000, 1), "b": noise(100_000, 2)}
     packed = Archive(pack(tmp_path / "all.tar.gz", contents))
-    first, second = packed.find("a"), packed.find("b")
-    assert first is not None
-    assert second is not None
+    first, second = (packed.find(name) for name in contents)
     with first.open() as a, second.open() as b:
         pieces = [(a.read(1001), b.read(1001)) for _ in range(100)]
     assert [b"".join(parts) for parts in zip(*pieces, strict=True)] == list(contents.values())
@@ -73,21 +60,17 @@ def test_finding_stops_at_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = pack(tmp_path / "all.tar.gz", {"first.tsv": b"1\tx\n", "large.tsv": noise(3_000_000)})
     path.write_bytes(path.read_bytes()[:1_000_000])
     packed = Archive(path)
-    member = packed.find("first.tsv")
-    assert member is not None
-    with member.open() as file:
-        assert file.read() == b"1\tx\n"
+    assert content_of(packed.find("first.tsv")) == b"1\tx\n"
     with pytest.raises(UserError, match=r"all\.tar\.gz cannot be read to its end"):
         packed.find("last.tsv")
-    large = packed.find("large.tsv")
-    assert large is not None
-    with pytest.raises(EOFError), large.open() as file:
-        file.read()
+    with pytest.raises(EOFError):
+        content_of(packed.find("large.tsv"))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"<html>", gzip.compress(b"no tar" * 200, mtime=0), gzip.compress(b"", mtime=0)]
-)
+NO_TAR = [gzip.compress(content, mtime=0) for content in (b"no tar" * 200, b"")]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", *NO_TAR])
 def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "all.tar.gz"
     path.write_bytes(content)
@@ -105,11 +88,8 @@ def test_a_folder_finds_a_file_in_each_form(tmp_path: Path) -> None:
 
     assert folder.find("plain.tsv") == tmp_path / "plain.tsv"
     assert folder.find("zipped.tsv") == tmp_path / "zipped.tsv.gz"
-    for name, content in (("queries.tsv", b"packed"), ("triples.train.small.tsv", b"own")):
-        member = folder.find(name)
-        assert isinstance(member, Member)
-        with member.open() as file:
-            assert file.read() == content
+    assert content_of(folder.find("queries.tsv")) == b"packed"
+    assert content_of(folder.find("triples.train.small.tsv")) == b"own"
     assert str(folder.find("queries.tsv")) == f"{tmp_path}/several.tar.gz/queries.tsv"
     assert folder.find("absent.tsv") is None
     assert Folder(tmp_path).find("queries.tsv") is None  # only archives that were named are searched

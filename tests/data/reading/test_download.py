@@ -22,21 +22,15 @@ MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 class Server:
-    """A file server with faults; ``requests`` holds the headers of every request.
-
-    Attributes:
-        content: the file.
-        ranges: whether it can continue a download.
-        etag: identifies the file's version, or None.
-        stops: after how many bytes each further answer ends; whole answers afterwards.
-        statuses: error statuses to answer with first.
-    """
+    """A file server with faults."""
 
     def __init__(self) -> None:
-        self.content, self.ranges, self.etag = CONTENT, True, '"one"'
-        self.stops: list[int] = []
-        self.statuses: list[int] = []
-        self.requests: list[dict[str, str]] = []
+        self.content = CONTENT
+        self.ranges = True  # whether it can continue a download
+        self.etag: str | None = '"one"'  # identifies the file's version
+        self.stops: list[int] = []  # after how many bytes each further answer ends; whole answers afterwards
+        self.statuses: list[int] = []  # errors to answer with first
+        self.requests: list[dict[str, str]] = []  # the headers of each
         handler = type("Handler", (_Handler,), {"faults": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/data/collection.tar.gz"
@@ -83,10 +77,15 @@ def server() -> Iterator[Server]:
     server.http.server_close()
 
 
-def fetch(server: Server, folder: Path, **arguments: Any) -> Path:  # noqa: ANN401
+def fetch(server: Server, folder: Path, **arguments: Any) -> bytes:  # noqa: ANN401
     path = folder / "collection.tar.gz"
     download(server.url, path, pause=0, **arguments)
-    return path
+    return path.read_bytes()
+
+
+def check_refused(server: Server, folder: Path, message: str, **arguments: Any) -> None:  # noqa: ANN401
+    with pytest.raises(UserError, match=message):
+        fetch(server, folder, **arguments)
 
 
 def left_over(folder: Path) -> set[str]:
@@ -99,12 +98,11 @@ def starts(server: Server) -> list[int]:
 
 
 def test_a_whole_file_comes_once(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
     for _ in range(2):
-        path = fetch(server, tmp_path / "new", size=1_000_000, checksum=MD5, headers={"X-Ms-Version": "1"})
-        assert path.read_bytes() == CONTENT
-    assert len(server.requests) == 1
-    assert server.requests[0]["X-Ms-Version"] == "1"
-    assert left_over(path.parent) == {"collection.tar.gz"}
+        assert fetch(server, folder, size=1_000_000, checksum=MD5, headers={"X-Ms-Version": "1"}) == CONTENT
+    assert [request["X-Ms-Version"] for request in server.requests] == ["1"]
+    assert left_over(folder) == {"collection.tar.gz"}
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
@@ -113,81 +111,69 @@ def test_a_lost_connection_is_continued(
 ) -> None:
     server.etag, server.stops = etag, [300_000, 1, 0, 400_000]
     with caplog.at_level(logging.WARNING):
-        assert fetch(server, tmp_path, checksum=MD5).read_bytes() == CONTENT
+        assert fetch(server, tmp_path, checksum=MD5) == CONTENT
     assert starts(server) == [0, 300_000, 300_001, 300_001, 700_001]
     assert "the connection ended after 300000 of 1000000 bytes; trying again" in caplog.text
 
 
 def test_an_interrupted_download_is_continued_by_the_next_run(server: Server, tmp_path: Path) -> None:
     server.stops = [400_000, 0]
-    with pytest.raises(UserError, match=r"http://127.*collection\.tar\.gz cannot be downloaded .*run the same command"):
-        fetch(server, tmp_path, attempts=2)
+    message = r"http://127.*collection\.tar\.gz cannot be downloaded .*run the same command"
+    check_refused(server, tmp_path, message, attempts=2)
     assert (tmp_path / "collection.tar.gz.part").read_bytes() == CONTENT[:400_000]
     assert not (tmp_path / "collection.tar.gz").exists()
-    assert fetch(server, tmp_path, checksum=MD5).read_bytes() == CONTENT
+    assert fetch(server, tmp_path, checksum=MD5) == CONTENT
     assert starts(server) == [0, 400_000, 400_000]
     assert left_over(tmp_path) == {"collection.tar.gz"}
 
 
-def test_a_part_that_is_whole_is_only_checked(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "collection.tar.gz.part").write_bytes(CONTENT)
-    assert fetch(server, tmp_path, checksum=MD5).read_bytes() == CONTENT
-    assert starts(server) == [1_000_000]
+@pytest.mark.parametrize(("too_much", "expected"), [(b"", [1_000_000]), (b"x", [1_000_001, 0])])
+def test_a_whole_part_is_only_checked_and_too_long_a_one_thrown_away(
+    server: Server, tmp_path: Path, too_much: bytes, expected: list[int]
+) -> None:
+    (tmp_path / "collection.tar.gz.part").write_bytes(CONTENT + too_much)
+    assert fetch(server, tmp_path, checksum=MD5) == CONTENT
+    assert starts(server) == expected
 
 
-def test_a_part_that_is_too_long_is_thrown_away(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "collection.tar.gz.part").write_bytes(CONTENT + b"x")
-    assert fetch(server, tmp_path, checksum=MD5).read_bytes() == CONTENT
-    assert starts(server) == [1_000_001, 0]
-
-
-def test_a_server_that_cannot_continue_starts_anew(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_cannot_continue_starts_anew_and_is_given_up(server: Server, tmp_path: Path) -> None:
     server.ranges, server.stops = False, [300_000, 200_000]
-    assert fetch(server, tmp_path, checksum=MD5).read_bytes() == CONTENT
+    assert fetch(server, tmp_path / "a", checksum=MD5) == CONTENT
     assert starts(server) == [0, 300_000, 200_000]
-
-
-def test_a_server_that_always_fails_at_the_same_place_is_given_up(server: Server, tmp_path: Path) -> None:
-    server.ranges, server.stops = False, [300_000] * 9
-    with pytest.raises(UserError, match="300000 of 1000000 bytes"):
-        fetch(server, tmp_path, attempts=3)
-    assert len(server.requests) == 3
+    server.stops = [300_000] * 9
+    check_refused(server, tmp_path / "b", "300000 of 1000000 bytes", attempts=3)
+    assert len(server.requests) == 3 + 3
 
 
 def test_a_file_that_was_replaced_meanwhile_is_not_mixed(server: Server, tmp_path: Path) -> None:
     server.stops = [300_000, 0]
-    with pytest.raises(UserError):
-        fetch(server, tmp_path, attempts=2)
+    check_refused(server, tmp_path, "cannot be downloaded", attempts=2)
     server.content, server.etag = CONTENT[::-1], '"two"'
-    assert fetch(server, tmp_path).read_bytes() == CONTENT[::-1]
+    assert fetch(server, tmp_path) == CONTENT[::-1]
     assert server.requests[-1]["If-Range"] == '"one"'
 
 
 @pytest.mark.parametrize("checksum", ["md5:" + "0" * 32, "sha256:" + "0" * 64])
 def test_another_file_than_expected_is_deleted(server: Server, tmp_path: Path, checksum: str) -> None:
-    with pytest.raises(UserError, match=r"http://127.* sent another file than expected \((md5|sha256) [0-9a-f]+ inst"):
-        fetch(server, tmp_path, checksum=checksum)
+    message = r"http://127.* sent another file than expected \((md5|sha256) [0-9a-f]+ inst"
+    check_refused(server, tmp_path, message, checksum=checksum)
     assert left_over(tmp_path) <= {".collection.tar.gz.part.tag"}
-    assert fetch(server, tmp_path, checksum=MD5.upper().replace("MD5", "md5")).read_bytes() == CONTENT
+    assert fetch(server, tmp_path, checksum=MD5.upper().replace("MD5", "md5")) == CONTENT
 
 
 @pytest.mark.parametrize("status", [403, 404, 501])
 def test_an_address_without_a_file_is_named_at_once(server: Server, tmp_path: Path, status: int) -> None:
     server.statuses = [status]
-    with pytest.raises(
-        UserError, match=rf"http://127.*collection\.tar\.gz cannot be downloaded: the server says {status}"
-    ):
-        fetch(server, tmp_path)
+    check_refused(server, tmp_path, rf"http://127.*collection\.tar\.gz cannot be downloaded: the server says {status}")
     assert len(server.requests) == 1
 
 
-def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again_after_growing_waits(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.statuses = [503, 429]
-    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert fetch(server, tmp_path) == CONTENT
     assert len(server.requests) == 3
-
-
-def test_waits_grow(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
     server.statuses = [503] * 9
@@ -199,8 +185,7 @@ def test_waits_grow(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_server_is_a_clear_mistake(server: Server, tmp_path: Path) -> None:
     server.http.shutdown()
     server.http.server_close()
-    with pytest.raises(UserError, match=r"http://127.* cannot be downloaded .*put the file into"):
-        fetch(server, tmp_path, attempts=2)
+    check_refused(server, tmp_path, r"http://127.* cannot be downloaded .*put the file into", attempts=2)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +203,9 @@ def test_a_wrong_setting_is_refused_before_anything_is_fetched(
 def test_a_full_disk_is_seen_before(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Any = NamedTuple("usage", [("free", int)])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(800_000))
-    with pytest.raises(UserError, match=r"which has 0\.0 GiB left"):
-        fetch(server, tmp_path, size=1_000_000)
+    check_refused(server, tmp_path, r"which has 0\.0 GiB left", size=1_000_000)
     (tmp_path / "collection.tar.gz.part").write_bytes(CONTENT[:300_000])
-    assert fetch(server, tmp_path, size=1_000_000).read_bytes() == CONTENT
+    assert fetch(server, tmp_path, size=1_000_000) == CONTENT
 
 
 def test_processes_that_start_together_fetch_once(server: Server, tmp_path: Path) -> None:

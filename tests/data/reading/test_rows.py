@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import write_text
 
 from two_tower.data.reading import rows
 from two_tower.data.reading.formats import JsonRows, TsvRows
@@ -15,9 +16,8 @@ from two_tower.data.reading.rows import read_rows
 from two_tower.errors import BadRows, UserError
 
 PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
-GRADES = TsvRows(
-    pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())]), frozenset({"qid"})
-)
+JUDGED = pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())])
+GRADES = TsvRows(JUDGED, frozenset({"qid"}))
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -29,11 +29,6 @@ def read(path: Path, row_format: rows.RowFormat, bad: BadRows | None = None) -> 
         assert len(table) == len(numbers)
         found += zip(numbers.tolist(), *(column.to_pylist() for column in table.columns), strict=True)
     return found
-
-
-def write(path: Path, content: bytes) -> Path:
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
 
 
 GOOD = b'{"_id": "a", "title": "T", "text": "x y", "metadata": {"n": [1, null]}}'
@@ -66,12 +61,13 @@ def reference(content: bytes) -> tuple[list[tuple], list[int]]:
     return good, bad
 
 
+@settings(deadline=None)  # the first call imports a parser
 @given(st.lists(st.sampled_from(LINES), max_size=12), st.booleans(), st.integers(1, 200))
 def test_any_mixture_of_lines_and_any_block_size(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], last_newline: bool, block_bytes: int
 ) -> None:
     content = b"\n".join(lines) + b"\n" * last_newline
-    path = write(tmp_path_factory.mktemp("rows") / "corpus.jsonl", content)
+    path = write_text(tmp_path_factory.mktemp("rows") / "corpus.jsonl", content)
     bad = BadRows(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_BLOCK_BYTES", block_bytes)
@@ -85,8 +81,7 @@ def test_any_mixture_of_lines_and_any_block_size(
 
 
 def test_byte_order_mark_is_no_text(tmp_path: Path) -> None:
-    path = write(tmp_path / "corpus.jsonl", b"\xef\xbb\xbf" + GOOD)
-    assert read(path, PASSAGE) == [(1, "a", "x y", "T")]
+    assert read(write_text(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD), PASSAGE) == [(1, "a", "x y", "T")]
 
 
 def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
@@ -95,37 +90,28 @@ def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
         b'q\t"h\t-1\nq\ti\t9999999999\n'
     )
     bad = BadRows(1)
-    assert read(write(tmp_path / "dev.tsv", content), GRADES, bad) == [
-        (2, "q", "d", 1), (5, "q", "e", 1), (9, "q", '"h', -1)
-    ]  # fmt: skip
-    assert bad.counts == {
-        "wrong number of columns": 1, "value that is no whole number": 3, "invalid UTF-8": 1,
-    }  # fmt: skip
+    expected = [(2, "q", "d", 1), (5, "q", "e", 1), (9, "q", '"h', -1)]
+    assert read(write_text(tmp_path / "dev.tsv", content), GRADES, bad) == expected
+    assert bad.counts == {"wrong number of columns": 1, "value that is no whole number": 3, "invalid UTF-8": 1}
 
 
 @pytest.mark.parametrize(
     ("content", "number"), [(b"q\td\t1\n", 1), (b"qid\td\tg\nq\td\t1", 2), (b"Qid\td\tg\nq\td\t1\n", 2)]
 )
 def test_the_header_is_optional(tmp_path: Path, content: bytes, number: int) -> None:
-    expected = [(number, "q", "d", 1)]
-    assert read(write(tmp_path / "dev.tsv.gz", content), GRADES) == expected
+    assert read(write_text(tmp_path / "dev.tsv.gz", content), GRADES) == [(number, "q", "d", 1)]
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.999])
-def test_a_cut_gz_file_is_named(tmp_path: Path, keep: float) -> None:
-    whole = gzip.compress(b"\n".join(b'{"_id": "%d", "text": "%d"}' % (i, i * i) for i in range(5000)))
+WHOLE = gzip.compress(b"\n".join(b'{"_id": "%d", "text": "%d"}' % (i, i * i) for i in range(5000)), mtime=0)
+
+
+@pytest.mark.parametrize("content", [WHOLE[: len(WHOLE) // 2], WHOLE[:-20], b"<html>not found</html>", None])
+def test_a_cut_damaged_or_missing_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "corpus.jsonl.gz"
-    path.write_bytes(whole[: int(len(whole) * keep)])
-    with pytest.raises(UserError, match=r"corpus\.jsonl\.gz cannot be read to its end"):
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"corpus\.jsonl\.gz" + " cannot be read to its end" * bool(content)):
         read(path, PASSAGE)
-
-
-def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
-    damaged = tmp_path / "corpus.jsonl.gz"
-    damaged.write_bytes(b"<html>not found</html>")
-    for path in (damaged, tmp_path / "absent.jsonl"):
-        with pytest.raises(UserError, match=path.name):
-            read(path, PASSAGE)
 
 
 def test_bad_rows_are_allowed_up_to_the_limit() -> None:
@@ -144,8 +130,7 @@ def test_the_summary_counts_all_and_shows_few() -> None:
     for row in range(1, 51):
         bad.add("empty text", "queries.jsonl", row)
     bad.add("malformed JSON", "queries.jsonl", 60)
-    summary = bad.summary()
-    assert summary is not None
+    summary = str(bad.summary())
     assert "51 bad rows" in summary
     assert "50 with empty text, 1 with malformed JSON" in summary
     assert summary.count("queries.jsonl, row") == 4

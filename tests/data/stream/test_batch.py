@@ -1,5 +1,6 @@
 """Batches: a pure function of seed, epoch and position; the loader continues exactly."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,13 +54,8 @@ def test_ranks_share_an_epoch_without_loss_or_doubling(ranks: int) -> None:
 
 def taken(loader: BatchLoader, count: int) -> list[tuple]:
     """The next batches of a loader, started anew at the end of each epoch; stops like a training that is killed."""
-    found: list[tuple] = []
-    while len(found) < count:
-        for batch in loader:
-            found.append(content(batch))
-            if len(found) == count:
-                break
-    return found
+    epochs = itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
+    return [content(batch) for batch in itertools.islice(epochs, count)]
 
 
 def continued(batches: Batches, workers: int, state: dict[str, int]) -> BatchLoader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
     caplog.set_level(logging.INFO, "two_tower")
 
 
+def small_source(folder: Path, documents: int = 60, **options: Any) -> Beir:  # noqa: ANN401
+    return Beir(str(write_collection(folder / "beir", documents, **options)))
+
+
 def messages(caplog: pytest.LogCaptureFixture) -> str:
     found = "\n".join(record.message for record in caplog.records)
     caplog.clear()
@@ -38,17 +43,13 @@ def messages(caplog: pytest.LogCaptureFixture) -> str:
 def test_a_second_start_parses_and_tokenises_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_collection(tmp_path / "beir", documents=60)
-    first = triplet_data(Beir(str(folder)), tmp_path / "first", GivenNegatives())
+    source = small_source(tmp_path)
+    first = triplet_data(source, tmp_path / "first", GivenNegatives())
     first.open()
     assert "110 texts parsed and tokenised" in messages(caplog)  # 60 passages, 40 + 10 queries of train and dev
-
-    def refuse(*_: object) -> None:
-        pytest.fail("read again")
-
     for method in ("corpus", "queries", "qrels"):
-        monkeypatch.setattr(Beir, method, refuse)
-    second = triplet_data(Beir(str(folder)), tmp_path / "second", GivenNegatives())
+        monkeypatch.setattr(Beir, method, lambda *_: pytest.fail("read again"))
+    second = triplet_data(Beir(source.path), tmp_path / "second", GivenNegatives())
     second.open()
     said = messages(caplog)
     assert "0 texts parsed and tokenised" in said
@@ -57,7 +58,7 @@ def test_a_second_start_parses_and_tokenises_nothing(
     assert second.validation.ids.equals(first.validation.ids)
 
 
-def test_bad_rows_are_told_again_when_the_store_is_opened(
+def test_bad_rows_are_told_again_when_the_store_is_opened_and_stay_bad_with_a_stricter_limit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_collection(tmp_path / "beir", documents=60)
@@ -66,22 +67,14 @@ def test_bad_rows_are_told_again_when_the_store_is_opened(
     for run in ("first", "second"):
         monkeypatch.setattr("two_tower.cache._said", set())  # as in another process
         triplet_data(Beir(str(folder), max_bad_rows=0.1), tmp_path / run).open()
-        warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-        assert len(warnings) == 1
-        assert "corpus.jsonl, row 61: malformed JSON" in warnings[0]
+        (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert "corpus.jsonl, row 61: malformed JSON" in warning
         caplog.clear()
-
-
-def test_a_stricter_limit_for_bad_rows_is_not_evaded_by_the_store(tmp_path: Path) -> None:
-    folder = write_collection(tmp_path / "beir", documents=60)
-    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
-        file.write("{broken\n")
-    triplet_data(Beir(str(folder), max_bad_rows=0.1), tmp_path / "tolerant").open()
     with pytest.raises(UserError, match="row 61: malformed JSON"):
         triplet_data(Beir(str(folder), max_bad_rows=0), tmp_path / "strict").open()
 
 
-def _official_files(folder: Path) -> Path:
+def _texts_alone(folder: Path) -> MsMarcoPassage:
     """A collection, dev queries with judgements, and triples of texts; no training queries."""
     folder.mkdir()
     passages = [f"{word(i)} {word(i + 100)} {word(i % 7)}" for i in range(30)]
@@ -93,11 +86,11 @@ def _official_files(folder: Path) -> Path:
     }
     for name, lines in files.items():
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return folder
+    return MsMarcoPassage(str(folder), triples="triples.train.small.tsv")
 
 
 def test_triples_of_texts_need_no_training_queries(tmp_path: Path) -> None:
-    source = MsMarcoPassage(str(_official_files(tmp_path / "files")), triples="triples.train.small.tsv")
+    source = _texts_alone(tmp_path / "files")
     assert source.splits() == ("dev",)
     data = triplet_data(source, tmp_path / "run", GivenNegatives(), batch_size=8)
     data.open()
@@ -108,11 +101,14 @@ def test_triples_of_texts_need_no_training_queries(tmp_path: Path) -> None:
         triplet_data(source, tmp_path / "other", InBatchNegatives())
 
 
-@pytest.mark.parametrize("key", ["train_split", "validation_split"])
-def test_a_split_that_does_not_exist_is_refused(tmp_path: Path, key: str) -> None:
-    source = Beir(str(write_collection(tmp_path / "beir", documents=30)))
-    with pytest.raises(UserError, match=f"data.{key}=dve .* did you mean 'dev'"):
-        triplet_data(source, tmp_path, **{key: "dve"})
+def test_a_split_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    source = small_source(tmp_path, 30)
+    for key in ("train_split", "validation_split"):
+        with pytest.raises(UserError, match=f"data.{key}=dve .* did you mean 'dev'"):
+            triplet_data(source, tmp_path, **{key: "dve"})
+    (tmp_path / "beir/qrels/train.tsv").unlink()
+    with pytest.raises(UserError, match=r"data\.train_split=train .*valid: dev, test"):
+        triplet_data(Beir(source.path), tmp_path / "run", BM25Negatives())
 
 
 DRAWN = {
@@ -130,7 +126,7 @@ DRAWN = {
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_together_train_on_what_one_process_would(name: str, ranks: int, tmp_path: Path) -> None:
-    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
+    source = small_source(tmp_path)
 
     def batches(rank: int, ranks: int) -> list[tuple[list[int], list[list[int]]]]:
         data = triplet_data(source, tmp_path / "run", DRAWN[name](), batch_size=8 // ranks)
@@ -172,7 +168,7 @@ def test_a_strategy_is_prepared_once_with_the_collection(tmp_path: Path) -> None
         def prepare(self, collection: Collection) -> None:
             seen.append(collection)
 
-    data = triplet_data(Beir(str(write_collection(tmp_path / "beir", documents=60))), tmp_path / "run", Noting())
+    data = triplet_data(small_source(tmp_path), tmp_path / "run", Noting())
     data.open()
     data.open()
     _ = data.batches[0, 0]
@@ -193,20 +189,12 @@ def test_a_strategy_is_prepared_once_with_the_collection(tmp_path: Path) -> None
      MixedNegatives(given=GivenNegatives(), bm25=BM25Negatives())],
 )  # fmt: skip
 def test_triples_of_texts_have_nothing_to_mine_for(negatives: Negatives, tmp_path: Path) -> None:
-    source = MsMarcoPassage(str(_official_files(tmp_path / "files")), triples="triples.train.small.tsv")
     with pytest.raises(UserError, match="use negatives=given"):
-        triplet_data(source, tmp_path / "run", negatives)
-
-
-def test_no_training_split_is_named(tmp_path: Path) -> None:
-    folder = write_collection(tmp_path / "beir", documents=30)
-    (folder / "qrels" / "train.tsv").unlink()
-    with pytest.raises(UserError, match=r"data\.train_split=train .*valid: dev, test"):
-        triplet_data(Beir(str(folder)), tmp_path / "run", BM25Negatives())
+        triplet_data(_texts_alone(tmp_path / "files"), tmp_path / "run", negatives)
 
 
 def test_passages_for_a_teacher_come_once_each_and_without_negatives_of_their_queries(tmp_path: Path) -> None:
-    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
+    source = small_source(tmp_path)
     data = triplet_data(source, tmp_path / "run", examples="passages", batch_size=20)
     batches = [data.batches[0, k] for k in range(3)]
     assert sorted(row for batch in batches for row in batch.document_rows.tolist()) == list(range(60))
@@ -217,20 +205,17 @@ def test_passages_for_a_teacher_come_once_each_and_without_negatives_of_their_qu
         triplet_data(source, tmp_path / "run", BM25Negatives(), examples="passages")
 
 
-@pytest.mark.parametrize("examples", [{"max_examples": 7}, {"max_examples": -1}, {"batch_size": 0}])
-def test_the_number_of_examples_can_be_limited(examples: dict[str, int], tmp_path: Path) -> None:
-    source = Beir(str(write_collection(tmp_path / "beir", documents=60)))
-    (key, value) = next(iter(examples.items()))
-    if value < 1:
-        with pytest.raises(ValueError, match=f"^{key}={value} must be at least"):
-            triplet_data(source, tmp_path / "run", **examples)
-        return
-    found = triplet_data(source, tmp_path / "run", **examples).training_set.examples.take(np.arange(7))
+def test_the_number_of_examples_can_be_limited(tmp_path: Path) -> None:
+    source = small_source(tmp_path)
+    found = triplet_data(source, tmp_path / "run", max_examples=7).training_set.examples.take(np.arange(7))
     assert found.query_rows.tolist() == [40 * n // 7 for n in range(7)]  # spread evenly
+    for key, value in (("max_examples", -1), ("batch_size", 0)):
+        with pytest.raises(ValueError, match=f"^{key}={value} must be at least"):
+            triplet_data(source, tmp_path / "run", **{key: value})
 
 
 @pytest.mark.parametrize("negatives", [GivenNegatives(), MixedNegatives(given=GivenNegatives(), a=RandomNegatives())])
 def test_given_without_triples_names_the_others(negatives: Negatives, tmp_path: Path) -> None:
-    source = Beir(str(write_collection(tmp_path / "beir", documents=30, triples=False)))
+    source = small_source(tmp_path, 30, triples=False)
     with pytest.raises(UserError, match="use negatives=in_batch, random, bm25, ann or mixed"):
         triplet_data(source, tmp_path / "run", negatives)

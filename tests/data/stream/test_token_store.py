@@ -42,18 +42,15 @@ def test_hashes_do_not_depend_on_what_stands_before() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_prefetching_gives_the_same_items_in_order(count: int) -> None:
-    assert list(prefetch(iter(range(count)))) == list(range(count))
-
-
-def test_an_error_while_prefetching_reaches_the_caller_after_the_items_before_it() -> None:
+def test_prefetching_gives_the_same_items_in_order_and_then_the_error(count: int) -> None:
     def items() -> Iterator[int]:
-        yield 1
-        raise ValueError("row 2")
+        yield from range(count)
+        raise ValueError("a bad row")
 
+    assert list(prefetch(iter(range(count)))) == list(range(count))
     read = prefetch(items())
-    assert next(read) == 1
-    with pytest.raises(ValueError, match="row 2"):
+    assert [next(read) for _ in range(count)] == list(range(count))
+    with pytest.raises(ValueError, match="a bad row"):
         next(read)
 
 
