@@ -21,7 +21,6 @@ from two_tower.scheduler import Cosine, Linear, NoScheduler, Plateau, Scheduler,
 
 CONF = Path(__file__).parents[1] / "conf" / "scheduler"
 CLASSES: dict[str, type[Scheduler]] = {"none": NoScheduler, "plateau": Plateau, "cosine": Cosine, "linear": Linear}
-DECAYS = pytest.mark.parametrize("decay", [Cosine, Linear])
 
 
 def optimizer_with(*rates: float) -> torch.optim.SGD:
@@ -64,9 +63,7 @@ def test_rates_at_exact_steps_for_each_group(schedule: WarmupDecay, factors: lis
     assert words == pytest.approx([4.0 * f for f in factors])
 
 
-@given(
-    decay=st.sampled_from([Cosine, Linear]), total=st.integers(1, 300), warmup=st.floats(0, 1), floor=st.floats(0, 1)
-)
+@given(st.sampled_from([Cosine, Linear]), st.integers(1, 300), st.floats(0, 1), st.floats(0, 1))
 def test_rises_then_falls_between_floor_and_one(
     decay: type[WarmupDecay], total: int, warmup: float, floor: float
 ) -> None:
@@ -89,7 +86,7 @@ def test_an_unknown_length_is_refused_with_the_remedy(name: str, total: float | 
         CLASSES[name]().build(optimizer_with(1.0), total)
 
 
-@DECAYS
+@pytest.mark.parametrize("decay", [Cosine, Linear])
 def test_state_dict_continues_exactly(decay: type[WarmupDecay]) -> None:
     def build() -> tuple[torch.optim.Optimizer, Any]:
         optimizer = optimizer_with(0.1, 0.5)
@@ -140,15 +137,10 @@ def test_plateau_continues_exactly() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "option", "value"),
     [
-        (Cosine, "warmup", 1.5),
-        (Linear, "floor", -0.1),
-        (Linear, "warmup", math.nan),
-        (Plateau, "factor", 1.0),
-        (Plateau, "patience", -1),
-        (Plateau, "mode", "maximum"),
-        (Plateau, "floor", 2.0),
+        (Cosine, "warmup", 1.5), (Linear, "floor", -0.1), (Linear, "warmup", math.nan), (Plateau, "factor", 1.0),
+        (Plateau, "patience", -1), (Plateau, "mode", "maximum"), (Plateau, "floor", 2.0),
     ],
-)
+)  # fmt: skip
 def test_values_out_of_range_name_the_key(scheduler: type[Scheduler], option: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{option}={value} must be"):
         scheduler(**{option: value})

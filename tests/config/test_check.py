@@ -15,50 +15,28 @@ from two_tower.config.check import RANGES, check, matches
 from two_tower.errors import UserError
 
 FITTING: list[tuple[Any, list[Any]]] = [
-    (int, [0, -3]),
-    (float, [0, 1.5, float("inf")]),
-    (bool, [True, False]),
-    (str, ["", "a"]),
-    (str | None, ["a", None]),
-    (int | float | None, [1, 1.5, None]),
-    (Path, ["a/b"]),
-    (str | Path, ["a/b"]),
-    (list[str], [[], ["a", "b"]]),
-    (Sequence[float], [[], [1, 2.5]]),
-    (tuple[float, float], [[1, 2.5]]),
-    (tuple[int, ...], [[], [1, 2, 3]]),
-    (Literal["mean", "max", 16], ["max", 16]),
-    (Literal[1] | None, [1, None]),
-    (dict[str, int], [{"a": 1}]),
-    (Mapping[str, int] | None, [{"a": 1}, None]),
-    (Any, [None, 1, "a", [], {}]),
-    (object, [None, 1, "a", [], {}]),
-]
+    (int, [0, -3]), (float, [0, 1.5, float("inf")]), (bool, [True, False]), (str, ["", "a"]),
+    (str | None, ["a", None]), (int | float | None, [1, 1.5, None]), (Path, ["a/b"]), (str | Path, ["a/b"]),
+    (list[str], [[], ["a", "b"]]), (Sequence[float], [[], [1, 2.5]]),
+    (tuple[float, float], [[1, 2.5]]), (tuple[int, ...], [[], [1, 2, 3]]),
+    (Literal["mean", "max", 16], ["max", 16]), (Literal[1] | None, [1, None]),
+    (dict[str, int], [{"a": 1}]), (Mapping[str, int] | None, [{"a": 1}, None]),
+    (Any, [None, 1, "a", [], {}]), (object, [None, 1, "a", [], {}]),
+]  # fmt: skip
 WRONG: list[tuple[Any, list[Any]]] = [
-    (int, [1.0, True, "1", None, [1], {"a": 1}]),
-    (float, ["1", True, None, float("nan"), [1.0]]),
-    (bool, [0, 1, "true", None]),
-    (str, [1, None, True, ["a"]]),
-    (str | None, [1, []]),
-    (Path, [1, None]),
-    (list[str], ["ab", [1], None, {"a": "b"}]),
-    (Sequence[float], ["12", ["a"], 1.0]),
+    (int, [1.0, True, "1", None, [1], {"a": 1}]), (float, ["1", True, None, float("nan"), [1.0]]),
+    (bool, [0, 1, "true", None]), (str, [1, None, True, ["a"]]), (str | None, [1, []]), (Path, [1, None]),
+    (list[str], ["ab", [1], None, {"a": "b"}]), (Sequence[float], ["12", ["a"], 1.0]),
     (tuple[float, float], [[1.0], [1, 2, 3], ["a", "b"]]),
-    (Literal["mean", "max", 16], ["men", "16", None]),
-    (Literal[1], [True]),
-    (dict[str, int], [[1], "a", 1]),
-    (types.SimpleNamespace, ["a", 1, {"a": 1}]),
-]
+    (Literal["mean", "max", 16], ["men", "16", None]), (Literal[1], [True]),
+    (dict[str, int], [[1], "a", 1]), (types.SimpleNamespace, ["a", 1, {"a": 1}]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hint", "values"), FITTING)
-def test_values_that_fit(hint: Any, values: list[Any]) -> None:  # noqa: ANN401
-    assert [matches(value, hint) for value in values] == [True] * len(values)
-
-
-@pytest.mark.parametrize(("hint", "values"), WRONG)
-def test_values_that_do_not_fit(hint: Any, values: list[Any]) -> None:  # noqa: ANN401
-    assert [matches(value, hint) for value in values] == [False] * len(values)
+@pytest.mark.parametrize(("fit", "cases"), [(True, FITTING), (False, WRONG)])
+def test_values_that_fit_a_type(fit: bool, cases: list[tuple[Any, list[Any]]]) -> None:
+    for hint, values in cases:
+        assert [matches(value, hint) for value in values] == [fit] * len(values), hint
 
 
 class Part:
@@ -81,8 +59,17 @@ def _parts(monkeypatch: pytest.MonkeyPatch) -> None:
 TOP = {"seed": int, "run_dir": str | None}
 
 
-def checked(config: dict[str, Any], extra: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def checked(config: dict[str, Any], extra: Mapping[str, Mapping[str, Any]] = {}) -> dict[str, Any]:
     return check(OmegaConf.create(config), extra)
+
+
+def judge(config: dict[str, Any], message: str | None, extra: Mapping[str, Mapping[str, Any]] = {}) -> None:
+    """The configuration is fine if the message is None, else refused with it."""
+    if message is None:
+        assert checked(config, extra) == config
+    else:
+        with pytest.raises(UserError, match=message):
+            checked(config, extra)
 
 
 def test_a_good_configuration_becomes_plain() -> None:
@@ -114,20 +101,14 @@ def test_a_good_configuration_becomes_plain() -> None:
     ],
 )  # fmt: skip
 def test_mistakes_are_named_where_they_were_made(config: dict[str, Any], message: str | None) -> None:
-    if message is None:
-        assert checked(config, {"": TOP}) == config
-        return
-    with pytest.raises(UserError, match=message):
-        checked(config, {"": TOP})
+    judge(config, message, {"": TOP})
 
 
 def test_extra_keys_have_types_too() -> None:
     config = {"data": {"_target_": "parts.Part", "dim": 1, "batch_size": 2}}
-    with pytest.raises(UserError, match=r"data\.batch_size does not exist"):
-        checked(config)
-    assert checked(config, {"data": {"batch_size": int}}) == config
-    with pytest.raises(UserError, match=r"data\.batch_size=2 has the wrong type: it must be true or false"):
-        checked(config, {"data": {"batch_size": bool}})
+    judge(config, r"data\.batch_size does not exist")
+    judge(config, None, {"data": {"batch_size": int}})
+    judge(config, r"data\.batch_size=2 has the wrong type: it must be true or false", {"data": {"batch_size": bool}})
 
 
 @pytest.mark.parametrize("key", RANGES)
@@ -135,20 +116,14 @@ def test_both_ends_of_a_range_are_in_it(key: str) -> None:
     group, _, name = key.rpartition(".")
     smallest, largest = RANGES[key]
     for value in (smallest, largest, smallest - 1, largest + 1):
-        config: dict[str, Any] = {group: {name: value}} if group else {name: value}
-        if smallest <= value <= largest:
-            assert checked(config) == config
-        else:
-            with pytest.raises(UserError, match=f"^{key}={value} must be "):
-                checked(config)
+        inside = smallest <= value <= largest
+        judge({group: {name: value}} if group else {name: value}, None if inside else f"^{key}={value} must be ")
 
 
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ({"max_epochs": 3, "max_steps": -1}, None),
-        ({"max_epochs": -1, "max_steps": 5}, None),
-        ({"max_epochs": None, "max_steps": -1}, None),
+        *(({"max_epochs": epochs, "max_steps": steps}, None) for epochs, steps in ((3, -1), (-1, 5), (None, -1))),
         ({}, None),
         ({"max_epochs": 0, "max_steps": -1}, "max_epochs=0 trains nothing"),
         ({"max_epochs": 3, "max_steps": 0}, "max_steps=0 trains nothing"),
@@ -156,8 +131,4 @@ def test_both_ends_of_a_range_are_in_it(key: str) -> None:
     ],
 )
 def test_training_has_an_end(trainer: dict[str, Any], message: str | None) -> None:
-    if message is None:
-        assert checked({"trainer": trainer}) == {"trainer": trainer}
-        return
-    with pytest.raises(UserError, match=message):
-        checked({"trainer": trainer})
+    judge({"trainer": trainer}, message)
