@@ -39,7 +39,7 @@ class BestCheckpoint(Checkpoint):
         if self._validation.just_evaluated and self._validation.best is self._validation.history[-1]:
             trainer.save_checkpoint(self._path)
 
-    on_train_epoch_end = on_train_batch_end
+    on_train_epoch_end = on_train_batch_end  # type: ignore[assignment]
 
 
 class LastCheckpoint(Checkpoint):

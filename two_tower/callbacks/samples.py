@@ -86,8 +86,8 @@ class SampleQueries(Callback):
         difficulty = next((ranks for ranks in (bm25, untrained) if ranks is not None), np.zeros(len(split), np.int64))
         answerable = split.qrels.sum(split.qrels.relevant(split.threshold)) > 0
         for row in spread(difficulty, np.flatnonzero(answerable), self._queries):
-            ranks = (None if each is None else int(each[row]) for each in (bm25, untrained))
-            self.samples.append(Sample(row, split.texts[row].as_py(), *ranks))
+            of_bm25, of_untrained = (None if each is None else int(each[row]) for each in (bm25, untrained))
+            self.samples.append(Sample(row, split.texts[row].as_py(), of_bm25, of_untrained))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
         latest, split = self._validation.latest, self._validation.queries_split
@@ -115,7 +115,7 @@ class SampleQueries(Callback):
                 now, before, untrained, bm25 = map(_shown, sample.figures())
                 _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
 
-    on_train_epoch_end = on_train_batch_end
+    on_train_epoch_end = on_train_batch_end  # type: ignore[assignment]
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the queries, also of a run that was interrupted after its last epoch; not of one that failed."""

@@ -114,8 +114,10 @@ def untouched(trainer: L.Trainer) -> float:
     """Share of the words that the optimizer has never stepped; NaN where it keeps no count."""
     for wrapped in trainer.optimizers:
         optimizer = getattr(wrapped, "optimizer", wrapped)
-        for parameter, state in optimizer.state.items() if isinstance(optimizer, RowOptimizer) else ():
-            moment = state.get(type(optimizer)._moment)
+        if not isinstance(optimizer, RowOptimizer):
+            continue
+        for parameter, state in optimizer.state.items():
+            moment = state.get(optimizer._moment)
             if getattr(parameter, "is_word_table", False) and moment is not None and moment.dim():
                 rows = moment if moment.dim() == 1 else moment.flatten(1).amax(1)
                 return float((rows == 0).float().mean())

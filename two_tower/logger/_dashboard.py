@@ -85,7 +85,11 @@ class Dashboard:
         except ModuleNotFoundError as error:
             raise UserError('two-tower dashboard needs its package: pip install -e ".[dashboard]"') from error
 
-        by_tower = {"groupby": f"config.{TOWER}", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+        by_tower: dict[str, Any] = {
+            "groupby": f"config.{TOWER}",
+            "groupby_aggfunc": "mean",
+            "groupby_rangefunc": "stddev",
+        }
 
         def curve(metric: str) -> Any:  # noqa: ANN401
             return wr.LinePlot(title=metric, x=STEP, y=[metric], **({} if metric in HISTOGRAMS else by_tower))
@@ -106,7 +110,7 @@ class Dashboard:
             for name, figures in self.sections.items()
             if figures
         ]
-        only = {"filters": expr.And(expr.Metric("ID").isin([*self.runs]))} if self.runs else {}
+        only: dict[str, Any] = {"filters": expr.And(expr.Metric("ID").isin([*self.runs]))} if self.runs else {}
         return ws.Workspace(
             entity=self.entity or wandb.Api().default_entity or "", project=self.project, name=NAME,
             sections=sections, runset_settings=ws.RunsetSettings(**only),

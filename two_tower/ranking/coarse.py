@@ -112,7 +112,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.float32:
 @njit(nogil=True, cache=True)
 def _length(vector: np.ndarray) -> float:
     """An upper bound of the length: a thousandth more covers the sum's own rounding."""
-    return max(np.sqrt(np.float64(_dot(vector, vector))), _SHORTEST) * 1.001  # type: ignore[no-any-return]
+    return max(np.sqrt(np.float64(_dot(vector, vector))), _SHORTEST) * 1.001
 
 
 @njit(nogil=True, cache=True)

@@ -76,8 +76,12 @@ def _memory_map(path: Path, dtype: type[np.generic]) -> np.ndarray:
 def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items; a thread computes the next one while the caller works on this one."""
     context = copy_context()  # warnings belong to the cache entry that the caller is making
+
+    def following() -> T | None:
+        return context.run(next, items, None)
+
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(context.run, next, items, None)
+        future = pool.submit(following)
         while (item := future.result()) is not None:
-            future = pool.submit(context.run, next, items, None)
+            future = pool.submit(following)
             yield item
