@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,12 +276,16 @@ def test_a_continued_run_keeps_its_id_and_repeats_nothing(
     assert leaves(runs[0].summary).keys() - {"_wandb/runtime"} <= leaves(runs[1].summary).keys()
 
 
-def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: LastCheckpoint, *args: Any) -> None:  # noqa: ANN401
-        raise RuntimeError("something in training")
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*args: object) -> None:
+        raise error
 
+    return fail
+
+
+def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_epoch_end", fail)
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", failing(RuntimeError("something in training")))
         with pytest.raises(RuntimeError, match="something in training"):
             fit(collection, tmp_path / "one", *OPTIONS)
     fit(collection, tmp_path / "two", *OPTIONS, "seed=1")
@@ -295,11 +300,8 @@ def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, mo
 def test_a_run_whose_results_are_not_written_is_marked_as_failed(
     collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: Any) -> None:  # noqa: ANN401
-        raise OSError("No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr("two_tower.report.results.write_json", full)
+        patch.setattr("two_tower.report.results.write_json", failing(OSError("No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             fit(collection, tmp_path / "run", *OPTIONS)
     assert only(tmp_path / "run").exit_code == 1

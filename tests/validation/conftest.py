@@ -10,14 +10,11 @@ from typing import Any, NamedTuple
 
 import oracles
 import pytest
-from conftest import write_collection
-from hydra import compose, initialize_config_dir
+from conftest import composed, write_collection
 from training import loader
 
 from train import train
-from two_tower.assemble import LOADER_KEYS, load_model
-from two_tower.config import check
-from two_tower.config.groups import CONF
+from two_tower.assemble import load_model
 from two_tower.data.beir import Beir
 from two_tower.data.stream.module import TripletData
 from two_tower.negatives.in_batch import InBatchNegatives
@@ -52,10 +49,11 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_collection(tmp_path_factory.mktemp("graded") / "beir", PASSAGES)
     passages = [set(row["text"].split()) for row in read(folder / "corpus.jsonl")]
     frequency = Counter(word for passage in passages for word in passage)
-    queries = [
-        sorted((w for w in passage if frequency[w] > 1), key=lambda w: (frequency[w], w))[:3] for passage in passages
-    ]
-    write(folder / "queries.jsonl", [{"_id": f"q{i}", "text": " ".join(words)} for i, words in enumerate(queries)])
+    queries = []
+    for i, passage in enumerate(passages):
+        rarest = sorted((w for w in passage if frequency[w] > 1), key=lambda w: (frequency[w], w))
+        queries.append({"_id": f"q{i}", "text": " ".join(rarest[:3])})
+    write(folder / "queries.jsonl", queries)
     with (folder / "qrels" / "dev.tsv").open("a") as file:
         file.writelines("\t".join(map(str, row)) + "\n" for row in EXTRA)
     return folder
@@ -98,8 +96,7 @@ def fit(graded: Path) -> Callable[..., dict[str, Any]]:
             "data=beir", f"data.path={graded}", "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=4",
             "tower.dim=8", "validation.depth=1000", f"run_dir={path}",
         ]  # fmt: skip
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return train(check(compose("train", [*base, *overrides]), {"data": LOADER_KEYS}))
+        return train(composed(*base, *overrides))
 
     return run
 
@@ -126,20 +123,17 @@ def by_loops(graded: Path) -> Callable[..., Figures]:
         texts = {row["_id"]: f"{row['title']} {row['text']}" for row in read(graded / "corpus.jsonl")}
         texts = {name: text for name, text in texts.items() if ids is None or name in ids}
         questions = {row["_id"]: row["text"] for row in read(graded / "queries.jsonl")}
-        documents = {
-            name: model.encode("documents", tokenizer.encode_documents([text]))[0].tolist()
-            for name, text in texts.items()
-        }
-        rankings = {}
+        encoded = {name: tokenizer.encode_documents([text]) for name, text in texts.items()}
+        documents = {name: model.encode("documents", tokens)[0].tolist() for name, tokens in encoded.items()}
+        rankings, means = {}, {}
         for query in judgements(graded):
             vector = model.encode("queries", tokenizer.encode_queries([questions[query]]))[0].tolist()
             scores = {name: sum(map(float.__mul__, vector, other)) for name, other in documents.items()}
             rankings[query] = oracles.ranked(scores)
-        values = {
-            name: [metric(rankings[query], grades, k) for query, grades in judgements(graded).items()]
-            for name, (metric, k) in METRICS.items()
-        }
-        return Figures({name: sum(each) / len(each) for name, each in values.items()}, rankings)
+        for name, (metric, k) in METRICS.items():
+            values = [metric(rankings[query], grades, k) for query, grades in judgements(graded).items()]
+            means[name] = sum(values) / len(values)
+        return Figures(means, rankings)
 
     return figures
 

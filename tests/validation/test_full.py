@@ -38,11 +38,10 @@ def make_model(data: TripletData) -> TwoTower:
     return TwoTower(tower, tower, Similarity("cosine"))
 
 
-def make_trainer(data: TripletData, rank: int = 0, step: int = 5) -> Any:  # noqa: ANN401
+def make_trainer(data: TripletData, rank: int = 0) -> Any:  # noqa: ANN401
     """What the callback sees of a trainer."""
-    return SimpleNamespace(
-        datamodule=data, is_global_zero=rank == 0, loggers=[], current_epoch=0, global_step=step, callback_metrics={}
-    )
+    state = {"loggers": [], "current_epoch": 0, "global_step": 5, "callback_metrics": {}}
+    return SimpleNamespace(datamodule=data, is_global_zero=rank == 0, **state)
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -138,7 +137,7 @@ def test_a_continued_run_measures_nothing_twice(
     validation: str, epoch: int, fit: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the last epoch, too: then there is nothing left to train, but the results are to be written."""
-    options = [f"validation={validation}", *(["validation.sample=30"] if validation == "subset" else [])]
+    options = ["validation=full"] if validation == "full" else ["validation=subset", "validation.sample=30"]
     whole = fit(tmp_path / "whole", *options)
     with killed_after("on_train_epoch_end", lambda trainer: trainer.current_epoch + 1 == epoch):
         fit(tmp_path / "cut", *options)
@@ -174,6 +173,5 @@ def test_what_each_query_scores_is_kept_for_the_best_epoch(data: TripletData, fi
     assert kept.texts == data.validation.texts.to_pylist()
     names = {"mrr@10": "val/mrr@10", "recall@5": "val/recall@5"}
     names |= {f"bm25/{name}": f"bm25/{name}" for name in ("mrr@10", "recall@5")}
-    assert {name: float(values.mean()) for name, values in kept.values.items()} == {
-        name: pytest.approx(results[key], abs=1e-12) for name, key in names.items()
-    }
+    means = {names[name]: float(values.mean()) for name, values in kept.values.items()}
+    assert means == pytest.approx({key: results[key] for key in names.values()}, abs=1e-12)

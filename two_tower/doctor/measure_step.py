@@ -133,16 +133,13 @@ class Stopwatch:
         self._end = 0.0
         self._parts: deque[tuple[float, float, float, float]] = deque(maxlen=KEPT)
 
-    def start(self) -> None:
-        """The batch is there: the time since the last `resume` was spent waiting for it."""
+    def start(self) -> None:  # the batch is there: the time since the last `resume` was spent waiting for it
         self._marks = [time.perf_counter()]
 
-    def mark(self) -> None:
-        """A part has ended: the forward pass, the backward pass."""
+    def mark(self) -> None:  # a part has ended: the forward pass, the backward pass
         self._marks.append(time.perf_counter())
 
-    def pause(self) -> None:
-        """The time until the next `start` is not spent waiting for a batch."""
+    def pause(self) -> None:  # the time until the next `start` is not spent waiting for a batch
         self._end = 0.0
 
     def end(self, own: float = 0.0) -> None:
@@ -156,8 +153,7 @@ class Stopwatch:
                 self._parts.append((start - self._end, forward - start, backward - forward, rest))
         self.resume()
 
-    def resume(self) -> None:
-        """From now on time is spent waiting for a batch."""
+    def resume(self) -> None:  # from now on time is spent waiting for a batch
         self._end = time.perf_counter()
 
     def read(self, clock: Clock) -> None:
