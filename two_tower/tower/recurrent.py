@@ -103,7 +103,6 @@ class RecurrentTower(Tower):
         return self.words.vectors.device.type == "cpu" and self.words.vectors.dtype == torch.float32
 
     def _networks(self, layer: int) -> list[nn.RNNBase]:
-        """Those of a layer: forwards, backwards."""
         return [cast(nn.RNNBase, networks[layer]) for networks in (self.forwards, self.backwards) if networks]
 
     def _products(self, layer: int, inputs: Tensor) -> list[Tensor]:
