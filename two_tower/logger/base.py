@@ -33,7 +33,7 @@ class RunLogger(Logger):
         """Log a table."""
 
     def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
-        """Keep files of a kind, ``model`` or ``index``, if the settings say so and the last ones had another ``mark``."""
+        """Keep files of a kind, ``model`` or ``index``, if the settings say so and the last ``mark`` was another."""
         return False
 
     def close(self) -> None:
