@@ -92,10 +92,10 @@ def _kind(path: Path, first: bytes) -> str:
     if first.startswith(b"PK"):
         raise UserError(f"{path} is a zip archive: unpack it and give one of its files.")
     if first.startswith(b"\x80"):
+        call = f"KeyedVectors.load('{path}').save_word2vec_format('{path.stem}.bin', binary=True)"
         raise UserError(
             f"{path} is a pickle, which could run code when it is read: convert it once where you trust it, for gensim "
-            f"with  KeyedVectors.load('{path}').save_word2vec_format('{path.stem}.bin', binary=True)  "
-            "(a Word2Vec model's vectors are its .wv)."
+            f"with  {call}  (a Word2Vec model's vectors are its .wv)."
         )
     if first.startswith(b"\xba\x16\x4f\x2f"):
         raise UserError(f"{path} is a fastText model: give its .vec file, which holds the word vectors as text.")

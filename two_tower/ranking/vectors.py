@@ -17,17 +17,10 @@ from two_tower.threads import each
 
 @torch.no_grad()
 def nearest(
-    queries: Tensor,
-    vectors: Callable[[slice], Tensor],
-    documents: int,
-    similarity: Similarity,
-    *,
-    order: np.ndarray | Tensor,
-    pairs: RowPairs | None = None,
-    k: int = 0,
+    queries: Tensor, vectors: Callable[[slice], Tensor], documents: int, similarity: Similarity, *,
+    order: np.ndarray | Tensor, pairs: RowPairs | None = None, k: int = 0, share: Share | None = None,
     blocks: Blocks = Blocks(),  # noqa: B008 (immutable)
-    share: Share | None = None,
-) -> Ranking:
+) -> Ranking:  # fmt: skip
     """Rank all documents for every query, exactly, by the similarity of prepared vectors.
 
     Inner products on the CPU are computed in bfloat16 first, and exactly where that leaves anything open (see
