@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,10 +18,15 @@ from two_tower.assemble import load_model
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.errors import UserError
 from two_tower.run import Run
+from two_tower.tower.base import Tower, WordTable
 
 
 def fit(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
     return train(configure(folder, run, *overrides))
+
+
+def last_weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
 STEPS_PER_EPOCH = 5
@@ -87,7 +94,7 @@ def test_the_best_checkpoint_gives_the_reported_numbers(collection: Path, tmp_pa
 def test_a_cpu_run_repeats_bit_for_bit(collection: Path, tmp_path: Path) -> None:
     def weights(run: Path, *overrides: str) -> dict[str, torch.Tensor]:
         fit(collection, run, *overrides)
-        return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        return last_weights(run)
 
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -119,36 +126,28 @@ def test_a_continued_run_equals_an_uninterrupted_one(
     ]  # fmt: skip
     whole = fit(collection, tmp_path / "whole", *options)
 
+    at_end = isinstance(stop_after, str)
+    hook = "on_train_epoch_end" if at_end else "on_train_batch_end"
+    original = getattr(LastCheckpoint, hook)
+
     def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
         original(self, trainer, *args)
-        if trainer.global_step == stop_after:
+        if stop_after == (f"epoch {trainer.current_epoch + 1}" if at_end else trainer.global_step):
             raise _Stop
 
-    def stop_at_end(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original_end(self, trainer, *args)
-        if f"epoch {trainer.current_epoch + 1}" == stop_after:
-            raise _Stop
-
-    original, original_end = LastCheckpoint.on_train_batch_end, LastCheckpoint.on_train_epoch_end
     with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
-        patch.setattr(LastCheckpoint, "on_train_epoch_end", stop_at_end)
+        patch.setattr(LastCheckpoint, hook, stop)
         with pytest.raises(_Stop):
             fit(collection, tmp_path / "cut", *options)
     assert not (tmp_path / "cut" / "results.json").exists()
     continued = fit(collection, tmp_path / "cut", *options)
     timed = {"seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
     assert {k: v for k, v in continued.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}
-    one, two = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("whole", "cut")
-    )
+    runs = tmp_path / "whole", tmp_path / "cut"
+    one, two = map(last_weights, runs)
     assert all(torch.equal(one[k], two[k]) for k in one)
-    tables = [
-        [row.split(",")[:2] for row in (tmp_path / name / "metrics.csv").read_text().splitlines()]
-        for name in ("whole", "cut")
-    ]
-    assert tables[0] == tables[1]
+    first, second = ([row.split(",")[:2] for row in (run / "metrics.csv").read_text().splitlines()] for run in runs)
+    assert first == second
 
 
 def test_a_complete_run_is_left_alone_and_another_configuration_refused(collection: Path, tmp_path: Path) -> None:
@@ -168,10 +167,6 @@ def test_separate_towers_start_equal(collection: Path, tmp_path: Path) -> None:
 
 def test_a_tower_may_call_its_table_anything(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its width is kept with the checkpoint."""
-    import sys
-    from types import ModuleType
-
-    from two_tower.tower.base import Tower, WordTable
 
     class Mine(Tower):
         def __init__(self, words: WordTable, dim: int) -> None:

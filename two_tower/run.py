@@ -29,10 +29,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
-        self.environment = path / "environment.json"
-        self.tokenizer = path / "tokenizer.json"
-        self.results = path / "results.json"
+        self.config, self.environment = path / "config.yaml", path / "environment.json"
+        self.tokenizer, self.results = path / "tokenizer.json", path / "results.json"
         self.metrics = path / "metrics.csv"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"

@@ -168,11 +168,9 @@ def test_the_installed_command_is_the_module() -> None:
 
 def test_help_answers_without_loading_a_model(tmp_path: Path) -> None:
     code = "import sys\nfrom two_tower.cli import main\ntry: main()\nfinally: print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert "search" in done.stdout
-    assert "evaluate" in done.stdout
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert {"two_tower", "typer"} <= loaded
     assert not loaded & {"torch", "lightning", "numpy", "numba", "pyarrow", "hydra", "faiss", "bm25s"}

@@ -38,8 +38,7 @@ def times(sweep: Path) -> dict[str, int]:
 
 
 def board_of(sweep: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((sweep / "leaderboard.json").read_text())
-    return read
+    return json.loads((sweep / "leaderboard.json").read_text())
 
 
 def per_query(run: Path, column: str = "mrr@10") -> np.ndarray:
@@ -251,9 +250,8 @@ def test_launchers_give_the_same_results(launcher: str, collection: Path, tmp_pa
     for name, results in basic.items():
         same = {key: v for key, v in results.items() if "second" not in key}
         assert {key: v for key, v in other[name].items() if "second" not in key} == same
-        assert (tmp_path / "basic" / name / "run.trec").read_bytes() == (
-            tmp_path / "other" / name / "run.trec"
-        ).read_bytes()
+        first, second = (tmp_path / folder / name / "run.trec" for folder in ("basic", "other"))
+        assert first.read_bytes() == second.read_bytes()
     a, b = board_of(tmp_path / "basic"), board_of(tmp_path / "other")
     assert [row["mean"] for row in a["rows"]] == [row["mean"] for row in b["rows"]]
 

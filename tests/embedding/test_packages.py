@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from two_tower.embedding.glove import GloveEmbedding
 
-from two_tower.embedding import glove
+from two_tower.embedding import pretrained
+from two_tower.embedding.pretrained import GloveEmbedding
 from two_tower.embedding.word2vec import Word2VecEmbedding
 from two_tower.errors import UserError
 from two_tower.tokenizer.base import Tokenizer
@@ -41,7 +41,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     matrix = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
     np.save(folder / "data" / "glove_6B_50d_emb.npy", matrix)
     pq.write_table(pa.table({"index": ["the", "tiger", "lion"]}), folder / "data" / "glove_6B_index.parquet")
-    monkeypatch.setattr(glove, "PACKAGE", "standin_glove")
+    monkeypatch.setattr(pretrained, "GLOVE_PACKAGE", "standin_glove")
     monkeypatch.syspath_prepend(str(folder.parent))
     return matrix
 
@@ -57,12 +57,14 @@ def test_the_packaged_vectors(package: np.ndarray, make: Callable) -> None:
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(glove, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(pretrained, "GLOVE_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r'pip install -e "\.\[glove\]"'):
         GloveEmbedding()
 
 
-@pytest.mark.skipif(importlib.util.find_spec(glove.PACKAGE) is None, reason="the extra glove is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec(pretrained.GLOVE_PACKAGE) is None, reason="the extra glove is not installed"
+)
 def test_the_real_package(make: Callable) -> None:
     tokenizer, corpus = make(TEXTS)
     vectors = GloveEmbedding(normalize=False).vectors(tokenizer, corpus)

@@ -47,10 +47,8 @@ class World:
     d_TD: Tensor
 
     def relevant(self, query: int, document: int) -> bool:
-        return any(
-            self.query_text[q] == self.query_text[query] and self.document_text[d] == self.document_text[document]
-            for q, d in self.pairs
-        )
+        texts = [(self.query_text[q], self.document_text[d]) for q, d in self.pairs]
+        return (self.query_text[query], self.document_text[document]) in texts
 
     def mask(self) -> Tensor:
         """The package's."""
@@ -140,10 +138,7 @@ LOSSES: dict[str, tuple[Callable[[], Loss], Oracle]] = {
     "soft": (lambda: TripletLoss(0.5, softness=0.2), triplet(0.5, 0.2)),
     "hardest": (lambda: TripletLoss(1.0, select="hardest"), triplet(1.0, select="hardest")),
     "semi_hard": (lambda: TripletLoss(0.4, select="semi_hard"), triplet(0.4, select="semi_hard")),
-    "soft semi_hard": (
-        lambda: TripletLoss(2.0, softness=1.0, select="semi_hard"),
-        triplet(2.0, 1.0, "semi_hard"),
-    ),
+    "soft semi_hard": (lambda: TripletLoss(2.0, softness=1.0, select="semi_hard"), triplet(2.0, 1.0, "semi_hard")),
     "sum": (
         lambda: SumLoss({"near": 0.5}, near=TripletLoss(1.0, select="hardest"), all=InBatchLoss(0.2)),
         lambda s, m: 0.5 * triplet(1.0, select="hardest")(s, m) + in_batch(0.2, True)(s, m),
@@ -188,9 +183,8 @@ def test_the_grid_has_what_it_must() -> None:
     squares = [mask[:, : len(mask)] for mask in masks]
     assert any(not mask.any(1).all() for mask in masks)  # queries without negatives
     assert any((s != s.T).any() for s in squares)  # masks that are not the same in both directions
-    assert any(
-        (~s).sum() > len(s) for s, b in zip(squares, batches, strict=True) if b.whole_batch
-    )  # more than one positive
+    whole = [s for s, b in zip(squares, batches, strict=True) if b.whole_batch]
+    assert any((~s).sum() > len(s) for s in whole)  # more than one positive
     assert any(len({*b.documents}) > len({b.document_text[d] for d in b.documents}) for b in batches)  # equal texts
     for batch, mask in zip(batches, masks, strict=True):
         assert mask.tolist() == batch.loop_mask()
@@ -223,9 +217,8 @@ def test_the_gradient_of_a_learned_temperature_equals_a_plain_loop(name: str) ->
     for case in GRID:
         leaves, scores, mask = loop(case, name)
         found = torch.autograd.grad(ours(loss, world(*case), name, *leaves), loss.log_temperature)
-        expected = torch.autograd.grad(
-            oracles.in_batch_loss(scores, mask, log_temperature.exp(), True), log_temperature
-        )
+        value = oracles.in_batch_loss(scores, mask, log_temperature.exp(), True)
+        expected = torch.autograd.grad(value, log_temperature)
         torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
 
 
@@ -248,9 +241,8 @@ def test_matryoshka_is_the_mean_over_shortened_vectors(name: str, dims: list[int
     found, expected = batch.leaves(), batch.leaves()
     value, diagnostics = loss(batch.input(name, *found))
     assert SumLoss({"a": 0.5}, a=loss)(batch.input(name, *found)).loss.item() == pytest.approx(value.item() / 2)
-    each = [
-        in_batch(0.2, True)(batch.loop_scores(name, *expected, dim=length), batch.loop_mask()) for length in lengths
-    ]
+    mask, oracle = batch.loop_mask(), in_batch(0.2, True)
+    each = [oracle(batch.loop_scores(name, *expected, dim=length), mask) for length in lengths]
     target = oracles.mean_of(each)
     torch.testing.assert_close(value, target)
     value.backward()
@@ -348,9 +340,8 @@ print(json.dumps([name for name in sys.modules if name.partition(".")[0] in ("tw
 @pytest.mark.parametrize("choice", choices("loss"))
 def test_importing_a_loss_imports_losses_and_the_similarity_alone(choice: str) -> None:
     module = yaml.safe_load((CONF / "loss" / f"{choice}.yaml").read_text())["_target_"].rpartition(".")[0]
-    ended = subprocess.run(
-        [sys.executable, "-c", IMPORT, module, *ELSEWHERE], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    command = [sys.executable, "-c", IMPORT, module, *ELSEWHERE]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     names = json.loads(ended.stdout)
     assert module in names
     allowed = ("two_tower", "two_tower.similarity", "two_tower.loss")

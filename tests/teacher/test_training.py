@@ -82,20 +82,16 @@ def test_no_query_of_dev_or_test_and_no_judgement_of_them_is_learned_from(
     weights = []
     for name in ("first", "second"):
         folder = write_collection(tmp_path / name, documents=120, triples=False)
-        if name == "second":  # the same texts, judged otherwise
-            for split in ("dev", "test"):
-                lines = (folder / "qrels" / f"{split}.tsv").read_text().splitlines()
-                answers = [line.split("\t")[1] for line in lines[1:]]
-                turned = [line.split("\t")[0] for line in lines[1:]]
-                rows = [f"{q}\t{d}\t1" for q, d in zip(turned, answers[1:] + answers[:1], strict=True)]
-                (folder / "qrels" / f"{split}.tsv").write_text("\n".join([lines[0], *rows]) + "\n")
-        fit(folder, tmp_path / f"run-{name}", *taught, "data.batch_size=16")
         queries = {r["_id"]: r["text"] for r in map(json.loads, (folder / "queries.jsonl").read_text().splitlines())}
-        held_out = {
-            queries[line.split("\t")[0]]
-            for split in ("dev", "test")
-            for line in (folder / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
-        }
+        held_out = set()
+        for file in (folder / "qrels" / "dev.tsv", folder / "qrels" / "test.tsv"):
+            head, *lines = file.read_text().splitlines()
+            ids, answers, _ = zip(*(line.split("\t") for line in lines), strict=True)
+            held_out |= {queries[q] for q in ids}
+            if name == "second":  # the same texts, judged otherwise
+                rows = [f"{q}\t{d}\t1" for q, d in zip(ids, answers[1:] + answers[:1], strict=True)]
+                file.write_text("\n".join([head, *rows]) + "\n")
+        fit(folder, tmp_path / f"run-{name}", *taught, "data.batch_size=16")
         assert held_out
         assert not held_out & set(seen)
         weights.append(state(tmp_path / f"run-{name}"))

@@ -93,11 +93,8 @@ def test_they_are_made_once_and_anew_when_anything_changes() -> None:
     again = Recorder()
     teacher_vectors(again, TEXTS, "texts", "t")
     assert again.seen == []
-    for teacher, what, fingerprint in (
-        (Recorder("b"), "texts", "t"),
-        (Recorder(), "words", "t"),
-        (Recorder(), "texts", "u"),
-    ):
+    for print_, what, fingerprint in (("b", "texts", "t"), ("a", "words", "t"), ("a", "texts", "u")):
+        teacher = Recorder(print_)
         teacher_vectors(teacher, TEXTS, what, fingerprint)
         assert len(teacher.seen) == 17
 

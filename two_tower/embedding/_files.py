@@ -11,10 +11,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +25,7 @@ BLOCK_BYTES = 8 << 20
 LONGEST_WORD = 8 << 20  # bytes; no word has as many
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Some words of a file, in its order."""
 
     words: list[str]  # an empty one stands for a row that cannot be used

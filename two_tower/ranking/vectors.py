@@ -17,25 +17,16 @@ from two_tower.threads import each
 
 @torch.no_grad()
 def nearest(
-    queries: Tensor,
-    vectors: Callable[[slice], Tensor],
-    documents: int,
-    similarity: Similarity,
-    *,
-    order: np.ndarray | Tensor,
-    pairs: RowPairs | None = None,
-    k: int = 0,
+    queries: Tensor, vectors: Callable[[slice], Tensor], documents: int, similarity: Similarity, *,
+    order: np.ndarray | Tensor, pairs: RowPairs | None = None, k: int = 0, share: Share | None = None,
     blocks: Blocks = Blocks(),  # noqa: B008 (immutable)
-    share: Share | None = None,
-) -> Ranking:
+) -> Ranking:  # fmt: skip
     """Rank all documents for every query, exactly, by the similarity of prepared vectors.
 
     Inner products on the CPU are computed in bfloat16 first, and exactly where that leaves anything open (see
     `two_tower.ranking.coarse`); the result is that of the exact scores, whatever the blocks, threads and processes.
-    Distances, and vectors on other devices, go to `rank` in blocks of float32 scores.
-
-    Beyond the vectors, memory grows with the queries and the block sizes, and by 12 bytes a document for its place
-    among equal scores.
+    Distances, and vectors on other devices, go to `rank` in blocks of float32 scores. Beyond the vectors, memory grows
+    with the queries and the block sizes, and by 12 bytes a document for its place among equal scores.
 
     ``queries`` are (Q, D) float32. ``vectors`` returns the (n, D) vectors of a slice of the N documents, on the device
     of the queries; it is called for the blocks of this process only, perhaps twice, and each block starts at a

@@ -86,12 +86,10 @@ def count_words(fold: folding.Folding, texts: Iterable[Texts]) -> hash_table.Has
 def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
     """The section ``truncation`` of a `tokenizer.json`: maximum number of tokens of a query and of a passage."""
     return {
-        "direction": "Right",
-        "max_length": document_tokens,
+        "direction": "Right", "max_length": document_tokens,
         "query_tokens": query_tokens,  # the library ignores a key that it does not know in this section
-        "strategy": "LongestFirst",
-        "stride": 0,
-    }
+        "strategy": "LongestFirst", "stride": 0,
+    }  # fmt: skip
 
 
 class Tokenizer:

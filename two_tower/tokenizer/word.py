@@ -20,14 +20,9 @@ class WordTokenizer:
     """Trains a `Tokenizer` whose tokens are the frequent words of some texts."""
 
     def __init__(
-        self,
-        vocabulary_size: int = 400_000,
-        min_frequency: int = 2,
-        split_camel_case: bool = False,
-        strip_accents: bool = True,
-        query_tokens: int = 64,
-        document_tokens: int = 256,
-    ) -> None:
+        self, vocabulary_size: int = 400_000, min_frequency: int = 2, split_camel_case: bool = False,
+        strip_accents: bool = True, query_tokens: int = 64, document_tokens: int = 256,
+    ) -> None:  # fmt: skip
         self.vocabulary_size, self.min_frequency = vocabulary_size, min_frequency
         self.split_camel_case, self.strip_accents = split_camel_case, strip_accents
         self.query_tokens, self.document_tokens = query_tokens, document_tokens
@@ -62,13 +57,9 @@ class WordTokenizer:
     def _definition(self, vocabulary: list[str]) -> dict[str, Any]:
         """The `tokenizer.json` with these words, as the library itself would write it."""
         return {
-            "version": "1.0",
-            "truncation": truncation(self.query_tokens, self.document_tokens),
-            "padding": None,
-            "added_tokens": [],
+            "version": "1.0", "truncation": truncation(self.query_tokens, self.document_tokens),
+            "padding": None, "added_tokens": [],
             "normalizer": folding.normalizer(self.split_camel_case, self.strip_accents),
-            "pre_tokenizer": folding.PRE_TOKENIZER,
-            "post_processor": None,
-            "decoder": None,
+            "pre_tokenizer": folding.PRE_TOKENIZER, "post_processor": None, "decoder": None,
             "model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(vocabulary)}, "unk_token": UNKNOWN},
-        }
+        }  # fmt: skip

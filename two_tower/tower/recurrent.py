@@ -35,18 +35,10 @@ class RecurrentTower(Tower):
     parallel_by_text = True
 
     def __init__(
-        self,
-        words: WordTable,
-        dim: int,
-        cell: Literal["rnn", "gru", "lstm"] = "gru",
-        hidden: int | None = None,
-        layers: int = 1,
-        bidirectional: bool = False,
-        pooling: Literal["last", "mean", "max", "attention"] = "mean",
-        dropout: float = 0.0,
-        encode_dtype: Literal["float32", "bfloat16"] = "float32",
-        refine: bool = False,
-    ) -> None:
+        self, words: WordTable, dim: int, cell: Literal["rnn", "gru", "lstm"] = "gru", hidden: int | None = None,
+        layers: int = 1, bidirectional: bool = False, pooling: Literal["last", "mean", "max", "attention"] = "mean",
+        dropout: float = 0.0, encode_dtype: Literal["float32", "bfloat16"] = "float32", refine: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(dim)
         for name, size in (("hidden", hidden), ("layers", layers)):
             if size is not None and size < 1:
@@ -103,7 +95,6 @@ class RecurrentTower(Tower):
         return self.words.vectors.device.type == "cpu" and self.words.vectors.dtype == torch.float32
 
     def _networks(self, layer: int) -> list[nn.RNNBase]:
-        """Those of a layer: forwards, backwards."""
         return [cast(nn.RNNBase, networks[layer]) for networks in (self.forwards, self.backwards) if networks]
 
     def _products(self, layer: int, inputs: Tensor) -> list[Tensor]:
