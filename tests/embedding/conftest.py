@@ -15,16 +15,14 @@ from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 
-def made(texts: Sequence[str], fingerprint: str = "a", **settings: Any) -> tuple[Tokenizer, Corpus]:  # noqa: ANN401
-    """A tokenizer trained on texts, and a corpus of them."""
-    tokenizer = WordTokenizer(**{"min_frequency": 1, **settings}).train([texts])
-    tokens = tokenizer.encode(texts)
-    source: Any = SimpleNamespace(name="texts", fingerprint=lambda: fingerprint)
-    ids = pa.chunked_array([[str(i) for i in range(len(texts))]])
-    return tokenizer, Corpus(source, ids, tokens, np.zeros(len(texts), np.uint64), np.arange(len(texts)))
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Callable[..., tuple[Tokenizer, Corpus]]:
-    """See `made`."""
+    """A tokenizer trained on texts, and a corpus of them."""
+
+    def made(texts: Sequence[str], fingerprint: str = "a", **settings: Any) -> tuple[Tokenizer, Corpus]:  # noqa: ANN401
+        tokenizer = WordTokenizer(**{"min_frequency": 1, **settings}).train([texts])
+        source: Any = SimpleNamespace(name="texts", fingerprint=lambda: fingerprint)
+        ids, rows = pa.chunked_array([[str(i) for i in range(len(texts))]]), np.arange(len(texts))
+        return tokenizer, Corpus(source, ids, tokenizer.encode(texts), np.zeros(len(texts), np.uint64), rows)
+
     return made

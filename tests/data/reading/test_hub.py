@@ -117,13 +117,8 @@ for path, config in (("someone/pairs", "pears"), ("someone/nothing", None)):
 
 def run(hub: ThreadingHTTPServer, home: Path, streaming: bool = True, program: str = PROGRAM) -> list:
     # The clients read their settings when they are imported.
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-        "HF_HOME": str(home),
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+    own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **own, "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
         [sys.executable, "-c", program, str(streaming)],
@@ -140,10 +135,8 @@ def test_a_data_set_is_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Pat
     downloaded = run(hub, tmp_path / "b", streaming=False)
     (fingerprint, splits), (*batches, dev), *mistakes = streamed
     assert splits == ["train", "dev"]
-    assert [row["text"] for batch in batches for row in batch] == [
-        *(f"positive pairs/train {i}" for i in range(3)),
-        *(f"positive pairs/validation {i}" for i in range(2)),
-    ]
+    rows = [("train", 0), ("train", 1), ("train", 2), ("validation", 0), ("validation", 1)]
+    assert [row["text"] for batch in batches for row in batch] == [f"positive pairs/{name} {i}" for name, i in rows]
     assert dev == 2
     assert downloaded[1] == streamed[1]
     assert downloaded[0][0] != fingerprint  # another commit
@@ -197,9 +190,8 @@ def test_a_stream_that_breaks_names_the_data_set_and_the_split(
     spoil(Hub.folder, suffix)
     (Hub.folder / "README.md").write_text(README.split("  - {split: validation")[0] + "---\n")
     (message,) = run(hub, tmp_path / "home", streaming, BROKEN)
-    assert re.match(
-        rf"someone/pairs pairs train cannot be read from the hub \(.*({cause}).*\): .*data\.path=FOLDER", message
-    )
+    place = "someone/pairs pairs train"
+    assert re.match(rf"{place} cannot be read from the hub \(.*({cause}).*\): .*data\.path=FOLDER", message)
 
 
 def test_the_fingerprint_downloads_no_data(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
