@@ -92,7 +92,7 @@ def test_the_search_finds_what_brute_force_does(
         np.testing.assert_allclose(found.scores[q], scores[q][order[:12]], atol=1e-5)
         assert len(set(found.rows[q]) & set(order[:12])) >= 11  # two scores may differ in the seventh digit
     pairs = data.collection.pairs
-    np.testing.assert_allclose(found.least[pairs[0]], scores[pairs], atol=1e-5)
+    np.testing.assert_allclose(found.min_positive[pairs[0]], scores[pairs], atol=1e-5)
 
 
 def test_there_is_a_table_of_each_epoch_that_is_asked_for(whole: Path) -> None:

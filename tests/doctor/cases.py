@@ -54,7 +54,7 @@ def own_tower(name: str) -> list[str]:
 
 
 SWAPPED = ["data=pairs", "data.path={pairs}", "data.query_column=passage", "data.positive_column=query"]
-BY_HEART = ["data.path={few}", "trainer.max_steps=-1"]
+BY_HEART = ["data.path={few}", "trainer.max_steps=-1", "tokenizer.min_frequency=1"]
 PRETRAINED = ["embedding=pretrained", "embedding.dim=null"]
 KEYWORDS = ["data.path={keywords}", "loss=triplet", "negatives=random"]
 FAILURES = {

@@ -218,15 +218,15 @@ class TestExamination:
         assert "encoded again differ" in first.evidence
 
     @pytest.mark.parametrize(
-        ("key", "value", "said"),
-        [("tokenizer", "other", "another tokenizer"), ("similarity", "dot", "similarity=dot"), ("dim", 3, "3 dim")],
+        ("key", "value"),
+        [("tokenizer", "other"), ("similarity", "dot"), ("dim", 3)],
     )
-    def test_an_index_of_something_else(self, copy: Path, key: str, value: Any, said: str) -> None:  # noqa: ANN401
+    def test_an_index_of_something_else(self, copy: Path, key: str, value: Any) -> None:  # noqa: ANN401
         manifest = json.loads((copy / "index" / "manifest.json").read_text())
         (copy / "index" / "manifest.json").write_text(json.dumps({**manifest, key: value}))
         (first, *_) = examine(copy).findings
         assert first.id == "serving_mismatch"
-        assert said in first.evidence
+        assert f"another {key}" in first.evidence
 
     def test_a_damaged_index(self, copy: Path) -> None:
         shard = copy / "index" / "vectors-00000.npy"

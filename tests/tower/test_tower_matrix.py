@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import configure, write_collection
 
-from two_tower.assemble import load_model
+from two_tower.assemble import load_model, try_parts
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.run import Run
@@ -79,11 +79,11 @@ def test_towers_train_save_and_load(
         ("tower=gru tower.cell=gur", r"tower\.cell=gur does not exist; did you mean 'gru'"),
         ("tower=gru tower.encode_dtype=float16", r"tower\.encode_dtype=float16 does not exist"),
         ("tower=gru tower.hidden=0", r"tower\.hidden=0 must be at least 1"),
-        ("tower=gru tower.dropout=0.1", r"tower\.dropout=0\.1 works between layers, and tower\.layers is 1"),
+        ("tower=gru tower.dropout=0.1", r"tower\.dropout=0\.1 works between layers, and layers is 1"),
         ("tower=transformer tower.path=x tokenizer=word", r"tower\.path=x needs that folder's tokenizer"),
         ("tower=transformer", r"tower\.path is not set and has no default: add tower\.path=VALUE"),
     ],
 )
 def test_mistakes_are_found_before_anything_loads(overrides: str, message: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        small(folder, tmp_path / "run", *overrides.split())
+        try_parts(small(folder, tmp_path / "run", *overrides.split()))
