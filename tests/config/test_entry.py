@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import signal
 import subprocess
@@ -130,8 +131,10 @@ def test_ctrl_c_that_a_library_turns_into_another_error(composed: Composed, capf
 def test_hydras_own_options_still_work(
     arguments: list[str], shown: str, composed: Composed, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    handlers, level = logging.root.handlers[:], logging.root.level
     with contextlib.suppress(SystemExit):  # how Hydra ends its help
         assert composed(*arguments) == []
+    logging.root.handlers[:], logging.root.level = handlers, level  # --info sets up messages of its own
     assert shown in capfd.readouterr().out
 
 

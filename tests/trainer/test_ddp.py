@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from two_tower.trainer import ddp
+from two_tower import distributed, trainer
 
 ROWS, DIM = 9, 3
 
@@ -48,6 +48,11 @@ class Threads:
     def get_world_size(self) -> int:
         return self.ranks
 
+    def is_available(self) -> bool:
+        return True
+
+    is_initialized = is_available
+
     def all_gather(self, parts: list[Tensor], tensor: Tensor) -> None:
         for part, sent in zip(parts, self._exchange(tensor), strict=True):
             part.copy_(sent)
@@ -81,8 +86,9 @@ def test_the_mean_is_that_of_dense_gradients(touched: list[list[int]]) -> None:
     means = [torch.stack([gradient(own[k]).to_dense() for own in ranks]).mean(0) for k in range(4)]
     with pytest.MonkeyPatch.context() as patch:
         threads = Threads(len(ranks))
-        patch.setattr(ddp, "dist", threads)
-        threads.run(lambda rank: ddp.average_gradients(ranks[rank]))
+        patch.setattr(trainer, "dist", threads)
+        patch.setattr(distributed, "dist", threads)
+        threads.run(lambda rank: trainer.average_gradients(ranks[rank]))
     for k, mean in enumerate(means):
         for found in (gradient(own[k]) for own in ranks):
             torch.testing.assert_close(found.to_dense(), mean)
