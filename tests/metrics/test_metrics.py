@@ -49,7 +49,9 @@ class Collection:
         ranks = [rankings[names[i]].index(d) + 1 if d in rankings[names[i]] else 0 for i, d, _ in judged]
         queries, found, grades = zip(*judged, strict=True) if judged else ((), (), ())
         rows = np.array([documents.index(d) for d in found], np.int64)
-        return np.array(ranks, np.int64), Qrels(np.array(queries, np.int64), rows, np.array(grades, np.int32), len(names))
+        return np.array(ranks, np.int64), Qrels(
+            np.array(queries, np.int64), rows, np.array(grades, np.int32), len(names)
+        )
 
 
 DOCUMENTS = ["1", "10", "2", "a", "b", "Z", "é", "中", "zz", "d_9", "d_10", "d_90", "-1", "A"]
