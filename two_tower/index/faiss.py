@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,9 +47,9 @@ class FaissIndex(VectorIndex):
         self._index: Any = None
         self._similarity = Similarity()
 
+    @abstractmethod
     def factory(self, rows: int, dim: int) -> str:
         """FAISS's description of an index of ``rows`` vectors of ``dim`` dimensions."""
-        raise NotImplementedError
 
     def build(self, store: VectorStore, progress: Advance | None = None) -> None:
         self._similarity = Similarity(store.manifest.similarity)
