@@ -1,17 +1,26 @@
-"""The average tower and its word table: weighted means, and gradients that hold only the rows of the batch."""
+"""What every tower promises; the average tower and its word table, whose gradients hold only the batch's rows."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from tower.test_recurrent import ARRAY
+from tower.test_recurrent import make as recurrent
 
 from two_tower.ragged import Ragged
+from two_tower.tower import _recurrence as recurrence
+from two_tower.tower import transformer
 from two_tower.tower._lookup import lookup, pool
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower, WordTable, padded
+from two_tower.tower.transformer import TransformerTower
 
 WORDS, DIM = 50, 16
 
@@ -29,58 +38,101 @@ def doubled(table: WordTable) -> tuple[Tensor, Tensor]:
     return vectors, logs
 
 
-def make(name: str) -> AverageTower:
+def average(**options: Any) -> AverageTower:  # noqa: ANN401
     torch.manual_seed(1)
-    return AverageTower(word_table(), **TOWERS[name])
+    return AverageTower(word_table(), **{"dim": DIM, **options})
 
 
-TOWERS = {"average": {"dim": DIM}, "projected": {"dim": 8}, "tanh": {"dim": 8, "tanh": True}}
-TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=7)
+def of_docs() -> Tower:
+    """The complete example of docs/towers.md."""
+    docs = (Path(__file__).parents[2] / "docs" / "towers.md").read_text()
+    scope: dict[str, Callable[..., Tower]] = {}
+    exec(docs.split("```python\n# two_tower/tower/convolution.py\n")[1].split("```")[0], scope)
+    return scope["ConvolutionTower"](word_table(), 8)
 
 
-@pytest.mark.parametrize("name", TOWERS)
-@given(texts=TEXTS, data=st.data())
-@settings(max_examples=20, deadline=None)
+TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=9)
+TOWERS: dict[str, Callable[[], Tower]] = {
+    "average": average,
+    "projected": lambda: average(dim=8),
+    "tanh": lambda: average(dim=8, tanh=True),
+    "of the docs": of_docs,
+    **{" ".join(map(str, case)): lambda case=case: recurrent(*case) for case in ARRAY},
+}
+
+
+@pytest.fixture(autouse=True)
+def _many_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Blocks so small that few texts make several, and the number of threads as it was."""
+    monkeypatch.setattr(recurrence, "BLOCK", 4)
+    monkeypatch.setattr(transformer, "CPU_BLOCK", 20)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=[*TOWERS, "transformer"])
+def tower(request: pytest.FixtureRequest) -> Tower:
+    if request.param == "transformer":
+        return TransformerTower(request.getfixturevalue("transformer_folder"), 8).eval()
+    return TOWERS[request.param]().eval()
+
+
+@given(texts=TEXTS, threads=st.sampled_from((1, 2)), recorded=st.booleans(), data=st.data())
+@settings(max_examples=10, deadline=None)
 def test_a_vector_is_the_same_alone_in_a_batch_and_in_any_order(
-    name: str, texts: list[list[int]], data: st.DataObject
+    tower: Tower, texts: list[list[int]], threads: int, recorded: bool, data: st.DataObject
 ) -> None:
-    tower, batch = make(name).eval(), Ragged.from_lists(texts)
-    together = tower(batch)
-    alone = torch.cat([tower(Ragged.from_lists([t])) for t in texts])
-    order = data.draw(st.permutations(range(len(texts))))
-    tolerance = 0 if name == "average" else 1e-5
+    torch.set_num_threads(threads)
+    batch, order = Ragged.from_lists(texts), data.draw(st.permutations(range(len(texts))))
+    with torch.set_grad_enabled(recorded):  # recurrent: each step in memory of its own, or in place of the last
+        together = tower(batch)
+    with torch.inference_mode():
+        alone, shuffled = torch.cat([tower(Ragged.from_lists([t])) for t in texts]), tower(batch.select(order))
+    tolerance = 0 if type(tower) is AverageTower and tower.dim == DIM else 1e-5
     torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
-    torch.testing.assert_close(together[order], tower(batch.select(order)), atol=tolerance, rtol=0)
+    torch.testing.assert_close(together[order], shuffled, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("name", TOWERS)
-def test_thread_count_changes_nothing(name: str) -> None:
+def test_a_text_without_tokens_is_zero_and_trains(tower: Tower) -> None:
+    out = tower(Ragged.from_lists([[], [1, 2], []]))
+    assert not out[[0, 2]].any()
+    assert out[1].any()
+    out.sum().backward()
+    assert all(p.grad is not None for p in tower.parameters() if p.requires_grad)
+    for recorded in (False, True):
+        with torch.set_grad_enabled(recorded):
+            only_empty = tower(Ragged.from_lists([[], []]))
+            assert not only_empty.any()
+            assert tower(Ragged.from_lists([])).shape == (0, tower.dim)
+    only_empty.sum().backward()
+    tower.zero_grad()
+
+
+@pytest.mark.parametrize("dim", [DIM, 8])
+def test_thread_count_changes_nothing(dim: int) -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(0, 90, (600,), generator=generator)
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     ids = torch.randint(0, WORDS, (int(offsets[-1]),), generator=generator, dtype=torch.int32)
-    tower, batch, threads = make(name), Ragged(ids, offsets), torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            tower.zero_grad()
-            out = tower(batch)
-            out.square().sum().backward()
-            results.append((out.detach(), tower.words.vectors.grad.to_dense()))
-    finally:
-        torch.set_num_threads(threads)
-    tolerance = 0 if name == "average" else 1e-4
+    tower, batch, results = average(dim=dim), Ragged(ids, offsets), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        tower.zero_grad()
+        out = tower(batch)
+        out.square().sum().backward()
+        results.append((out.detach(), tower.words.vectors.grad.to_dense()))
+    tolerance = 0 if dim == DIM else 1e-4
     torch.testing.assert_close(*results, atol=tolerance, rtol=tolerance)
 
 
 def test_the_average_is_the_weighted_mean() -> None:
-    tower = make("average")
+    tower = average()
     vectors, weights = tower.words.vectors.detach(), tower.words.log_weights.detach().exp()
     text = [3, 3, 7, 49]
     expected = sum(weights[i] * vectors[i] for i in text) / sum(weights[i] for i in text)
     torch.testing.assert_close(tower(Ragged.from_lists([[1], text]))[1], expected)
-    tower = make("tanh")
+    tower = average(dim=8, tanh=True)
     torch.testing.assert_close(tower(Ragged.from_lists([text]))[0], (tower.projection.weight @ expected).tanh())
 
 
@@ -94,29 +146,18 @@ def test_uniform_weights_that_are_not_learned_give_the_plain_mean() -> None:
     assert table.log_weights.grad is None
 
 
-@pytest.mark.parametrize("name", TOWERS)
-def test_a_text_without_tokens_is_zero_and_trains(name: str) -> None:
-    tower = make(name)
-    out = tower(Ragged.from_lists([[], [1, 2], []]))
-    assert not out[[0, 2]].any()
-    assert out[1].any()
-    only_empty = tower(Ragged.from_lists([[], []]))
-    assert not only_empty.any()
-    only_empty.sum().backward()
-
-
 def test_token_dropout_leaves_tokens_out_in_training_only() -> None:
-    tower = AverageTower(word_table(), DIM, token_dropout=0.5)
+    tower = average(token_dropout=0.5)
     batch = Ragged.from_lists([list(range(40))] * 2)
     torch.manual_seed(0)
     assert not torch.equal(*tower(batch))
     assert torch.equal(*tower.eval()(batch))
     with pytest.raises(ValueError, match=r"^token_dropout=1\.0 must be at least 0 and below 1"):
-        AverageTower(word_table(), DIM, token_dropout=1.0)
+        average(token_dropout=1.0)
 
 
 @given(TEXTS, st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_sparse_gradients_equal_dense_double_precision(texts: list[list[int]], seed: int) -> None:
     batch, table = Ragged.from_lists(texts), word_table(seed)
     out = table.pool(batch)
@@ -133,21 +174,16 @@ def test_sparse_gradients_equal_dense_double_precision(texts: list[list[int]], s
         torch.testing.assert_close(table.log_weights.grad.to_dense().double(), logs.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_gradients_hold_only_the_rows_of_the_batch() -> None:
-    table = word_table()
-    table.pool(Ragged.from_lists([[5, 9], [9, 9, 2]])).sum().backward()
-    assert table.vectors.grad.is_sparse
-    assert table.vectors.grad.coalesce().indices().tolist() == [[2, 5, 9]]
-    assert table.log_weights.grad.coalesce().indices().tolist() == [[2, 5, 9]]
-
-
-def test_other_devices_and_dtypes_take_the_same_values_and_gradients() -> None:
+def test_gradients_are_sparse_and_equal_on_other_devices_and_dtypes() -> None:
     """The torch path, which runs on GPUs, here in double precision on the CPU."""
     batch, table = Ragged.from_lists([[1, 2, 2], [], [49]]), word_table()
     vectors, logs = doubled(table)
     fast, general = table.pool(batch), pool(batch, vectors, logs)
     torch.testing.assert_close(fast.double(), general, atol=1e-6, rtol=1e-6)
     fast.square().sum().backward()
+    assert table.vectors.grad.is_sparse
+    for parameter in table.parameters():
+        assert parameter.grad.coalesce().indices().tolist() == [[1, 2, 49]]  # the rows of the batch only
     general.square().sum().backward()
     torch.testing.assert_close(table.vectors.grad.to_dense().double(), vectors.grad.to_dense())
     torch.testing.assert_close(table.log_weights.grad.to_dense().double(), logs.grad.to_dense(), atol=1e-5, rtol=1e-5)
@@ -192,17 +228,3 @@ def test_padded_rows_hold_each_texts_tokens_and_give_them_back(texts: list[list[
     longest = max(1, *map(len, texts), 0)
     assert rows.tolist() == [text + [-1] * (longest - len(text)) for text in texts]
     assert torch.equal(rows[mask], tokens.ids)
-
-
-def test_the_tower_of_the_docs_reads_each_text_alone_and_trains() -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "towers.md").read_text()
-    scope: dict[str, type[Tower]] = {}
-    exec(docs.split("```python\n# two_tower/tower/convolution.py\n")[1].split("```")[0], scope)
-    tower = scope["ConvolutionTower"](word_table(), 8)
-    texts = [[1, 2, 3], [], [4] * 9]
-    together = tower(Ragged.from_lists(texts))
-    alone = torch.cat([tower(Ragged.from_lists([text])) for text in texts])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    assert not together[1].any()
-    together.sum().backward()
-    assert all(p.grad is not None for p in tower.parameters() if p.requires_grad)
