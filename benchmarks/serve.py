@@ -95,8 +95,8 @@ def served_app(app: Any) -> Iterator[str]:  # noqa: ANN401
 
 
 def _ours(searcher: Searcher) -> Any:  # noqa: ANN401
+    from two_tower.serve import Runs
     from two_tower.serve.app import create_app
-    from two_tower.serve.runs import Runs
 
     runs = Runs([searcher], bm25=False)
     runs.warm()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -140,18 +140,16 @@ def _opened(new: VectorStore) -> VectorStore:
 
 def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Advance | None) -> None:
     with ThreadPoolExecutor(1) as pool:
-        writing: Future[None] | None = None
+        writing = pool.submit(lambda: None)
         for number, passages in enumerate(prefetch(_shards(source, store.manifest.shard_rows))):
             if store.has(number):
                 if progress:
                     progress(passages.num_rows)
                 continue
             vectors = encoder.documents(full_text(passages), progress)
-            if writing is not None:
-                writing.result()
-            writing = pool.submit(store.write, number, vectors, passages)
-        if writing is not None:
             writing.result()
+            writing = pool.submit(store.write, number, vectors, passages)
+        writing.result()
 
 
 def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:

@@ -15,7 +15,7 @@ from two_tower.embedding.random import RandomEmbedding
 from two_tower.ragged import Ragged
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=10))
 def test_idf_equals_the_definition(texts: list[list[int]]) -> None:
     found = inverse_document_frequency(Ragged.from_lists(texts), 10)

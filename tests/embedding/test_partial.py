@@ -43,8 +43,12 @@ def texts(make: Callable) -> tuple[Tokenizer, Corpus]:
 
 @pytest.mark.parametrize("missing", ["random", "mean", "zero"])
 def test_found_vectors_stay_and_the_others_start_as_stated(texts: tuple[Tokenizer, Corpus], missing: str) -> None:
-    embedding = Some(MANY[:1000], missing=missing)
-    vectors = embedding.vectors(*texts)
+    embedding, drawn = Some(MANY[:1000], missing=missing), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(embedding.vectors(*texts))
+    vectors = drawn[0]
+    assert [torch.equal(vectors, other) for other in drawn[1:]] == [True, missing != "random"]
     rows = [texts[0].vocabulary.index(word) for word in MANY[:1000]]
     assert vectors.dtype == torch.float32
     assert torch.equal(vectors[rows], torch.from_numpy(embedding.given))
@@ -60,18 +64,15 @@ def test_found_vectors_stay_and_the_others_start_as_stated(texts: tuple[Tokenize
         assert len(np.unique(others, axis=0)) == 1004
 
 
-def test_random_starts_repeat_with_torchs_seed(texts: tuple[Tokenizer, Corpus]) -> None:
-    drawn = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        drawn.append(Some(["a", "b"]).vectors(*texts))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-
-
-def test_normalised_vectors_are_centred_and_of_length_1(texts: tuple[Tokenizer, Corpus]) -> None:
+def test_normalized_vectors_are_centred_and_of_length_1(
+    texts: tuple[Tokenizer, Corpus], caplog: pytest.LogCaptureFixture
+) -> None:
     embedding = Some(MANY, normalize=True)
-    vectors = embedding.vectors(*texts).numpy()
+    with caplog.at_level(logging.INFO, "two_tower"):
+        vectors = embedding.vectors(*texts).numpy()
+        assert "embedding.normalize" not in caplog.text
+        Some(MANY).vectors(*texts)
+        assert "embedding.normalize=true" in caplog.text  # long vectors are told
     given = embedding.given.astype(np.float64)
     centred = given - given.mean(axis=0)
     expected = centred / np.linalg.norm(centred, axis=1, keepdims=True)
@@ -138,12 +139,3 @@ def test_low_coverage_warns_with_a_cause(
     assert not [r for r in caplog.records if r.levelno == logging.WARNING]
     with pytest.raises(UserError, match="some has no vector for any of the 2,003 words"):
         Some([]).vectors(*texts)
-
-
-def test_long_vectors_are_told(texts: tuple[Tokenizer, Corpus], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "two_tower"):
-        Some(MANY).vectors(*texts)
-        assert "embedding.normalize=true" in caplog.text
-        caplog.clear()
-        Some(MANY, normalize=True).vectors(*texts)
-        assert "embedding.normalize" not in caplog.text

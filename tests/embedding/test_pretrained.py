@@ -33,47 +33,33 @@ def options(file: Path, *more: str) -> list[str]:
     return ["embedding=pretrained", f"embedding.path={file}", "trainer.max_epochs=1", *more]
 
 
-@pytest.mark.parametrize(("tower", "shared"), [("average", "false"), ("gru", "true")])
-def test_the_run_starts_from_the_files_vectors_and_no_longer_needs_the_file(
-    tower: str, shared: str, file: Path, collection: Path, tmp_path: Path
-) -> None:
+def test_runs_start_from_a_files_vectors_and_from_those_of_a_run(file: Path, collection: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.txt"
     copy.write_bytes(file.read_bytes())
-    more = [f"tower={tower}", f"shared_towers={shared}", "embedding.freeze=true", "tower.dim=16"]
-    # With fixed weights the projection is all that is trained.
-    more += ["tower.learn_weights=false"] if tower == "average" else []
-    fit(collection, tmp_path / "run", *options(copy, *more))
-    copy.unlink()
-    model, tokenizer = load_model(Run(tmp_path / "run"))
-    table = model.query_tower.words.vectors
-    assert torch.equal(table, model.document_tower.words.vectors)
+    frozen = ["embedding.freeze=true", "tower.dim=16"]
+    fit(collection, tmp_path / "first", *options(copy, *frozen, "tower=gru"))
+    copy.unlink()  # the run no longer needs it
+    first, tokenizer = load_model(Run(tmp_path / "first"))
+    table = first.query_tower.words.vectors
     assert table.shape == (len(tokenizer), WIDTH)
-    assert model.queries(tokenizer.encode(["baba"])).shape == (1, 16)
     rows = {word: row for row, word in enumerate(tokenizer.vocabulary)}
     for line in file.read_text().splitlines():
         word, *numbers = line.split()
         assert table[rows[word]].tolist() == np.array(numbers, np.float32).tolist()
-
-
-def test_a_run_of_this_project_is_a_file_of_vectors_too(collection: Path, tmp_path: Path) -> None:
-    fit(collection, tmp_path / "first")
-    first, tokenizer = load_model(Run(tmp_path / "first"))
-    checkpoint = tmp_path / "first" / "checkpoints" / "best.ckpt"
+    # With fixed weights the projection is all that is trained.
+    frozen += ["tower.learn_weights=false", "shared_towers=false"]
     words = f"embedding.vocabulary={tmp_path}/first/tokenizer.json"
-    fit(collection, tmp_path / "second", *options(checkpoint, words, "embedding.freeze=true", "tower.dim=8"))
+    fit(collection, tmp_path / "second", *options(tmp_path / "first" / "checkpoints" / "best.ckpt", words, *frozen))
     second, _ = load_model(Run(tmp_path / "second"))
-    assert torch.equal(second.query_tower.words.vectors, first.query_tower.words.vectors)
-    assert second.query_tower.dim == 8
-    assert len(tokenizer) == len(second.query_tower.words.vectors)
+    for tower in (second.query_tower, second.document_tower):
+        assert torch.equal(tower.words.vectors, table)
+    assert second.queries(tokenizer.encode(["baba"])).shape == (1, 16)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["embedding.path=none.txt"], r"embedding\.path=none\.txt does not exist"),
-        (["embedding.missing=some"], "embedding.missing=some does not exist"),
-        (["embedding.freeze=true", "tower.learn_weights=false", "tower.dim=12"],
-         "embedding.freeze=true leaves nothing to train"),
         (["embedding.freeze=2", "tower.learn_weights=false", "tower.dim=12"],
          "embedding.freeze=2 leaves nothing to train"),
     ],

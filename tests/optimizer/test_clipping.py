@@ -48,7 +48,7 @@ def grad_of(parameter: nn.Parameter) -> Tensor:
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(grads=gradients(), exponent=st.floats(-4, 6))
 def test_equals_torch_on_the_dense_form(algorithm: str, grads: list[Tensor], exponent: float) -> None:
     limit = 10.0**exponent
@@ -76,17 +76,10 @@ def test_a_norm_that_is_not_finite_leaves_the_gradients(bad: float) -> None:
     torch.testing.assert_close(grad_of(parameters[1]).to_dense(), grads[1].to_dense(), equal_nan=True, rtol=0, atol=0)
 
 
-def test_no_gradient_at_all() -> None:
+def test_no_gradient_at_all_and_wrong_settings() -> None:
     assert clip_gradients([nn.Parameter(torch.zeros(2))], 1.0) == 0
-
-
-@pytest.mark.parametrize(
-    ("limit", "algorithm", "message"),
-    [
-        *((limit, "norm", "gradient_clip_val") for limit in (0.0, -1.0, math.nan)),
-        (1.0, "nrom", "did you mean 'norm'"),
-    ],
-)
-def test_wrong_settings_are_named(limit: float, algorithm: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        clip_gradients([], limit, algorithm)
+    for limit in (0.0, -1.0, math.nan):
+        with pytest.raises(UserError, match="gradient_clip_val"):
+            clip_gradients([], limit)
+    with pytest.raises(UserError, match="did you mean 'norm'"):
+        clip_gradients([], 1.0, "nrom")

@@ -7,7 +7,8 @@ import pytest
 from test_train import fit
 
 from embed import embed
-from two_tower.serve.runs import Runs
+from two_tower.search import Searcher
+from two_tower.serve import Runs
 
 FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 HOSTILE = r"""
@@ -34,6 +35,6 @@ def run_folders(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> l
 
 @pytest.fixture(scope="session")
 def runs(run_folders: list[Path]) -> Runs:
-    loaded = Runs.load(run_folders)
+    loaded = Runs(map(Searcher.load, run_folders))
     loaded.warm()
     return loaded

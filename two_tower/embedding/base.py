@@ -83,12 +83,10 @@ class Pretrained:
 
 
 class PartialEmbedding(Embedding):
-    """Pretrained vectors for some words. The others start as ``missing`` says, extra dimensions at random.
+    """Pretrained vectors of ``width`` dimensions for some words; ``name`` says in messages where they come from.
 
-    ``name`` says in messages where the vectors come from, ``width`` is their number of dimensions. ``dim`` may add
-    more, drawn as `RandomEmbedding` draws all. It cannot drop any: a tower projects instead. A ``random`` start has the
-    mean and the standard deviation of the pretrained vectors in each dimension. ``normalize`` subtracts their mean and
-    scales each, so that a word vector has about length 1 with the random dimensions.
+    ``dim`` may add dimensions, drawn as `RandomEmbedding` draws all. It cannot drop any: a tower projects instead. With
+    ``normalize`` a word vector has about length 1 with the random dimensions.
     """
 
     def __init__(

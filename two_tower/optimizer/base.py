@@ -92,18 +92,13 @@ class RowOptimizer(torch.optim.Optimizer):
         400,000: 18 ms for Adam, row-wise 13), and a second thread gained nothing on an idle machine and lost a factor
         of 2 on a busy one.
         """
-        if not (self._compiled and _as_arrays(values, *tables)):
+        dtype, both = values.dtype, (values, *tables)
+        arrays_fit = all(t.dtype == dtype and t.device.type == "cpu" and t.is_contiguous() for t in both)
+        if not (self._compiled and arrays_fit and dtype in (torch.float32, torch.float64)):
             plain(rows, values, tables, scalars)
             return
-        grads, *arrays = [t.detach().unsqueeze(-1).flatten(1).numpy() for t in (values, *tables)]
+        grads, *arrays = [t.detach().unsqueeze(-1).flatten(1).numpy() for t in both]
         compiled(rows.numpy(), grads, tuple(arrays), tuple(map(grads.dtype.type, scalars)))
-
-
-def _as_arrays(*tensors: Tensor) -> bool:
-    """Whether a compiled loop can take these tensors, and change them in place."""
-    dtype = tensors[0].dtype
-    able = dtype in (torch.float32, torch.float64)
-    return able and all(t.dtype == dtype and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
 
 
 def check_range(name: str, value: float, below: float = math.inf) -> None:

@@ -20,9 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from two_tower.errors import UserError
 from two_tower.search import Answer, Hit, Mode
-from two_tower.serve import Limits
+from two_tower.serve import Limits, Runs, SearchParams
 from two_tower.serve.batcher import Batcher, QueueFull
-from two_tower.serve.runs import Runs, SearchParams
 
 log = logging.getLogger(__name__)
 

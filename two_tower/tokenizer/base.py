@@ -217,11 +217,7 @@ class Tokenizer:
     def _by_kernel(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
         fold, table = self._tables
         limit = np.iinfo(np.int64).max if max_tokens is None else max_tokens
-
-        def run(text: np.ndarray, starts: np.ndarray) -> Encoded:
-            return hash_table.look_up(*fold(text, starts), table, self.unknown_id, limit)
-
-        return run
+        return lambda text, starts: hash_table.look_up(*fold(text, starts), table, self.unknown_id, limit)
 
     def _by_library(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
         library = self._library

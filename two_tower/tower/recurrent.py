@@ -20,16 +20,8 @@ class RecurrentTower(Tower):
     """A recurrent network over the text's word vectors, then a linear projection where the sizes differ.
 
     Compiled loops (`_recurrence`) run on a CPU in float32, torch's packed sequences elsewhere. Neither pads, and both
-    give the same.
-
-    Args:
-        pooling: ``last`` is each text's own last state; of the backward direction the one at its first word.
-            ``attention`` weights states by the softmax of their products with a learned vector, which starts as zero,
-            so as the plain mean.
-        refine: add the weighted mean of the word vectors, as the average tower has it. The projection starts at zero,
-            so the tower starts as the average of the same vectors, and learns what to change of it.
-        encode_dtype: of the products with the state where the compiled loops run without gradients. The states
-            and all the rest stay float32.
+    give the same. Of the backward direction ``pooling=last`` takes the state at the text's first word. The vector
+    whose products with the states ``attention`` weights them by starts as zero, so as the plain mean.
     """
 
     parallel_by_text = True
