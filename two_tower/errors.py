@@ -108,8 +108,8 @@ class BadRows:
 def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
 
-    Any other exception passes through: a traceback and status 1. ``after_interrupt`` says how to continue after
-    Ctrl-C; where the work stopped is the exception's own argument.
+    Any other exception passes through. ``after_interrupt`` says how to continue after Ctrl-C; where the work stopped is
+    the exception's own argument.
     """
     try:
         with _noting_ctrl_c() as noted:

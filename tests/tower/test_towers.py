@@ -17,7 +17,7 @@ from tower.test_recurrent import make as recurrent
 from two_tower.ragged import Ragged
 from two_tower.tower import _recurrence as recurrence
 from two_tower.tower import transformer
-from two_tower.tower._lookup import lookup, pool
+from two_tower.tower._lookup import Lookup, pool
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower, WordTable, padded
 from two_tower.tower.transformer import TransformerTower
@@ -196,7 +196,7 @@ def test_lookup_gradients_equal_the_librarys(dtype: torch.dtype) -> None:
     ours.requires_grad_()
     theirs.requires_grad_()
     factor = torch.randn(4, 4, dtype=dtype)
-    (lookup(ids, ours) * factor).sum().backward()
+    (Lookup.apply(ids, ours) * factor).sum().backward()
     (nn.functional.embedding(ids, theirs) * factor).sum().backward()
     torch.testing.assert_close(ours.grad.to_dense(), theirs.grad)
 

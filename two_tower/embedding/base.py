@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numba
 import numpy as np
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = ("idf", "uniform")
-MISSING = ("random", "mean", "zero")
+Weights: TypeAlias = Literal["idf", "uniform"]
+Missing: TypeAlias = Literal["random", "mean", "zero"]
 
 LOW_COVERAGE = 0.5  # of the corpus' tokens: below it, vectors and corpus hardly belong together
 LONG = 2.0  # mean length of a vector beyond which steps of the usual size move it too little
@@ -33,11 +34,9 @@ class Embedding(ABC):
     pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
     coverage: float | None = None  # share of the corpus' tokens whose word has one, known once `vectors` has run
 
-    def __init__(self, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
+    def __init__(self, dim: int, weights: Weights = "idf", freeze: bool | int = False) -> None:
         if dim < 1:
             raise ValueError(f"dim={dim} must be at least 1")
-        if weights not in WEIGHTS:
-            raise ValueError(f"weights={weights} does not exist; {one_of(weights, WEIGHTS)}")
         if freeze is not False and freeze < 1:
             raise ValueError(
                 f"freeze={freeze} must be true, false, or the first epoch that trains the word vectors, counted from 1"
@@ -90,11 +89,10 @@ class PartialEmbedding(Embedding):
     """
 
     def __init__(
-        self, name: str, width: int, dim: int | None, missing: str, normalize: bool, weights: str, freeze: bool | int
-    ) -> None:
+        self, name: str, width: int, dim: int | None, missing: Missing, normalize: bool, weights: Weights,
+        freeze: bool | int,
+    ) -> None:  # fmt: skip
         super().__init__(max(width, dim or 0) if dim != 0 else 0, weights, freeze)
-        if missing not in MISSING:
-            raise ValueError(f"missing={missing} does not exist; {one_of(missing, MISSING)}")
         self.name, self.missing, self.normalize = name, missing, normalize
         self.pretrained_dims = width
 

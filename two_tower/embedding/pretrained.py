@@ -12,7 +12,7 @@ from two_tower.cache import notice
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding._files import BinaryVectors, TextVectors, VectorFile, opened
 from two_tower.embedding._matrices import npy_vectors, read_words, safetensors_vectors, torch_vectors
-from two_tower.embedding.base import PartialEmbedding, Pretrained
+from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import BadRows, UserError
 from two_tower.progress import counter
 from two_tower.tokenizer.base import Tokenizer
@@ -31,7 +31,7 @@ class PretrainedEmbedding(PartialEmbedding):
 
     def __init__(
         self, path: str | None = None, vocabulary: str | None = None, tensor: str | None = None, dim: int | None = None,
-        missing: str = "random", normalize: bool = False, weights: str = "idf", freeze: bool | int = False,
+        missing: Missing = "random", normalize: bool = False, weights: Weights = "idf", freeze: bool | int = False,
     ) -> None:  # fmt: skip
         if path is None:
             raise UserError("embedding=pretrained needs a file of word vectors: add embedding.path=FILE.")
@@ -49,8 +49,8 @@ class GloveEmbedding(PretrainedEmbedding):
     """
 
     def __init__(
-        self, dim: int | None = None, missing: str = "random", normalize: bool = True,
-        weights: str = "idf", freeze: bool | int = False,
+        self, dim: int | None = None, missing: Missing = "random", normalize: bool = True,
+        weights: Weights = "idf", freeze: bool | int = False,
     ) -> None:  # fmt: skip
         package = importlib.util.find_spec(GLOVE_PACKAGE)  # finds it without running it
         if package is None or not package.submodule_search_locations:

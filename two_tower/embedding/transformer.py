@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.base import PartialEmbedding, Pretrained
+from two_tower.embedding.base import PartialEmbedding, Pretrained, Weights
 from two_tower.errors import UserError
 from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.base import Teacher
@@ -16,7 +16,7 @@ from two_tower.tokenizer.base import Tokenizer
 class TransformerEmbedding(PartialEmbedding):
     """The teacher's vector of each word, centred, of length 1, as in model2vec (Tulkens and van Dongen 2024)."""
 
-    def __init__(self, teacher: Teacher, dim: int, weights: str = "idf", freeze: bool | int = False) -> None:
+    def __init__(self, teacher: Teacher, dim: int, weights: Weights = "idf", freeze: bool | int = False) -> None:
         # Only the unknown word has no vector, and it means nothing: zero.
         super().__init__(teacher.name, min(dim, teacher.dim), dim, "zero", True, weights, freeze)
         self._teacher = teacher

@@ -11,7 +11,7 @@ import numpy as np
 
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.base import PartialEmbedding, Pretrained
+from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import UserError
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
@@ -25,9 +25,9 @@ class Word2VecEmbedding(PartialEmbedding):
     """word2vec with negative sampling, trained by gensim on the tokens of the passages, once; kept in the cache."""
 
     def __init__(
-        self, dim: int, missing: str = "random", normalize: bool = True, skip_gram: bool = True, window: int = 5,
+        self, dim: int, missing: Missing = "random", normalize: bool = True, skip_gram: bool = True, window: int = 5,
         negative: int = 5, epochs: int = 5, seed: int = 0, workers: int = 1,
-        weights: str = "idf", freeze: bool | int = False,
+        weights: Weights = "idf", freeze: bool | int = False,
     ) -> None:  # fmt: skip
         super().__init__("word2vec", dim, dim, missing, normalize, weights, freeze)
         numbers = {"window": window, "negative": negative, "epochs": epochs, "workers": workers}

@@ -17,12 +17,9 @@ from two_tower.optimizer.base import RowOptimizer, by_row, check_range, fusible,
 class Adagrad(RowOptimizer):
     """Adagrad for dense and sparse gradients; equal to `torch.optim.Adagrad` with ``row_wise`` false.
 
-    It has no running mean of the gradient, so that with ``row_wise`` a word table's whole state is one number per row,
-    a sum of mean squares over the dimensions: the choice where a table barely fits into memory. Its rates only ever
-    fall.
-
-    torch's own takes 5 to 15 times as long on sparse gradients (40,000 rows of 256 in a table of 400,000, one thread:
-    217 ms instead of 28, row-wise 14), hence this one.
+    With ``row_wise`` true a row has one sum, of means: the choice where a table barely fits into memory. torch's
+    own takes 5 to 15 times as long on sparse gradients (40,000 rows of 256 in a table of 400,000, one thread: 217 ms
+    instead of 28, row-wise 14), hence this one.
     """
 
     _moment = "sum"

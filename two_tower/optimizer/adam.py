@@ -18,15 +18,11 @@ from two_tower.optimizer.base import RowOptimizer, by_row, check_range, fusible,
 class Adam(RowOptimizer):
     """AdamW for dense gradients, lazy Adam on the touched rows for sparse ones.
 
-    Dense parameters step as in `torch.optim.AdamW`. Of a parameter with a sparse gradient only the rows in
-    it step, decay and change their moments; with ``row_wise`` false exactly as in `torch.optim.SparseAdam`.
-    Bias correction counts the parameter's steps, as there, not each row's: a row that is first touched late
-    then starts with an update of up to (1 - beta1) / sqrt(1 - beta2) = 3.2 rates instead of 1. That favours
-    rare words, which get few updates, and needs no counter per row.
-
-    With ``row_wise`` a word table has one second moment per row, the mean over its dimensions. A word table is a
-    parameter of a group marked ``word_table``, or one whose first gradient is sparse. Decay multiplies parameters by
-    ``1 - lr * weight_decay`` before a step.
+    Dense parameters step as in `torch.optim.AdamW`. Of a parameter with a sparse gradient only the rows in it step,
+    decay and change their moments, exactly as in `torch.optim.SparseAdam` where ``row_wise`` is false. Bias correction
+    counts the parameter's steps, as there, not each row's: a row that is first touched late then starts with an update
+    of up to (1 - beta1) / sqrt(1 - beta2) = 3.2 rates instead of 1. That favours rare words, which get few updates, and
+    needs no counter per row. With ``row_wise`` the one second moment of a row is the mean over its dimensions.
     """
 
     _moment = "exp_avg_sq"

@@ -85,12 +85,11 @@ class RowOptimizer(torch.optim.Optimizer):
         self, compiled: Callable[..., None], plain: Callable[..., None],
         rows: Tensor, values: Tensor, tables: tuple[Tensor, ...], scalars: tuple[float, ...],
     ) -> None:  # fmt: skip
-        """Call ``compiled`` on NumPy arrays where it can take them, otherwise ``plain`` on the tensors.
+        """Call ``compiled`` on NumPy arrays where it can take and change them in place, else ``plain`` on the tensors.
 
-        Both get ``(rows, values, tables, scalars)``; for ``compiled`` every table is (V, D) or (V, 1) and the numbers
-        have its precision. It runs on one thread: the work is bound by memory (40,000 rows of 256 in a table of
-        400,000: 18 ms for Adam, row-wise 13), and a second thread gained nothing on an idle machine and lost a factor
-        of 2 on a busy one.
+        For ``compiled`` every table is (V, D) or (V, 1) and the numbers have its precision. It runs on one thread: the
+        work is bound by memory (40,000 rows of 256 in a table of 400,000: 18 ms for Adam, row-wise 13), and a second
+        thread gained nothing on an idle machine and lost a factor of 2 on a busy one.
         """
         dtype, both = values.dtype, (values, *tables)
         arrays_fit = all(t.dtype == dtype and t.device.type == "cpu" and t.is_contiguous() for t in both)
@@ -150,9 +149,8 @@ def by_row(squares: Tensor, moment: Tensor) -> Tensor:
 def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """Groups ``{"name": "query/words", "params": [...], "word_table": True}`` (or ``"query/dense"``, False).
 
-    ``modules`` maps names to modules, e.g. ``{"query": tower, "document": tower}``; what several of them hold is in
-    ``"shared/…"``. Frozen parameters are in a group too: they may be unfrozen later, and an optimizer skips them as
-    long as they have no gradient.
+    What several of the named ``modules`` hold is in ``"shared/…"``. Frozen parameters are in a group too: they may be
+    unfrozen later, and an optimizer skips them as long as they have no gradient.
     """
     owners: dict[nn.Parameter, list[str]] = {}
     for name, module in modules.items():
@@ -179,11 +177,10 @@ def learning_rate(groups: Sequence[Mapping[str, Any]]) -> float:
 def clip_gradients(parameters: Iterable[Tensor], max_value: float, algorithm: str = "norm") -> Tensor:
     """Bound the gradients in place, sparse ones too, on which torch's own clipping fails.
 
-    Algorithm ``norm`` scales all gradients by one factor to a norm of at most ``max_value``, ``value`` limits each
-    number. Sparse gradients are replaced by their coalesced form (otherwise a row's parts would count one by one); the
-    result is what dense gradients would have given. Returns the Euclidean norm of all gradients before clipping, 0
-    without gradients. If it is not finite, ``norm`` leaves the gradients as they are: scaling would turn all of them
-    into NaN or 0 and hide where the infinite one came from.
+    Algorithm ``norm`` scales all by one factor to a norm of at most ``max_value``, ``value`` limits each number. Sparse
+    gradients are replaced by their coalesced form (else a row's parts would count one by one). Returns the Euclidean
+    norm before clipping, 0 without gradients. If it is not finite, ``norm`` leaves the gradients as they are: scaling
+    would turn all of them into NaN or 0 and hide where the infinite one came from.
     """
     if not max_value > 0:
         raise UserError(f"trainer.gradient_clip_val is {max_value}: set a number above 0, or null not to clip.")

@@ -212,7 +212,9 @@ class _Pool(torch.autograd.Function):
         return None, None, grad_table, _sparse(used, of_weights, log_weights.shape) if weights_learn else None
 
 
-class _Lookup(torch.autograd.Function):
+class Lookup(torch.autograd.Function):
+    """``apply(ids, table)``: the rows of the tokens ``ids`` (T,); sparse gradient with the used rows only."""
+
     @staticmethod
     def forward(ctx: Any, ids: Tensor, table: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(ids)
@@ -255,15 +257,10 @@ def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor) -> Tensor:
     if on_cpu(vectors):
         return _Pool.apply(tokens.ids, tokens.offsets, vectors, log_weights)
     ids, offsets = tokens.ids.long(), tokens.offsets
-    weights = _Lookup.apply(ids, log_weights).exp()
+    weights = Lookup.apply(ids, log_weights).exp()
     summed = F.embedding_bag(
         ids, vectors, offsets[:-1], mode="sum", per_sample_weights=weights.to(vectors.dtype), sparse=True
     )
     text = torch.repeat_interleave(torch.arange(len(tokens), device=ids.device), tokens.lengths)
     total = torch.zeros(len(tokens), device=ids.device, dtype=weights.dtype).index_add(0, text, weights)
     return summed / total.clamp(min=torch.finfo(total.dtype).tiny).unsqueeze(1).to(summed.dtype)
-
-
-def lookup(ids: Tensor, vectors: Tensor) -> Tensor:
-    """The vectors of the tokens ``ids`` (T,), as (T, D); sparse gradient with the used rows only."""
-    return _Lookup.apply(ids, vectors)

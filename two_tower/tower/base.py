@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
-from two_tower.tower._lookup import lookup, number_rows, on_cpu, pool
+from two_tower.tower._lookup import Lookup, number_rows, on_cpu, pool
 
 
 class Tower(nn.Module, ABC):
@@ -67,7 +67,7 @@ class WordTable(nn.Module):
 
     def lookup(self, ids: Tensor) -> Tensor:
         """The tokens' vectors: ``ids`` (T,) → (T, D)."""
-        return lookup(ids, self.vectors)
+        return Lookup.apply(ids, self.vectors)
 
     def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Each word of ``ids`` (T,) once: the vectors (R, D), and the row among them of each token, (T,) integers."""
