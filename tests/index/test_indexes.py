@@ -117,6 +117,12 @@ def test_a_build_repeats(name: str, keys: dict[str, Any], tmp_path: Path) -> Non
     assert len(built) == 1
 
 
+def refused(store: VectorStore, config: dict[str, Any], message: str) -> None:
+    assert not is_made(store.path, config)
+    with pytest.raises(UserError, match=message):
+        load_index(store.path)
+
+
 @pytest.mark.parametrize("name", ["flat", "chroma"])
 def test_a_damaged_index_is_refused(name: str, tmp_path: Path) -> None:
     config, store = config_of(name), write_store(tmp_path, 60)
@@ -127,16 +133,13 @@ def test_a_damaged_index_is_refused(name: str, tmp_path: Path) -> None:
 
         SharedSystemClient.clear_system_cache()  # as another process would find it
         shutil.rmtree(store.path / "chroma")
-    else:
-        path = store.path / "index.faiss"
-        whole = path.read_bytes()
-        path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
-        with pytest.raises(UserError, match=r"index\.faiss is missing or damaged: run embed\.py again"):
-            load_index(store.path)
-        path.write_bytes(whole[:200])
-    with pytest.raises(UserError, match=r"run embed\.py again"):
-        load_index(store.path)
-    assert not is_made(store.path, config)
+        refused(store, config, r"run embed\.py again")
+        return
+    path = store.path / "index.faiss"
+    whole = path.read_bytes()
+    for damaged in (whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:], whole[:200]):
+        path.write_bytes(damaged)
+        refused(store, config, r"index\.faiss is missing or damaged: run embed\.py again")
 
 
 @pytest.mark.parametrize("name", ["hnsw", "ivf"])
@@ -277,17 +280,14 @@ def test_a_sample_has_no_more_queries_than_asked_for(tmp_path: Path) -> None:
 
 
 def test_an_index_of_other_vectors_or_of_another_version_is_refused(tmp_path: Path) -> None:
-    store, other = write_store(tmp_path, 50), write_store(tmp_path, 60)
+    config, store, other = config_of("flat"), write_store(tmp_path, 50), write_store(tmp_path, 60)
     for each in (store, other):
-        make_index(config_of("flat"), each, None)
+        make_index(config, each, None)
     for name in ("index.faiss", "index.yaml"):
-        (store.path / name).write_bytes((other.path / name).read_bytes())
-    with pytest.raises(UserError, match="made of other vectors than those beside it"):
-        load_index(store.path)
+        shutil.copy(other.path / name, store.path / name)
+    refused(store, config, "made of other vectors than those beside it")
     (store.path / "index.yaml").write_text("_target_: two_tower.index.flat.FlatIndex\n")
-    with pytest.raises(UserError, match="of another version of two_tower"):
-        load_index(store.path)
-    assert not is_made(store.path, config_of("flat"))
+    refused(store, config, "of another version of two_tower")
 
 
 def test_a_shared_chroma_server_keeps_other_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

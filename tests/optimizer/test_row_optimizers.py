@@ -279,6 +279,39 @@ def test_values_out_of_range_name_the_key(optimizer_class: Callable) -> None:
             Adam([table()], betas=betas)
 
 
+def saved_and_loaded(state: Any) -> Any:  # noqa: ANN401
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@BOTH
+@pytest.mark.parametrize("row_wise", [False, True])
+def test_steps_from_a_saved_state_equal_uninterrupted_ones_bit_for_bit(
+    path: str, optimizer_class: Callable, row_wise: bool
+) -> None:
+    def make() -> tuple[list[nn.Parameter], RowOptimizer]:
+        words, matrix = table(), table(seed=1)
+        groups = [{"params": [words], "word_table": True}, {"params": [matrix]}]
+        return [words, matrix], optimizer_class(groups, lr=0.02, embedding_lr_scale=5.0, row_wise=row_wise)
+
+    def step(parameters: list[nn.Parameter], optimizer: RowOptimizer, first: int, last: int) -> None:
+        for rows_and_values, grad in list(zip(row_gradients(6), dense_gradients(), strict=True))[first:last]:
+            parameters[0].grad, parameters[1].grad = sparse(*rows_and_values), grad
+            optimizer.step()
+
+    whole, resumed = make(), make()
+    step(*whole, 0, 3)
+    parameters, state = saved_and_loaded([[p.detach() for p in whole[0]], whole[1].state_dict()])
+    resumed[1].load_state_dict(state)
+    for ours, saved in zip(resumed[0], parameters, strict=True):
+        ours.detach().copy_(saved)
+    for run in (whole, resumed):
+        step(*run, 3, 6)
+    assert all(torch.equal(*pair) for pair in zip(whole[0], resumed[0], strict=True))
+
+
 @pytest.mark.parametrize("name", ["adam", "adagrad"])
 def test_config_builds_the_optimizer(name: str) -> None:
     config = OmegaConf.load(CONF / f"{name}.yaml")
@@ -294,7 +327,4 @@ def test_config_builds_the_optimizer(name: str) -> None:
 
     assert optimizer.step(closure).item() == pytest.approx(1000 * start.sum().item(), rel=1e-5)
     torch.testing.assert_close(start - words, torch.full((V, D), lr), rtol=1e-4, atol=0)  # a first step is the rate
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)  # no OmegaConf object may hide in the state
-    file.seek(0)
-    torch.load(file, weights_only=True)
+    saved_and_loaded(optimizer.state_dict())  # no OmegaConf object may hide in the state
