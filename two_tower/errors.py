@@ -41,6 +41,13 @@ def one_of(name: str, valid: Iterable[str]) -> str:
     return f"did you mean {guess!r}? (valid: {listing})" if guess else f"valid: {listing}"
 
 
+def at_least(minimum: int, **settings: int | None) -> None:
+    """Raise a ValueError for the first setting below ``minimum``; None passes."""
+    for name, value in settings.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"{name}={value} must be at least {minimum}")
+
+
 class BadRow(Exception):
     """A row that cannot be used: ``kind`` is what is counted, ``detail`` says more about this one."""
 

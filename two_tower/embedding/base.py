@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 
@@ -35,8 +35,7 @@ class Embedding(ABC):
     coverage: float | None = None  # share of the corpus' tokens whose word has one, known once `vectors` has run
 
     def __init__(self, dim: int, weights: Weights = "idf", freeze: bool | int = False) -> None:
-        if dim < 1:
-            raise ValueError(f"dim={dim} must be at least 1")
+        at_least(1, dim=dim)
         if freeze is not False and freeze < 1:
             raise ValueError(
                 f"freeze={freeze} must be true, false, or the first epoch that trains the word vectors, counted from 1"

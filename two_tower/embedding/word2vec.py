@@ -12,7 +12,7 @@ import numpy as np
 from two_tower.cache import entry, key_of
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
@@ -31,9 +31,7 @@ class Word2VecEmbedding(PartialEmbedding):
     ) -> None:  # fmt: skip
         super().__init__("word2vec", dim, dim, missing, normalize, weights, freeze)
         numbers = {"window": window, "negative": negative, "epochs": epochs, "workers": workers}
-        for name, number in numbers.items():
-            if number < 1:
-                raise ValueError(f"{name}={number} must be at least 1")
+        at_least(1, **numbers)
         self._settings = {"vector_size": dim, "sg": int(skip_gram), "seed": seed, **numbers}
         try:
             self._version = importlib.metadata.version("gensim")

@@ -56,10 +56,3 @@ class VectorIndex(ABC):
     def size(self, folder: Path) -> int:
         """Bytes on disk."""
         return (folder / self.file).stat().st_size
-
-
-def at_least(minimum: int, **settings: int | None) -> None:
-    """Raise a ValueError for the first setting below ``minimum``; None passes."""
-    for name, value in settings.items():
-        if value is not None and value < minimum:
-            raise ValueError(f"{name}={value} must be at least {minimum}")

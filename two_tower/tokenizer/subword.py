@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 from two_tower.tokenizer.base import Texts, Tokenizer, truncation
 
 
@@ -21,9 +21,8 @@ class SubwordTokenizer:
         self.path, self.query_tokens, self.document_tokens = Path(path), query_tokens, document_tokens
         settings = self.path / "tokenizer_config.json"
         max_tokens = int(_object(settings).get("model_max_length", 1e30)) if settings.exists() else int(1e30)
+        at_least(1, query_tokens=query_tokens, document_tokens=document_tokens)
         for name in ("query_tokens", "document_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
             if getattr(self, name) > max_tokens:
                 raise ValueError(f"{name}={getattr(self, name)} must be at most {max_tokens}, which {path} can read")
         # 16 hexadecimal digits: prepared tokens are found again by it.

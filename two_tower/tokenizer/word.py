@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 from two_tower.tokenizer import _folding as folding
 from two_tower.tokenizer._hash_table import HashTable, spelled
 from two_tower.tokenizer.base import Texts, Tokenizer, count_words, truncation
@@ -26,10 +26,8 @@ class WordTokenizer:
         self.vocabulary_size, self.min_frequency = vocabulary_size, min_frequency
         self.split_camel_case, self.strip_accents = split_camel_case, strip_accents
         self.query_tokens, self.document_tokens = query_tokens, document_tokens
-        minimum = {"vocabulary_size": 2, "min_frequency": 1, "query_tokens": 1, "document_tokens": 1}
-        for name, bound in minimum.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {bound}")
+        at_least(2, vocabulary_size=vocabulary_size)
+        at_least(1, min_frequency=min_frequency, query_tokens=query_tokens, document_tokens=document_tokens)
 
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
         """Count the words of batches of texts, which are read once, and keep the most frequent ones.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from two_tower.errors import at_least
 from two_tower.ragged import Ragged
 from two_tower.threads import each
 from two_tower.tower import _recurrence as recurrence
@@ -32,9 +33,7 @@ class RecurrentTower(Tower):
         dropout: float = 0.0, encode_dtype: Literal["float32", "bfloat16"] = "float32", refine: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(dim)
-        for name, size in (("hidden", hidden), ("layers", layers)):
-            if size is not None and size < 1:
-                raise ValueError(f"{name}={size} must be at least 1")
+        at_least(1, hidden=hidden, layers=layers)
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout={dropout} must be from 0 to 1")
         if dropout and layers == 1:
