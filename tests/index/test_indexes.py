@@ -13,7 +13,8 @@ import torch
 
 from two_tower.config import build, read
 from two_tower.errors import UserError
-from two_tower.index import Sample, choose_search_value, exact_hits, is_made, load_index, make_index, recalls
+from two_tower.index import is_made, load_index, make_index
+from two_tower.index._make import Sample, choose_search_value, exact_hits, recalls
 from two_tower.index.faiss import HnswIndex, IvfIndex, IvfPqIndex, faiss_threads
 from two_tower.similarity import SIMILARITIES, Similarity
 from two_tower.store import Manifest, VectorStore
