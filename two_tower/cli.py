@@ -236,10 +236,9 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
-    from two_tower.console import say
+    from two_tower.console import counter, say
     from two_tower.data.beir import Beir
     from two_tower.extend import extend_run
-    from two_tower.progress import counter
 
     if bool(overrides) == bool(data):
         raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")

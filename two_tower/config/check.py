@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.build import target_of
-from two_tower.config.groups import groups
+from two_tower.config.saved import groups
 from two_tower.errors import UserError, one_of
 
 Composed = DictConfig  # what Hydra composed, for those who only pass it on
