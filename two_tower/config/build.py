@@ -11,6 +11,11 @@ from typing import Any
 from two_tower.errors import UserError
 
 
+def is_component(value: Any) -> bool:  # noqa: ANN401
+    """Whether a value of a configuration is built, and so has keys of its own."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 def target_of(spec: Mapping[str, Any], place: str = "") -> Callable[..., Any]:
     """The class or function that a component's ``_target_`` names; a UserError if it cannot be imported."""
     name = str(spec.get("_target_", ""))
@@ -29,7 +34,8 @@ def build(place: str, spec: Mapping[str, Any], offer: Mapping[str, Any] | None =
     function is returned. Of the arguments in ``offer`` the target gets those that it has parameters for.
     """
     target = target_of(spec, place)
-    keys = {k: _built(f"{place}.{k}", v) for k, v in spec.items() if not k.startswith("_")}
+    keys = {k: v for k, v in spec.items() if not k.startswith("_")}
+    keys |= {k: build(f"{place}.{k}", v) for k, v in keys.items() if is_component(v)}
     if offer:
         accepted = inspect.signature(target).parameters
         keys.update({k: v for k, v in offer.items() if k in accepted})
@@ -54,7 +60,3 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
         if not isinstance(error, ValueError):  # a bug
             raise
         raise UserError(f"{place}.{error}" if place else str(error)) from error
-
-
-def _built(place: str, value: Any) -> Any:  # noqa: ANN401
-    return build(place, value) if isinstance(value, Mapping) and "_target_" in value else value

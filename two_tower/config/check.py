@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from two_tower.config.build import target_of
-from two_tower.config.saved import groups
+from two_tower.config.build import is_component, target_of
+from two_tower.config.saved import groups, leaves
 from two_tower.errors import UserError, one_of
 
 Composed = DictConfig  # what Hydra composed, for those who only pass it on
@@ -54,12 +54,8 @@ def _check_top_level(config: dict[str, Any], hints: Types) -> None:
             config[key] = _checked(key, value, hints[key])
         elif key not in groups():
             raise UserError(f"{key} does not exist; {one_of(key, [*hints, *(k for k in config if k in groups())])}")
-        elif isinstance(value, Mapping) and not _is_component(value) and not all(map(_is_component, value.values())):
+        elif isinstance(value, Mapping) and not is_component(value) and not all(map(is_component, value.values())):
             raise UserError(f"{key} names no component: choose one with {key}=CHOICE")
-
-
-def _is_component(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _check_component(place: str, value: Any, extra: Types) -> None:  # noqa: ANN401
@@ -83,7 +79,7 @@ def _check_arguments(place: str, spec: dict[str, Any], extra: Types) -> None:
             continue
         if key not in valid and not open_ended:
             raise UserError(f"{place}.{key} does not exist; {one_of(key, valid)}.")
-        if key in hints and not _is_component(value):
+        if key in hints and not is_component(value):
             spec[key] = _checked(f"{place}.{key}", value, hints[key])
 
 
@@ -162,21 +158,17 @@ def _words(hint: Any) -> str:  # noqa: ANN401
 
 def _check_values(config: Mapping[str, Any]) -> None:
     """Refuse values of the right type that cannot work, where no component of ours looks at them."""
+    values = leaves(config)
     for key, (smallest, largest) in RANGES.items():
-        value = _value(config, key)
+        value = values.get(key)
         if value is not None and not smallest <= value <= largest:
             limit = f"at least {smallest}" if largest == math.inf else f"from {smallest} to {largest}"
             raise UserError(f"{key}={value} must be {limit}")
-    epochs, steps = _value(config, "trainer.max_epochs"), _value(config, "trainer.max_steps")
+    epochs, steps = values.get("trainer.max_epochs"), values.get("trainer.max_steps")
     if 0 in (epochs, steps):
         raise UserError(f"trainer.{'max_epochs' if epochs == 0 else 'max_steps'}=0 trains nothing: choose at least 1")
     if epochs is not None and epochs < 0 and (steps is None or steps < 0):
         raise UserError(f"trainer.max_epochs={epochs} never ends: choose at least 1, or set trainer.max_steps")
-    path = _value(config, "tower.path")
-    if path is not None and "tokenizer" in config and _value(config, "tokenizer.path") != path:
+    path = values.get("tower.path")
+    if path is not None and "tokenizer" in config and values.get("tokenizer.path") != path:
         raise UserError(f"tower.path={path} needs that folder's tokenizer: set tokenizer=subword tokenizer.path={path}")
-
-
-def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    group, _, name = key.rpartition(".")
-    return ((config.get(group) or {}) if group else config).get(name)
