@@ -92,7 +92,6 @@ class Run:
                 folder.rmdir()
 
     def read_results(self) -> dict[str, Any]:
-        """The results of a complete run."""
         return json.loads(self.results.read_text(encoding="utf-8"))
 
     def composition(self) -> Composition:
