@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from two_tower.config.check import Composed
+from two_tower.config.build import Composed
 from two_tower.config.entry import run_hydra
 from two_tower.errors import UserError
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from two_tower.config.check import Types, check
+from two_tower.config.build import Types, check
 from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
