@@ -44,7 +44,7 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", None) in (None, 0)  # set when Lightning is imported, which takes seconds
 
 
-def say(text: str, style: str | None = None) -> None:
+def say(text: str | Text, style: str | None = None) -> None:
     """Print a line, in the first of several processes only.
 
     It goes through rich's global console, which a running progress bar makes room for.
@@ -67,12 +67,10 @@ class _Console(logging.Handler):
 
 def say_marked(start: str, text: str, marks: Sequence[tuple[int, int]], style: str) -> None:
     """Print a line in which the parts ``marks`` of ``text``, from a character up to another, are underlined."""
-    if not first_process():
-        return
     line = Text(text, style=style)
     for first, end in marks:
         line.stylize("underline", first, end)
-    rich.get_console().print(Text(start, style=style) + line, highlight=False, soft_wrap=True)
+    say(Text(start, style=style) + line)
 
 
 def box(title: str, lines: Sequence[tuple[str, str]], style: str) -> None:
@@ -123,7 +121,6 @@ class _Rate(bars.ProgressColumn):
 @contextmanager
 def counter(title: str, unit: str, total: int | None = None) -> Iterator[Advance]:
     """A line with count and rate, and with a bar and the time left if the total is known, exactly or about."""
-    console = rich.get_console()
     columns = [
         bars.TextColumn(title),
         *([bars.BarColumn(), bars.TaskProgressColumn()] if total else [bars.SpinnerColumn()]),
@@ -132,7 +129,7 @@ def counter(title: str, unit: str, total: int | None = None) -> Iterator[Advance
         bars.TimeElapsedColumn(),
         *([bars.TextColumn("left"), bars.TimeRemainingColumn()] if total else []),
     ]
-    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with bars.Progress(*columns, transient=True, disable=not rich.get_console().is_terminal) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, advance=done)
 
