@@ -30,9 +30,6 @@ def run(quick: bool = False) -> list[Row]:
     index = faiss.IndexFlatIP(d.shape[1])
     index.add(d)
     require_equal("scores of faiss", _ours(q_QD, d_ND).scores, index.search(q, K)[0], 1e-5)
-    contestants = {
-        "ours": lambda: _ours(q_QD, d_ND),
-        "faiss.IndexFlatIP": lambda: index.search(q, K),
-    }
+    contestants = {"ours": lambda: _ours(q_QD, d_ND), "faiss.IndexFlatIP": lambda: index.search(q, K)}
     rates = alternate(contestants, len(q), rounds=5, quick=quick)
     return [compare("exact_search", "queries/s", rates, "ours", ["faiss.IndexFlatIP"])]

@@ -38,9 +38,7 @@ def _words(quick: bool) -> list[str]:
 def passages(count: int, quick: bool = False) -> list[str]:
     """Real English: cuts of the docstrings of installed packages, some with typographic quotes and dashes.
 
-    Args:
-        count: number of texts.
-        quick: read only one package.
+    With ``quick`` those of one package.
     """
     words = _words(quick)
     rng, texts = random.Random(0), []
@@ -60,10 +58,9 @@ def tokenizer(quick: bool = False) -> Tokenizer:
 
 
 def vectors(queries: int, documents: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit vectors among which search is neither trivial nor hopeless.
+    """Unit vectors, (Q, D) and (N, D) float32, among which search is neither trivial nor hopeless.
 
-    Returns:
-        (Q, D) float32, (N, D) float32 and (Q,) int64: the one document that each query was made from.
+    The third array, (Q,) int64, has the one document that each query was made from.
     """
     rng = np.random.default_rng(seed)
     d_ND = rng.standard_normal((documents, dim), np.float32)

@@ -33,13 +33,8 @@ def alternate(
 ) -> Rates:
     """Rates of all contestants in each round, after one call of each that does not count.
 
-    Args:
-        contestants: name → one call that does all the work.
-        work: how much that is, for example the number of texts.
-        rounds: how often everybody has a turn.
-        seconds: a turn repeats the call until so much time has passed, so that fast ones are not measured
-            by one lucky moment.
-        quick: one round of one call.
+    A call does all of ``work``, a number of texts for example. A turn repeats it until ``seconds`` have passed, so that
+    fast ones are not measured by one lucky moment; with ``quick`` there is one round of one call.
     """
     rounds, seconds = (1, 0.0) if quick else (rounds, seconds)
     for call in contestants.values():
@@ -64,11 +59,7 @@ def compare(name: str, unit: str, rates: Rates, ours: str, peers: Iterable[str])
 
 
 def require_equal(what: str, ours: np.ndarray, peer: np.ndarray, tolerance: float) -> None:
-    """Check that a peer does the same work.
-
-    Raises:
-        RuntimeError: the results differ by more than ``tolerance`` anywhere.
-    """
+    """Check that a peer does the same work: a RuntimeError if results differ by more than ``tolerance`` anywhere."""
     ours, peer = np.asarray(ours), np.asarray(peer)
     if ours.shape != peer.shape:
         raise RuntimeError(f"{what}: ours has shape {ours.shape}, the peer's {peer.shape}")

@@ -42,8 +42,7 @@ LARGE = 400_000  # words
 RATE = 0.01
 CLIP = 1.0
 
-Loss = Callable[[int], Tensor]
-"""The loss of batch k, with a graph."""
+Loss = Callable[[int], Tensor]  # of batch k, with a graph
 
 
 class Contestant:
@@ -114,22 +113,11 @@ def _ours(data: Triplets, words: int) -> Contestant:
     table = WordTable(words, DIM)
     table.initialize(_table(words), None)
     tower = AverageTower(table, DIM)
-    model = TwoTower(
-        tower,
-        tower,
-        Similarity("cosine"),
-        InBatchLoss(TEMPERATURE, symmetric=False),
-        partial(
-            Adam,
-            lr=RATE,
-            embedding_lr_scale=1.0,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=0.0,
-            embedding_weight_decay=0.0,
-            row_wise=True,
-        ),
-    )
+    adam = partial(
+        Adam, lr=RATE, embedding_lr_scale=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
+        embedding_weight_decay=0.0, row_wise=True,
+    )  # fmt: skip
+    model = TwoTower(tower, tower, Similarity("cosine"), InBatchLoss(TEMPERATURE, symmetric=False), adam)
     optimizer = model.configure_optimizers()
     return Contestant(
         lambda k: model.training_step(data.tokens(k), k),

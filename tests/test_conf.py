@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from two_tower.config import build
 from two_tower.config.compose import compose_raw
-from two_tower.config.groups import CONF, choices, groups
+from two_tower.config.saved import CONF, choices, groups
 from two_tower.errors import UserError
 from two_tower.index import MEASURE_KEYS
 from two_tower.run import Run

@@ -8,7 +8,7 @@ import pytest
 import rich
 from rich.console import Console
 
-from two_tower.progress import counter
+from two_tower.console import counter
 
 
 def shown(terminal: bool, monkeypatch: pytest.MonkeyPatch, total: int | None = None) -> str:

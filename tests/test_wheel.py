@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from two_tower.config.groups import CONF
+from two_tower.config.saved import CONF
 
 
 @pytest.fixture(scope="module")

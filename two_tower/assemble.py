@@ -75,8 +75,7 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
 
 
 def _loader(config: Mapping[str, Any]) -> Loader:
-    loader: Loader = call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS})
-    return loader
+    return call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS})
 
 
 def _towers(config: Mapping[str, Any], vocabulary_size: int, width: int, frozen: bool = False) -> tuple[Tower, Tower]:
@@ -130,13 +129,12 @@ def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation
     callbacks = [validation, *(build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items())]
     wanted = config["trainer"].get("enable_progress_bar")
     bar = on_terminal() if wanted is None else wanted
-    trainer: L.Trainer = build(
+    return build(
         "trainer", config["trainer"], enable_progress_bar=bar, default_root_dir=run.path,
         callbacks=[*callbacks, TrainingProgress()] if bar else callbacks, logger=make_loggers(config["logger"], run),
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the loader gives each rank its own part
     )  # fmt: skip
-    return trainer
 
 
 def _cross_batch(config: Mapping[str, Any], data: TripletData) -> CrossBatchNegatives | None:

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,14 +42,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="data as for train.py, for example data=beir data.path=FOLDER", show_default=False),
 ]
-
-
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}  # it reads sys.argv itself
-
-
-@app.callback()
-def _root() -> None:
-    """Train two-tower models, search with them, and judge them."""
 
 
 @app.command(context_settings=HYDRA)
@@ -95,14 +89,8 @@ def _lines() -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from filter(None, map(str.strip, sys.stdin))
         return
-    while True:
-        try:
-            line = input("query> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not line:
-            return
-        yield line
+    with suppress(EOFError, KeyboardInterrupt):
+        yield from iter(lambda: input("query> ").strip(), "")
 
 
 def _show(answer: Answer) -> None:
@@ -159,8 +147,7 @@ def _data_of(overrides: list[str]) -> dict[str, Any]:
     from two_tower.config.compose import composed
     from two_tower.data._loader import LOADER_KEYS
 
-    data: dict[str, Any] = composed(overrides, {"data": LOADER_KEYS})["data"]
-    return data
+    return composed(overrides, {"data": LOADER_KEYS})["data"]
 
 
 @app.command()
@@ -236,10 +223,9 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
-    from two_tower.console import say
+    from two_tower.console import counter, say
     from two_tower.data.beir import Beir
     from two_tower.extend import extend_run
-    from two_tower.progress import counter
 
     if bool(overrides) == bool(data):
         raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
@@ -259,11 +245,6 @@ def export(run: RunFolder, path: Annotated[Path, typer.Argument(help="new folder
     for remark in export_run(run, path):
         say(remark)
     say(f'{path}: load it with  sentence_transformers.SentenceTransformer("{path}")')
-
-
-@data_app.callback()
-def _data() -> None:
-    """Look at data before training on it."""
 
 
 @data_app.command("inspect")

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains. The only module that prints during training."""
+"""What a person sees while a run trains or other long work is done. The only module that prints during training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
 
 import rich
 from lightning_utilities.core.rank_zero import rank_zero_only
+from rich import progress as bars
 from rich.console import Group
 from rich.padding import Padding
 from rich.panel import Panel
@@ -20,6 +22,8 @@ from two_tower.files import finite
 
 # normal: for people; quiet: warnings only, on stderr; json: one JSON document on stdout, all else on stderr.
 Mode = Literal["normal", "quiet", "json"]
+# Called with the number of things done since the last call.
+Advance: TypeAlias = Callable[[int], None]
 
 
 def set_mode(mode: Mode) -> None:
@@ -40,7 +44,7 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", None) in (None, 0)  # set when Lightning is imported, which takes seconds
 
 
-def say(text: str, style: str | None = None) -> None:
+def say(text: str | Text, style: str | None = None) -> None:
     """Print a line, in the first of several processes only.
 
     It goes through rich's global console, which a running progress bar makes room for.
@@ -63,12 +67,10 @@ class _Console(logging.Handler):
 
 def say_marked(start: str, text: str, marks: Sequence[tuple[int, int]], style: str) -> None:
     """Print a line in which the parts ``marks`` of ``text``, from a character up to another, are underlined."""
-    if not first_process():
-        return
     line = Text(text, style=style)
     for first, end in marks:
         line.stylize("underline", first, end)
-    rich.get_console().print(Text(start, style=style) + line, highlight=False, soft_wrap=True)
+    say(Text(start, style=style) + line)
 
 
 def box(title: str, lines: Sequence[tuple[str, str]], style: str) -> None:
@@ -107,6 +109,29 @@ def against(documents: int, all_documents: int) -> str:
 def name_of_check(row: Mapping[str, float]) -> str:
     """What a check is called: by its epoch (1.5 is in the middle of the second) at the end of one, else by its step."""
     return f"epoch {row['epoch']:.0f}" if float(row["epoch"]).is_integer() else f"step {row['step']:,.0f}"
+
+
+class _Rate(bars.ProgressColumn):
+    """Things done per second, from the second call on."""
+
+    def render(self, task: bars.Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+@contextmanager
+def counter(title: str, unit: str, total: int | None = None) -> Iterator[Advance]:
+    """A line with count and rate, and with a bar and the time left if the total is known, exactly or about."""
+    columns = [
+        bars.TextColumn(title),
+        *([bars.BarColumn(), bars.TaskProgressColumn()] if total else [bars.SpinnerColumn()]),
+        bars.TextColumn("{task.completed:,} " + unit),
+        _Rate(),
+        bars.TimeElapsedColumn(),
+        *([bars.TextColumn("left"), bars.TimeRemainingColumn()] if total else []),
+    ]
+    with bars.Progress(*columns, transient=True, disable=not rich.get_console().is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.update(task, advance=done)
 
 
 class CheckTable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from two_tower.config.check import Composed
+from two_tower.config.build import Composed
 from two_tower.config.entry import run_hydra
 from two_tower.errors import UserError
 
@@ -25,11 +25,10 @@ def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
     from two_tower.assemble import make_source
     from two_tower.config import read
-    from two_tower.console import say
+    from two_tower.console import counter, say
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.index import is_made, make_index
     from two_tower.logger import archive_index
-    from two_tower.progress import counter
     from two_tower.run import Run
 
     run = Run.existing(config["run"])

@@ -14,12 +14,12 @@ import pyarrow as pa
 import torch
 
 from two_tower.assemble import load_model
+from two_tower.console import Advance
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
 from two_tower.files import file_hash
 from two_tower.model import TwoTower
-from two_tower.progress import Advance
 from two_tower.ragged import Ragged
 from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore

@@ -49,7 +49,11 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
         facts |= {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
         facts["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
     figures = {f"{system}/{name}": values for system, its in per_query.items() for name, values in its.items()}
-    p_values = _p_values(per_query, "bm25", ("dense", "hybrid")) | _p_values(per_query, "dense", ("hybrid",))
+    p_values = {
+        f"{system}/{metric}/p_vs_{other}": randomisation_test(values, per_query[other][metric])
+        for system, other in (("dense", "bm25"), ("hybrid", "bm25"), ("hybrid", "dense"))
+        for metric, values in per_query.get(system, {}).items()
+    }
     return _with_intervals(figures) | p_values | facts
 
 
@@ -98,15 +102,6 @@ def _with_intervals(figures: PerQuery) -> dict[str, float]:
     for (name, values), low, high in zip(figures.items(), lows.tolist(), highs.tolist(), strict=True):
         out |= {name: float(values.mean()), f"{name}/low": low, f"{name}/high": high}
     return out
-
-
-def _p_values(per_query: Mapping[str, PerQuery], other: str, systems: Iterable[str]) -> dict[str, float]:
-    # Some of the systems may not have been measured.
-    return {
-        f"{system}/{metric}/p_vs_{other}": randomisation_test(values, per_query[other][metric])
-        for system in systems
-        for metric, values in per_query.get(system, {}).items()
-    }
 
 
 def describe(results: Mapping[str, Any]) -> list[str]:

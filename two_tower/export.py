@@ -69,10 +69,10 @@ def export_run(run: Path | str, path: Path) -> list[str]:
     remarks: list[str] = []
     documents = _modules(model.document_tower, model.similarity, words, words.document_tokens)
     if model.shared:
-        folders = [("" if m.tower is not None else f"{i}_{m.kind}") for i, m in enumerate(documents)]
-        for module, folder in zip(documents, folders, strict=True):
+        listed = [(m.kind, "" if m.tower is not None else f"{i}_{m.kind}") for i, m in enumerate(documents)]
+        for module, (_, folder) in zip(documents, listed, strict=True):
             module.write(path / folder)
-        _write_list(path, [(m.kind, folder) for m, folder in zip(documents, folders, strict=True)])
+        _write_list(path, listed)
         if (limit := words.query_tokens) < words.document_tokens:
             remarks = [f"Queries are cut after {words.document_tokens} tokens there, not after {limit}."]
     else:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from two_tower.assemble import load_model
+from two_tower.console import Advance
 from two_tower.data.base import Source, full_text
 from two_tower.errors import UserError
 from two_tower.files import require_new, write_text
-from two_tower.progress import Advance
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
 from two_tower.tower.base import Tower, word_tables

@@ -92,7 +92,6 @@ class Run:
                 folder.rmdir()
 
     def read_results(self) -> dict[str, Any]:
-        """The results of a complete run."""
         return json.loads(self.results.read_text(encoding="utf-8"))
 
     def composition(self) -> Composition:
@@ -125,8 +124,8 @@ def _version(package: str) -> str | None:
 def _git_revision() -> str | None:
     """Commit of the code, with ``+`` where files differ from it; None outside a repository."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
-    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True, "timeout": 5}
+    folder = Path(__file__).parent
     try:
-        return subprocess.run(command, **options).stdout.strip()  # type: ignore[call-overload]
+        return subprocess.check_output(command, cwd=folder, stderr=subprocess.PIPE, text=True, timeout=5).strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.bm25 import BM25, word_spans
+from two_tower.console import counter
 from two_tower.data.base import full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of
 from two_tower.fusion import DEPTH, Fusion
 from two_tower.index import VectorIndex, load_index
-from two_tower.progress import counter
 from two_tower.ranking import Ranking, id_order
 from two_tower.run import Run
 from two_tower.store import VectorStore

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from two_tower.config.check import Composed
+from two_tower.config.build import Composed
 from two_tower.config.entry import Job, run_hydra, this_job
 from two_tower.config.saved import Composition, digest
 from two_tower.errors import UserError

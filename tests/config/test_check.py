@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from two_tower.config.check import RANGES, check, matches
+from two_tower.config.build import RANGES, check, matches
 from two_tower.errors import UserError
 
 FITTING: list[tuple[Any, list[Any]]] = [

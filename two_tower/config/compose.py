@@ -11,9 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from two_tower.config.check import Types, check
-from two_tower.config.groups import CONF, choices, groups
-from two_tower.config.saved import refuse_renamed
+from two_tower.config.build import Types, check
+from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
 # Hydra's plug-ins that the extra ``launchers`` installs.

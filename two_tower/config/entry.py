@@ -24,8 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from two_tower.config.compose import check_overrides, compose_raw, explain
-from two_tower.config.groups import CONF
-from two_tower.config.saved import Composition, leaves
+from two_tower.config.saved import CONF, Composition, leaves
 from two_tower.errors import UserError, exit_statuses, fail
 
 # Characters of a folder's name, and of a value in it; file systems take 255 bytes.

@@ -1,4 +1,4 @@
-"""Configurations as files: saved with a run, read back, compared; keys that older ones have are refused."""
+"""Configurations as files: the folder ``conf``; what a run saves, read back and compared; renamed keys, refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import yaml
 
 from two_tower.errors import UserError
 
+# A subfolder per group, a file per choice. In a wheel it lies inside the package, in a clone beside it.
+CONF = next(filter(Path.is_dir, (folder / "conf" for folder in Path(__file__).parents[1:3])))
 # Keys that do not change what a run computes.
 _PLACES = ("run_dir", "console")
 
@@ -21,6 +23,16 @@ class Composition(NamedTuple):
 
     choices: Mapping[str, str] = {}  # group → the name of its choice
     derived: Sequence[str] = ()  # keys whose value conf/ takes from another key: ``embedding.dim: ${tower.dim}``
+
+
+def groups() -> frozenset[str]:
+    """The names of all groups."""
+    return frozenset(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group; a file whose name begins with ``_`` is a part of others."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def digest(config: Mapping[str, Any]) -> str:

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from two_tower.cache import cache_folder, entry, key_of
+from two_tower.console import counter
 from two_tower.data import _docstrings
 from two_tower.data._docstrings import Doc, words
 from two_tower.data.base import CORPUS, QRELS, QUERIES, Source, percentile
 from two_tower.errors import UserError, one_of
-from two_tower.progress import counter
 
 RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
 PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is details and examples

@@ -16,6 +16,7 @@ from two_tower.cache import entry, key_of
 from two_tower.config import build
 from two_tower.config.build import call
 from two_tower.config.compose import composed
+from two_tower.console import counter
 from two_tower.data._loader import LOADER_KEYS, Loader
 from two_tower.data.base import TRIPLETS, Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, rows_of, trained_tokenizer
@@ -24,7 +25,6 @@ from two_tower.doctor import texts as counted
 from two_tower.doctor.inspect_page import warnings
 from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, count_texts, empty_hash, examples, pair_keys, word_hashes
 from two_tower.files import write_json
-from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer

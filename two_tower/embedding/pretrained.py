@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from two_tower.cache import notice
+from two_tower.console import counter
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding._files import BinaryVectors, TextVectors, VectorFile, opened
 from two_tower.embedding._matrices import npy_vectors, read_words, safetensors_vectors, torch_vectors
 from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import BadRows, UserError
-from two_tower.progress import counter
 from two_tower.tokenizer.base import Tokenizer
 
 # What other programs call the word that stands for all unknown ones; and their other marks, which are no words.

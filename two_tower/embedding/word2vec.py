@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from two_tower.cache import entry, key_of
+from two_tower.console import counter
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import UserError, at_least
-from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 

@@ -14,11 +14,11 @@ import torch
 
 from two_tower.cache import key_of
 from two_tower.config import build, read, to_yaml
+from two_tower.console import Advance
 from two_tower.errors import UserError
 from two_tower.files import file_hash, write_json, write_text
 from two_tower.index.base import MEASURE_KEYS, VectorIndex
 from two_tower.index.faiss import faiss_threads
-from two_tower.progress import Advance
 from two_tower.ranking import nearest
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from two_tower.progress import Advance
+from two_tower.console import Advance
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 

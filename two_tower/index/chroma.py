@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from two_tower.console import Advance
 from two_tower.errors import UserError, at_least
 from two_tower.files import write_json
 from two_tower.index.base import VectorIndex
-from two_tower.progress import Advance
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 

@@ -15,10 +15,10 @@ import torch
 
 import faiss  # isort: skip (on macOS both bring OpenMP, and faiss must come after torch)
 
+from two_tower.console import Advance
 from two_tower.errors import UserError, at_least
 from two_tower.files import atomic_path
 from two_tower.index.base import VectorIndex
-from two_tower.progress import Advance
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 

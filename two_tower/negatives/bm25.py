@@ -9,9 +9,9 @@ import numpy as np
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
+from two_tower.console import counter
 from two_tower.negatives._mined import FilterCounts, MinedNegatives, SearchResult, filter_candidates, min_scores
 from two_tower.negatives.base import Collection
-from two_tower.progress import counter
 
 log = logging.getLogger(__name__)
 

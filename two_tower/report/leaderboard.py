@@ -280,7 +280,6 @@ def row_names(overrides: Sequence[Mapping[str, Any]], folders: Sequence[Sequence
 
 
 def _common_words(names: Sequence[str]) -> str:
-    """The words that several names begin with."""
     words = zip(*(re.split(r"([\W_]+)", name) for name in names), strict=False)
     shared = itertools.takewhile(lambda each: len(set(each)) == 1, words)
     return re.sub(r"[\W_]+$", "", "".join(word for word, *_ in shared))

@@ -106,7 +106,6 @@ def _failed(failed: Sequence[str]) -> list[Block]:
 
 
 def _verdict(board: Leaderboard) -> list[str]:
-    """What a reader may conclude, in sentences."""
     best, others = board.rows[0], board.rows[1:]
     runs = f"the mean of {len(best.runs)} runs" if len(best.runs) > 1 else "one run"
     sentences = [f"Best: {best.name}, {board.metric} {best.values.mean():.3f} ({runs})."]

@@ -110,7 +110,6 @@ def report_page(name: str, results: Mapping[str, Any], validation: FullValidatio
 
 
 def _table(validation: FullValidation) -> list[str]:
-    """The baselines and every check as a Markdown table."""
     metrics, rows = validation.metrics, [("BM25", validation.bm25), ("untrained", validation.untrained)]
     for row in validation.history:
         star = " *" if row is validation.best else ""

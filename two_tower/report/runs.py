@@ -60,8 +60,8 @@ def metric_of(runs: Sequence[FinishedRun], wanted: str | None) -> str:
     monitors = {run.config["validation"]["monitor"]: run.path for run in runs}
     if wanted is None and len(monitors) > 1:
         (a, first), (b, second), *_ = monitors.items()
-        said = f"{first} chose its best epoch by {a} and {second} by {b}"
-        raise UserError(f"{said}: say by which to compare: --metric {a}")
+        both = f"{first} chose its best epoch by {a} and {second} by {b}"
+        raise UserError(f"{both}: say by which to compare: --metric {a}")
     metric = wanted or next(iter(monitors))
     for run in runs:
         if metric not in run.per_query.values:

@@ -11,10 +11,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from two_tower.cache import cache_folder, key_of
+from two_tower.console import counter
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
 from two_tower.loss.base import TeacherBatch
-from two_tower.progress import counter
 from two_tower.store import Manifest, VectorStore
 from two_tower.teacher.base import Teacher
 

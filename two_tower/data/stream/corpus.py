@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import entry, key_of, notice
+from two_tower.console import counter
 from two_tower.data.base import QUERIES, PartOfSource, Source, full_text, take_rows
 from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
-from two_tower.progress import counter
 from two_tower.ragged import Ragged
 from two_tower.ranking import id_order
 from two_tower.tokenizer.base import Tokenizer
