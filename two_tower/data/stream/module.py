@@ -12,8 +12,7 @@ import lightning as L
 import numpy as np
 
 from two_tower.cache import key_of
-from two_tower.data._loader import Loader
-from two_tower.data.base import Source
+from two_tower.data.base import Loader, Source
 from two_tower.data.stream import triplets
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
