@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rows import write_text
 
@@ -61,7 +61,6 @@ def reference(content: bytes) -> tuple[list[tuple], list[int]]:
     return good, bad
 
 
-@settings(deadline=None)  # the first call imports a parser
 @given(st.lists(st.sampled_from(LINES), max_size=12), st.booleans(), st.integers(1, 200))
 def test_any_mixture_of_lines_and_any_block_size(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], last_newline: bool, block_bytes: int
