@@ -104,20 +104,17 @@ print("""{text}""")
     assert docs["zoo.cage.mean"].body == f"{BODY} Args: n {{kept}}"
 
 
-@pytest.mark.parametrize(
-    ("module", "names"),
-    [
+def test_names_are_the_public_ones(tmp_path: Path) -> None:
+    source = f"def feed():\n    {docstring('Feed all the animals here.')}"
+    for module, names in (
         ("numpy._core.fromnumeric", ["numpy.fromnumeric.feed"]),
         ("numpy.lib._arraysetops_impl", ["numpy.lib.feed"]),
         ("torch.nn.functional", ["torch.nn.functional.feed"]),
         ("torch._inductor.codegen", []),
         ("torch._torch_docs", ["torch.feed"]),
         ("__main__", ["__main__.feed"]),
-    ],
-)
-def test_names_are_the_public_ones(tmp_path: Path, module: str, names: list[str]) -> None:
-    source = f"def feed():\n    {docstring('Feed all the animals here.')}"
-    assert [doc.name for doc in parse(tmp_path, source, module)] == names
+    ):
+        assert [doc.name for doc in parse(tmp_path, source, module)] == names
 
 
 def test_what_cannot_be_parsed_gives_nothing(tmp_path: Path) -> None:
@@ -233,23 +230,19 @@ def test_a_harvest_is_made_once(packages: Path, tmp_path: Path, monkeypatch: pyt
     assert second.fingerprint() == first.fingerprint()
 
 
-@pytest.mark.usefixtures("packages")
-@pytest.mark.parametrize(
-    ("target", "value"),
-    [
+def test_other_sources_have_another_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = PyDocs()
+    keys = [docs._cache_key(), PyDocs(stdlib=False)._cache_key()]
+    for target, value in (
         ("two_tower.data.pydocs.RULES", 10**6),
         ("two_tower.data.pydocs._versions", lambda: ["zoo==2"]),
         ("sys.version_info", SimpleNamespace(major=3, minor=99)),
-    ],
-)
-def test_other_sources_have_another_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, value: object
-) -> None:
-    docs, other = (PyDocs(stdlib=stdlib, cache=str(tmp_path)) for stdlib in (True, False))
-    before = docs._cache_key()
-    assert docs._cache_key() == before != other._cache_key()
-    monkeypatch.setattr(target, value)
-    assert docs._cache_key() != before
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, value)
+            keys.append(docs._cache_key())
+    assert len({*keys}) == len(keys)
+    assert docs._cache_key() == keys[0]
 
 
 @pytest.mark.usefixtures("packages")

@@ -40,7 +40,7 @@ def test_hashes_do_not_depend_on_what_stands_before() -> None:
     assert text_hashes(alone).dtype == np.uint64
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("count", [0, 2])
 def test_prefetching_gives_the_same_items_in_order_and_then_the_error(count: int) -> None:
     def items() -> Iterator[int]:
         yield from range(count)
