@@ -51,9 +51,8 @@ def notice(text: str) -> None:
 def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None = None) -> Path:
     """The folder of an entry; ``make`` fills it if it does not exist yet.
 
-    Of several processes that start together one makes the entry, the others wait for it. A process that dies
-    meanwhile leaves nothing that anyone would read: the folder gets its name when it is complete. The ``kind`` is for
-    people who look into the cache (``corpus``, ``split`` …); ``root`` replaces `cache_folder`.
+    Of several processes that start together one makes the entry, the others wait for it. The folder gets its name
+    when it is complete. ``kind`` is for people who look into the cache; ``root`` replaces `cache_folder`.
     """
     path = (root or cache_folder()) / kind / key
     if not path.is_dir():

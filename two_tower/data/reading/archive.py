@@ -36,10 +36,6 @@ class Member:
         """The name without folders."""
         return PurePosixPath(self.info.name).name
 
-    @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.name).suffix
-
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
         """The member's bytes; of a large one by one pass over the archive up to its end, in memory of a fixed size."""

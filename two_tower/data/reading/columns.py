@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from two_tower.cache import notice
 from two_tower.data.reading.formats import JsonRows, TsvRows, first_objects
-from two_tower.data.reading.rows import Tables, read_rows, readable, without_invalid
+from two_tower.data.reading.rows import Tables, open_bytes, read_rows, readable, without_invalid
 from two_tower.errors import BadRows, UserError, one_of
 
 _BATCH_ROWS = 10_000
@@ -249,6 +249,5 @@ def _distinct(cells: Iterable[str], path: Path) -> list[str]:
 @contextmanager
 def _text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
     """The file as text; invalid UTF-8 becomes lone surrogates, so that it can be counted row by row."""
-    read = gzip.open if path.suffix == ".gz" else open
-    with readable(path), read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
-        yield cast(TextIO, file)
+    with readable(path), open_bytes(path) as file:
+        yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline)

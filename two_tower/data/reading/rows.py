@@ -58,7 +58,7 @@ class RowFormat(ABC):
 
 
 def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Tables:
-    """Read a file in blocks of about 8 MiB; empty lines are left out silently, bad rows are counted.
+    """Read a file in blocks of about 8 MiB; empty lines are left out silently.
 
     ``bad`` takes the bad rows, also those that the caller finds while it reads.
     """
@@ -201,7 +201,7 @@ def list_type(like: pa.DataType, fields: Mapping[str, pa.DataType]) -> pa.DataTy
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether it is one of the types of lists of any length."""
+    """Whether it is a type of lists of any length."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
