@@ -33,8 +33,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The name without folders."""
-        return PurePosixPath(self.info.name).name
+        return PurePosixPath(self.info.name).name  # without folders
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
