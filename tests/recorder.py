@@ -32,10 +32,8 @@ class Recorder(Callback):
     A step after which the run is interrupted is done but in no checkpoint: Lightning calls the callbacks that
     write these last. Each interruption happens once: not in a process that finds its step written down.
 
-    Args:
-        folder: where to.
-        interruptions: ``STEPS_DONE:SIGNAL``. SIGKILL goes to all processes of the run, any other signal to
-            the first of them only.
+    ``interruptions`` are ``STEPS_DONE:SIGNAL``. SIGKILL goes to all processes of the run, any other signal to the
+    first of them only.
     """
 
     def __init__(self, folder: str, interruptions: list[str]) -> None:
@@ -58,14 +56,12 @@ class Recorder(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Write the step down before it is done."""
         ids = trainer.datamodule.train.ids  # type: ignore[attr-defined]
         line = {"step": trainer.global_step, "queries": [ids[row].as_py() for row in batch.query_rows.tolist()]}
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
-        """Send the signal of this step."""
         number = self._signals.get(trainer.global_step)
         if number is None or trainer.global_step - 1 in self._known or not trainer.is_global_zero:
             return
@@ -75,5 +71,4 @@ class Recorder(Callback):
             os.kill(os.getpid(), number)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write down what was learnt."""
         self._path.with_suffix(".weights").write_text(digest(pl_module.state_dict()))

@@ -109,12 +109,8 @@ def check_bad_row(
 ) -> None:
     """A bad row is an error that names it; with a higher limit it is left out, counted and warned of once.
 
-    Args:
-        make: the source, given ``max_bad_rows`` or not.
-        expected: `everything` without the row.
-        message: a regular expression for file, number and kind of the row.
-        kind: what it is counted as.
-        log: what the test caught.
+    ``make`` takes ``max_bad_rows``; ``expected`` is `everything` without the row; ``message``, a regular expression,
+    names file, number and kind of the row.
     """
     check_refused(lambda: everything(make()), message)
     tolerant = make(max_bad_rows=0.5)

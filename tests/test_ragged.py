@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.ragged import Ragged
@@ -21,7 +21,6 @@ def test_lists_go_in_and_out(lists: list[list[int]]) -> None:
     assert batch.offsets.dtype == torch.int64
 
 
-@settings(deadline=None)  # the first example compiles
 @given(texts.filter(len), st.data())
 def test_select_is_indexing(lists: list[list[int]], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=10))

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from two_tower.callbacks.checkpoint import LastCheckpoint
-from two_tower.data._loader import Loader
-from two_tower.data.base import Source
+from two_tower.data.base import Loader, Source
 from two_tower.data.stream.module import TripletData
 from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
 from two_tower.negatives.base import Negatives

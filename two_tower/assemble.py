@@ -18,8 +18,7 @@ from two_tower.config import build, read
 from two_tower.config.build import call
 from two_tower.console import Mode, on_terminal
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
-from two_tower.data._loader import LOADER_KEYS, Loader
-from two_tower.data.base import Source
+from two_tower.data.base import LOADER_KEYS, Loader, Source
 from two_tower.data.stream.module import TripletData
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError

@@ -145,7 +145,7 @@ def evaluate(
 def _data_of(overrides: list[str]) -> dict[str, Any]:
     """The group ``data`` that train.py would have."""
     from two_tower.config.compose import composed
-    from two_tower.data._loader import LOADER_KEYS
+    from two_tower.data.base import LOADER_KEYS
 
     return composed(overrides, {"data": LOADER_KEYS})["data"]
 

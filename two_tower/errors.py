@@ -69,7 +69,7 @@ class BadRows:
         self._unread = 0
 
     def add(self, kind: str, file: object, row: int, detail: str = "") -> None:
-        """Count one bad row; ``row`` is its line number, from 1."""
+        """Count one bad row; ``row`` is its number, from 1."""
         self.counts[kind] += 1
         message = f"{file}, row {row}: {kind}" + (f" ({detail})" if detail else "")
         examples = self.examples.setdefault(kind, [])

@@ -42,12 +42,10 @@ class Ragged:
 
     @classmethod
     def from_numpy(cls, ids: np.ndarray, offsets: np.ndarray) -> Ragged:
-        """Wrap arrays without copying."""
         return cls(torch.from_numpy(ids), torch.from_numpy(offsets))
 
     @classmethod
     def from_lists(cls, texts: Sequence[Sequence[int]]) -> Ragged:
-        """Build a batch from one list of ids per text."""
         offsets = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(t) for t in texts], out=offsets[1:])
         ids = np.fromiter((i for t in texts for i in t), np.int32, count=int(offsets[-1]))
@@ -103,7 +101,6 @@ class Ragged:
         return Ragged(self.ids[mask], ends[self.offsets])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Ragged:
-        """The batch on another device."""
         return Ragged(*(t.to(device, non_blocking=non_blocking) for t in (self.ids, self.offsets)))
 
     def pin_memory(self) -> Ragged:
@@ -111,7 +108,6 @@ class Ragged:
         return Ragged(self.ids.pin_memory(), self.offsets.pin_memory())
 
     def to_lists(self) -> list[list[int]]:
-        """One list of ids per text; for tests and messages."""
         ids = self.ids.tolist()
         return [ids[a:b] for a, b in pairwise(self.offsets.tolist())]
 

@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from two_tower.config.compose import composed
 from two_tower.config.saved import CONF
-from two_tower.data._loader import LOADER_KEYS
+from two_tower.data.base import LOADER_KEYS
 from two_tower.doctor.facts import inspect
 from two_tower.errors import UserError
 

@@ -61,35 +61,30 @@ def test_a_whole_folder(folder: Path, compressed: bool) -> None:
     assert not bad_summary(source)
 
 
-@pytest.mark.parametrize("file_name", ["validation.tsv", "val.tsv"])
-def test_dev_may_be_called_validation(folder: Path, file_name: str) -> None:
-    (folder / "qrels/dev.tsv").rename(folder / "qrels" / file_name)
-    assert Beir(str(folder)).splits() == ("train", "dev")
-    assert len(Beir(str(folder)).qrels("dev")) == 1
+def test_dev_may_be_called_validation(folder: Path) -> None:
+    for old, new in (("dev", "validation"), ("validation", "val")):
+        (folder / f"qrels/{old}.tsv").rename(folder / f"qrels/{new}.tsv")
+        assert Beir(str(folder)).splits() == ("train", "dev")
+        assert len(Beir(str(folder)).qrels("dev")) == 1
 
 
-BAD_LINES = [
-    ("corpus.jsonl", b'{"_id": "d9", "text": "x"', "malformed JSON"),
-    ("corpus.jsonl", b"null", "malformed JSON"),
-    ("corpus.jsonl", b'{"title": "T", "text": "x"}', "missing field"),
-    ("corpus.jsonl", b'{"_id": "d9", "text": "\xff"}', "invalid UTF-8"),
-    ("corpus.jsonl", b'{"_id": "d9", "title": "", "text": " "}', "empty title and text"),
-    ("corpus.jsonl", b'{"_id": "d1", "title": "Tiger", "text": "Dog."}', "id that another text had before"),
-    ("queries.jsonl", b"{", "malformed JSON"),
-    ("queries.jsonl", b'{"_id": "q9", "text": ""}', "empty text"),
-    ("queries.jsonl", b'{"_id": "q2", "text": "other"}', "id that another text had before"),
-    ("qrels/train.tsv", b"q9\td1\t1", "unknown query_id"),
-    ("qrels/train.tsv", b"q1\td9\t1", "unknown document_id"),
-    ("qrels/train.tsv", b"q1\td1", "wrong number of columns"),
-    ("qrels/train.tsv", b"q1\td1\thigh", "value that is no whole number"),
-    ("qrels/train.tsv", b"q2\td1\t1", "judgement that contradicts an earlier one"),
-    ("triples.tsv", b"q2\td1", "wrong number of columns"),
-    ("triples.tsv", b"q2\td9\td1", "unknown positive_id"),
-    ("triples.tsv", b"q2\td1\td9", "unknown negative_id"),
-]
-
-
-@pytest.mark.parametrize(("file", "line", "kind"), BAD_LINES)
+@pytest.mark.parametrize(
+    ("file", "line", "kind"),
+    [
+        ("corpus.jsonl", b"null", "malformed JSON"),
+        ("corpus.jsonl", b'{"_id": "d9", "title": "", "text": " "}', "empty title and text"),
+        ("corpus.jsonl", b'{"_id": "d1", "title": "Tiger", "text": "Dog."}', "id that another text had before"),
+        ("queries.jsonl", b'{"_id": "q9", "text": ""}', "empty text"),
+        ("queries.jsonl", b'{"_id": "q2", "text": "other"}', "id that another text had before"),
+        ("qrels/train.tsv", b"q9\td1\t1", "unknown query_id"),
+        ("qrels/train.tsv", b"q1\td9\t1", "unknown document_id"),
+        ("qrels/train.tsv", b"q1\td1\thigh", "value that is no whole number"),
+        ("qrels/train.tsv", b"q2\td1\t1", "judgement that contradicts an earlier one"),
+        ("triples.tsv", b"q2\td1", "wrong number of columns"),
+        ("triples.tsv", b"q2\td9\td1", "unknown positive_id"),
+        ("triples.tsv", b"q2\td1\td9", "unknown negative_id"),
+    ],
+)
 def test_bad_rows(folder: Path, caplog: pytest.LogCaptureFixture, file: str, line: bytes, kind: str) -> None:
     expected = everything(Beir(str(folder)))
     content = (folder / file).read_bytes()
@@ -99,10 +94,10 @@ def test_bad_rows(folder: Path, caplog: pytest.LogCaptureFixture, file: str, lin
     check_bad_row(partial(Beir, str(folder)), expected, message, kind, caplog)
 
 
-@pytest.mark.parametrize("file", [name for name in FILES if name != "triples.tsv"])
-def test_an_equal_row_twice_is_no_mistake(folder: Path, file: str) -> None:
+def test_an_equal_row_twice_is_no_mistake(folder: Path) -> None:
     expected = everything(Beir(str(folder)))
-    (folder / file).write_text(FILES[file] + FILES[file].splitlines()[-1] + "\n")
+    for file in FILES.keys() - {"triples.tsv"}:
+        (folder / file).write_text(FILES[file] + FILES[file].splitlines()[-1] + "\n")
     source = Beir(str(folder))
     assert everything(source) == expected
     assert not bad_summary(source)
@@ -117,23 +112,14 @@ def test_one_bad_row_in_a_thousand_is_left_out(folder: Path) -> None:
     check_refused(lambda: list(source.corpus()), r"row 999: malformed JSON.*1 of 999 rows")
 
 
-@pytest.mark.parametrize(
-    ("split", "answer"),
-    [("tset", "valid: dev, train"), ("validation", "valid: "), ("dve", "did you mean 'dev'")],
-)
-def test_an_unknown_split_is_answered_with_the_nearest(folder: Path, split: str, answer: str) -> None:
-    check_split_refused(Beir(str(folder)), split, f"no split '{split}'.*{answer}")
-
-
-@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl"])
-def test_a_missing_file_is_named(folder: Path, file: str) -> None:
-    (folder / file).unlink()
-    check_refused(lambda: Beir(str(folder)).queries("dev"), file)
-
-
-def test_wrong_settings_are_named_before_anything_is_read(folder: Path) -> None:
+def test_mistakes_are_named(folder: Path) -> None:
+    check_split_refused(Beir(str(folder)), "tset", "no split 'tset': valid: dev, train")
+    check_split_refused(Beir(str(folder)), "dve", "no split 'dve': did you mean 'dev'")
     check_refused(lambda: Beir(str(folder / "nowhere")), r"nowhere is no folder: data\.path must")
     check_refused(lambda: Beir(str(folder), max_bad_rows=3), r"max_bad_rows=3 ")
+    for file in ("queries.jsonl", "corpus.jsonl"):
+        (folder / file).unlink()
+        check_refused(lambda: Beir(str(folder)).queries("dev"), file)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
@@ -143,13 +129,6 @@ def test_files_without_rows_are_named(folder: Path, content: str) -> None:
     check_refused(lambda: Beir(str(folder)).qrels("dev"), r"dev\.tsv holds no judgement")
     (folder / "corpus.jsonl").write_text(content)
     check_refused(lambda: list(Beir(str(folder)).corpus()), r"corpus\.jsonl holds no passage")
-
-
-def test_a_cut_file_is_named(folder: Path) -> None:
-    compress(folder)
-    path = folder / "corpus.jsonl.gz"
-    path.write_bytes(path.read_bytes()[:-9])
-    check_refused(lambda: list(Beir(str(folder)).corpus()), r"corpus\.jsonl\.gz cannot be read")
 
 
 def test_a_corpus_alone_is_enough_for_reading_passages(folder: Path) -> None:
@@ -163,14 +142,16 @@ def test_a_corpus_alone_is_enough_for_reading_passages(folder: Path) -> None:
     assert source.estimated_size() == 3
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_fingerprint_sees_every_byte_of_every_file(folder: Path, file: str) -> None:
+def test_the_fingerprint_sees_every_byte_of_every_file(folder: Path) -> None:
     before = Beir(str(folder)).fingerprint()
     folder = folder.rename(folder.with_name("elsewhere"))
     assert Beir(str(folder)).fingerprint() == before
-    content = (folder / file).read_bytes()
-    (folder / file).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
-    assert Beir(str(folder)).fingerprint() != before
+    seen = {before}
+    for file in FILES:
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        seen.add(Beir(str(folder)).fingerprint())
+    assert len(seen) == len(FILES) + 1
 
 
 REAL: list[tuple[str, int, dict[str, tuple[int, int]], int | None]] = [

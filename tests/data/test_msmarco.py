@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import product
@@ -83,7 +80,7 @@ def hub(tmp_path: Path) -> Path:
     return tmp_path / "ms_marco"
 
 
-def test_everything_in_one_pass(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_in_one_pass(hub: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     read: list[str] = []
     tables = HubData._tables
     monkeypatch.setattr(HubData, "_tables", lambda self, split, *rest: read.append(split) or tables(self, split, *rest))
@@ -108,15 +105,10 @@ def test_everything_in_one_pass(hub: Path, monkeypatch: pytest.MonkeyPatch) -> N
         [("7", "7-1", "7-0"), ("7", "7-1", "7-2"), ("9", "7-2", "7-0"), ("9", "9-1", "7-0")],
         [],
     ]  # fmt: skip
-    assert source.text_triplets() is None
     assert not bad_summary(source)
-
-
-def test_equal_texts_may_stay_apart(hub: Path) -> None:
-    source = MsMarco(path=str(hub), unique_passages=False)
-    ids = [row[0] for row in values(source.corpus())]
-    assert ids == ["7-0", "7-1", "7-2", "8-0", "8-1", "9-0", "9-1", "9-2", "9-3", "3-0", "3-1"]
-    assert ("9", "9-1", "9-3") in values(source.triplets())
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [  # once, however often it is read
+        "msmarco-v1.1, split train: 1 of 3 queries have no passage that is marked as an answer; left out."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -137,17 +129,6 @@ def test_the_corpus_is_that_of_the_chosen_splits(hub: Path, chosen: list[str], f
     assert (source.triplets() is None) == ("train" not in chosen)
 
 
-def test_queries_without_a_marked_passage_are_reported_once(hub: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = MsMarco(path=str(hub))
-    with caplog.at_level(logging.WARNING):
-        source.qrels("train")
-        values(source.corpus())
-        source.queries("train")
-    assert [r.getMessage() for r in caplog.records] == [
-        "msmarco-v1.1, split train: 1 of 3 queries have no passage that is marked as an answer; left out."
-    ]
-
-
 @pytest.mark.parametrize("streaming", [True, False])
 def test_downloaded_or_streamed_in_several_files(tmp_path: Path, streaming: bool) -> None:
     datasets.disable_progress_bars()
@@ -160,10 +141,6 @@ def test_downloaded_or_streamed_in_several_files(tmp_path: Path, streaming: bool
     assert [row[0] for row in values(source.corpus())][:7500] == [f"{i}-{j}" for i in range(10, 2510) for j in range(3)]
     assert values(source.qrels("train"))[5:7] == [("11", "11-2", 1), ("12", "12-0", 1)]
     assert sum(map(len, source.triplets() or ())) == 5000
-
-
-def test_the_files_may_lie_in_the_folder_itself(hub: Path) -> None:
-    assert everything(MsMarco(path=str(hub / "v1.1"))) == everything(MsMarco(path=str(hub)))
 
 
 def test_passages_may_be_a_list_of_structs(tmp_path: Path) -> None:
@@ -184,7 +161,7 @@ texts = st.sampled_from(["a", "b", "c", "d", "e", "f g", "ä", "😀 h"])
 groups = st.lists(st.tuples(texts, st.lists(st.tuples(texts, st.integers(0, 1)), max_size=5)), min_size=1, max_size=8)
 
 
-@settings(deadline=None, max_examples=15, phases=[Phase.explicit, Phase.generate])  # shrinking would take minutes
+@settings(max_examples=15, phases=[Phase.explicit, Phase.generate])  # shrinking would take minutes
 @given(groups, st.booleans())
 def test_any_rows_against_a_plain_reading(
     tmp_path_factory: pytest.TempPathFactory, groups: list[tuple[str, list[tuple[str, int]]]], unique: bool
@@ -225,10 +202,8 @@ def test_any_rows_against_a_plain_reading(
 
 BAD: list[tuple[Row, str]] = [
     ((4, None, [("x", 0)]), "query without text"),
-    ((4, " ", [("x", 0)]), "query without text"),
     ((None, "query", [("x", 0)]), "missing query_id"),
     ((7, "another", [("x", 0)]), "query_id that another query had before"),
-    ((4, "query", [(" ", 0)]), "empty passage"),
     ((4, "query", [(None, 0)]), "empty passage"),
 ]
 
@@ -318,9 +293,3 @@ def test_without_a_network_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     message = r"microsoft/ms_marco v1\.1 cannot be read from the hub.* set data\.path=FOLDER"
     check_refused(lambda: list(MsMarco().corpus()), message)
     check_refused(MsMarco().fingerprint, message)
-
-
-def test_a_program_that_ends_right_after_reading_ends_well(hub: Path) -> None:
-    program = f"from two_tower.data.msmarco import MsMarco\nfor batch in MsMarco(path={str(hub)!r}).corpus(): pass"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr

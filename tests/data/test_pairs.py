@@ -1,7 +1,6 @@
 """A user's own pairs: kinds of files, columns, splits without leaks, clear mistakes."""
 
 import gzip
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,20 +77,17 @@ def test_ids_never_change(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-USUAL = [
-    ({"anchor": "a", "positive": "b"}, "|b"),
-    ({"Question": "a", "Answer": "b"}, "|b"),
-    ({"text": "b", "query": "a", "title": "c"}, "c|b"),
-    ({"id": "7", "question": "a", "document": "b", "url": "u"}, "|b"),
-]
-
-
-@pytest.mark.parametrize(("row", "passage"), USUAL)
-def test_usual_names_are_known(tmp_path: Path, row: Row, passage: str) -> None:
-    other = {key: value + "2" for key, value in row.items()}
-    source = PairsSource(str(write(tmp_path / "mine.csv", [row, other])))
-    assert ("a", passage) in judged(source)
-    assert source.triplets() is None
+def test_usual_names_are_known(tmp_path: Path) -> None:
+    for row, passage in (
+        ({"anchor": "a", "positive": "b"}, "|b"),
+        ({"Question": "a", "Answer": "b"}, "|b"),
+        ({"text": "b", "query": "a", "title": "c"}, "c|b"),
+        ({"id": "7", "question": "a", "document": "b", "url": "u"}, "|b"),
+    ):
+        other = {key: value + "2" for key, value in row.items()}
+        source = PairsSource(str(write(tmp_path / "mine.csv", [row, other])))
+        assert ("a", passage) in judged(source)
+        assert source.triplets() is None
 
 
 def test_a_json_field_may_be_missing_in_some_rows(tmp_path: Path) -> None:
@@ -111,10 +107,8 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 def test_a_tsv_file_of_two_columns_needs_no_header(
     tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "mine.tsv"
-    path.write_bytes(ending.join(['who "was" it\tA "man', "where\tThere"]).encode())
-    with caplog.at_level(logging.WARNING):
-        source = PairsSource(str(path))
+    text = ending.join(['who "was" it\tA "man', "where\tThere"])
+    source = PairsSource(str(write_text(tmp_path / "mine.tsv", text)))
     assert set(texts(source).values()) == {'who "was" it', '|A "man', "where", "|There"}
     assert "taken for query and positive" in caplog.text
 
@@ -132,7 +126,7 @@ def test_given_ids_are_kept(tmp_path: Path, kind: str) -> None:
     assert len(passages) == 3
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("uvwxyz")), min_size=1, max_size=30),
     st.floats(0.01, 0.99),
@@ -176,28 +170,25 @@ def test_values_that_need_quotes(tmp_path: Path) -> None:
     assert set(texts(source).values()) == {'two\nlines, "quoted"', "|a;b\tc", "plain", "|" + "y" * 200_000}
 
 
-BAD = [
-    ("a.csv", b"q9,p9,more\n", "wrong number of columns"),
-    ("a.csv", b'"q9,p9\n', "malformed quoting"),
-    ("a.csv", b'"q"9,p9\n', "malformed quoting"),
-    ("a.csv", b" ,p9\n", "empty query"),
-    ("a.csv", b"q9,\xff\n", "invalid UTF-8"),
-    ("a.tsv", b"q9\n", "wrong number of columns"),
-    ("a.tsv", b"q9\t\xe2\x80\xa8 \n", "empty passage"),
-    ("a.tsv", b"q9\t\xff\n", "invalid UTF-8"),
-    ("a.jsonl", b'{"query": "q9"}\n', "missing field"),
-    ("a.jsonl", b'{"query": "q9", "passage": ["p9"]}\n', "field that is no text"),
-    ("a.jsonl", b'{"query": "q9", "passage": ""}\n', "empty passage"),
-    ("a.jsonl", b"q9\n", "malformed JSON"),
-]
-
-
-@pytest.mark.parametrize(("name", "line", "kind"), BAD)
-@pytest.mark.parametrize("gz", ["", ".gz"])
-def test_bad_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: bytes, kind: str, gz: str) -> None:
-    path = write(tmp_path / name, [{"query": f"q{i}", "passage": f"p{i}"} for i in range(4)])
+@pytest.mark.parametrize(
+    ("name", "line", "kind"),
+    [
+        ("a.csv", b"q9,p9,more\n", "wrong number of columns"),
+        ("a.csv.gz", b'"q9,p9\n', "malformed quoting"),
+        ("a.csv", b'"q"9,p9\n', "malformed quoting"),
+        ("a.csv", b" ,p9\n", "empty query"),
+        ("a.csv.gz", b"q9,\xff\n", "invalid UTF-8"),
+        ("a.tsv.gz", b"q9\n", "wrong number of columns"),
+        ("a.tsv", b"q9\t\xe2\x80\xa8 \n", "empty passage"),
+        ("a.jsonl", b'{"query": "q9"}\n', "missing field"),
+        ("a.jsonl.gz", b'{"query": "q9", "passage": ""}\n', "empty passage"),
+    ],
+)
+def test_bad_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: bytes, kind: str) -> None:
+    kind_of_file = name.removesuffix(".gz")
+    path = write(tmp_path / kind_of_file, [{"query": f"q{i}", "passage": f"p{i}"} for i in range(4)])
     expected, content = everything(PairsSource(str(path))), path.read_bytes()
-    path = write_text(tmp_path / f"{name}{gz}", content + line)
+    path = write_text(tmp_path / name, content + line)
     message = rf"{path.name}, row {content.count(chr(10).encode()) + 1}: {kind}"
     check_bad_row(partial(PairsSource, str(path)), expected, message, kind, caplog)
 
@@ -247,13 +238,10 @@ MISTAKES = [
     ("a.csv", b"query,passage\n", {}, "holds no row with a query and a passage"),
     ("a.csv", b"query,passage\nq,p\nq,p2\n", {}, "holds only one query"),
     ("a.csv", b"", {}, "a.csv is empty"),
-    ("a.tsv", b"", {}, "a.tsv is empty"),
     ("a.tsv.gz", gzip.compress(b"", mtime=0), {}, "a.tsv.gz is empty"),
-    ("a.jsonl", b"", {}, "a.jsonl is empty"),
     ("a.jsonl", b"[1]\n[2]\n", {}, "holds no JSON object"),
     ("a.xlsx", b"PK", {}, r"a\.xlsx is of no known kind: .*\.csv, \.tsv"),
     ("a.parquet", b"PAR1", {}, r"a\.parquet cannot be read"),
-
     ("a.csv", b"query,passage\nq,p\n", {"dev_share": 0.0}, r"dev_share=0\.0 must be between"),
     ("a.csv", b"query,passage\nq,p\n", {"dev_share": 1.0}, r"dev_share=1\.0 must be between"),
     ("b.csv", b"", {}, r"a\.csv is no file"),

@@ -28,6 +28,7 @@ def test_every_kind_of_file_gives_the_same(name: str, tmp_path: Path) -> None:
     assert read(source) == ROWS == read(source)
     assert source.name == "p"
     assert source.splits() == ()
+    check_refused(lambda: source.queries("train"), r"no queries: data=passages is for embed\.py")
     rows = {"csv": 4, "tsv": 4, "gz": None}.get(name.rpartition(".")[2], 3)  # a header is counted too
     assert source.estimated_size() == rows
 
@@ -65,11 +66,6 @@ def test_its_fingerprint_is_of_the_text_and_of_how_it_is_read(tmp_path: Path) ->
     assert Passages(path, text_column="title").fingerprint() != one
     write(tmp_path / "p.jsonl", ROWS[:2])
     assert Passages(path).fingerprint() != one
-
-
-def test_it_cannot_be_trained_on(tmp_path: Path) -> None:
-    source = Passages(write(tmp_path / "p.jsonl", ROWS))
-    check_refused(lambda: source.queries("train"), r"no queries: data=passages is for embed\.py")
 
 
 @pytest.mark.parametrize("sample", [1000, 1 << 22])

@@ -1,6 +1,7 @@
 """The harvest's rules on small generated packages; caching; one harvest of what is really installed."""
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,25 +104,22 @@ print("""{text}""")
     assert docs["zoo.cage.mean"].body == f"{BODY} Args: n {{kept}}"
 
 
-@pytest.mark.parametrize(
-    ("module", "names"),
-    [
+def test_names_are_the_public_ones(tmp_path: Path) -> None:
+    source = f"def feed():\n    {docstring('Feed all the animals here.')}"
+    for module, names in (
         ("numpy._core.fromnumeric", ["numpy.fromnumeric.feed"]),
         ("numpy.lib._arraysetops_impl", ["numpy.lib.feed"]),
         ("torch.nn.functional", ["torch.nn.functional.feed"]),
         ("torch._inductor.codegen", []),
         ("torch._torch_docs", ["torch.feed"]),
         ("__main__", ["__main__.feed"]),
-    ],
-)
-def test_names_are_the_public_ones(tmp_path: Path, module: str, names: list[str]) -> None:
-    source = f"def feed():\n    {docstring('Feed all the animals here.')}"
-    assert [doc.name for doc in parse(tmp_path, source, module)] == names
+    ):
+        assert [doc.name for doc in parse(tmp_path, source, module)] == names
 
 
-@pytest.mark.parametrize("source", ["def (", "x = '\0'", "(" * 5000])
-def test_what_cannot_be_parsed_gives_nothing(tmp_path: Path, source: str) -> None:
-    assert parse(tmp_path, source) == []
+def test_what_cannot_be_parsed_gives_nothing(tmp_path: Path) -> None:
+    for source in ("def (", "x = '\0'", "(" * 5000):
+        assert parse(tmp_path, source) == []
     assert read_module("zoo", str(tmp_path / "absent.py")) == []
     (tmp_path / "latin.py").write_bytes(b"x = '\xe9'")
     assert read_module("zoo", str(tmp_path / "latin.py")) == []
@@ -232,23 +230,19 @@ def test_a_harvest_is_made_once(packages: Path, tmp_path: Path, monkeypatch: pyt
     assert second.fingerprint() == first.fingerprint()
 
 
-@pytest.mark.usefixtures("packages")
-@pytest.mark.parametrize(
-    ("target", "value"),
-    [
+def test_other_sources_have_another_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = PyDocs()
+    keys = [docs._cache_key(), PyDocs(stdlib=False)._cache_key()]
+    for target, value in (
         ("two_tower.data.pydocs.RULES", 10**6),
         ("two_tower.data.pydocs._versions", lambda: ["zoo==2"]),
         ("sys.version_info", SimpleNamespace(major=3, minor=99)),
-    ],
-)
-def test_other_sources_have_another_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, value: object
-) -> None:
-    docs, other = (PyDocs(stdlib=stdlib, cache=str(tmp_path)) for stdlib in (True, False))
-    before = docs._cache_key()
-    assert docs._cache_key() == before != other._cache_key()
-    monkeypatch.setattr(target, value)
-    assert docs._cache_key() != before
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, value)
+            keys.append(docs._cache_key())
+    assert len({*keys}) == len(keys)
+    assert docs._cache_key() == keys[0]
 
 
 @pytest.mark.usefixtures("packages")
@@ -261,13 +255,17 @@ def test_the_fingerprint_follows_the_texts(tmp_path: Path, monkeypatch: pytest.M
     assert len(seen) == 3
 
 
-def test_the_installed_packages_make_a_search_problem() -> None:
-    docs = PyDocs()
+def test_installed_packages_make_a_search_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = re.compile(r"argparse|(numpy|networkx\.algorithms)(\..*)?|torch\.(nn\.functional|_torch_docs)")
+    files = [file for file in _source_files(stdlib=True) if some.fullmatch(file[0])]  # of 5,200; all take 10 s
+    monkeypatch.setattr("two_tower.data.pydocs._source_files", lambda _: files)
+    monkeypatch.setattr("two_tower.data.pydocs.MIN_PAIRS", 1000)
+    docs = PyDocs(cache=str(tmp_path))
     ids, _, texts = zip(*values(docs.corpus()), strict=True)
-    assert 8_000 < len(set(ids)) == len(ids) < 11_000
+    assert 1_400 < len(set(ids)) == len(ids) < 1_900
     assert not [i for i in ids if " " in i]
     assert {"numpy.linalg.solve", "torch.nn.functional.cosine_similarity", "argparse"} <= set(ids)
     sizes = {split: len(docs.qrels(split)) / len(ids) for split in docs.splits()}
-    assert sizes == pytest.approx({"train": 0.88, "dev": 0.04, "test": 0.08}, abs=0.01)
+    assert sizes == pytest.approx({"train": 0.88, "dev": 0.04, "test": 0.08}, abs=0.02)
     assert not [t for t in texts if {"{input}", "{dtype}", "{out}", "{requires_grad}"} & set(t.split())]
     assert max(len(t.split()) for t in texts) == 120

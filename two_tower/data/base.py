@@ -1,6 +1,7 @@
 """What a data source provides: a corpus, queries by split, judgements (qrels), perhaps training triplets.
 
 String ids exist only here and in what is written out; everything behind `two_tower.data` counts in rows.
+`Loader` holds the keys of ``conf/data/_loader.yaml``, which all sources share.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,26 @@ TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("
 READING = 3  # raise whenever the same files would be read as other rows
 
 
+@dataclass(frozen=True)
+class Loader:
+    """How training batches are made; the YAML has the defaults."""
+
+    batch_size: int
+    num_workers: int
+    train_split: str
+    validation_split: str
+    max_examples: int
+    examples: Literal["judged", "passages"]
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("batch_size", 1), ("num_workers", 0), ("max_examples", 0)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
+
+
+LOADER_KEYS = get_type_hints(Loader)  # with their types
+
+
 def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
     """What a tower and BM25 read of passages, rows of `CORPUS`: title, blank, text; without a title only the text."""
     title, text = batch.column("title"), batch.column("text")
@@ -39,10 +61,9 @@ def full_text(batch: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
 
 
 def percentile(key: str, seed: int = 0) -> float:
-    """A number from 0 to below 100 that depends on the key and the seed alone.
+    """A number from 0 to below 100, by which ``dev`` is split off: an item keeps its side when others come or go.
 
-    It splits off ``dev``: an item keeps its side when others come or go. (SHA-1, unlike `key_of`, because the
-    splits of ``data=pydocs``, and so all published figures, were made with it.)
+    SHA-1, unlike `key_of`: the splits of ``data=pydocs``, and so all published figures, were made with it.
     """
     number = int(hashlib.sha1((f"{seed} {key}" if seed else key).encode()).hexdigest()[:8], 16)
     return number % 100 + number // 100 / (2**32 // 100 + 1)
@@ -76,11 +97,11 @@ class Source(ABC):
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The splits that have judgements, of ``train``, ``dev``, ``test``."""
+        """The splits that have judgements, of ``train``, ``dev`` and ``test``."""
 
     @abstractmethod
     def queries(self, split: str) -> pa.Table:
-        """The queries of a split that have judgements, rows of the schema `QUERIES`, in file order."""
+        """The queries of a split that have judgements, rows of the schema `QUERIES`, in the order of the source."""
 
     @abstractmethod
     def qrels(self, split: str) -> pa.Table:
@@ -117,8 +138,7 @@ class Source(ABC):
     def _report(self, file: object, bad: BadRows) -> None:
         """Keep the bad rows of a file that was read to its end, and warn of them."""
         self.bad_rows[str(file)] = bad
-        summary = bad.summary()
-        if summary:
+        if summary := bad.summary():
             notice(f"{file}: {summary}.")
 
 

@@ -11,7 +11,7 @@ from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
 from two_tower.data.reading.columns import estimated_lines
 from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.data.reading.rows import Rows, Tables, first_columns, read_rows
+from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_file
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import Numbering, keep_known
 from two_tower.errors import BadRows, UserError, one_of
@@ -26,8 +26,7 @@ _QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
 class Beir(TableSource):
     """``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
 
-    Each may be compressed (``.gz``). Judgements and triplets are checked against the passages, which are read once for
-    that.
+    Judgements and triplets are checked against the passages, which are read once for that.
     """
 
     def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
@@ -44,7 +43,7 @@ class Beir(TableSource):
         return tuple(split for split in _SPLITS if self._qrels_file(split) is not None)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of ``triples.tsv`` whose ids are known, in file order; with margins where it has a fourth column."""
+        """The rows of ``triples.tsv`` whose ids are known; with margins where it has a fourth column."""
         path = self._find("triples.tsv")
         return None if path is None else self._read_triplets(path)
 
@@ -54,25 +53,19 @@ class Beir(TableSource):
         return self._key(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in paths if path))
 
     def _passage_rows(self) -> Rows:
-        return self._objects("corpus.jsonl", _PASSAGES, CORPUS)
+        columns = ["_id", *CORPUS.names[1:]]  # the file's, in another order
+        return rows_of_file(
+            self._file("corpus.jsonl"), _PASSAGES, lambda table: table.select(columns).rename_columns(CORPUS.names)
+        )
 
     def _query_rows(self, split: str) -> Rows:
-        return self._objects("queries.jsonl", _QUESTIONS, QUERIES)
+        return rows_of_file(self._file("queries.jsonl"), _QUESTIONS, lambda table: table.rename_columns(QUERIES.names))
 
     def _judgement_rows(self, split: str) -> Rows:
         path = self._qrels_file(split)
         if path is None:
             raise UserError(f"{self.path} has no split {split!r}: {one_of(split, self.splits())}")
-        return Rows(path, lambda bad: read_rows(path, TsvRows(QRELS, _HEADER), bad))
-
-    def _objects(self, name: str, row_format: JsonRows, schema: pa.Schema) -> Rows:
-        path = self._file(name)
-
-        def read(bad: BadRows) -> Tables:
-            for table, numbers in read_rows(path, row_format, bad):
-                yield table.select(["_id", *schema.names[1:]]).rename_columns(schema.names), numbers
-
-        return Rows(path, read)
+        return rows_of_file(path, TsvRows(QRELS, _HEADER))
 
     def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
         bad, query_ids, passage_ids = BadRows(self.max_bad_rows), self._all_queries("train")[1], self._passage_ids()

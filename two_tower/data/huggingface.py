@@ -13,7 +13,7 @@ from two_tower.data.base import QUERIES, percentiles
 from two_tower.data.reading.groups import Groups, GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows, column_types, text_of
-from two_tower.data.reading.schemas import TEXT, PassageColumns, QrelsColumns, Schema, TevatronColumns, recognize
+from two_tower.data.reading.schemas import BEIR_QRELS, PassageColumns, QrelsColumns, Schema, TevatronColumns, recognize
 from two_tower.errors import BadRows, UserError
 
 
@@ -28,8 +28,7 @@ class HuggingFace(GroupSource):
     - *BEIR*: the configurations ``corpus`` and ``queries``, and ``qrels`` as a data set of its own.
 
     Negatives were not judged: they are in the triplets, but not in the judgements. A passage's title is read
-    where there is one. Without a split ``dev``, a part of the queries of ``train`` becomes it, see
-    `two_tower.data.base.percentiles`.
+    where there is one.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class HuggingFace(GroupSource):
     @cached_property
     def _schema(self) -> Schema:
         if self._beir:
-            return QrelsColumns.of_queries(self._beir_queries())
+            return QrelsColumns(BEIR_QRELS, self._beir_queries())
         split = next(iter(self._names.values()))
         schema = recognize(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
         if isinstance(schema, TevatronColumns):
@@ -105,14 +104,14 @@ class HuggingFace(GroupSource):
         return schema
 
     def _beir_queries(self) -> pa.Table:
-        data, tables, fields = self._beir[1], [QUERIES.empty_table()], pa.schema([("_id", TEXT), ("text", TEXT)])
+        data, tables = self._beir[1], [QUERIES.empty_table()]
+        fields = pa.schema([("_id", pa.string()), ("text", pa.string())])
         for split in data.files:
             data.require(split, fields.names)
             for rows in data.rows(split, fields):
                 bad, total = BadRows(self.max_bad_rows), 0
                 for table, _ in rows.read(bad):
-                    texts = text_of(table["text"])
-                    tables.append(pa.table([text_of(table["_id"]), texts], QUERIES))
+                    tables.append(pa.table([text_of(table["_id"]), text_of(table["text"])], QUERIES))
                     total += len(table)
                 bad.check(total)
                 self._report(rows.place, bad)
@@ -144,6 +143,3 @@ class HuggingFace(GroupSource):
         train = links["train"]
         dev = percentiles(train.queries["text"].to_pylist(), self._dev_seed) < 100 * self._dev_share
         return {**links, "train": train.part(~dev), "dev": train.part(dev)}
-
-    def _no_split(self, split: str) -> str:
-        return f"{self._rows.label} has no split {split!r}"

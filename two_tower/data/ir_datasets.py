@@ -27,7 +27,7 @@ Entry = Any  # one of the library's named tuples
 
 
 class IrDatasets(TableSource):
-    """A collection of the package ir_datasets, which downloads it on first use to ``$IR_DATASETS_HOME``.
+    """A collection of the package ir_datasets.
 
     Texts are what the collection's authors take for the text of a document (title, body, abstract …) and of a
     query; a title is kept apart. Training triplets are the document pairs of the training split, where it has some.

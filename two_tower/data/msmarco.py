@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS
+from two_tower.data.base import CORPUS, QUERIES
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows, column_types, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.unique import hash_rows
 from two_tower.errors import BadRows, UserError, one_of
+from two_tower.ragged import expand_ranges
 
 _SPLITS = ("train", "dev", "test")
 _COLUMNS = ("query_id", "query", "passages")
@@ -60,8 +61,7 @@ class MsMarco(GroupSource):
         self._data = HubData(path, None if files_of_one_version else version, streaming, revision)
 
     def splits(self) -> tuple[str, ...]:
-        """Those of ``corpus_splits`` that have marked passages; ``test`` has none."""
-        return tuple(split for split in self.corpus_splits if split != "test")
+        return tuple(split for split in self.corpus_splits if split != "test")  # it has no marked passages
 
     def fingerprint(self) -> str:
         return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
@@ -71,7 +71,7 @@ class MsMarco(GroupSource):
             return f"The split test of {self.name} has no marked passages, so nothing can be evaluated on it"
         if split in _SPLITS:
             return f"The split {split} of {self.name} is not among data.corpus_splits"
-        return f"{self.name} has no split {split!r}"
+        return super()._no_split(split)
 
     def _parts(self) -> Iterator[Part]:
         names = split_names(self._data)
@@ -103,17 +103,11 @@ class MsMarco(GroupSource):
     def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)
         query_ids = table["query_id"].cast(pa.string()).combine_chunks()
-        owner = np.repeat(np.arange(len(table)), lengths)
-        place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        owner, place = expand_ranges(np.zeros_like(lengths), lengths)
         ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
         texts = text_of(texts)
         passages = pa.table([pc.fill_null(ids, ""), pa.repeat("", len(ids)), texts], CORPUS)
-        return Groups(
-            rows,
-            query_ids,
-            text_of(table["query"]),
-            owner,
-            pc.fill_null(selected.cast(pa.int32()), 0).to_numpy(),
-            passages,
-            hash_rows(passages["text" if self.unique_passages else "id"]),
-        )
+        queries = pa.table([query_ids, text_of(table["query"])], QUERIES)
+        grades = pc.fill_null(selected.cast(pa.int32()), 0).to_numpy()
+        keys = hash_rows(passages["text" if self.unique_passages else "id"])
+        return Groups(rows, queries, owner, grades, passages, keys)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
 from two_tower.data.reading.formats import TsvRows
-from two_tower.data.reading.rows import Rows, Tables, first_columns, read_rows
+from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_file
 from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError, nearest, one_of
 
@@ -28,8 +27,7 @@ _RELEVANT_GRADES = {"test": 2}
 _ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
 _TRAINING, _VALIDATION = ("queries.train", "qrels.train"), ("queries.dev", "qrels.dev")
 
-_PASSAGES = TsvRows(pa.schema([("id", pa.string()), ("text", pa.string())]), filled=("id", "text"))
-_QUESTIONS = TsvRows(QUERIES, filled=("id", "text"))
+_TEXTS = TsvRows(QUERIES, filled=QUERIES.names)  # queries and passages
 _ID_TRIPLES = TsvRows(TRIPLETS, filled=TRIPLETS.names)
 # Hofstätter et al. 2020, arXiv:2010.02666: a teacher's scores of both passages before the ids.
 _SCORES = pa.schema([("positive_score", pa.float32()), ("negative_score", pa.float32())])
@@ -54,22 +52,16 @@ class _TrecQrels(TsvRows):
         return super().parse_line(b"\t".join(line.split()))
 
 
-def _passages(path: File, bad: BadRows) -> Tables:
-    for table, numbers in read_rows(path, _PASSAGES, bad):
-        yield pa.table([table["id"], pa.repeat(pa.scalar(""), len(table)), table["text"]], CORPUS), numbers
-
-
-def _judgements(path: File, bad: BadRows) -> Tables:
-    for table, numbers in read_rows(path, _TrecQrels(), bad):
-        yield table.select(QRELS.names), numbers
+def _without_title(table: pa.Table) -> pa.Table:
+    return pa.table([table["id"], pa.repeat(pa.scalar(""), len(table)), table["text"]], CORPUS)
 
 
 class MsMarcoPassage(TableSource):
     """``collection.tsv``, ``queries.*.tsv``, ``qrels.*.tsv`` and triples of ids or of texts.
 
-    The files are tab separated, UTF-8, without header and without quoting (a quote character is text). Each
-    may lie in the folder as it is, as ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages
-    have no title. Grades are kept as they are (0 to 3 at TREC). Ids in triples are not looked up here.
+    The files have no header and no quoting (a quote character is text). Each may lie in the folder as it is, as
+    ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages have no title. Grades are kept as they
+    are (0 to 3 at TREC). Ids in triples are not looked up here.
 
     Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
     ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
@@ -115,18 +107,16 @@ class MsMarcoPassage(TableSource):
         return found
 
     def relevant_grade(self, split: str) -> int:
-        """As configured: 2 for TREC, whose guidelines count grade 1 as not relevant."""
         return self.relevant_grades.get(split, 1)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of a file of ids, in file order, with margins where it has scores; ids are not looked up."""
+        """The rows of a file of ids, with margins where it has scores."""
         kind = self._kind_of_triples()
         if kind == "scored":
             return self._read_scored()
         return self._read_triples(_ID_TRIPLES) if kind == "ids" else None
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of a file of texts, in file order; in memory are a few blocks of 8 MiB."""
         return self._read_triples(_TEXT_TRIPLES) if self._kind_of_triples() == "texts" else None
 
     def fingerprint(self) -> str:
@@ -138,25 +128,21 @@ class MsMarcoPassage(TableSource):
         return self._key(*parts)
 
     def _passage_rows(self) -> Rows:
-        path = self._file("corpus")
-        return Rows(path, partial(_passages, path))
+        return rows_of_file(self._file("corpus"), _TEXTS, _without_title)
 
     def _query_rows(self, split: str) -> Rows:
-        path = self._file(f"queries.{split}")
-        return Rows(path, partial(read_rows, path, _QUESTIONS))
+        return rows_of_file(self._file(f"queries.{split}"), _TEXTS)
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in _SPLITS:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
-        path = self._file(f"qrels.{split}")
-        return Rows(path, partial(_judgements, path))
+        return rows_of_file(self._file(f"qrels.{split}"), _TrecQrels(), lambda table: table.select(QRELS.names))
 
     def _find(self, role: str) -> File | None:
         name = self._files[role]
         return None if name is None else self._folder.find(name)
 
     def _file(self, role: str) -> File:
-        """The file of a role, ``corpus`` or ``qrels.dev``."""
         file = self._find(role)
         if file is not None:
             return file

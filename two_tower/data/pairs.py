@@ -31,9 +31,8 @@ _SPLITS = ("train", "dev")
 class PairsSource(Source):
     """A CSV, TSV, JSON lines or Parquet file with a query and one passage that answers it in each row.
 
-    Equal passages are one document, equal queries one query with several relevant documents. A part of the
-    queries becomes the split ``dev`` (see `two_tower.data.base.percentiles`), at least one; all passages are in
-    the corpus of both. A TSV file of two columns needs no header.
+    Equal passages are one document, equal queries one query with several relevant documents. All passages are in the
+    corpus of both splits. A TSV file of two columns needs no header.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class PairsSource(Source):
         self._file, self._columns = find_columns(self.path, chosen, _USUAL, required, required)
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages and negatives, in file order."""
         seen = Numbering()
         for table in self._pairs():
             passages = table.select(["passage_id", "title", "positive"]).rename_columns(CORPUS.names)
@@ -81,12 +79,10 @@ class PairsSource(Source):
         return queries.filter(pa.array(is_dev == self._wants_dev(split)))
 
     def qrels(self, split: str) -> pa.Table:
-        """Every pair of a split's queries, with grade 1."""
         wants_dev, qrels = self._wants_dev(split), self._judged[2]
         return qrels.filter(pa.array(self._is_dev(qrels["query_id"]) == wants_dev))
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of training queries that have a negative, or None without such a column."""
         return self._triplets() if "negative" in self._columns else None
 
     def fingerprint(self) -> str:

@@ -46,7 +46,6 @@ class Passages(Source):
         return self._file.estimated_size()
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages, in file order."""
         bad, seen, empty = BadRows(self.max_bad_rows), Numbering(), True
         required = [name for role, name in self._columns.items() if role != "title"]
         for table, rows in self._file.read(list(self._columns.values()), required, bad):

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -55,10 +56,9 @@ _NEAR = 0.6  # Jaccard similarity of word 3-grams from which on two texts are on
 class PyDocs(Source):
     """Find the documented function from the first sentence of its documentation.
 
-    A query is a docstring's first sentence, its passage the dotted name and the rest (first 120 words), without
-    the sentence. About 9,190 pairs with the standard library of Python 3.11 and 7,580 without; other versions of
-    Python and of the packages give slightly other texts, but a name keeps its split. Sources are parsed, never
-    imported. The first harvest takes 10 s; its result is cached in the folder ``cache``.
+    A query is a docstring's first sentence; its passage has the dotted name as title and the rest as text. Other
+    versions of Python and of the packages give slightly other texts, but a name keeps its split. Sources are parsed,
+    never imported. The first harvest takes 10 s; its result is cached.
     """
 
     def __init__(self, stdlib: bool = True, cache: str | None = None) -> None:
@@ -66,7 +66,6 @@ class PyDocs(Source):
         self.stdlib, self.cache = stdlib, Path(cache).expanduser() if cache else cache_folder()
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """The passages without the sentences that are their queries; title is the dotted name."""
         return self._passages(self._pairs["body"])
 
     def search_corpus(self) -> Iterator[pa.RecordBatch]:
@@ -75,17 +74,14 @@ class PyDocs(Source):
         return self._passages(pa.array([f"{summary} {body}" for summary, body in both], pa.string()))
 
     def splits(self) -> tuple[str, ...]:
-        """All three: 88 % train, 4 % dev, 8 % test."""
         return _SPLITS
 
     def queries(self, split: str) -> pa.Table:
-        """One query for each passage of the split; its id is ``q:`` and the passage's id."""
         rows = self._rows(split)
         summaries = self._pairs["summary"].take(pa.array(rows, pa.int64()))
         return pa.table([pa.array([f"q:{self._ids[row]}" for row in rows], pa.string()), summaries], QUERIES)
 
     def qrels(self, split: str) -> pa.Table:
-        """Each query's own passage, with grade 1."""
         documents = [self._ids[row] for row in self._rows(split)]
         return pa.table([[f"q:{d}" for d in documents], documents, [1] * len(documents)], QRELS)
 
@@ -186,10 +182,8 @@ def _walk(root: str, package: str) -> Iterator[tuple[str, str]]:
 def _versions() -> list[str]:
     found = []
     for distribution in sorted(set(PACKAGES.values())):
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{distribution}=={importlib.metadata.version(distribution)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

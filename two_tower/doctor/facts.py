@@ -17,8 +17,7 @@ from two_tower.config import build
 from two_tower.config.build import call
 from two_tower.config.compose import composed
 from two_tower.console import counter
-from two_tower.data._loader import LOADER_KEYS, Loader
-from two_tower.data.base import TRIPLETS, Source, full_text
+from two_tower.data.base import LOADER_KEYS, TRIPLETS, Loader, Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, rows_of, trained_tokenizer
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor import texts as counted

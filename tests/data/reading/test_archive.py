@@ -31,8 +31,7 @@ MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("part_size", [None, 512, 10_240, 100_001])
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("part_size", "order"), [(None, 1), (512, -1), (10_240, 1), (100_001, -1)])
 @pytest.mark.parametrize("kept", [0, 10_000, 1 << 27])
 def test_members_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_size: int | None, order: int, kept: int
@@ -67,15 +66,12 @@ def test_finding_stops_at_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyP
         content_of(packed.find("large.tsv"))
 
 
-NO_TAR = [gzip.compress(content, mtime=0) for content in (b"no tar" * 200, b"")]
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", *NO_TAR])
-def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
     path = tmp_path / "all.tar.gz"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"all\.tar\.gz cannot be read"):
-        Archive(path).find("a")
+    for content in (b"", b"<html>", gzip.compress(b"no tar" * 200), gzip.compress(b"")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"all\.tar\.gz cannot be read"):
+            Archive(path).find("a")
 
 
 def test_a_folder_finds_a_file_in_each_form(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(module, "_PAUSE", 0)
+    monkeypatch.setattr(module, "_ATTEMPTS", 3)
     server = Server()
     yield server
     server.http.shutdown()
@@ -79,7 +82,7 @@ def server() -> Iterator[Server]:
 
 def fetch(server: Server, folder: Path, **arguments: Any) -> bytes:  # noqa: ANN401
     path = folder / "collection.tar.gz"
-    download(server.url, path, pause=0, **arguments)
+    download(server.url, path, **arguments)
     return path.read_bytes()
 
 
@@ -109,7 +112,7 @@ def test_a_whole_file_comes_once(server: Server, tmp_path: Path) -> None:
 def test_a_lost_connection_is_continued(
     server: Server, tmp_path: Path, etag: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.etag, server.stops = etag, [300_000, 1, 0, 400_000]
+    server.etag, server.stops = etag, [300_000, 1, 0, 400_000]  # more than three, but not in a row without progress
     with caplog.at_level(logging.WARNING):
         assert fetch(server, tmp_path, checksum=MD5) == CONTENT
     assert starts(server) == [0, 300_000, 300_001, 300_001, 700_001]
@@ -117,13 +120,12 @@ def test_a_lost_connection_is_continued(
 
 
 def test_an_interrupted_download_is_continued_by_the_next_run(server: Server, tmp_path: Path) -> None:
-    server.stops = [400_000, 0]
-    message = r"http://127.*collection\.tar\.gz cannot be downloaded .*run the same command"
-    check_refused(server, tmp_path, message, attempts=2)
+    server.stops = [400_000, 0, 0]
+    check_refused(server, tmp_path, r"http://127.*collection\.tar\.gz cannot be downloaded .*run the same command")
     assert (tmp_path / "collection.tar.gz.part").read_bytes() == CONTENT[:400_000]
     assert not (tmp_path / "collection.tar.gz").exists()
     assert fetch(server, tmp_path, checksum=MD5) == CONTENT
-    assert starts(server) == [0, 400_000, 400_000]
+    assert starts(server) == [0, 400_000, 400_000, 400_000]
     assert left_over(tmp_path) == {"collection.tar.gz"}
 
 
@@ -141,31 +143,32 @@ def test_a_server_that_cannot_continue_starts_anew_and_is_given_up(server: Serve
     assert fetch(server, tmp_path / "a", checksum=MD5) == CONTENT
     assert starts(server) == [0, 300_000, 200_000]
     server.stops = [300_000] * 9
-    check_refused(server, tmp_path / "b", "300000 of 1000000 bytes", attempts=3)
+    check_refused(server, tmp_path / "b", "300000 of 1000000 bytes")
     assert len(server.requests) == 3 + 3
 
 
 def test_a_file_that_was_replaced_meanwhile_is_not_mixed(server: Server, tmp_path: Path) -> None:
-    server.stops = [300_000, 0]
-    check_refused(server, tmp_path, "cannot be downloaded", attempts=2)
+    server.stops = [300_000, 0, 0]
+    check_refused(server, tmp_path, "cannot be downloaded")
     server.content, server.etag = CONTENT[::-1], '"two"'
     assert fetch(server, tmp_path) == CONTENT[::-1]
     assert server.requests[-1]["If-Range"] == '"one"'
 
 
-@pytest.mark.parametrize("checksum", ["md5:" + "0" * 32, "sha256:" + "0" * 64])
-def test_another_file_than_expected_is_deleted(server: Server, tmp_path: Path, checksum: str) -> None:
-    message = r"http://127.* sent another file than expected \((md5|sha256) [0-9a-f]+ inst"
-    check_refused(server, tmp_path, message, checksum=checksum)
+def test_another_file_than_expected_is_deleted(server: Server, tmp_path: Path) -> None:
+    message = r"http://127.* sent another file than expected \(sha256 [0-9a-f]+ inst"
+    check_refused(server, tmp_path, message, checksum="sha256:" + "0" * 64)
     assert left_over(tmp_path) <= {".collection.tar.gz.part.tag"}
     assert fetch(server, tmp_path, checksum=MD5.upper().replace("MD5", "md5")) == CONTENT
 
 
-@pytest.mark.parametrize("status", [403, 404, 501])
-def test_an_address_without_a_file_is_named_at_once(server: Server, tmp_path: Path, status: int) -> None:
-    server.statuses = [status]
-    check_refused(server, tmp_path, rf"http://127.*collection\.tar\.gz cannot be downloaded: the server says {status}")
+def test_an_address_without_a_file_is_named_at_once(server: Server, tmp_path: Path) -> None:
+    server.statuses = [404]
+    check_refused(server, tmp_path, r"http://127.*collection\.tar\.gz cannot be downloaded: the server says 404")
     assert len(server.requests) == 1
+    server.http.shutdown()
+    server.http.server_close()
+    check_refused(server, tmp_path, r"http://127.* cannot be downloaded .*put the file into")
 
 
 def test_a_busy_server_is_asked_again_after_growing_waits(
@@ -176,33 +179,23 @@ def test_a_busy_server_is_asked_again_after_growing_waits(
     assert len(server.requests) == 3
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
+    monkeypatch.setattr(module, "_PAUSE", 0.5)
+    monkeypatch.setattr(module, "_ATTEMPTS", 4)
     server.statuses = [503] * 9
-    with pytest.raises(UserError, match="503"):
-        download(server.url, tmp_path / "a", attempts=4, pause=0.5)
+    check_refused(server, tmp_path / "a", "503")
     assert waits == [0.5, 1.0, 2.0]
 
 
-def test_no_server_is_a_clear_mistake(server: Server, tmp_path: Path) -> None:
-    server.http.shutdown()
-    server.http.server_close()
-    check_refused(server, tmp_path, r"http://127.* cannot be downloaded .*put the file into", attempts=2)
-
-
-@pytest.mark.parametrize(
-    ("url", "checksum", "answer"),
-    [("file:///etc/hosts", None, "must begin with https"), ("http://x/y", "0123", "must be written md5:HEX")],
-)
-def test_a_wrong_setting_is_refused_before_anything_is_fetched(
-    tmp_path: Path, url: str, checksum: str | None, answer: str
-) -> None:
-    with pytest.raises(UserError, match=answer):
-        download(url, tmp_path / "a", checksum=checksum)
+def test_a_wrong_setting_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must begin with https"):
+        download("file:///etc/hosts", tmp_path / "a")
+    with pytest.raises(UserError, match="must be written md5:HEX"):
+        download("http://x/y", tmp_path / "a", checksum="0123")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_seen_before(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage: Any = NamedTuple("usage", [("free", int)])
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(800_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=800_000))
     check_refused(server, tmp_path, r"which has 0\.0 GiB left", size=1_000_000)
     (tmp_path / "collection.tar.gz.part").write_bytes(CONTENT[:300_000])
     assert fetch(server, tmp_path, size=1_000_000) == CONTENT

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.data.reading.formats import JsonRows, NestedJsonRows, TsvRows, first_objects
@@ -31,7 +31,6 @@ def starts(block: bytes) -> np.ndarray:
     return np.cumsum([0, *(len(line) + 1 for line in block.split(b"\n")[:-2])])
 
 
-@settings(deadline=None)  # the first call imports a parser
 @given(st.lists(st.fixed_dictionaries({"_id": text, "text": text, "title": text, "url": st.integers()}), min_size=1))
 def test_both_json_parsers_agree(objects: list[dict]) -> None:
     for ascii_only in (True, False):
@@ -78,7 +77,6 @@ objects = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)  # the first call imports a parser
 @given(st.lists(objects, min_size=1))
 def test_both_parsers_of_nested_objects_agree(rows: list[dict]) -> None:
     nested = NestedJsonRows(NESTED)
@@ -135,7 +133,6 @@ def test_the_first_objects_of_a_file(tmp_path: Path) -> None:
         first_objects(path)
 
 
-@settings(deadline=None)  # the first call imports a parser
 @given(st.lists(st.tuples(st.sampled_from(["a", '"b', "c,d", "'", "é\u2028"]), text, st.integers(-3, 3)), min_size=1))
 def test_both_tsv_parsers_agree(cells: list[tuple[str, str, int]]) -> None:
     lines = ["\t".join([a, b.translate({9: " ", 10: " ", 13: " "}), str(n)]).encode() for a, b, n in cells]

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 README = """---
 configs:
@@ -33,7 +33,7 @@ configs:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The data set someone/pairs, whose files are in ``folder``; ``requests`` are the paths that were asked for."""
+    """The data sets someone/NAME, whose files are in ``folder``/NAME; ``requests`` are the paths asked for."""
 
     protocol_version = "HTTP/1.1"
     folder: Path
@@ -49,19 +49,22 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.requests.append(path)
-        if path.startswith("/datasets/someone/pairs/resolve/"):
-            self.send_file(self.folder / path.split("/", 6)[6])
-        elif path.startswith("/api/datasets/someone/pairs/tree/"):
-            folder = self.folder.joinpath(*path.split("/")[7:])
-            self.send(200, json.dumps([self.entry(p) for p in sorted(folder.iterdir())]).encode())
-        elif path.startswith("/api/datasets/someone/pairs"):
-            self.send(200, json.dumps({"id": "someone/pairs", "sha": self.commit, "siblings": [], "tags": []}).encode())
-        else:
+        _, api, *parts = path.split("/")
+        name, kind, *rest = [*parts[2 if api == "api" else 1 :], "", ""]
+        if not (self.folder / name).is_dir() or "someone" not in parts:
             self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif kind == "resolve":
+            self.send_file(self.folder.joinpath(name, *rest[1:]))
+        elif kind == "tree":
+            folder = self.folder.joinpath(name, *rest[1:])
+            self.send(200, json.dumps([self.entry(p, name) for p in sorted(folder.iterdir())]).encode())
+        else:
+            answer = {"id": f"someone/{name}", "sha": self.commit, "siblings": [], "tags": []}
+            self.send(200, json.dumps(answer).encode())
 
-    def entry(self, path: Path) -> dict[str, object]:
+    def entry(self, path: Path, name: str) -> dict[str, object]:
         kind = {"type": "file", "size": path.stat().st_size} if path.is_file() else {"type": "directory"}
-        return {**kind, "path": str(path.relative_to(self.folder)), "oid": "0"}
+        return {**kind, "path": str(path.relative_to(self.folder / name)), "oid": "0"}
 
     def send_file(self, path: Path) -> None:
         if not path.is_file():
@@ -87,11 +90,11 @@ class Hub(BaseHTTPRequestHandler):
 def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     Hub.folder, Hub.commit, Hub.requests = tmp_path / "files", COMMIT, []
     for name, count in (("pairs/train", 3), ("pairs/validation", 2), ("others/train", 1)):
-        path = Hub.folder / f"{name}-00000-of-00001.parquet"
+        path = Hub.folder / f"pairs/{name}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         texts = {column: [f"{column} {name} {i}" for i in range(count)] for column in ("query", "positive")}
         pq.write_table(pa.table(texts), path)
-    (Hub.folder / "README.md").write_text(README)
+    (Hub.folder / "pairs/README.md").write_text(README)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -99,102 +102,89 @@ def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-PROGRAM = """
-import json, sys
-from two_tower.data.huggingface import HuggingFace
-from two_tower.errors import UserError
-
-source = HuggingFace("someone/pairs", "pairs", streaming=sys.argv[1] == "True")
-print(json.dumps([source.fingerprint(), source.splits()]), flush=True)
-print(json.dumps([batch.to_pylist() for batch in source.corpus()] + [len(source.queries("dev"))]), flush=True)
-for path, config in (("someone/pairs", "pears"), ("someone/nothing", None)):
-    try:
-        HuggingFace(path, config).splits()
-    except UserError as error:
-        print(json.dumps(str(error)))
-"""
-
-
-def run(hub: ThreadingHTTPServer, home: Path, streaming: bool = True, program: str = PROGRAM) -> list:
-    # The clients read their settings when they are imported.
-    own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    environment = {**os.environ, **own, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment.pop("HF_HUB_OFFLINE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(streaming)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def test_a_data_set_is_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
-    streamed = run(hub, tmp_path / "a", streaming=True)
-    assert len([path for path in Hub.requests if "others/" in path]) == 0
-    Hub.commit = COMMIT[::-1]
-    downloaded = run(hub, tmp_path / "b", streaming=False)
-    (fingerprint, splits), (*batches, dev), *mistakes = streamed
-    assert splits == ["train", "dev"]
-    rows = [("train", 0), ("train", 1), ("train", 2), ("validation", 0), ("validation", 1)]
-    assert [row["text"] for batch in batches for row in batch] == [f"positive pairs/{name} {i}" for name, i in rows]
-    assert dev == 2
-    assert downloaded[1] == streamed[1]
-    assert downloaded[0][0] != fingerprint  # another commit
-    assert "BuilderConfig 'pears' not found. Available: ['pairs', 'others']" in mistakes[0]
-    assert mistakes[1].startswith("someone/nothing is not on the hub")
-
-
-def spoil(folder: Path, suffix: str) -> None:
-    """Make a stream that begins well and breaks later: a malformed line, a damaged page, a file that is cut."""
-    for path in folder.rglob("*.parquet"):
-        path.unlink()
-    path = folder / f"pairs/train-0{suffix}"
+def spoil(suffix: str) -> None:
+    """A data set that begins well and breaks later: a damaged page, a malformed line, a file that is cut."""
+    path = Hub.folder / f"broken{suffix}/train-0{suffix}"
+    path.parent.mkdir()
+    (path.parent / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: train-*\n---\n")
     rows = [{"query": f"query {i}", "positive": hashlib.sha512(b"%d" % i).hexdigest()} for i in range(100_000)]
     if suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=1000)
+        pq.write_table(pa.Table.from_pylist(rows[:20_000]), path, row_group_size=1000)
         content = bytearray(path.read_bytes())
         content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
     else:
         lines = [json.dumps(row).encode() for row in rows]
-        if suffix == ".jsonl":
-            lines[90_000] = b'{"query": "a", "pos'
+        lines[90_000] = b'{"query": "a", "pos'
         content = bytearray(b"\n".join(lines))
-        content = content if suffix == ".jsonl" else bytearray(gzip.compress(content)[:-10_000])
+        content = content if suffix == ".jsonl" else bytearray(gzip.compress(content[:1_000_000])[:-10_000])
     path.write_bytes(content)
 
 
-BROKEN = """
-import json, sys
+# A line per data set: its fingerprint, splits and passages, or the mistake. "MARK" asks the server for /MARK.
+PROGRAM = """
+import json, sys, urllib.error, urllib.request
 from two_tower.data.huggingface import HuggingFace
 from two_tower.errors import UserError
 
-source = HuggingFace("someone/pairs", "pairs", splits={"train": "train"}, streaming=sys.argv[1] == "True")
-try:
-    print(json.dumps(sum(len(batch) for batch in source.corpus())))
-except UserError as error:
-    print(json.dumps(str(error)))
+endpoint, streaming, local, *names = sys.argv[1:]
+for name in names:
+    path, _, config = name.partition(":")
+    try:
+        source = HuggingFace(path, config or None, streaming=streaming == "True")
+        found = [source.fingerprint(), source.splits()]
+        try:
+            urllib.request.urlopen(f"{endpoint}/MARK")
+        except urllib.error.HTTPError:
+            pass
+        passages = [row["text"] for batch in source.corpus() for row in batch.to_pylist()]
+        print(json.dumps([*found, passages, len(source.queries("dev"))]))
+    except UserError as error:
+        print(json.dumps(str(error)))
+sys.stdout.flush()
+for batch in HuggingFace(local, "pairs").corpus():  # a program may end right after reading
+    pass
 """
 
 
-@pytest.mark.parametrize(
-    ("suffix", "streaming", "cause"),
-    [
-        (".parquet", True, "Unexpected end of stream"),
-        (".jsonl", True, "JSON parse error"),
-        (".jsonl.gz", False, "Compressed file ended before"),
-    ],
-)
-def test_a_stream_that_breaks_names_the_data_set_and_the_split(
-    hub: ThreadingHTTPServer, tmp_path: Path, suffix: str, streaming: bool, cause: str
-) -> None:
-    spoil(Hub.folder, suffix)
-    (Hub.folder / "README.md").write_text(README.split("  - {split: validation")[0] + "---\n")
-    (message,) = run(hub, tmp_path / "home", streaming, BROKEN)
-    place = "someone/pairs pairs train"
+def run(hub: ThreadingHTTPServer, home: Path, streaming: bool, *names: str) -> list:
+    # The clients read their settings when they are imported.
+    endpoint = f"http://127.0.0.1:{hub.server_port}"
+    own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {**os.environ, **own}
+    environment.pop("HF_HUB_OFFLINE", None)
+    arguments = [endpoint, str(streaming), str(Hub.folder / "pairs"), *names]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check_broken(message: str, suffix: str, cause: str) -> None:
+    place = f"someone/broken{suffix} train"
     assert re.match(rf"{place} cannot be read from the hub \(.*({cause}).*\): .*data\.path=FOLDER", message)
 
 
-def test_the_fingerprint_downloads_no_data(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
-    run(hub, tmp_path, program=PROGRAM.split("print(json.dumps([batch")[0])
-    assert Hub.requests
-    assert not [path for path in Hub.requests if path.endswith(".parquet")]
+def test_data_sets_are_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    for suffix in (".parquet", ".jsonl", ".jsonl.gz"):
+        spoil(suffix)
+    wrong = ["someone/pairs:pears", "someone/nothing", "someone/broken.parquet", "someone/broken.jsonl"]
+    found, pears, nothing, parquet, lines = run(hub, tmp_path / "a", True, "someone/pairs:pairs", *wrong)
+    fingerprint, splits, passages, dev = found
+    assert splits == ["train", "dev"]
+    rows = [("train", 0), ("train", 1), ("train", 2), ("validation", 0), ("validation", 1)]
+    assert passages == [f"positive pairs/{name} {i}" for name, i in rows]
+    assert dev == 2
+    assert "BuilderConfig 'pears' not found. Available: ['pairs', 'others']" in pears
+    assert nothing.startswith("someone/nothing is not on the hub")
+    check_broken(parquet, ".parquet", "Unexpected end of stream")
+    check_broken(lines, ".jsonl", "JSON parse error")
+    data = [path for path in Hub.requests if path.endswith((".parquet", "/MARK"))]
+    assert data[0] == "/MARK"  # the fingerprint needs no data
+    assert not [path for path in data if "others/" in path]
+
+    Hub.commit = COMMIT[::-1]
+    again, cut = run(hub, tmp_path / "b", False, "someone/pairs:pairs", "someone/broken.jsonl.gz")
+    assert again[1:] == found[1:]
+    assert again[0] != fingerprint  # another commit
+    check_broken(cut, ".jsonl.gz", "Compressed file ended before")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rows import write_text
 
@@ -61,7 +61,6 @@ def reference(content: bytes) -> tuple[list[tuple], list[int]]:
     return good, bad
 
 
-@settings(deadline=None)  # the first call imports a parser
 @given(st.lists(st.sampled_from(LINES), max_size=12), st.booleans(), st.integers(1, 200))
 def test_any_mixture_of_lines_and_any_block_size(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], last_newline: bool, block_bytes: int
@@ -95,11 +94,9 @@ def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
     assert bad.counts == {"wrong number of columns": 1, "value that is no whole number": 3, "invalid UTF-8": 1}
 
 
-@pytest.mark.parametrize(
-    ("content", "number"), [(b"q\td\t1\n", 1), (b"qid\td\tg\nq\td\t1", 2), (b"Qid\td\tg\nq\td\t1\n", 2)]
-)
-def test_the_header_is_optional(tmp_path: Path, content: bytes, number: int) -> None:
-    assert read(write_text(tmp_path / "dev.tsv.gz", content), GRADES) == [(number, "q", "d", 1)]
+def test_the_header_is_optional(tmp_path: Path) -> None:
+    for content, number in ((b"q\td\t1\n", 1), (b"qid\td\tg\nq\td\t1", 2), (b"Qid\td\tg\nq\td\t1\n", 2)):
+        assert read(write_text(tmp_path / "dev.tsv.gz", content), GRADES) == [(number, "q", "d", 1)]
 
 
 WHOLE = gzip.compress(b"\n".join(b'{"_id": "%d", "text": "%d"}' % (i, i * i) for i in range(5000)), mtime=0)
@@ -136,10 +133,10 @@ def test_the_summary_counts_all_and_shows_few() -> None:
     assert summary.count("queries.jsonl, row") == 4
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
-def test_the_limit_is_a_fraction(fraction: float) -> None:
-    with pytest.raises(ValueError, match="max_bad_rows"):
-        BadRows(fraction)
+def test_the_limit_is_a_fraction() -> None:
+    for fraction in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="max_bad_rows"):
+            BadRows(fraction)
 
 
 def test_rows_that_were_never_read_are_counted_with_those_that_were() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.data.reading.unique import Numbering, Unique, hash_rows, hexadecimal
@@ -15,7 +15,6 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 keys = st.one_of(st.integers(0, 20), st.integers(0, 5).map(lambda k: k << 32), st.integers(2**64 - 3, 2**64 - 1))
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.lists(keys, max_size=15), max_size=20), st.lists(keys))
 def test_keys_are_numbered_in_the_order_in_which_they_come(batches: list[list[int]], wanted: list[int]) -> None:
     numbering = Numbering()
@@ -40,7 +39,6 @@ def test_a_numbering_grows() -> None:
     assert not numbering.add(many[::-1])[1].any()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(text, text), min_size=1), st.integers(0, 3))
 def test_equal_rows_have_equal_hashes_and_others_have_not(rows: list[tuple[str, str]], cut: int) -> None:
     first, second = (pa.array(column, pa.string()) for column in zip(*rows, strict=True))

@@ -65,8 +65,7 @@ def continued(batches: Batches, workers: int, state: dict[str, int]) -> BatchLoa
     return loader
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cut", [1, 5, 6, 7, 12, 17])
+@pytest.mark.parametrize(("workers", "cut"), [(0, 1), (0, 5), (0, 6), (0, 7), (0, 12), (0, 17), (2, 6), (2, 7)])
 def test_a_loader_continues_exactly_across_epochs(workers: int, cut: int) -> None:
     expected = taken(BatchLoader(make_batches()), 18)
     first = BatchLoader(make_batches(), workers)

@@ -1,21 +1,19 @@
 """The order of training data."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.data.stream.batch import BlockShuffle
 
 
 @given(st.integers(0, 500), st.integers(0, 9), st.integers(0, 3), st.integers(1, 40), st.integers(1, 5))
-@settings(deadline=None)
 def test_every_example_comes_once(count: int, seed: int, epoch: int, block: int, window: int) -> None:
     order = BlockShuffle(count, seed, epoch, block, window)
     assert sorted(order.take(0, count).tolist()) == list(range(count))
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 5), st.data())
-@settings(deadline=None)
 def test_any_part_can_be_named_by_itself(count: int, block: int, window: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, count))
     stop = data.draw(st.integers(start, count))

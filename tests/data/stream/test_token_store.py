@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_tower.cache import entry, notice
@@ -17,7 +17,6 @@ from two_tower.ragged import Ragged
 TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=12)
 
 
-@settings(deadline=None)
 @given(batches=st.lists(TEXTS, max_size=4))
 def test_what_is_written_in_batches_is_read_as_one(
     batches: list[list[list[int]]], tmp_path_factory: pytest.TempPathFactory
@@ -41,7 +40,7 @@ def test_hashes_do_not_depend_on_what_stands_before() -> None:
     assert text_hashes(alone).dtype == np.uint64
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("count", [0, 2])
 def test_prefetching_gives_the_same_items_in_order_and_then_the_error(count: int) -> None:
     def items() -> Iterator[int]:
         yield from range(count)

@@ -33,12 +33,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The name without folders."""
-        return PurePosixPath(self.info.name).name
-
-    @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.name).suffix
+        return PurePosixPath(self.info.name).name  # without folders
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:

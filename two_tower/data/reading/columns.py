@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from two_tower.cache import notice
 from two_tower.data.reading.formats import JsonRows, TsvRows, first_objects
-from two_tower.data.reading.rows import Tables, read_rows, readable, without_invalid
+from two_tower.data.reading.rows import Tables, open_bytes, read_rows, readable, without_invalid
 from two_tower.errors import BadRows, UserError, one_of
 
 _BATCH_ROWS = 10_000
@@ -32,11 +33,9 @@ class ColumnFile(ABC):
         self.path = path
 
     @abstractmethod
-    def names(self) -> list[str]:
-        """The columns, in order."""
+    def names(self) -> list[str]: ...
 
     def estimated_size(self) -> int | None:
-        """About how many rows there are, see `estimated_lines`."""
         return estimated_lines(self.path)
 
     @abstractmethod
@@ -142,20 +141,14 @@ class ParquetFile(ColumnFile):
     """A Parquet file."""
 
     def names(self) -> list[str]:
-        import pyarrow.parquet as pq
-
         with readable(self.path):
             return list(pq.read_schema(self.path).names)
 
     def estimated_size(self) -> int:
-        import pyarrow.parquet as pq
-
         with readable(self.path):
             return int(pq.read_metadata(self.path).num_rows)
 
     def _batches(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
-        import pyarrow.parquet as pq
-
         total = 0
         with readable(self.path), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
@@ -177,8 +170,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-def open_columns(path: Path) -> ColumnFile:
-    """A file of columns, by the end of its name."""
+def _open(path: Path) -> ColumnFile:
     if not path.is_file():
         raise UserError(f"{path} is no file: data.path must be a .csv, .tsv, .jsonl or .parquet file")
     kind = _KINDS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
@@ -211,7 +203,7 @@ def find_columns(
 
     ``required`` roles must have a column; ``plain`` are the roles of the two columns of a TSV file without header.
     """
-    file = open_columns(path)
+    file = _open(path)
     names = file.names()
     columns: dict[str, str] = {}
     for role, name in chosen.items():
@@ -257,6 +249,5 @@ def _distinct(cells: Iterable[str], path: Path) -> list[str]:
 @contextmanager
 def _text(path: Path, newline: str = "\n") -> Iterator[TextIO]:
     """The file as text; invalid UTF-8 becomes lone surrogates, so that it can be counted row by row."""
-    read = gzip.open if path.suffix == ".gz" else open
-    with readable(path), read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
-        yield cast(TextIO, file)
+    with readable(path), open_bytes(path) as file:
+        yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline)

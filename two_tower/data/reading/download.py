@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT = 60.0  # seconds without a byte
+_ATTEMPTS = 5  # in a row that may fail without any progress
+_PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 # What may go better in another attempt: connection errors, and these HTTP statuses.
 _TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -46,12 +48,10 @@ class Download:
 
     @classmethod
     def from_config(cls, name: str, entry: Mapping[str, Any]) -> Download:
-        """One entry of the configuration."""
         for key in entry:
             if key not in cls.__annotations__:
-                raise ValueError(
-                    f"downloads has {name}.{key}, which does not exist; {one_of(key, cls.__annotations__)}"
-                )
+                valid = one_of(key, cls.__annotations__)
+                raise ValueError(f"downloads has {name}.{key}, which does not exist; {valid}")
         if not entry.get("url"):
             raise ValueError(f"downloads has no url for {name}: give its address, or leave {name} out")
         return cls(**entry)
@@ -67,16 +67,12 @@ def download(
     size: int | None = None,
     checksum: str | None = None,
     headers: Mapping[str, str] | None = None,
-    attempts: int = 5,
-    pause: float = 1.0,
 ) -> None:
     """Fetch a file, unless it is there.
 
     Meanwhile it is called ``NAME.part``; the next call continues an interrupted one. Of several processes that
-    call this together one fetches, the others wait. A progress bar is shown on a terminal.
-
-    ``size`` is for the bar, and to see that the disk can hold the file. ``attempts`` in a row may fail without any
-    progress; ``pause`` is the seconds before the second, doubled before each further one.
+    call this together one fetches, the others wait. ``size`` is for the progress bar, and to see that the disk can
+    hold the file.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url} is no address to download from: it must begin with https:// or http://")
@@ -95,14 +91,14 @@ def download(
             )
         _log.info("Downloading %s to %s.", url, path)
         with _progress(path.name, size) as show:
-            _fetch(url, part, headers or {}, show, attempts, pause)
+            _fetch(url, part, headers or {}, show)
         if checksum is not None:
             _verify(url, part, checksum)
         part.replace(path)
         _tag(part).unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: Path, headers: Mapping[str, str], show: Show, attempts: int, pause: float) -> None:
+def _fetch(url: str, part: Path, headers: Mapping[str, str], show: Show) -> None:
     failed = 0
     while True:
         before = _size(part)
@@ -112,13 +108,13 @@ def _fetch(url: str, part: Path, headers: Mapping[str, str], show: Show, attempt
             if isinstance(error, urllib.error.HTTPError) and error.code not in _TRANSIENT_STATUSES:
                 raise UserError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
             failed = 1 if _size(part) > before else failed + 1
-            if failed >= attempts:
+            if failed >= _ATTEMPTS:
                 raise UserError(
                     f"{url} cannot be downloaded ({error}): run the same command again to continue, "
                     f"or put the file into {part.parent} yourself"
                 ) from error
             _log.warning("%s: %s; trying again.", url, error)
-            time.sleep(pause * 2 ** (failed - 1))
+            time.sleep(_PAUSE * 2 ** (failed - 1))
 
 
 def _attempt(url: str, part: Path, headers: Mapping[str, str], show: Show) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pv
+import pyarrow.json as pj
 
-from two_tower.data.reading.rows import BYTE_ORDER_MARK, first_lines
+from two_tower.data.reading.rows import BYTE_ORDER_MARK, RowFormat, first_lines
 from two_tower.errors import BadRow, UserError
 
 
@@ -69,7 +71,7 @@ def _json_text(value: object, name: str) -> str:
     return value
 
 
-class NestedJsonRows:
+class NestedJsonRows(RowFormat):
     """One JSON object per line, with fields of given types; other fields are ignored, whatever they hold.
 
     The fields are strings, int32, lists and structs of these. An integer in place of a string becomes its decimal text;
@@ -80,12 +82,7 @@ class NestedJsonRows:
     def __init__(self, schema: pa.Schema, numbers: pa.Schema | None = None) -> None:
         self.schema, self._numbers = schema, numbers or schema
 
-    def is_header(self, line: bytes) -> bool:
-        return False
-
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        import pyarrow.json as pj
-
         # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
         # objects on a line, or one on two, for rows.
         if _has_lone_return(block) or not (np.frombuffer(block, np.uint8)[starts] == ord("{")).all():
@@ -147,7 +144,7 @@ class JsonRows(NestedJsonRows):
         return list(texts.values())
 
 
-class TsvRows:
+class TsvRows(RowFormat):
     """Tab-separated values without quoting (a quote character is text); text, int32 and float32 columns.
 
     A first line whose first cell, in lower case, is in ``header`` names the columns. Those in ``filled`` must hold more
@@ -161,8 +158,6 @@ class TsvRows:
         return line.split(b"\t")[0].strip().lower().decode("utf-8", "replace") in self.header
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        import pyarrow.csv as pv
-
         if block.startswith(BYTE_ORDER_MARK) or _has_lone_return(block):  # Arrow leaves out a byte order mark
             return None
         types = {field.name: field.type for field in self.schema}

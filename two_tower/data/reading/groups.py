@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import notice
-from two_tower.data.base import QRELS, QUERIES, TRIPLETS, Source
+from two_tower.data.base import QRELS, TRIPLETS, Source
 from two_tower.data.reading.formats import is_blank
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows
 from two_tower.errors import BadRows, UserError, one_of
+from two_tower.ragged import expand_ranges
 
 _QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 with 10 passages each
 
@@ -28,39 +29,29 @@ class Groups:
     """Q queries and P passages that came with them."""
 
     rows: np.ndarray  # (Q,) int64, number of each query's row in its file, from 1
-    query_ids: pa.Array  # (Q,) string; null where it is missing
-    queries: pa.Array  # (Q,) string; null where no query has the id
+    queries: (
+        pa.Table
+    )  # Q rows of the schema `QUERIES`: id, null where it is missing; text, null where the id is unknown
     owner: np.ndarray  # (P,) int64, which of the Q queries a passage came with
     grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
-    passages: pa.Table  # P rows of the schema `two_tower.data.base.CORPUS`
+    passages: pa.Table  # P rows of the schema `CORPUS`
     keys: np.ndarray  # (P,) uint64, equal for passages that are one and the same
 
-    def without_queries(self, dropped: np.ndarray) -> Groups:
-        """Without queries, (Q,) bool, and what came with them."""
-        if not dropped.any():
+    def with_queries(self, kept: np.ndarray) -> Groups:
+        """These queries, (Q,) bool, and what came with them."""
+        if kept.all():
             return self
-        kept, numbers = ~dropped, np.cumsum(~dropped) - 1
-        groups = self.without_passages(dropped[self.owner])
-        return replace(
-            groups,
-            rows=self.rows[kept],
-            query_ids=self.query_ids.filter(pa.array(kept)),
-            queries=self.queries.filter(pa.array(kept)),
-            owner=numbers[groups.owner],
-        )
+        groups, numbers = self.with_passages(kept[self.owner]), np.cumsum(kept) - 1
+        queries = self.queries.filter(pa.array(kept))
+        return replace(groups, rows=self.rows[kept], queries=queries, owner=numbers[groups.owner])
 
-    def without_passages(self, dropped: np.ndarray) -> Groups:
-        """Without passages, (P,) bool."""
-        if not dropped.any():
+    def with_passages(self, kept: np.ndarray) -> Groups:
+        """All queries, with these of their passages, (P,) bool."""
+        if kept.all():
             return self
-        kept = ~dropped
-        return replace(
-            self,
-            owner=self.owner[kept],
-            grades=self.grades[kept],
-            passages=self.passages.filter(pa.array(kept)),
-            keys=self.keys[kept],
-        )
+        passages = self.passages.filter(pa.array(kept))
+        owner, grades, keys = self.owner[kept], self.grades[kept], self.keys[kept]
+        return replace(self, owner=owner, grades=grades, passages=passages, keys=keys)
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class Links:
 
     @property
     def answered(self) -> np.ndarray:
-        """(Q,) bool: which queries have a relevant passage."""
+        """Which queries have a relevant passage, (Q,) bool."""
         answered = np.zeros(len(self.queries), bool)
         answered[self.query_rows[self.grades > 0]] = True
         return answered
@@ -103,17 +94,16 @@ class Links:
         query, document = self.query_rows[begin:end], self.document_rows[begin:end]
         relevant = self.grades[begin:end] > 0
         positives, negatives = np.flatnonzero(relevant), np.flatnonzero(~relevant)
-        # The negatives of a query lie together: for each positive, where they begin and how many there are.
-        start = np.searchsorted(query[negatives], query[positives])
-        count = np.searchsorted(query[negatives], query[positives], side="right") - start
-        positive = np.repeat(positives, count)
-        within = np.arange(len(positive)) - np.repeat(np.cumsum(count) - count, count)
-        negative = negatives[np.repeat(start, count) + within]
+        # The negatives of a query lie together: for each positive, where they begin and end.
+        starts = np.searchsorted(query[negatives], query[positives])
+        ends = np.searchsorted(query[negatives], query[positives], side="right")
+        owner, place = expand_ranges(starts, ends)
+        positive, negative = positives[owner], negatives[place]
         return query[positive], document[positive], document[negative]
 
 
 class GroupSource(Source):
-    """What all sources of groups share; a source implements `_parts`, `_no_split`, `splits` and `fingerprint`.
+    """What all sources of groups share; a source implements `_parts`, `splits` and `fingerprint`.
 
     Bad rows (empty texts, missing ids, ids that another text had before) are left out and counted up to a
     limit, each query and each passage as a row. A query of which no passage is marked is left out, its
@@ -133,16 +123,16 @@ class GroupSource(Source):
     def _parts(self) -> Iterator[Part]:
         """The parts, in the order of the corpus."""
 
-    @abstractmethod
     def _no_split(self, split: str) -> str:
         """Why there is no such split, as the first part of a sentence."""
+        return f"{self.name} has no split {split!r}"
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
-        """The links by split; here a source may split off others."""
+        """Here a source may split off other splits."""
         return links
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages in the order of the rows, each once: with the id and the text of its first appearance."""
+        """All passages, each once: with the id and the text of its first appearance."""
         index = _Index(self)
         for part in self._parts():
             bad, total = BadRows(self.max_bad_rows), 0
@@ -159,7 +149,7 @@ class GroupSource(Source):
         self._report_unjudged()
 
     def queries(self, split: str) -> pa.Table:
-        """The queries of a split that have a marked passage, in the order of their first rows."""
+        """The queries of a split that have a marked passage."""
         links = self._judged(split)[0]
         return links.queries.filter(pa.array(links.answered))
 
@@ -185,7 +175,6 @@ class GroupSource(Source):
                 yield pa.RecordBatch.from_arrays(columns, schema=TRIPLETS)
 
     def _judged(self, split: str) -> tuple[Links, pa.Array]:
-        """The links of a split, and the ids of all passages."""
         if split not in self.splits():
             raise UserError(f"{self._no_split(split)}: {one_of(split, self.splits())}")
         if self._ids is None:
@@ -213,18 +202,17 @@ class _LinksBuilder:
 
     def __init__(self) -> None:
         self._numbering = Numbering()
-        self._queries: list[pa.RecordBatch] = []
+        self._queries: list[pa.Table] = []
         self._links: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query rows, document rows, grades
 
     def add(self, groups: Groups, document_rows: np.ndarray) -> None:
-        numbers, new = self._numbering.add(hash_rows(pa.chunked_array([groups.query_ids])))
-        queries = pa.record_batch([groups.query_ids, groups.queries], schema=QUERIES)
-        self._queries.append(queries.filter(pa.array(new)))
+        numbers, new = self._numbering.add(hash_rows(groups.queries["id"]))
+        self._queries.append(groups.queries.filter(pa.array(new)))
         self._links.append((numbers[groups.owner], document_rows, groups.grades))
 
     def build(self) -> Links:
         """The links in order, each pair once, with the highest of its grades."""
-        queries = pa.Table.from_batches(self._queries, QUERIES).combine_chunks()
+        queries = pa.concat_tables(self._queries).combine_chunks()
         query_rows, document_rows, grades = map(np.concatenate, zip(*self._links, strict=True))
         pairs = query_rows.astype(np.int64) << 32 | document_rows
         order = np.argsort(pairs, kind="stable")  # fast because most rows are in order
@@ -252,7 +240,7 @@ class _Index:
         if part.closed:
             unknown, ids = self._passages.find(groups.keys) < 0, groups.passages["id"]
             bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], ids)
-            groups = groups.without_passages(unknown)
+            groups = groups.with_passages(~unknown)
         else:
             groups = self._good_passages(part, groups, bad)
         numbers, new = self._passages.add(groups.keys)
@@ -264,24 +252,23 @@ class _Index:
         return passages
 
     def _good_queries(self, split: str, label: str, groups: Groups, bad: BadRows) -> Groups:
-        checks: list[tuple[str, Callable[[Groups], np.ndarray]]] = [
-            ("missing query_id", lambda groups: _is_null(groups.query_ids)),
-            ("unknown query_id", lambda groups: _is_null(groups.queries)),
-            ("query without text", lambda groups: _is_blank(groups.queries)),
-            ("query_id that another query had before", lambda groups: self._repeated(split, groups)),
+        checks: list[tuple[str, Callable[[pa.Table], np.ndarray]]] = [
+            ("missing query_id", lambda queries: queries["id"].is_null().to_numpy()),
+            ("unknown query_id", lambda queries: queries["text"].is_null().to_numpy()),
+            ("query without text", lambda queries: _is_blank(queries["text"])),
+            ("query_id that another query had before", lambda queries: self._repeated(split, queries)),
         ]
         for kind, check in checks:
-            wrong = check(groups)
-            bad.add_where(wrong, kind, label, groups.rows, None if kind.startswith("missing") else groups.query_ids)
-            groups = groups.without_queries(wrong)
+            wrong, ids = check(groups.queries), groups.queries["id"]
+            bad.add_where(wrong, kind, label, groups.rows, None if kind.startswith("missing") else ids)
+            groups = groups.with_queries(~wrong)
         return groups
 
-    def _repeated(self, split: str, groups: Groups) -> np.ndarray:
-        """Queries (Q,) bool whose id came before, though it must not."""
-        ids, texts = pa.chunked_array([groups.query_ids]), pa.chunked_array([groups.queries])
+    def _repeated(self, split: str, queries: pa.Table) -> np.ndarray:
+        """Which queries have an id that came before, though it must not."""
         if not self._source.repeated_queries:
-            return ~self._queries.add(hash_rows(ids))[1]
-        return self._query_texts.setdefault(split, OneText()).contradictions(ids, texts)
+            return ~self._queries.add(hash_rows(queries["id"]))[1]
+        return self._query_texts.setdefault(split, OneText()).contradictions(*queries.columns)
 
     def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
         ids, titles, texts = groups.passages.columns
@@ -289,7 +276,7 @@ class _Index:
         bad.add_where(missing, "missing passage id", part.label, rows)
         empty = _is_blank(titles) & _is_blank(texts) & ~missing
         bad.add_where(empty, "empty passage", part.label, rows, ids)
-        groups = groups.without_passages(missing | empty)
+        groups = groups.with_passages(~(missing | empty))
         if part.has_ids:
             different = self._passage_texts.contradictions(*groups.passages.columns)
             kind, rows = "passage id that another text had before", groups.rows[groups.owner]
@@ -297,9 +284,5 @@ class _Index:
         return groups
 
 
-def _is_null(column: pa.Array) -> np.ndarray:
-    return column.is_null().to_numpy(zero_copy_only=False)
-
-
-def _is_blank(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(is_blank(column), True).to_numpy(zero_copy_only=False)
+def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.fill_null(is_blank(column), True).to_numpy()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.reading.columns import CsvFile, TsvFile
@@ -40,8 +41,8 @@ _SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "t
 class HubData:
     """One configuration of a data set; nothing is opened before it is needed.
 
-    ``path`` is OWNER/NAME on the hub, or a local folder or file (Parquet, JSON lines), and ``key`` the setting that it
-    comes from, for messages. The configuration ``name`` of a local folder is its subfolder of that name, if it has one.
+    ``path`` is OWNER/NAME on the hub, or a local folder or file, and ``key`` the setting that it comes from, for
+    messages. The configuration ``name`` of a local folder is its subfolder of that name, if it has one.
     """
 
     def __init__(
@@ -88,7 +89,6 @@ class HubData:
         return {split: paths for split, paths in files.items() if all(map(_is_line_file, paths))}
 
     def schema(self, split: str) -> pa.Schema:
-        """The columns of a split."""
         return next(self._schemas(split))[1]
 
     def require(self, split: str, columns: Sequence[str]) -> None:
@@ -149,12 +149,11 @@ class HubData:
 
     @contextmanager
     def _errors(self, split: str = "") -> Iterator[None]:
-        """The library and its file systems raise a dozen unrelated types; each becomes one sentence."""
         try:
             yield
         except (UserError, MemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # the library and its file systems raise a dozen unrelated types
             raise UserError(self._explanation(error, split)) from error
 
     def _explanation(self, error: Exception, split: str) -> str:
@@ -181,8 +180,6 @@ def _cause(error: BaseException) -> str:
 
 def _is_cut(path: Path) -> bool:
     """Whether it is a Parquet file without its end, where its index is."""
-    import pyarrow.parquet as pq
-
     try:
         pq.read_metadata(path)
     except (OSError, pa.ArrowInvalid):
@@ -233,9 +230,7 @@ def _is_line_file(path: Path) -> bool:
 def _column_types(path: Path) -> pa.Schema:
     """The columns of a file and their types: for JSON by the first 1,000 lines, else strings."""
     if _kind(path) == "json":
-        objects = first_objects(path)
-        names = dict.fromkeys(name for row in objects for name in row)
-        return pa.schema([(name, _type_of([row.get(name) for row in objects])) for name in names])
+        return pa.schema(list(_type_of(first_objects(path))))
     file = CsvFile(path) if _kind(path) == "csv" else TsvFile(path)
     return pa.schema([(name, pa.string()) for name in file.names()])
 

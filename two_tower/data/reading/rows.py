@@ -10,11 +10,12 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -38,23 +39,26 @@ class Rows:
     read: Callable[[BadRows], Tables]  # reads its rows, anew each time; takes the bad rows
 
 
-class RowFormat(Protocol):
+class RowFormat(ABC):
     """How lines become rows of ``schema``."""
 
     schema: pa.Schema
 
     def is_header(self, line: bytes) -> bool:
         """Whether the file's first line names the columns."""
+        return False
 
+    @abstractmethod
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
         """All rows of whole lines that begin at ``starts``, or None where not every line is a good row."""
 
+    @abstractmethod
     def parse_line(self, line: bytes) -> Sequence[object]:
         """The values of one row; a BadRow says why it cannot be used."""
 
 
 def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Tables:
-    """Read a file in blocks of about 8 MiB; empty lines are left out silently, bad rows are counted.
+    """Read a file in blocks of about 8 MiB; empty lines are left out silently.
 
     ``bad`` takes the bad rows, also those that the caller finds while it reads.
     """
@@ -74,6 +78,18 @@ def read_rows(path: Path | Member, row_format: RowFormat, bad: BadRows) -> Table
         first += len(starts)
         yield table, numbers
     bad.check(total)
+
+
+def rows_of_file(
+    path: Path | Member, row_format: RowFormat, convert: Callable[[pa.Table], pa.Table] = lambda table: table
+) -> Rows:
+    """The rows of a file of lines; ``convert`` makes of the format's columns those that are wanted."""
+
+    def read(bad: BadRows) -> Tables:
+        for table, numbers in read_rows(path, row_format, bad):
+            yield convert(table), numbers
+
+    return Rows(path, read)
 
 
 def first_lines(path: Path | Member) -> list[bytes]:
@@ -185,7 +201,7 @@ def list_type(like: pa.DataType, fields: Mapping[str, pa.DataType]) -> pa.DataTy
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether it is one of the types of lists of any length."""
+    """Whether it is a type of lists of any length."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS
+from two_tower.data.base import CORPUS, QUERIES
 from two_tower.data.reading.groups import Groups
 from two_tower.data.reading.rows import flat_lists, is_list, list_fields, list_lengths, list_type, text_of
 from two_tower.data.reading.unique import hash_rows, hexadecimal
 from two_tower.errors import UserError, one_of
 
 TEXT, TEXTS = pa.string(), pa.list_(pa.string())
+BEIR_QRELS = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
 _ENTRY = ("docid", "title", "text")  # the fields of Tevatron's passages
 
 _QUERIES = ("query", "anchor", "question", "query_text", "q")
@@ -45,7 +46,6 @@ class Schema(ABC):
 
     @property
     def required(self) -> Sequence[str]:
-        """The columns that every file must have."""
         return self.fields.names[: self.needed]
 
     @property
@@ -73,9 +73,9 @@ class TextColumns(Schema):
         grades = (np.arange(len(owner)) < len(columns[0][0])).astype(np.int32)
         keys = hash_rows(pa.chunked_array([texts]))
         passages = pa.table([hexadecimal(keys), _empty(len(texts)), texts], CORPUS)
-        queries = text_of(table[query])
-        query_ids = hexadecimal(hash_rows(pa.chunked_array([queries])))
-        return Groups(rows, query_ids, queries, owner, grades, passages, keys)
+        query_texts = text_of(table[query])
+        queries = pa.table([hexadecimal(hash_rows(pa.chunked_array([query_texts]))), query_texts], QUERIES)
+        return Groups(rows, queries, owner, grades, passages, keys)
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class TevatronColumns(Schema):
         owner = np.concatenate([owner for owner, _ in lists])
         grades = (np.arange(len(owner)) < len(lists[0][0])).astype(np.int32)
         passages = pa.concat_tables([passages for _, passages in lists])
-        query_ids = table[query_id].cast(pa.string()).combine_chunks()
-        return Groups(rows, query_ids, text_of(table[query]), owner, grades, passages, hash_rows(passages["id"]))
+        queries = pa.table([table[query_id].cast(pa.string()), text_of(table[query])], QUERIES)
+        return Groups(rows, queries, owner, grades, passages, hash_rows(passages["id"]))
 
 
 @dataclass(frozen=True)
 class PassageColumns(Schema):
-    """A corpus: ids, texts, perhaps titles; no queries (see `two_tower.data.reading.groups.Part`)."""
+    """A corpus: ids, texts, perhaps titles; no queries."""
 
     needed = 2
 
@@ -113,28 +113,24 @@ class PassageColumns(Schema):
         titles = text_of(table["title"]) if "title" in table.column_names else _empty(len(table))
         passages = pa.table([ids, titles, texts], CORPUS)
         nothing, grades = pa.nulls(len(table), pa.string()), np.zeros(len(table), np.int32)
-        return Groups(rows, nothing, nothing, np.arange(len(table)), grades, passages, hash_rows(passages["id"]))
+        queries = pa.table([nothing, nothing], QUERIES)
+        return Groups(rows, queries, np.arange(len(table)), grades, passages, hash_rows(passages["id"]))
 
 
 @dataclass(frozen=True)
 class QrelsColumns(Schema):
-    """BEIR's judgements: ``query-id``, ``corpus-id``, ``score``; the fraction of a score is cut off."""
+    """The judgements `BEIR_QRELS`; the fraction of a score is cut off."""
 
-    queries: pa.Table  # rows of the schema `two_tower.data.base.QUERIES`
+    queries: pa.Table  # rows of the schema `QUERIES`
     needed = 3
 
-    @classmethod
-    def of_queries(cls, queries: pa.Table) -> QrelsColumns:
-        """The judgements of these queries."""
-        return cls(pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())]), queries)
-
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
-        """The query of an unknown id is null; passages have ids only."""
+        """Passages have ids only."""
         query_ids, ids = text_of(table["query-id"]), text_of(table["corpus-id"])
-        queries = self.queries["text"].take(pc.index_in(query_ids, value_set=self.queries["id"])).combine_chunks()
+        texts = self.queries["text"].take(pc.index_in(query_ids, value_set=self.queries["id"]))
         grades = pc.fill_null(table["score"].combine_chunks().cast(pa.int32(), safe=False), 0).to_numpy()
-        passages = pa.table([ids, _empty(len(ids)), _empty(len(ids))], CORPUS)
-        return Groups(rows, query_ids, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
+        queries, passages = pa.table([query_ids, texts], QUERIES), _ids_alone(ids)
+        return Groups(rows, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
 
 
 def recognize(
@@ -216,12 +212,16 @@ def _entries(column: pa.ChunkedArray, ids_only: bool) -> tuple[np.ndarray, pa.Ta
     fields = list_fields(column.type)
     if not fields:  # ids; or no row has a passage, so that their type is not known
         owner, ids = _passages(column) if is_list(column.type) else (np.empty(0, np.int64), pa.nulls(0))
-        return owner, pa.table([text_of(ids), _empty(len(ids)), _empty(len(ids))], CORPUS)
+        return owner, _ids_alone(text_of(ids))
     wanted = ["docid"] if ids_only else [name for name in _ENTRY if name in fields]
     found = dict(zip(wanted, flat_lists(column, wanted), strict=True))
     lengths, ids = found["docid"]
     texts = [text_of(found[name][1]) if name in found else _empty(len(ids)) for name in ("title", "text")]
     return np.repeat(np.arange(len(lengths)), lengths), pa.table([text_of(ids), *texts], CORPUS)
+
+
+def _ids_alone(ids: pa.Array) -> pa.Table:
+    return pa.table([ids, _empty(len(ids)), _empty(len(ids))], CORPUS)
 
 
 def _empty(count: int) -> pa.Array:

@@ -24,7 +24,7 @@ class TableSource(Source):
 
     Left out and counted, up to a limit: rows that cannot be read, an id again with another text, judgements that
     contradict each other or name an unknown query or, once the passages were read, an unknown passage. A row that
-    only repeats an earlier one is left out silently. Memory does not grow with the texts: 28 to 48 bytes a
+    repeats an earlier one is left out silently. Memory does not grow with the texts: 28 to 48 bytes a
     passage while the passages are read, half of it afterwards.
     """
 
@@ -47,7 +47,6 @@ class TableSource(Source):
         """Rows of the schema `QRELS`; a UserError where there is no such split."""
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages in their order; "" where there is no title."""
         rows, bad, unique = self._passage_rows(), BadRows(self.max_bad_rows), Unique()
         for table, numbers in rows.read(bad):
             yield from unique.filter(table, numbers, bad, rows.place, _OTHER_TEXT).to_batches()
@@ -57,13 +56,12 @@ class TableSource(Source):
         self._report(rows.place, bad)
 
     def queries(self, split: str) -> pa.Table:
-        """The queries with at least one judgement in the split, in their order."""
         judged = pc.unique(self.qrels(split)["query_id"])
         table, _ = self._all_queries(split)
         return table.filter(pc.is_in(table["id"], value_set=judged))
 
     def qrels(self, split: str) -> pa.Table:
-        """The judgements of a split in their order; grade 0 (judged, but not relevant) is kept."""
+        """The judgements of a split; grade 0 (judged, but not relevant) is kept."""
         if split not in self._qrels:
             self._qrels[split] = self._read_qrels(split)
         return self._qrels[split]

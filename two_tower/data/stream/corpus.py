@@ -54,7 +54,6 @@ class Corpus:
 
     @classmethod
     def load(cls, source: Source, tokenizer: Tokenizer) -> Corpus:
-        """The tokenized corpus, from the cache or made now."""
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
         folder = entry("corpus", key, lambda path: _write_corpus(path, source, tokenizer))
         tokens, hashes = read_tokens(folder, "documents")
@@ -100,10 +99,7 @@ class Split:
 
     @classmethod
     def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:
-        """A split of the corpus's source, from the cache or made now.
-
-        Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported.
-        """
+        """Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported."""
         source = corpus.source
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint, name)
         folder = entry("split", key, lambda path: _write_split(path, corpus, name, tokenizer))

@@ -12,8 +12,7 @@ import lightning as L
 import numpy as np
 
 from two_tower.cache import key_of
-from two_tower.data._loader import Loader
-from two_tower.data.base import Source
+from two_tower.data.base import Loader, Source
 from two_tower.data.stream import triplets
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
@@ -32,8 +31,7 @@ SPLITS = ("train", "dev", "test")
 class TripletData(L.LightningDataModule):
     """Training examples and the validation split of a source.
 
-    ``tokenizer`` trains a vocabulary if the run's ``tokenizer_path`` does not exist yet; ``seed`` decides the order of
-    the examples and the extra negatives.
+    ``seed`` decides the order of the examples and the extra negatives.
     """
 
     def __init__(
@@ -162,7 +160,7 @@ class TripletData(L.LightningDataModule):
         else:
             training = triplets.id_triplets(self.corpus, self.train)
         if 0 < self.loader.max_examples < len(training.examples):
-            training = replace(training, examples=ExampleSubset(training.examples, self.loader.max_examples))
+            training = replace(training, examples=ExampleSubset(self.loader.max_examples, training.examples))
         if not self.trains_on_texts:
             self.negatives.prepare(self._collection(training.positives))
         return training
@@ -194,7 +192,6 @@ class TripletData(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of this process in an epoch."""
         return len(self.batches)
 
     def setup(self, stage: str) -> None:

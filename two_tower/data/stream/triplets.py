@@ -58,28 +58,30 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ExampleSubset:
-    """``count`` of the examples, spread evenly over them."""
+class _Counted:
+    """Examples that are computed from their positions."""
 
-    examples: Examples
     count: int
 
     def __len__(self) -> int:
         return self.count
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSubset(_Counted):
+    """``count`` of the examples, spread evenly over them."""
+
+    examples: Examples
 
     def take(self, positions: np.ndarray) -> ExampleRows:
         return self.examples.take(positions * len(self.examples) // self.count)
 
 
 @dataclass(frozen=True, eq=False)
-class EveryPassage:
+class EveryPassage(_Counted):
     """Every passage once, each with an unrelated training query, to learn from a teacher; all come equally often."""
 
-    passages: int
     queries: int
-
-    def __len__(self) -> int:
-        return self.passages
 
     def take(self, positions: np.ndarray) -> ExampleRows:
         return ExampleRows(positions * STRIDE % self.queries, positions)
@@ -170,14 +172,8 @@ def _write_triplets(folder: Path, corpus: Corpus, split: Split) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _TextExamples:
+class _TextExamples(_Counted):
     """Triplet t is query t, document 2 t and document 2 t + 1."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
 
     def take(self, positions: np.ndarray) -> ExampleRows:
         return ExampleRows(positions, 2 * positions, (2 * positions + 1)[:, None])
