@@ -19,6 +19,7 @@ from two_tower.ragged import Ragged
 
 QUERIES = 64  # of a batch that are looked at
 EXTRAS = 1024  # further documents that they are compared with
+BINS = 40  # of a histogram of scores
 SAME = 0.9  # share of all their words that near copies have in common
 
 
@@ -142,8 +143,8 @@ def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
 
 def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
     values = values[np.isfinite(values)]
-    places = ((values - low) * (Probe.BINS / (high - low))).astype(np.int64)
-    counts: list[int] = np.bincount(np.clip(places, 0, Probe.BINS - 1), minlength=Probe.BINS).tolist()
+    places = ((values - low) * (BINS / (high - low))).astype(np.int64)
+    counts: list[int] = np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS).tolist()
     return counts
 
 
