@@ -43,11 +43,10 @@ def look(
     """
     part = _part(seen, *_sizes(*seen.negatives.shape))
     rows, scores, mask = len(part.queries), part.scores, part.negatives.cpu().numpy()
-    counts, strength = mask.sum(1), np.zeros(mask.shape)
+    counts = mask.sum(1)
     mean_count = _mean(counts)
     value, gradient = _loss_and_gradient(loss, part)
-    if gradient is not None:
-        strength = np.abs(gradient) * mask
+    strength = np.zeros(mask.shape) if gradient is None else np.abs(gradient) * mask
     known, copies = _false_negatives(batch, positives, rows)
     if loss.needs or gradient is None:  # imagined scores say nothing of a loss that looks at a teacher or at vectors
         trivial = ideal = 0.0
