@@ -34,27 +34,17 @@ def records(path: Path) -> Iterator[Record]:
 
 
 class WandbRun(NamedTuple):
-    """One folder that W&B wrote.
-
-    Attributes:
-        path: the folder.
-        id: of the run.
-        config: what was logged as hyper-parameters.
-        history: a row per logged step.
-        summary: the values that a table of runs shows.
-        tags: as given.
-        artifacts: what was kept, W&B's own records.
-        exit_code: None if it never ended.
-    """
+    """One folder that W&B wrote."""
 
     path: Path
     id: str
-    config: dict[str, Any]
-    history: list[dict[str, Any]]
-    exit_code: int | None
-    summary: dict[str, Any]
+    config: dict[str, Any]  # what was logged as hyper-parameters
+    history: list[dict[str, Any]]  # a row per logged step
+    exit_code: int | None  # None if it never ended
+    summary: dict[str, Any]  # the values that a table of runs shows
     tags: list[str]
-    artifacts: list[Any]
+    artifacts: list[Any]  # what was kept, and what was told: W&B's own records
+    alerts: list[Any]
 
     def steps(self, key: str) -> list[int]:
         """The training steps at which there is a value, in the order in which they were written."""
@@ -64,11 +54,8 @@ class WandbRun(NamedTuple):
 def wandb_runs(folder: Path, ended: int | None = None) -> list[WandbRun]:
     """The offline runs in a run folder, in the order in which they were started.
 
-    W&B's own process goes on writing after a run has ended for the program, so this waits for the ends.
-
-    Args:
-        folder: the run folder.
-        ended: how many of them have an end; None = all.
+    W&B's own process goes on writing after a run has ended for the program, so this waits until ``ended`` of them, by
+    default all, have an end.
     """
     for _ in range(200):
         runs = [_read(path) for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
@@ -79,26 +66,27 @@ def wandb_runs(folder: Path, ended: int | None = None) -> list[WandbRun]:
 
 
 def _read(log: Path) -> WandbRun:
-    identity, config, history, exit_code = "", dict[str, Any](), list[dict[str, Any]](), None
-    summary, tags, artifacts = dict[str, Any](), list[str](), list[Any]()
+    run = WandbRun(log.parent, "", {}, [], None, {}, [], [], [])
     for record in records(log):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            identity, tags = record.run.run_id, [*record.run.tags] or tags
-            config |= _items(record.run.config.update)
+            run = run._replace(id=record.run.run_id, tags=[*record.run.tags] or run.tags)
+            run.config.update(_items(record.run.config.update))
         elif kind == "config":
-            config |= _items(record.config.update)
+            run.config.update(_items(record.config.update))
         elif kind == "history":
-            history.append(_items(record.history.item))
+            run.history.append(_items(record.history.item))
         elif kind == "summary":
-            summary |= _items(record.summary.update)
+            run.summary.update(_items(record.summary.update))
         elif kind == "artifact":
-            artifacts.append(record.artifact)
+            run.artifacts.append(record.artifact)
         elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
-            artifacts.append(record.request.log_artifact.artifact)
+            run.artifacts.append(record.request.log_artifact.artifact)
+        elif kind == "alert":
+            run.alerts.append(record.alert)
         elif kind == "exit":
-            exit_code = record.exit.exit_code
-    return WandbRun(log.parent, identity, config, history, exit_code, summary, tags, artifacts)
+            run = run._replace(exit_code=record.exit.exit_code)
+    return run
 
 
 def _items(items: Any) -> dict[str, Any]:  # noqa: ANN401

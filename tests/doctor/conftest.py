@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     paths, runs = make_data(tmp_path_factory.mktemp("cases")), dict[str, dict[str, Any]]()
 
     def examined(overrides: list[str]) -> dict[str, Any]:
-        key = json.dumps(configured(overrides, paths, Path("run")), sort_keys=True)
+        key = json.dumps(configured(overrides, paths), sort_keys=True)
         if key not in runs:
             runs[key] = doctor_of(overrides, paths, tmp_path_factory.mktemp("runs") / "run")
         return runs[key]

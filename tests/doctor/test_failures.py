@@ -6,19 +6,26 @@ import pytest
 from doctor.cases import FAILURES, PRETRAINED, SMALL, TOWERS, without
 from doctor.conftest import Run
 
-# Each failure on one kind of tower, in turn where it applies to both; confusion.py takes all.
-CHOSEN = {name: case.towers[i % len(case.towers)] for i, (name, case) in enumerate(FAILURES.items())}
+# Each failure on one kind of tower; confusion.py takes all. What shows in the steps may depend on it.
+RECURRENT = {"margin out of reach", "relevant passages not masked", "a millionth as learning rate", "diverged"}
+CHOSEN = {name: "gru" if name in RECURRENT else case.towers[0] for name, case in FAILURES.items()}
+
+# What is seen before the first step stays the first finding whatever follows.
+SEEN_AT_ONCE = {
+    "embedding_mismatch", "unknown_words", "truncated", "misaligned_pairs", "batch_dependent", "leakage",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "tower"), CHOSEN.items())
 def test_it_is_named_first_in_time_and_the_suggested_override_heals_it(run: Run, name: str, tower: str) -> None:
     case = FAILURES[name]
-    findings = run(case.all_overrides(tower))["findings"]
+    at_once = case.id in SEEN_AT_ONCE
+    findings = run([*case.all_overrides(tower), *(["trainer.max_steps=3"] if at_once else [])])["findings"]
     assert findings, "the doctor found nothing"
     first = findings[0]
     assert first["id"] == case.id, findings
     assert first["step"] == min(f["step"] for f in findings)
-    assert first["step"] <= 50
+    assert first["step"] <= (0 if at_once else 50)
     assert all(first[key] for key in ("evidence", "cause", "remedy"))
     if not case.heals:
         return

@@ -50,7 +50,7 @@ def looked(queries: Tensor, documents: Tensor, loss: Loss, batch: Batch, similar
 
 
 @given(st.integers(2, 12), st.integers(0, 2), st.integers(0, 10_000), st.sampled_from(["cosine", "dot", "euclidean"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30)
 def test_a_look_at_a_whole_batch_gives_its_figures(texts: int, each: int, seed: int, similarity: str) -> None:
     torch.manual_seed(seed)
     count = texts * (1 + each)
@@ -76,7 +76,7 @@ def test_a_look_at_a_whole_batch_gives_its_figures(texts: int, each: int, seed: 
 
 
 @given(st.integers(3, 40), st.integers(2, 12), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 def test_the_geometry_is_that_of_loops(texts: int, dim: int, seed: int) -> None:
     torch.manual_seed(seed)
     queries, documents = torch.randn(texts, dim), torch.randn(texts, dim) * 3

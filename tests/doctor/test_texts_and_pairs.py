@@ -48,7 +48,7 @@ def test_a_distribution_of_nothing_is_zero() -> None:
 @given(token_lists, st.integers(1, 4), st.integers(1, 9))
 def test_texts_are_counted_in_whatever_batches(texts: list[list[int]], step: int, limit: int) -> None:
     batches = (Ragged.from_lists(texts[start : start + step]) for start in range(0, len(texts), step))
-    found = counted.text_facts(counted.count_texts(batches, UNKNOWN), limit)
+    found = counted.text_facts(batches, UNKNOWN, limit)
     tokens = [t for text in texts for t in text]
     assert (found["count"], found["tokens"]) == (len(texts), len(tokens))
     assert found["unknown"]["tokens"] == tokens.count(UNKNOWN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import wandb
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import Killed
+from killing import Killed, killed_after
 from test_train import STEPS_PER_EPOCH, fit
 from wandb_files import WandbRun, wandb_runs
 
@@ -31,9 +32,9 @@ from two_tower.logger.csv import CsvLogger
 from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, Progress, WandbLogger
 from two_tower.run import Run, environment
 
-OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2", "trainer.max_epochs=3"]
+OPTIONS = ["logger=wandb", "trainer.log_every_n_steps=2"]
 FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
-STEPS = 3 * STEPS_PER_EPOCH
+STEPS = 2 * STEPS_PER_EPOCH
 LOSS_STEPS = list(range(1, STEPS, 2))
 EPOCH_STEPS = list(range(STEPS_PER_EPOCH - 1, STEPS, STEPS_PER_EPOCH))
 
@@ -51,11 +52,18 @@ def only(folder: Path) -> WandbRun:
     return run
 
 
+@pytest.fixture(scope="module")
+def finished(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model is an artifact, and whose learning rate is too high."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    fit(collection, path, *OPTIONS, "logger.artifacts=true", "optimizer.lr=3")
+    return path
+
+
 @pytest.fixture
-def archived(collection: Path, tmp_path: Path) -> Path:
-    """A run whose model is an artifact."""
-    fit(collection, tmp_path / "run", *OPTIONS, "logger.artifacts=true")
-    return tmp_path / "run"
+def archived(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def test_a_run_is_written_down_without_account_or_chatter(
@@ -92,18 +100,22 @@ def test_a_run_is_written_down_without_account_or_chatter(
     assert max(rates) < 1.01 * run.config["optimizer"]["lr"]  # not that of the word tables, which is four times as high
     assert rates == sorted(rates, reverse=True)
     assert run.tags == ["one", "two"]
+    embedded(path)
+    assert artifact_types(only(path)) == []  # without the switch nothing is kept
 
 
-@pytest.fixture(scope="module")
-def plain(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with nothing but the logger."""
-    path = tmp_path_factory.mktemp("plain") / "run"
-    fit(collection, path, *OPTIONS)
-    return path
+def test_the_doctor_s_warning_is_an_alert_and_its_figures_are_in_the_summary(finished: Path) -> None:
+    run = only(finished)
+    assert (run.alerts[0].title, run.alerts[0].level) == ("learning_rate_too_high", "WARN")
+    assert "Try: optimizer.lr=" in run.alerts[0].text
+    assert run.summary["doctor/healthy"] is False
+    assert "learning_rate_too_high" in run.summary["doctor/found"]
+    assert run.summary["doctor/findings"] >= 1  # how many, as in results.json
+    assert run.summary["doctor/effective_rank"] > 1
 
 
-def test_histograms_of_similarities_are_those_of_the_doctor(plain: Path) -> None:
-    run, signals = only(plain), json.loads((plain / "signals.json").read_text())
+def test_histograms_of_similarities_are_those_of_the_doctor(finished: Path) -> None:
+    run, signals = only(finished), json.loads((finished / "signals.json").read_text())
     for kind in ("positive", "negative"):
         name = f"doctor/{kind}_similarities"
         drawn = {row["trainer/global_step"]: row for row in run.history if f"{name}/values" in row}
@@ -117,8 +129,7 @@ def test_histograms_of_similarities_are_those_of_the_doctor(plain: Path) -> None
 
 
 def artifact_types(run: WandbRun) -> list[str]:
-    kept = [made for made in run.artifacts if made.type != "run_table"]  # which W&B makes of a table
-    return [made.type for made in kept]
+    return [made.type for made in run.artifacts if made.type != "run_table"]  # which W&B makes of a table
 
 
 def leaves(values: dict[str, Any], place: str = "") -> dict[str, Any]:
@@ -131,6 +142,13 @@ def leaves(values: dict[str, Any], place: str = "") -> dict[str, Any]:
 
 def embedded(path: Path, **index: object) -> None:
     embed({"run": str(path), "output": None, "data": None, "index": FLAT | index, "shard_rows": 100})
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*args: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_artifacts_are_found_from_any_folder_and_not_copied(
@@ -147,26 +165,24 @@ def test_artifacts_are_found_from_any_folder_and_not_copied(
     assert all(entry.skip_cache for entry in ours)
 
 
-def test_the_folder_of_the_index_keeps_the_summary(archived: Path) -> None:
-    results = json.loads((archived / "results.json").read_text())
-    embedded(archived)
+def test_an_index_is_kept_once_also_by_the_next_command_and_with_the_summary(
+    archived: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:  # killed after the index was made
+        patch.setattr(WandbLogger, "archive", failing(Killed()))
+        with pytest.raises(Killed):
+            embedded(archived)
+    for _ in range(2):  # there is nothing to do, but for the artifact
+        embedded(archived)
     first, second = wandb_runs(archived)
+    assert [artifact_types(run) for run in (first, second)] == [["model"], ["index"]]
+    results = json.loads((archived / "results.json").read_text())
     for run in (first, second):
         assert {key: run.summary[key] for key in results} == results
     # A sync replaces the whole summary: tables, histograms and the doctor's figures must not be lost with it.
     whole, kept = leaves(first.summary), leaves(second.summary)
     assert {f"{SAMPLES}/path", f"{HISTOGRAMS[0]}/values", "doctor/healthy", "train/loss"} <= whole.keys()
     assert {key: kept.get(key) for key in whole if key[0] != "_"} == {k: v for k, v in whole.items() if k[0] != "_"}
-
-
-def test_an_index_is_kept_once_and_also_by_the_next_command(archived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:  # killed after the index was made
-        patch.setattr(WandbLogger, "archive", lambda *_: (_ for _ in ()).throw(Killed()))
-        with pytest.raises(Killed):
-            embedded(archived)
-    for _ in range(2):  # there is nothing to do, but for the artifact
-        embedded(archived)
-    assert [artifact_types(run) for run in wandb_runs(archived)] == [["model"], ["index"]]
     embedded(archived, sample=5)
     assert [artifact_types(run) for run in wandb_runs(archived)] == [["model"], ["index"], ["index"]]
 
@@ -229,13 +245,8 @@ def test_a_run_without_a_checkpoint_ends_well(tmp_path: Path) -> None:
     assert only(tmp_path).exit_code == 0
 
 
-def test_without_the_switch_nothing_is_kept(plain: Path) -> None:
-    embedded(plain)
-    assert artifact_types(only(plain)) == []
-
-
-def test_each_check_has_its_table_of_sample_queries(plain: Path) -> None:
-    run = only(plain)
+def test_each_check_has_its_table_of_sample_queries(finished: Path) -> None:
+    run = only(finished)
     assert run.steps("val/samples/path") == EPOCH_STEPS
     names = []
     for row in run.history:
@@ -244,27 +255,19 @@ def test_each_check_has_its_table_of_sample_queries(plain: Path) -> None:
             assert table["columns"][:4] == ["check", "query", "rank", "before"]
             assert len(table["data"]) == 5
             names.append({cells[0] for cells in table["data"]})
-    assert names == [{"epoch 1"}, {"epoch 2"}, {"epoch 3"}]
+    assert names == [{"epoch 1"}, {"epoch 2"}]
 
 
-@pytest.mark.parametrize("stop_after", [2, 7])
+# In the second epoch: just after a checkpoint; three steps after it, so that these are done again.
+@pytest.mark.parametrize(("seconds", "killed_at"), [(0, 7), (1000, 8)])
 def test_a_continued_run_keeps_its_id_and_repeats_nothing(
-    stop_after: int, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: int, killed_at: int, collection: Path, tmp_path: Path
 ) -> None:
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        if trainer.global_step == stop_after + 2:  # what was done since the checkpoint is done again
-            raise Killed
-        if trainer.global_step == stop_after:
-            original(self, trainer, *args)
-
-    path = tmp_path / "run"
-    original = LastCheckpoint.on_train_batch_end
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
-        with pytest.raises(Killed):
-            fit(collection, path, *OPTIONS, "callbacks.last.every_seconds=0")
+    path, often = tmp_path / "run", f"callbacks.last.every_seconds={seconds}"
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == killed_at):
+        fit(collection, path, *OPTIONS, often)
     wandb.teardown()  # as at the end of the process
-    fit(collection, path, *OPTIONS, "callbacks.last.every_seconds=0")
+    fit(collection, path, *OPTIONS, often)
     runs = wandb_runs(path)
     assert [run.exit_code for run in runs] == [1, 0]
     assert runs[0].id == runs[1].id
@@ -274,13 +277,6 @@ def test_a_continued_run_keeps_its_id_and_repeats_nothing(
     rows = [row["_step"] for run in runs for row in run.history]
     assert rows == sorted(set(rows))
     assert leaves(runs[0].summary).keys() - {"_wandb/runtime"} <= leaves(runs[1].summary).keys()
-
-
-def failing(error: Exception) -> Callable[..., None]:
-    def fail(*args: object) -> None:
-        raise error
-
-    return fail
 
 
 def test_two_jobs_of_a_process_are_two_runs(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +381,7 @@ def test_csv_is_always_written_and_only_once(tmp_path: Path) -> None:
     assert isinstance(chosen, WandbLogger)
 
 
+@settings(max_examples=25)
 @given(st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.integers(-1, 10**15), st.integers(-1, 10**15))
 def test_progress_reads_back(tmp_path_factory: pytest.TempPathFactory, name: str, row: int, step: int) -> None:
     path = tmp_path_factory.getbasetemp() / "progress.txt"

@@ -36,10 +36,14 @@ class BestCheckpoint(Checkpoint):
         self._path, self._validation = run.best, validation
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
+        self._save_if_best(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_if_best(trainer)
+
+    def _save_if_best(self, trainer: L.Trainer) -> None:
         if self._validation.just_evaluated and self._validation.best is self._validation.history[-1]:
             trainer.save_checkpoint(self._path)
-
-    on_train_epoch_end = on_train_batch_end  # type: ignore[assignment]
 
 
 class LastCheckpoint(Checkpoint):
@@ -68,12 +72,10 @@ class LastCheckpoint(Checkpoint):
         self._previous_handlers: dict[int, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Drop all log rows if the run was killed before its first checkpoint."""
-        if not self._path.exists():
+        if not self._path.exists():  # the run may have been killed before its first checkpoint
             self.on_load_checkpoint(trainer, pl_module, {"global_step": 0})
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Drop log rows written after the checkpoint that the run continues from."""
         for logger in run_loggers(trainer.loggers):
             logger.rewind(checkpoint["global_step"])
 
@@ -94,7 +96,6 @@ class LastCheckpoint(Checkpoint):
         self._stop_requested = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        """Save when it is time, or stop on request."""
         if _is_last_batch(trainer):
             return  # saved after the epoch's validation
         if (args[-1] + 1) % trainer.accumulate_grad_batches:
@@ -127,7 +128,6 @@ class LastCheckpoint(Checkpoint):
         self._unseen_metrics = dict(state_dict["waiting"])
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Restore the previous signal handlers."""
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()

@@ -23,7 +23,7 @@ from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
 from two_tower.doctor.record import Record
-from two_tower.logger import RunLogger
+from two_tower.logger import run_loggers
 from two_tower.loss.base import LossInput, LossOutput
 from two_tower.model import TwoTower, total_steps
 from two_tower.run import Run
@@ -53,9 +53,9 @@ class Doctor(Callback):
         self._record = Record(run)
         self._watch = measure_step.Stopwatch()
         self._output: LossOutput | None = None  # of the last step
-        self._looking = False  # whether the step that runs is looked at closely
-        self._seen: LossInput | None = None
+        # Of a step that is looked at closely: the weights before it, what its loss saw, the gradients.
         self._weights: measure_step.Weights | None = None
+        self._seen: LossInput | None = None
         self._gradients: dict[str, Any] = {}
         self._next = 0.0  # the next step to look at, beyond the fixed ones
         self._start = 0.0
@@ -83,8 +83,8 @@ class Doctor(Callback):
 
     def _observe(self, loss: nn.Module, inputs: tuple[LossInput], output: LossOutput) -> None:
         self._output = output
-        if self._looking:
-            self._seen, self._looking = inputs[0], False
+        if self._weights is not None and self._seen is None:
+            self._seen = inputs[0]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         signals, validation, monitor = self.signals, self.validation, self.validation.monitor
@@ -112,7 +112,7 @@ class Doctor(Callback):
         self._watch.start()
         if self._due(trainer, batch_idx):
             with self._spending():
-                self._looking, self._weights = True, measure_step.Weights(model, batch)
+                self._weights = measure_step.Weights(model, batch)
         self._own = 0.0
 
     def _due(self, trainer: L.Trainer, batch: int) -> bool:
@@ -133,7 +133,7 @@ class Doctor(Callback):
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._watch.mark()
-        if self._seen is not None and self._weights is not None:
+        if self._seen is not None:
             with self._spending():
                 self._gradients = measure_step.gradients(cast(TwoTower, pl_module))  # not clipped yet
 
@@ -180,10 +180,9 @@ class Doctor(Callback):
         changes, rate = self._weights.changes(), measure_step.schedule_share(trainer)
         probe = replace(probe, **self._gradients, updates=changes, rate=rate)
         self.signals.probes.append(probe)
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger) and probe.positives:
-                for name, counts in (("positive", probe.positives), ("negative", probe.negatives)):
-                    logger.log_histogram(f"doctor/{name}_similarities", counts, probe.limits, trainer.global_step - 1)
+        for logger in run_loggers(trainer.loggers):
+            for name, counts in (("positive", probe.positives), ("negative", probe.negatives)):
+                logger.log_histogram(f"doctor/{name}_similarities", counts, probe.limits, trainer.global_step - 1)
         self._seen, self._weights = None, None
         self._next = trainer.global_step * APART
 

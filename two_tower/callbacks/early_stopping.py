@@ -25,7 +25,6 @@ class EarlyStopping(Callback):
     ``monitor`` is any metric that is logged. The figures of training are those of one batch, that of the last step
     before an evaluation, and noisy. Without a ``mode``, less of a loss is better and more of a search metric or
     accuracy. A name that training does not log is refused after the first step.
-
     """
 
     def __init__(

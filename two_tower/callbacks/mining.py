@@ -84,8 +84,7 @@ def _decision(path: Path, in_use: dict[str, Any] | None, weights: dict[str, Any]
             f"{path} is not the table that this run has trained with (mined at step {in_use['step']}): put that file "
             "and its .json back, or start again in another run_dir."
         )
-    from_these_weights = whole and record is not None and {k: record[k] for k in weights} == weights
-    return _USE if from_these_weights else _MINE
+    return _USE if whole and record is not None and record.items() >= weights.items() else _MINE
 
 
 def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower, weights: dict[str, Any]) -> None:

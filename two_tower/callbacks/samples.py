@@ -90,17 +90,23 @@ class SampleQueries(Callback):
             self.samples.append(Sample(row, split.texts[row].as_py(), of_bm25, of_untrained))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
+        self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: L.Trainer) -> None:
+        """Note ranks and passages of an evaluation that was just made, and show them."""
         latest, split = self._validation.latest, self._validation.queries_split
         if not (trainer.is_global_zero and self._validation.just_evaluated and latest is not None):
             return
         ranks = first_ranks(latest, split)
+        qrels, relevant = split.qrels, split.qrels.relevant(split.threshold)
+        right = {*zip(qrels.query_rows[relevant].tolist(), qrels.document_rows[relevant].tolist(), strict=True)}
         for sample in self.samples:
             sample.ranks.append(int(ranks[sample.row]))
-            best = latest.ranking.rows[sample.row, : self._hits]
-            own = slice(*np.searchsorted(split.qrels.query_rows, (sample.row, sample.row + 1)))
-            relevant = split.qrels.relevant(split.threshold)[own]
-            right = set(split.qrels.document_rows[own][relevant].tolist())
-            sample.hits = [[self._texts[int(row)].as_py(), int(row) in right] for row in best if row >= 0]
+            best = latest.ranking.rows[sample.row, : self._hits].tolist()
+            sample.hits = [[self._texts[row].as_py(), (sample.row, row) in right] for row in best if row >= 0]
         columns = [*COLUMNS, *(f"hit {place + 1}" for place in range(self._hits))]
         name, data = self._validation.latest_name, list[list[Any]]()
         for s in self.samples:
@@ -114,8 +120,6 @@ class SampleQueries(Callback):
             for sample in self.samples:
                 now, before, untrained, bm25 = map(_shown, sample.figures())
                 _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
-
-    on_train_epoch_end = on_train_batch_end  # type: ignore[assignment]
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the queries, also of a run that was interrupted after its last epoch; not of one that failed."""

@@ -42,7 +42,7 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int,  # noqa: ANN401
     ) -> None:  # fmt: skip
-        """Count the step; a checkpoint may be written at any step, so both clocks move here."""
+        # A checkpoint may be written at any step, so both clocks move here.
         now, overhead = time.monotonic(), _overhead_seconds(trainer)
         self.training_seconds += now - self._step_clock - (overhead - self._overhead)
         self.seconds += now - self._clock
@@ -50,7 +50,6 @@ class Speed(Callback):
         self.triplets += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the speed of the run so far."""
         self.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
         log_epoch(trainer, {"train/triplets_per_second": self.triplets_per_second})
@@ -83,7 +82,6 @@ class TrainingProgress(ProgressBar):
         self._enabled = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the line where the run continues."""
         if not self._enabled:
             return
         figures = TextColumn("{task.fields[batch]}  {task.fields[speed]}  loss {task.fields[loss]}")
@@ -115,11 +113,10 @@ class TrainingProgress(ProgressBar):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+        self._bar = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Stop the progress bar, so that the error is readable."""
-        self.on_train_end(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)  # so that the error is readable
 
 
 def _total_batches(trainer: L.Trainer) -> float | None:

@@ -31,8 +31,7 @@ class Unfreeze(Callback):
                 log.info("%s", self._describe(group, vectors))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Also in the middle of an epoch that is continued, which Lightning does not start again."""
-        self._unfreeze_if_due(trainer, pl_module)
+        self._unfreeze_if_due(trainer, pl_module)  # an epoch that is continued is not started again
         if self.epoch is not None and trainer.max_epochs is not None and 0 < trainer.max_epochs < self.epoch:
             log.warning(
                 "embedding.freeze=%d is after the last epoch (trainer.max_epochs=%d): the word vectors stay frozen.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class WordSignals:
     direction: float = math.nan  # mean cosine of two words' vectors, not centred: near 1, all point in one direction
 
     @property
-    def meaningful(self) -> bool:
-        """Whether words that are used together have vectors that are nearer than by chance."""
+    def meaningful(self) -> bool:  # whether words that are used together have vectors that are nearer than by chance
         return self.together - self.apart > 4 * self.error
 
 
@@ -83,8 +82,6 @@ class Step:
 @dataclass
 class Probe:
     """A close look at a part of one training batch: its first queries, their positives and negatives."""
-
-    BINS: ClassVar[int] = 40
 
     step: int  # steps made, this one included
     first_epoch: bool  # in which no example was seen before
@@ -115,7 +112,7 @@ class Probe:
     frozen: dict[str, float] = field(default_factory=dict)  # share of the numbers that are not trained
     updates: dict[str, float] = field(default_factory=dict)  # length of the step's change / length of what it changed
     rate: float = 1.0  # the learning rate / the schedule's largest
-    positives: list[int] = field(default_factory=list)  # histogram of the scores in BINS equal parts of the limits
+    positives: list[int] = field(default_factory=list)  # histogram of the scores in equal parts of the limits
     negatives: list[int] = field(default_factory=list)
     limits: tuple[float, float] = (-1.0, 1.0)
 
@@ -206,9 +203,7 @@ class Signals:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values, without the configuration, which the run folder holds."""
-        plain = asdict(self)
-        del plain["config"]
-        return plain
+        return {name: value for name, value in asdict(self).items() if name != "config"}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any]) -> Signals:

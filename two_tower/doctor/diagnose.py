@@ -27,12 +27,12 @@ MAX_WORKERS = 8
 def serving_mismatch(signals: Signals) -> Finding | None:
     """The index answers for another model than the run's."""
     index = signals.index
-    problems = [] if index is None else list(index.problems)
-    if index is not None and index.difference > STORED:
+    if index is None or not (index.problems or index.difference > STORED):
+        return None
+    problems = list(index.problems)
+    if index.difference > STORED:
         off = f"differ from the stored vectors by up to {index.difference:.0%} of their length"
         problems.append(f"{index.checked} passages encoded again {off}")
-    if index is None or not problems:
-        return None
     evidence = f"{index.path}: {'; '.join(problems)}."
     cause = "the run was trained on, or its files were changed, after the corpus was embedded"
     return Finding(evidence, cause, "python embed.py with this run again, into an empty folder", severity="error")

@@ -177,22 +177,18 @@ def stuck_at_chance(signals: Signals) -> Finding | None:
     """A cross-entropy at the logarithm of the number of documents: no better than guessing."""
     if not signals.probes or not _is_cross_entropy(signals.probes[-1]):
         return None
-    temperature = signals.setting("loss.temperature")
-    which = "the temperature" if temperature is None else f"loss.temperature={temperature}"
-    too_much = f"{which} is too high: all negatives count nearly the same"
+    too_much = "too high: all negatives count nearly the same"
     nothing_learnt = "nothing that queries and passages have in common reaches the vectors"
-    return _stuck(signals, (too_much, "loss.temperature=0.05"), (nothing_learnt, "embedding=glove"))
+    return _stuck(signals, "temperature", too_much, 0.05, (nothing_learnt, "embedding=glove"))
 
 
 def stuck_at_margin(signals: Signals) -> Finding | None:
     """A triplet loss at its margin: positives and negatives score the same."""
     if not signals.probes or _is_cross_entropy(signals.probes[-1]):
         return None
-    margin = signals.setting("loss.margin")
-    which = "the margin" if margin is None else f"loss.margin={margin}"
-    too_much = f"{which} is more than scores can differ by: every triplet pulls with full force, for ever"
+    too_much = "more than scores can differ by: every triplet pulls with full force, for ever"
     nothing_learnt = "one random negative a query teaches little to a model that knows nothing"
-    return _stuck(signals, (too_much, "loss.margin=0.3"), (nothing_learnt, "loss=in_batch negatives=in_batch"))
+    return _stuck(signals, "margin", too_much, 0.3, (nothing_learnt, "loss=in_batch negatives=in_batch"))
 
 
 def _is_cross_entropy(probe: Probe) -> bool:
@@ -201,8 +197,8 @@ def _is_cross_entropy(probe: Probe) -> bool:
     return abs(probe.trivial - expected) <= 0.1 * expected
 
 
-def _stuck(signals: Signals, too_much: tuple[str, str], nothing_learnt: tuple[str, str]) -> Finding | None:
-    # Causes and remedies: where even a perfect model would pay nearly as much as equal scores do, and otherwise.
+def _stuck(signals: Signals, key: str, too_much: str, usual: float, nothing_learnt: tuple[str, str]) -> Finding | None:
+    """Blame ``loss.KEY`` where even a perfect model would pay nearly as much as equal scores do."""
     probe, newest = signals.probes[-1], signals.probes[-NEWEST:]
     # Of other similarities nobody knows how far apart scores may come.
     if signals.similarity == "cosine" and probe.trivial and probe.ideal / probe.trivial > UNREACHABLE:
@@ -210,7 +206,9 @@ def _stuck(signals: Signals, too_much: tuple[str, str], nothing_learnt: tuple[st
             f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} "
             "if every positive had cosine 1 and every negative 0."
         )
-        return Finding(evidence, *too_much)
+        value = signals.setting(f"loss.{key}")
+        cause = f"the {key}" if value is None else f"loss.{key}={value}"
+        return Finding(evidence, f"{cause} is {too_much}", f"loss.{key}={usual}")
     if _still(newest):
         evidence = (
             f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "

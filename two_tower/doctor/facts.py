@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from two_tower.data.stream.corpus import Corpus, Split, rows_of, trained_tokeniz
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor import texts as counted
 from two_tower.doctor.inspect_page import warnings
-from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, count_texts, empty_hash, examples, pair_keys, word_hashes
+from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, empty_hash, examples, pair_keys, word_hashes
 from two_tower.files import write_json
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
@@ -67,33 +67,25 @@ def inspect_source(
     them apart: in the tokens that are kept of them. Queries are equal where their words are, known or not. Lengths are
     tokens of whole texts, rates are fractions, ``examples`` are ids.
 
-    Returns:
-        A document for JSON:
+    Returns a document for JSON:
 
-        - ``source``: ``name``, ``fingerprint``, ``splits``, ``train_split``, ``validation_split``.
-        - ``vocabulary``: how many ``words`` it has, the unknown word included.
-        - ``passages``: what `text_facts` gives; ``empty`` (without any word) with ``count`` and ``examples``;
-          what `duplicates` gives.
-        - ``splits``: by name, what `text_facts` gives of the queries; ``empty`` and ``duplicates`` as above; how many
-          ``judgements`` and relevant passages, ``positives``, there are, ``positives_per_query`` and queries
-          ``without_positives``; ``unknown_ids``, judgements that name no known query or passage;
-          ``unjudged_copies``, relevant passages with a copy that is not judged; ``answered_by_themselves``,
-          queries that are equal to their relevant passage, with ``count`` and ``examples``; ``overlap``, what
-          `word_overlap` gives of all judged pairs or `PAIRS` random ones; ``leakage``, None where there is
-          nothing to compare with: queries that are training queries, with ``count``, ``examples`` and how many
-          also have their relevant passage, ``with_same_positive``.
-        - ``triplets``: what `triplet_facts` gives, or None.
-        - ``bad_rows``: by file the ``count`` of rows that were left out, and their ``kinds``, each with ``count`` and
-          ``examples``.
-        - ``notices``: what else was said while the data was read (only from `inspect`).
-        - ``warnings``: what is worth a thought, each with ``id``, ``evidence`` and ``remedy``.
+    - ``source``: ``name``, ``fingerprint``, ``splits``, ``train_split``, ``validation_split``.
+    - ``vocabulary``: how many ``words`` it has, the unknown word included.
+    - ``passages``: what `text_facts` gives; ``empty`` (without any word) with ``count`` and ``examples``; what
+      `duplicates` gives.
+    - ``splits``: by name, what `text_facts` gives of the queries; ``empty`` and ``duplicates`` as above; and what
+      `_judgement_facts` and `_leakage_facts` count; ``unknown_ids``, judgements that name no known query or passage.
+    - ``triplets``: what `triplet_facts` gives, or None.
+    - ``bad_rows``: by file the ``count`` of rows that were left out, and their ``kinds``, each with ``count`` and
+      ``examples``.
+    - ``notices``: what else was said while the data was read (only from `inspect`).
+    - ``warnings``: what is worth a thought, each with ``id``, ``evidence`` and ``remedy``.
 
-    Raises:
-        UserError: the source cannot be read, or has no passages.
+    A source that cannot be read, or has no passages, is a UserError.
     """
     words = trained_tokenizer(source, tokenizer, train_split)
-    # First of all: a source that has read its passages finds judgements of unknown ones by itself.
-    # What is kept names files, so a copy elsewhere is read by itself.
+    # First: a source that has read its passages finds judgements of unknown ones. What is kept names files, so a copy
+    # elsewhere is read again.
     key = key_of(LAYOUT, source.fingerprint(), words.fingerprint, source.name, getattr(source, "path", ""))
     folder = entry("inspection", key, lambda path: _read(path, source, words))
     read = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
@@ -102,7 +94,7 @@ def inspect_source(
     judged = {name: Judged.from_split(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
-    triplets = triplet_facts(corpus, train, train_judged, words)
+    triplets = triplet_facts(corpus, train, train_judged, words)  # read to their end: their bad rows are known now
     named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
     facts = {
         "source": {**named, "train_split": train_split, "validation_split": validation_split},
@@ -110,7 +102,7 @@ def inspect_source(
         "passages": {**read["passages"], **_copies(corpus.hashes, corpus.hashes, corpus.ids)},
         "splits": {
             name: {
-                **_text_facts([words.encode(split.texts)], words, words.query_tokens),
+                **counted.text_facts([words.encode(split.texts)], words.unknown_id, words.query_tokens),
                 **_copies(split.hashes, judged[name].queries, split.ids),
                 **_judgement_facts(corpus, sorted_corpus, split, judged[name], words),
                 "unknown_ids": read["judgements"][name] - int(split.qrels.present.sum()),
@@ -119,7 +111,7 @@ def inspect_source(
             for name, split in splits.items()
         },
         "triplets": triplets,
-        "bad_rows": {**_bad_rows(source), **read["bad_rows"]},  # by now those of triplets are known, too
+        "bad_rows": {**_bad_rows(source), **read["bad_rows"]},
         "notices": [],
     }
     found = [{"id": w.id, "evidence": w.evidence, "remedy": w.remedy} for w in warnings(facts)]
@@ -135,10 +127,10 @@ def _read(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
                 yield tokenizer.encode(full_text(batch))
                 progress(len(batch))
 
-    passages = _text_facts(whole_passages(), tokenizer, tokenizer.document_tokens)
+    passages = counted.text_facts(whole_passages(), tokenizer.unknown_id, tokenizer.document_tokens)
     judgements = {split: source.qrels(split).num_rows for split in source.splits()}
-    facts = {"passages": passages, "judgements": judgements, "bad_rows": _bad_rows(source)}
-    write_json(folder / "facts.json", facts)
+    read = {"passages": passages, "judgements": judgements, "bad_rows": _bad_rows(source)}
+    write_json(folder / "facts.json", read)
 
 
 def _bad_rows(source: Source) -> dict[str, Any]:
@@ -157,10 +149,6 @@ def _bad_rows(source: Source) -> dict[str, Any]:
     }
 
 
-def _text_facts(batches: Iterable[Ragged], tokenizer: Tokenizer, limit: int) -> dict[str, Any]:
-    return counted.text_facts(count_texts(batches, tokenizer.unknown_id), limit)
-
-
 def _copies(tokens: np.ndarray, texts: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
     """Empty and equal texts, by the hashes of their tokens and of what makes them equal."""
     empty = np.flatnonzero(tokens == empty_hash())
@@ -177,7 +165,7 @@ def _judgement_facts(
     per_query = np.bincount(queries, minlength=len(split))
     return {
         "judgements": int(split.qrels.present.sum()),
-        "positives": len(queries),
+        "positives": len(queries),  # relevant passages
         "positives_per_query": counted.distribution(np.bincount(per_query)),
         "without_positives": examples(np.flatnonzero(per_query == 0), split.ids),
         "unjudged_copies": int(counted.unjudged_copies(judged, sorted_corpus).sum()),
@@ -187,6 +175,7 @@ def _judgement_facts(
 
 
 def _leakage_facts(train: Judged | None, judged: Judged, split: Split) -> dict[str, Any] | None:
+    """Queries that are training queries, and how many also have their relevant passage."""
     if train is None:
         return None
     leaked, with_answer = counted.leakage(train, judged)
@@ -216,12 +205,10 @@ def triplet_facts(
 ) -> dict[str, Any] | None:
     """What is wrong with the first ``limit`` triplets of a source; ``train`` is the split to train on, if there is one.
 
-    Returns:
-        None where there are no triplets, or ids without a training split. ``kind``: ``ids`` or ``texts``;
-        ``count`` that were read, and whether they are a ``sample``; ``unknown_ids``: those that name no passage
-        or no query of the split, which are left out; ``overlap`` of queries and positives, see `word_overlap`; and
-        with ``count`` and ``examples`` (three ids, or the number of the triplet, from 1) what
-        `suspicious_triplets` finds.
+    None where there are no triplets, or ids without a training split. ``kind`` is ``ids`` or ``texts``; ``count`` how
+    many were read, ``sample`` whether there may be more; ``unknown_ids`` how many name no passage or no query of the
+    split, which are left out; ``overlap`` what `word_overlap` says of queries and positives. What
+    `suspicious_triplets` finds has ``count`` and ``examples``: three ids, or the triplet's number from 1.
     """
     texts = corpus.source.text_triplets()
     if texts is not None:

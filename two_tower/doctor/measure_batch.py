@@ -19,6 +19,7 @@ from two_tower.ragged import Ragged
 
 QUERIES = 64  # of a batch that are looked at
 EXTRAS = 1024  # further documents that they are compared with
+BINS = 40  # of a histogram of scores
 SAME = 0.9  # share of all their words that near copies have in common
 
 
@@ -42,11 +43,10 @@ def look(
     """
     part = _part(seen, *_sizes(*seen.negatives.shape))
     rows, scores, mask = len(part.queries), part.scores, part.negatives.cpu().numpy()
-    counts, strength = mask.sum(1), np.zeros(mask.shape)
+    counts = mask.sum(1)
     mean_count = _mean(counts)
     value, gradient = _loss_and_gradient(loss, part)
-    if gradient is not None:
-        strength = np.abs(gradient) * mask
+    strength = np.zeros(mask.shape) if gradient is None else np.abs(gradient) * mask
     known, copies = _false_negatives(batch, positives, rows)
     if loss.needs or gradient is None:  # imagined scores say nothing of a loss that looks at a teacher or at vectors
         trivial = ideal = 0.0
@@ -142,8 +142,8 @@ def _of_scores(scores: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
 
 def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
     values = values[np.isfinite(values)]
-    places = ((values - low) * (Probe.BINS / (high - low))).astype(np.int64)
-    counts: list[int] = np.bincount(np.clip(places, 0, Probe.BINS - 1), minlength=Probe.BINS).tolist()
+    places = ((values - low) * (BINS / (high - low))).astype(np.int64)
+    counts: list[int] = np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS).tolist()
     return counts
 
 

@@ -11,18 +11,9 @@ from torch import nn
 
 from two_tower.data.stream.module import TripletData
 from two_tower.data.stream.token_store import text_hashes
+from two_tower.doctor import texts as counted
 from two_tower.doctor.base import DataSignals, WordSignals
-from two_tower.doctor.texts import (
-    Judged,
-    count_texts,
-    empty_hash,
-    has_unknown,
-    leakage,
-    lexical_overlap,
-    mean,
-    relevant_rows,
-    text_facts,
-)
+from two_tower.doctor.texts import Judged, empty_hash, mean
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import word_tables
@@ -41,12 +32,12 @@ def measure_data(data: TripletData) -> DataSignals:
     tokenizer = data.tokenizer
     queries, positives = _training_pairs(data)
     own, chance = (_shared(queries, positives, tokenizer, shift) for shift in (0, len(queries) // 2))
-    query_rows, document_rows = (rows[:VALIDATION_PAIRS] for rows in relevant_rows(data.validation))
+    query_rows, document_rows = (rows[:VALIDATION_PAIRS] for rows in counted.relevant_rows(data.validation))
     validation = data.validation.tokens.select(query_rows), data.corpus.tokens.select(document_rows)
     validation_queries, documents = _evenly(data.validation.tokens, TEXTS), _evenly(data.corpus.tokens, TEXTS)
     # They are cut already: a text that is as long as the limit counts as longer.
     query_facts, document_facts = (
-        text_facts(count_texts([tokens], tokenizer.unknown_id), limit - 1)
+        counted.text_facts([tokens], tokenizer.unknown_id, limit - 1)
         for tokens, limit in ((validation_queries, tokenizer.query_tokens), (documents, tokenizer.document_tokens))
     )
     leaked, with_answer = _leaked(data)
@@ -83,7 +74,7 @@ def _training_pairs(data: TripletData) -> tuple[Ragged, Ragged]:
 def _shared(queries: Ragged, documents: Ragged, tokenizer: Tokenizer, shift: int = 0) -> np.ndarray:
     """(B,) `lexical_overlap` of each query with the passage ``shift`` pairs further on."""
     shifted = np.roll(np.arange(len(documents)), -shift)
-    return lexical_overlap(queries, documents.select(shifted), tokenizer.unknown_id)
+    return counted.lexical_overlap(queries, documents.select(shifted), tokenizer.unknown_id)
 
 
 def _evenly(tokens: Ragged, limit: int) -> Ragged:
@@ -104,11 +95,11 @@ def _leaked(data: TripletData) -> tuple[float, float]:
     Queries are equal if their tokens are; those with unknown words count as different: they may differ in these.
     """
     split, unknown_id = data.validation, data.tokenizer.unknown_id
-    hashes = np.where(has_unknown(split.tokens, unknown_id), empty_hash(), split.hashes)
+    hashes = np.where(counted.has_unknown(split.tokens, unknown_id), empty_hash(), split.hashes)
     trained, validation = _trained_queries(data), Judged.from_split(data.corpus, split, hashes)
-    leaked, with_answer = leakage(Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64)), validation)
+    leaked, with_answer = counted.leakage(Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64)), validation)
     if leaked.any() and not data.trains_on_texts:  # only now: to look up all training passages takes a while
-        leaked, with_answer = leakage(Judged.from_split(data.corpus, data.train, trained), validation)
+        leaked, with_answer = counted.leakage(Judged.from_split(data.corpus, data.train, trained), validation)
     return mean(leaked), mean(with_answer)
 
 

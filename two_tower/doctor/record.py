@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from two_tower.console import box, say
 from two_tower.doctor.base import Finding, Probe, Signals
 from two_tower.files import finite, write_json, write_text
-from two_tower.logger import RunLogger
+from two_tower.logger import run_loggers
 from two_tower.plot import WIDTH, Picture, Scale
 from two_tower.run import Run
 
@@ -45,9 +45,8 @@ class Record:
         for f in new:
             text = f"{f.id}: {f.evidence} Likely cause: {f.cause}. Try: {f.remedy}"
             say(f"Doctor, step {f.step}: {text}", style=STYLES[f.severity])
-            for logger in loggers:
-                if isinstance(logger, RunLogger) and f.severity != "info":
-                    logger.alert(f.id, text, f.severity)
+            for logger in run_loggers(loggers) if f.severity != "info" else ():
+                logger.alert(f.id, text, f.severity)
         if new or gone:
             self.write(signals)
 
@@ -67,9 +66,8 @@ class Record:
         write_text(self._run.similarities, similarities(signals))
         report(self.all, signals)
         outcome = {"healthy": healthy(self.findings), "found": ", ".join(f.id for f in self.findings)}
-        for logger in loggers:
-            if isinstance(logger, RunLogger):
-                logger.summarize({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
+        for logger in run_loggers(loggers):
+            logger.summarize({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})
 
     def to_plain(self) -> dict[str, Any]:
         passed = {name: f.to_dict() for name, f in self.passed.items()}

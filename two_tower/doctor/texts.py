@@ -22,41 +22,30 @@ EXAMPLES = 3  # ids that are given of whatever is found
 PAIRS = 10_000  # the most whose words are compared; a share is then right to 1 % (two standard errors at most)
 
 
-class TextCounts(NamedTuple):
-    """Sums over texts."""
+def text_facts(batches: Iterable[Ragged], unknown_id: int, limit: int) -> dict[str, Any]:
+    """Lengths and unknown words of whole texts, and what is cut off if ``limit`` tokens are kept of each.
 
-    lengths: np.ndarray  # (L,) int64; lengths[n] texts have n tokens
-    unknown: int  # tokens that stand for a word outside the vocabulary
-    without_known: int  # texts without any word of the vocabulary, empty ones included
-
-
-def count_texts(batches: Iterable[Ragged], unknown_id: int) -> TextCounts:
-    """Count batch by batch, so that memory holds one of them."""
-    lengths, unknown, without_known = np.zeros(1, np.int64), 0, 0
-    for tokens in batches:
-        batch_lengths = np.bincount(tokens.lengths.numpy(), minlength=len(lengths))
+    Of ``cut`` and ``unknown`` the ``texts`` are those that are longer, and those without any known word. Counts batch
+    by batch, so that memory holds one of them.
+    """
+    lengths, unknown, without_known = np.zeros(1, np.int64), 0, 0  # lengths[n] texts have n tokens
+    for batch in batches:
+        batch_lengths = np.bincount(batch.lengths.numpy(), minlength=len(lengths))
         batch_lengths[: len(lengths)] += lengths
         lengths = batch_lengths
-        known = tokens.ids.numpy() != unknown_id
+        known = batch.ids.numpy() != unknown_id
         unknown += len(known) - int(np.count_nonzero(known))
-        ends = np.concatenate([[0], np.cumsum(known)])[tokens.offsets.numpy()]
+        ends = np.concatenate([[0], np.cumsum(known)])[batch.offsets.numpy()]
         without_known += int(np.count_nonzero(np.diff(ends) == 0))
-    return TextCounts(lengths, unknown, without_known)
-
-
-def text_facts(counts: TextCounts, limit: int) -> dict[str, Any]:
-    """What the counts of whole texts say if ``limit`` tokens are kept of each.
-
-    Of ``cut`` and ``unknown`` the ``texts`` are those that are longer, and those without any known word.
-    """
-    sizes = np.arange(len(counts.lengths))
-    texts, tokens = int(counts.lengths.sum()), int(counts.lengths @ sizes)
-    longer, lost = int(counts.lengths[limit + 1 :].sum()), int(counts.lengths @ np.maximum(sizes - limit, 0))
+    sizes = np.arange(len(lengths))
+    texts, tokens = int(lengths.sum()), int(lengths @ sizes)
+    longer, lost = int(lengths[limit + 1 :].sum()), int(lengths @ np.maximum(sizes - limit, 0))
     cut = {"texts": longer, "rate": _rate(longer, texts), "tokens": lost, "token_rate": _rate(lost, tokens)}
-    unknown = {"tokens": counts.unknown, "rate": _rate(counts.unknown, tokens)}
-    unknown |= {"texts": counts.without_known, "text_rate": _rate(counts.without_known, texts)}
-    facts = {"count": texts, "tokens": tokens, "lengths": distribution(counts.lengths)}
-    return {**facts, "cut": {"limit": limit, **cut}, "unknown": unknown}
+    without = {"texts": without_known, "text_rate": _rate(without_known, texts)}
+    return {
+        "count": texts, "tokens": tokens, "lengths": distribution(lengths), "cut": {"limit": limit, **cut},
+        "unknown": {"tokens": unknown, "rate": _rate(unknown, tokens), **without},
+    }  # fmt: skip
 
 
 def _rate(part: int, whole: int) -> float:
@@ -74,13 +63,15 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
     """
     ends = np.concatenate([[0], np.cumsum(counts)])
     total = int(ends[-1])
-    names, values = ("min", "median", "mean", "p95", "p99", "max"), list[float]([0] * 6)
-    if total:
-        median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
-        first, last = np.flatnonzero(counts)[[0, -1]].tolist()
-        mean = float(counts @ np.arange(len(counts))) / total
-        values = [first, median, mean, p95, p99, last]
-    return {**dict(zip(names, values, strict=True)), "histogram": _histogram(ends)}
+    if not total:
+        return {**dict.fromkeys(("min", "median", "mean", "p95", "p99", "max"), 0), "histogram": _histogram(ends)}
+    median, p95, p99 = (int(np.searchsorted(ends[1:], share * total)) for share in (0.5, 0.95, 0.99))
+    first, last = np.flatnonzero(counts)[[0, -1]].tolist()
+    mean = float(counts @ np.arange(len(counts))) / total
+    return {
+        "min": first, "median": median, "mean": mean, "p95": p95, "p99": p99, "max": last,
+        "histogram": _histogram(ends),
+    }  # fmt: skip
 
 
 def _histogram(ends: np.ndarray) -> dict[str, list[int]]:
@@ -118,7 +109,7 @@ def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def has_unknown(tokens: Ragged, unknown_id: int) -> np.ndarray:
-    """(B,) bool: texts with a word that is not in the vocabulary."""
+    """(B,) bool: texts with an unknown word."""
     ends = np.concatenate([[0], np.cumsum(tokens.ids.numpy() == unknown_id)])
     return np.diff(ends[tokens.offsets.numpy()]) > 0
 
@@ -217,12 +208,10 @@ def _different_words(tokens: Ragged, unknown_id: int, size: int) -> np.ndarray:
 def word_overlap(queries: Ragged, documents: Ragged, unknown_id: int) -> dict[str, Any]:
     """Whether queries and their passages (in the order of the data) share more words than texts do by chance.
 
-    Rows that slipped, a header that was read as a row or a wrong column leave pairs that share no more.
-
-    Returns:
-        ``pairs`` compared (queries without a known word are left out); ``shared``, the mean `lexical_overlap`;
-        ``nothing_shared``, the rate of pairs without a common word; both again ``_by_chance``, of each query with
-        another one's passage; ``parts``, the mean share in equal consecutive parts: ten, or fewer, each of 50 pairs.
+    Pairs of slipped rows or of a wrong column share no more. ``pairs`` are compared (queries without a known word are
+    left out); ``shared`` is the mean `lexical_overlap`; ``nothing_shared`` the rate of pairs without a common word;
+    both again ``_by_chance``, of each query with another one's passage; ``parts`` the mean share in equal consecutive
+    parts: ten, or fewer, each of 50 pairs.
     """
     order = np.random.default_rng(0).permutation(len(queries))
     others = np.empty_like(order)

@@ -62,8 +62,7 @@ class CsvLogger(RunLogger):
         self._rows = [row for row in self._rows if int(row["step"]) < step]
 
     @rank_zero_only
-    def save(self) -> None:
-        """Write the file if that has not just been done; Lightning calls this at every logged step."""
+    def save(self) -> None:  # which Lightning calls at every logged step
         if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
             self.flush()
 
