@@ -1,6 +1,6 @@
 """Documents of earlier batches as negatives: the memory, what a loss sees of it, what learns, what a checkpoint holds.
 
-The negatives of other processes are in test_distributed_gather.py.
+The negatives of other processes are in test_distributed.py.
 """
 
 from __future__ import annotations
