@@ -14,9 +14,10 @@ import torch
 from conftest import write_collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import killed_after
 from test_train import configure, fit
 from torch import Tensor
-from training import state, stopped, with_margins
+from training import state, with_margins
 
 from two_tower.assemble import load_model, make_data, make_model, try_parts
 from two_tower.cross_batch import CrossBatchMemory
@@ -211,7 +212,8 @@ def test_a_continued_run_has_the_memory_of_an_uninterrupted_one(folder: Path, tm
         "validation.bm25=false",
     ]  # fmt: skip
     whole = fit(folder, tmp_path / "whole", *options)
-    stopped(lambda: fit(folder, tmp_path / "cut", *options), step=4)
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 4):
+        fit(folder, tmp_path / "cut", *options)
     continued = fit(folder, tmp_path / "cut", *options)
     assert continued["train/loss"] == whole["train/loss"]
     one, two = (state(tmp_path / name) for name in ("whole", "cut"))

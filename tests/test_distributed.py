@@ -319,8 +319,7 @@ def ranks(folder: Path, copies: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("case", CASES)
 def test_two_halves_learn_what_one_process_learns(case: str, folder: Path, ranks: list[dict], tmp_path: Path) -> None:
     whole = learnt(folder, tmp_path / "tokenizer.json", case)
-    for rank in ranks:
-        found = Learnt(*rank[case])
+    for found in (Learnt(*each[case]) for each in ranks):
         torch.testing.assert_close(found.losses, whole.losses, atol=1e-6, rtol=1e-6)
         assert found.grads.keys() == whole.grads.keys()
         for name, grad in whole.grads.items():
@@ -333,7 +332,7 @@ def test_two_halves_learn_what_one_process_learns(case: str, folder: Path, ranks
 def test_without_gathering_each_half_is_a_smaller_task(folder: Path, ranks: list[dict], tmp_path: Path) -> None:
     """Negative control: what the cases above would find if nothing were gathered."""
     whole = learnt(folder, tmp_path / "tokenizer.json", "default")
-    apart = [Learnt(*rank["apart"]) for rank in ranks]
+    apart = [Learnt(*each["apart"]) for each in ranks]
     assert sum(half.losses[0] for half in apart) / RANKS < whole.losses[0] - 0.1  # half as many negatives
     name = "query_tower.words.vectors"
     assert not torch.allclose(apart[0].grads[name], whole.grads[name], atol=1e-4)
@@ -341,15 +340,15 @@ def test_without_gathering_each_half_is_a_smaller_task(folder: Path, ranks: list
 
 def test_processes_that_are_compared_apart_remember_the_same(ranks: list[dict]) -> None:
     """One of them writes the checkpoint, so its memory must be that of all."""
-    one, two = (Learnt(*rank["apart with memory"]) for rank in ranks)
+    one, two = (Learnt(*each["apart with memory"]) for each in ranks)
     assert one.buffers["cross_batch.memory.rows"].min() >= 0
     torch.testing.assert_close(one.buffers, two.buffers, atol=0, rtol=0)
     assert one.losses[1] != two.losses[1]
 
 
 def test_unequal_batches_are_refused(ranks: list[dict]) -> None:
-    for rank in ranks:
-        assert re.search(r"\(4 and 5 vectors\): data.batch_size .* cross_device=false", rank["unequal"])
+    for found in ranks:
+        assert re.search(r"\(4 and 5 vectors\): data.batch_size .* cross_device=false", found["unequal"])
 
 
 def test_one_process_has_nothing_to_gather(folder: Path, tmp_path: Path) -> None:

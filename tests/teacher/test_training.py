@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import configure, write_collection
+from killing import killed_after
 from test_train import fit
-from training import history, state, stopped
+from training import history, state
 
 from two_tower.assemble import load_model, make_data, make_model
 from two_tower.errors import UserError
@@ -57,7 +58,8 @@ def test_every_tower_comes_nearer_to_its_teacher(
 
 def test_a_continued_run_ends_as_if_it_never_stopped(taught: list[str], collection: Path, tmp_path: Path) -> None:
     options = [*taught, "tower.dim=12", "callbacks.last.every_seconds=0"]
-    stopped(lambda: fit(collection, tmp_path / "cut", *options), step=10)
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 10):
+        fit(collection, tmp_path / "cut", *options)
     fit(collection, tmp_path / "cut", *options)
     fit(collection, tmp_path / "whole", *options)
     cut, whole = (state(tmp_path / name) for name in ("cut", "whole"))
