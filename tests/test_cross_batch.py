@@ -165,7 +165,7 @@ def random_teacher(data: TripletData) -> tuple[TeacherStore, Tensor, Tensor]:
 
 def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Path) -> None:
     """Distillation compares with the remembered passages too, by their rows; its value equals plain loops."""
-    data, model = parts(folder, tmp_path)
+    data, model = parts(folder, tmp_path, "data.batch_size=8")
     model.teacher, queries, documents = random_teacher(data)
     weights = {"cosine": 1.0, "kl": 0.3, "contrastive": 0.5, "margin": 2.0}
     model.loss = seen = Seen(DistillationLoss(TeacherVectors([], 16), 16, weights))
@@ -175,7 +175,7 @@ def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Pat
         value = model.training_step(batch, step)
         given, all_rows = seen.given[-1], torch.cat([batch.document_rows, rows])
         student = (given.queries.double(), given.documents.double())
-        assert student[1].shape == (BATCH * (step + 1), 16)
+        assert student[1].shape == (8 * (step + 1), 16)
         teacher = (queries[batch.query_rows], documents[all_rows])
         inputs = (student[0] @ student[1].T, given.negatives, student, teacher, 0.05)
         expected = sum(weight * oracles.DISTILLATION[name](*inputs).item() for name, weight in weights.items())
