@@ -186,11 +186,8 @@ class ThreadShare(Share):
         self._barrier.wait()
         return everyone
 
-    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
-        return np.max(self._everyone(values), axis=0)
-
-    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        return np.sum(self._everyone(values), axis=0)
+    def all_reduce(self, values: np.ndarray, operation: str) -> np.ndarray:
+        return {"max": np.max, "sum": np.sum}[operation](self._everyone(values), axis=0)
 
     def all_gather(self, values: np.ndarray) -> np.ndarray:
         return np.concatenate(self._everyone(values), axis=1)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.metrics.per_query import read, write
+from two_tower.metrics import read_per_query as read
+from two_tower.metrics import write_per_query as write
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 FIGURES = st.floats(allow_nan=False)

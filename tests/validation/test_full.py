@@ -16,7 +16,7 @@ from killing import killed_after, untimed
 from two_tower.bm25 import BM25
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, per_query
+from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, read_per_query
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity
@@ -169,7 +169,7 @@ def test_a_checkpoint_holds_plain_values_and_gives_them_back(tmp_path: Path) -> 
 
 def test_what_each_query_scores_is_kept_for_the_best_epoch(data: TripletData, fit: Fixture, tmp_path: Path) -> None:
     results = fit(tmp_path / "run", "validation.metrics=[mrr@10, recall@5]")
-    kept = per_query.read(tmp_path / "run" / "per_query.csv")
+    kept = read_per_query(tmp_path / "run" / "per_query.csv")
     assert kept.ids == data.validation.ids.to_pylist()
     assert kept.texts == data.validation.texts.to_pylist()
     names = {"mrr@10": "val/mrr@10", "recall@5": "val/recall@5"}
