@@ -31,7 +31,7 @@ def all_scores(bm25: BM25, queries: list[str]) -> np.ndarray:
     return bm25.scorer(queries)(slice(0, len(queries)), slice(0, len(bm25))).numpy()
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(TEXTS, TEXTS, st.sampled_from([(0.9, 0.4), (1.5, 0.75), (0.5, 0.0), (2.0, 1.0)]))
 def test_scores_equal_the_formula(documents: list[str], queries: list[str], parameters: tuple) -> None:
     k1, b = parameters
@@ -52,7 +52,7 @@ def test_another_variant_differs() -> None:
     assert not np.allclose(index.get_scores(["cat"]), all_scores(BM25(documents), ["cat"])[0], atol=0.01)
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(TEXTS, TEXTS, st.integers(1, 5), st.integers(1, 21))
 def test_blocks_do_not_change_a_score(documents: list[str], queries: list[str], some: int, more: int) -> None:
     bm25 = BM25(documents)

@@ -1,6 +1,6 @@
 """Documents of earlier batches as negatives: the memory, what a loss sees of it, what learns, what a checkpoint holds.
 
-The negatives of other processes are in test_distributed_gather.py.
+The negatives of other processes are in test_distributed.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import torch
 from conftest import write_collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import killed_after
 from test_train import configure, fit
 from torch import Tensor
-from training import state, stopped, with_margins
+from training import state, with_margins
 
 from two_tower.assemble import load_model, make_data, make_model, try_parts
 from two_tower.cross_batch import CrossBatchMemory
@@ -164,7 +165,7 @@ def random_teacher(data: TripletData) -> tuple[TeacherStore, Tensor, Tensor]:
 
 def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Path) -> None:
     """Distillation compares with the remembered passages too, by their rows; its value equals plain loops."""
-    data, model = parts(folder, tmp_path)
+    data, model = parts(folder, tmp_path, "data.batch_size=8")
     model.teacher, queries, documents = random_teacher(data)
     weights = {"cosine": 1.0, "kl": 0.3, "contrastive": 0.5, "margin": 2.0}
     model.loss = seen = Seen(DistillationLoss(TeacherVectors([], 16), 16, weights))
@@ -174,7 +175,7 @@ def test_a_teacher_knows_the_documents_of_the_memory(folder: Path, tmp_path: Pat
         value = model.training_step(batch, step)
         given, all_rows = seen.given[-1], torch.cat([batch.document_rows, rows])
         student = (given.queries.double(), given.documents.double())
-        assert student[1].shape == (BATCH * (step + 1), 16)
+        assert student[1].shape == (8 * (step + 1), 16)
         teacher = (queries[batch.query_rows], documents[all_rows])
         inputs = (student[0] @ student[1].T, given.negatives, student, teacher, 0.05)
         expected = sum(weight * oracles.DISTILLATION[name](*inputs).item() for name, weight in weights.items())
@@ -211,7 +212,8 @@ def test_a_continued_run_has_the_memory_of_an_uninterrupted_one(folder: Path, tm
         "validation.bm25=false",
     ]  # fmt: skip
     whole = fit(folder, tmp_path / "whole", *options)
-    stopped(lambda: fit(folder, tmp_path / "cut", *options), step=4)
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 4):
+        fit(folder, tmp_path / "cut", *options)
     continued = fit(folder, tmp_path / "cut", *options)
     assert continued["train/loss"] == whole["train/loss"]
     one, two = (state(tmp_path / name) for name in ("whole", "cut"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
@@ -53,6 +53,7 @@ def by_loops(lists: list[dict[int, float]], order: np.ndarray) -> list[int]:
     return sorted(sums, key=lambda d: (np.float32(sums[d]), order[d]), reverse=True)
 
 
+@settings(max_examples=40)
 @given(cases(), st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_the_weighted_sum_is_the_definition(case: tuple[Lists, Lists, int], seed: int, weight: float) -> None:
     left, right, depth = case
@@ -78,6 +79,7 @@ def test_the_weighted_sum_is_the_definition(case: tuple[Lists, Lists, int], seed
         assert rank == (list(fused.rows[q]).index(d) + 1 if d >= 0 and d in fused.rows[q] else 0)
 
 
+@settings(max_examples=40)
 @given(cases(), st.integers(0, 99))
 def test_reciprocal_rank_fusion_is_the_papers(case: tuple[Lists, Lists, int], seed: int) -> None:
     left, right, depth = case

@@ -64,7 +64,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(case=cases(), share=st.booleans())
 def test_equals_a_sort_of_the_exact_scores(case: dict[str, Any], share: bool) -> None:
     expected = brute_force(exact_scores(case["q"], case["d"]), case["order"], case["pairs"], case["k"], None)

@@ -84,7 +84,7 @@ def check(case: dict, device: str = "cpu", processes: int = 0) -> None:
         assert_equal(found, *expected)
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(cases())
 def test_equals_a_sort(case: dict) -> None:
     check(case)
@@ -99,7 +99,7 @@ def torch_operations() -> Iterator[str]:
         yield "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(case=cases())
 def test_torch_operations_equal_a_sort(torch_operations: str, case: dict) -> None:
     check(case, torch_operations)
@@ -126,7 +126,7 @@ def product(queries: int, documents: int, seed: int = 0) -> Score:
     return lambda rows, columns: q_QD[rows] @ d_ND[columns].T
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(2, 150), st.integers(2, 13), st.integers(5, 151), st.integers(0, 99))
 def test_ranks_are_places_in_the_full_ranking(queries: int, documents: int, some: int, more: int, seed: int) -> None:
     """A product may round differently in blocks of another shape; a pair is compared within its own."""
@@ -186,11 +186,8 @@ class ThreadShare(Share):
         self._barrier.wait()
         return everyone
 
-    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
-        return np.max(self._everyone(values), axis=0)
-
-    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        return np.sum(self._everyone(values), axis=0)
+    def all_reduce(self, values: np.ndarray, operation: str) -> np.ndarray:
+        return {"max": np.max, "sum": np.sum}[operation](self._everyone(values), axis=0)
 
     def all_gather(self, values: np.ndarray) -> np.ndarray:
         return np.concatenate(self._everyone(values), axis=1)
@@ -210,7 +207,7 @@ def test_processes_that_share_the_documents_out_all_get_the_same_result(size: in
         assert_equal(part, whole.rows, whole.scores, whole.ranks)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=30)
 @given(case=cases())
 def test_ties_nan_and_unknown_documents_are_ranked_together_as_alone(case: dict) -> None:
     check(case, processes=2)
@@ -280,7 +277,7 @@ def test_wrong_arguments(changes: dict, message: str) -> None:
         rank(queries=2, documents=3, **(right | changes))
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(), unique=True))
 def test_id_order_is_that_of_the_bytes(ids: list[str]) -> None:
     ascending = sorted(ids, key=str.encode)
@@ -290,7 +287,7 @@ def test_id_order_is_that_of_the_bytes(ids: list[str]) -> None:
     assert id_order(chunks).tolist() == id_order(ids).tolist()
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(cases())
 def test_order_is_that_of_trec_eval(case: dict) -> None:
     """The same scores in a dictionary, sorted as trec_eval sorts."""

@@ -1,18 +1,15 @@
-"""What tests of training share: a loader's settings, a data module, what a run logged, a run that stops midway."""
+"""What tests of training share: a loader's settings, a data module, what a run logged."""
 
 from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.data.base import Loader, Source
 from two_tower.data.stream.module import TripletData
 from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
@@ -71,25 +68,6 @@ def state(run: Path, name: str = "last") -> dict[str, Tensor]:
     """The weights and buffers of a checkpoint."""
     found: dict[str, Tensor] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
     return found
-
-
-class Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
-
-
-def stopped(training: Callable[[], Any], step: int) -> None:
-    """Train, and stop after the checkpoint of a step."""
-    original = LastCheckpoint.on_train_batch_end
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if trainer.global_step == step:
-            raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
-        with pytest.raises(Stop):
-            training()
 
 
 def of_scores(scores: Tensor, negatives: Tensor | None = None) -> LossInput:

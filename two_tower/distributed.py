@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,11 +27,10 @@ class ProcessShare(Share):
         self._device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
-    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
-        return self._reduced(values, dist.ReduceOp.MAX)
-
-    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        return self._reduced(values, dist.ReduceOp.SUM)
+    def all_reduce(self, values: np.ndarray, operation: Literal["max", "sum"]) -> np.ndarray:
+        reduced = torch.from_numpy(values.copy()).to(self._device)
+        dist.all_reduce(reduced, dist.ReduceOp.MAX if operation == "max" else dist.ReduceOp.SUM)
+        return reduced.cpu().numpy()
 
     def all_gather(self, values: np.ndarray) -> np.ndarray:
         if values.shape[1] == 0:
@@ -40,11 +39,6 @@ class ProcessShare(Share):
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(everyone, mine)
         return torch.cat(everyone, 1).cpu().numpy()
-
-    def _reduced(self, values: np.ndarray, operation: dist.ReduceOp.RedOpType) -> np.ndarray:
-        reduced = torch.from_numpy(values.copy()).to(self._device)
-        dist.all_reduce(reduced, operation)
-        return reduced.cpu().numpy()
 
 
 def share_of(device: torch.device) -> Share:

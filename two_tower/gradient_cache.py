@@ -1,9 +1,8 @@
 """Gradient caching: a large batch in the memory of a small one, with the same gradients.
 
-A loss over many texts needs all their vectors at once, but not the activations behind them. So the texts are encoded
-in chunks that keep only their vectors, and the backward pass encodes each chunk again when it has its gradient
-(Gao et al. 2021, arXiv:2101.06983). To autograd this is one function, so automatic optimization, clipping and
-gradient accumulation work as always.
+Texts are encoded in chunks that keep only their vectors, and the backward pass encodes each chunk again when it has
+its gradient (Gao et al. 2021, arXiv:2101.06983). To autograd this is one function, so automatic optimization, clipping
+and gradient accumulation work as always.
 
 `torch.utils.checkpoint` cannot do it here. Its reentrant form encodes without gradients, where the recurrent towers
 take another path (other dropout, perhaps bfloat16), so the loss would see other vectors. The other form drops saved

@@ -30,11 +30,7 @@ class NoScheduler(Scheduler):
 
 
 class Plateau(Scheduler):
-    """Multiplies the rates by ``factor`` after ``patience`` validations in a row without a new best.
-
-    Needs no length, so it suits training until stopped. With a patience of 1 the second validation without a new best
-    lowers the rates.
-    """
+    """Multiplies the rates by ``factor`` when more than ``patience`` validations in a row bring no new best."""
 
     def __init__(
         self, factor: float = 0.5, patience: int = 1, monitor: str = "val/mrr@10",

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import configure
+from killing import killed_after
 from test_train import fit
 from torch import Tensor
-from training import UniformityLoss, history, losses, of_scores, state, stopped
+from training import UniformityLoss, history, losses, of_scores, state
 
 from train import train
 from two_tower.assemble import load_model, make_data
@@ -115,9 +116,8 @@ def test_two_steps(
 
 @pytest.mark.parametrize(
     ("negatives", "in_batch", "count"),
-    [("in_batch", None, 31), ("given", "null", 63), ("given", "true", 63), ("given", "false", 1),
-     ("random", "null", 63), ("random", "true", 63), ("random", "false", 1), ("bm25", "null", 63), ("bm25", "false", 1),
-     ("ann", "null", 63), ("ann", "false", 1), ("mixed", "null", 63), ("all", "null", 127), ("all", "false", 3)],
+    [("in_batch", None, 31), ("given", "true", 63), ("given", "false", 1), ("random", "null", 63), ("bm25", "false", 1),
+     ("ann", "null", 63), ("mixed", "null", 63), ("all", "null", 127), ("all", "false", 3)],
 )  # fmt: skip
 def test_the_loss_sees_the_negatives_that_are_asked_for(
     negatives: str, in_batch: str | None, count: int, collection: Path, tmp_path: Path
@@ -133,7 +133,8 @@ def test_a_temperature_is_learned_and_continued_but_no_part_of_the_model(collect
     options = ["loss.learn_temperature=true", "optimizer.lr=0.02", "trainer.log_every_n_steps=1"]
     options += ["callbacks.last.every_seconds=0"]
     fit(collection, tmp_path / "whole", *options)
-    stopped(lambda: fit(collection, tmp_path / "cut", *options), step=5)
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 5):
+        fit(collection, tmp_path / "cut", *options)
     fit(collection, tmp_path / "cut", *options)
     temperatures = [[step["temperature"] for step in history(tmp_path / name)] for name in ("whole", "cut")]
     assert temperatures[0] == temperatures[1]

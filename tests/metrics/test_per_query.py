@@ -9,16 +9,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.metrics.per_query import read, write
+from two_tower.metrics import read_per_query as read
+from two_tower.metrics import write_per_query as write
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 FIGURES = st.floats(allow_nan=False)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(TEXTS, TEXTS, FIGURES, FIGURES), max_size=5), st.booleans())
 def test_what_is_written_reads_back_equal(rows: list[tuple[str, str, float, float]], with_texts: bool) -> None:
     ids, texts, a, b = ([row[i] for row in rows] for i in range(4))

@@ -56,7 +56,7 @@ def drawn_by(strategy: Negatives, queries: np.ndarray, collection: Collection) -
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
     queries, documents, k = (data.draw(st.integers(1, high)) for high in (6, 9, 7))
     texts = [str(data.draw(st.integers(0, 5))) for _ in range(documents)]

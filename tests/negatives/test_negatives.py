@@ -31,7 +31,7 @@ def is_positive(query: int, document: int, world: tuple) -> bool:
 
 
 @given(worlds(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 def test_marks_equal_brute_force(world: tuple, data: st.DataObject) -> None:
     known, query_group, document_group, _ = world
     queries = np.array(data.draw(st.lists(st.integers(0, len(query_group) - 1), min_size=1, max_size=6)))
@@ -78,7 +78,7 @@ def test_only_the_own_positive_is_left_out_when_asked_for(whole_batch: bool) -> 
 
 
 @given(worlds(), st.data(), st.booleans(), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 def test_masks_equal_brute_force(
     world: tuple, data: st.DataObject, whole_batch: bool, known_positives: bool, judged: bool
 ) -> None:

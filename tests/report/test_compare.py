@@ -23,7 +23,7 @@ from two_tower.config.compose import compose_raw
 from two_tower.config.entry import composition_of
 from two_tower.config.saved import Composition
 from two_tower.errors import UserError
-from two_tower.metrics.per_query import write
+from two_tower.metrics import write_per_query
 from two_tower.report.leaderboard import distinguish, experiment, leaderboard, row_names
 from two_tower.report.page import html_page, markdown_page
 
@@ -71,7 +71,9 @@ def make(tmp_path: Path) -> Make:
         if bm25 is not None:
             columns["bm25/mrr@10"] = bm25
         floats = {k: np.array([float(v) for v in (values(c) if "mrr" in k else c)]) for k, c in columns.items()}
-        write(path / "per_query.csv", ids, floats, [f"text of {each}" for each in ids] if bm25 is not None else None)
+        write_per_query(
+            path / "per_query.csv", ids, floats, [f"text of {each}" for each in ids] if bm25 is not None else None
+        )
         results = {f"val/{k}": v.mean() for k, v in floats.items() if "/" not in k}
         results |= {"queries": len(ids), "documents": documents, "val/mrr": None}
         (path / "results.json").write_text(json.dumps(results))

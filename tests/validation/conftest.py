@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,16 +88,29 @@ def only(graded: Path, tmp_path: Path) -> Callable[[Collection[str]], Beir]:
     return make
 
 
+def short_run(collection: Path, path: Path, *overrides: str) -> dict[str, Any]:
+    """Results of a short training."""
+    base = [
+        "data=beir", f"data.path={collection}", "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=4",
+        "tower.dim=8", "validation.depth=1000", f"run_dir={path}",
+    ]  # fmt: skip
+    return train(composed(*base, *overrides))
+
+
 @pytest.fixture
 def fit(graded: Path) -> Callable[..., dict[str, Any]]:
     """``fit(run, *overrides)``: results of a short training."""
+    return partial(short_run, graded)
 
-    def run(path: Path, *overrides: str) -> dict[str, Any]:
-        base = [
-            "data=beir", f"data.path={graded}", "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=4",
-            "tower.dim=8", "validation.depth=1000", f"run_dir={path}",
-        ]  # fmt: skip
-        return train(composed(*base, *overrides))
+
+@pytest.fixture(scope="session")
+def whole(graded: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """``whole(*overrides)``: the folder and results of an uninterrupted run, trained once for all tests."""
+
+    @cache
+    def run(*overrides: str) -> tuple[Path, dict[str, Any]]:
+        path = tmp_path_factory.mktemp("uninterrupted") / "whole"
+        return path, short_run(graded, path, *overrides)
 
     return run
 

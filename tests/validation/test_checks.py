@@ -49,7 +49,6 @@ def logged(run: Path) -> list[dict[str, str]]:
     ("every", "option", "expected"),
     [
         (2, "", EVERY_2),
-        (5, "", [(5, 1), (10, 2)]),
         (100, "", [(5, 1), (10, 2)]),
         (2, "+trainer.accumulate_grad_batches=2", ACCUMULATED),
         (4, "trainer.max_steps=8", [(4, 0.8), (5, 1), (8, 1.6)]),
@@ -92,48 +91,38 @@ def test_the_best_check_is_the_checkpoint_and_the_ranking(
     assert "| epoch 4 |" in page
 
 
-def test_a_line_has_the_loss_of_its_step(fit: Fixture, tmp_path: Path) -> None:
-    fit(tmp_path / "run", "validation.every_n_steps=2", "trainer.log_every_n_steps=1")
-    history = kept(tmp_path / "run")["history"]
-    assert [row["loss"] for row in history] == [float(row["train/loss"]) for row in logged(tmp_path / "run")]
-    assert len({row["loss"] for row in history}) == len(history)
-
-
 PLATEAU = ["scheduler=plateau", "scheduler.patience=0"]
 
 
 @pytest.mark.parametrize(
     ("options", "hook", "step"),
     [
-        ([*WILD], "on_train_batch_end", 4),  # after the check
-        ([*WILD], "on_train_batch_end", 7),
+        ([*WILD, "validation.hybrid=true", "validation=subset", "validation.sample=40"], "on_train_batch_end", 4),
         ([*WILD, "callbacks.last.every_seconds=1000"], "on_train_batch_end", 8),  # from epoch 1 again
-        ([*PLATEAU], "on_train_batch_end", 8),
+        ([*PLATEAU], "on_train_batch_end", 7),  # between two checks
         ([*PLATEAU], "on_train_epoch_end", 10),
-        (["+trainer.accumulate_grad_batches=2"], "on_train_batch_end", 4),
         (["+trainer.accumulate_grad_batches=2", "validation.every_n_steps=1"], "on_train_batch_end", 5),
         (["+trainer.accumulate_grad_batches=2"], "on_train_batch_end", "batch 8"),  # the first of two
         (["trainer.max_steps=8"], "on_train_batch_end", 8),  # the last step, which is checked; nothing is left to train
         (["trainer.max_steps=9"], "on_train_batch_end", 9),
         (["trainer.max_steps=9"], "on_train_epoch_end", 9),
-        (["validation.hybrid=true", "validation=subset", "validation.sample=40"], "on_train_batch_end", 4),
     ],
 )
 def test_a_continued_run_has_the_same_checks(
-    options: list[str], hook: str, step: int | str, fit: Fixture, tmp_path: Path
+    options: list[str], hook: str, step: int | str, fit: Fixture, whole: Fixture, tmp_path: Path
 ) -> None:
     base = ["validation.every_n_steps=2", "callbacks.last.every_seconds=0", "trainer.log_every_n_steps=1"]
-    whole = fit(tmp_path / "whole", *base, *options)
+    uncut, results = whole(*base, *options)
 
     def now(trainer: Any) -> bool:  # noqa: ANN401
         return step in (trainer.global_step, f"batch {trainer.fit_loop.total_batch_idx + 1}")
 
     with killed_after(hook, now):
         fit(tmp_path / "cut", *base, *options)
-    assert untimed(fit(tmp_path / "cut", *base, *options)) == untimed(whole)
-    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert untimed(fit(tmp_path / "cut", *base, *options)) == untimed(results)
+    assert_same_weights(uncut, tmp_path / "cut")
     found = []
-    for run in (tmp_path / "whole", tmp_path / "cut"):
+    for run in (uncut, tmp_path / "cut"):
         history, ranking = kept(run)["history"], (run / "run.trec").read_text().replace(f" {run.name}\n", "\n")
         rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
         found.append((ranking, [untimed(row) for row in history], [untimed(row) for row in rows]))
@@ -187,10 +176,15 @@ def test_other_callbacks_find_each_check_once(fit: Fixture, tmp_path: Path) -> N
     assert [seen[2:] for seen in Listener.seen] == [*untrained, ("step 2", True), ("step 2", False), ("epoch 1", True)]
 
 
-def test_the_cost_is_told(fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = fit(tmp_path / "run", "validation.every_n_steps=2", "validation.hybrid=true")
+def test_a_line_has_the_loss_of_its_step_and_the_cost_is_told(
+    fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["validation.every_n_steps=2", "validation.hybrid=true", "trainer.log_every_n_steps=1"]
+    results = fit(tmp_path / "run", *options, "trainer.max_epochs=2")
     spent, whole = results["validation/seconds"], results["seconds"]
     rows = kept(tmp_path / "run")["history"]
+    assert [row["loss"] for row in rows] == [float(row["train/loss"]) for row in logged(tmp_path / "run")]
+    assert len({row["loss"] for row in rows}) == len(rows)
     assert sum(row["seconds"] + row["hybrid_seconds"] for row in rows) < spent < whole
     sentence = f"Validation took {spent:.0f} s of {whole:.0f} s ({100 * spent / whole:.0f} %)."
     assert sentence in capsys.readouterr().out.splitlines()

@@ -16,7 +16,7 @@ from killing import killed_after, untimed
 from two_tower.bm25 import BM25
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, per_query
+from two_tower.metrics import DEFAULT_METRICS, from_ranks, mean, read_per_query
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity
@@ -101,7 +101,7 @@ def test_bm25_in_training_is_bm25(data: TripletData, fit: Fixture, tmp_path: Pat
 
 
 def test_depth_shortens_the_run_file_and_nothing_else(fit: Fixture, run_file: Fixture, tmp_path: Path) -> None:
-    options = [*WILD, "validation.hybrid=true"]
+    options = [*WILD, "validation.hybrid=true", "trainer.max_epochs=2"]
     deep, shallow = fit(tmp_path / "deep", *options), fit(tmp_path / "shallow", *options, "validation.depth=3")
     assert untimed(deep) == untimed(shallow)
     ranked = run_file(tmp_path / "deep")
@@ -131,14 +131,15 @@ def test_every_process_measures_and_the_first_one_tells(
     assert found[0][2] == {"epoch": 1, "step": 5, **found[0][1]}  # nothing was trained in between
 
 
-@pytest.mark.parametrize("validation", ["full", "subset"])
-@pytest.mark.parametrize("epoch", [2, 4])
+@pytest.mark.parametrize(
+    ("options", "epoch", "passages"), [((), 4, 120), (("validation=subset", "validation.sample=30"), 2, 25 + 30)]
+)
 def test_a_continued_run_measures_nothing_twice(
-    validation: str, epoch: int, fit: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    options: tuple[str, ...], epoch: int, passages: int, fit: Fixture, whole: Fixture, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """After the last epoch, too: then there is nothing left to train, but the results are to be written."""
-    options = ["validation=full"] if validation == "full" else ["validation=subset", "validation.sample=30"]
-    whole = fit(tmp_path / "whole", *options)
+    uncut, expected = whole(*options)
     with killed_after("on_train_epoch_end", lambda trainer: trainer.current_epoch + 1 == epoch):
         fit(tmp_path / "cut", *options)
 
@@ -149,11 +150,11 @@ def test_a_continued_run_measures_nothing_twice(
         patch.setattr("two_tower.validation._evaluate.BM25", never)
         continued = fit(tmp_path / "cut", *options)
     kept = ("val/", "untrained/", "bm25/", "train/loss", "best_epoch", "documents", "queries")
-    names = [name for name in whole if name.startswith(kept)]
-    assert {n: continued[n] for n in names} == {n: whole[n] for n in names}
-    assert continued["documents"] == (120 if validation == "full" else 25 + 30)
-    cut, uncut = ((tmp_path / name / "run.trec").read_text() for name in ("cut", "whole"))
-    assert cut.replace(" cut", " whole") == uncut
+    names = [name for name in expected if name.startswith(kept)]
+    assert {n: continued[n] for n in names} == {n: expected[n] for n in names}
+    assert continued["documents"] == passages
+    ranking = (tmp_path / "cut" / "run.trec").read_text()
+    assert ranking.replace(" cut", " whole") == (uncut / "run.trec").read_text()
 
 
 def test_a_checkpoint_holds_plain_values_and_gives_them_back(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_a_checkpoint_holds_plain_values_and_gives_them_back(tmp_path: Path) -> 
 
 def test_what_each_query_scores_is_kept_for_the_best_epoch(data: TripletData, fit: Fixture, tmp_path: Path) -> None:
     results = fit(tmp_path / "run", "validation.metrics=[mrr@10, recall@5]")
-    kept = per_query.read(tmp_path / "run" / "per_query.csv")
+    kept = read_per_query(tmp_path / "run" / "per_query.csv")
     assert kept.ids == data.validation.ids.to_pylist()
     assert kept.texts == data.validation.texts.to_pylist()
     names = {"mrr@10": "val/mrr@10", "recall@5": "val/recall@5"}

@@ -18,6 +18,7 @@ from two_tower.data.base import CORPUS, PartOfSource, Source
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split, part_of
 from two_tower.data.stream.module import TripletData
+from two_tower.evaluation import evaluate_run
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split_by_bm25
 from two_tower.validation.subset import SubsetValidation, sampled_rows
@@ -100,6 +101,12 @@ def test_the_figures_are_those_of_loops_over_the_passages(
         assert value >= all_passages.means[name]
     assert expected.means["mrr@10"] > all_passages.means["mrr@10"]
 
+    found = evaluate_run(tmp_path / "run", None, "dev")  # of all passages, whatever validation ranked
+    assert found["documents"] == 120
+    for name, value in all_passages.means.items():
+        assert found[f"dense/{name}"] == pytest.approx(value, abs=1e-9), name
+    assert found["bm25/mrr@10"] < results["bm25/mrr@10"]
+
 
 def test_bm25_of_a_subset_is_bm25_of_a_corpus_that_has_nothing_else(
     data: TripletData, only: Fixture, tmp_path: Path
@@ -139,43 +146,26 @@ def test_the_seed_of_the_run_changes_no_passage(fit: Fixture, run_file: Fixture,
     assert results[0]["untrained/mrr"] != results[1]["untrained/mrr"]
 
 
-@pytest.mark.parametrize("sample", [OTHERS, OTHERS + 1, 100_000])
 def test_a_sample_as_large_as_the_corpus_is_the_corpus(
-    sample: int, fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: TripletData, fit: Fixture, whole: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = fit(tmp_path / "whole")
-    capsys.readouterr()
-    results = fit(tmp_path / "run", "validation=subset", f"validation.sample={sample}")
-    assert untimed(results) == untimed(whole)
-    files = ((tmp_path / name / "run.trec").read_text().replace(f" {name}\n", "\n") for name in ("whole", "run"))
-    assert len(set(files)) == 1
-    told = capsys.readouterr().out
-    assert f"25 judged passages and a sample of {sample} are no fewer than the corpus has" in told
-    assert "each against all 120 passages\n" in told
-
-
-def test_one_passage_less_than_the_corpus_is_a_subset(data: TripletData, tmp_path: Path) -> None:
     assert len(subset(data, tmp_path, OTHERS - 1)[0]) == 119
-    corpus, split = subset(data, tmp_path, OTHERS)
-    assert (corpus, split) == (data.corpus, data.validation)
+    for sample in (OTHERS, OTHERS + 1, 100_000):
+        assert subset(data, tmp_path, sample) == (data.corpus, data.validation)
+    uncut, expected = whole()
+    capsys.readouterr()
+    results = fit(tmp_path / "run", "validation=subset", f"validation.sample={OTHERS}")
+    assert untimed(results) == untimed(expected)
+    assert (tmp_path / "run" / "run.trec").read_text().replace(" run\n", " whole\n") == (uncut / "run.trec").read_text()
+    told = capsys.readouterr().out
+    assert f"25 judged passages and a sample of {OTHERS} are no fewer than the corpus has" in told
+    assert "each against all 120 passages\n" in told
 
 
 @pytest.mark.parametrize(("key", "value"), [("sample", -1), ("sample_seed", -3)])
 def test_a_negative_number_is_refused(key: str, value: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^{key}={value} must be at least 0"):
         SubsetValidation(Run(tmp_path), **{key: value})  # type: ignore[arg-type]
-
-
-def test_evaluate_ranks_the_whole_corpus(fit: Fixture, by_loops: Fixture, tmp_path: Path) -> None:
-    from two_tower.evaluation import evaluate_run
-
-    results = fit(tmp_path / "run", "validation=subset", "validation.sample=10", "tower.dim=32", "optimizer.lr=0.1")
-    found, expected = evaluate_run(tmp_path / "run", None, "dev"), by_loops(tmp_path / "run")
-    assert (found["documents"], results["documents"]) == (120, 35)
-    for name, value in expected.means.items():
-        assert found[f"dense/{name}"] == pytest.approx(value, abs=1e-9), name
-    assert found["dense/mrr@10"] < results["val/mrr@10"]
-    assert found["bm25/mrr@10"] < results["bm25/mrr@10"]
 
 
 BATCHES, BATCH_ROWS, TEXT = 40, 100, "x" * 10_000  # 1 MB a batch

@@ -115,7 +115,7 @@ def search(model: TwoTower, data: TripletData, k: int) -> SearchResult:
         rows, columns = (torch.from_numpy(r).to(device) for r in (pairs[0][here], pairs[1][here] - first))
         scores[here] = _pair_scores(model, encoded.queries[rows], block[columns])
     ranking = encoded.rank(k)
-    minimum = min_scores(pairs, encoded.share.all_reduce_max(scores), len(encoded.queries))
+    minimum = min_scores(pairs, encoded.share.all_reduce(scores, "max"), len(encoded.queries))
     return SearchResult(ranking.rows, ranking.scores, minimum)
 
 

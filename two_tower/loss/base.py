@@ -74,6 +74,13 @@ class Loss(nn.Module, ABC):
         """The loss of a batch, and at least what `diagnostics` returns."""
 
 
+def check_above_0(**values: float) -> None:
+    """Refuse a value by its name."""
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value} must be above 0")
+
+
 def checked_weights(weights: Mapping[str, float], names: Sequence[str], default: float) -> dict[str, float]:
     """The weight of each of the names, which must be at least 0 and not all 0."""
     for name, weight in weights.items():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from two_tower.loss.base import Loss, LossInput, LossOutput, checked_weights, diagnostics
+from two_tower.loss.base import Loss, LossInput, LossOutput, check_above_0, checked_weights, diagnostics
 
 TERMS = ("cosine", "kl", "contrastive", "margin")
 EQUAL_TEXTS = 0.9999  # two texts whose teacher vectors have this cosine are equal
@@ -47,8 +47,7 @@ class DistillationLoss(Loss):
     def __init__(self, teacher: HasDim, dim: int, weights: Mapping[str, float], temperature: float = 0.05) -> None:
         super().__init__()
         self.weights = checked_weights(weights, TERMS, 0.0)
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
+        check_above_0(temperature=temperature)
         self.dim, self.temperature = dim, temperature
         self.fitted: Tensor
         self.projection = nn.Linear(dim, teacher.dim, bias=False) if teacher.dim != dim else None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
+from two_tower.loss.base import Loss, LossInput, LossOutput, check_above_0, diagnostics
 
 # The smallest learned temperature, as in CLIP: below it a few pairs dominate the gradient.
 MIN_TEMPERATURE = 0.01
@@ -31,8 +31,7 @@ class InBatchLoss(Loss):
 
     def __init__(self, temperature: float = 0.05, learn_temperature: bool = False, symmetric: bool = True) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
+        check_above_0(temperature=temperature)
         if learn_temperature and temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature={temperature} must be at least {MIN_TEMPERATURE} to be learned")
         self.temperature, self.symmetric = temperature, symmetric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
+from two_tower.loss.base import Loss, LossInput, LossOutput, check_above_0, diagnostics
 
 
 class MarginMSELoss(Loss):
@@ -19,8 +19,7 @@ class MarginMSELoss(Loss):
 
     def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
+        check_above_0(temperature=temperature)
         self.temperature = temperature
 
     def forward(self, batch: LossInput) -> LossOutput:

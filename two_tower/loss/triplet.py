@@ -8,20 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
+from two_tower.loss.base import Loss, LossInput, LossOutput, check_above_0, diagnostics
 
 
 class TripletLoss(Loss):
     """``max(0, margin - s_ii + s_ij)``, the mean over the selected negatives j of all queries i.
 
     A loss *exactly at the margin* means that positive and negative similarities are equal: all vectors have collapsed
-    to one direction, or nothing learns. Random negatives are soon too easy: ``active_triplets``, the share of
-    negatives that are not yet a margin away, falls towards 0. ``select=hardest`` still learns then, but from
-    mislabelled negatives first, and may collapse at the start; ``semi_hard`` avoids both. Negatives with equal scores
+    to one direction, or nothing learns. ``select=hardest`` still learns when most negatives are far away, but from
+    mislabelled ones first, and may collapse at the start; ``semi_hard`` avoids both. Negatives with equal scores
     share the gradient, and queries without a negative to select are left out of the mean.
 
     ``softness`` > 0 replaces the hinge by ``softness * log(1 + exp(gap / softness))``, which also pulls at triplets
-    that are right already. Hermans et al. use 1 with distances; cosine needs about 0.1.
+    that are right already.
 
     Schroff et al. 2015, arXiv:1503.03832 (FaceNet, semi-hard); Hermans et al. 2017, arXiv:1703.07737 (hardest in the
     batch, soft margin).
@@ -33,8 +32,7 @@ class TripletLoss(Loss):
         self, margin: float = 0.3, softness: float = 0.0, select: Literal["all", "hardest", "semi_hard"] = "all"
     ) -> None:
         super().__init__()
-        if margin <= 0:
-            raise ValueError(f"margin={margin} must be above 0")
+        check_above_0(margin=margin)
         if softness < 0:
             raise ValueError(f"softness={softness} must be at least 0")
         self.margin, self.softness, self.select = margin, softness, select

@@ -1,4 +1,4 @@
-"""Retrieval metrics as trec_eval defines them: pure functions of the ranks of the judged documents.
+"""Retrieval metrics as trec_eval defines them: pure functions of the ranks of the judged documents, and their file.
 
 Every metric takes ``ranks``, (P,) int64, the 1-based rank of each judged document, 0 = not retrieved; ``qrels``, the P
 judgements of Q queries; ``k``, the cutoff, None = the whole ranking; and ``threshold``, the lowest grade that is
@@ -10,14 +10,18 @@ seconds, which a command without training saves.
 
 from __future__ import annotations
 
+import csv
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from two_tower.errors import UserError, one_of
+from two_tower.files import atomic_path
 
 DEFAULT_METRICS = ("mrr", "mrr@10", "recall@1", "recall@5", "recall@10", "recall@100", "ndcg@10")
 
@@ -127,6 +131,41 @@ def mean(per_query: dict[str, np.ndarray]) -> dict[str, float]:
     The sums are exact before they are rounded, so no order and no division of the queries changes a mean.
     """
     return {name: math.fsum(values.tolist()) / max(len(values), 1) for name, values in per_query.items()}
+
+
+class PerQuery(NamedTuple):
+    """What ``per_query.csv`` holds of Q queries, in the order of the split; numbers read back equal."""
+
+    ids: list[str]
+    values: dict[str, np.ndarray]  # ``METRIC`` and ``bm25/METRIC`` → (Q,) float64
+    texts: list[str]  # empty if the file has none
+
+
+def write_per_query(
+    path: Path, ids: Sequence[str], values: Mapping[str, np.ndarray], texts: Sequence[str] | None = None
+) -> None:
+    """Write the file, all or nothing; name → (Q,) values, and the texts for people."""
+    columns: list[Sequence[str]] = [ids, *([] if texts is None else [texts])]
+    columns += [[repr(v) for v in np.asarray(column, np.float64).tolist()] for column in values.values()]
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)  # lines end as in RFC 4180, so that a lone \r is quoted
+        rows.writerow(["query", *([] if texts is None else ["text"]), *values])
+        rows.writerows(zip(*columns, strict=True))
+
+
+def read_per_query(path: Path) -> PerQuery:
+    """What `write_per_query` wrote."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        columns: dict[str, Sequence[str]] = dict.fromkeys(head, ())
+        columns.update(zip(head, zip(*rows, strict=True), strict=False))
+        ids, texts = list(columns.pop("query")), list(columns.pop("text", ()))
+        return PerQuery(ids, {name: np.array(column, np.float64) for name, column in columns.items()}, texts)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: the run is of an older version or validates nothing.") from error
+    except (ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{path} is not a table of queries and their metrics: {error}.") from error
 
 
 def _retrieved(ranks: np.ndarray, k: int | None) -> np.ndarray:

@@ -17,24 +17,15 @@ from two_tower.metrics import DEFAULT_METRICS, Qrels, from_ranks, mean, parse
 class RankMetrics(Metric):
     """Recall, Success, MRR, nDCG and MAP over all queries of all batches and processes.
 
-    Keeps every query's values, 8 bytes for each metric. They are bit for bit those of `two_tower.metrics.from_ranks`
-    on all queries at once, however the queries are divided. torchmetrics' own retrieval functions are no part of it:
-    they take scores of at most 0 as not retrieved, and their recall divides by the relevant documents retrieved.
+    The values are bit for bit those of `two_tower.metrics.from_ranks` on all queries at once, however the queries are
+    divided. torchmetrics' own retrieval functions are no part of it: they take scores of at most 0 as not retrieved,
+    and their recall divides by the relevant documents retrieved.
 
     ``update`` and ``forward`` take ``ranks``, (P,) integers, array or tensor on any device: the 1-based rank of each
     judged document, 0 = not retrieved; and ``qrels``, the P judgements, with query rows from 0 in every batch.
 
-    A query without judgements, relevant documents or results counts 0. Without queries every mean is 0. A query
-    that two processes see counts twice, so give each its own (Lightning's DistributedSampler repeats some).
+    A query that two processes see counts twice, so give each its own (Lightning's DistributedSampler repeats some).
     ``options`` are those of `torchmetrics.Metric`, such as ``process_group``.
-
-    Example:
-        Two queries; of the first, document 7 is relevant and ranked second::
-
-            >>> metrics = RankMetrics(["mrr@10", "recall@1"])
-            >>> metrics.update(np.array([2]), Qrels(np.array([0]), np.array([7]), np.array([1]), queries=2))
-            >>> {name: value.item() for name, value in metrics.compute().items()}
-            {'mrr@10': 0.25, 'recall@1': 0.0}
     """
 
     is_differentiable = False

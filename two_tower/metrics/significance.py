@@ -31,10 +31,9 @@ def paired_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def randomisation_test(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p-value of the paired randomisation test (Fisher's) for a difference of means.
 
-    If the two systems were one, each query might as well have its two values exchanged: the p-value is the share
-    of such exchanges that move the means at least as far apart as they are. With up to 16 queries that differ, all
-    are counted; with more, ``resamples`` are drawn, and p is (hits + 1) / (drawn + 1), so never 0 (Phipson and
-    Smyth 2010). It is 1 if no query differs. ``a`` and ``b`` are the systems' values (Q,) for the same queries.
+    The share of exchanges of the two systems' values (Q,) of the same queries, ``a`` and ``b``, that move the means at
+    least as far apart as they are. With up to 16 queries that differ, all are counted; with more, ``resamples`` are
+    drawn, and p is (hits + 1) / (drawn + 1), so never 0 (Phipson and Smyth 2010). It is 1 if no query differs.
     """
     differences = paired_differences(a, b)
     differences = differences[differences != 0]  # exchanging equal values changes nothing

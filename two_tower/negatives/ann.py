@@ -16,8 +16,7 @@ class ANNNegatives(MinedNegatives):
 
     The callback `two_tower.callbacks.mining.Mining` writes a table at the beginning of an epoch, and every process
     that makes batches of this epoch reads it. The search is exact; the name is that of the paper (arXiv:2007.00808),
-    whose search is approximate. Before ``first_epoch`` the documents are random, because the neighbours of an
-    untrained model are random too.
+    whose search is approximate.
     """
 
     def __init__(

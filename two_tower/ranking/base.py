@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -66,12 +66,8 @@ class Share:
     def owns(self, block: int) -> bool:
         return block % self.size == self.rank
 
-    def all_reduce_max(self, values: np.ndarray) -> np.ndarray:
-        """The element-wise maximum over all processes; no NaN among the values."""
-        return values
-
-    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        """The element-wise sum over all processes."""
+    def all_reduce(self, values: np.ndarray, operation: Literal["max", "sum"]) -> np.ndarray:
+        """The element-wise maximum, with no NaN among the values, or sum over all processes."""
         return values
 
     def all_gather(self, values: np.ndarray) -> np.ndarray:

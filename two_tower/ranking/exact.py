@@ -55,11 +55,7 @@ def rank(
         k: length of the ranking that is returned for each query.
         floor: documents that score no more than this (compared in float32) are not retrieved.
         blocks: they change no result.
-        share: the processes that rank together; each scores its own blocks of documents only, and all must call
-            with the same arguments. All get the whole result.
-
-    Raises:
-        ValueError: an ``order``, pair or score does not fit the queries and documents.
+        share: all processes must call with the same arguments; each scores its own blocks, and all get the result.
     """
     share = share or Share()
     places = Places(order, documents)
@@ -78,11 +74,11 @@ def rank(
                 state.read_pair_scores(scores, part)
                 if keep:
                     kept[part.start] = scores
-            state.pair_scores = share.all_reduce_max(state.pair_scores)
+            state.pair_scores = share.all_reduce(state.pair_scores, "max")
         for part in parts:
             state.scan(kept.pop(part.start) if kept else _scores(score, block, part), part)
         keys[block] = largest(share.all_gather(state.best.cpu().numpy()), keys.shape[1])
-        above = share.all_reduce_sum(state.above.cpu().numpy())
+        above = share.all_reduce(state.above.cpu().numpy(), "sum")
         ranks[wanted.in_block(block)] = state.ranks(above)
     rows, best_scores = places.decode(keys, k)
     return Ranking(rows, best_scores, ranks[wanted.positions])
@@ -145,16 +141,10 @@ class _Block:
     def _scan_cpu(self, scores: Tensor, part: slice) -> None:
         places = self.places.places
         starts = np.searchsorted(self.rows, np.arange(len(scores) + 1))
-        block = (
-            scores.numpy(),
-            places[part],
-            starts,
-            self.pair_scores,
-            places[self.documents],
-            np.float32(self.lowest),
-        )
-        best, above = self.best.numpy(), self.above.numpy()
-        in_parts(lambda first, last: _scan(first, last, *block, best, above), len(scores))
+        pairs = (starts, self.pair_scores, places[self.documents])
+        state = (np.float32(self.lowest), self.best.numpy(), self.above.numpy())
+        arrays = (scores.numpy(), places[part], *pairs, *state)
+        in_parts(lambda first, last: _scan(first, last, *arrays), len(scores))
 
     def _scan_torch(self, scores: Tensor, part: slice) -> None:
         device = scores.device

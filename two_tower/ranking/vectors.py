@@ -58,13 +58,13 @@ class _Search:
     def run(self, wanted: QueryDocumentPairs, k: int) -> Ranking:
         in_corpus = np.flatnonzero(wanted.documents >= 0)
         pairs = QueryDocumentPairs(wanted.queries[in_corpus], wanted.documents[in_corpus], in_corpus)
-        pair_scores = self.share.all_reduce_max(self._pair_scores(pairs))
+        pair_scores = self.share.all_reduce(self._pair_scores(pairs), "max")
         above = np.zeros(len(pair_scores), np.int64)
         rounded = Rounded.from_vectors(self.queries)
         for part in self.parts:
             self._scan(part, rounded, pairs, pair_scores, above)
         ranks = np.zeros(len(wanted.documents), np.int64)
-        ranks[in_corpus] = 1 + self.share.all_reduce_sum(above)
+        ranks[in_corpus] = 1 + self.share.all_reduce(above, "sum")
         keys = largest(self.share.all_gather(self.best), self.best.shape[1])
         return Ranking(*self.places.decode(keys, k), ranks[wanted.positions])
 

@@ -15,8 +15,7 @@ import numpy as np
 from two_tower.config.saved import Composition
 from two_tower.config.saved import read as read_config
 from two_tower.errors import UserError, one_of
-from two_tower.metrics.per_query import PerQuery
-from two_tower.metrics.per_query import read as read_per_query
+from two_tower.metrics import PerQuery, read_per_query
 from two_tower.run import Run
 
 log = logging.getLogger(__name__)

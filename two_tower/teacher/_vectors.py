@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -42,11 +43,12 @@ class TeacherVectors:
         return out
 
 
+@dataclass(frozen=True)
 class TeacherStore:
     """The teacher's vectors of all training queries and passages, by their rows."""
 
-    def __init__(self, queries: TeacherVectors, documents: TeacherVectors) -> None:
-        self._queries, self._documents = queries, documents
+    queries: TeacherVectors
+    documents: TeacherVectors
 
     @classmethod
     def prepare(cls, teacher: Teacher, data: TripletData) -> TeacherStore:
@@ -62,7 +64,7 @@ class TeacherStore:
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
         """The teacher's vectors of a batch with (B,) and (N,) int64 rows."""
-        pairs = ((self._queries, query_rows), (self._documents, document_rows))
+        pairs = ((self.queries, query_rows), (self.documents, document_rows))
         return TeacherBatch(*(torch.from_numpy(v.take(rows.cpu().numpy())).to(rows.device) for v, rows in pairs))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -54,11 +53,11 @@ class SentenceTransformerTeacher(Teacher):
     @property
     def dim(self) -> int:
         # Cached, so that a run whose vectors are in the cache need not load the model.
-        folder = entry("teacher-dim", self.fingerprint(), self._write_dim)
-        return int(json.loads((folder / "dim.json").read_text(encoding="utf-8")))
+        def write(folder: Path) -> None:
+            (folder / "dim.json").write_text(str(len(self.encode(["a"])[0])), encoding="utf-8")
 
-    def _write_dim(self, folder: Path) -> None:
-        (folder / "dim.json").write_text(json.dumps(len(self.encode(["a"])[0])), encoding="utf-8")
+        folder = entry("teacher-dim", self.fingerprint(), write)
+        return int((folder / "dim.json").read_text(encoding="utf-8"))
 
     def fingerprint(self) -> str:
         files = sorted(self.folder.rglob("*.json"))

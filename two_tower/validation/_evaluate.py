@@ -46,7 +46,7 @@ class Evaluation:
     ) -> Evaluation:
         """Measure a ranking that every process has; each process measures its part of the queries.
 
-        ``device`` is where processes exchange tensors, ``start`` when the work began, by `time.perf_counter`.
+        ``device`` is where they exchange tensors, ``start`` when the work began, by `time.perf_counter`.
         """
         accumulated, share = RankMetrics(metrics, split.threshold), share_of(device)
         if share.size > 1:

@@ -15,13 +15,14 @@ from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
 from two_tower.fusion import DEPTH
 from two_tower.logger import log_epoch
-from two_tower.metrics import DEFAULT_METRICS, parse, per_query
+from two_tower.metrics import DEFAULT_METRICS, parse, write_per_query
 from two_tower.model import TwoTower
 from two_tower.ranking import Ranking, write_run
 from two_tower.run import Run
 from two_tower.validation._evaluate import Evaluation, fuse_cross_fitted, rank_split, rank_split_by_bm25
 
-# The attributes that are kept in checkpoints.
+# The attributes that are kept in checkpoints: what a continued run cannot measure again, as the towers are trained by
+# then, and what was ranked, for a run that was interrupted after its last epoch (`on_train_start` is not called then).
 _STATE = ("untrained", "bm25", "history", "split", "queries", "documents", "all_documents", "overhead_seconds")
 
 
@@ -187,7 +188,7 @@ class FullValidation(Callback):
         values = dict(best.per_query)
         if self.bm25_evaluation is not None:
             values |= {f"bm25/{metric}": v for metric, v in self.bm25_evaluation.per_query.items()}
-        per_query.write(folder / "per_query.csv", ids.to_pylist(), values, self.queries_split.texts.to_pylist())
+        write_per_query(folder / "per_query.csv", ids.to_pylist(), values, self.queries_split.texts.to_pylist())
 
     def _show_row(self, row: dict[str, float]) -> None:
         self._show(name_of_check(row), row, row["seconds"], row is self.best, row.get("loss"))
@@ -206,10 +207,6 @@ class FullValidation(Callback):
         self.overhead_seconds += time.perf_counter() - start
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run cannot measure again, as the towers are trained by then, and what was ranked.
-
-        The latter for a run that was interrupted after its last epoch: `on_train_start` is not called then.
-        """
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 class SubsetValidation(FullValidation):
     """Ranks every judged passage of the validation split and a random sample of the others.
 
-    With fewer passages to be confused with, every figure is higher than against the whole corpus, BM25's too: it is
-    measured on the same passages. Compare such figures only with others of the same passages.
+    BM25 is measured on the same passages. Compare such figures only with others of the same passages.
     """
 
     def __init__(  # in full, because the keys of a configuration are checked against it
