@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-data_app = typer.Typer(help="Look at data before training on it.")
+data_app = typer.Typer()
 app.add_typer(data_app, name="data")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -42,13 +43,7 @@ Overrides = Annotated[
     typer.Argument(help="data as for train.py, for example data=beir data.path=FOLDER", show_default=False),
 ]
 
-
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}  # it reads sys.argv itself
-
-
-@app.callback()
-def _root() -> None:
-    """Train two-tower models, search with them, and judge them."""
 
 
 @app.command(context_settings=HYDRA)
@@ -95,14 +90,9 @@ def _lines() -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from filter(None, map(str.strip, sys.stdin))
         return
-    while True:
-        try:
-            line = input("query> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not line:
-            return
-        yield line
+    with suppress(EOFError, KeyboardInterrupt):
+        while line := input("query> ").strip():
+            yield line
 
 
 def _show(answer: Answer) -> None:
@@ -307,8 +297,7 @@ def main() -> None:
 def _usage(error: Any) -> str:  # noqa: ANN401  (typer's own; its class is private)
     """The parser's complaint; of an unknown command, with the nearest one."""
     complaint = error.format_message()
-    unknown = re.match("No such command '(.*?)'", complaint)
-    if unknown:
+    if unknown := re.match("No such command '(.*?)'", complaint):
         place = error.ctx.command_path
         return f"{place} {unknown[1]} does not exist; {one_of(unknown[1], error.ctx.command.list_commands(error.ctx))}"
     return f"{complaint.rstrip('.')}; see --help"
