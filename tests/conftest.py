@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
 
@@ -88,6 +90,11 @@ def write_collection(folder: Path, documents: int = 240, seed: int = 0, triples:
 
 def composed(*overrides: str, program: str = "train") -> dict[str, Any]:
     """The checked configuration that train.py or embed.py has with these overrides."""
+    return copy.deepcopy(_composed(overrides, program))
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...], program: str) -> dict[str, Any]:
     from two_tower import embed, train
     from two_tower.config.compose import compose_raw
 
@@ -97,7 +104,11 @@ def composed(*overrides: str, program: str = "train") -> dict[str, Any]:
 def configure(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
     """The configuration of a small run on the BEIR folder ``folder``: two epochs, 16 dimensions, on the CPU."""
     small = ["data.batch_size=32", "trainer=cpu", "trainer.max_epochs=2", "tower.dim=16"]
-    return composed("data=beir", f"data.path={folder}", *small, f"run_dir={run}", *overrides)
+    config = composed("data=beir", "data.path=FOLDER", *small, "run_dir=RUN", *overrides)
+    for place, key, stand_in, path in ((config["data"], "path", "FOLDER", folder), (config, "run_dir", "RUN", run)):
+        if place.get(key) == stand_in:  # composing takes longer than a small training: it is done once
+            place[key] = str(path)
+    return config
 
 
 @pytest.fixture(scope="session")

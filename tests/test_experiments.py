@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from test_train import fit
 
-from two_tower.config.groups import CONF, choices
+from two_tower.config.check import CONF, choices
 
 
 def needs(choice: str) -> str:

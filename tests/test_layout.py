@@ -8,7 +8,7 @@ import re
 import pytest
 from conftest import ROOT
 
-from two_tower.config.groups import CONF, groups
+from two_tower.config.check import CONF, groups
 
 PACKAGE = ROOT / "two_tower"
 FOLDERS = sorted(group for group in groups() if (PACKAGE / group).is_dir())

@@ -1,7 +1,4 @@
-"""The two-tower command: use the results of experiments.
-
-Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
-"""
+"""The two-tower command. Nothing heavy is imported before it is needed, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -149,8 +146,7 @@ def _data_of(overrides: list[str]) -> dict[str, Any]:
     from two_tower.config.compose import composed
     from two_tower.data._loader import LOADER_KEYS
 
-    data: dict[str, Any] = composed(overrides, {"data": LOADER_KEYS})["data"]
-    return data
+    return composed(overrides, {"data": LOADER_KEYS})["data"]
 
 
 @app.command()
@@ -209,8 +205,7 @@ def dashboard(
     from two_tower.logger._dashboard import Dashboard
 
     plan = Dashboard.from_runs(runs or [], project, entity)
-    address = None if as_json else plan.create()
-    if address is not None:
+    if not as_json and (address := plan.create()) is not None:
         return say(address)
     _print_json({"project": plan.project, "entity": plan.entity, "runs": [*plan.runs], "sections": plan.sections})
     if not as_json:

@@ -19,7 +19,7 @@ from two_tower.callbacks import mining
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.mining import Mining, checksum, search
 from two_tower.config import read
-from two_tower.config.groups import CONF
+from two_tower.config.check import CONF
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError

@@ -16,7 +16,7 @@ from test_train import STEPS_PER_EPOCH, fit
 from torch import Tensor
 
 from two_tower.callbacks.unfreeze import Unfreeze
-from two_tower.config.groups import choices
+from two_tower.config.check import choices
 from two_tower.tower.base import WordTable
 
 BASE = ["scheduler=none", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "callbacks.last.every_seconds=0"]

@@ -9,8 +9,8 @@ from conftest import configure
 from hydra import compose, initialize_config_dir
 
 from two_tower.assemble import try_parts
+from two_tower.config.check import CONF
 from two_tower.config.compose import explain
-from two_tower.config.groups import CONF
 from two_tower.errors import UserError
 
 # Base, mistake → the message.

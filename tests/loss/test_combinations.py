@@ -19,7 +19,7 @@ from training import UniformityLoss, history, losses, of_scores, state, stopped
 from train import train
 from two_tower.assemble import load_model, make_data
 from two_tower.config import build
-from two_tower.config.groups import choices
+from two_tower.config.check import choices
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.sum import SumLoss
 from two_tower.optimizer.base import parameter_groups

@@ -20,7 +20,7 @@ from oracles import Mask, Scores
 from torch import Tensor
 from training import UniformityLoss, of_scores
 
-from two_tower.config.groups import CONF, choices
+from two_tower.config.check import CONF, choices
 from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossInput
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.loss.margin_mse import MarginMSELoss

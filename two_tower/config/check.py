@@ -9,13 +9,16 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.build import target_of
-from two_tower.config.groups import groups
 from two_tower.errors import UserError, one_of
+
+# The folder of groups, each a folder of choices: in a wheel inside the package, in a clone beside it.
+CONF = next(filter(Path.is_dir, (folder / "conf" for folder in Path(__file__).parents[1:3])))
 
 Composed = DictConfig  # what Hydra composed, for those who only pass it on
 Types = Mapping[str, Any]  # key → type annotation
@@ -26,6 +29,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "shard_rows": (1, math.inf),
     "seed": (0, 2**32 - 1),  # what NumPy takes
 }
+
+
+def groups() -> frozenset[str]:
+    """The names of all groups."""
+    return frozenset(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group; a file whose name begins with ``_`` is a part of others."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def check(config: DictConfig, extra: Mapping[str, Types] = {}) -> dict[str, Any]:
@@ -100,9 +113,8 @@ def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
         return value
     if type(value) is int and matches(str(value), hint):
         return str(value)
-    choices = _choices(hint)
-    if choices:
-        raise UserError(f"{place}={value} does not exist; {one_of(str(value), choices)}")
+    if literals := _choices(hint):
+        raise UserError(f"{place}={value} does not exist; {one_of(str(value), literals)}")
     raise UserError(f"{place}={value} has the wrong type: it must be {_words(hint)}")
 
 

@@ -11,8 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from two_tower.config.check import Types, check
-from two_tower.config.groups import CONF, choices, groups
+from two_tower.config.check import CONF, Types, check, choices, groups
 from two_tower.config.saved import refuse_renamed
 from two_tower.errors import UserError, one_of
 

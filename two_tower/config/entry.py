@@ -23,8 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from two_tower.config.check import CONF
 from two_tower.config.compose import check_overrides, compose_raw, explain
-from two_tower.config.groups import CONF
 from two_tower.config.saved import Composition, leaves
 from two_tower.errors import UserError, exit_statuses, fail
 
