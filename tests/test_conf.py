@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import composed
 from omegaconf import OmegaConf
 
+from two_tower import embed, train
 from two_tower.config import build
 from two_tower.config.compose import compose_raw
 from two_tower.config.saved import CONF, choices, groups
@@ -25,10 +26,14 @@ FILES = sorted(CONF.rglob("*.yaml"))
 CHOICES = [(group, choice) for group in sorted(groups()) for choice in choices(group)]
 
 
+@functools.cache
 def filled(program: str, *overrides: str) -> dict[str, Any]:
     """A checked configuration in which what has no default gets some value."""
-    missing = OmegaConf.missing_keys(compose_raw(program, overrides))
-    return composed(*overrides, *(f"{key}=x" for key in missing), program=program)
+    config = compose_raw(program, overrides)
+    OmegaConf.set_struct(config, False)
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, "x")
+    return {"train": train, "embed": embed}[program].resolve(config)
 
 
 def defaults(program: str) -> set[str]:

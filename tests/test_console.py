@@ -11,7 +11,8 @@ from typing import Any
 import lightning as L
 import pytest
 import rich
-from conftest import configure, run_command
+from conftest import configure
+from forked import run_forked
 from rich.console import Console
 
 from train import train
@@ -26,18 +27,18 @@ def options(collection: Path) -> list[str]:
 
 def test_json_is_one_document_and_nothing_else(collection: Path, tmp_path: Path) -> None:
     for _ in range(2):  # a complete run says the same
-        done = run_command(*options(collection), "console=json", cwd=tmp_path)
-        assert done.returncode == 0
+        done = run_forked(*options(collection), "console=json", cwd=tmp_path)
+        assert done.status == 0
         results = json.loads((tmp_path / "run" / "results.json").read_text())
-        assert json.loads(done.stdout) == {"run_dir": "run", **results}
-        assert "two-tower search" in done.stderr or "nothing to do" in done.stderr
+        assert json.loads(done.out) == {"run_dir": "run", **results}
+        assert "two-tower search" in done.err or "nothing to do" in done.err
 
 
 def test_quiet_says_nothing_but_warnings(collection: Path, tmp_path: Path) -> None:
-    done = run_command(*options(collection), "console=quiet", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert all(line.startswith("Warning: ") for line in done.stderr.splitlines())
-    assert run_command(*options(collection), cwd=tmp_path).stdout.count("nothing to do") == 1  # no other configuration
+    done = run_forked(*options(collection), "console=quiet", cwd=tmp_path)
+    assert (done.status, done.out) == (0, "")
+    assert all(line.startswith("Warning: ") for line in done.err.splitlines())
+    assert run_forked(*options(collection), cwd=tmp_path).out.count("nothing to do") == 1  # no other configuration
 
 
 def test_warnings_are_heard_in_every_mode(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import configure
+from killing import assert_same_weights, killed_after, untimed
+from training import losses, state
 
 from train import train
 from two_tower.assemble import load_model
-from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.errors import UserError
 from two_tower.run import Run
 from two_tower.tower.base import Tower, WordTable
@@ -23,10 +23,6 @@ from two_tower.tower.base import Tower, WordTable
 
 def fit(folder: Path, run: Path, *overrides: str) -> dict[str, Any]:
     return train(configure(folder, run, *overrides))
-
-
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
 STEPS_PER_EPOCH = 5
@@ -50,10 +46,9 @@ def test_every_combination_trains_with_clipping_on(
         f"tower={tower}", f"loss={loss}", f"similarity={similarity}", f"shared_towers={shared}",
         "trainer.gradient_clip_val=0.5", "trainer.max_epochs=4", "scheduler=none", "trainer.log_every_n_steps=1",
     )  # fmt: skip
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-    assert len(losses) == 4 * STEPS_PER_EPOCH
-    assert losses[-1] < losses[0]
+    logged = losses(tmp_path / "run")
+    assert len(logged) == 4 * STEPS_PER_EPOCH
+    assert logged[-1] < logged[0]
     model, _ = load_model(Run(tmp_path / "run"))
     assert model.shared == (shared == "true")
     if not model.shared:
@@ -94,16 +89,12 @@ def test_the_best_checkpoint_gives_the_reported_numbers(collection: Path, tmp_pa
 def test_a_cpu_run_repeats_bit_for_bit(collection: Path, tmp_path: Path) -> None:
     def weights(run: Path, *overrides: str) -> dict[str, torch.Tensor]:
         fit(collection, run, *overrides)
-        return last_weights(run)
+        return state(run)
 
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[k], two[k]) for k in one)
     other = weights(tmp_path / "three", "seed=1")
     assert not all(torch.equal(one[k], other[k]) for k in one)
-
-
-class _Stop(BaseException):
-    """Not an Exception: nothing may catch it on the way, as with a killed process."""
 
 
 @pytest.mark.parametrize(
@@ -117,7 +108,7 @@ class _Stop(BaseException):
     ],
 )
 def test_a_continued_run_equals_an_uninterrupted_one(
-    tower: str, scheduler: str, stop_after: int | str, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tower: str, scheduler: str, stop_after: int | str, collection: Path, tmp_path: Path
 ) -> None:
     options = [
         f"tower={tower}", f"scheduler={scheduler}", "trainer.max_epochs=4", "negatives=random",
@@ -126,26 +117,17 @@ def test_a_continued_run_equals_an_uninterrupted_one(
     ]  # fmt: skip
     whole = fit(collection, tmp_path / "whole", *options)
 
-    at_end = isinstance(stop_after, str)
-    hook = "on_train_epoch_end" if at_end else "on_train_batch_end"
-    original = getattr(LastCheckpoint, hook)
-
-    def stop(self: LastCheckpoint, trainer: Any, *args: Any) -> None:  # noqa: ANN401
-        original(self, trainer, *args)
-        if stop_after == (f"epoch {trainer.current_epoch + 1}" if at_end else trainer.global_step):
-            raise _Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LastCheckpoint, hook, stop)
-        with pytest.raises(_Stop):
+    if isinstance(stop_after, str):
+        with killed_after("on_train_epoch_end", lambda trainer: stop_after == f"epoch {trainer.current_epoch + 1}"):
+            fit(collection, tmp_path / "cut", *options)
+    else:
+        with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == stop_after):
             fit(collection, tmp_path / "cut", *options)
     assert not (tmp_path / "cut" / "results.json").exists()
     continued = fit(collection, tmp_path / "cut", *options)
-    timed = {"seconds", "validation/seconds", "train/triplets_per_second", "doctor/seconds"}
-    assert {k: v for k, v in continued.items() if k not in timed} == {k: v for k, v in whole.items() if k not in timed}
+    assert untimed(continued) == untimed(whole)
     runs = tmp_path / "whole", tmp_path / "cut"
-    one, two = map(last_weights, runs)
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert_same_weights(*runs)
     first, second = ([row.split(",")[:2] for row in (run / "metrics.csv").read_text().splitlines()] for run in runs)
     assert first == second
 

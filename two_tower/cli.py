@@ -1,7 +1,4 @@
-"""The two-tower command: use the results of experiments.
-
-Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
-"""
+"""The two-tower command. Nothing heavy is imported before it is needed, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-data_app = typer.Typer(help="Look at data before training on it.")
+data_app = typer.Typer()
 app.add_typer(data_app, name="data")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -206,8 +203,7 @@ def dashboard(
     from two_tower.logger._dashboard import Dashboard
 
     plan = Dashboard.from_runs(runs or [], project, entity)
-    address = None if as_json else plan.create()
-    if address is not None:
+    if not as_json and (address := plan.create()) is not None:
         return say(address)
     _print_json({"project": plan.project, "entity": plan.entity, "runs": [*plan.runs], "sections": plan.sections})
     if not as_json:
@@ -288,8 +284,7 @@ def main() -> None:
 def _usage(error: Any) -> str:  # noqa: ANN401  (typer's own; its class is private)
     """The parser's complaint; of an unknown command, with the nearest one."""
     complaint = error.format_message()
-    unknown = re.match("No such command '(.*?)'", complaint)
-    if unknown:
+    if unknown := re.match("No such command '(.*?)'", complaint):
         place = error.ctx.command_path
         return f"{place} {unknown[1]} does not exist; {one_of(unknown[1], error.ctx.command.list_commands(error.ctx))}"
     return f"{complaint.rstrip('.')}; see --help"

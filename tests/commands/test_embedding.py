@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-import subprocess
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_command, start_command, write_collection
+from conftest import write_collection
+from forked import Command, forked, run_forked
 from test_train import fit
 
 Call = Callable[..., Any]  # see conftest.py in this folder
@@ -46,13 +47,13 @@ def identity(folder: Path, shards: int) -> dict[str, tuple[int, int]]:
     return {name: ((folder / name).stat().st_ino, (folder / name).stat().st_mtime_ns) for name in names}
 
 
-def kill_after(process: subprocess.Popen[str], folder: Path, shards: int, seconds: float) -> None:
+def kill_after(process: Command, folder: Path, shards: int, seconds: float) -> None:
     while finished(folder) < shards:
-        assert process.poll() is None, process.communicate()[1]
+        process.check_alive()
         time.sleep(0.0005)
     time.sleep(seconds)
-    process.kill()
-    process.wait()
+    process.send(signal.SIGKILL)
+    assert process.ended().status == -signal.SIGKILL
 
 
 def test_killed_three_times_it_ends_as_if_it_never_was(place: Path, call: Call) -> None:
@@ -62,14 +63,14 @@ def test_killed_three_times_it_ends_as_if_it_never_was(place: Path, call: Call) 
     print(f"random.Random({seed})")  # noqa: T201  (shown where the test fails)
     rng, cut = random.Random(seed), place / "cut"
     for point in sorted(rng.sample(range(1, PASSAGES // SHARD_ROWS - 20), 3)):
-        with start_command(*command, "output=cut", cwd=place) as process:
+        with forked(*command, "output=cut", cwd=place) as process:
             before = finished(cut)
             kept = identity(cut, before)
             kill_after(process, cut, max(point, before + 1), rng.random() * 0.01)
         assert not (cut / "ids.txt").exists()
         assert identity(cut, before) == kept
     kept = identity(cut, finished(cut))
-    assert run_command(*command, "output=cut", cwd=place).returncode == 0
+    assert run_forked(*command, "output=cut", cwd=place).status == 0
     assert identity(cut, len(kept) // 2) == kept
 
     assert call(*command, "output=whole", cwd=place).status == 0

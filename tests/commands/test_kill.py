@@ -10,17 +10,16 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from conftest import ROOT
+from forked import Ended, run_forked
+from killing import untimed
 from recorder import digest
 
 from two_tower.data.stream.batch import BlockShuffle
@@ -51,23 +50,16 @@ class Mode(NamedTuple):
 
 # A checkpoint is due after 3 steps and at the end of an epoch, so what was done since the last one is repeated.
 KILLED_TWICE = [Part(0, 5, "SIGKILL"), Part(3, 11, "SIGKILL"), Part(9, STEPS)]
-# SIGTERM, which one rank alone gets, stops both after the same step.
-STOPPED_TOO = [Part(0, 5, "SIGKILL"), Part(3, 8, "SIGTERM"), Part(8, 11, "SIGKILL"), Part(8, STEPS)]
+# SIGINT and SIGTERM write a checkpoint first. SIGTERM, which one rank alone gets, stops both after the same step.
+KILLED_AND_INTERRUPTED = [Part(0, 5, "SIGKILL"), Part(3, 8, "SIGINT"), Part(8, STEPS)]
+KILLED_AND_STOPPED = [Part(0, 5, "SIGKILL"), Part(3, 8, "SIGTERM"), Part(8, STEPS)]
 TWO_RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"data.batch_size={BATCH // 2}"]
 MODES = {
-    "two_ranks": Mode(TWO_RANKS, 2, STOPPED_TOO),  # the slowest first
-    "no_workers": Mode([], 1, KILLED_TWICE),
+    "two_ranks": Mode(TWO_RANKS, 2, KILLED_AND_STOPPED),  # the slowest first
+    "no_workers": Mode([], 1, KILLED_AND_INTERRUPTED),
     "two_workers": Mode(["data.num_workers=2"], 1, KILLED_TWICE),
     "whole": Mode([], 1, [Part(0, STEPS)]),
 }
-
-
-class Ended(NamedTuple):
-    """How a process ended: its status, or the negative number of the signal that killed it, and both streams."""
-
-    status: int
-    out: str
-    err: str
 
 
 class Finished(NamedTuple):
@@ -91,26 +83,15 @@ class Finished(NamedTuple):
             rows = list(csv.DictReader(file))
         return [{k: float(v) for k, v in row.items() if v and k != "train/triplets_per_second"} for row in rows]
 
-    def best_step(self) -> int:
-        """The step of the best check."""
-        return json.loads((self.path / "results.json").read_text())["best_step"]
+    def results(self) -> dict[str, Any]:
+        """The figures at the end, without those of time."""
+        return untimed(json.loads((self.path / "results.json").read_text()))
 
 
 def start(command: list[str]) -> Ended:
-    """Run ``train.py`` in a process group of its own, of which nothing is left afterwards."""
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    try:
-        out, err = process.communicate(timeout=200)  # ranks and workers hold the streams too: it waits for all
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return Ended(process.returncode, out, err)
+    """Run ``train.py`` to its end."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))  # of the ranks, which import anew
+    return run_forked("train.py", *command, cwd=ROOT, PYTHONPATH=path, OMP_NUM_THREADS="1")
 
 
 def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
@@ -151,7 +132,7 @@ def test_an_epoch_is_the_planned_order_without_loss_or_doubling(runs: Runs) -> N
 @pytest.mark.parametrize("name", ["no_workers", "two_workers", "two_ranks"])
 def test_a_killed_run_trains_on_the_same_batches(name: str, runs: Runs) -> None:
     mode, run = MODES[name], runs[name].result()
-    statuses = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 1, None: 0}
+    statuses = {"SIGKILL": -signal.SIGKILL, "SIGINT": 1, "SIGTERM": 1, None: 0}
     assert [p.status for p in run.processes] == [statuses[part.signal] for part in mode.parts], run.processes
     whole = dict(runs["whole"].result().steps(rank=0))
     size = BATCH // mode.ranks
@@ -173,7 +154,7 @@ def test_a_run_is_checked_within_its_epochs(runs: Runs) -> None:
     whole = runs["whole"].result()
     checks = [row["step"] + 1 for row in whole.history() if "val/mrr@10" in row]
     assert checks == list(range(2, STEPS + 1, 2))  # once where a multiple of 2 is also the end of an epoch
-    assert whole.best_step() in checks
+    assert whole.results()["best_step"] in checks
 
 
 @pytest.mark.parametrize("name", ["no_workers", "two_workers", "two_ranks"])
@@ -185,7 +166,7 @@ def test_a_killed_run_has_the_same_history(name: str, runs: Runs) -> None:
         assert figures[0] == figures[1]
     else:
         assert found == expected
-        assert run.best_step() == whole.best_step()
+        assert run.results() == whole.results()
 
 
 def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
@@ -198,8 +179,9 @@ def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
 
 def test_two_ranks_speak_with_one_voice(runs: Runs) -> None:
     run = runs["two_ranks"].result()
-    stopped, finished = run.processes[1], run.processes[-1]
-    assert stopped.err == "Interrupted at step 8: the same command continues.\n"
+    stopped, finished = run.processes[1:]
+    for interrupted in (stopped, runs["no_workers"].result().processes[1]):
+        assert interrupted.err == "Interrupted at step 8: the same command continues.\n"
     assert finished.err == ""
     lines = [line for line in finished.out.splitlines() if line]
     assert len(lines) == len(set(lines))

@@ -62,22 +62,16 @@ UNREADABLE = {
 }
 WRONG = {
     "tower.dim=abc": "^tower.dim=abc has the wrong type: it must be a whole number",
-    "tower.dim={a: 1}": "^tower.dim=.* has the wrong type: it must be a whole number",
     "trainer.max_epochs=two": "^trainer.max_epochs=two has the wrong type: it must be a whole number or null",
-    "data.batch_size=1.5": "^data.batch_size=1.5 has the wrong type: it must be a whole number",
     "shared_towers=5": "^shared_towers=5 has the wrong type: it must be true or false",
     "loss.symmetric=1": "^loss.symmetric=1 has the wrong type: it must be true or false",
     "optimizer.betas=[0.9]": "^optimizer.betas=.* has the wrong type: it must be a list",
     "validation.metrics=mrr": "^validation.metrics=mrr has the wrong type: it must be a list or null",
     "callbacks.last.every_seconds=x": "^callbacks.last.every_seconds=x has the wrong type: it must be a number",
     "seed=abc": "^seed=abc has the wrong type: it must be a whole number",
-    "seed=-1": "^seed=-1 must be from 0 to 4294967295",
     "similarity=cosin": r"^similarity=cosin does not exist; did you mean 'cosine'\?",
     "trainer.precision=bf16-mixd": r"^trainer.precision=bf16-mixd does not exist; did you mean 'bf16-mixed'\?",
     "trainer.accelerator=abacus": "^trainer .* refuses its settings: .*abacus",
-    "trainer.max_epochs=0": "^trainer.max_epochs=0 trains nothing: choose at least 1",
-    "trainer.max_steps=0": "^trainer.max_steps=0 trains nothing: choose at least 1",
-    "trainer.max_epochs=-1": "^trainer.max_epochs=-1 never ends: choose at least 1, or set trainer.max_steps",
     "tower.dim=0": "^tower.dim=0 must be at least 1",
     "embedding.dim=-3": "^embedding.dim=-3 must be at least 1",
     "data.batch_size=0": "^data.batch_size=0 must be at least 1",
@@ -115,8 +109,7 @@ def test_what_cannot_be_composed(override: str, expected: str, refused: Callable
 
 @pytest.mark.parametrize("overrides", WRONG)
 def test_what_cannot_work(overrides: str, collection: Path, refused: Callable[..., None]) -> None:
-    options = [overrides] if "{" in overrides else overrides.split()
-    refused(WRONG[overrides], "train.py", "data=beir", f"data.path={collection}", "trainer=cpu", *options)
+    refused(WRONG[overrides], "train.py", "data=beir", f"data.path={collection}", "trainer=cpu", *overrides.split())
 
 
 def _damage(folder: Path) -> Iterator[tuple[str, str, list[str]]]:

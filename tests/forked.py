@@ -1,0 +1,107 @@
+"""Commands as processes of their own that need not import anything: a server that has done so forks them.
+
+They share nothing with each other but what the imports made, as when a person starts them, and may be killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([f"two_tower.{name}" for name in ("train", "embed", "cli", "search", "report.results")])
+
+
+class Ended(NamedTuple):
+    """How a command ended: its status, or the negative number of the signal that killed it, and both streams."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Command:
+    """A command that runs in a process group of its own."""
+
+    def __init__(self, *arguments: str | Path, cwd: Path, environment: Mapping[str, str] = {}) -> None:
+        (out, its_out), (err, its_err) = (FORKS.Pipe(duplex=False) for _ in range(2))
+        settings = {**os.environ, "COLUMNS": "200", **environment}
+        work = (list(map(str, arguments)), str(cwd), settings, its_out, its_err)
+        self._process = FORKS.Process(target=_run, args=work)
+        self._process.start()
+        its_out.close()
+        its_err.close()
+        self._pool = ThreadPoolExecutor(2)  # nothing that is written may wait for a reader
+        self._read = [self._pool.submit(_read, stream) for stream in (out, err)]
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def check_alive(self) -> None:
+        assert self._process.exitcode is None, self.ended()
+
+    def ended(self) -> Ended:
+        """Once it and all processes that it started have."""
+        out, err = (each.result(timeout=200) for each in self._read)
+        self._process.join()
+        assert self._process.exitcode is not None
+        return Ended(self._process.exitcode, out, err)
+
+    def kill_all(self) -> None:
+        """It and the processes that it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
+        self._process.join()
+        self._pool.shutdown()
+
+
+@contextmanager
+def forked(*arguments: str | Path, cwd: Path, **environment: str) -> Iterator[Command]:
+    """Start ``train.py``, ``embed.py`` or ``two-tower`` with these arguments; nothing of it is left afterwards."""
+    command = Command(*arguments, cwd=cwd, environment=environment)
+    try:
+        yield command
+    finally:
+        command.kill_all()
+
+
+def run_forked(*arguments: str | Path, cwd: Path, **environment: str) -> Ended:
+    """Run a command to its end, see `forked`."""
+    with forked(*arguments, cwd=cwd, **environment) as command:
+        return command.ended()
+
+
+def _read(stream: Connection) -> str:
+    with os.fdopen(os.dup(stream.fileno()), "rb") as file:
+        return file.read().decode()
+
+
+def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Connection, err: Connection) -> None:
+    """What the process does."""
+    from two_tower import cli, embed, train
+
+    multiprocessing.set_start_method("fork", force=True)  # the system's own, for the workers that load data
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in ((1, out), (2, err)):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    program = arguments[0]
+    sys.argv = [program if program == "two-tower" else str(ROOT / program), *arguments[1:]]
+    try:
+        {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
+    finally:
+        atexit._run_exitfuncs()  # as an interpreter does, but multiprocessing does not: joblib's workers end with it
