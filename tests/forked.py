@@ -5,11 +5,11 @@ They share nothing with each other but what the imports made, as when a person s
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -104,4 +104,4 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Conne
     try:
         {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
     finally:
-        atexit._run_exitfuncs()  # as an interpreter does, but multiprocessing does not: joblib's workers end with it
+        threading._shutdown()  # joblib's workers end with it; multiprocessing would wait for them first
