@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -101,7 +100,4 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Conne
         stream.close()
     program = arguments[0]
     sys.argv = [program if program == "two-tower" else str(ROOT / program), *arguments[1:]]
-    try:
-        {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
-    finally:
-        threading._shutdown()  # joblib's workers end with it; multiprocessing would wait for them first
+    {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
