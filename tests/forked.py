@@ -5,7 +5,6 @@ They share nothing with each other but what the imports made, as when a person s
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import signal
@@ -101,7 +100,4 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Conne
         stream.close()
     program = arguments[0]
     sys.argv = [program if program == "two-tower" else str(ROOT / program), *arguments[1:]]
-    try:
-        {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
-    finally:
-        atexit._run_exitfuncs()  # as an interpreter does, but multiprocessing does not: joblib's workers end with it
+    {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()

@@ -1,5 +1,6 @@
 """Two-tower (dual-encoder) search: towers, losses, negatives, whole-corpus evaluation, diagnosis, search."""
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import os
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 # Threads that wait for work sleep instead of spinning. On a busy or virtual machine spinning made small
 # steps up to ten times slower; on a quiet one sleeping costs up to a fifth of an RNN's step, nothing of the
@@ -14,7 +16,6 @@ from types import ModuleType
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-
 
 # Where these are installed, torchmetrics, which Lightning needs, imports them for metrics that are not used here, and
 # scikit-learn and pandas with them. That took 4.3 of the 11.9 seconds of CPU time in which a command started.
@@ -34,8 +35,7 @@ class _LeanTorchmetrics(importlib.abc.MetaPathFinder):
 
 
 def _execute_alone(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    from lightning_utilities.core import imports
-
+    imports: Any = importlib.import_module("lightning_utilities.core.imports")
     requirement, available = imports.RequirementCache, imports.package_available
     met = requirement.__bool__
     requirement.__bool__ = lambda self: not str(self.requirement).startswith(_NEEDLESS) and met(self)
