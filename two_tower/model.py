@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from two_tower.cross_batch import CrossBatchNegatives, EncodedBatch
 from two_tower.data.stream.batch import Batch
+from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
-from two_tower.loss.base import Loss, LossInput, TeacherBatch
+from two_tower.loss.base import Loss, LossInput, LossOutput, TeacherBatch
 from two_tower.optimizer.base import clip_gradients, learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
@@ -67,11 +68,19 @@ class TwoTower(L.LightningModule):
 
     def queries(self, tokens: Ragged) -> Tensor:
         """Vectors of queries, prepared for the similarity, (B, D)."""
-        return self.similarity.prepare(encode_in_chunks(self.query_tower, tokens, self._encode_chunk))
+        return self._vectors(self.query_tower, tokens)
 
     def documents(self, tokens: Ragged) -> Tensor:
         """Vectors of documents, prepared for the similarity, (N, D)."""
-        return self.similarity.prepare(encode_in_chunks(self.document_tower, tokens, self._encode_chunk))
+        return self._vectors(self.document_tower, tokens)
+
+    def _vectors(self, tower: Tower, tokens: Ragged) -> Tensor:
+        vectors = encode_in_chunks(tower, tokens, self._encode_chunk)
+        shape = tuple(getattr(vectors, "shape", ()))
+        if shape != (len(tokens), tower.dim):
+            wanted = f"{len(tokens)} texts with dim={tower.dim} need {(len(tokens), tower.dim)}"
+            raise UserError(f"{type(tower).__name__} returns vectors of the shape {shape}: {wanted}")
+        return self.similarity.prepare(vectors)
 
     @torch.inference_mode()
     def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
@@ -107,7 +116,11 @@ class TwoTower(L.LightningModule):
         )
         if self.cross_batch is not None:
             encoded = self.cross_batch(encoded, self.global_step)
-        loss, diagnostics = self.loss(self._loss_input(encoded))
+        output = self.loss(self._loss_input(encoded))
+        if not isinstance(output, LossOutput) or output.loss.ndim:
+            name = type(self.loss).__name__
+            raise UserError(f"{name} must return a LossOutput: the value to minimize, a scalar, and a dict of numbers")
+        loss, diagnostics = output
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{k}": v for k, v in diagnostics.items()}, batch_size=len(batch))
         return loss

@@ -71,6 +71,12 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
     inner = target.func if isinstance(target, partial) else target
     ours = inner.__module__.startswith("two_tower.")
     try:
+        if ours:
+            inspect.signature(target).bind(*args, **keys)
+    except TypeError as error:
+        name = getattr(inner, "__name__", str(inner))
+        raise UserError(f"{place} ({name}) cannot be built: {error}; its YAML file lacks a key") from error
+    try:
         return target(*args, **keys)
     except UserError:
         raise
