@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 
 
 class Scheduler(ABC):
@@ -38,8 +38,7 @@ class Plateau(Scheduler):
     ) -> None:  # fmt: skip
         if not 0 < factor < 1:
             raise ValueError(f"factor={factor} must be between 0 and 1, both excluded")
-        if patience < 0:
-            raise ValueError(f"patience={patience} must be at least 0")
+        at_least(0, patience=patience)
         if mode not in ("max", "min"):
             raise ValueError(f"mode={mode} must be max or min")
         _check_share("floor", floor)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError, at_least, one_of
 from two_tower.validation.full import FullValidation
 
 # What a continued run must know to end as one that was never interrupted.
@@ -31,8 +31,7 @@ class EarlyStopping(Callback):
         self, validation: FullValidation, monitor: str = "val/mrr@10", patience: int = 3, min_delta: float = 0.0,
         mode: Literal["max", "min"] | None = None,
     ) -> None:  # fmt: skip
-        if patience < 1:
-            raise ValueError(f"patience={patience} must be at least 1")
+        at_least(1, patience=patience)
         if min_delta < 0:
             raise ValueError(f"min_delta={min_delta} must be at least 0")
         in_training = monitor.startswith("train/")

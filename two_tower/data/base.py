@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from two_tower.cache import key_of, notice
-from two_tower.errors import BadRows
+from two_tower.errors import BadRows, at_least
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
@@ -43,9 +43,8 @@ class Loader:
     examples: Literal["judged", "passages"]
 
     def __post_init__(self) -> None:
-        for name, minimum in (("batch_size", 1), ("num_workers", 0), ("max_examples", 0)):
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
+        at_least(1, batch_size=self.batch_size)
+        at_least(0, num_workers=self.num_workers, max_examples=self.max_examples)
 
 
 LOADER_KEYS = get_type_hints(Loader)  # with their types

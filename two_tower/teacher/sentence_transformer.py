@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from two_tower.cache import entry, file_fingerprint, key_of
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 from two_tower.teacher.base import Teacher
 
 # The same weights in two formats; a folder may hold both.
@@ -27,9 +27,7 @@ class SentenceTransformerTeacher(Teacher):
     """
 
     def __init__(self, model: str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None) -> None:
-        for name, value in (("max_tokens", max_tokens), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+        at_least(1, max_tokens=max_tokens, batch_size=batch_size)
         if importlib.util.find_spec("sentence_transformers") is None:
             raise UserError(f"teacher=sentence_transformer needs its package: {NEEDS}")
         self.name, self.max_tokens, self.batch_size, self.device = model, max_tokens, batch_size, device

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from two_tower.console import CheckTable, name_of_check
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.data.stream.module import TripletData
+from two_tower.errors import at_least
 from two_tower.fusion import DEPTH
 from two_tower.logger import log_epoch
 from two_tower.metrics import DEFAULT_METRICS, parse, write_per_query
@@ -42,8 +43,7 @@ class FullValidation(Callback):
         self, run: Run, metrics: list[str] | None = None, monitor: str = "mrr@10", depth: int = 100, bm25: bool = True,
         every_n_steps: int | None = None, hybrid: bool = False,
     ) -> None:  # fmt: skip
-        if depth < 1:
-            raise ValueError(f"depth={depth} must be at least 1")
+        at_least(1, depth=depth)
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps} must be at least 1, or null")
         if hybrid and not bm25:

@@ -8,6 +8,7 @@ import numpy as np
 
 from two_tower.data.stream.corpus import Corpus, Split, part_of
 from two_tower.data.stream.module import TripletData
+from two_tower.errors import at_least
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
@@ -25,9 +26,7 @@ class SubsetValidation(FullValidation):
         every_n_steps: int | None = None, hybrid: bool = False, sample: int = 100_000, sample_seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(run, metrics, monitor, depth, bm25, every_n_steps, hybrid)
-        for key, value in (("sample", sample), ("sample_seed", sample_seed)):
-            if value < 0:
-                raise ValueError(f"{key}={value} must be at least 0")
+        at_least(0, sample=sample, sample_seed=sample_seed)
         self.sample, self.sample_seed = sample, sample_seed
 
     def collection(self, data: TripletData) -> tuple[Corpus, Split]:
