@@ -36,6 +36,6 @@ def test_vectors_of_another_shape_are_refused(value: Any) -> None:  # noqa: ANN4
 
 def test_what_a_class_needs_and_nothing_gives_is_named() -> None:
     with pytest.raises(
-        UserError, match=r"tower \(AverageTower\) cannot be built: .*'words'; its YAML file lacks a key"
+        UserError, match=r"tower \(AverageTower\) cannot be built: .*'words'; its YAML file must have its keys"
     ):
         build("tower", {"_target_": "two_tower.tower.average.AverageTower", "dim": 8})

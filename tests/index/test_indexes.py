@@ -256,7 +256,7 @@ def test_a_gpu_is_used_where_there_is_one(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_index(store.path).search(vectors_of(2), 3)[1].shape == (2, 3)
     assert moved == ["resources 0", "back", "resources 0"]
     assert read(store.path / "index.yaml")["index"]["gpu"] is True
-    with pytest.raises(TypeError, match="gpu"):  # FAISS has no graph there
+    with pytest.raises(UserError, match="gpu"):  # FAISS has no graph there
         build("index", {"_target_": config_of("hnsw")["_target_"], "gpu": True})
 
 

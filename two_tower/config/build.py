@@ -75,7 +75,7 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
             inspect.signature(target).bind(*args, **keys)
     except TypeError as error:
         name = getattr(inner, "__name__", str(inner))
-        raise UserError(f"{place} ({name}) cannot be built: {error}; its YAML file lacks a key") from error
+        raise UserError(f"{place} ({name}) cannot be built: {error}; its YAML file must have its keys.") from error
     try:
         return target(*args, **keys)
     except UserError:
