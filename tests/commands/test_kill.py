@@ -1,7 +1,8 @@
-"""Kill -9 in the middle of an epoch, same command again: the same batches and the same model.
+"""Kill -9 in the middle of an epoch or of mining, same command again: the same batches, tables and model.
 
 Every run is a chain of real processes that share nothing but the command and the run folder: with 0 and 2
-workers, and with two ranks that speak gloo. `recorder.Recorder` writes the batches down and kills.
+workers, and with two ranks that speak gloo. `recorder.Recorder` writes the batches down and kills. Negatives are
+drawn at random and mined; batches, memory and gradient cache are shared between the ranks, so 2 x 12 learn what 24 do.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.timeout(600)  # the first test waits for all runs, on a
 
 EPOCHS, BATCHES, BATCH = 3, 6, 24
 STEPS = EPOCHS * BATCHES
+MINING = "mining"
 # The training queries of the generated collection; 16 of the 160 are left out of every epoch.
 QUERIES = [f"q{number}" for number in range(240) if number % 6 > 1]
 
@@ -49,15 +52,16 @@ class Mode(NamedTuple):
 
 
 # A checkpoint is due after 3 steps and at the end of an epoch, so what was done since the last one is repeated.
-KILLED_TWICE = [Part(0, 5, "SIGKILL"), Part(3, 11, "SIGKILL"), Part(9, STEPS)]
-# SIGINT and SIGTERM write a checkpoint first. SIGTERM, which one rank alone gets, stops both after the same step.
+# Negatives are mined before the second epoch. SIGINT and SIGTERM write a checkpoint first.
 KILLED_AND_INTERRUPTED = [Part(0, 5, "SIGKILL"), Part(3, 8, "SIGINT"), Part(8, STEPS)]
-KILLED_AND_STOPPED = [Part(0, 5, "SIGKILL"), Part(3, 8, "SIGTERM"), Part(8, STEPS)]
+KILLED_THRICE = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 11, "SIGKILL"), Part(9, STEPS)]
+# One rank alone gets the SIGTERM: it stops both after the same step.
+KILLED_AND_STOPPED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, "SIGTERM"), Part(8, STEPS)]
 TWO_RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"data.batch_size={BATCH // 2}"]
 MODES = {
     "two_ranks": Mode(TWO_RANKS, 2, KILLED_AND_STOPPED),  # the slowest first
     "no_workers": Mode([], 1, KILLED_AND_INTERRUPTED),
-    "two_workers": Mode(["data.num_workers=2"], 1, KILLED_TWICE),
+    "two_workers": Mode(["data.num_workers=2"], 1, KILLED_THRICE),
     "whole": Mode([], 1, [Part(0, STEPS)]),
 }
 
@@ -87,6 +91,10 @@ class Finished(NamedTuple):
         """The figures at the end, without those of time."""
         return untimed(json.loads((self.path / "results.json").read_text()))
 
+    def mined(self) -> Path:
+        """The folder of the tables of mined negatives."""
+        return self.path / "negatives" / "ann"
+
 
 def start(command: list[str]) -> Ended:
     """Run ``train.py`` to its end."""
@@ -96,12 +104,14 @@ def start(command: list[str]) -> Ended:
 
 def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
     """Start the same command again and again."""
-    interruptions = ",".join(f"'{part.end}:{part.signal}'" for part in mode.parts if part.signal)
+    pairs = [(part.end, part.signal) if part.signal != MINING else (MINING, "SIGKILL") for part in mode.parts]
+    interruptions = ",".join(f"'{place}:{name}'" for place, name in pairs if name)
     command = [
         "data=beir", f"data.path={collection}", f"data.batch_size={BATCH}", "tower.dim=8", "trainer=cpu",
         f"trainer.max_epochs={EPOCHS}", "callbacks.last.every_seconds=3", "validation.bm25=false", f"run_dir={path}",
         "validation.every_n_steps=2", "trainer.log_every_n_steps=1",
-        "loss=triplet", "negatives=given",  # no query's loss depends on the others, so 2 x 12 learn what 24 do
+        "negatives=mixed", "~negatives@negatives.bm25", "~negatives.weights.bm25", "+negatives@negatives.ann=ann",
+        "negatives.count=2", "cross_device=true", "cross_batch_memory=100", "cross_batch_start=1", "encode_chunk=10",
         "+callbacks.recorder._target_=recorder.Recorder", f"+callbacks.recorder.folder={path}",
         f"+callbacks.recorder.interruptions=[{interruptions}]", *mode.overrides,
     ]  # fmt: skip
@@ -132,7 +142,7 @@ def test_an_epoch_is_the_planned_order_without_loss_or_doubling(runs: Runs) -> N
 @pytest.mark.parametrize("name", ["no_workers", "two_workers", "two_ranks"])
 def test_a_killed_run_trains_on_the_same_batches(name: str, runs: Runs) -> None:
     mode, run = MODES[name], runs[name].result()
-    statuses = {"SIGKILL": -signal.SIGKILL, "SIGINT": 1, "SIGTERM": 1, None: 0}
+    statuses = {"SIGKILL": -signal.SIGKILL, MINING: -signal.SIGKILL, "SIGINT": 1, "SIGTERM": 1, None: 0}
     assert [p.status for p in run.processes] == [statuses[part.signal] for part in mode.parts], run.processes
     whole = dict(runs["whole"].result().steps(rank=0))
     size = BATCH // mode.ranks
@@ -161,12 +171,32 @@ def test_a_run_is_checked_within_its_epochs(runs: Runs) -> None:
 def test_a_killed_run_has_the_same_history(name: str, runs: Runs) -> None:
     run, whole = runs[name].result(), runs["whole"].result()
     found, expected = run.history(), whole.history()
-    if name == "two_ranks":  # whose losses are those of the first rank, and whose sums have another order
-        figures = [[(row["step"], {k for k in row if k[:6] != "train/"}) for row in each] for each in (found, expected)]
-        assert figures[0] == figures[1]
+    if name == "two_ranks":  # whose sums have another order
+        assert len(found) == len(expected)
+        for row, same in zip(found, expected, strict=True):
+            assert row.keys() - {"train/gradient_norm"} == same.keys() - {"train/gradient_norm"}
+            assert row.get("train/loss") == pytest.approx(same.get("train/loss"), rel=1e-4)
     else:
         assert found == expected
         assert run.results() == whole.results()
+
+
+@pytest.mark.parametrize("name", ["no_workers", "two_workers"])
+def test_a_run_killed_in_mining_mines_the_same(name: str, runs: Runs) -> None:
+    run, whole = runs[name].result(), runs["whole"].result()
+    tables = [{f.name: np.load(f).tolist() for f in sorted(each.mined().glob("*.npy"))} for each in (run, whole)]
+    assert tables[0] == tables[1]
+    assert list(tables[0]) == ["epoch-0002.npy", "epoch-0003.npy"]
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_record_says_which_step_was_mined_from(name: str, runs: Runs) -> None:
+    run = runs[name].result()
+    records = [json.loads(path.read_text()) for path in sorted(run.mined().glob("*.json"))]
+    steps = [(record["file"], record["step"]) for record in records]
+    assert steps == [("epoch-0002.npy", BATCHES), ("epoch-0003.npy", 2 * BATCHES)]
+    assert not list((run.path / "negatives").rglob("*.tmp"))
+    assert (run.path / "killed-in-mining").exists() == any(part.signal == MINING for part in MODES[name].parts)
 
 
 def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
@@ -179,7 +209,7 @@ def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
 
 def test_two_ranks_speak_with_one_voice(runs: Runs) -> None:
     run = runs["two_ranks"].result()
-    stopped, finished = run.processes[1:]
+    stopped, finished = run.processes[2:]
     for interrupted in (stopped, runs["no_workers"].result().processes[1]):
         assert interrupted.err == "Interrupted at step 8: the same command continues.\n"
     assert finished.err == ""
