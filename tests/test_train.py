@@ -76,16 +76,6 @@ def test_the_run_folder_holds_what_it_must(collection: Path, tmp_path: Path) -> 
     assert len({line.split()[0] for line in lines}) == stored["queries"] == 40
 
 
-def test_the_best_checkpoint_gives_the_reported_numbers(collection: Path, tmp_path: Path) -> None:
-    from two_tower.evaluation import evaluate_run
-
-    results = fit(collection, tmp_path / "run", "trainer.max_epochs=3", "similarity=dot")
-    again = evaluate_run(tmp_path / "run", None, "dev")
-    for name in ("mrr", "mrr@10", "recall@10", "ndcg@10"):
-        assert again[f"dense/{name}"] == pytest.approx(results[f"val/{name}"], abs=1e-12)
-        assert again[f"bm25/{name}"] == pytest.approx(results[f"bm25/{name}"], abs=1e-12)
-
-
 def test_a_cpu_run_repeats_bit_for_bit(collection: Path, tmp_path: Path) -> None:
     def weights(run: Path, *overrides: str) -> dict[str, torch.Tensor]:
         fit(collection, run, *overrides)
@@ -104,14 +94,13 @@ def test_a_cpu_run_repeats_bit_for_bit(collection: Path, tmp_path: Path) -> None
         ("average", "linear", 5),  # after an epoch's last step, before its validation
         ("gru", "cosine", 12),
         ("average", "plateau", "epoch 1"),  # just after the checkpoint at an epoch's end
-        ("average", "plateau", "epoch 3"),
     ],
 )
 def test_a_continued_run_equals_an_uninterrupted_one(
     tower: str, scheduler: str, stop_after: int | str, collection: Path, tmp_path: Path
 ) -> None:
     options = [
-        f"tower={tower}", f"scheduler={scheduler}", "trainer.max_epochs=4", "negatives=random",
+        f"tower={tower}", f"scheduler={scheduler}", "trainer.max_epochs=3", "negatives=random",
         "callbacks.last.every_seconds=0", *(["tower.layers=2", "tower.dropout=0.2"] if tower == "gru" else []),
         *(["scheduler.patience=0"] if scheduler == "plateau" else []),
     ]  # fmt: skip

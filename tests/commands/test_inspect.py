@@ -120,11 +120,7 @@ MISTAKES = {
     "data=beir": "^data.path is not set and has no default: add data.path=VALUE",
     "data=beir data.path=nowhere": "nowhere is no folder",
     "data=beir data.path=${nothing}": "^data.path cannot be used: Interpolation key 'nothing' not found",
-    "data=beir data.path=x data.max_bad_rows=two": "^data.max_bad_rows=two has the wrong type: it must be a number",
-    "data.batch_size=abc": "^data.batch_size=abc has the wrong type: it must be a whole number",
-    "towr=gru": r"^towr does not exist; did you mean 'tower'\?",
     "tower=average,gru": "^tower=average,gru has several values: choose one of them",
-    "data": "^'data' cannot be read: write key=value",
     "~data": "^~data leaves data without a choice; valid: beir, ",
     "--jsn": "^No such option: --jsn",
 }
@@ -148,8 +144,6 @@ def test_mistyped_commands(call: Call) -> None:
     ended = call("two-tower", "data", "inspct")
     assert (ended.status, ended.out) == (2, "")
     assert ended.err == "two-tower data inspct does not exist; did you mean 'inspect'? (valid: inspect).\n"
-    ended = call("two-tower", "dta")
-    assert ended.err.startswith("two-tower dta does not exist; did you mean 'data'? (valid: ")
     assert call("two-tower", "data").err == "Missing command; see --help.\n"
 
 
