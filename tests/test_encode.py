@@ -1,7 +1,5 @@
 """Texts become the same vectors in one chunk or in many, at any number of threads."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,32 +25,16 @@ def random_encoder(texts: list[str], similarity: str = "cosine") -> Encoder:
     return Encoder(TwoTower(tower, tower, Similarity(similarity)), tokenizer)
 
 
-@pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder]:
-    """Works in small chunks."""
+@pytest.mark.parametrize("threads", [1, 3])
+def test_chunks_and_threads_change_nothing(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, before = random_encoder(TEXTS), torch.get_num_threads()
+    whole = encoder.documents(TEXTS)
     monkeypatch.setattr(encode, "CHUNK", 16)
     monkeypatch.setattr(encode, "MIN_CHUNK", 5)
-    before = torch.get_num_threads()
-    yield random_encoder(TEXTS)
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_chunks_and_threads_change_nothing(encoder: Encoder, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(encode, "MIN_CHUNK", 1000)
-        whole = encoder.documents(TEXTS)
     torch.set_num_threads(threads)
-    column = pa.chunked_array([pa.array(TEXTS[:33]), pa.array(TEXTS[33:])])
-    assert np.array_equal(encoder.documents(column), whole)
+    in_chunks = encoder.documents(pa.chunked_array([pa.array(TEXTS[:33]), pa.array(TEXTS[33:])]))
     alone = np.concatenate([encoder.documents([text]) for text in TEXTS])
+    torch.set_num_threads(before)
+    assert np.array_equal(in_chunks, whole)
     assert np.array_equal(alone, whole)
     assert encoder.documents([]).shape == (0, 16)
-
-
-@pytest.mark.parametrize(
-    ("texts", "threads", "expected"),
-    [(0, 2, 1024), (1024, 2, 1024), (3000, 2, 1500), (16_384, 2, 8192), (16_385, 2, 4097), (60_000, 2, 7500)],
-)
-def test_every_thread_gets_equally_many_chunks(texts: int, threads: int, expected: int) -> None:
-    assert encode._chunk_size(texts, threads) == expected

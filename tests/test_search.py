@@ -1,6 +1,5 @@
 """From vectors on disk to ranked passages: store, encoding, index and search of one small run."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from killing import Killed
 from test_encode import random_encoder
 from test_train import fit
+from training import embedded
 
-from embed import embed
 from two_tower.bm25 import BM25, words
 from two_tower.data.base import full_text
 from two_tower.data.beir import Beir
@@ -26,15 +26,12 @@ from two_tower.run import Run
 from two_tower.search import COMMON, Highlighter, Searcher
 from two_tower.store import VectorStore
 
-FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
-
 
 @pytest.fixture(scope="module")
 def run(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = tmp_path_factory.mktemp("search") / "run"
     fit(collection, path, "shared_towers=false")
-    embed({"run": str(path), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
-    return Run(path)
+    return Run(embedded(path))
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
@@ -43,7 +40,7 @@ def test_search_equals_brute_force(similarity: str, collection: Path, tmp_path: 
     rows = {row["id"]: row for batch in source.corpus() for row in batch.to_pylist()}
     encoder = random_encoder([row["text"] for row in rows.values()], similarity)
     store = embed_corpus(encoder, source, tmp_path, shard_rows=100)
-    make_index(FLAT, store, None)
+    make_index({"_target_": "two_tower.index.faiss.FlatIndex"}, store, None)
     searcher, queries = Searcher(encoder, load_index(tmp_path), store), source.queries("test")["text"].to_pylist()
     passages = pa.concat_tables(store.texts())
     ids = passages["id"].to_pylist()
@@ -81,11 +78,7 @@ def test_the_store_is_the_contract_and_one_of_another_run_is_recognized(run: Run
         assert encoder.mismatches(replace(manifest, **{key: "another"})) == [key]
 
 
-class _Killed(BaseException):
-    """As if the process had died."""
-
-
-@pytest.mark.parametrize("shard_rows", [70, 240, 1000])
+@pytest.mark.parametrize("shard_rows", [70, 1000])
 def test_an_interrupted_embedding_continues(run: Run, collection: Path, tmp_path: Path, shard_rows: int) -> None:
     encoder = Encoder.load(run)
 
@@ -93,10 +86,10 @@ def test_an_interrupted_embedding_continues(run: Run, collection: Path, tmp_path
         def search_corpus(self) -> Iterator[pa.RecordBatch]:
             for batch in super().corpus():
                 yield batch.slice(0, 150)
-                raise _Killed
+                raise Killed
 
     whole = embed_corpus(encoder, Beir(str(collection)), tmp_path / "whole", shard_rows)
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         embed_corpus(encoder, Dying(str(collection)), tmp_path / "cut", shard_rows)
     first = tmp_path / "cut" / "vectors-00000.npy"
     stamp = first.stat().st_mtime_ns if first.exists() else None
@@ -108,19 +101,6 @@ def test_an_interrupted_embedding_continues(run: Run, collection: Path, tmp_path
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
     assert not list((tmp_path / "cut").glob(".*tmp"))
-
-
-def test_damaged_files_are_named(run: Run, tmp_path: Path) -> None:
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
-    (copy.index / "index.faiss").write_bytes(b"")
-    with pytest.raises(UserError, match=r"index.faiss is missing or damaged"):
-        Searcher.load(copy.path)
-    (copy.index / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match=r"manifest.json cannot be read"):
-        VectorStore.open(copy.index)
-    copy.best.write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"best.ckpt cannot be read as a checkpoint"):
-        Encoder.load(copy)
 
 
 TEXT = "Learning rates: the ReduceLROnPlateau scheduler learns when rates_fall. Ünïcode, don't!"

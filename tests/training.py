@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embed import embed
 from two_tower.data.base import Loader, Source
 from two_tower.data.stream.module import TripletData
 from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
@@ -37,6 +38,13 @@ def triplet_data(
     strategy = negatives or InBatchNegatives()
     path = folder / "tokenizer.json"
     return TripletData(source, WordTokenizer(), path, strategy, in_batch_negatives, loader(**settings), seed=1)
+
+
+def embedded(run: Path, **index: object) -> Path:
+    """A run with an index of its collection, in shards of 100 rows."""
+    flat = {"_target_": "two_tower.index.faiss.FlatIndex", **index}
+    embed({"run": str(run), "output": None, "data": None, "index": flat, "shard_rows": 100})
+    return run
 
 
 def margin(row: int) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,18 @@ class WandbRun(NamedTuple):
     def steps(self, key: str) -> list[int]:
         """The training steps at which there is a value, in the order in which they were written."""
         return [row["trainer/global_step"] for row in self.history if key in row]
+
+
+def log_until_killed(folder: Path, steps: Iterable[int]) -> None:
+    """Log a loss at each of the steps and stay."""
+    from two_tower.logger.wandb import WandbLogger
+    from two_tower.run import Run
+
+    os.environ.pop("WANDB_SERVICE", None)  # of another process
+    logger = WandbLogger(Run(folder))
+    for step in steps:
+        logger.log_metrics({"train/loss": step / 10}, step)
+    time.sleep(120)
 
 
 def wandb_runs(folder: Path, ended: int | None = None) -> list[WandbRun]:

@@ -1,7 +1,5 @@
 """A small vocabulary and corpus."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +15,6 @@ from two_tower.tokenizer.word import WordTokenizer
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., tuple[Tokenizer, Corpus]]:
-    """A tokenizer trained on texts, and a corpus of them."""
-
     def made(texts: Sequence[str], fingerprint: str = "a", **settings: Any) -> tuple[Tokenizer, Corpus]:  # noqa: ANN401
         tokenizer = WordTokenizer(**{"min_frequency": 1, **settings}).train([texts])
         source: Any = SimpleNamespace(name="texts", fingerprint=lambda: fingerprint)

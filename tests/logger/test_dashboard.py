@@ -1,7 +1,5 @@
 """The prepared W&B workspace."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -9,11 +7,10 @@ from typing import Any
 
 import pytest
 import wandb
-from conftest import run_command
 from rows import write_text
-from test_train import fit
 from wandb_files import wandb_runs
 
+from two_tower import cli
 from two_tower.errors import UserError
 from two_tower.logger import _dashboard
 from two_tower.logger._dashboard import SETTINGS, Dashboard
@@ -22,18 +19,10 @@ from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, Progress
 ws = pytest.importorskip("wandb_workspaces.workspaces", reason="needs pip install -e '.[dashboard]'")
 
 
-@pytest.fixture(autouse=True)
-def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-
-
-def test_it_draws_only_what_a_run_logs(collection: Path, tmp_path: Path) -> None:
-    fit(collection, tmp_path / "run", "logger=wandb", "trainer.log_every_n_steps=2")
-    (run,) = wandb_runs(tmp_path / "run")
+def test_it_draws_only_what_a_run_logs(finished: Path) -> None:
+    (run,) = wandb_runs(finished)
     logged = {key for row in run.history for key in row}
-    dashboard = Dashboard.from_runs([tmp_path / "run"])
+    dashboard = Dashboard.from_runs([finished])
     assert dashboard == Dashboard(runs=(run.id,))  # a project is drawn with what runs log by default
     written = {SAMPLES: f"{SAMPLES}/path", **{name: f"{name}/values" for name in HISTOGRAMS}}
     assert {written.get(name, name) for figures in dashboard.sections.values() for name in figures} <= logged
@@ -54,36 +43,29 @@ def write_run(folder: Path, id_: str, project: str = "mine", metrics: str = "[mr
     return folder
 
 
-def test_of_runs_it_shows_what_they_log_and_only_them_and_without_an_account_it_is_printed(tmp_path: Path) -> None:
+def test_of_runs_it_shows_what_they_log_and_only_them_and_without_an_account_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     sweep = tmp_path / "sweep"
     write_run(sweep / "a", "aaaa")
     write_run(sweep / "b", "bbbb", metrics="[mrr, ndcg@10]")
     write_text(sweep / "c" / "config.yaml", "logger: {}\n")  # without W&B
-    done = run_command("two-tower", "dashboard", sweep, cwd=tmp_path)
-    assert done.returncode == 0
-    assert "wandb login" in done.stderr
-    printed = json.loads(done.stdout)
+    monkeypatch.setattr(sys, "argv", ["two-tower", "dashboard", str(sweep)])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main()
+    out, err = capfd.readouterr()
+    assert "wandb login" in err
+    printed = json.loads(out)
     assert (printed["project"], printed["entity"], printed["runs"]) == ("mine", "somebody", ["aaaa", "bbbb"])
     assert printed["sections"]["Quality"] == ["val/mrr", "val/ndcg@10"]
     assert printed["sections"]["Recall"] == ["val/recall@3"]
     other = Dashboard.from_runs([sweep], "other", "else")
     assert (other.project, other.entity) == ("other", "else")
     assert Dashboard.from_runs([], "mine").sections["Recall"] == [f"val/recall@{k}" for k in (1, 5, 10, 100)]
-
-
-def test_what_holds_no_such_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere holds no run with logger=wandb"):
         Dashboard.from_runs([tmp_path / "nowhere"])
-    runs = [write_run(tmp_path / name, name, project=name) for name in ("one", "two")]
-    with pytest.raises(UserError, match=r"in the W&B project one and .*two in two"):
-        Dashboard.from_runs(runs)
-
-
-@pytest.mark.parametrize("mode", ["offline", "disabled"])
-def test_where_wandb_is_offline_nothing_is_created(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_dashboard, "logged_in", lambda: True)
-    monkeypatch.setenv("WANDB_MODE", mode)
-    assert Dashboard().create() is None
+    with pytest.raises(UserError, match=r"in the W&B project mine and .*another in yours"):
+        Dashboard.from_runs([sweep, write_run(tmp_path / "another", "cccc", project="yours")])
 
 
 def test_with_an_account_it_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +74,10 @@ def test_with_an_account_it_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ws.Workspace, "save", lambda self: saved.append(self))
     monkeypatch.setattr(ws.Workspace, "url", property(lambda self: f"https://wandb/{self.entity}/{self.project}"))
     dashboard = Dashboard("mine", "somebody", runs=("aaaa",))
+    for mode in ("offline", "disabled"):
+        with monkeypatch.context() as patch:
+            patch.setenv("WANDB_MODE", mode)
+            assert dashboard.create() is None
     assert dashboard.create() == "https://wandb/somebody/mine"
     (workspace,) = saved
     assert [section.name for section in workspace.sections] == [*dashboard.sections]

@@ -1,7 +1,5 @@
 """TensorBoard: event files where the package is installed, one sentence where it is not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Pictures: points where the values say, inside the frame, none lost; files of their own."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import SimpleNamespace

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 from test_train import fit
+from training import embedded
 
-from embed import embed
 from two_tower.search import Searcher
 from two_tower.serve import Runs
 
-FLAT = {"_target_": "two_tower.index.faiss.FlatIndex"}
 HOSTILE = r"""
 {"_id": "<b>id</b>", "title": "<i>zazuzu</i>", "text": "zazuzu <script>bad()</script> 𝒳 zazuzu"}
 {"_id": "m2", "title": "", "text": "zazuzu <img src=x onerror=bad()> &lt;b&gt; \u0000"}
@@ -28,8 +27,7 @@ def run_folders(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     paths = []
     for name, overrides in (("first", ()), ("second", ("tower=gru", "tower.dim=12"))):
         fit(hostile, folder / name, *overrides)
-        embed({"run": str(folder / name), "output": None, "data": None, "index": FLAT, "shard_rows": 100})
-        paths.append(folder / name)
+        paths.append(embedded(folder / name))
     return paths
 
 

@@ -13,13 +13,15 @@ from two_tower.serve import Limits, Runs
 
 @dataclass(frozen=True)
 class Service:
-    """Where a service listens."""
-
     url: str
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", int(self.url.rpartition(":")[2])
+
+    def listens(self) -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(self.address) == 0
 
     def ask(self, path: str, body: str | None = None) -> tuple[int, Any, dict[str, str]]:
         """Status, body (read, if it is JSON) and headers of a GET, or of a POST if there is a body."""

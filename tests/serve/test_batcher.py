@@ -47,12 +47,8 @@ def test_only_the_item_to_blame_fails() -> None:
 def test_no_more_wait_than_may_and_who_gives_up_is_left_out() -> None:
     worked: list[int] = []
 
-    def work(_: str, items: Sequence[int]) -> Sequence[int]:
-        worked.extend(items)
-        return items
-
     async def main() -> None:
-        batcher = Batcher(work, queue=2, batch=10)
+        batcher = Batcher(lambda _, items: worked.extend(items) or items, queue=2, batch=10)
         first, second = (asyncio.ensure_future(batcher("", i)) for i in (1, 2))
         await asyncio.sleep(0)
         with pytest.raises(QueueFull):

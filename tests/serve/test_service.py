@@ -13,7 +13,7 @@ from threading import Event
 from urllib.parse import quote
 
 import pytest
-from conftest import start_command, word
+from forked import forked
 from serve.serving import Service, served
 
 from two_tower.errors import UserError
@@ -31,7 +31,7 @@ def service(runs: Runs) -> Iterator[Service]:
         yield running
 
 
-@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
 def test_get_and_post_answer_as_search_does(service: Service, run_folders: list[Path], mode: str) -> None:
     query = "zazuzu bababa"
     (expected,) = Searcher.load(run_folders[1]).search([query], 5, mode)
@@ -47,47 +47,23 @@ def test_get_and_post_answer_as_search_does(service: Service, run_folders: list[
     assert any(hit["marks"] for hit in got["hits"])
 
 
-def test_many_at_once_get_each_their_own_answer(service: Service, runs: Runs) -> None:
-    queries = [word(number) for number in range(20)]
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda query: service.ask(f"/search?q={query}&k=3&mode=bm25")[1], queries))
-    expected = runs.search(runs.params(None, "bm25", 3), queries)
-    assert [[hit["id"] for hit in a["hits"]] for a in answers] == [[hit.id for hit in a.hits] for a in expected]
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "detail"),
-    [
+def test_mistakes_get_a_sentence(service: Service) -> None:
+    for path, body, status, detail in (
         ("/search", None, 422, "q: field required"),
-        ("/search?q=a&k=0", None, 422, "k: input should be greater than or equal to 1"),
         ("/search?q=a&k=21", None, 422, "k: input should be less than or equal to 20"),
-        ("/search?q=a&k=ten", None, 422, "k: input should be a valid integer"),
         ("/search?q=a&run=frist", None, 422, "run=frist is not served here; did you mean 'first'?"),
         ("/search?q=a&mode=bm52", None, 422, "mode=bm52 does not exist here; did you mean 'bm25'?"),
         ("/search?q=" + "a" * 301, None, 422, "q: string should have at most 300 characters"),
-        ("/search", '{"query": 5}', 422, "query: input should be a valid string"),
         ("/search", '{"query": "a", "top_k": 5}', 422, "top_k: extra inputs are not permitted"),
         ("/search", '{"query": "a", "k": NaN}', 422, "k: input should be a finite number"),
         ("/search", '{"query": "\\ud800"}', 422, "query: input should be a valid string"),
         ("/search", '["a"]', 422, "The body must be a JSON object"),
         ("/search", "{", 422, "The body is not JSON"),
-        ("/search", "", 422, "body: field required"),
         ("/search", '{"query": "' + "a" * 3000 + '"}', 413, "The request's body is larger than 2,000 bytes"),
-        *((path, None, 404, "Not Found") for path in ("/docs", "/../../etc/passwd")),
-    ],
-)
-def test_mistakes_get_a_sentence(service: Service, path: str, body: str | None, status: int, detail: str) -> None:
-    got, answer, _ = service.ask(path, body)
-    assert (got, answer["detail"][: len(detail)]) == (status, detail)
-
-
-def test_notes_and_defaults(service: Service) -> None:
-    assert service.ask("/search?q=%20")[1]["notes"] == ["The query is empty."]
-    unknown = service.ask("/search?q=xyzzy")[1]
-    assert (unknown["hits"], "No word of 'xyzzy'" in unknown["notes"][0]) == ([], True)
-    defaults = service.ask("/search?q=bababa")[1]
-    assert (defaults["run"], defaults["mode"], len(defaults["hits"])) == ("first", "dense", 10)
-    assert list(defaults["hits"][0])[:5] == ["rank", "id", "score", "title", "text"]
+        ("/../../etc/passwd", None, 404, "Not Found"),
+    ):
+        got, answer, _ = service.ask(path, body)
+        assert (got, answer["detail"][: len(detail)]) == (status, detail)
 
 
 def test_nothing_that_is_served_may_run_or_load_anything_else(service: Service) -> None:
@@ -98,7 +74,13 @@ def test_nothing_that_is_served_may_run_or_load_anything_else(service: Service) 
         assert not re.search("https?://", str(text))
 
 
-def test_facts(service: Service) -> None:
+def test_facts_notes_and_defaults(service: Service) -> None:
+    assert service.ask("/search?q=%20")[1]["notes"] == ["The query is empty."]
+    unknown = service.ask("/search?q=xyzzy")[1]
+    assert (unknown["hits"], "No word of 'xyzzy'" in unknown["notes"][0]) == ([], True)
+    defaults = service.ask("/search?q=bababa")[1]
+    assert (defaults["run"], defaults["mode"], len(defaults["hits"])) == ("first", "dense", 10)
+    assert list(defaults["hits"][0])[:5] == ["rank", "id", "score", "title", "text"]
     assert service.ask("/health")[1] == {"status": "ok", "runs": ["first", "second"]}
     first, second = service.ask("/runs")[1]
     assert (first["name"], first["passages"], first["index"]) == ("first", 243, "flat")
@@ -169,66 +151,58 @@ STRANGE = ["%00", "%ff%fe", "\x00", "'; drop", "<script>", "../" * 50, "%2e%2e/"
 KINDS = ["application/json", "text/plain", "multipart/form-data; boundary=x", "application/json; charset=\\", ""]
 
 
-def _hostile(service: Service, rng: random.Random) -> int:
-    """Send something hostile; the status that came back, 0 for none."""
-    kind = rng.randrange(6)
+def hostile(rng: random.Random) -> bytes:
+    """A request that is none, or whose address, headers or body is strange."""
+    kind = rng.randrange(5)
     if kind == 0:
-        raw = rng.choice(HEADS).replace("{}", rng.choice(STRANGE)).encode("utf-8", "replace")
-    elif kind == 1:
-        raw = rng.randbytes(rng.randrange(1, 2000))
-    elif kind == 2:
-        raw = b"GET /search?q=" + bytes(rng.randrange(33, 256) for _ in range(50)) + b" HTTP/1.1\r\nhost: a\r\n\r\n"
+        return rng.choice(HEADS).replace("{}", rng.choice(STRANGE)).encode("utf-8", "replace")
+    if kind == 1:
+        return rng.choice([b"", b"GET /search?q="]) + rng.randbytes(rng.randrange(1, 2000)) + b" HTTP/1.1\r\n\r\n"
+    if kind == 2:
+        body = "".join(rng.choices(JSON_PIECES, k=rng.randrange(40)))
+    elif kind == 3:
+        opening = rng.choice(["[", '{"query": '])
+        body = opening * rng.randrange(3000 // len(opening))
     else:
-        if kind == 3:
-            body = "".join(rng.choice(JSON_PIECES) for _ in range(rng.randrange(40)))
-        elif kind == 4:
-            body = "[" * rng.randrange(3000) if rng.random() < 0.5 else '{"query": ' * rng.randrange(190)
-        else:
-            k = rng.choice([0, 10**400, 1.5, "1", None, [], 3, 4, 5])
-            body = json.dumps({"query": rng.choice(STRANGE), "k": k})
-        coded = body.encode()
-        head = f"POST /search HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {rng.choice(KINDS)}\r\n"
-        raw = f"{head}content-length: {len(coded)}\r\n\r\n".encode() + coded
-    answer = service.send(raw)
-    return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0
+        body = json.dumps({"query": rng.choice(STRANGE), "k": rng.choice([0, 10**400, 1.5, "1", None, [], 3, 4, 5])})
+    head = f"POST /search HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {rng.choice(KINDS)}\r\n"
+    return f"{head}content-length: {len(body.encode())}\r\n\r\n{body}".encode()
 
 
 def test_hundreds_of_hostile_requests(service: Service) -> None:
     with ThreadPoolExecutor(16) as pool:
-        statuses = list(pool.map(lambda seed: _hostile(service, random.Random(seed)), range(600)))
-    assert not {status for status in statuses if status >= 500}
-    assert {200, 400, 413, 422} <= set(statuses)
+        answers = list(pool.map(lambda seed: service.send(hostile(random.Random(seed))), range(500)))
+    statuses = {int(answer[9:12]) for answer in answers if answer.startswith(b"HTTP/1.1 ")}
+    assert {200, 400, 413, 422} <= statuses
+    assert max(statuses) < 500
     assert service.ask("/search?q=bababa")[0] == 200
     assert 'status="5' not in service.ask("/metrics")[1]
 
 
 def test_the_command_serves_and_stops_in_order(run_folders: list[Path], tmp_path: Path) -> None:
-    with start_command("two-tower", "serve", run_folders[0], "--port", "0", cwd=tmp_path) as process:
-        assert process.stdout is not None
-        line = ""
-        while not line.startswith("Search page: "):
-            line = process.stdout.readline()
-            assert line, process.communicate()
-        service = Service(line.split()[2])
+    port = random.randrange(20_000, 32_000)  # below those that the system gives to others
+    service = Service(f"http://127.0.0.1:{port}")
+    with forked("two-tower", "serve", run_folders[0], "--port", str(port), cwd=tmp_path) as process:
+        while not service.listens():
+            process.check_alive()
+            time.sleep(0.05)
         assert service.ask("/health")[0] == 200
-        with pytest.raises(UserError, match=f"port {service.address[1]}"):  # it is taken
+        with pytest.raises(UserError, match=f"port {port}"):  # it is taken
             serve(run_folders, *service.address, Limits())
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(service.ask, "/search?q=bababa&mode=hybrid") for _ in range(4)]
             time.sleep(0.02)
-            process.send_signal(signal.SIGTERM)
+            process.send(signal.SIGTERM)
             answered = [one for one in asking if not isinstance(one.exception(), OSError)]
         assert {one.result()[0] for one in answered} <= {200}
-        _, err = process.communicate(timeout=30)
-        assert (process.returncode, err) == (0, "")
+        ended = process.ended()
+    assert (ended.status, ended.err) == (0, "")
+    assert f"Search page: {service.url}" in ended.out
 
 
-@pytest.mark.parametrize(("run", "host"), [("no-such-run", "127.0.0.1"), ("run", "203.0.113.1")])
-def test_what_cannot_be_served_is_named(run: str, host: str) -> None:
-    with pytest.raises(UserError, match=run if run != "run" else host):
-        serve([Path(run)], host, 0, Limits())
-
-
-def test_equal_names_get_numbers(runs: Runs) -> None:
+def test_what_cannot_be_served_is_named_and_equal_names_get_numbers(runs: Runs) -> None:
+    for run, host in (("no-such-run", "127.0.0.1"), ("run", "203.0.113.1")):
+        with pytest.raises(UserError, match=run if run != "run" else host):
+            serve([Path(run)], host, 0, Limits())
     _, searcher = next(iter(runs))
     assert [name for name, _ in Runs([searcher, searcher, searcher])] == ["first", "first-2", "first-3"]

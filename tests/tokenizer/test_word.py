@@ -5,11 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_tower.errors import UserError
 from two_tower.tokenizer.word import UNKNOWN, WordTokenizer
 
 
@@ -26,9 +24,7 @@ some_texts = st.lists(st.one_of(st.text("abAB é中ﬁ’", max_size=30), st.tex
 
 @settings(deadline=None, max_examples=50)
 @given(some_texts, st.booleans(), st.booleans(), st.integers(2, 12), st.integers(1, 3))
-def test_vocabulary_is_the_most_frequent_words(
-    texts: list[str], camel: bool, accents: bool, size: int, min_frequency: int
-) -> None:
+def test_most_frequent_words(texts: list[str], camel: bool, accents: bool, size: int, min_frequency: int) -> None:
     texts = [*texts, "a " * min_frequency]
     tokenizer = WordTokenizer(size, min_frequency, split_camel_case=camel, strip_accents=accents)
     assert tokenizer.train([texts]).vocabulary == expected(tokenizer, texts)
@@ -56,15 +52,3 @@ def test_batches_make_no_difference_and_are_read_once() -> None:
     assert whole.vocabulary == [UNKNOWN, "b", "c", "a", "e"]
     assert tokenizer.train(batches()).fingerprint == whole.fingerprint
     assert tokenizer.train([texts[::-1]]).fingerprint == whole.fingerprint
-
-
-@pytest.mark.parametrize("texts", [[], [[]], [["", "?!"]], [["once only"]]])
-def test_no_word_is_a_users_mistake(texts: list[list[str]]) -> None:
-    with pytest.raises(UserError, match="min_frequency"):
-        WordTokenizer().train(texts)
-
-
-@pytest.mark.parametrize("name", ["vocabulary_size", "min_frequency", "query_tokens", "document_tokens"])
-def test_numbers_out_of_range(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}=0 must be at least"):
-        WordTokenizer(**{name: 0})

@@ -1,8 +1,6 @@
 """What every tower promises; the average tower and its word table, whose gradients hold only the batch's rows."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +8,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from tower.test_recurrent import ARRAY
+from torch import nn
+from tower.test_recurrent import ARRAY, DIM, WORDS, random_batch
 from tower.test_recurrent import make as recurrent
 
 from two_tower.ragged import Ragged
-from two_tower.tower import _recurrence as recurrence
-from two_tower.tower import transformer
 from two_tower.tower._lookup import Lookup, pool
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower, WordTable, padded
 from two_tower.tower.transformer import TransformerTower
 
-WORDS, DIM = 50, 16
 
-
-def word_table(seed: int = 0, dim: int = DIM) -> WordTable:
+def word_table(seed: int = 0) -> WordTable:
     generator = torch.Generator().manual_seed(seed)
-    table = WordTable(WORDS, dim)
-    table.initialize(torch.randn(WORDS, dim, generator=generator), torch.rand(WORDS, generator=generator) + 0.1)
+    table = WordTable(WORDS, DIM)
+    table.initialize(torch.randn(WORDS, DIM, generator=generator), torch.rand(WORDS, generator=generator) + 0.1)
     return table
-
-
-def doubled(table: WordTable) -> tuple[Tensor, Tensor]:
-    """Its vectors and weights in double precision."""
-    vectors, logs = (p.detach().double().requires_grad_() for p in (table.vectors, table.log_weights))
-    return vectors, logs
 
 
 def average(**options: Any) -> AverageTower:  # noqa: ANN401
@@ -51,6 +39,7 @@ def of_docs() -> Tower:
     return scope["ConvolutionTower"](word_table(), 8)
 
 
+Texts = list[list[int]]
 TEXTS = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, max_size=9)
 TOWERS: dict[str, Callable[[], Tower]] = {
     "average": average,
@@ -59,16 +48,6 @@ TOWERS: dict[str, Callable[[], Tower]] = {
     "of the docs": of_docs,
     **{" ".join(map(str, case)): lambda case=case: recurrent(*case) for case in ARRAY},
 }
-
-
-@pytest.fixture(autouse=True)
-def _many_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Blocks so small that few texts make several, and the number of threads as it was."""
-    monkeypatch.setattr(recurrence, "BLOCK", 4)
-    monkeypatch.setattr(transformer, "CPU_BLOCK", 20)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[*TOWERS, "transformer"])
@@ -80,9 +59,8 @@ def tower(request: pytest.FixtureRequest) -> Tower:
 
 @given(texts=TEXTS, threads=st.sampled_from((1, 2)), recorded=st.booleans(), data=st.data())
 @settings(max_examples=10, deadline=None)
-def test_a_vector_is_the_same_alone_in_a_batch_and_in_any_order(
-    tower: Tower, texts: list[list[int]], threads: int, recorded: bool, data: st.DataObject
-) -> None:
+def test_a_text_has_one_vector(tower: Tower, texts: Texts, threads: int, recorded: bool, data: st.DataObject) -> None:
+    """Alone, in a batch, and in any order."""
     torch.set_num_threads(threads)
     batch, order = Ragged.from_lists(texts), data.draw(st.permutations(range(len(texts))))
     with torch.set_grad_enabled(recorded):  # recurrent: each step in memory of its own, or in place of the last
@@ -111,11 +89,7 @@ def test_a_text_without_tokens_is_zero_and_trains(tower: Tower) -> None:
 
 @pytest.mark.parametrize("dim", [DIM, 8])
 def test_thread_count_changes_nothing(dim: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(0, 90, (600,), generator=generator)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    ids = torch.randint(0, WORDS, (int(offsets[-1]),), generator=generator, dtype=torch.int32)
-    tower, batch, results = average(dim=dim), Ragged(ids, offsets), []
+    tower, batch, results = average(dim=dim), random_batch(600, 90), []
     for count in (1, 2):
         torch.set_num_threads(count)
         tower.zero_grad()
@@ -134,16 +108,18 @@ def test_the_average_is_the_weighted_mean() -> None:
     torch.testing.assert_close(tower(Ragged.from_lists([[1], text]))[1], expected)
     tower = average(dim=8, tanh=True)
     torch.testing.assert_close(tower(Ragged.from_lists([text]))[0], (tower.projection.weight @ expected).tanh())
+    uniform = WordTable(WORDS, DIM)
+    uniform.initialize(vectors, None)
+    torch.testing.assert_close(AverageTower(uniform, DIM)(Ragged.from_lists([text]))[0], vectors[text].mean(0))
 
 
-def test_uniform_weights_that_are_not_learned_give_the_plain_mean() -> None:
-    table = word_table()
-    table.initialize(table.vectors.detach().clone(), None)
-    tower = AverageTower(table, DIM, learn_weights=False)
-    out = tower(Ragged.from_lists([[3, 3, 7]]))
-    torch.testing.assert_close(out[0], table.vectors[[3, 3, 7]].mean(0))
-    out.sum().backward()
-    assert table.log_weights.grad is None
+def test_what_is_frozen_gets_no_gradient() -> None:
+    for frozen in ("vectors", "log_weights"):
+        table = word_table()
+        table.freeze(frozen == "vectors")
+        tower = AverageTower(table, DIM, learn_weights=frozen != "log_weights")
+        tower(Ragged.from_lists([[1, 2]])).sum().backward()
+        assert [name for name, p in table.named_parameters() if p.grad is None] == [frozen]
 
 
 def test_token_dropout_leaves_tokens_out_in_training_only() -> None:
@@ -158,35 +134,26 @@ def test_token_dropout_leaves_tokens_out_in_training_only() -> None:
 
 @given(TEXTS, st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
-def test_sparse_gradients_equal_dense_double_precision(texts: list[list[int]], seed: int) -> None:
+def test_sparse_gradients_equal_dense_double_precision_on_every_device(texts: list[list[int]], seed: int) -> None:
+    """The path of GPUs, here in double precision on the CPU, is compared with the same plain sums."""
     batch, table = Ragged.from_lists(texts), word_table(seed)
     out = table.pool(batch)
     upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
     out.backward(upstream)
-    vectors, logs = doubled(table)
+    (vectors, logs), general = ([p.detach().double().requires_grad_() for p in table.parameters()] for _ in "ab")
     weights, zero = logs.exp(), torch.zeros(DIM, dtype=torch.float64)
     rows = [(weights[t].unsqueeze(1) * vectors[t]).sum(0) / weights[t].sum() if t else zero for t in texts]
-    expected = torch.stack(rows)
+    expected, elsewhere = torch.stack(rows), pool(batch, *general)
     torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(elsewhere, expected)
     if any(texts):
         expected.backward(upstream.double())
-        torch.testing.assert_close(table.vectors.grad.to_dense().double(), vectors.grad, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(table.log_weights.grad.to_dense().double(), logs.grad, atol=1e-5, rtol=1e-4)
-
-
-def test_gradients_are_sparse_and_equal_on_other_devices_and_dtypes() -> None:
-    """The torch path, which runs on GPUs, here in double precision on the CPU."""
-    batch, table = Ragged.from_lists([[1, 2, 2], [], [49]]), word_table()
-    vectors, logs = doubled(table)
-    fast, general = table.pool(batch), pool(batch, vectors, logs)
-    torch.testing.assert_close(fast.double(), general, atol=1e-6, rtol=1e-6)
-    fast.square().sum().backward()
-    assert table.vectors.grad.is_sparse
-    for parameter in table.parameters():
-        assert parameter.grad.coalesce().indices().tolist() == [[1, 2, 49]]  # the rows of the batch only
-    general.square().sum().backward()
-    torch.testing.assert_close(table.vectors.grad.to_dense().double(), vectors.grad.to_dense())
-    torch.testing.assert_close(table.log_weights.grad.to_dense().double(), logs.grad.to_dense(), atol=1e-5, rtol=1e-5)
+        elsewhere.backward(upstream.double())
+        for ours, other, wanted in zip(table.parameters(), general, (vectors, logs), strict=True):
+            torch.testing.assert_close(ours.grad.to_dense().double(), wanted.grad, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(other.grad.to_dense(), wanted.grad)
+            assert ours.grad.is_sparse
+            assert ours.grad.coalesce().indices().tolist() == [sorted({*batch.ids.tolist()})]  # the batch's rows only
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -199,14 +166,6 @@ def test_lookup_gradients_equal_the_librarys(dtype: torch.dtype) -> None:
     (Lookup.apply(ids, ours) * factor).sum().backward()
     (nn.functional.embedding(ids, theirs) * factor).sum().backward()
     torch.testing.assert_close(ours.grad.to_dense(), theirs.grad)
-
-
-def test_frozen_vectors_get_no_gradient() -> None:
-    table = word_table()
-    table.freeze()
-    table.pool(Ragged.from_lists([[1, 2]])).sum().backward()
-    assert table.vectors.grad is None
-    assert table.log_weights.grad is not None
 
 
 @given(TEXTS)
