@@ -3,16 +3,12 @@
 Nothing here imports the package.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-
-# --- rankings ---------------------------------------------------------------------------------------------
 
 
 def ranked(scores: Mapping[str, float]) -> list[str]:
@@ -20,29 +16,29 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda d: (scores[d], d.encode()), reverse=True)
 
 
-# --- metrics: of one query, from its ranked documents and its judgements {document: grade} ----------------
+# --- metrics: of one query, from its ranked documents and its judgements
+
+Grades = Mapping[str, int]  # document → grade
 
 
-def reciprocal_rank(
-    documents: Sequence[str], grades: Mapping[str, int], k: int | None = None, threshold: int = 1
-) -> float:
+def reciprocal_rank(documents: Sequence[str], grades: Grades, k: int | None = None, threshold: int = 1) -> float:
     for rank, document in enumerate(documents[:k], start=1):
         if grades.get(document, 0) >= threshold:
             return 1 / rank
     return 0.0
 
 
-def recall(documents: Sequence[str], grades: Mapping[str, int], k: int | None = None, threshold: int = 1) -> float:
+def recall(documents: Sequence[str], grades: Grades, k: int | None = None, threshold: int = 1) -> float:
     relevant = [d for d, grade in grades.items() if grade >= threshold]
     found = [d for d in relevant if d in documents[:k]]
     return len(found) / len(relevant) if relevant else 0.0
 
 
-def success(documents: Sequence[str], grades: Mapping[str, int], k: int | None = None, threshold: int = 1) -> float:
+def success(documents: Sequence[str], grades: Grades, k: int | None = None, threshold: int = 1) -> float:
     return float(any(grades.get(d, 0) >= threshold for d in documents[:k]))
 
 
-def ndcg(documents: Sequence[str], grades: Mapping[str, int], k: int | None = None, threshold: int = 1) -> float:
+def ndcg(documents: Sequence[str], grades: Grades, k: int | None = None, threshold: int = 1) -> float:
     def gain(ordered_grades: Sequence[int]) -> float:
         return sum(max(g, 0) / math.log2(rank + 1) for rank, g in enumerate(ordered_grades[:k], start=1))
 
@@ -50,9 +46,7 @@ def ndcg(documents: Sequence[str], grades: Mapping[str, int], k: int | None = No
     return gain([grades.get(d, 0) for d in documents]) / ideal if ideal else 0.0
 
 
-def average_precision(
-    documents: Sequence[str], grades: Mapping[str, int], k: int | None = None, threshold: int = 1
-) -> float:
+def average_precision(documents: Sequence[str], grades: Grades, k: int | None = None, threshold: int = 1) -> float:
     relevant = sum(grade >= threshold for grade in grades.values())
     hits, total = 0, 0.0
     for rank, document in enumerate(documents[:k], start=1):
@@ -60,9 +54,6 @@ def average_precision(
             hits += 1
             total += hits / rank
     return total / relevant if relevant else 0.0
-
-
-# --- BM25 -------------------------------------------------------------------------------------------------
 
 
 def bm25(documents: Sequence[Sequence[str]], query: Sequence[str], k1: float = 0.9, b: float = 0.4) -> list[float]:
@@ -81,11 +72,10 @@ def bm25(documents: Sequence[Sequence[str]], query: Sequence[str], k1: float = 0
     return scores
 
 
-# --- losses: numbers are 0-dimensional tensors in double precision, so that torch derives the gradient -------
+# --- losses: numbers are 0-dimensional tensors in double precision, so that torch derives the gradient
 
 
 def similarity(query: Tensor, document: Tensor, name: str) -> Tensor:
-    """Of two vectors (D,), as it is defined."""
     if name == "euclidean":
         return -((query - document) ** 2).sum().sqrt()
     product = (query * document).sum()
@@ -103,24 +93,6 @@ def mean_of(terms: Sequence[Tensor]) -> Tensor:
 
 Scores = Sequence[Sequence[Tensor]]  # of each query with each document of the batch
 Mask = Sequence[Sequence[bool]]
-
-
-def negatives(
-    queries: Sequence[int], documents: Sequence[int], relevant: Callable[[int, int], bool], whole_batch: bool
-) -> list[list[bool]]:
-    """Which documents of a batch each query is pushed away from.
-
-    Document j < B is the positive of query j; the others are the queries' own negatives in turn.
-    """
-    count = len(queries)
-    own = (len(documents) - count) // count
-    return [
-        [
-            not relevant(query, document) and (whole_batch or (j >= count and (j - count) // own == i))
-            for j, document in enumerate(documents)
-        ]
-        for i, query in enumerate(queries)
-    ]
 
 
 def in_batch_loss(scores: Scores, mask: Mask, temperature: Tensor | float, symmetric: bool) -> Tensor:
@@ -156,7 +128,6 @@ def triplet_loss(scores: Scores, mask: Mask, margin: float, softness: float, sel
 
 
 def loss_diagnostics(scores: Scores, mask: Mask, margin: float) -> dict[str, float]:
-    """What losses report besides their value."""
     rows = [[s.item() for s in row] for row in scores]
     negatives = [[s for s, m in zip(row, marks, strict=True) if m] for row, marks in zip(rows, mask, strict=True)]
     pairs = [(rows[i][i], s) for i in range(len(rows)) for s in negatives[i]]
@@ -171,7 +142,7 @@ def loss_diagnostics(scores: Scores, mask: Mask, margin: float) -> dict[str, flo
     }
 
 
-# --- distillation: of scores (B, N), a mask, the student's and the teacher's vectors of queries and documents ----
+# --- distillation: of scores (B, N), a mask, the student's and the teacher's vectors of queries and documents
 
 Vectors = tuple[Tensor, Tensor]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import bm25s
 import numpy as np
 import oracles
-import pyarrow as pa
 import pytest
 import torch
 from conftest import SHARED_DATA
@@ -44,14 +43,6 @@ def test_scores_equal_the_formula(documents: list[str], queries: list[str], para
     assert scores.dtype == np.float32
 
 
-def test_another_variant_differs() -> None:
-    """Negative control: Robertson's weights are not what is computed."""
-    documents = ["cat dog", "cat", "fish cat"]
-    index = bm25s.BM25(k1=0.9, b=0.4, method="robertson")
-    index.index([d.split() for d in documents], show_progress=False)
-    assert not np.allclose(index.get_scores(["cat"]), all_scores(BM25(documents), ["cat"])[0], atol=0.01)
-
-
 @settings(max_examples=40)
 @given(TEXTS, TEXTS, st.integers(1, 5), st.integers(1, 21))
 def test_blocks_do_not_change_a_score(documents: list[str], queries: list[str], some: int, more: int) -> None:
@@ -70,19 +61,16 @@ def test_scores_are_those_of_bm25s_bit_for_bit() -> None:
     index = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
     index.index([d.split() for d in documents], show_progress=False)
     expected = np.stack([index.get_scores(query.split()) for query in queries])
-    np.testing.assert_array_equal(all_scores(BM25(documents), queries), expected)
-
-
-def test_threads_do_not_change_the_result() -> None:
-    bm25, threads = BM25(["cat dog", "dog", "fish", "bird cat cat"]), torch.get_num_threads()
-    results = []
+    threads = torch.get_num_threads()
     try:
         for n in (1, 3):
             torch.set_num_threads(n)
-            results.append(all_scores(bm25, ["cat", "dog fish", "bird", "", "cat dog"]))
+            np.testing.assert_array_equal(all_scores(BM25(documents), queries), expected)
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(*results)
+    robertson = bm25s.BM25(k1=0.9, b=0.4, method="robertson")  # negative control
+    robertson.index([d.split() for d in documents], show_progress=False)
+    assert not np.allclose(robertson.get_scores(queries[0].split()), expected[0], atol=0.01)
 
 
 def test_inflected_words_match_and_none_is_a_stop_word() -> None:
@@ -92,23 +80,14 @@ def test_inflected_words_match_and_none_is_a_stop_word() -> None:
     assert (all_scores(BM25(["the", "who is it", "not"]), ["the who"])[0] > 0).tolist() == [True, True, False]
 
 
-def test_a_repeated_query_word_counts_twice() -> None:
-    once, twice = all_scores(BM25(["cat dog", "fish"]), ["cat dog", "cat cat dog dog"])
-    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("text", "plain", "split"),
     [
-        ("Hello, World!", ["hello", "world"], ["hello", "world"]),
         ("nn.ReduceLROnPlateau", ["nn", "reducelronplateau"], ["nn", "reduce", "lr", "on", "plateau"]),
-        ("cosine_similarity(x1)", ["cosine", "similarity", "x1"], ["cosine", "similarity", "x1"]),
         ("HTMLParser.parseURL", ["htmlparser", "parseurl"], ["html", "parser", "parse", "url"]),
         ("Conv2d utf8Decode", ["conv2d", "utf8decode"], ["conv2d", "utf8", "decode"]),
-        ("don’t I", ["don", "t", "i"], ["don", "t", "i"]),
         ("Ärger naïve ÉCOLE 東京", ["ärger", "naïve", "école", "東京"], ["ärger", "naïve", "école", "東京"]),
         ("_ -- \t\n", [], []),
-        ("", [], []),
     ],
 )
 def test_words(text: str, plain: list[str], split: list[str]) -> None:
@@ -124,27 +103,11 @@ def test_camel_case_is_split_in_queries_too() -> None:
     assert (all_scores(split, queries) > 0).tolist() == [[True, True], [True, True]]
 
 
-@pytest.mark.parametrize("query", ["", "  ,;", "unknown words only", "🙂"])
-def test_query_without_a_known_word_retrieves_nothing(query: str) -> None:
-    bm25 = BM25(["cat dog", "fish", ""])
-    pairs = (np.array([0, 0, 1]), np.array([0, 1, 1]))
-    found = bm25.rank([query, "fish"], order=np.arange(3), pairs=pairs, k=2)
-    assert found.rows.tolist() == [[-1, -1], [1, -1]]
-    assert found.ranks.tolist() == [0, 0, 1]
-
-
-def test_equal_scores_are_ranked_by_order() -> None:
-    found = BM25(["cat", "dog", "cat", "cat"]).rank(["cat"], order=np.array([2, 3, 0, 1]), k=4)
-    assert found.rows.tolist() == [[0, 3, 2, -1]]
-
-
-def test_documents_as_arrow_or_list() -> None:
-    documents = ["cat dog", "", "fish"]
-    expected = all_scores(BM25(documents), ["fish cat"])
-    for column in (pa.array(documents), pa.chunked_array([documents[:1], documents[1:]])):
-        bm25 = BM25(column)
-        assert len(bm25) == 3
-        np.testing.assert_array_equal(all_scores(bm25, ["fish cat"]), expected)
+def test_a_query_without_a_known_word_retrieves_nothing_and_equal_scores_are_ranked_by_order() -> None:
+    bm25, pairs = BM25(["cat", "fish", "", "cat"]), (np.array([0, 0, 2, 3]), np.array([0, 1, 1, 3]))
+    found = bm25.rank(["  ,;", "unknown words only", "fish", "cat"], order=np.array([1, 0, 2, 3]), pairs=pairs, k=2)
+    assert found.rows.tolist() == [[-1, -1], [-1, -1], [1, -1], [3, 0]]
+    assert found.ranks.tolist() == [0, 0, 1, 1]
 
 
 def test_no_words_no_queries_no_documents() -> None:
@@ -185,7 +148,6 @@ def test_an_index_of_words_is_kept(tmp_path: Path, split: bool) -> None:
     made = BM25(texts, split_camel_case=split)
     made.save(path, "these")
     kept = BM25.load(path, split, "these")
-    assert kept is not None
     queries = ["beta", "gammas betas", "nothing", ""]
     one, two = (all_scores(b, queries) for b in (made, kept))
     assert one.tolist() == two.tolist()

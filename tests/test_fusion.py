@@ -1,7 +1,6 @@
 """Fusion against dictionaries and loops."""
 
 import json
-import math
 import statistics
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_tower.errors import UserError
-from two_tower.fusion import Fusion, Judged, normalize, tune
+from two_tower.fusion import Fusion, Judged, tune
 from two_tower.metrics import Qrels, from_ranks
 from two_tower.ranking import Ranking
 
@@ -21,7 +20,6 @@ DOCUMENTS = 12
 
 
 def ranking(lists: Lists, depth: int) -> Ranking:
-    """The lists as arrays, best first."""
     rows = np.full((len(lists), depth), -1, np.int64)
     scores = np.full((len(lists), depth), -np.inf, np.float32)
     for q, found in enumerate(lists):
@@ -92,14 +90,6 @@ def test_reciprocal_rank_fusion_is_the_papers(case: tuple[Lists, Lists, int], se
         assert (fused.rows[q, len(expected) :] == -1).all()
 
 
-def test_a_lists_only_candidate_counts_if_the_others_have_a_score() -> None:
-    one = ranking([{3: 2.5}], 5)
-    assert normalize(one).tolist() == [[0.0] * 5]
-    assert normalize(one, floor=0.0)[0] == pytest.approx([math.sqrt(5**2 / 4), 0, 0, 0, 0])
-    two = ranking([{3: 2.0, 1: 1.0}], 3)
-    assert normalize(two, floor=-3.0)[0] == pytest.approx([5 / math.sqrt(14 / 3), 4 / math.sqrt(14 / 3), 0])
-
-
 def test_candidates_beyond_the_depth_do_not_count() -> None:
     lists = [{d: float(d + q) for d in range(q, 12 - q)} for q in range(3)]
     reverse = [{d: -score for d, score in each.items()} for each in lists]
@@ -110,22 +100,17 @@ def test_candidates_beyond_the_depth_do_not_count() -> None:
         np.testing.assert_array_equal(long.scores, short.scores)
 
 
-@pytest.fixture
-def two() -> tuple[Ranking, Ranking, Qrels]:
-    """Two systems that each find half of what is relevant, by scores of different sizes, and the judgements."""
+def test_the_tuned_weight_is_the_best_of_all() -> None:
+    """Of two systems that each find half of what is relevant, by scores of different sizes."""
     rng = np.random.default_rng(1)
     relevant = rng.integers(0, 200, 60)
-    systems = []
+    systems, qrels = [], Qrels(np.arange(60), relevant, np.ones(60, np.int32), 60)
     for size, skill in ((0.2, 0.5), (30.0, 1.5)):
         scores = rng.normal(size=(60, 200))
         scores[np.arange(60), relevant] += skill * (1 + rng.normal(size=60))
         best = np.argsort(-scores, axis=1)[:, :50]
         systems.append(Ranking(best, np.float32(size * np.take_along_axis(scores, best, 1)), np.zeros(0, np.int64)))
-    return *systems, Qrels(np.arange(60), relevant, np.ones(60, np.int32), 60)
-
-
-def test_the_tuned_weight_is_the_best_of_all(two: tuple[Ranking, Ranking, Qrels]) -> None:
-    left, right, qrels = two
+    left, right = systems
 
     def value(fusion: Fusion) -> float:
         fused = fusion(left, right, order=np.arange(200), pairs=(qrels.query_rows, qrels.document_rows))
@@ -145,31 +130,21 @@ def test_the_tuned_weight_is_the_best_of_all(two: tuple[Ranking, Ranking, Qrels]
 FIRST, SECOND = ranking([{0: 2.0, 1: 1.0}], 2), ranking([{1: 2.0, 0: 1.0}], 2)
 
 
-def judged_one(documents: int, *grades: int, threshold: int = 1) -> Judged:
-    """Grades of the first documents for one query."""
-    qrels = Qrels(np.zeros(len(grades), np.int64), np.arange(len(grades)), np.array(grades, np.int32), 1)
-    return Judged(np.arange(documents), qrels, "mrr@10", "dev", threshold)
+def first_is_relevant(documents: int) -> Judged:
+    qrels = Qrels(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int32), 1)
+    return Judged(np.arange(documents), qrels, "mrr@10", "dev")
 
 
-@pytest.mark.parametrize("good", ["both", "tower", "bm25"])
-def test_of_equal_weights_it_is_the_middle_one(good: str) -> None:
-    tower, bm25 = (FIRST if good in (name, "both") else SECOND for name in ("tower", "bm25"))
-    tuned = tune(tower, bm25, judged_one(2, 1))
-    # The larger share decides; at .5 the sums are equal, and the larger place, which is wrong, comes first.
-    weights = {"both": range(21), "tower": range(11, 21), "bm25": range(10)}[good]
-    assert tuned.weight == pytest.approx(weights[len(weights) // 2] / 20)
-
-
-@pytest.mark.parametrize(("threshold", "weight"), [(1, 0.5), (2, 0.8)])
-def test_only_relevant_grades_decide(threshold: int, weight: float) -> None:
-    tuned = tune(FIRST, SECOND, judged_one(2, 2, 1, threshold=threshold))  # BM25 prefers grade 1
-    assert tuned.weight == pytest.approx(weight)
+def test_of_equal_weights_it_is_the_middle_one() -> None:
+    # At .5 the sums of one system's first and the other's are equal: the larger place, which is wrong, comes first.
+    for tower, bm25, best in ((FIRST, FIRST, range(21)), (FIRST, SECOND, range(11, 21)), (SECOND, FIRST, range(10))):
+        assert tune(tower, bm25, first_is_relevant(2)).weight == pytest.approx(best[len(best) // 2] / 20)
 
 
 def test_reciprocal_ranks_are_chosen_where_they_are_better() -> None:
     # What is relevant, 0, is second in both; each system's first, far ahead in score, is unknown to the other.
     tower, bm25 = ranking([{1: 9.0, 0: 1.0, 3: 0.9}], 3), ranking([{2: 9.0, 0: 1.0, 4: 0.9}], 3)
-    tuned = tune(tower, bm25, judged_one(5, 1))
+    tuned = tune(tower, bm25, first_is_relevant(5))
     assert (tuned.method, tuned.weight) == ("reciprocal_rank", None)
 
 

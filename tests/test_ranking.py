@@ -105,7 +105,7 @@ def test_torch_operations_equal_a_sort(torch_operations: str, case: dict) -> Non
     check(case, torch_operations)
 
 
-@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("k", [1, 100])
 def test_long_rows_equal_a_sort(k: int) -> None:
     """Whole chunks are skipped; ascending rows replace the worst at every step."""
     rng = np.random.default_rng(k)
@@ -138,13 +138,9 @@ def test_ranks_are_places_in_the_full_ranking(queries: int, documents: int, some
     np.testing.assert_array_equal(np.sort(found.rows), np.broadcast_to(np.arange(documents), found.rows.shape))
 
 
-def pairs_and_order() -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    rng = np.random.default_rng(1)
-    return (rng.integers(0, 150, 500), rng.integers(0, 1501, 500)), rng.permutation(1501)
-
-
 def ranking_of_product(**options: Any) -> Ranking:  # noqa: ANN401
-    pairs, order = pairs_and_order()
+    rng = np.random.default_rng(1)
+    pairs, order = (rng.integers(0, 150, 500), rng.integers(0, 1501, 500)), rng.permutation(1501)
     options = {"blocks": Blocks(64, 256), "k": 20} | options
     return rank(product(150, 1501), 150, 1501, order=order, pairs=pairs, **options)
 
@@ -160,22 +156,7 @@ def test_threads_do_not_change_the_result() -> None:
         torch.set_num_threads(threads)
 
 
-def test_queries_shared_out_at_block_borders_give_the_same_result() -> None:
-    whole, score = ranking_of_product(), product(150, 1501)
-    (queries, documents), order = pairs_and_order()
-
-    def tail(rows: slice, columns: slice) -> Tensor:
-        return score(slice(rows.start + 64, rows.stop + 64), columns)
-
-    mine = queries >= 64
-    pairs = (queries[mine] - 64, documents[mine])
-    part = rank(tail, 86, 1501, order=order, pairs=pairs, k=20, blocks=Blocks(64, 256))
-    assert_equal(part, whole.rows[64:], whole.scores[64:], whole.ranks[mine])
-
-
 class ThreadShare(Share):
-    """Threads that rank together as processes would."""
-
     def __init__(self, rank: int, barrier: Barrier, board: list[np.ndarray | None]) -> None:
         self.rank, self.size, self._barrier, self._board = rank, len(board), barrier, board
 
@@ -199,8 +180,7 @@ def together(size: int, call: Callable[[Share], Ranking]) -> list[Ranking]:
         return list(pool.map(lambda r: call(ThreadShare(r, barrier, board)), range(size)))
 
 
-@pytest.mark.parametrize("size", [2, 3, 7])
-@pytest.mark.parametrize("k", [0, 20, 2000])
+@pytest.mark.parametrize(("size", "k"), [(2, 20), (3, 0), (7, 2000)])
 def test_processes_that_share_the_documents_out_all_get_the_same_result(size: int, k: int) -> None:
     whole = ranking_of_product(k=k)
     for part in together(size, lambda share: ranking_of_product(k=k, share=share)):
@@ -213,36 +193,27 @@ def test_ties_nan_and_unknown_documents_are_ranked_together_as_alone(case: dict)
     check(case, processes=2)
 
 
-def zeros(rows: slice, columns: slice) -> Tensor:
-    return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+class Zeros:
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int, int]] = []
+
+    def __call__(self, rows: slice, columns: slice) -> Tensor:
+        self.asked.append((rows.start, rows.stop, columns.start, columns.stop))
+        return torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
 
 
 def test_each_process_scores_only_its_own_blocks() -> None:
-    asked: dict[int, set[int]] = {0: set(), 1: set()}
-
-    def of(share: Share) -> Ranking:
-        def score(rows: slice, columns: slice) -> Tensor:
-            asked[share.rank].add(columns.start)
-            return zeros(rows, columns)
-
-        return rank(score, 3, 25, order=np.arange(25), k=2, blocks=Blocks(documents=5), share=share)
-
-    together(2, of)
-    assert asked == {0: {0, 10, 20}, 1: {5, 15}}
+    scores = Zeros(), Zeros()
+    options = {"order": np.arange(25), "k": 2, "blocks": Blocks(documents=5)}
+    together(2, lambda share: rank(scores[share.rank], 3, 25, **options, share=share))
+    assert [sorted(block[2] for block in each.asked) for each in scores] == [[0, 10, 20], [5, 15]]
 
 
 @pytest.mark.parametrize(("budget", "calls"), [(0, 2), (5 * 30 * 4, 1)])
 def test_blocks_are_computed_once_if_they_fit_and_at_absolute_rows(budget: int, calls: int) -> None:
-    asked: list[tuple[int, int, int, int]] = []
-
-    def score(rows: slice, columns: slice) -> Tensor:
-        asked.append((rows.start, rows.stop, columns.start, columns.stop))
-        return zeros(rows, columns)
-
-    pair = (np.array([6]), np.array([3]))  # only the second block of queries has a pair
+    pair, score = (np.array([6]), np.array([3])), Zeros()  # only the second block of queries has a pair
     rank(score, 7, 30, order=np.arange(30), pairs=pair, blocks=Blocks(5, 16, budget))
-    blocks = [(0, 5, 0, 16), (0, 5, 16, 30)] + [(5, 7, 0, 16), (5, 7, 16, 30)] * calls
-    assert asked == blocks
+    assert score.asked == [(0, 5, 0, 16), (0, 5, 16, 30)] + [(5, 7, 0, 16), (5, 7, 16, 30)] * calls
 
 
 def test_scores_of_other_kinds_are_ranked_as_float32_and_the_order_may_be_a_tensor() -> None:
@@ -264,7 +235,6 @@ def test_without_documents_nothing_is_retrieved() -> None:
     ("changes", "message"),
     [
         ({"order": np.arange(4)}, "order has shape"),
-        ({"pairs": (np.array([2]), np.array([0]))}, "outside"),
         ({"pairs": (np.array([-1]), np.array([0]))}, "outside"),
         ({"pairs": (np.array([0]), np.array([3]))}, "outside"),
         ({"pairs": (np.array([0]), np.array([0, 1]))}, "as many"),
@@ -290,7 +260,6 @@ def test_id_order_is_that_of_the_bytes(ids: list[str]) -> None:
 @settings(max_examples=40)
 @given(cases())
 def test_order_is_that_of_trec_eval(case: dict) -> None:
-    """The same scores in a dictionary, sorted as trec_eval sorts."""
     scores = np.nan_to_num(case["scores"], nan=-1.0)
     ids = [str(7 * d) for d in range(scores.shape[1])]
     found = rank(scorer(scores), *scores.shape, order=id_order(ids), k=len(ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -61,21 +62,37 @@ def with_margins(collection: Path, folder: Path) -> Path:
     return folder
 
 
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def rows_with(column: str, run: Path) -> list[dict[str, str]]:
+    """The rows of a run's history in which there is such a figure."""
+    with (run / "metrics.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row[column]]
+
+
 def history(run: Path) -> list[dict[str, float]]:
     """The logged ``train/`` values of each step, without the prefix."""
-    with (run / "metrics.csv").open() as file:
-        rows = [{k.removeprefix("train/"): float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    return [row for row in rows if "loss" in row]
+    rows = rows_with("train/loss", run)
+    return [{k.removeprefix("train/"): float(v) for k, v in row.items() if v} for row in rows]
 
 
 def losses(run: Path) -> list[float]:
     return [row["loss"] for row in history(run)]
 
 
+def reloaded(state: Any) -> Any:  # noqa: ANN401
+    """A state as it comes back from a checkpoint."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 def state(run: Path, name: str = "last") -> dict[str, Tensor]:
     """The weights and buffers of a checkpoint."""
-    found: dict[str, Tensor] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-    return found
+    return checkpoint(run, name)["state_dict"]
 
 
 def of_scores(scores: Tensor, negatives: Tensor | None = None) -> LossInput:

@@ -1,8 +1,5 @@
 """The table of sample queries: ranks and passages are those of loops, queries stay the same, text is harmless."""
 
-from __future__ import annotations
-
-import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +9,12 @@ import numpy as np
 import oracles
 import pytest
 import rich.console
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from killing import killed_after
 from rows import write_rows
 from test_train import fit
+from training import checkpoint
 
 from two_tower.assemble import load_model
 from two_tower.callbacks.samples import Sample, SampleQueries, beginnings, first_ranks, spread
@@ -27,25 +24,19 @@ from two_tower.run import Run
 
 
 def saved(run: Path) -> list[dict[str, Any]]:
-    """What a run's last checkpoint holds of the samples."""
-    callbacks = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
-    (state,) = [state for name, state in callbacks.items() if name.startswith("SampleQueries")]
-    return state["samples"]
+    callbacks = checkpoint(run)["callbacks"]
+    return next(state["samples"] for name, state in callbacks.items() if name.startswith("SampleQueries"))
 
 
-def lines(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_ranks_and_passages_are_those_of_loops(
-    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ranks_and_passages_equal_loops(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(collection, tmp_path / "run", "trainer.max_epochs=1", "optimizer.lr=0.001")
     out = capsys.readouterr().out
     model, tokenizer = load_model(Run(tmp_path / "run"))  # of the one epoch
-    texts = {row["_id"]: f"{row['title']} {row['text']}" for row in lines(collection / "corpus.jsonl")}
-    titles = {row["_id"]: row["title"] for row in lines(collection / "corpus.jsonl")}
-    ids = {row["text"]: row["_id"] for row in lines(collection / "queries.jsonl")}
+    source = Beir(str(collection))
+    passages = [row for batch in source.corpus() for row in batch.to_pylist()]
+    titles = {row["id"]: row["title"] for row in passages}
+    texts = {row["id"]: f"{row['title']} {row['text']}" for row in passages}
+    ids = {row["text"]: row["id"] for row in source.queries("dev").to_pylist()}
     vectors = model.encode("documents", tokenizer.encode_documents(list(texts.values())))
     samples = saved(tmp_path / "run")
     assert len({sample["text"] for sample in samples}) == 5
@@ -64,23 +55,21 @@ def test_ranks_and_passages_are_those_of_loops(
 
 
 def test_the_queries_are_the_same_in_every_run_and_after_a_resume(collection: Path, tmp_path: Path) -> None:
-    options = ["trainer.max_epochs=3", "callbacks.last.every_seconds=0"]
-    fit(collection, tmp_path / "whole", *options)
+    each_step = "callbacks.last.every_seconds=0"
+    fit(collection, tmp_path / "whole", each_step)
     with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 7):
-        fit(collection, tmp_path / "cut", *options)
+        fit(collection, tmp_path / "cut", each_step)
     assert [len(sample["ranks"]) for sample in saved(tmp_path / "cut")] == [1] * 5
-    fit(collection, tmp_path / "cut", *options)
+    fit(collection, tmp_path / "cut", each_step)
     whole = saved(tmp_path / "whole")
     assert saved(tmp_path / "cut") == whole
-    assert [len(sample["ranks"]) for sample in whole] == [3] * 5
-    fit(collection, tmp_path / "other", "trainer.max_epochs=1", "tower=gru", "seed=3")
+    assert [len(sample["ranks"]) for sample in whole] == [2] * 5
+    fit(collection, tmp_path / "other", "trainer.max_steps=1", "tower=gru", "seed=3")
     assert [sample["row"] for sample in saved(tmp_path / "other")] == [sample["row"] for sample in whole]
 
 
 @pytest.mark.parametrize("console", ["each", "never"])
-def test_where_the_console_shows_them(
-    console: str, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_it_is_shown(console: str, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["validation.every_n_steps=3", "validation.bm25=false", f"callbacks.samples.console={console}"]
     fit(collection, tmp_path / "run", "trainer.max_epochs=1", *options, "callbacks.samples.queries=2")
     out = capsys.readouterr().out
@@ -90,11 +79,9 @@ def test_where_the_console_shows_them(
     samples = saved(tmp_path / "run")
     assert [len(sample["ranks"]) for sample in samples] == [2, 2]
     if console == "each":
-        last = out[out.rindex("before") :].splitlines()[1:3]
-        for line, sample in zip(last, samples, strict=True):
-            now, before, untrained, bm25, *text = line.split()
-            assert [int(now), int(before)] == sample["ranks"][::-1]
-            assert (int(untrained), bm25, " ".join(text)) == (sample["untrained"], "–", sample["text"])
+        for line, sample in zip(out[out.rindex("before") :].splitlines()[1:3], samples, strict=True):
+            before, now = sample["ranks"]
+            assert line.split() == [str(now), str(before), str(sample["untrained"]), "–", *sample["text"].split()]
 
 
 JUDGED = st.dictionaries(
@@ -103,9 +90,7 @@ JUDGED = st.dictionaries(
 
 
 @given(judged=JUDGED, threshold=st.integers(1, 2))
-def test_the_rank_is_that_of_the_best_relevant_passage(
-    judged: dict[tuple[int, int], tuple[int, int]], threshold: int
-) -> None:
+def test_the_rank_is_the_best_relevant_passages(judged: dict[tuple[int, int], tuple[int, int]], threshold: int) -> None:
     """(query, document) → (grade, rank)."""
     queries, documents = (np.array(column) for column in zip(*sorted(judged), strict=True))
     grades, ranks = (np.array(column) for column in zip(*(judged[pair] for pair in sorted(judged)), strict=True))
@@ -137,9 +122,7 @@ def test_a_passage_without_a_title_is_shown_by_its_beginning(tmp_path: Path) -> 
     assert re.fullmatch("ünder x{100,300}", second)
 
 
-def test_foreign_text_cannot_write_on_the_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_text_harms_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(rich, "_console", rich.console.Console(width=60))
     callback = SampleQueries(SimpleNamespace(latest_name="epoch 1"))  # type: ignore[arg-type]
     evil = "a\nb\r\x1b[2Jc\u202ed\u2028e [bold]f[/nothing] 検索 " + "long " * 40
@@ -156,7 +139,8 @@ def test_foreign_text_cannot_write_on_the_terminal(
     assert "untrained 1,234 → 5 → 5 → 5 → 5 → 5 → … → 5 → 5 → 5 → 5 → 5  (BM25 –)" in out
 
 
-@pytest.mark.parametrize("wrong", [{"queries": 0}, {"hits": -1}])
-def test_values_that_show_nothing_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
-        SampleQueries(SimpleNamespace(), **wrong)  # type: ignore[arg-type]
+def test_values_that_show_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="queries=0"):
+        SampleQueries(SimpleNamespace(), queries=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="hits=-1"):
+        SampleQueries(SimpleNamespace(), hits=-1)  # type: ignore[arg-type]

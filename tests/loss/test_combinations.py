@@ -1,12 +1,8 @@
 """Every loss trains with every source of negatives, by the keys that a user would write."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,16 +10,12 @@ import torch
 from conftest import configure
 from killing import killed_after
 from test_train import fit
-from torch import Tensor
-from training import UniformityLoss, history, losses, of_scores, state
+from training import UniformityLoss, checkpoint, history, losses, of_scores, state
 
 from train import train
 from two_tower.assemble import load_model, make_data
-from two_tower.config import build
 from two_tower.config.saved import choices
 from two_tower.loss.in_batch import InBatchLoss
-from two_tower.loss.sum import SumLoss
-from two_tower.optimizer.base import parameter_groups
 from two_tower.run import Run
 
 SHORT = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "scheduler=none", "validation.bm25=false"]
@@ -31,8 +23,8 @@ ALL = [
     "negatives=mixed", "+negatives@negatives.given=given", "+negatives@negatives.ann=ann", "negatives.weights.bm25=1",
     "negatives.ann.first_epoch=1", "negatives.count=3", "negatives.random.distribution=log_frequency",
 ]  # fmt: skip
-# margin_mse needs scores that this collection has not: see test_margin_mse.py. ann and mixed are parts of "all".
-ELSEWHERE = {"margin_mse", "ann", "mixed"}
+# margin_mse needs scores that this collection has not: see test_margin_mse.py. The others are parts of "all".
+ELSEWHERE = {"margin_mse", "ann", "bm25", "mixed", "random"}
 
 
 def others(group: str, listed: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -48,10 +40,7 @@ FACTORS: dict[str, dict[str, list[str]]] = {
         "matryoshka": ["loss=matryoshka", "loss@loss.loss=triplet", "loss.loss.select=semi_hard", "loss.dims=[4]"],
         "distillation": ["loss=distillation", "teacher=sentence_transformer", "teacher.model={teacher}"],
     }),
-    "negatives": others("negatives", {
-        "in_batch": [], "random": ["negatives=random"], "given": ["negatives=given"], "bm25": ["negatives=bm25"],
-        "all": ALL,
-    }),
+    "negatives": others("negatives", {"in_batch": [], "given": ["negatives=given"], "all": ALL}),
     "tower": {"average": [], "gru": ["tower=gru"]},
     "similarity": {name: [f"similarity={name}"] for name in ("cosine", "dot", "euclidean")},
     "memory": {"without": [], "with": ["cross_batch_memory=50", "cross_batch_start=0"]},
@@ -77,26 +66,11 @@ ROWS = covering_array()
 
 def test_the_array_covers_every_pair_in_few_rows() -> None:
     assert set().union(*map(pairs, ROWS)) == set().union(*map(pairs, itertools.product(*FACTORS.values())))
-    assert len(ROWS) <= 30
-
-
-@pytest.fixture(scope="module")
-def untrained(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tensor]:
-    """The word vectors that a tower starts with."""
-
-    @cache
-    def vectors(tower: str) -> Tensor:
-        run = tmp_path_factory.mktemp("untrained") / "run"
-        fit(collection, run, *SHORT, f"tower={tower}", "optimizer.lr=1e-30")
-        return state(run)["query_tower.words.vectors"]
-
-    return vectors
+    assert len(ROWS) <= 20
 
 
 @pytest.mark.parametrize("row", ROWS, ids="-".join)
-def test_two_steps(
-    row: tuple[str, ...], collection: Path, tmp_path: Path, untrained: Callable[[str], Tensor], transformer_folder: Path
-) -> None:
+def test_two_steps(row: tuple[str, ...], collection: Path, tmp_path: Path, transformer_folder: Path) -> None:
     if "distillation" in row:
         pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
     overrides = [o for values, value in zip(FACTORS.values(), row, strict=True) for o in values[value]]
@@ -109,19 +83,17 @@ def test_two_steps(
         assert step["loss"] > 0
         assert step["idle_queries"] == 0
         assert {"positive_similarity", "negative_similarity", "accuracy"} <= {*step}
-    moved = (state(tmp_path / "run")["query_tower.words.vectors"] - untrained(row[2])).abs()
-    assert 1e-3 < moved.max() < 0.1
+    (optimizer,) = checkpoint(tmp_path / "run")["optimizer_states"]
+    assert all(each["step"] == 2 and each["exp_avg"].any() for each in optimizer["state"].values())
     load_model(Run(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
     ("negatives", "in_batch", "count"),
-    [("in_batch", None, 31), ("given", "true", 63), ("given", "false", 1), ("random", "null", 63), ("bm25", "false", 1),
-     ("ann", "null", 63), ("mixed", "null", 63), ("all", "null", 127), ("all", "false", 3)],
+    [("in_batch", None, 31), ("given", "true", 63), ("bm25", "false", 1), ("ann", "null", 63), ("all", "null", 127),
+     ("all", "false", 3)],
 )  # fmt: skip
-def test_the_loss_sees_the_negatives_that_are_asked_for(
-    negatives: str, in_batch: str | None, count: int, collection: Path, tmp_path: Path
-) -> None:
+def test_how_many_negatives(negatives: str, in_batch: str | None, count: int, collection: Path, tmp_path: Path) -> None:
     """Each query of the collection has one positive; only a random or given negative may be another's."""
     extra = [f"negatives.in_batch_negatives={in_batch}"] if in_batch else []
     overrides = [o for o in ALL if "first_epoch" not in o] if negatives == "all" else [f"negatives={negatives}"]
@@ -130,10 +102,12 @@ def test_the_loss_sees_the_negatives_that_are_asked_for(
 
 
 def test_a_temperature_is_learned_and_continued_but_no_part_of_the_model(collection: Path, tmp_path: Path) -> None:
-    options = ["loss.learn_temperature=true", "optimizer.lr=0.02", "trainer.log_every_n_steps=1"]
-    options += ["callbacks.last.every_seconds=0"]
+    options = [
+        "loss.learn_temperature=true", "optimizer.lr=0.02", "trainer.log_every_n_steps=1", "trainer.max_epochs=1",
+        "callbacks.last.every_seconds=0", "validation.bm25=false",
+    ]  # fmt: skip
     fit(collection, tmp_path / "whole", *options)
-    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 5):
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 3):
         fit(collection, tmp_path / "cut", *options)
     fit(collection, tmp_path / "cut", *options)
     temperatures = [[step["temperature"] for step in history(tmp_path / name)] for name in ("whole", "cut")]
@@ -143,13 +117,6 @@ def test_a_temperature_is_learned_and_continued_but_no_part_of_the_model(collect
     assert state(tmp_path / "cut")["loss.log_temperature"].exp().item() != pytest.approx(0.05, rel=0.01)
     model, _ = load_model(Run(tmp_path / "cut"))
     assert not any(name.startswith("loss") for name, _ in model.named_parameters())
-
-
-def test_the_temperature_is_a_dense_parameter() -> None:
-    loss = InBatchLoss(learn_temperature=True)
-    (group,) = parameter_groups({"loss": loss})
-    assert (group["name"], group["word_table"], group["params"]) == ("loss/dense", False, [loss.log_temperature])
-    assert not parameter_groups({"loss": InBatchLoss()})
 
 
 def test_a_learned_temperature_comes_back_from_its_bound() -> None:
@@ -175,20 +142,3 @@ def test_a_loss_on_vectors_trains_and_is_not_called_idle(collection: Path, tmp_p
     assert all(probe["active"] == 1 for probe in signals["probes"])
     found = json.loads((tmp_path / "run" / "doctor.json").read_text())["findings"]
     assert not {"easy_negatives", "no_gradient", "stuck_at_margin", "stuck_at_chance"} & {f["id"] for f in found}
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["loss=sum", "~loss@loss.triplet", "~loss.weights.triplet", "+loss@loss.hard=triplet",
-         "loss.hard.select=hardest", "+loss.weights.hard=0.5"],
-        ["loss=matryoshka", "loss@loss.loss=sum", "~loss@loss.loss.triplet", "~loss.loss.weights.triplet",
-         "+loss@loss.loss.hard=triplet", "loss.loss.hard.select=hardest", "+loss.loss.weights.hard=0.5"],
-    ],
-)  # fmt: skip
-def test_a_sum_of_ones_own_choice(overrides: list[str], tmp_path: Path) -> None:
-    loss = build("loss", configure(tmp_path, tmp_path / "run", *overrides)["loss"])
-    inner = loss if isinstance(loss, SumLoss) else loss.loss
-    assert inner.weights == {"in_batch": 1.0, "hard": 0.5}
-    assert inner.losses["hard"].select == "hardest"
-    assert loss.in_batch_negatives

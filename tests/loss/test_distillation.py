@@ -1,7 +1,5 @@
 """The distillation loss equals its definition, written as loops in double precision."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -38,12 +36,11 @@ def input_of(b: int, n: int, seed: int, dim: int = 5) -> LossInput:
 
 
 def by_loops(name: str, batch: LossInput, t: float = 0.05) -> Tensor:
-    assert batch.teacher is not None
     student, teacher = (batch.queries, batch.documents), (batch.teacher.queries, batch.teacher.documents)
     return DISTILLATION[name](batch.queries @ batch.documents.T, batch.negatives, student, teacher, t)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 9)])
 @pytest.mark.parametrize("name", DISTILLATION)
 def test_each_term_and_its_gradient(name: str, shape: tuple[int, int], seed: int) -> None:
@@ -63,13 +60,6 @@ def test_the_whole_is_the_weighted_sum() -> None:
     for name in WEIGHTS:
         assert output.diagnostics[name].item() == pytest.approx(by_loops(name, batch).item())
     assert {*COMMON_DIAGNOSTICS} <= output.diagnostics.keys()
-
-
-def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
-    batch = input_of(4, 6, 0)
-    assert batch.teacher is not None
-    batch.queries, batch.documents, _ = batch.teacher
-    assert make(cosine=1, kl=1, margin=1)(batch).loss.abs() < 1e-12
 
 
 @pytest.mark.parametrize("dim", [3, 8])
@@ -115,7 +105,6 @@ def test_it_adds_to_losses_of_judgements_and_shortens() -> None:
     [
         ({"kl": -1.0}, 0.05, r"^weights\.kl=-1\.0 must be a number of at least 0"),
         ({"k": 1.0}, 0.05, r"^weights\.k .* valid: cosine, kl"),
-        ({"kl": 0.0}, 0.05, "^weights leaves nothing to learn from"),
         ({"kl": 1.0}, 0.0, r"^temperature=0\.0 must be above 0"),
     ],
 )

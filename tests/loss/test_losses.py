@@ -1,117 +1,78 @@
 """Losses, their gradients, masks and diagnostics against plain loops in double precision, from vectors on."""
 
-from __future__ import annotations
-
-import json
+import ast
 import math
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
-import numpy as np
 import oracles
 import pytest
 import torch
-import yaml
 from conftest import ROOT
 from oracles import Mask, Scores
 from torch import Tensor
 from training import UniformityLoss, of_scores
 
-from two_tower.config.saved import CONF, choices
 from two_tower.loss.base import COMMON_DIAGNOSTICS, Loss, LossInput
 from two_tower.loss.in_batch import InBatchLoss
-from two_tower.loss.margin_mse import MarginMSELoss
 from two_tower.loss.matryoshka import MatryoshkaLoss
 from two_tower.loss.sum import SumLoss
 from two_tower.loss.triplet import TripletLoss
-from two_tower.negatives.base import KnownPositives, NegativeMask
 from two_tower.similarity import SIMILARITIES, Similarity
 
 DIM = 6
 
 
-@dataclass(frozen=True)
-class World:
-    """A batch of a small corpus with equal texts and several positives a query."""
+class World(NamedTuple):
+    q_BD: Tensor  # double
+    d_ND: Tensor
+    mask: Tensor  # (B, N): which documents each query is pushed away from
 
-    queries: list[int]  # rows
-    documents: list[int]
-    query_text: list[int]  # of each row; equal numbers are equal texts
-    document_text: list[int]
-    pairs: list[tuple[int, int]]  # rows that are judged relevant
-    whole_batch: bool  # whether queries are pushed away from each other's documents
-    q_TD: Tensor  # a vector for each text, double
-    d_TD: Tensor
-
-    def relevant(self, query: int, document: int) -> bool:
-        texts = [(self.query_text[q], self.document_text[d]) for q, d in self.pairs]
-        return (self.query_text[query], self.document_text[document]) in texts
-
-    def mask(self) -> Tensor:
-        """The package's."""
-        rows = np.array(self.pairs)
-        known = KnownPositives(rows[:, 0], rows[:, 1], np.array(self.query_text), np.array(self.document_text))
-        queries, documents = np.array(self.queries), np.array(self.documents)
-        return torch.from_numpy(NegativeMask(known, self.whole_batch).in_batch(queries, documents))
-
-    def input(self, name: str, q_TD: Tensor, d_TD: Tensor) -> LossInput:
+    def input(self, name: str, *vectors: Tensor) -> LossInput:
         similarity = Similarity(name)
-        q_BD, d_ND = map(similarity.prepare, self.vectors(q_TD, d_TD))
-        return LossInput(q_BD, d_ND, self.mask(), similarity)
+        q_BD, d_ND = map(similarity.prepare, vectors or self[:2])
+        return LossInput(q_BD, d_ND, self.mask, similarity)
 
     def scores(self, name: str) -> Tensor:
-        return self.input(name, self.q_TD, self.d_TD).scores.float()
+        return self.input(name).scores.float()
 
-    def leaves(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-        return self.q_TD.to(dtype).requires_grad_(), self.d_TD.to(dtype).requires_grad_()
+    def leaves(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        return [vectors.to(dtype).requires_grad_() for vectors in self[:2]]
 
-    def loop_mask(self) -> Mask:
-        return oracles.negatives(self.queries, self.documents, self.relevant, self.whole_batch)
 
-    def vectors(self, q_TD: Tensor, d_TD: Tensor) -> tuple[Tensor, Tensor]:
-        texts = [self.query_text[q] for q in self.queries], [self.document_text[d] for d in self.documents]
-        return q_TD[texts[0]], d_TD[texts[1]]
-
-    def loop_scores(self, name: str, q_TD: Tensor, d_TD: Tensor, dim: int = DIM) -> Scores:
-        q_BD, d_ND = self.vectors(q_TD, d_TD)
-        return [[oracles.similarity(q[:dim], d[:dim], name) for d in d_ND] for q in q_BD]
+def loop_scores(name: str, q_BD: Tensor, d_ND: Tensor, dim: int = DIM) -> Scores:
+    return [[oracles.similarity(q[:dim], d[:dim], name) for d in d_ND] for q in q_BD]
 
 
 def world(count: int, extras: int, whole_batch: bool, seed: int) -> World:
-    rng = np.random.default_rng(seed)
-    rows = 2 * count + 4
-    query_text = rng.integers(0, rows - rows // 4, rows).tolist()
-    document_text = rng.integers(0, rows - rows // 4, rows).tolist()
-    pairs = [(q, int(d)) for q in range(rows) for d in rng.integers(0, rows, rng.integers(1, 4))]
-    chosen = [pairs[p] for p in rng.integers(0, len(pairs), count)]
-    queries = [q for q, _ in chosen]
-    documents = [d for _, d in chosen] + rng.integers(0, rows, count * extras).tolist()
     generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(2, rows, DIM, generator=generator, dtype=torch.float64)
-    return World(queries, documents, query_text, document_text, pairs, whole_batch, vectors[0], vectors[1])
+    documents = count * (1 + extras)
+    q_BD, d_ND = (torch.randn(n, DIM, generator=generator, dtype=torch.float64) for n in (count, documents))
+    mask = torch.rand(count, documents, generator=generator) < 0.7
+    mask[:, :count] &= whole_batch & ~torch.eye(count, dtype=torch.bool)
+    if not whole_batch:
+        mask[:, count:] &= torch.eye(count, dtype=torch.bool).repeat_interleave(extras, 1)
+    return World(q_BD, d_ND, mask)
 
 
 GRID = [
     (count, extras, whole_batch, seed)
-    for count, extras in ((1, 0), (1, 2), (2, 1), (7, 0), (4, 2), (9, 1))
+    for seed, (count, extras) in enumerate(((1, 0), (1, 2), (7, 0), (4, 2), (9, 1)))
     for whole_batch in (True, False)
-    for seed in (0, 1)
     if whole_batch or extras
 ]
 
 
 @cache
-def loop(case: tuple[int, int, bool, int], name: str) -> tuple[tuple[Tensor, Tensor], Scores, Mask]:
-    """A batch's vectors, and from plain loops its scores and its mask."""
+def loop(case: tuple[int, int, bool, int], name: str) -> tuple[list[Tensor], Scores, Mask]:
     batch = world(*case)
     leaves = batch.leaves()
-    return leaves, batch.loop_scores(name, *leaves), batch.loop_mask()
+    return leaves, loop_scores(name, *leaves), batch.mask.tolist()
 
 
-def gradient(value: Tensor, leaves: tuple[Tensor, Tensor]) -> list[Tensor]:
+def gradient(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     """Zeros for a value that nothing adds to."""
     if not value.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
@@ -150,44 +111,35 @@ each_loss = pytest.mark.parametrize(("make", "oracle"), LOSSES.values(), ids=LOS
 each_make = pytest.mark.parametrize("make", [make for make, _ in LOSSES.values()], ids=LOSSES)
 
 
-def ours(loss: Loss, batch: World, name: str, q_TD: Tensor, d_TD: Tensor) -> Tensor:
-    return loss(batch.input(name, q_TD, d_TD)).loss
+def ours(loss: Loss, batch: World, name: str, leaves: list[Tensor]) -> Tensor:
+    return loss(batch.input(name, *leaves)).loss
 
 
-@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize(
+    ("name", "dtype", "near"),
+    [*((name, torch.float64, 1e-8) for name in SIMILARITIES), ("cosine", torch.float32, 1e-5)],
+)
 @each_loss
-def test_value_and_gradient_equal_a_plain_loop(make: Callable[[], Loss], oracle: Oracle, name: str) -> None:
+def test_value_and_gradient_equal_a_plain_loop(
+    make: Callable[[], Loss], oracle: Oracle, name: str, dtype: torch.dtype, near: float
+) -> None:
     for case in GRID:
         leaves, scores, mask = loop(case, name)
-        found, expected = ours(make(), world(*case), name, *leaves), oracle(scores, mask)
-        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)  # torch's softplus is linear from 20 on
-        torch.testing.assert_close(gradient(found, leaves), gradient(expected, leaves), atol=1e-7, rtol=1e-7)
-
-
-@each_loss
-def test_float32_is_near_enough(make: Callable[[], Loss], oracle: Oracle) -> None:
-    for case in GRID:
-        leaves, scores, mask = loop(case, "cosine")
-        single = world(*case).leaves(torch.float32)
-        found, expected = ours(make().float(), world(*case), "cosine", *single), oracle(scores, mask)
-        assert found.dtype == torch.float32
-        assert found.item() == pytest.approx(expected.item(), abs=1e-5)
-        grads = [grad.double() for grad in gradient(found, single)]
-        torch.testing.assert_close(grads, gradient(expected, leaves), atol=1e-4, rtol=1e-4)
+        own = world(*case).leaves(dtype)
+        found, expected = ours(make().to(dtype), world(*case), name, own), oracle(scores, mask)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, atol=near, rtol=near)
+        grads = [grad.double() for grad in gradient(found, own)]
+        torch.testing.assert_close(grads, gradient(expected, leaves), atol=10 * near, rtol=10 * near)
 
 
 def test_the_grid_has_what_it_must() -> None:
     """Negative control: without these cases the comparison above would say less."""
-    batches = [world(*case) for case in GRID]
-    masks = [batch.mask() for batch in batches]
+    masks = [world(*case).mask for case in GRID]
     squares = [mask[:, : len(mask)] for mask in masks]
     assert any(not mask.any(1).all() for mask in masks)  # queries without negatives
     assert any((s != s.T).any() for s in squares)  # masks that are not the same in both directions
-    whole = [s for s, b in zip(squares, batches, strict=True) if b.whole_batch]
-    assert any((~s).sum() > len(s) for s in whole)  # more than one positive
-    assert any(len({*b.documents}) > len({b.document_text[d] for d in b.documents}) for b in batches)  # equal texts
-    for batch, mask in zip(batches, masks, strict=True):
-        assert mask.tolist() == batch.loop_mask()
+    assert any(s.any() and (~s).sum() > len(s) for s in squares)  # more than one positive
 
 
 @each_loss
@@ -197,10 +149,10 @@ def test_the_comparison_can_fail(make: Callable[[], Loss], oracle: Oracle) -> No
     for seed in range(4):
         case = (7, 1, True, seed)
         leaves, scores, mask = loop(case, "cosine")
-        value = ours(make(), world(*case), "cosine", *leaves).item()
+        value = ours(make(), world(*case), "cosine", leaves).item()
         wrong = {
             "positives as negatives": (scores, [[i != j for j in range(len(row))] for i, row in enumerate(mask)]),
-            "other negatives": (scores, replace(world(*case), whole_batch=False).loop_mask()),
+            "other negatives": (scores, world(7, 1, False, seed).mask.tolist()),
             "distances for scores": ([[-s for s in row] for row in scores], mask),
             "another positive": ([[row[i - 1] if i == j else s for j, s in enumerate(row)]
                                   for i, row in enumerate(scores)], mask),
@@ -212,24 +164,13 @@ def test_the_comparison_can_fail(make: Callable[[], Loss], oracle: Oracle) -> No
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_the_gradient_of_a_learned_temperature_equals_a_plain_loop(name: str) -> None:
     loss = InBatchLoss(0.5, learn_temperature=True).double()
-    assert loss.log_temperature is not None
     log_temperature = loss.log_temperature.detach().clone().requires_grad_()
     for case in GRID:
         leaves, scores, mask = loop(case, name)
-        found = torch.autograd.grad(ours(loss, world(*case), name, *leaves), loss.log_temperature)
+        found = torch.autograd.grad(ours(loss, world(*case), name, leaves), loss.log_temperature)
         value = oracles.in_batch_loss(scores, mask, log_temperature.exp(), True)
         expected = torch.autograd.grad(value, log_temperature)
         torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
-
-
-def test_the_symmetric_direction_uses_the_transposed_mask() -> None:
-    """One query has two documents of the batch as positives: both directions must leave that pair alone."""
-    scores = torch.tensor([[0.3, 0.9], [0.1, 0.2]], dtype=torch.float64, requires_grad=True)
-    negatives = torch.tensor([[False, False], [True, False]])  # document 1 is relevant to query 0 as well
-    InBatchLoss(0.1)(of_scores(scores, negatives)).loss.backward()
-    assert scores.grad is not None
-    assert scores.grad[0, 1] == 0
-    assert (scores.grad[[0, 1, 1], [0, 0, 1]] != 0).all()
 
 
 @pytest.mark.parametrize(("dims", "lengths"), [(None, [6, 3, 1]), ([4], [6, 4]), ([1, 6, 3], [6, 3, 1])])
@@ -241,8 +182,8 @@ def test_matryoshka_is_the_mean_over_shortened_vectors(name: str, dims: list[int
     found, expected = batch.leaves(), batch.leaves()
     value, diagnostics = loss(batch.input(name, *found))
     assert SumLoss({"a": 0.5}, a=loss)(batch.input(name, *found)).loss.item() == pytest.approx(value.item() / 2)
-    mask, oracle = batch.loop_mask(), in_batch(0.2, True)
-    each = [oracle(batch.loop_scores(name, *expected, dim=length), mask) for length in lengths]
+    mask, oracle = batch.mask.tolist(), in_batch(0.2, True)
+    each = [oracle(loop_scores(name, *expected, dim=length), mask) for length in lengths]
     target = oracles.mean_of(each)
     torch.testing.assert_close(value, target)
     value.backward()
@@ -257,14 +198,14 @@ def test_matryoshka_is_the_mean_over_shortened_vectors(name: str, dims: list[int
 @pytest.mark.parametrize("case", GRID)
 def test_diagnostics_are_what_their_names_say(case: tuple[int, int, bool, int]) -> None:
     batch = world(*case)
-    scores = batch.loop_scores("cosine", batch.q_TD, batch.d_TD)
-    expected = oracles.loss_diagnostics(scores, batch.loop_mask(), margin=0.6)
+    scores = loop_scores("cosine", batch.q_BD, batch.d_ND)
+    expected = oracles.loss_diagnostics(scores, batch.mask.tolist(), margin=0.6)
     tensor = torch.tensor([[s.item() for s in row] for row in scores])
     own = {"in_batch": "active_triplets", "triplet": "chance_loss"}  # what the other one reports
     for name, loss in (("in_batch", InBatchLoss()), ("triplet", TripletLoss(0.6, select="hardest"))):
-        found = {k: v.item() for k, v in loss(of_scores(tensor, batch.mask())).diagnostics.items()}
+        found = {k: v.item() for k, v in loss(of_scores(tensor, batch.mask)).diagnostics.items()}
         assert found == pytest.approx({k: v for k, v in expected.items() if k != own[name]}, abs=1e-6)
-    output = loss(of_scores(tensor.requires_grad_(), batch.mask()))
+    output = loss(of_scores(tensor.requires_grad_(), batch.mask))
     assert all(not v.requires_grad for v in output.diagnostics.values())
 
 
@@ -290,36 +231,28 @@ def test_collapsed_vectors_read_as_chance_and_margin() -> None:
 
 
 @each_make
-@pytest.mark.parametrize("scale", [1.0, 1e3])
-def test_extreme_scores_stay_finite(make: Callable[[], Loss], scale: float) -> None:
+def test_extreme_scores_stay_finite_and_a_diverged_model_is_not_hidden(make: Callable[[], Loss]) -> None:
     batch = world(6, 1, True, 0)
-    scores = (batch.scores("dot") * scale).requires_grad_()
-    loss = make().float()(of_scores(scores, batch.mask())).loss
+    scores = (batch.scores("dot") * 1e3).requires_grad_()
+    loss = make().float()(of_scores(scores, batch.mask)).loss
     loss.backward()
     assert loss.isfinite()
-    assert scores.grad is not None
     assert scores.grad.isfinite().all()
-
-
-@each_make
-def test_a_diverged_model_is_not_hidden(make: Callable[[], Loss]) -> None:
-    scores = torch.rand(4, 4)
-    scores[1] = torch.nan
-    assert make().float()(of_scores(scores)).loss.isnan()
+    assert make().float()(of_scores(torch.full((4, 4), torch.nan))).loss.isnan()
 
 
 @each_make
 def test_half_precision_scores_are_reduced_in_float32(make: Callable[[], Loss]) -> None:
     batch = world(7, 1, True, 0)
     half, loss = batch.scores("cosine").bfloat16(), make().float()
-    values = [loss(of_scores(scores, batch.mask())).loss.item() for scores in (half, half.float())]
+    values = [loss(of_scores(scores, batch.mask)).loss.item() for scores in (half, half.float())]
     assert values[0] == values[1]
 
 
 def test_a_loss_on_vectors_needs_nothing_else() -> None:
     """In a sum it counts with its weight, in a matryoshka at each length."""
     batch = world(5, 1, True, 0)
-    given = batch.input("cosine", batch.q_TD, batch.d_TD)
+    given = batch.input("cosine")
     alone, other = UniformityLoss(), InBatchLoss(0.2)
     both = SumLoss({"uniform": 0.5}, uniform=alone, in_batch=other)(given)
     assert both.loss.item() == pytest.approx((0.5 * alone(given).loss + other(given).loss).item())
@@ -328,24 +261,17 @@ def test_a_loss_on_vectors_needs_nothing_else() -> None:
     assert MatryoshkaLoss(alone, DIM, [2])(given).loss.item() == pytest.approx(sum(lengths) / 2)
 
 
-# The heaviest things that anything else of the package would bring along.
-ELSEWHERE = ("lightning", "pyarrow", "tokenizers", "numba")
-IMPORT = """
-import importlib, json, sys
-for module in sys.argv[1].split():
-    importlib.import_module(module)
-print(json.dumps([name for name in sys.modules if name.partition(".")[0] in ("two_tower", *sys.argv[2:])]))
-"""
-
-
-def test_importing_losses_imports_losses_and_the_similarity_alone() -> None:
-    specs = [yaml.safe_load((CONF / "loss" / f"{choice}.yaml").read_text()) for choice in choices("loss")]
-    modules = {spec["_target_"].rpartition(".")[0] for spec in specs}
-    command = [sys.executable, "-c", IMPORT, " ".join(modules), *ELSEWHERE]
-    names = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
-    assert modules < {*names}
-    allowed = ("two_tower", "two_tower.similarity", "two_tower.loss")
-    assert [name for name in names if name not in allowed and not name.startswith("two_tower.loss.")] == []
+def test_losses_import_the_similarity_alone() -> None:
+    """Neither Lightning nor anything else of the package."""
+    found = set[str]()
+    for path in (ROOT / "two_tower" / "similarity.py", *(ROOT / "two_tower" / "loss").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                found.add(node.module or "")
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+    assert {name.partition(".")[0] for name in found} - sys.stdlib_module_names == {"torch", "two_tower"}
+    assert {name for name in found if name.startswith("two_tower")} == {"two_tower.loss.base", "two_tower.similarity"}
 
 
 @pytest.mark.parametrize(
@@ -353,15 +279,12 @@ def test_importing_losses_imports_losses_and_the_similarity_alone() -> None:
     [
         (lambda: InBatchLoss(0), "temperature=0 must be above 0"),
         (lambda: InBatchLoss(0.005, learn_temperature=True), r"temperature=0\.005 must be at least 0\.01"),
-        (lambda: MarginMSELoss(0), "temperature=0 must be above 0"),
         (lambda: TripletLoss(-0.1), r"margin=-0\.1 must be above 0"),
         (lambda: TripletLoss(softness=-1), "softness=-1 must be at least 0"),
         (lambda: MatryoshkaLoss(InBatchLoss(), 16, [8, 32]), r"dims=\[8, 32\] must be from 1 to 16"),
         (lambda: SumLoss(a=3), r"a is neither .* \+loss@loss\.a=CHOICE"),
         (lambda: SumLoss({"triplt": 1}, triplet=TripletLoss()), r"weights\.triplt .* valid: triplet"),
         (lambda: SumLoss({"a": -1.0}, a=TripletLoss()), r"weights\.a=-1\.0 must be a number of at least 0"),
-        (lambda: SumLoss({"a": "x"}, a=TripletLoss()), r"weights\.a=x must be a number"),
-        (lambda: SumLoss({"a": 0}, a=TripletLoss()), "weights leaves nothing to learn from"),
         (lambda: SumLoss(), "weights leaves nothing to learn from"),
     ],
 )

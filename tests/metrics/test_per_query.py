@@ -1,9 +1,6 @@
 """The file of per-query values."""
 
-from __future__ import annotations
-
 import csv
-import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +37,6 @@ def test_other_programs_read_it(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert rows[1] == {"query": "b,c", "text": "two\nlines", "mrr@10": "1.0"}
     assert rows[0]["mrr@10"] == repr(1 / 3)
-    assert math.isclose(float(rows[0]["mrr@10"]), 1 / 3, rel_tol=0, abs_tol=0)
 
 
 def test_columns_must_be_equally_long(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """P-values against every exchange counted one by one, in fractions; intervals against how often they are right."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from fractions import Fraction
@@ -29,8 +27,8 @@ def counted(pairs: list[tuple[int, int]]) -> Fraction:
     return Fraction(sum(s >= observed for s in sums), len(sums))
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(RANKS, RANKS), max_size=9))
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(RANKS, RANKS), max_size=8))
 def test_few_queries_are_counted_exactly(pairs: list[tuple[int, int]]) -> None:
     a, b = reciprocal([a for a, _ in pairs]), reciprocal([b for _, b in pairs])
     expected = float(counted(pairs))
@@ -54,8 +52,8 @@ def by_distribution(differences: list[int]) -> float:
     return sum(count for total, count in ways.items() if abs(total) >= observed) / 2 ** len(differences)
 
 
-@pytest.mark.parametrize("queries", [MAX_EXACT, MAX_EXACT + 1, 23, 24, 150])
-@pytest.mark.parametrize("shift", [0, 1, 2])
+@pytest.mark.parametrize("queries", [MAX_EXACT, MAX_EXACT + 1, 150])
+@pytest.mark.parametrize("shift", [0, 2])
 def test_drawn_exchanges_come_near_the_exact_value(queries: int, shift: int) -> None:
     rng = np.random.default_rng(queries)
     differences = [int(d) for d in rng.integers(-6, 7, queries) + shift]
@@ -109,12 +107,6 @@ def test_holm_rejects_what_the_procedure_rejects(p_values: list[float], level: f
     assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm([0.2]) == [0.2]
-    assert holm([]) == []
-
-
 def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     ranks = 1 / rng.integers(1, 11, (80, 500))
@@ -126,17 +118,9 @@ def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
     assert (alone[0][0], alone[1][0]) == pytest.approx((low[7], high[7]), abs=1e-12)
 
 
-def test_of_many_values_the_interval_is_the_normal_one() -> None:
+def test_of_many_values_the_interval_is_the_normal_one_and_of_few_or_equal_ones_a_point() -> None:
     values = np.random.default_rng(1).random((1500, 1))  # more than one block of resamples
-    low, high = mean_interval(values)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert low[0] == pytest.approx(values.mean() - half, abs=0.06 * half)
-    assert high[0] == pytest.approx(values.mean() + half, abs=0.06 * half)
-
-
-def test_intervals_at_the_border() -> None:
-    for few in (np.zeros((0, 2)), np.array([[0.25, 1.0]])):
-        low, high = mean_interval(few)
-        assert low.tolist() == high.tolist() == ([0.25, 1.0] if len(few) else [0, 0])
-    low, high = mean_interval(np.ones((9, 1)))
-    assert (low[0], high[0]) == (1, 1)
+    mean, half = values.mean(), 1.96 * values.std() / math.sqrt(len(values))
+    assert np.ravel(mean_interval(values)) == pytest.approx([mean - half, mean + half], abs=0.06 * half)
+    for few, point in ((np.zeros((0, 2)), [0, 0]), (np.array([[0.25, 1.0]]), [0.25, 1.0]), (np.ones((9, 1)), [1])):
+        assert [end.tolist() for end in mean_interval(few)] == [point, point]

@@ -1,7 +1,5 @@
 """Mined negatives against brute force: the filter, drawing, BM25's ranks, the epochs of the model's tables."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -92,14 +90,6 @@ def test_the_filter_equals_brute_force(data: st.DataObject) -> None:
     assert counts.without == (table < 0).all(1).sum()
 
 
-def test_a_negative_score_is_left_room_below() -> None:
-    """Negative distances: 5 % of the positive's distance, not of nothing."""
-    scores = np.array([[-1.0, -1.04, -1.06, -2.0]], np.float32)
-    found = SearchResult(np.array([[0, 1, 2, 3]]), scores, np.array([-1.0]))
-    table, _ = filter_candidates(found, np.array([0]), world([], ["?"], list("abcd")), 0.05)
-    assert table.tolist() == [[2, 3, -1, -1]]
-
-
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(1, 8), st.integers(0, 2**32))
 @settings(deadline=None)
 def test_draws_repeat_nothing_before_all_were_drawn(sizes: list[int], count: int, seed: int) -> None:
@@ -141,11 +131,8 @@ def test_pair_scores_are_those_of_the_ranking() -> None:
     assert index.pair_scores(["unheard of"], (np.array([0]), np.array([3]))).tolist() == [0]
 
 
-@pytest.mark.parametrize("margin", [None, 0.05])
-@pytest.mark.parametrize(("first", "last"), [(1, 10), (4, 9), (12, 500)])
-def test_bm25_negatives_are_the_ranks_that_are_asked_for(
-    first: int, last: int, margin: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("first", "last", "margin"), [(1, 10, None), (4, 9, 0.05), (12, 500, None)])
+def test_bm25_mines_these_ranks(first: int, last: int, margin: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bm25_module, "BLOCK", 7)  # several blocks of the 20 queries
     collection = some_world()
     strategy = BM25Negatives(first_rank=first, last_rank=last, relative_margin=margin)
@@ -166,13 +153,12 @@ def test_bm25_negatives_are_the_ranks_that_are_asked_for(
 
 def test_bm25_mines_once_and_says_so_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "two_tower")
-    BM25Negatives().prepare(some_world())
-    said = [record.message for record in caplog.records]
-    caplog.clear()
     collection = some_world()
-    again = BM25Negatives()
-    again.prepare(replace(collection, texts=lambda: pytest.fail("read again")))
-    assert [record.message for record in caplog.records] == said
+    BM25Negatives().prepare(collection)
+    said = [*caplog.messages]
+    caplog.clear()
+    BM25Negatives().prepare(replace(collection, texts=lambda: pytest.fail("read again")))
+    assert caplog.messages == said
     assert "for each of 20 queries (ranks 1 to 50)" in said[-1]
     assert "known positives" in said[-1]
     other = BM25Negatives(last_rank=3)
@@ -195,10 +181,9 @@ def test_mining_that_dies_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_queries_without_mined_negatives_get_random_documents() -> None:
     collection = some_world()
-    strategy = BM25Negatives(count=3)
+    strategy, queries = BM25Negatives(count=3), np.arange(20)
     strategy.table = np.full((20, 4), -1, np.int32)
     strategy.table[5:] = [30, 31, 32, 33]
-    queries = np.arange(20)
     drawn = drawn_by(strategy, queries, collection)
     assert drawn.shape == (20, 3)
     assert set(drawn[5:].ravel().tolist()) <= {30, 31, 32, 33}
@@ -248,10 +233,8 @@ def test_log_frequency_draws_by_the_logarithm() -> None:
     ("strategy", "settings", "message"),
     [
         (BM25Negatives, {"count": 0}, "count=0 must be at least 1"),
-        (BM25Negatives, {"first_rank": 0}, "first_rank=0 must be at least 1"),
         (BM25Negatives, {"first_rank": 9, "last_rank": 8}, "last_rank=8 .* first_rank=9"),
         (BM25Negatives, {"relative_margin": 5}, "relative_margin=5 must be from 0 to 1, or null"),
-        (ANNNegatives, {"first_epoch": 0}, "first_epoch=0 must be at least 1"),
         (ANNNegatives, {"every_n_epochs": 0}, "every_n_epochs=0 must be at least 1"),
     ],
 )

@@ -1,7 +1,5 @@
 """Clipping against torch's on dense gradients, and against the dense form of sparse ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -42,11 +40,6 @@ def with_gradients(grads: list[Tensor]) -> list[nn.Parameter]:
     return parameters
 
 
-def grad_of(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
-
-
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 @settings(max_examples=50, deadline=None)
 @given(grads=gradients(), exponent=st.floats(-4, 6))
@@ -59,8 +52,8 @@ def test_equals_torch_on_the_dense_form(algorithm: str, grads: list[Tensor], exp
     assert norm.shape == ()
     torch.testing.assert_close(norm, norm_before, rtol=1e-5, atol=0)
     for mine, reference, grad in zip(ours, dense, grads, strict=False):
-        assert grad_of(mine).is_sparse is grad.is_sparse
-        torch.testing.assert_close(grad_of(mine).to_dense(), grad_of(reference), rtol=1e-5, atol=0)
+        assert mine.grad.is_sparse is grad.is_sparse
+        torch.testing.assert_close(mine.grad.to_dense(), reference.grad, rtol=1e-5, atol=0)
     assert ours[-1].grad is None
 
 
@@ -72,8 +65,8 @@ def test_a_norm_that_is_not_finite_leaves_the_gradients(bad: float) -> None:
     parameters = with_gradients(grads)
     norm = clip_gradients(parameters, 1.0)
     assert not norm.isfinite()
-    assert torch.equal(grad_of(parameters[0]), grads[0])
-    torch.testing.assert_close(grad_of(parameters[1]).to_dense(), grads[1].to_dense(), equal_nan=True, rtol=0, atol=0)
+    assert torch.equal(parameters[0].grad, grads[0])
+    torch.testing.assert_close(parameters[1].grad.to_dense(), grads[1].to_dense(), equal_nan=True, rtol=0, atol=0)
 
 
 def test_no_gradient_at_all_and_wrong_settings() -> None:

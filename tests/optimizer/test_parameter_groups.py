@@ -1,7 +1,5 @@
 """Which parameters end in which group."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

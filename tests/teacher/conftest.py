@@ -1,7 +1,5 @@
 """A teacher of two random layers, as a folder that Sentence Transformers loads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A model of Sentence Transformers as teacher."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 from pathlib import Path

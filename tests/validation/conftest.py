@@ -1,7 +1,5 @@
 """A collection on which nothing is easy, and its figures by plain loops."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -11,16 +9,15 @@ from typing import Any, NamedTuple
 
 import oracles
 import pytest
-from conftest import composed, write_collection
-from training import loader
+from conftest import configure, write_collection
+from rows import write_rows
+from training import triplet_data
 
 from train import train
 from two_tower.assemble import load_model
 from two_tower.data.beir import Beir
 from two_tower.data.stream.module import TripletData
-from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.run import Run
-from two_tower.tokenizer.word import WordTokenizer
 
 PASSAGES = 120
 # Judged, but relevant to no one, or only to a second query.
@@ -29,10 +26,6 @@ EXTRA = [("q0", "d7", 0), ("q0", "d8", 2), ("q6", "d9", -1), ("q12", "d119", 1),
 
 def read(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def judgements(folder: Path) -> dict[str, dict[str, int]]:
@@ -54,7 +47,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, passage in enumerate(passages):
         rarest = sorted((w for w in passage if frequency[w] > 1), key=lambda w: (frequency[w], w))
         queries.append({"_id": f"q{i}", "text": " ".join(rarest[:3])})
-    write(folder / "queries.jsonl", queries)
+    write_rows(folder / "queries.jsonl", queries)
     with (folder / "qrels" / "dev.tsv").open("a") as file:
         file.writelines("\t".join(map(str, row)) + "\n" for row in EXTRA)
     return folder
@@ -62,15 +55,12 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def judged(graded: Path) -> set[str]:
-    """The passages that are judged for a query of dev, with whatever grade."""
     return {document for grades in judgements(graded).values() for document in grades}
 
 
 @pytest.fixture
 def data(graded: Path, tmp_path: Path) -> TripletData:
-    """The collection as the trainer gets it."""
-    tokenizer = WordTokenizer(min_frequency=1)
-    return TripletData(Beir(str(graded)), tokenizer, tmp_path / "tokenizer.json", InBatchNegatives(), True, loader())
+    return triplet_data(Beir(str(graded)), tmp_path)
 
 
 @pytest.fixture
@@ -80,7 +70,7 @@ def only(graded: Path, tmp_path: Path) -> Callable[[Collection[str]], Beir]:
     def make(ids: Collection[str]) -> Beir:
         folder = tmp_path / "only"
         (folder / "qrels").mkdir(parents=True)
-        write(folder / "corpus.jsonl", [row for row in read(graded / "corpus.jsonl") if row["_id"] in ids])
+        write_rows(folder / "corpus.jsonl", [row for row in read(graded / "corpus.jsonl") if row["_id"] in ids])
         for name in ("queries.jsonl", "qrels/dev.tsv"):
             (folder / name).write_text((graded / name).read_text())
         return Beir(str(folder))
@@ -89,12 +79,8 @@ def only(graded: Path, tmp_path: Path) -> Callable[[Collection[str]], Beir]:
 
 
 def short_run(collection: Path, path: Path, *overrides: str) -> dict[str, Any]:
-    """Results of a short training."""
-    base = [
-        "data=beir", f"data.path={collection}", "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=4",
-        "tower.dim=8", "validation.depth=1000", f"run_dir={path}",
-    ]  # fmt: skip
-    return train(composed(*base, *overrides))
+    base = ["data.batch_size=16", "tower.dim=8", "validation.depth=1000"]
+    return train(configure(collection, path, *base, *overrides))
 
 
 @pytest.fixture
@@ -116,8 +102,6 @@ def whole(graded: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 
 class Figures(NamedTuple):
-    """What loops give: metrics, and the ranked passages of every query."""
-
     means: dict[str, float]
     rankings: dict[str, list[str]]
 

@@ -1,8 +1,5 @@
 """The hybrid at each check: the figures of the fusion, in which no query had a part in its own weight."""
 
-from __future__ import annotations
-
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training import rows_with
 
 from two_tower.data.stream.corpus import Split
 from two_tower.data.stream.module import TripletData
@@ -47,7 +45,6 @@ def evaluation(split: Split, quality: float, seed: int) -> Evaluation:
 
 
 def fused(dense: Ranking, bm25: Ranking, split: Split, weight: float | None) -> dict[str, np.ndarray]:
-    """What each query scores when all are fused in one way."""
     if weight is None:
         shares = [reciprocal_ranks(dense), reciprocal_ranks(bm25)]
     else:
@@ -56,7 +53,7 @@ def fused(dense: Ranking, bm25: Ranking, split: Split, weight: float | None) -> 
     return from_ranks(ranks, split.qrels, DEFAULT_METRICS)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletData) -> None:
     split = make_split(data, seed)
     dense, bm25 = evaluation(split, 0.6, seed + 100), evaluation(split, 0.9, seed + 200)
@@ -72,29 +69,6 @@ def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletDat
     assert found.means == {name: pytest.approx(values.mean()) for name, values in found.per_query.items()}
 
 
-def test_the_judgements_of_a_query_change_nothing_for_its_half(data: TripletData) -> None:
-    split = make_split(data)
-    dense, bm25 = evaluation(split, 0.6, 1), evaluation(split, 0.9, 2)
-    same = fuse_cross_fitted(dense, bm25, split, ORDER, "mrr@10").ranking.ranks
-    half, moved = halves(QUERIES), False
-    for value in (False, True):  # every judgement of this half is turned round
-        changed = half[split.qrels.query_rows] == value
-        grades = np.where(changed, 2 - split.qrels.grades, split.qrels.grades).astype(np.int32)
-        other = replace(split, qrels=replace(split.qrels, grades=grades))
-        ranks = fuse_cross_fitted(dense, bm25, other, ORDER, "mrr@10").ranking.ranks
-        np.testing.assert_array_equal(ranks[changed], same[changed])
-        moved |= bool((ranks[~changed] != same[~changed]).any())
-    assert moved  # of the other half it does
-
-
-def test_halves_are_equally_large_and_always_the_same() -> None:
-    for queries in (2, 3, 10, 101):
-        assert int(halves(queries).sum()) == queries // 2
-        np.testing.assert_array_equal(halves(queries), halves(queries))
-    assert len({*map(tuple, np.flatnonzero(halves(100)).reshape(-1, 2))}) == 25
-    assert (np.diff(np.flatnonzero(halves(100))) > 1).any()
-
-
 def test_one_query_cannot_be_divided(data: TripletData) -> None:
     split = make_split(data)
     dense = evaluation(split, 0.6, 1)
@@ -103,19 +77,16 @@ def test_one_query_cannot_be_divided(data: TripletData) -> None:
         fuse_cross_fitted(dense, dense, alone, ORDER, "mrr@10")
 
 
-def test_a_run_shows_logs_and_keeps_the_hybrid(
-    fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results = fit(tmp_path / "run", "validation.hybrid=true", "validation.every_n_steps=3", "trainer.max_epochs=2")
+def test_a_run_shows_and_keeps_the_hybrid(fit: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = fit(tmp_path / "run", "validation.hybrid=true", "validation.every_n_steps=3", "trainer.max_epochs=1")
     lines = capsys.readouterr().out.splitlines()
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["val/mrr@10"]]
-    assert len(rows) == 5  # after 3, 5, 6, 9 and 10 steps
+    rows = rows_with("val/mrr@10", tmp_path / "run")
+    assert len(rows) == 2  # after 3 and 5 steps
     shown = [line.split()[3:10] for line in lines if line.startswith("  with BM25 ")]
     assert shown == [[f"{float(row[f'hybrid/{name}']):.3f}" for name in DEFAULT_METRICS] for row in rows]
     checks = [place for place, line in enumerate(lines) if line.startswith(("step ", "epoch "))]
-    assert [lines[place + 1].split()[:2] for place in checks] == [["with", "BM25"]] * 5
+    assert [lines[place + 1].split()[:2] for place in checks] == [["with", "BM25"]] * 2
     best = next(row for row in rows if int(row["step"]) + 1 == results["best_step"])
     for name in DEFAULT_METRICS:
         assert results[f"hybrid/{name}"] == float(best[f"hybrid/{name}"])
-    assert (tmp_path / "run" / "report.md").read_text().count("| with BM25 |") == 5
+    assert (tmp_path / "run" / "report.md").read_text().count("| with BM25 |") == 2
