@@ -42,6 +42,16 @@ def defaults(program: str) -> set[str]:
     return {key for entry in listed if isinstance(entry, dict) for key in entry if not key.startswith("override")}
 
 
+def with_choice(group: str, choice: str, *more: str) -> dict[str, Any]:
+    """A configuration with a choice of a group; the others are chosen so that few are composed, which takes a while."""
+    program = "train" if group in defaults("train") else "embed"
+    if group == "experiment":
+        return filled(program, f"{group}={choice}", *more)
+    place = choices(group).index(choice)
+    others = {g: choices(g)[place % len(choices(g))] for g in defaults(program) & groups() if g != "experiment"}
+    return filled(program, *(f"{g}={c}" for g, c in sorted(others.items())), *more)
+
+
 def targets(config: Any) -> Iterator[str]:  # noqa: ANN401
     if isinstance(config, dict):
         yield from [config["_target_"]] if "_target_" in config else []
@@ -57,8 +67,7 @@ def test_every_folder_is_a_group_of_a_program() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_builds_a_class_of_its_folder(group: str, choice: str) -> None:
-    program = "train" if group in defaults("train") else "embed"
-    config = filled(program, f"{group}={choice}")  # keys and types are checked
+    config = with_choice(group, choice)  # keys and types are checked
     if group == "experiment":
         return
     found = list(targets(config[group]))
@@ -71,13 +80,12 @@ def test_every_choice_builds_a_class_of_its_folder(group: str, choice: str) -> N
 @pytest.mark.parametrize(("group", "choice"), [each for each in CHOICES if each[0] not in ("data", "experiment")])
 def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, transformer_folder: Path) -> None:
     """Sources of data are built in tests/data, and experiments run in tests/test_experiments.py."""
-    program = "train" if group in defaults("train") else "embed"
     (tmp_path / "vectors.txt").write_text("a 1 2\nb 3 4\n")
     places = {"pretrained": tmp_path / "vectors.txt"} | dict.fromkeys(("transformer", "subword"), transformer_folder)
     path = [f"{group}.path={places[choice]}"] if choice in places else []
     if f"{group}={choice}" in ("embedding=transformer", "loss=distillation"):
         path = ["teacher=sentence_transformer", f"teacher.model={transformer_folder}"]
-    config = filled(program, f"{group}={choice}", *path)[group]
+    config = with_choice(group, choice, *path)[group]
     offer: dict[str, Any] = {"run": Run(tmp_path), "words": WordTable(3, 8)}
     offer |= {"path": tmp_path / "metrics.csv"} if group == "logger" else {}
     offer["validation"] = FullValidation(offer["run"])

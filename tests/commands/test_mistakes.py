@@ -97,18 +97,12 @@ def _damage(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
     lines = corpus.read_text().splitlines(keepends=True)
     corpus.write_text("".join([*lines[:4], '{"_id": "d4", "text": \n', *lines[5:]]))
     yield "corpus.jsonl", "row 5: malformed JSON .* more than data.max_bad_rows", []
-    corpus.write_text("".join([*lines[:4], '{"_id": "d4"}\n', *lines[5:]]))
-    yield "corpus.jsonl", r"row 5: missing field \(text\)", []
-    corpus.write_text("")
-    yield "corpus.jsonl", "holds no passage", []
     corpus.unlink()
     yield "corpus.jsonl", "does not exist", []
     (folder / "corpus.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode())[:-20])
     yield "corpus.jsonl.gz", "cannot be read to its end", []
     (folder / "corpus.jsonl.gz").unlink()
     corpus.write_text("".join(lines))
-    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\tmany\n")
-    yield "dev.tsv", "row 2: value that is no whole number", []
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\n")
     yield "dev.tsv", "holds no judgement", []
     (folder / "qrels" / "dev.tsv").unlink()
@@ -174,15 +168,11 @@ def test_a_corrected_command_may_use_the_same_run_dir(collection: Path, call: Ca
     assert call(*base, "run_dir=r", "data.batch_size=100").status == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
+def test_as_a_process(tmp_path: Path) -> None:
+    for arguments, expected in (
         (("train.py", "-m", "tower=averge"), "did you mean 'average'"),
-        (("train.py", "tower.dim=abc"), "^tower.dim=abc has the wrong type"),
         (("two-tower", "serch"), "did you mean 'search'"),
-    ],
-)
-def test_as_a_process(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
-    done = run_command(*arguments, cwd=tmp_path)
-    is_one_sentence(done.stderr, expected)
-    assert (done.returncode, done.stdout) == (2, "")
+    ):
+        done = run_command(*arguments, cwd=tmp_path)
+        is_one_sentence(done.stderr, expected)
+        assert (done.returncode, done.stdout) == (2, "")
