@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from embed import embed
-from two_tower.data.base import Loader, Source
+from two_tower.data.base import TEXT_TRIPLETS, Loader, Source
+from two_tower.data.beir import Beir
 from two_tower.data.stream.module import TripletData
 from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
 from two_tower.negatives.base import Negatives
@@ -46,6 +49,21 @@ def embedded(run: Path, **index: object) -> Path:
     flat = {"_target_": "two_tower.index.faiss.FlatIndex", **index}
     embed({"run": str(run), "output": None, "data": None, "index": flat, "shard_rows": 100})
     return run
+
+
+class TextTriplets(Beir):
+    """A BEIR folder whose triplets come as texts, ``rows``."""
+
+    def __init__(self, path: str, rows: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__(path)
+        self.rows = rows
+
+    def text_triplets(self) -> Iterator[pa.RecordBatch]:
+        columns = zip(*self.rows, strict=True)
+        yield from pa.table([list(column) for column in columns], TEXT_TRIPLETS).to_batches(13)
+
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint()} {self.rows}"
 
 
 def margin(row: int) -> float:

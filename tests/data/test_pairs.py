@@ -1,6 +1,5 @@
 """A user's own pairs: kinds of files, columns, splits without leaks, clear mistakes."""
 
-import gzip
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,16 +44,13 @@ def judged(source: PairsSource) -> list[tuple[str, str]]:
 def test_all_kinds_of_files(tmp_path: Path, kind: str) -> None:
     source = PairsSource(str(write(tmp_path / f"mine.{kind}", ROWS)), dev_share=0.3)
     assert source.name == ("mine.semicolon" if "semicolon" in kind else "mine")
-    passages, train, train_queries, dev, dev_queries, triplets, _ = everything(source)
+    passages, _, train_queries, _, dev_queries, triplets, _ = everything(source)
     assert sorted(row[1:] for row in passages) == [
         ("", "A lake."), ("", "A river, wide."), ("", "A tree."), ("River", "A river, wide."), ("Tiger", 'A "big" cat.')
     ]  # fmt: skip
     assert source.splits() == ("train", "dev")
     name = texts(source)
-    assert len(name) == 5 + 3
     assert sorted(text for _, text in train_queries + dev_queries) == ["cat", "stripes", "water"]
-    for pairs, queries in ((train, train_queries), (dev, dev_queries)):
-        assert {query for query, *_ in pairs} == {query for query, _ in queries}
     assert judged(source) == [
         ("cat", 'Tiger|A "big" cat.'), ("stripes", 'Tiger|A "big" cat.'),
         ("water", "River|A river, wide."), ("water", "|A lake."),
@@ -77,17 +73,19 @@ def test_ids_never_change(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_usual_names_are_known(tmp_path: Path) -> None:
-    for row, passage in (
+@pytest.mark.parametrize(
+    ("row", "passage"),
+    [
         ({"anchor": "a", "positive": "b"}, "|b"),
-        ({"Question": "a", "Answer": "b"}, "|b"),
-        ({"text": "b", "query": "a", "title": "c"}, "c|b"),
+        ({"text": "b", "Query": "a", "title": "c"}, "c|b"),
         ({"id": "7", "question": "a", "document": "b", "url": "u"}, "|b"),
-    ):
-        other = {key: value + "2" for key, value in row.items()}
-        source = PairsSource(str(write(tmp_path / "mine.csv", [row, other])))
-        assert ("a", passage) in judged(source)
-        assert source.triplets() is None
+    ],
+)
+def test_usual_names_are_known(tmp_path: Path, row: Row, passage: str) -> None:
+    other = {key: value + "2" for key, value in row.items()}
+    source = PairsSource(str(write(tmp_path / "mine.csv", [row, other])))
+    assert ("a", passage) in judged(source)
+    assert source.triplets() is None
 
 
 def test_a_json_field_may_be_missing_in_some_rows(tmp_path: Path) -> None:
@@ -115,15 +113,16 @@ def test_a_tsv_file_of_two_columns_needs_no_header(
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
 def test_given_ids_are_kept(tmp_path: Path, kind: str) -> None:
-    rows = [{"qid": 7, "query": "a", "pid": "p1", "passage": "x", "negative": "z"},
-            {"qid": 8, "query": "b", "pid": "p2", "passage": "x", "negative": "z"},
-            {"qid": 7, "query": "a", "pid": "p2", "passage": "x", "negative": ""}]  # fmt: skip
+    rows = [
+        {"qid": query_id, "query": query, "pid": passage_id, "passage": "x", "negative": negative}
+        for query_id, query, passage_id, negative in ((7, "a", "p1", "z"), (8, "b", "p2", "z"), (7, "a", "p2", ""))
+    ]
     source = PairsSource(str(write(tmp_path / f"a.{kind}", rows)), query_id_column="qid", passage_id_column="pid")
     pairs = [row[:2] for split in source.splits() for row in values(source.qrels(split))]
     assert sorted(pairs) == [("7", "p1"), ("7", "p2"), ("8", "p2")]
     passages = values(source.corpus())
-    assert [text for i, _, text in passages if i in ("p1", "p2")] == ["x", "x"]
     assert len(passages) == 3
+    assert [text for i, _, text in passages if i in ("p1", "p2")] == ["x", "x"]
 
 
 @settings(max_examples=50)
@@ -133,22 +132,17 @@ def test_given_ids_are_kept(tmp_path: Path, kind: str) -> None:
     st.integers(0, 5),
 )
 def test_no_query_is_on_both_sides_and_none_is_lost(
-    any_folder: Path, pairs: list[tuple[str, str]], share: float, seed: int
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], share: float, seed: int
 ) -> None:
     # Equal but for case and white space: different queries, but one of them would give the other away.
     pairs = [(form, p) for q, p in pairs for form in (q, f" {q.upper()}  ?", f"{q} ?")] + [("z", "z")]
-    rows = [{"query": q, "passage": p} for q, p in pairs]
-    source = PairsSource(str(write(any_folder / "mine.jsonl", rows)), dev_share=share, dev_seed=seed)
+    path = write(tmp_path_factory.mktemp("pairs") / "mine.jsonl", [{"query": q, "passage": p} for q, p in pairs])
+    source = PairsSource(str(path), dev_share=share, dev_seed=seed)
     train, dev = ({" ".join(t.lower().split()) for _, t in values(source.queries(s))} for s in ("train", "dev"))
     assert train
     assert dev
     assert not train & dev
     assert judged(source) == sorted({(q.strip(), f"|{p}") for q, p in pairs})
-
-
-@pytest.fixture(scope="module")
-def any_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pairs")
 
 
 def test_the_share_is_kept_and_queries_stay_when_the_file_grows(tmp_path: Path) -> None:
@@ -175,12 +169,9 @@ def test_values_that_need_quotes(tmp_path: Path) -> None:
     [
         ("a.csv", b"q9,p9,more\n", "wrong number of columns"),
         ("a.csv.gz", b'"q9,p9\n', "malformed quoting"),
-        ("a.csv", b'"q"9,p9\n', "malformed quoting"),
         ("a.csv", b" ,p9\n", "empty query"),
         ("a.csv.gz", b"q9,\xff\n", "invalid UTF-8"),
-        ("a.tsv.gz", b"q9\n", "wrong number of columns"),
         ("a.tsv", b"q9\t\xe2\x80\xa8 \n", "empty passage"),
-        ("a.jsonl", b'{"query": "q9"}\n', "missing field"),
         ("a.jsonl.gz", b'{"query": "q9", "passage": ""}\n', "empty passage"),
     ],
 )
@@ -209,12 +200,10 @@ def test_bad_cells_of_a_parquet_file(tmp_path: Path, passage: bytes | None, kind
     assert len(values(PairsSource(str(path), max_bad_rows=0.2).corpus())) == 5
 
 
-@pytest.mark.parametrize("kind", ["csv.gz", "tsv.gz", "jsonl.gz", "parquet"])
-def test_a_cut_file_is_named(tmp_path: Path, kind: str) -> None:
-    rows = [{"query": f"q {i * i}", "passage": f"p {i * i * i}"} for i in range(3000)]
-    path = write(tmp_path / f"a.{kind}", rows)
+def test_a_cut_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [{"query": f"q {i * i}", "passage": f"p {i * i * i}"} for i in range(3000)])
     path.write_bytes(path.read_bytes()[:-300])
-    check_refused(lambda: list(PairsSource(str(path)).corpus()), rf"a\.{kind} cannot be read to its end")
+    check_refused(lambda: list(PairsSource(str(path)).corpus()), r"a\.parquet cannot be read to its end")
 
 
 def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
@@ -231,21 +220,15 @@ def test_an_id_with_two_texts_is_bad(tmp_path: Path) -> None:
 MISTAKES = [
     ("a.csv", b"query,passage\nq,p\n", {"query_column": "qury"}, r"query_column=qury is no column.*mean 'query'\?"),
     ("a.csv", b"frage,antwort\nq,p\n", {}, r"no column with a usual name for a query .*frage, antwort"),
-    ("a.csv", b"query,antwort\nq,p\n", {}, r"no column with a usual name for a positive .*data\.positive_column"),
-    ("a.tsv", b"q\tp\tn\nq2\tp2\tn2\n", {}, "no column with a usual name for a query"),
     ("a.csv", b"query,query\nq,p\n", {}, "two columns that are called 'query'"),
     ("a.csv", b"query,passage\nq,p\n", {"title_column": "query", "query_column": "query"}, "title_column=query has"),
     ("a.csv", b"query,passage\n", {}, "holds no row with a query and a passage"),
     ("a.csv", b"query,passage\nq,p\nq,p2\n", {}, "holds only one query"),
     ("a.csv", b"", {}, "a.csv is empty"),
-    ("a.tsv.gz", gzip.compress(b"", mtime=0), {}, "a.tsv.gz is empty"),
-    ("a.jsonl", b"[1]\n[2]\n", {}, "holds no JSON object"),
     ("a.xlsx", b"PK", {}, r"a\.xlsx is of no known kind: .*\.csv, \.tsv"),
     ("a.parquet", b"PAR1", {}, r"a\.parquet cannot be read"),
     ("a.csv", b"query,passage\nq,p\n", {"dev_share": 0.0}, r"dev_share=0\.0 must be between"),
-    ("a.csv", b"query,passage\nq,p\n", {"dev_share": 1.0}, r"dev_share=1\.0 must be between"),
     ("b.csv", b"", {}, r"a\.csv is no file"),
-    ("a.csv", b"query,passage\nq,p\n", {"max_bad_rows": -1.0}, r"max_bad_rows=-1\.0 "),
 ]  # fmt: skip
 
 
@@ -263,11 +246,9 @@ def test_an_unknown_split_and_columns_that_hold_no_text_are_named(tmp_path: Path
     check_refused(lambda: list(PairsSource(str(path)).corpus()), message)
 
 
-def test_the_fingerprint_sees_the_file_and_how_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
-    path = write(tmp_path / "a.csv", ROWS)
+def test_the_fingerprint_sees_the_file_and_how_it_is_read(tmp_path: Path) -> None:
+    path, changed = write(tmp_path / "a.csv", ROWS), write(tmp_path / "b.csv", ROWS[:-1])
     settings_of = [{}, {"positive_column": "title"}, {"dev_share": 0.5}, {"dev_seed": 1}]
     found = [PairsSource(str(path), **arguments).fingerprint() for arguments in settings_of]
-    changed = write(tmp_path / "b.csv", [*ROWS[:-1], {**ROWS[-1], "negative": "x"}])
     assert len({*found, PairsSource(str(changed)).fingerprint()}) == len(settings_of) + 1
     assert PairsSource(str(path.rename(tmp_path / "elsewhere.csv"))).fingerprint() == found[0]

@@ -4,7 +4,6 @@ import hashlib
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -38,14 +37,10 @@ def parse(tmp_path: Path, source: str, module: str = "zoo.cage") -> list[Doc]:
         ("feed(animal, *, food=None) -> Animal\n\nFeed an animal.\n\nBody.", ("Feed an animal.", "Body.")),
         ("See :func:`zoo.feed`\n\nFeed it.\n\nBody.", ("Feed it.", "Body.")),
         ("Feed it.\n\nBefore.\n\n>>> feed(1)\n2\n\nAfter.", ("Feed it.", "Before. After.")),
-        ("Feed it.\n\nText\n>>> feed(1)\n... more\n2", ("Feed it.", "Text")),
         ("Feed :class:`~zoo.A` or :py:func:`this <zoo.that>`.\n\n``x``, `y`_.", ("Feed zoo.A or this.", "x, y.")),
         ("Feed it.\n\nArgs\n----\n.. note:: careful", ("Feed it.", "Args careful")),
         ("Feed e.g. cats, i.e. small ones. Body.", ("Feed e.g. cats, i.e. small ones.", "Body.")),
-        ("Feed it.\n\nArgs:\n    {input}\n    n {of} them", ("Feed it.", "Args: n {of} them")),
         ("One line", ("One line", "")),
-        ("Half \ud800 pair.\n\nBody.", ("Half pair.", "Body.")),
-        ("", ("", "")),
     ],
 )  # fmt: skip
 def test_a_docstring_is_cleaned_and_split(text: str, expected: tuple[str, str]) -> None:
@@ -60,25 +55,27 @@ def test_any_docstring_becomes_one_line_of_valid_text(text: str) -> None:
 
 
 def test_public_names_of_a_module(tmp_path: Path) -> None:
-    source = "\n".join(
-        [
-            docstring("Cages of all kinds and sizes.").replace("\n    ", "\n"),
-            f"def feed():\n    {docstring('Feed all the animals here.')}",
-            f"async def wash():\n    {docstring('Wash all the animals here.')}",
-            f"def _hide():\n    {docstring('Hide all the animals here.')}",
-            f"class Cage:\n    {docstring('Hold animals of one kind.')}",
-            f"    def open(self):\n        {docstring('Open the door of it.')}",
-            f"    def _lock(self):\n        {docstring('Lock the door of it.')}",
-            f"class _Private:\n    {docstring('Nobody should see this one.')}",
-            f"    def shown(self):\n        {docstring('Nobody should see this either.')}",
-            f"if True:\n    def late():\n        {docstring('Come late to the zoo.')}",
-            f"def short():\n    {docstring('Too short.')}",
-            f"def long():\n    {docstring('word ' * 41)}",
-            f"def bare():\n    {docstring('Has nearly no body at all.', 'Only this.')}",
-            "def undocumented(): pass",
-        ]
-    )
-    assert {doc.name for doc in parse(tmp_path, source)} == {
+    def named(head: str, summary: str, indent: str = "", body: str = BODY) -> str:
+        return f"{indent}{head}:\n{indent}    {docstring(summary, body)}"
+
+    source = [
+        docstring("Cages of all kinds and sizes.").replace("\n    ", "\n"),
+        named("def feed()", "Feed all the animals here."),
+        named("async def wash()", "Wash all the animals here."),
+        named("def _hide()", "Hide all the animals here."),
+        named("class Cage", "Hold animals of one kind."),
+        named("def open(self)", "Open the door of it.", "    "),
+        named("def _lock(self)", "Lock the door of it.", "    "),
+        named("class _Private", "Nobody should see this one."),
+        named("def shown(self)", "Nobody should see this either.", "    "),
+        "if True:",
+        named("def late()", "Come late to the zoo.", "    "),
+        named("def short()", "Too short."),
+        named("def long()", "word " * 41),
+        named("def bare()", "Has nearly no body at all.", body="Only this."),
+        "def undocumented(): pass",
+    ]
+    assert {doc.name for doc in parse(tmp_path, "\n".join(source))} == {
         "zoo.cage", "zoo.cage.feed", "zoo.cage.wash", "zoo.cage.Cage", "zoo.cage.Cage.open", "zoo.cage.late",
     }  # fmt: skip
 
@@ -94,22 +91,15 @@ conv = _add_docstr(builtin.conv, r"""{text}""" + """More at {{place}}.""".format
 mean = _add_docstr(builtin.mean, """{text}Args:\n{{input}}\nn {{{{kept}}}}\n""".format(**common))
 print("""{text}""")
 '''
-    docs = {doc.name: doc for doc in parse(tmp_path, source)}
-    assert set(docs) == {
-        "zoo.abs", "torch.Tensor.neg", "zoo.core.sort", "zoo.int64", "zoo.cage.conv", "zoo.cage.mean",
-    }  # fmt: skip
-    assert {doc.summary for doc in docs.values()} == {"Add numbers to each other."}
-    assert docs["zoo.abs"].body == BODY
-    assert docs["zoo.cage.conv"].body == f"{BODY} More at ."
-    assert docs["zoo.cage.mean"].body == f"{BODY} Args: n {{kept}}"
+    bodies = {doc.name: doc.body for doc in parse(tmp_path, source) if doc.summary == "Add numbers to each other."}
+    plain = dict.fromkeys(("zoo.abs", "torch.Tensor.neg", "zoo.core.sort", "zoo.int64"), BODY)
+    assert bodies == {**plain, "zoo.cage.conv": f"{BODY} More at .", "zoo.cage.mean": f"{BODY} Args: n {{kept}}"}
 
 
 def test_names_are_the_public_ones(tmp_path: Path) -> None:
     source = f"def feed():\n    {docstring('Feed all the animals here.')}"
     for module, names in (
         ("numpy._core.fromnumeric", ["numpy.fromnumeric.feed"]),
-        ("numpy.lib._arraysetops_impl", ["numpy.lib.feed"]),
-        ("torch.nn.functional", ["torch.nn.functional.feed"]),
         ("torch._inductor.codegen", []),
         ("torch._torch_docs", ["torch.feed"]),
         ("__main__", ["__main__.feed"]),
@@ -117,12 +107,11 @@ def test_names_are_the_public_ones(tmp_path: Path) -> None:
         assert [doc.name for doc in parse(tmp_path, source, module)] == names
 
 
-def test_what_cannot_be_parsed_gives_nothing(tmp_path: Path) -> None:
-    for source in ("def (", "x = '\0'", "(" * 5000):
-        assert parse(tmp_path, source) == []
+@pytest.mark.parametrize("content", [b"def (", b"x = '\0'", b"(" * 5000, b"x = '\xe9'"], ids=range(4))
+def test_what_cannot_be_parsed_gives_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "module.py").write_bytes(content)
+    assert read_module("zoo", str(tmp_path / "module.py")) == []
     assert read_module("zoo", str(tmp_path / "absent.py")) == []
-    (tmp_path / "latin.py").write_bytes(b"x = '\xe9'")
-    assert read_module("zoo", str(tmp_path / "latin.py")) == []
 
 
 def numbered(number: int, words: int = 30) -> str:
@@ -160,23 +149,21 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return site
 
 
-def source(tmp_path: Path) -> PyDocs:
+@pytest.fixture
+def docs(packages: Path, tmp_path: Path) -> PyDocs:
     return PyDocs(stdlib=False, cache=str(tmp_path / "cache"))
 
 
 @pytest.mark.usefixtures("packages")
 def test_which_files_are_read() -> None:
-    assert [module for module, _ in _source_files(stdlib=False)] == [
-        "zoo", "zoo.cages", "zoo.cages._inner", "zoo.cages._other",
-    ]  # fmt: skip
+    own = ["zoo", "zoo.cages", "zoo.cages._inner", "zoo.cages._other"]
+    assert [module for module, _ in _source_files(stdlib=False)] == own
     with_stdlib = {module for module, _ in _source_files(stdlib=True)}
     assert {"argparse", "email.message", "zoo.cages"} <= with_stdlib
     assert not {m for m in with_stdlib if m.startswith(("test.", "idlelib", "site-packages")) or ".tests." in m}
 
 
-@pytest.mark.usefixtures("packages")
-def test_passages_queries_and_judgements(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    docs = source(tmp_path)
+def test_passages_queries_and_judgements(docs: PyDocs, capfd: pytest.CaptureFixture[str]) -> None:
     passages, *found = everything(docs)
     shown = values(docs.search_corpus(), CORPUS)
     assert capfd.readouterr() == ("", "")
@@ -184,7 +171,6 @@ def test_passages_queries_and_judgements(tmp_path: Path, capfd: pytest.CaptureFi
     assert len(set(ids)) == len(ids) == 61
     assert [i for i in ids if "#" in i] == ["zoo.cages.f140#2"]
     assert [title for _, title, _ in passages] == [i.partition("#")[0] for i in ids]
-    assert [row[:2] for row in shown] == [row[:2] for row in passages]
 
     texts, visible = ({i: text for i, _, text in rows} for rows in (passages, shown))
     assert texts["zoo.cages.f107"] == numbered(-7)
@@ -200,58 +186,47 @@ def test_passages_queries_and_judgements(tmp_path: Path, capfd: pytest.CaptureFi
     check_split_refused(docs, "tset", "no split 'tset': did you mean 'test'")
 
 
-@pytest.mark.usefixtures("packages")
-def test_a_name_decides_its_split_alone(tmp_path: Path) -> None:
-    docs = source(tmp_path)
+def test_a_name_decides_its_split_alone(docs: PyDocs) -> None:
     found = {d: split for split in docs.splits() for d in docs.qrels(split)["document_id"].to_pylist()}
-    expected = {}
-    for name in found:
+    for name, split in found.items():
         bucket = int.from_bytes(hashlib.sha1(name.partition("#")[0].encode()).digest()[:4], "big") % 100
-        expected[name] = "train" if bucket >= 12 else "dev" if bucket >= 8 else "test"
-    assert found == expected
-    assert found["zoo.cages.f140"] == found["zoo.cages.f140#2"]
+        assert split == ("train" if bucket >= 12 else "dev" if bucket >= 8 else "test")
     assert set(found.values()) == {"train", "dev", "test"}
 
 
-def test_without_sources_the_remedy_is_named(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sources_the_remedy_is_named(docs: PyDocs, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("two_tower.data.pydocs.MIN_PAIRS", 2000)
-    check_refused(lambda: list(source(tmp_path).corpus()), r"found only 61 .* data=beir data\.path=FOLDER")
+    check_refused(lambda: list(docs.corpus()), r"found only 61 .* data=beir data\.path=FOLDER")
     shutil.rmtree(packages / "zoo")
-    check_refused(lambda: list(source(tmp_path).corpus()), "found only 0 ")
+    check_refused(lambda: list(docs.corpus()), "found only 0 ")
 
 
-def test_a_harvest_is_made_once(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = source(tmp_path)
-    corpus = values(first.corpus())
-    shutil.rmtree(packages)
+def test_a_harvest_is_made_once(docs: PyDocs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = values(docs.corpus())
     monkeypatch.setattr(HARVEST, lambda *_: pytest.fail("the cache should have been read"))
-    second = source(tmp_path)
+    second = PyDocs(stdlib=False, cache=str(tmp_path / "cache"))
     assert values(second.corpus()) == corpus
-    assert second.fingerprint() == first.fingerprint()
+    assert second.fingerprint() == docs.fingerprint()
 
 
-def test_other_sources_have_another_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("target", "value"), [("data.pydocs.RULES", 10**6), ("data.pydocs._versions", lambda: ["zoo==2"])]
+)
+def test_other_sources_have_another_cache(monkeypatch: pytest.MonkeyPatch, target: str, value: object) -> None:
     docs = PyDocs()
-    keys = [docs._cache_key(), PyDocs(stdlib=False)._cache_key()]
-    for target, value in (
-        ("two_tower.data.pydocs.RULES", 10**6),
-        ("two_tower.data.pydocs._versions", lambda: ["zoo==2"]),
-        ("sys.version_info", SimpleNamespace(major=3, minor=99)),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(target, value)
-            keys.append(docs._cache_key())
-    assert len({*keys}) == len(keys)
-    assert docs._cache_key() == keys[0]
+    before = docs._cache_key()
+    assert PyDocs(stdlib=False)._cache_key() != before == docs._cache_key()
+    monkeypatch.setattr(f"two_tower.{target}", value)
+    assert docs._cache_key() != before
 
 
 @pytest.mark.usefixtures("packages")
 def test_the_fingerprint_follows_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [Doc(f"zoo.f{i}", numbered(i, 6), numbered(-i)) for i in range(20)]
     seen = set()
-    for number, row in enumerate([pairs[0], pairs[0]._replace(name="zoo.g"), pairs[0]._replace(body="other")]):
-        monkeypatch.setattr(HARVEST, lambda *_, row=row: [row, *pairs[1:]])
-        seen.add(PyDocs(stdlib=False, cache=str(tmp_path / str(number))).fingerprint())
+    for changes in ({}, {"name": "zoo.g"}, {"body": "other"}):
+        monkeypatch.setattr(HARVEST, lambda *_, changes=changes: [pairs[0]._replace(**changes), *pairs[1:]])
+        seen.add(PyDocs(stdlib=False, cache=str(tmp_path / str(changes))).fingerprint())
     assert len(seen) == 3
 
 

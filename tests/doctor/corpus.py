@@ -1,11 +1,8 @@
-"""A frozen collection for the doctor's runs: synthetic text whose statistics are those of documentation.
+"""A frozen collection: synthetic text whose statistics are those of documentation, so that towers learn from it.
 
-What makes towers learn from it as from real text: words are distributed by Zipf's law; neighbouring texts share a
-topic, and groups of eight a narrower one; each has some words of its own; and half of a query's words of the topic are
-not those of its passage but synonyms, which only training can tell.
+Words are distributed by Zipf's law; neighbouring texts share a topic, and groups of eight a narrower one; each has some
+words of its own; half of a query's words of the topic are not those of its passage but synonyms, to be learned.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -40,7 +37,8 @@ def texts(seed: int = 0) -> list[Text]:
         asked = _drawn(rng, passage[passage < first_own], 4, zipf=False)
         synonyms = (asked >= COMMON) & (rng.random(len(asked)) < 0.5)
         query = np.concatenate([_drawn(rng, common, 2), asked + TOPIC_WORDS * synonyms, rng.choice(own, 1)])
-        pairs.append(Text(_text(rng, query), _text(rng, passage)))
+        shuffled = (rng.permutation(numbers).tolist() for numbers in (query, passage))
+        pairs.append(Text(*(" ".join(map(word, numbers)) for numbers in shuffled)))
     return pairs
 
 
@@ -48,7 +46,3 @@ def _drawn(rng: np.random.Generator, words: np.ndarray | range, count: int, zipf
     """Numbers of words: the n-th of ``words`` as often as 1 / n, as Zipf's law has it, or all alike."""
     weights = 1 / np.arange(1, len(words) + 1) if zipf else np.ones(len(words))
     return rng.choice(np.asarray(words), count, p=weights / weights.sum())
-
-
-def _text(rng: np.random.Generator, numbers: np.ndarray) -> str:
-    return " ".join(word(int(number)) for number in rng.permutation(numbers))

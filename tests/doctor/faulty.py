@@ -1,22 +1,13 @@
 """Parts that are wrong on purpose, and a user's own parts that are right; given by ``_target_``."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from two_tower.loss.base import Loss, LossInput, LossOutput
 from two_tower.negatives.base import DrawContext
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.ragged import Ragged
 from two_tower.tower.base import Tower, WordTable
-
-
-def padded(tokens: Ragged) -> Tensor:
-    """(B, longest) ids, padded right with zeros, as most code does it."""
-    texts = [torch.tensor(ids, dtype=torch.int64) for ids in tokens.to_lists()]
-    return nn.utils.rnn.pad_sequence([*texts, torch.zeros(1, dtype=torch.int64)], batch_first=True)[:-1]
 
 
 class _Vectors(Tower):
@@ -27,6 +18,11 @@ class _Vectors(Tower):
         words.log_weights.requires_grad_(False)
         self.words = words
 
+    def padded(self, tokens: Ragged) -> Tensor:
+        """(B, longest, D) vectors of the words, padded right with that of word 0, as most code does it."""
+        texts = [torch.tensor(ids, dtype=torch.int64) for ids in [*tokens.to_lists(), [0]]]
+        return nn.functional.embedding(nn.utils.rnn.pad_sequence(texts, batch_first=True)[:-1], self.words.vectors)
+
 
 class ReadsLastColumn(_Vectors):
     """A GRU over a padded batch, read at the last column: of all but the longest text that is the state of padding."""
@@ -36,14 +32,14 @@ class ReadsLastColumn(_Vectors):
         self.gru = nn.GRU(words.vectors.shape[1], dim, batch_first=True)
 
     def forward(self, tokens: Ragged) -> Tensor:
-        return self.gru(nn.functional.embedding(padded(tokens), self.words.vectors))[0][:, -1]
+        return self.gru(self.padded(tokens))[0][:, -1]
 
 
 class AveragesPadding(_Vectors):
     """The mean over the padded length."""
 
     def forward(self, tokens: Ragged) -> Tensor:
-        return nn.functional.embedding(padded(tokens), self.words.vectors).mean(1)
+        return self.padded(tokens).mean(1)
 
 
 class Detached(Tower):
@@ -58,19 +54,16 @@ class Detached(Tower):
         return self.layer(torch.from_numpy(self.words.pool(tokens).detach().numpy()))
 
 
-class DetachedGru(_Vectors):
+class DetachedGru(ReadsLastColumn):
     """A GRU whose states are kept for later as numbers, by mistake before they are used."""
 
     def __init__(self, words: WordTable, dim: int) -> None:
         super().__init__(words, dim)
-        self.gru = nn.GRU(words.vectors.shape[1], dim, batch_first=True)
         self.layer = nn.Linear(dim, dim)
 
     def forward(self, tokens: Ragged) -> Tensor:
-        states = nn.utils.rnn.pack_sequence(
-            [self.words.lookup(ids) for ids in tokens.ids.split(tokens.lengths.tolist())], enforce_sorted=False
-        )
-        return self.layer(self.gru(states)[1][0].detach())
+        texts = [self.words.lookup(ids) for ids in tokens.ids.split(tokens.lengths.tolist())]
+        return self.layer(self.gru(nn.utils.rnn.pack_sequence(texts, enforce_sorted=False))[1][0].detach())
 
 
 class OwnTower(_Vectors):
@@ -82,23 +75,9 @@ class OwnTower(_Vectors):
         nn.init.orthogonal_(self.layer.weight)
 
     def forward(self, tokens: Ragged) -> Tensor:
-        vectors = self.words.lookup(tokens.ids)
         owner = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
-        sums = vectors.new_zeros(len(tokens), vectors.shape[1]).index_add(0, owner, vectors)
-        return self.layer(sums)
-
-
-class OwnLoss(Loss):
-    """A user's own loss: the logistic loss of positives and negatives."""
-
-    def __init__(self, scale: float = 10.0) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, batch: LossInput) -> LossOutput:
-        positive = nn.functional.softplus(-self.scale * batch.scores.diagonal()).mean()
-        negative = nn.functional.softplus(self.scale * batch.scores[batch.negatives] - self.scale / 2).mean()
-        return LossOutput(positive + negative, {})
+        sums = torch.zeros(len(tokens), self.layer.in_features)
+        return self.layer(sums.index_add(0, owner, self.words.lookup(tokens.ids)))
 
 
 class VirtualClock:

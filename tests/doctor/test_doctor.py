@@ -1,7 +1,5 @@
 """The doctor in a run: what it changes (nothing), where it tells, when it stops, and that it goes on where it was."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -16,18 +14,12 @@ from test_train import STEPS_PER_EPOCH, fit
 
 from embed import embed
 from two_tower.doctor.base import Check, Finding, IndexSignals, Probe, Signals, WordSignals
-from two_tower.doctor.diagnose import DIAGNOSES, EXPLAINED_BY, diagnose
+from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.record import Record, report
 from two_tower.errors import UserError
 from two_tower.examine import examine
 from two_tower.run import Run
 
-CONTRACT = {
-    "collapsed", "stuck_at_margin", "stuck_at_chance", "easy_negatives", "false_negatives",
-    "hardest_negative_collapse", "learning_rate_too_low", "learning_rate_too_high", "no_gradient",
-    "embedding_mismatch", "unknown_words", "truncated", "misaligned_pairs", "batch_dependent", "serving_mismatch",
-    "leakage", "overfitting", "data_bound",
-}  # fmt: skip
 TOO_HIGH = ["optimizer.lr=3"]
 DIVERGING = ["optimizer.lr=1e30", "similarity=dot"]
 
@@ -40,17 +32,11 @@ def found(path: Path) -> list[str]:
     return [finding["id"] for finding in document(path)["findings"]]
 
 
-def test_the_names_are_the_contract_s() -> None:
-    assert sorted(diagnosis.__name__ for diagnosis in DIAGNOSES) == sorted(CONTRACT)
-    assert set(EXPLAINED_BY).union(*EXPLAINED_BY.values()) <= CONTRACT
-    assert diagnose(Signals()) == []  # nothing is known, nothing is said
-
-
 def test_it_changes_nothing(collection: Path, tmp_path: Path) -> None:
-    options = ["tower=gru", "tower.layers=2", "tower.dropout=0.2", "+trainer.accumulate_grad_batches=2"]
+    gru = ["tower=gru", "tower.layers=2", "tower.dropout=0.2"]
+    options = [*gru, "+trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
     with_it = fit(collection, tmp_path / "with", *options)
     without = fit(collection, tmp_path / "without", *options, "~callbacks.doctor")
-    assert with_it["val/mrr@10"] == without["val/mrr@10"]
     assert with_it["train/loss"] == without["train/loss"]
     assert_same_weights(tmp_path / "with", tmp_path / "without")
     assert not (tmp_path / "without" / "doctor.json").exists()
@@ -60,11 +46,9 @@ def test_what_it_finds_is_told_everywhere(collection: Path, tmp_path: Path, caps
     path = tmp_path / "run"
     results = fit(collection, path, *TOO_HIGH)
     told = document(path)
-    assert told["healthy"] is False
     first = told["findings"][0]
     assert first.keys() == {"id", "severity", "step", "evidence", "cause", "remedy"}
-    assert first["id"] == "learning_rate_too_high"
-    assert first["severity"] == "warning"
+    assert (told["healthy"], first["id"], first["severity"]) == (False, "learning_rate_too_high", "warning")
     assert results["doctor/findings"] >= 1
     assert 0 < results["doctor/seconds"] < results["seconds"]
     out = " ".join(capsys.readouterr().out.split())
@@ -72,23 +56,19 @@ def test_what_it_finds_is_told_everywhere(collection: Path, tmp_path: Path, caps
     assert f"Try: {first['remedy']}" in out
     assert "─ Doctor ─" in out
     assert (path / "similarities.svg").read_text().startswith("<svg")
-    figures = told["figures"]
-    for name in (
-        "loss", "loss_of_equal_scores", "positive_similarity", "negative_similarity", "gap", "active_queries",
-        "accuracy", "alignment", "uniformity", "effective_rank", "mean_cosine", "norm", "gradient/towers_words",
-        "update/towers_words", "never_updated_words", "unknown_in_queries", "truncated_documents", "known_negatives",
-        "validation", "untrained", "bm25", "time/data", "time/forward", "time/backward", "time/validation",
-    ):  # fmt: skip
-        assert isinstance(figures[name], float), name
+    names = (
+        "loss", "gap", "accuracy", "alignment", "uniformity", "effective_rank", "norm", "gradient/towers_words",
+        "update/towers_words", "unknown_in_queries", "known_negatives", "validation", "untrained", "bm25", "time/data",
+    )  # fmt: skip
+    assert {type(told["figures"][name]) for name in names} == {float}
 
 
 def test_a_hopeless_run_is_stopped_only_on_demand(collection: Path, tmp_path: Path) -> None:
     hopeless, stop = [*own_tower("AveragesPadding"), "tower.dim=16"], "callbacks.doctor.on_error=stop"
-    assert "stopped_at_step" not in fit(collection, tmp_path / "goes_on", *hopeless, "trainer.max_epochs=1")
+    assert "stopped_at_step" not in fit(collection, tmp_path / "goes_on", *hopeless, "trainer.max_steps=2")
     path = tmp_path / "stops"
     results = fit(collection, path, *hopeless, stop)
-    assert (results["stopped_at_step"], results["epochs"]) == (1, 1)
-    assert found(path)[0] == "batch_dependent"
+    assert (results["stopped_at_step"], results["epochs"], found(path)[0]) == (1, 1, "batch_dependent")
     assert "Stopped by the doctor at step 1: batch_dependent" in (path / "report.md").read_text()
     results = fit(collection, tmp_path / "diverges", *DIVERGING, stop)
     first = document(tmp_path / "diverges")["findings"][0]
@@ -112,10 +92,10 @@ def test_an_interrupted_run_goes_on_with_what_was_measured(collection: Path, tmp
 
 
 def test_it_knows_a_user_s_own_tower_and_loss(collection: Path, tmp_path: Path) -> None:
-    own = [*own_tower("OwnTower"), *replaced("loss", "in_batch", "doctor.faulty.OwnLoss"), "tower.dim=16"]
+    own = [*own_tower("OwnTower"), *replaced("loss", "in_batch", "training.UniformityLoss"), "tower.dim=16"]
     fit(collection, tmp_path / "good", *own, "data.batch_size=16", "trainer.max_epochs=4")
     assert document(tmp_path / "good")["healthy"] is True, document(tmp_path / "good")["findings"]
-    fit(collection, tmp_path / "bad", *own, *TOO_HIGH)
+    fit(collection, tmp_path / "bad", *own, *TOO_HIGH, "trainer.max_epochs=1")
     assert found(tmp_path / "bad")[0] == "learning_rate_too_high"
 
 
@@ -140,9 +120,10 @@ def test_what_has_passed_is_kept_for_information(tmp_path: Path, capsys: pytest.
     assert again.all == record.all
 
 
-def test_a_cause_hides_what_it_explains() -> None:
+def test_a_cause_hides_what_it_explains_and_nothing_known_is_nothing_said() -> None:
     signals = Signals(index=IndexSignals("index", ["it was made with another checkpoint"]), alone=0.5)
     assert [f.id for f in diagnose(signals)] == ["serving_mismatch", "batch_dependent"]
+    assert diagnose(Signals()) == []
 
 
 class TestExamination:
@@ -184,20 +165,18 @@ class TestExamination:
         assert "another checkpoint" in first.evidence
         assert "encoded again differ" in first.evidence
 
-    @pytest.mark.parametrize(("key", "value"), [("tokenizer", "other"), ("similarity", "dot"), ("dim", 3)])
+    @pytest.mark.parametrize(("key", "value"), [("tokenizer", "other"), ("dim", 3)])
     def test_an_index_of_something_else(self, copy: Path, key: str, value: Any) -> None:  # noqa: ANN401
         manifest = json.loads((copy / "index" / "manifest.json").read_text())
         (copy / "index" / "manifest.json").write_text(json.dumps({**manifest, key: value}))
         (first, *_) = examine(copy).findings
-        assert first.id == "serving_mismatch"
-        assert f"another {key}" in first.evidence
+        assert (first.id, f"another {key}" in first.evidence) == ("serving_mismatch", True)
 
     def test_a_damaged_index(self, copy: Path) -> None:
         shard = copy / "index" / "vectors-00000.npy"
         shard.write_bytes(shard.read_bytes()[:-100])
         (first, *_) = examine(copy).findings
-        assert first.id == "serving_mismatch"
-        assert "vectors-00000.npy" in first.evidence
+        assert (first.id, shard.name in first.evidence) == ("serving_mismatch", True)
 
     def test_an_index_elsewhere(self, copy: Path, tmp_path: Path) -> None:
         moved = shutil.move(copy / "index", tmp_path / "elsewhere")
@@ -218,11 +197,10 @@ class TestExamination:
         fit(collection, path, "~callbacks.doctor", *DIVERGING, "trainer.log_every_n_steps=1")
         assert "learning_rate_too_high" in {f.id for f in examine(path).findings}
 
-    def test_data_that_is_gone(self, collection: Path, tmp_path: Path) -> None:
-        data = shutil.copytree(collection, tmp_path / "data")
-        fit(Path(data), tmp_path / "run")
-        shutil.rmtree(data)
-        (said, *_) = examine(tmp_path / "run").unchecked
+    def test_data_that_is_gone(self, copy: Path, collection: Path) -> None:
+        config = (copy / "config.yaml").read_text()
+        (copy / "config.yaml").write_text(config.replace(str(collection), "/nowhere"))
+        (said, *_) = examine(copy).unchecked
         assert said.startswith("the data: ")
 
 
@@ -266,3 +244,9 @@ def test_a_low_rate_is_not_excused_by_crawling() -> None:
     assert diagnose(Signals(probes=crawling))[0].id == "learning_rate_too_low"
     small_but_enough = [probe(s, loss=0.3 - s * 5e-4, updates={"towers": 1e-4}) for s in steps]
     assert diagnose(Signals(probes=small_but_enough)) == []
+
+
+def test_a_part_that_is_not_trained_is_named() -> None:
+    frozen = Signals(probes=[probe(2, frozen={"towers words": 0.9, "towers": 0.9})])
+    (found,) = diagnose(frozen)
+    assert (found.id, "90% of the numbers of the towers are" in found.evidence) == ("no_gradient", True)

@@ -1,7 +1,5 @@
 """The hub itself: the real clients against a small server that answers as the hub does."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json
@@ -49,6 +47,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.requests.append(path)
+        Hub.commit = COMMIT[::-1] if path == "/NEWER" else Hub.commit
         _, api, *parts = path.split("/")
         name, kind, *rest = [*parts[2 if api == "api" else 1 :], "", ""]
         if not (self.folder / name).is_dir() or "someone" not in parts:
@@ -120,22 +119,30 @@ def spoil(suffix: str) -> None:
     path.write_bytes(content)
 
 
-# A line per data set: its fingerprint, splits and passages, or the mistake. "MARK" asks the server for /MARK.
+# A line per data set: its fingerprint, splits and passages, or the mistake. "MARK" asks the server for /MARK; after
+# "NEWER" it has another commit, and what follows is not streamed.
 PROGRAM = """
 import json, sys, urllib.error, urllib.request
 from two_tower.data.huggingface import HuggingFace
 from two_tower.errors import UserError
 
-endpoint, streaming, local, *names = sys.argv[1:]
+def ask(mark):
+    try:
+        urllib.request.urlopen(f"{endpoint}/{mark}")
+    except urllib.error.HTTPError:
+        pass
+
+endpoint, local, *names = sys.argv[1:]
+streaming = True
 for name in names:
+    if name == "NEWER":
+        streaming = ask(name)
+        continue
     path, _, config = name.partition(":")
     try:
-        source = HuggingFace(path, config or None, streaming=streaming == "True")
+        source = HuggingFace(path, config or None, streaming=bool(streaming))
         found = [source.fingerprint(), source.splits()]
-        try:
-            urllib.request.urlopen(f"{endpoint}/MARK")
-        except urllib.error.HTTPError:
-            pass
+        ask("MARK")
         passages = [row["text"] for batch in source.corpus() for row in batch.to_pylist()]
         print(json.dumps([*found, passages, len(source.queries("dev"))]))
     except UserError as error:
@@ -146,16 +153,13 @@ for batch in HuggingFace(local, "pairs").corpus():  # a program may end right af
 """
 
 
-def run(hub: ThreadingHTTPServer, home: Path, streaming: bool, *names: str) -> list:
+def run(hub: ThreadingHTTPServer, home: Path, *names: str) -> list:
     # The clients read their settings when they are imported.
     endpoint = f"http://127.0.0.1:{hub.server_port}"
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment = {**os.environ, **own}
-    environment.pop("HF_HUB_OFFLINE", None)
-    arguments = [endpoint, str(streaming), str(Hub.folder / "pairs"), *names]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
+    environment = {**os.environ, **own, "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", PROGRAM, endpoint, str(Hub.folder / "pairs"), *names]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -168,13 +172,13 @@ def check_broken(message: str, suffix: str, cause: str) -> None:
 def test_data_sets_are_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     for suffix in (".parquet", ".jsonl", ".jsonl.gz"):
         spoil(suffix)
-    wrong = ["someone/pairs:pears", "someone/nothing", "someone/broken.parquet", "someone/broken.jsonl"]
-    found, pears, nothing, parquet, lines = run(hub, tmp_path / "a", True, "someone/pairs:pairs", *wrong)
+    streamed = ["someone/pairs:pears", "someone/nothing", "someone/broken.parquet", "someone/broken.jsonl"]
+    names = ["someone/pairs:pairs", *streamed, "NEWER", "someone/pairs:pairs", "someone/broken.jsonl.gz"]
+    found, pears, nothing, parquet, lines, again, cut = run(hub, tmp_path / "home", *names)
     fingerprint, splits, passages, dev = found
-    assert splits == ["train", "dev"]
+    assert (splits, dev) == (["train", "dev"], 2)
     rows = [("train", 0), ("train", 1), ("train", 2), ("validation", 0), ("validation", 1)]
     assert passages == [f"positive pairs/{name} {i}" for name, i in rows]
-    assert dev == 2
     assert "BuilderConfig 'pears' not found. Available: ['pairs', 'others']" in pears
     assert nothing.startswith("someone/nothing is not on the hub")
     check_broken(parquet, ".parquet", "Unexpected end of stream")
@@ -182,9 +186,6 @@ def test_data_sets_are_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Pat
     data = [path for path in Hub.requests if path.endswith((".parquet", "/MARK"))]
     assert data[0] == "/MARK"  # the fingerprint needs no data
     assert not [path for path in data if "others/" in path]
-
-    Hub.commit = COMMIT[::-1]
-    again, cut = run(hub, tmp_path / "b", False, "someone/pairs:pairs", "someone/broken.jsonl.gz")
     assert again[1:] == found[1:]
     assert again[0] != fingerprint  # another commit
     check_broken(cut, ".jsonl.gz", "Compressed file ended before")

@@ -1,16 +1,12 @@
 """Triplets of ids and of texts become the batches that a plain reading of the data gives."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from conftest import word, write_collection
+from training import TextTriplets
 
-from two_tower.data.base import TEXT_TRIPLETS
 from two_tower.data.beir import Beir
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.corpus import Corpus, Split
@@ -23,33 +19,16 @@ from two_tower.negatives.random import RandomNegatives
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
-COUNT = 90
-
-
-class TextSource(Beir):
-    """A collection whose triplets come as texts; some queries and passages occur in several of them."""
-
-    rows = [  # noqa: RUF012
-        (
-            f"{word(i % 40)} {word(100 + i % 40)}",
-            f"{word(200 + i % 60)} yes",
-            f"{word(200 + (i + 7) % 50)} {'no' * (i % 2)}",
-        )
-        for i in range(COUNT)
-    ]
-
-    def text_triplets(self) -> Iterator[pa.RecordBatch]:
-        columns = list(zip(*self.rows, strict=True))
-        table = pa.table([list(c) for c in columns], TEXT_TRIPLETS)
-        yield from table.to_batches(13)
-
-    def fingerprint(self) -> str:
-        return super().fingerprint() + "texts"
+# Some queries and passages occur in several of them.
+ROWS = [
+    (f"{word(i % 40)} {word(100 + i % 40)}", f"{word(200 + i % 60)} yes", f"{word(200 + (i + 7) % 50)} no")
+    for i in range(90)
+]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return WordTokenizer(min_frequency=1).train([[" ".join(row) for row in TextSource.rows]])
+    return WordTokenizer(min_frequency=1).train([[" ".join(row) for row in ROWS]])
 
 
 @pytest.mark.parametrize(
@@ -59,9 +38,9 @@ def tokenizer() -> Tokenizer:
 def test_batches_of_texts_equal_a_plain_reading(
     negatives: Negatives, extras: int, whole_batch: bool, collection: Path, tokenizer: Tokenizer
 ) -> None:
-    data = text_triplets(TextSource(str(collection)), tokenizer)
+    data = text_triplets(TextTriplets(str(collection), ROWS), tokenizer)
     batch = Batches(data, negatives, NegativeMask(data.positives, whole_batch), 32, seed=0)[0, 1]
-    rows = [TextSource.rows[r] for r in batch.query_rows.tolist()]
+    rows = [ROWS[r] for r in batch.query_rows.tolist()]
     queries, documents = batch.queries.to_lists(), batch.documents.to_lists()
     assert queries == tokenizer.encode_queries([r[0] for r in rows]).to_lists()
     assert documents[:32] == tokenizer.encode_documents([r[1] for r in rows]).to_lists()
@@ -76,17 +55,10 @@ def test_batches_of_texts_equal_a_plain_reading(
 
 
 def test_texts_are_parsed_once(collection: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
-    class Once(TextSource):
-        def fingerprint(self) -> str:
-            return super().fingerprint() + "once"
-
-    with caplog.at_level("INFO", "two_tower"):
-        text_triplets(Once(str(collection)), tokenizer)
-        assert f"parsed and tokenised {COUNT} triplets" in caplog.text
-        caplog.clear()
-        again = text_triplets(Once(str(collection)), tokenizer)
-    assert caplog.text == ""
-    assert len(again.examples) == COUNT
+    caplog.set_level("INFO", "two_tower")
+    for _ in range(2):
+        assert len(text_triplets(TextTriplets(str(collection), ROWS[1:]), tokenizer).examples) == 89
+        assert caplog.text.count("parsed and tokenised 89 triplets") == 1
 
 
 def test_id_triplets_of_other_splits_and_unknown_passages_are_left_out(
