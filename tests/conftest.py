@@ -1,7 +1,5 @@
 """Generated collections, so that no test needs a download."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import json
@@ -15,7 +13,6 @@ if (
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,31 +120,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["TWO_TOWER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@contextmanager
-def start_command(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start one of the project's commands as a user would, from another folder; killed where the test fails.
-
-    The first argument is ``train.py``, ``embed.py`` or ``two-tower``.
-    """
+def run_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``train.py``, ``embed.py`` or ``two-tower`` to its end as a user would, from another folder."""
     program, *rest = map(str, arguments)
     start = ["-m", "two_tower"] if program == "two-tower" else [str(ROOT / program)]
     environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([sys.executable, *start, *rest], cwd=cwd, env=environment, text=True, **pipes) as process:
-        try:
-            yield process
-        except BaseException:
-            process.kill()
-            raise
-
-
-def run_command(
-    *arguments: str | Path, cwd: Path, stdin: str = "", timeout: float = 120
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, see `start_command`."""
-    with start_command(*arguments, cwd=cwd) as process:
-        out, err = process.communicate(stdin, timeout)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    command = [sys.executable, *start, *rest]
+    return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 They share nothing with each other but what the imports made, as when a person starts them, and may be killed.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """Runs that are killed at a chosen moment, within this process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

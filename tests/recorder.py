@@ -1,7 +1,5 @@
 """A callback for runs that are to be interrupted: writes each batch down, sends signals at set steps."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Files for a data source to read, and what it gave, as plain Python values."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -1,7 +1,5 @@
 """The folder conf: every file builds what its place says, every key exists, every line says why."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator

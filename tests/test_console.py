@@ -1,7 +1,5 @@
 """What a run says: for people, nothing but warnings, or one document for programs."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Two processes rank, measure and learn as one does: one pair of real processes over gloo, for all that is asked."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

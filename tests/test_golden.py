@@ -5,8 +5,6 @@ If a change is meant to change them, write them anew and say so in the commit:
     WRITE_GOLDEN=1 python -m pytest tests/test_golden.py
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The folder listing tells the truth: what docs/architecture.md says of modules and choices holds."""
 
-from __future__ import annotations
-
 import configparser
 import re
 

@@ -1,7 +1,5 @@
 """What is asked of a tower, said in one sentence to whoever writes one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

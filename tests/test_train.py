@@ -1,7 +1,5 @@
 """Training in process: every combination steps, a continued run equals an uninterrupted one."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Averaged gradients equal the mean of dense ones. That two processes learn together is held by test_kill.py."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

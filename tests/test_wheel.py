@@ -1,7 +1,5 @@
 """What a wheel holds is enough: training in an empty folder, from nothing but the unpacked wheel."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What tests of training share: a loader's settings, a data module, what a run logged."""
 
-from __future__ import annotations
-
 import csv
 import io
 import shutil

@@ -1,7 +1,5 @@
 """Reads what W&B wrote offline: the transaction log, LevelDB's log format with a protobuf record in each entry."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

@@ -1,7 +1,5 @@
 """Commands inside the test's process: as a process of its own would end, without the seconds that one costs."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Callable

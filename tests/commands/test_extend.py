@@ -1,7 +1,5 @@
 """`two-tower extend` and what `embed.py` says of unknown words."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

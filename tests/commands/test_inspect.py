@@ -1,7 +1,5 @@
 """``two-tower data inspect``: a page for people, one JSON document for programs, one sentence for mistakes."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

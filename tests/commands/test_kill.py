@@ -5,8 +5,6 @@ workers, and with two ranks that speak gloo. `recorder.Recorder` writes the batc
 drawn at random and mined; batches, memory and gradient cache are shared between the ranks, so 2 x 12 learn what 24 do.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

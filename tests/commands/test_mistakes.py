@@ -1,7 +1,5 @@
 """Every mistake ends with status 2 and one sentence that names the place and what would be right."""
 
-from __future__ import annotations
-
 import gzip
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """From a folder of text to search results, by the commands that a person types, from another folder."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import shutil

@@ -1,7 +1,5 @@
 """A sweep as its user sees it: killed and continued, extended, with a job that fails, by several launchers."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """What a configuration may hold."""
 
-from __future__ import annotations
-
 import sys
 import types
 from collections.abc import Mapping, Sequence

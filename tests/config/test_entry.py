@@ -1,7 +1,5 @@
 """How a command begins and ends: what Hydra reads, what a job is called, which sentence and status a mistake gets."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re

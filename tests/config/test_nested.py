@@ -1,7 +1,5 @@
 """Mistakes inside of a component are named with their whole key, before any data is read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

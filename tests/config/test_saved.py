@@ -1,7 +1,5 @@
 """Configurations as files: read as written, compared, and refused where a key has another name now."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

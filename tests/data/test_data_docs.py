@@ -1,7 +1,5 @@
 """docs/data.md: every command in it is composed, and its source built and read on generated files of these names."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import shlex

@@ -3,8 +3,6 @@
 python tests/doctor/confusion.py [MSMARCO_FOLDER]     ten minutes on two cores; without the folder only the failures
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import sys
