@@ -24,7 +24,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return examined
 
 
-@pytest.mark.parametrize("name", FAILURES)
+# Two more fail as others do, on another tower: only the table of docs/doctor.md has them.
+TWINS = {"random negatives, small margin", "100 pairs by heart, GRU"}
+
+
+@pytest.mark.parametrize("name", [name for name in FAILURES if name not in TWINS])
 def test_it_is_named_first_in_time_and_the_suggested_override_heals_it(run: Run, name: str) -> None:
     case = FAILURES[name]
     overrides = case.all_overrides(case.towers[0])
