@@ -41,7 +41,7 @@ def one_of(name: str, valid: Iterable[str]) -> str:
     return f"did you mean {guess!r}? (valid: {listing})" if guess else f"valid: {listing}"
 
 
-def at_least(minimum: int, **settings: int | None) -> None:
+def at_least(minimum: int, **settings: float | None) -> None:
     """Raise a ValueError for the first setting below ``minimum``; None passes."""
     for name, value in settings.items():
         if value is not None and value < minimum:

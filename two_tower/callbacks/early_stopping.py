@@ -32,8 +32,7 @@ class EarlyStopping(Callback):
         mode: Literal["max", "min"] | None = None,
     ) -> None:  # fmt: skip
         at_least(1, patience=patience)
-        if min_delta < 0:
-            raise ValueError(f"min_delta={min_delta} must be at least 0")
+        at_least(0, min_delta=min_delta)
         in_training = monitor.startswith("train/")
         if not in_training and monitor not in validation.logged:
             raise _not_logged(monitor, [*validation.logged, "train/loss"])

@@ -69,12 +69,11 @@ def build(place: str, spec: Mapping[str, Any], offer: Mapping[str, Any] | None =
 def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any:  # noqa: ANN401
     """``target(*args, **keys)``; of a value that it refuses, a UserError that names the place."""
     inner = target.func if isinstance(target, partial) else target
-    ours = inner.__module__.startswith("two_tower.")
+    ours, name = inner.__module__.startswith("two_tower."), getattr(inner, "__name__", str(inner))
     try:
         if ours:
             inspect.signature(target).bind(*args, **keys)
     except TypeError as error:
-        name = getattr(inner, "__name__", str(inner))
         raise UserError(f"{place} ({name}) cannot be built: {error}; its YAML file must have its keys.") from error
     try:
         return target(*args, **keys)
@@ -82,7 +81,6 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
         raise
     except Exception as error:
         if not ours:
-            name = getattr(target, "__name__", str(target))
             raise UserError(f"{place} ({name}) refuses its settings: {str(error).splitlines()[0]}") from error
         if not isinstance(error, ValueError):  # a bug
             raise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, at_least
 from two_tower.negatives._mined import FilterCounts, MinedNegatives, SearchResult, filter_candidates
 from two_tower.negatives.base import Collection
 
@@ -31,9 +31,7 @@ class ANNNegatives(MinedNegatives):
         mask_known_positives: bool = True,
     ) -> None:
         super().__init__(count, first_rank, last_rank, relative_margin, in_batch_negatives, mask_known_positives)
-        for name, value in (("first_epoch", first_epoch), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+        at_least(1, first_epoch=first_epoch, every_n_epochs=every_n_epochs)
         self.first_epoch, self.every_n_epochs = first_epoch, every_n_epochs
         self._folder: Path | None = None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from two_tower.errors import at_least
 from two_tower.ragged import expand_ranges
 
 
@@ -183,8 +184,7 @@ class DrawnNegatives(Negatives):
         self, count: int = 1, in_batch_negatives: bool | None = None, mask_known_positives: bool = True
     ) -> None:
         super().__init__(in_batch_negatives, mask_known_positives)
-        if count < 1:
-            raise ValueError(f"count={count} must be at least 1")
+        at_least(1, count=count)
         self.count = count
 
     @abstractmethod
