@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import gc
 import json
 import os
 
@@ -24,16 +23,6 @@ ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tests")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _garbage() -> Iterator[None]:
-    """Collected once a file: to look for it all the time takes 7 % of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture(autouse=True)

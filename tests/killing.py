@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from training import state
 
 from two_tower.callbacks.checkpoint import LastCheckpoint
 
@@ -21,7 +22,7 @@ def untimed(values: Mapping[str, Any]) -> dict[str, Any]:
 def assert_same_weights(*runs: Path) -> None:
     """In both checkpoints of two runs, to the bit."""
     for name in ("best", "last"):
-        one, two = (torch.load(r / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for r in runs)
+        one, two = (state(run, name) for run in runs)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one), name
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from two_tower.callbacks import checkpoint, mining
 from two_tower.data.stream.batch import Batch
 
-SEARCH = mining.search
+MINING, SEARCH = "mining", mining.search
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
@@ -34,14 +34,15 @@ class Recorder(Callback):
     write these last. Each interruption happens once: not in a process that finds its step written down.
 
     ``interruptions`` are ``STEPS_DONE:SIGNAL``. SIGKILL goes to all processes of the run, any other signal to the
-    first of them only. ``mining:SIGKILL`` kills all in the middle of the first mining of negatives.
+    first of them only. ``STEPS_DONE:mining`` kills all in the middle of the first mining of negatives, due then.
     """
 
     def __init__(self, folder: str, interruptions: list[str]) -> None:
         self._folder = Path(folder)
         pairs = [pair.split(":") for pair in interruptions]
-        self._signals = {int(step): signal.Signals[name] for step, name in pairs if step != "mining"}
-        self._mark = self._folder / "killed-in-mining" if len(pairs) > len(self._signals) else None
+        self._signals = {int(step): signal.Signals[name] for step, name in pairs if name != MINING}
+        self._in_mining = any(name == MINING for _, name in pairs)
+        self._mark = self._folder / "killed-in-mining"
         self._known: set[int] = set()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -54,12 +55,11 @@ class Recorder(Callback):
             self._known = {json.loads(line)["step"] for line in self._path.read_text().splitlines()}
         speed = 1 / (1 + trainer.global_rank)
         checkpoint.time = SimpleNamespace(monotonic=lambda: trainer.global_step * speed)  # type: ignore[assignment]
-        if trainer.is_global_zero and self._mark and not self._mark.exists():
+        if trainer.is_global_zero and self._in_mining and not self._mark.exists():
             mining.search = self._last_search  # type: ignore[assignment]
 
     def _last_search(self, *arguments: Any) -> None:  # noqa: ANN401
         SEARCH(*arguments)
-        assert self._mark is not None
         self._mark.touch()
         os.killpg(0, signal.SIGKILL)
 

@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from two_tower.config.compose import composed
 from two_tower.config.saved import CONF
 from two_tower.data.base import LOADER_KEYS
+from two_tower.doctor.facts import inspect
 from two_tower.errors import UserError
 
 Call = Callable[..., Any]  # see conftest.py in this folder
@@ -68,6 +69,7 @@ def test_a_clean_collection_says_so(collection: Path, call: Call) -> None:
     ended = call(*INSPECT, "data=beir", f"data.path={collection}")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.endswith("\nNothing to warn of.\n")
+    assert "Warnings" not in ended.out
 
 
 def test_one_json_document(damaged: Path, call: Call) -> None:
@@ -189,3 +191,8 @@ def test_what_is_shown_meanwhile_is_not_among_the_document(call: Call, monkeypat
     assert call(*INSPECT, "--json") == (0, "{}\n", "progress\n")
     assert call(*INSPECT, "--json", "x=1") == (2, "", "progress\nA mistake.\n")
     assert rich.get_console().stderr is False
+
+
+def test_the_function_gives_what_the_command_prints(collection: Path, call: Call) -> None:
+    overrides = ["data=beir", f"data.path={collection}"]
+    assert inspect(overrides) == json.loads(call(*INSPECT, *overrides, "--json").out)
