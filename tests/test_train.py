@@ -5,15 +5,17 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from conftest import configure
 from killing import assert_same_weights, killed_after, untimed
-from training import losses, state
+from training import history, losses, state
 
 from train import train
 from two_tower.assemble import load_model
+from two_tower.callbacks.speed import Speed
 from two_tower.errors import UserError
 from two_tower.run import Run
 from two_tower.tower.base import Tower, WordTable
@@ -83,6 +85,22 @@ def test_a_cpu_run_repeats_bit_for_bit(collection: Path, tmp_path: Path) -> None
     assert all(torch.equal(one[k], two[k]) for k in one)
     other = weights(tmp_path / "three", "seed=1")
     assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_row_has_the_figures_of_its_own_step(collection: Path, tmp_path: Path) -> None:
+    def rows(name: str, *overrides: str) -> dict[float, dict[str, float]]:
+        fit(collection, tmp_path / name, "trainer.max_epochs=3", *overrides)
+        return {row["step"]: row for row in history(tmp_path / name)}
+
+    every, (stop, hook) = rows("every", "trainer.log_every_n_steps=1"), (11, "on_train_batch_end")
+
+    def ended(self: Speed, trainer: Any, *_: object) -> None:  # noqa: ANN401
+        trainer.should_stop = trainer.global_step == stop
+
+    with patch.object(Speed, hook, ended):
+        some = rows("some", "trainer.log_every_n_steps=4")
+    assert list(some) == [3, 7, 10]
+    assert all(every[step].items() <= some[step].items() for step in some)
 
 
 @pytest.mark.parametrize(

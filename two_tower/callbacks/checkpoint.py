@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from two_tower.files import atomic_path
 from two_tower.logger import run_loggers
+from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
@@ -95,7 +96,7 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self._stop_requested = True
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
         if _is_last_batch(trainer):
             return  # saved after the epoch's validation
         if (args[-1] + 1) % trainer.accumulate_grad_batches:
@@ -103,7 +104,7 @@ class LastCheckpoint(Checkpoint):
         due = self._stop_requested or time.monotonic() - self._saved_at >= self._every
         # Saving waits for the other processes, whose clocks and signals are their own: all or none.
         if trainer.strategy.reduce_boolean_decision(due, all=False):
-            _log_step(trainer)
+            _log_step(trainer, cast(TwoTower, pl_module))
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -144,12 +145,13 @@ def _is_last_batch(trainer: L.Trainer) -> bool:
     return no_more_steps or trainer.should_stop or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
-def _log_step(trainer: L.Trainer) -> None:
+def _log_step(trainer: L.Trainer, model: TwoTower) -> None:
     """Log the figures of the step if they are due, to the loggers that accept them a second time from Lightning."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     if not every or trainer.global_step % every:
         return
-    figures = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+    values = {"train/loss": trainer.callback_metrics["train/loss"], **model.figures}
+    figures = {name: float(value) for name, value in values.items()}
     for logger in run_loggers(trainer.loggers):
         if logger.may_repeat:
             logger.log_metrics({"epoch": trainer.current_epoch, **figures}, step=trainer.global_step - 1)
