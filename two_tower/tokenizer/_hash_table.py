@@ -32,8 +32,15 @@ def _grown(array: Array, size: int) -> Array:
     if size <= len(array):
         return array
     result = np.empty(2 * size, array.dtype)
-    result[: len(array)] = array
+    _copy(array, result)
     return result
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(array: Array, result: Array) -> None:
+    """To the front of ``result``; numba takes seconds to compile the same with a slice."""
+    for i in range(len(array)):
+        result[i] = array[i]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -126,7 +133,7 @@ def count(folded: Array, table: HashTable) -> HashTable:
         slots[s], slots[s + 1] = hashes[j], np.uint64(2 * (size + 1) + (len(word) > 8))
         first, last = word_starts[size], word_starts[size] + len(word)
         words = _grown(words, last)
-        words[first:last] = word
+        _copy(word, words[first:last])
         word_starts, counts = _grown(word_starts, size + 2), _grown(counts, size + 1)
         word_starts[size + 1], counts[size] = last, 1
         size += 1
