@@ -1,6 +1,6 @@
 """The tables of docs/doctor.md: what the doctor says of each injected failure, and of whole runs that are healthy.
 
-python tests/doctor/confusion.py [MSMARCO_FOLDER]     ten minutes on two cores; without the folder only the failures
+python benchmarks/doctor_tables.py [MSMARCO_FOLDER]     ten minutes on two cores; without the folder only the failures
 """
 
 import contextlib
@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from doctor.cases import FAILURES, doctor_of, make_data
 
