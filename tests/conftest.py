@@ -1,4 +1,7 @@
-"""Generated collections, so that no test needs a download."""
+"""Generated collections, so that no test needs a download.
+
+What takes seconds to import is imported where it is used: the processes of the tests start after this module.
+"""
 
 import copy
 import functools
@@ -17,7 +20,6 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-import torch
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -29,7 +31,8 @@ hypothesis.settings.load_profile("tests")
 def _plain_arithmetic() -> Iterator[None]:
     """Training flushes denormal numbers to zero for its process; other tests need them."""
     yield
-    torch.set_flush_denormal(False)
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)
@@ -84,15 +87,34 @@ def write_collection(folder: Path, documents: int = 240, seed: int = 0, triples:
 
 
 @functools.cache
-def _composed(program: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    from two_tower import embed, train
+def _chosen(program: str, choices: tuple[str, ...]) -> Any:  # noqa: ANN401
     from two_tower.config.compose import compose_raw
 
-    return {"train": train, "embed": embed}[program].resolve(compose_raw(program, overrides))
+    return compose_raw(program, choices)
+
+
+@functools.cache
+def _composed(program: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from omegaconf import OmegaConf
+
+    from two_tower import embed, train
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = {o.key_or_group: o.value() for o in parsed if "." in o.key_or_group and o.type is OverrideType.CHANGE}
+    choices = tuple(str(o.input_line) for o in parsed if o.key_or_group not in values)
+    config = copy.deepcopy(_chosen(program, choices))
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
+    return {"train": train, "embed": embed}[program].resolve(config)
 
 
 def composed(*overrides: str, program: str = "train") -> dict[str, Any]:
-    """The checked configuration that train.py or embed.py has with these overrides; Hydra takes 0.3 s, but once."""
+    """The checked configuration that train.py or embed.py has with these overrides.
+
+    Hydra composes each set of choices once, which takes 0.3 s, and values are set in it as Hydra would.
+    """
     return copy.deepcopy(_composed(program, overrides))
 
 

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([f"two_tower.{name}" for name in ("train", "embed", "cli", "search", "report.results")])
+FORKS.set_forkserver_preload(["preloaded"])
 
 
 class Ended(NamedTuple):
@@ -34,6 +37,9 @@ class Command:
         (out, its_out), (err, its_err) = (FORKS.Pipe(duplex=False) for _ in range(2))
         settings = {**os.environ, "COLUMNS": "200", **environment}
         work = (list(map(str, arguments)), str(cwd), settings, its_out, its_err)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the server finds what it is to import
+            forkserver.ensure_running()
         self._process = FORKS.Process(target=_run, args=work)
         self._process.start()
         its_out.close()

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_command, write_collection
+from conftest import composed, run_command, write_collection
+
+from train import train
+from two_tower.errors import UserError
 
 Call = Callable[..., Any]  # see conftest.py in this folder
 
@@ -78,8 +81,11 @@ def test_what_cannot_be_composed(override: str, expected: str, refused: Callable
 
 
 @pytest.mark.parametrize("overrides", WRONG)
-def test_what_cannot_work(overrides: str, collection: Path, refused: Callable[..., None]) -> None:
-    refused(WRONG[overrides], "train.py", "data=beir", f"data.path={collection}", "trainer=cpu", *overrides.split())
+def test_what_cannot_work(overrides: str, collection: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=WRONG[overrides]):
+        train(composed("data=beir", f"data.path={collection}", "trainer=cpu", "run_dir=run", *overrides.split()))
+    assert not [*tmp_path.iterdir()]
 
 
 def _damage(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
