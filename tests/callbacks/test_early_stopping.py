@@ -36,7 +36,7 @@ def checked(callback: EarlyStopping, values: list[float]) -> int | None:
         callback.validation.history.append({"epoch": number / 2, "step": 10 * number})
         for fresh in (True, False):  # a second look at the same check changes nothing
             callback.validation.just_evaluated = fresh
-            callback.on_train_batch_end(trainer)
+            callback.on_train_batch_end(trainer, SimpleNamespace(figures={}))
         if trainer.should_stop:
             return number
     return None
@@ -156,6 +156,15 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
         steps = [[row["step"] for row in rows_with(column, run)] for run in (cut, path)]
         assert steps[0] == steps[1]
     assert_same_weights(path, cut)
+
+
+def test_a_figure_of_training_is_that_of_the_step_whether_it_is_logged_or_not(collection: Path, tmp_path: Path) -> None:
+    def stopped(every: int) -> int:
+        monitor = "callbacks.early_stopping.monitor=train/accuracy"
+        more = [*WILD, *STOP, "validation.every_n_steps=3", monitor, f"trainer.log_every_n_steps={every}"]
+        return fit(collection, tmp_path / f"{every}", *more)["stopped_at_step"]
+
+    assert stopped(1) == stopped(10) < 6 * STEPS_PER_EPOCH
 
 
 def test_a_hybrid_metric_may_decide_and_a_run_that_gets_better_goes_on(collection: Path, tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from two_tower.errors import UserError, at_least, one_of
+from two_tower.model import TwoTower
 from two_tower.validation.full import FullValidation
 
 # What a continued run must know to end as one that was never interrupted.
@@ -53,21 +56,22 @@ class EarlyStopping(Callback):
         if self.reason:
             trainer.should_stop = True
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        if not self._is_logged and self.monitor not in trainer.callback_metrics:
-            names = [*self.validation.logged, *map(str, trainer.callback_metrics)]
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
+        figures = _figures(trainer, pl_module)
+        if not self._is_logged and self.monitor not in figures:
+            names = [*self.validation.logged, *figures]
             raise UserError(f"callbacks.early_stopping.{_not_logged(self.monitor, names)}.")
         self._is_logged = True
-        self._judge(trainer)
+        self._judge(trainer, figures)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._judge(trainer)
+        self._judge(trainer, _figures(trainer, pl_module))
 
-    def _judge(self, trainer: L.Trainer) -> None:
+    def _judge(self, trainer: L.Trainer, figures: Mapping[str, Tensor]) -> None:
         if not self.validation.just_evaluated or self.reason:
             return
         # A loss is that of a process's own part of the batch; all must stop together, so the first one's decides.
-        value = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
+        value = trainer.strategy.broadcast(float(figures[self.monitor]))
         name = self.validation.latest_name
         if self._improves(value):
             self.best, self.best_name, self.waited = value, name, 0
@@ -97,3 +101,8 @@ class EarlyStopping(Callback):
 
 def _not_logged(monitor: str, names: list[str]) -> ValueError:
     return ValueError(f"monitor={monitor} is not logged; {one_of(monitor, dict.fromkeys(names))}")
+
+
+def _figures(trainer: L.Trainer, model: L.LightningModule) -> dict[str, Tensor]:
+    """What is logged, and all figures of the latest step, logged or not."""
+    return {**trainer.callback_metrics, **cast(TwoTower, model).figures}
