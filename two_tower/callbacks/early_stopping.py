@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -57,21 +56,20 @@ class EarlyStopping(Callback):
             trainer.should_stop = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
-        figures = _figures(trainer, pl_module)
-        if not self._is_logged and self.monitor not in figures:
+        if not self._is_logged and self.monitor not in (figures := _figures(trainer, pl_module)):
             names = [*self.validation.logged, *figures]
             raise UserError(f"callbacks.early_stopping.{_not_logged(self.monitor, names)}.")
         self._is_logged = True
-        self._judge(trainer, figures)
+        self._judge(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._judge(trainer, _figures(trainer, pl_module))
+        self._judge(trainer, pl_module)
 
-    def _judge(self, trainer: L.Trainer, figures: Mapping[str, Tensor]) -> None:
+    def _judge(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.validation.just_evaluated or self.reason:
             return
         # A loss is that of a process's own part of the batch; all must stop together, so the first one's decides.
-        value = trainer.strategy.broadcast(float(figures[self.monitor]))
+        value = trainer.strategy.broadcast(float(_figures(trainer, pl_module)[self.monitor]))
         name = self.validation.latest_name
         if self._improves(value):
             self.best, self.best_name, self.waited = value, name, 0
