@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from two_tower.files import atomic_path
 from two_tower.logger import run_loggers
-from two_tower.model import TwoTower
+from two_tower.model import TwoTower, is_row_due
 from two_tower.run import Run
 from two_tower.validation.full import FullValidation
 
@@ -147,11 +147,9 @@ def _is_last_batch(trainer: L.Trainer) -> bool:
 
 def _log_step(trainer: L.Trainer, model: TwoTower) -> None:
     """Log the figures of the step if they are due, to the loggers that accept them a second time from Lightning."""
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    if not every or trainer.global_step % every:
+    if not is_row_due(trainer):
         return
-    values = {"train/loss": trainer.callback_metrics["train/loss"], **model.figures}
-    figures = {name: float(value) for name, value in values.items()}
+    figures = {name: float(value) for name, value in model.figures.items()}
     for logger in run_loggers(trainer.loggers):
         if logger.may_repeat:
             logger.log_metrics({"epoch": trainer.current_epoch, **figures}, step=trainer.global_step - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import rich
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from two_tower.data.stream.batch import Batch
 from two_tower.logger import log_epoch
+from two_tower.model import TwoTower
 
 
 class Speed(Callback):
@@ -99,7 +100,7 @@ class TrainingProgress(ProgressBar):
             return
         task = self._bar.tasks[0]
         triplets = len(batch) * trainer.world_size
-        loss = trainer.callback_metrics.get("train/loss")
+        loss = cast(TwoTower, pl_module).figures["train/loss"]
         epochs = "" if trainer.max_epochs in (None, -1) else f" of {trainer.max_epochs}"
         self._bar.update(
             task.id,
@@ -107,7 +108,7 @@ class TrainingProgress(ProgressBar):
             description=f"Epoch {trainer.current_epoch + 1}{epochs}",
             batch=f"batch {batch_idx + 1:,} of {trainer.num_training_batches:,}",
             speed=f"{task.speed * triplets:,.0f} triplets/s" if task.speed else "",
-            loss="–" if loss is None else f"{float(loss):.4f}",
+            loss=f"{float(loss):.4f}",
         )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

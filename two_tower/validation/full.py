@@ -157,8 +157,9 @@ class FullValidation(Callback):
                 hybrid = {f"hybrid/{k}": v for k, v in fused.means.items()}
                 row |= {**hybrid, "hybrid_seconds": fused.seconds}
                 metrics |= hybrid
-            if "train/loss" in trainer.callback_metrics:
-                row["loss"] = float(trainer.callback_metrics["train/loss"])
+            figures = cast(TwoTower, pl_module).figures
+            if "train/loss" in figures:  # not before the first step
+                row["loss"] = float(figures["train/loss"])
             self.history.append(row)
             pl_module.log_dict(metrics, logger=False)  # for schedulers and early stopping
             log_epoch(trainer, metrics)
