@@ -23,8 +23,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
+#: Tests of what takes longest to compile after installation. They come first, so that of two processes each compiles
+#: a part and finds the other's; training would make both compile the same at once.
+COMPILING = ("test_tokenizer", "test_recurrent", "test_nearest", "test_towers", "test_row_optimizers", "test_bm25")
 hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: COMPILING.index(item.path.stem) if item.path.stem in COMPILING else len(COMPILING))
 
 
 @pytest.fixture(autouse=True)
