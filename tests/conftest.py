@@ -3,8 +3,10 @@
 What takes seconds to import is imported where it is used: the processes of the tests start after this module.
 """
 
+import atexit
 import copy
 import functools
+import gc
 import json
 import os
 
@@ -23,6 +25,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
+atexit.register(gc.freeze)  # as commands do, see `two_tower.errors.exit_statuses`
 #: Tests of what takes longest to compile after installation. They come first, so that of two processes each compiles
 #: a part and finds the other's; training would make both compile the same at once.
 COMPILING = ("test_tokenizer", "test_recurrent", "test_nearest", "test_towers", "test_row_optimizers", "test_bm25")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import gc
 import os
 import signal
 import sys
@@ -118,6 +120,7 @@ def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     Any other exception passes through. ``after_interrupt`` says how to continue after Ctrl-C; where the work stopped is
     the exception's own argument.
     """
+    atexit.register(gc.freeze)  # else Python looks for garbage among all objects before it ends, for three seconds
     try:
         with _noting_ctrl_c() as noted:
             yield
