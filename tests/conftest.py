@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: COMPILING.index(item.path.stem) if item.path.stem in COMPILING else len(COMPILING))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Processes are killed in tests, but the power is not cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _plain_arithmetic() -> Iterator[None]:
     """Training flushes denormal numbers to zero for its process; other tests need them."""

@@ -7,6 +7,7 @@ exactly, also at the cut of a top-k. NaN counts as minus infinity, -0 as 0.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -175,18 +176,19 @@ def write_run(path: str | os.PathLike[str], query_ids: Ids, document_ids: Ids, r
     inside an id or the tag is written as ``_``.
     """
     retrieved = ranking.rows >= 0
-    documents = iter(_strings(document_ids).take(pa.array(ranking.rows[retrieved])).to_pylist())
-    scores = iter(ranking.scores[retrieved].tolist())
+    documents, found = np.unique(ranking.rows[retrieved], return_inverse=True)
+    names = _fields(_strings(document_ids).take(pa.array(documents)))
+    hits = zip(found.tolist(), ranking.scores[retrieved].tolist(), strict=True)
+    (tag,) = _fields(pa.array([tag]))
     with atomic_path(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        for query, hits in zip(_strings(query_ids).to_pylist(), retrieved.sum(1).tolist(), strict=True):
-            for place in range(1, hits + 1):
-                fields = (_field(query), "Q0", _field(next(documents)), str(place), f"{next(scores):.9g}")
-                file.write(f"{' '.join(fields)} {_field(tag)}\n")
+        for query, count in zip(_fields(_strings(query_ids)), retrieved.sum(1).tolist(), strict=True):
+            for place, (document, score) in enumerate(itertools.islice(hits, count), 1):
+                file.write(f"{query} Q0 {names[document]} {place} {score:.9g} {tag}\n")
 
 
 def _strings(ids: Ids) -> pa.Array | pa.ChunkedArray:
     return ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())
 
 
-def _field(text: str) -> str:
-    return re.sub(r"\s", "_", text)
+def _fields(texts: pa.Array | pa.ChunkedArray) -> list[str]:
+    return [re.sub(r"\s", "_", text) for text in texts.to_pylist()]

@@ -1,5 +1,6 @@
 """The hub itself: the real clients against a small server that answers as the hub does."""
 
+import functools
 import gzip
 import hashlib
 import json
@@ -101,12 +102,17 @@ def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
+@functools.cache
+def many_rows() -> list[dict[str, str]]:
+    return [{"query": f"query {i}", "positive": hashlib.sha512(b"%d" % i).hexdigest()} for i in range(100_000)]
+
+
 def spoil(suffix: str) -> None:
     """A data set that begins well and breaks later: a damaged page, a malformed line, a file that is cut."""
     path = Hub.folder / f"broken{suffix}/train-0{suffix}"
     path.parent.mkdir()
     (path.parent / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: train-*\n---\n")
-    rows = [{"query": f"query {i}", "positive": hashlib.sha512(b"%d" % i).hexdigest()} for i in range(100_000)]
+    rows = many_rows()
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows[:20_000]), path, row_group_size=1000)
         content = bytearray(path.read_bytes())
