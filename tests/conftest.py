@@ -46,28 +46,15 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _plain_arithmetic() -> Iterator[None]:
-    """Training flushes denormal numbers to zero for its process; other tests need them."""
-    yield
-    if torch := sys.modules.get("torch"):
-        torch.set_flush_denormal(False)
-
-
-@pytest.fixture(autouse=True)
-def _normal_console() -> Iterator[None]:
-    """``console=`` is chosen for a process."""
-    yield
-    from two_tower.console import set_mode
-
-    set_mode("normal")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_said() -> None:
-    """Each test is a process as far as notices are concerned, which are said once in a process."""
-    from two_tower import cache
+def _as_in_a_new_process() -> Iterator[None]:
+    """Notices are said once in one, ``console=`` is chosen for one, training makes denormal numbers zero in one."""
+    from two_tower import cache, console
 
     cache._said.clear()
+    yield
+    console.set_mode("normal")
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 SYLLABLES = [consonant + vowel for consonant in "bdfklm" for vowel in "aeiou"]

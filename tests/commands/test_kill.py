@@ -54,7 +54,7 @@ class Mode(NamedTuple):
 KILLED = [Part(0, 5, "SIGKILL"), Part(3, STEPS)]
 KILLED_AND_INTERRUPTED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, "SIGINT"), Part(8, STEPS)]
 # One rank alone gets the SIGTERM: it stops both after the same step.
-KILLED_AND_STOPPED = [Part(0, 6, MINING), Part(6, 8, "SIGTERM"), Part(8, STEPS)]
+KILLED_AND_STOPPED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, "SIGTERM"), Part(8, STEPS)]
 TWO_RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"data.batch_size={BATCH // 2}"]
 MODES = {
     "two_ranks": Mode(TWO_RANKS, 2, KILLED_AND_STOPPED),  # the slowest first
@@ -205,7 +205,7 @@ def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
 
 def test_two_ranks_speak_with_one_voice(runs: Runs) -> None:
     run = runs["two_ranks"].result()
-    stopped, finished = run.processes[1:]
+    stopped, finished = run.processes[2:]
     for interrupted in (stopped, runs["two_workers"].result().processes[2]):
         assert interrupted.err == "Interrupted at step 8: the same command continues.\n"
     assert finished.err == ""

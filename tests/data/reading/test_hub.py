@@ -1,6 +1,5 @@
 """The hub itself: the real clients against a small server that answers as the hub does."""
 
-import functools
 import gzip
 import hashlib
 import json
@@ -102,27 +101,23 @@ def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-@functools.cache
-def many_rows() -> list[dict[str, str]]:
-    return [{"query": f"query {i}", "positive": hashlib.sha512(b"%d" % i).hexdigest()} for i in range(100_000)]
-
-
-def spoil(suffix: str) -> None:
-    """A data set that begins well and breaks later: a damaged page, a malformed line, a file that is cut."""
-    path = Hub.folder / f"broken{suffix}/train-0{suffix}"
-    path.parent.mkdir()
-    (path.parent / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: train-*\n---\n")
-    rows = many_rows()
-    if suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows[:20_000]), path, row_group_size=1000)
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
-    else:
-        lines = [json.dumps(row).encode() for row in rows]
-        lines[90_000] = b'{"query": "a", "pos'
-        content = bytearray(b"\n".join(lines))
-        content = content if suffix == ".jsonl" else bytearray(gzip.compress(content[:1_000_000])[:-10_000])
-    path.write_bytes(content)
+def spoil(*suffixes: str) -> None:
+    """Data sets that begin well and break later: a damaged page, a malformed line, a file that is cut."""
+    rows = [{"query": f"query {i}", "positive": hashlib.sha512(b"%d" % i).hexdigest()} for i in range(100_000)]
+    for suffix in suffixes:
+        path = Hub.folder / f"broken{suffix}/train-0{suffix}"
+        path.parent.mkdir()
+        (path.parent / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: train-*\n---\n")
+        if suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows[:20_000]), path, row_group_size=1000)
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
+        else:
+            lines = [json.dumps(row).encode() for row in rows]
+            lines[90_000] = b'{"query": "a", "pos'
+            content = bytearray(b"\n".join(lines))
+            content = content if suffix == ".jsonl" else bytearray(gzip.compress(content[:1_000_000])[:-10_000])
+        path.write_bytes(content)
 
 
 # A line per data set: its fingerprint, splits and passages, or the mistake. "MARK" asks the server for /MARK; after
@@ -176,8 +171,7 @@ def check_broken(message: str, suffix: str, cause: str) -> None:
 
 
 def test_data_sets_are_read_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
-    for suffix in (".parquet", ".jsonl", ".jsonl.gz"):
-        spoil(suffix)
+    spoil(".parquet", ".jsonl", ".jsonl.gz")
     streamed = ["someone/pairs:pears", "someone/nothing", "someone/broken.parquet", "someone/broken.jsonl"]
     names = ["someone/pairs:pairs", *streamed, "NEWER", "someone/pairs:pairs", "someone/broken.jsonl.gz"]
     found, pears, nothing, parquet, lines, again, cut = run(hub, tmp_path / "home", *names)
