@@ -15,7 +15,7 @@ from two_tower.report.page import curves, differences, intervals, pictures
 from two_tower.report.runs import read_history
 
 FIGURES = st.floats(-1, 1)
-VALUES = st.floats(-1e3, 1e3)
+VALUES = st.floats(-1e3, 1e3, allow_subnormal=False)
 RUNS = st.lists(st.lists(st.tuples(st.floats(0, 100), VALUES), min_size=1, max_size=9).map(sorted), max_size=3)
 HORIZONTAL, VERTICAL = ("x", "x1", "x2", "cx"), ("y", "y1", "y2", "cy")
 
