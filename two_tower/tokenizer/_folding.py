@@ -11,6 +11,7 @@ and its answers are all that the loops need to give the library's words for ever
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Iterable, Mapping
@@ -247,6 +248,17 @@ def _missing(text: Array, starts: Array, entries: Array) -> Array:
             lacks[code] = entries[code] == 0
             p += size
     return lacks
+
+
+def folding(definition: Mapping[str, Any]) -> Folding:
+    """That of the rules of a parsed `tokenizer.json`; tokenizers of the same rules share what was asked already."""
+    return _folding(json.dumps({**definition, "model": None}))
+
+
+@functools.cache
+def _folding(definition: str) -> Folding:
+    parsed = json.loads(definition)
+    return Folding(rules(parsed), splits_camel_case(parsed))
 
 
 class Folding:
