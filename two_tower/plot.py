@@ -103,6 +103,8 @@ def ticks(low: float, high: float) -> list[float]:
     step = 10.0 ** math.floor(math.log10(span))
     step *= next(factor for factor in (1, 0.5, 0.2) if span / (step * factor) >= 2 or factor == 0.2)
     first, last = math.floor(low / step), math.ceil(high / step)
+    first -= round(first * step, 10) > low  # the smallest floats become 0 when they are divided
+    last += round(last * step, 10) < high
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 

@@ -142,7 +142,7 @@ def _plateaus(trainer: L.Trainer) -> list[Any]:
 def _is_last_batch(trainer: L.Trainer) -> bool:
     """Whether the batch that just ended is the last of its epoch, which may be cut short."""
     no_more_steps = 0 < trainer.max_steps <= trainer.global_step
-    return no_more_steps or trainer.should_stop or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return no_more_steps or trainer.should_stop or trainer.is_last_batch
 
 
 def _log_step(trainer: L.Trainer, model: TwoTower) -> None:

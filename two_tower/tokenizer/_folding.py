@@ -250,13 +250,13 @@ def _missing(text: Array, starts: Array, entries: Array) -> Array:
     return lacks
 
 
-def folding(definition: Mapping[str, Any]) -> Folding:
+def shared(definition: Mapping[str, Any]) -> Folding:
     """That of the rules of a parsed `tokenizer.json`; tokenizers of the same rules share what was asked already."""
-    return _folding(json.dumps({**definition, "model": None}))
+    return _shared(json.dumps({**definition, "model": None}))
 
 
 @functools.cache
-def _folding(definition: str) -> Folding:
+def _shared(definition: str) -> Folding:
     parsed = json.loads(definition)
     return Folding(rules(parsed), splits_camel_case(parsed))
 

@@ -212,7 +212,7 @@ class Tokenizer:
     def _tables(self) -> tuple[folding.Folding, hash_table.HashTable]:
         """The two tables of the fast path. Counting the vocabulary once gives each word its id as number."""
         words = np.frombuffer(bytearray("\0".join([*self.vocabulary, ""]).encode()), np.uint8)
-        return folding.folding(self._definition), hash_table.count(words, hash_table.empty())
+        return folding.shared(self._definition), hash_table.count(words, hash_table.empty())
 
     def _by_kernel(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
         fold, table = self._tables

@@ -35,7 +35,7 @@ class WordTokenizer:
         Id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in alphabetical order (by code
         point).
         """
-        words = self._most_frequent(count_words(folding.folding(self._definition([UNKNOWN])), texts))
+        words = self._most_frequent(count_words(folding.shared(self._definition([UNKNOWN])), texts))
         if not words:
             raise UserError(
                 f"no word occurs {self.min_frequency} times in the training texts: "
