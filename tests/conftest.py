@@ -105,9 +105,11 @@ def _composed(program: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from two_tower import embed, train
+    from two_tower.config.saved import groups
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    values = {o.key_or_group: o.value() for o in parsed if "." in o.key_or_group and o.type is OverrideType.CHANGE}
+    names = [o.key_or_group for o in parsed if o.type is OverrideType.CHANGE and "/" not in o.key_or_group]
+    values = {o.key_or_group: o.value() for o in parsed if o.key_or_group in {*names} - groups()}
     choices = tuple(str(o.input_line) for o in parsed if o.key_or_group not in values)
     config = copy.deepcopy(_chosen(program, choices))
     for key, value in values.items():
@@ -172,13 +174,8 @@ def transformer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 300}), encoding="utf-8")
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=len(pieces),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=300,
-        initializer_range=0.5,
-    )
+        vocab_size=len(pieces), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=300, initializer_range=0.5,
+    )  # fmt: skip
     transformers.BertModel(config).save_pretrained(folder)
     return folder

@@ -6,6 +6,7 @@ They share nothing with each other but what the imports made, as when a person s
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -97,11 +99,34 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Conne
     multiprocessing.set_start_method("fork", force=True)  # the system's own, for the workers that load data
     os.setsid()
     os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(environment)
     for number, stream in ((1, out), (2, err)):
         os.dup2(stream.fileno(), number)
         stream.close()
+    if environment.get("SECOND_RANK") == "forked":
+        arguments, environment = _rank(arguments, environment)
+    os.environ.clear()
+    os.environ.update(environment)
     program = arguments[0]
     sys.argv = [program if program == "two-tower" else str(ROOT / program), *arguments[1:]]
     {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
+
+
+def _rank(arguments: list[str], environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Fork what Lightning would start as the second rank; in this it returns when, and with what, that is started."""
+    from lightning.pytorch.strategies.launchers import subprocess_script
+    from lightning.pytorch.utilities import rank_zero_only
+
+    wait, order = FORKS.Pipe(duplex=False)
+    if not (pid := os.fork()):
+        order.close()
+        command, environment = wait.recv()
+        rank_zero_only.rank = 1  # Lightning asks the environment for it as it is imported
+        return [Path(command[1]).name, *command[2:]], environment
+
+    class Rank(subprocess.Popen[bytes]):
+        def _execute_child(self, args: list[str], *rest: Any) -> None:  # noqa: ANN401
+            order.send((args, rest[5]))
+            self.pid, self._child_created = pid, True
+
+    subprocess_script.subprocess = SimpleNamespace(Popen=Rank)  # type: ignore[attr-defined]
+    return arguments, environment

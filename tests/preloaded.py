@@ -1,6 +1,7 @@
-"""What the server of `forked` imports; and a compiled function, since numba takes a second for the first."""
+"""What the server of `forked` imports, also at first use: pyarrow looks for pandas, numba reads a compiled function."""
 
 import numpy as np
+import pyarrow
 
 import two_tower.cli
 import two_tower.embed
@@ -10,3 +11,4 @@ import two_tower.train  # noqa: F401
 from two_tower.ragged import Ragged
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
+pyarrow.array(np.zeros(1))

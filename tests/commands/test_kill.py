@@ -7,7 +7,6 @@ drawn at random and mined; batches, memory and gradient cache are shared between
 
 import csv
 import json
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,6 +54,7 @@ KILLED = [Part(0, 5, "SIGKILL"), Part(3, STEPS)]
 KILLED_AND_INTERRUPTED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, "SIGINT"), Part(8, STEPS)]
 # One rank alone gets the SIGTERM: it stops both after the same step.
 KILLED_AND_STOPPED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, "SIGTERM"), Part(8, STEPS)]
+SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}  # the path is for a rank that imports anew
 TWO_RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"data.batch_size={BATCH // 2}"]
 MODES = {
     "two_ranks": Mode(TWO_RANKS, 2, KILLED_AND_STOPPED),  # the slowest first
@@ -94,12 +94,6 @@ class Finished(NamedTuple):
         return self.path / "negatives" / "ann"
 
 
-def start(command: list[str]) -> Ended:
-    """Run ``train.py`` to its end."""
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))  # of the ranks, which import anew
-    return run_forked("train.py", *command, cwd=ROOT, PYTHONPATH=path, OMP_NUM_THREADS="1")
-
-
 def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
     """Start the same command again and again."""
     interruptions = ",".join(f"'{part.end}:{part.signal}'" for part in mode.parts if part.signal)
@@ -112,7 +106,8 @@ def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
         "+callbacks.recorder._target_=recorder.Recorder", f"+callbacks.recorder.folder={path}",
         f"+callbacks.recorder.interruptions=[{interruptions}]", *mode.overrides,
     ]  # fmt: skip
-    return Finished(path, [start(command) for _ in mode.parts])
+    ranks = ["forked" if mode.ranks > 1 and part.first else "anew" for part in mode.parts]  # to import takes longest
+    return Finished(path, [run_forked("train.py", *command, cwd=ROOT, SECOND_RANK=r, **SETTINGS) for r in ranks])
 
 
 @pytest.fixture(scope="module")

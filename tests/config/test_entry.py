@@ -119,13 +119,9 @@ def test_ctrl_c_that_a_library_turns_into_another_error(composed: Composed, capf
 
 @pytest.mark.parametrize(
     ("arguments", "shown"),
-    [
-        (["--cfg", "job", "seed=7"], "seed: 7"),
-        (["-c", "job", "-p", "tower"], "dim: "),
-        (["--help"], "similarity: cosine"),
-        (["--info", "defaults"], "tower/average"),
-    ],
-)
+    [(["--cfg", "job", "seed=7"], "seed: 7"), (["-c", "job", "-p", "tower"], "dim: "),
+     (["--help"], "similarity: cosine"), (["--info", "defaults"], "tower/average")],
+)  # fmt: skip
 def test_hydras_own_options_still_work(
     arguments: list[str], shown: str, composed: Composed, capfd: pytest.CaptureFixture[str]
 ) -> None:

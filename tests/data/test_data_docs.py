@@ -39,17 +39,11 @@ def write_pairs(folder: Path) -> None:
 def write_ms_marco(folder: Path) -> None:
     for split, name in (("train", "train"), ("dev", "validation")):
         rows = [
-            {
-                "query_id": i,
-                "query": QUERIES[i]["text"],
-                "passages": {
-                    "is_selected": [1, 0],
-                    "passage_text": [DOCUMENTS[i]["text"], DOCUMENTS[i - 1]["text"]],
-                    "url": ["", ""],
-                },
-            }
+            {"query_id": i, "query": QUERIES[i]["text"], "passages": {
+                "is_selected": [1, 0], "passage_text": [DOCUMENTS[j]["text"] for j in (i, i - 1)], "url": ["", ""],
+            }}
             for i in SPLITS[split]
-        ]
+        ]  # fmt: skip
         for version in ("v1.1", "v2.1"):
             write_rows(folder / f"ms_marco/{version}/{name}-00000-of-00001.parquet", rows)
 

@@ -248,13 +248,9 @@ def test_an_id_that_the_corpus_lacks_is_a_bad_row(tmp_path: Path, suffix: str) -
 
 @pytest.mark.parametrize(
     ("line", "kind"),
-    [
-        (b"null", "malformed JSON"),
-        (b'{"query": "a", "positive": ["b"]}', "field that is no text"),
-        (b'{"positive": "b"}', "query without text"),
-        (b'{"query": "a", "positive": ""}', "empty passage"),
-    ],
-)
+    [(b"null", "malformed JSON"), (b'{"query": "a", "positive": ["b"]}', "field that is no text"),
+     (b'{"positive": "b"}', "query without text"), (b'{"query": "a", "positive": ""}', "empty passage")],
+)  # fmt: skip
 def test_bad_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes, kind: str) -> None:
     lines = [json.dumps(row).encode() for row in ANIMALS]
     expected = everything(read(write(tmp_path / "good.jsonl", ANIMALS)))

@@ -215,13 +215,9 @@ def test_order_of_judgements_is_free() -> None:
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [
-        ("mmr@10", "did you mean 'mrr'"),
-        ("NDCG@10", "valid: map, mrr, ndcg, recall, success"),
-        ("mrr@0", "'mrr@0' needs a positive whole number after the @, as in mrr@10"),
-        ("map@1_0", "'map@1_0'"),
-    ],
-)
+    [("mmr@10", "did you mean 'mrr'"), ("NDCG@10", "valid: map, mrr, ndcg, recall, success"),
+     ("mrr@0", "'mrr@0' needs a positive whole number after the @, as in mrr@10"), ("map@1_0", "'map@1_0'")],
+)  # fmt: skip
 def test_wrong_name_says_what_is_valid(name: str, part: str) -> None:
     for refuse in (lambda names: from_ranks(np.array([1]), judged()[1], names), RankMetrics):
         with pytest.raises(UserError, match=part):
