@@ -108,8 +108,8 @@ def _composed(program: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     from two_tower.config.saved import groups
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    names = [o.key_or_group for o in parsed if o.type is OverrideType.CHANGE and "/" not in o.key_or_group]
-    values = {o.key_or_group: o.value() for o in parsed if o.key_or_group in {*names} - groups()}
+    changed = [o for o in parsed if o.type is OverrideType.CHANGE and "/" not in o.key_or_group]
+    values = {o.key_or_group: o.value() for o in changed if o.key_or_group not in groups()}
     choices = tuple(str(o.input_line) for o in parsed if o.key_or_group not in values)
     config = copy.deepcopy(_chosen(program, choices))
     for key, value in values.items():
