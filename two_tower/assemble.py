@@ -11,12 +11,14 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
 from two_tower.callbacks.speed import TrainingProgress
 from two_tower.config import build, read
 from two_tower.config.build import call
-from two_tower.console import Mode, on_terminal
+from two_tower.console import Mode, on_terminal, say
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
 from two_tower.data.base import LOADER_KEYS, Loader, Source
 from two_tower.data.stream.module import TripletData
@@ -31,16 +33,19 @@ from two_tower.similarity import Similarity, SimilarityName
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import Tower, WordTable, word_tables
+from two_tower.trainer import USUAL_EPOCHS, RowDDP, check_keys, has_usual_length
 from two_tower.validation.full import FullValidation
 
 # The keys of conf/train.yaml that belong to no group, with their types.
 TOP_LEVEL = {"similarity": SimilarityName, "shared_towers": bool, "seed": int, "run_dir": str | None, "console": Mode}
+TOP_LEVEL |= {"init_from": Path | None}
 TOP_LEVEL |= {"encode_chunk": int | None, "cross_batch_memory": int, "cross_batch_start": int, "cross_device": bool}
 
 
 def try_parts(config: Mapping[str, Any]) -> None:
     """Build every part that needs no data, so that a wrong value is refused before anything is read."""
     _loader(config)
+    call("trainer", check_keys, config["trainer"])
     for group in ("tokenizer", "negatives", "scheduler"):
         build(group, config[group])
     embedding: Embedding = build("embedding", config["embedding"])
@@ -61,6 +66,21 @@ def try_parts(config: Mapping[str, Any]) -> None:
 def make_source(config: Mapping[str, Any]) -> Source:
     """The data source of a configuration's ``data`` group."""
     return build("data", {k: v for k, v in config.items() if k not in LOADER_KEYS})
+
+
+def data_facts(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What tells whether a run's data has changed; None where it cannot be read, which is said when it is."""
+    try:
+        return make_source(config["data"]).facts()
+    except UserError:
+        return None
+
+
+def own_source(run: Run) -> Source:
+    """The data that a run was trained on; a UserError if it has changed since."""
+    source = make_source(read(run.config)["data"])
+    run.check_data(source.facts())
+    return source
 
 
 def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
@@ -113,6 +133,8 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
             f"This loss learns from a teacher's scores of triples, and {data.source.name} brings none: use "
             "negatives=given and triples with a column of margins (data=beir) or two of scores (data=msmarco_passage)."
         )
+    if config["init_from"]:
+        _start_from(Run.existing(config["init_from"]), towers)
     return TwoTower(
         *towers, Similarity(config["similarity"]), loss,
         build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
@@ -122,16 +144,55 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     )  # fmt: skip
 
 
+def _start_from(run: Run, towers: tuple[Tower, Tower]) -> None:
+    """Give towers the weights of another run's best checkpoint; they must be built alike."""
+    other = load_model(run)[0]
+    try:
+        for own, its in zip(towers, (other.query_tower, other.document_tower), strict=True):
+            own.load_state_dict(its.state_dict())
+    except RuntimeError as error:
+        where = str(error).splitlines()[-1].strip()
+        raise UserError(f"init_from={run.path} holds other towers than this configuration: {where}") from error
+
+
+def one_process(trainer: Mapping[str, Any]) -> bool:
+    """Whether the keys of ``trainer`` ask for a single device, whatever a scheduler's variables say."""
+    return trainer.get("devices", 1) in (1, "1") and trainer.get("num_nodes", 1) == 1
+
+
+def _devices(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trainer is given besides its own keys, for the device and the processes."""
+    more: dict[str, Any] = {"plugins": [AtomicCheckpointIO()]}
+    if one_process(trainer):
+        more["plugins"].append(LightningEnvironment())  # not SLURM's, nor torchrun's
+    elif "strategy" not in trainer:
+        more["strategy"] = RowDDP()
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator == "mps" or (
+        accelerator == "gpu" and not torch.cuda.is_available() and MPSAccelerator.is_available()
+    ):
+        raise UserError(f"trainer.accelerator={accelerator} is Apple's GPU here, {_NO_MPS}: set trainer=cpu.")
+    if accelerator == "auto" and MPSAccelerator.is_available():
+        say(f"Training on the CPU: Apple's GPU {_NO_MPS}.")
+        more["accelerator"] = "cpu"
+    return more
+
+
+_NO_MPS = "has neither float64 nor sparse gradients"
+
+
 def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
     """The trainer of a configuration, with its callbacks and loggers."""
     offer = {"run": run, "validation": validation}
     callbacks = [validation, *(build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items())]
-    wanted = config["trainer"].get("enable_progress_bar")
+    settings = {**config["trainer"]}
+    if has_usual_length(settings):
+        settings["max_epochs"] = USUAL_EPOCHS  # until the data is read, see `usual_epochs`
+    wanted = settings.get("enable_progress_bar")
     bar = on_terminal() if wanted is None else wanted
     return build(
-        "trainer", config["trainer"], enable_progress_bar=bar, default_root_dir=run.path,
+        "trainer", settings, **_devices(settings), enable_progress_bar=bar, default_root_dir=run.path,
         callbacks=[*callbacks, TrainingProgress()] if bar else callbacks, logger=make_loggers(config["logger"], run),
-        plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the loader gives each rank its own part
     )  # fmt: skip
 
@@ -150,7 +211,7 @@ def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> st
     parameters = sum(p.numel() for p in model.parameters())
     return (
         f"{data.source.name}: {len(data.training_set.examples):,} training examples in {data.batches_per_epoch} "
-        f"batches of {data.loader.batch_size}, {len(data.validation):,} validation queries, {len(data.corpus):,} "
+        f"batches of {data.batches.batch_size}, {len(data.validation):,} validation queries, {len(data.corpus):,} "
         f"passages, {len(data.tokenizer):,} words. "
         f"{tower}, {parameters / 1e6:.1f} million parameters, {config['similarity']}, {model.device}."
     )

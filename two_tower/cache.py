@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from two_tower.errors import UserError, in_a_sentence, naming
 from two_tower.files import file_hash, write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
     """
     path = (root or cache_folder()) / kind / key
     if not path.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with FileLock(path.with_name(f".{key}.lock")):
             if not path.is_dir():
                 _make(path, make)
@@ -66,6 +67,14 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
     return path
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "set TWO_TOWER_CACHE to a folder that can be written"
+        raise UserError(f"{in_a_sentence(error)}: prepared data is kept there; {remedy}") from error
+
+
 def _make(path: Path, make: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed: we hold the lock
@@ -73,7 +82,8 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
     notices: list[str] = []
     collecting = _of_entry.set(notices)
     try:
-        make(temporary)
+        with naming(path):
+            make(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,6 +39,15 @@ Overrides = Annotated[
     typer.Argument(help="data as for train.py, for example data=beir data.path=FOLDER", show_default=False),
 ]
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}  # it reads sys.argv itself
+
+
+@app.callback()
+def _root(context: typer.Context) -> None:
+    """Train two-tower models, search with them, and judge them."""
+    from two_tower.console import work_alone
+
+    if context.invoked_subcommand != "train":  # which may be one of several processes
+        work_alone()
 
 
 @app.command(context_settings=HYDRA)
@@ -131,12 +139,23 @@ def evaluate(
     from two_tower.console import say
     from two_tower.evaluation import describe, evaluate_run
 
-    if overrides and data:
-        raise UserError(f"--data {data} and {overrides[0]} both say which data: leave one of them out.")
-    results = evaluate_run(run, _data_of(overrides) if overrides else data, split, hybrid)
+    overrides = _with_folder(overrides or [], data)
+    results = evaluate_run(run, _data_of(overrides) if overrides else None, split, hybrid)
     if as_json:
         return _print_json(results)
     say("\n".join(describe(results)))
+
+
+def _with_folder(overrides: list[str], folder: Path | None) -> list[str]:
+    """The overrides, with what ``--data FOLDER`` stands for."""
+    if folder is None:
+        return overrides
+    for override in overrides:
+        if re.match(r"data(\.path)?=", override):
+            raise UserError(f"--data {folder} and {override} both say which data: leave one of them out.")
+    from two_tower.config.compose import quoted
+
+    return ["data=beir", f"data.path={quoted(str(folder))}", *overrides]
 
 
 def _data_of(overrides: list[str]) -> dict[str, Any]:
@@ -220,16 +239,16 @@ def extend(
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
     from two_tower.console import counter, say
-    from two_tower.data.beir import Beir
     from two_tower.extend import extend_run
 
-    if bool(overrides) == bool(data):
-        raise UserError("Say whose words are to be added: either --data FOLDER or data=SOURCE with its settings.")
-    source = Beir(str(data)) if data else make_source(_data_of(overrides or []))
+    overrides = _with_folder(overrides or [], data)
+    if not overrides:
+        raise UserError("Say whose words are to be added: --data FOLDER, or data=SOURCE with its settings.")
+    source = make_source(_data_of(overrides))
     with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))
-    say(f"Next: python embed.py run={path} {' '.join(overrides or [f'data=beir data.path={data}'])}", style="dim")
+    say(f"Next: python embed.py run={path} {' '.join(overrides)}", style="dim")
 
 
 @app.command()
@@ -264,7 +283,9 @@ def inspect_data(overrides: Overrides = None, as_json: AsJson = False) -> None:
 
 
 def _print_json(document: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    from two_tower.files import json_line
+
+    sys.stdout.write(json_line(document, sys.stdout))
 
 
 def main() -> None:

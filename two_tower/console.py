@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
@@ -18,7 +17,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.text import Text
 
-from two_tower.files import finite
+from two_tower.files import finite, json_line
 
 # normal: for people; quiet: warnings only, on stderr; json: one JSON document on stdout, all else on stderr.
 Mode = Literal["normal", "quiet", "json"]
@@ -35,8 +34,13 @@ def set_mode(mode: Mode) -> None:
 def print_document(document: Mapping[str, Any]) -> None:
     """Print what a program wants to know, in the mode ``json`` only; numbers that do not exist are null."""
     if rich.get_console().stderr and first_process():
-        sys.stdout.write(json.dumps(finite(document), ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(finite(document), sys.stdout))
         sys.stdout.flush()
+
+
+def work_alone() -> None:
+    """This process is a run, or a command, of its own, whatever a scheduler's variables (RANK, SLURM_PROCID) say."""
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning, once imported, takes it from the environment only if it is not set
 
 
 def first_process() -> bool:

@@ -23,8 +23,7 @@ TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Liter
 
 def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
-    from two_tower.assemble import make_source
-    from two_tower.config import read
+    from two_tower.assemble import make_source, own_source
     from two_tower.console import counter, say
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.index import is_made, make_index
@@ -34,7 +33,7 @@ def embed(config: dict[str, Any]) -> Path:
     run = Run.existing(config["run"])
     path = Path(config["output"] or run.index)
     encoder = Encoder.load(run)
-    source = make_source(config.get("data") or read(run.config)["data"])
+    source = make_source(config["data"]) if config.get("data") else own_source(run)
     validated_against = run.read_results().get("all_documents") if run.complete else None
     total = source.estimated_size() if config.get("data") else validated_against
 
@@ -62,12 +61,12 @@ def _queries(run: Run, encoder: Encoder) -> Queries | None:
     """The run's validation queries, to measure the index with; None where they cannot be read."""
     import pyarrow as pa
 
-    from two_tower.assemble import make_source
+    from two_tower.assemble import own_source
     from two_tower.config import read
 
     config = read(run.config)["data"]
     try:
-        texts = make_source(config).queries(config["validation_split"])["text"]
+        texts = own_source(run).queries(config["validation_split"])["text"]
     except UserError:
         return None
     # Every passage is equally near to a query without a known word.
@@ -86,4 +85,7 @@ def resolve(composed: Composed) -> dict[str, Any]:
 
 def main() -> None:
     """Embed what the command line says."""
+    from two_tower.console import work_alone
+
+    work_alone()
     run_hydra(lambda composed: embed(resolve(composed)), "embed")

@@ -43,8 +43,20 @@ class Encoder:
 
     @classmethod
     def load(cls, run: Run) -> Encoder:
-        """The best checkpoint of a run."""
-        return cls(*load_model(run), file_hash(run.best))
+        """The best checkpoint of a run; a UserError if its numbers are none."""
+        encoder = cls(*load_model(run), file_hash(run.best))
+        if encoder.broken:
+            raise UserError(
+                f"{encoder.broken:.1%} of the numbers of {run.best} are NaN or infinite, so that nothing can be found: "
+                f"two-tower doctor {run.path} says why"
+            )
+        return encoder
+
+    @property
+    def broken(self) -> float:
+        """Share of the model's numbers that are NaN or infinite."""
+        numbers = [p for p in self.model.parameters() if p.is_floating_point()]
+        return sum(int((~torch.isfinite(p)).sum()) for p in numbers) / max(1, sum(p.numel() for p in numbers))
 
     def queries(self, texts: Texts) -> np.ndarray:
         """Vectors of queries, (B, D) float32, prepared for the similarity."""
@@ -52,9 +64,7 @@ class Encoder:
 
     def known(self, texts: Texts) -> np.ndarray:
         """(B,) bool: whether a query has a word of the vocabulary. Without one, its vector means nothing."""
-        tokens = self.tokenizer.encode_queries(texts)
-        known = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.tokenizer.unknown_id)])
-        return np.diff(known[tokens.offsets.numpy()]) > 0
+        return self.tokenizer.known(self.tokenizer.encode_queries(texts))
 
     def documents(self, texts: Texts, progress: Advance | None = None) -> np.ndarray:
         """Vectors of passages (title and text, see `two_tower.data.base.full_text`), (N, D) float32."""

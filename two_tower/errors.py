@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import atexit
 import difflib
+import errno
 import gc
+import io
 import os
+import re
+import shutil
 import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -113,6 +118,34 @@ class BadRows:
         return f"{self.counts.total()} bad rows were left out: {kinds} ({shown})"
 
 
+def printable(text: str) -> str:
+    """The text with U+FFFD for what is no character: bytes of an argument that are not UTF-8, halves of surrogates."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def in_a_sentence(error: OSError) -> str:
+    """What the operating system refuses, with the path if it is known."""
+    reason = error.strerror or str(error)
+    if error.errno == errno.EMFILE:
+        reason += "; allow more (ulimit -n)"
+    place = " or ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{printable(place)} cannot be used: {reason}" if place else reason
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give the OSErrors of the block the path that they lack: the write that finds a disk full knows none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        number = error.errno
+        if number is None:  # numpy says "600 requested and 496 written"
+            number = errno.ENOSPC if shutil.disk_usage(path.parent).free < 1e6 else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
 @contextmanager
 def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
@@ -121,23 +154,36 @@ def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     the exception's own argument.
     """
     atexit.register(gc.freeze)  # else Python looks for garbage among all objects before it ends, for three seconds
+    for stream in (sys.stdout, sys.stderr):  # a pipe of Windows, or LC_ALL=C, takes few characters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with _noting_ctrl_c() as noted:
             yield
     except UserError as error:
         fail(str(error))
-    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        # A path of the command line, wherever it is first used.
-        fail(f"{error.filename} cannot be used: {error.strerror}")
     except KeyboardInterrupt as error:
         _interrupted(after_interrupt, *map(str, error.args))
     except BrokenPipeError:  # the reader of the output (head, for example) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
         sys.exit(1)
-    except Exception:
+    except Exception as error:
         if noted:  # a library turned the KeyboardInterrupt into another error
             _interrupted(after_interrupt)
+        if sentence := _of_the_machine(error):
+            fail(sentence)
         raise
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """A sentence for what is no bug: a path that cannot be used, a full disk, a name that is no text."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return None  # raised by code, not by the system
+    if isinstance(error, OSError) and (error.errno is not None or type(error).__module__ == "builtins"):
+        return in_a_sentence(error)  # a library's own kind without a number says something else
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return f"{printable(error.object)} is not UTF-8: call it otherwise"
+    return None
 
 
 def _interrupted(after: str, *where: str) -> NoReturn:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from two_tower.assemble import make_source
+from two_tower.assemble import make_source, own_source
+from two_tower.cache import notice
 from two_tower.config import read
 from two_tower.data.base import Source
-from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
-from two_tower.errors import UserError
+from two_tower.errors import UserError, in_a_sentence
 from two_tower.fusion import DEPTH, Fusion, Judged, tune
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
@@ -25,10 +25,10 @@ from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
 PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
 
 
-def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
+def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
     """Metrics of a run's best checkpoint and of BM25 on one split, over its whole corpus.
 
-    ``data`` is a folder in the BEIR layout, the configuration of a data source, or None for the run's own data. With
+    ``data`` is the configuration of a data source, or None for the run's own data. With
     ``hybrid`` the two are fused as well. How is chosen once, on the validation split of the run's own data, and kept
     in the run folder as ``hybrid.json``.
 
@@ -39,8 +39,8 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
     ``fusion/metric`` and ``fusion/chosen_here``, whether it was chosen on these very queries.
     """
     run = Run.existing(path)
-    source = Beir(str(data)) if isinstance(data, Path) else make_source(data or read(run.config)["data"])
-    ranked = _RankedSplit(Encoder.load(run), source, split)
+    source, settings = make_source(data) if data else own_source(run), data or read(run.config)["data"]
+    ranked = _RankedSplit(Encoder.load(run), source, split, settings.get("exclude_same_id", False))
     per_query: dict[str, PerQuery] = {"dense": ranked.dense.per_query, "bm25": ranked.bm25.per_query}
     facts: dict[str, Any] = {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}
     if hybrid:
@@ -60,9 +60,9 @@ def evaluate_run(path: Path, data: Path | Mapping[str, Any] | None, split: str, 
 class _RankedSplit:
     """The queries of a split, ranked by a run's towers and by BM25 over all passages of a source."""
 
-    def __init__(self, encoder: Encoder, source: Source, split: str) -> None:
+    def __init__(self, encoder: Encoder, source: Source, split: str, exclude_same_id: bool) -> None:
         self.encoder, self.corpus = encoder, Corpus.load(source, encoder.tokenizer)
-        self.queries = Split.load(self.corpus, split, encoder.tokenizer)
+        self.queries = Split.load(self.corpus, split, encoder.tokenizer, exclude_same_id)
         self.dense = rank_split(encoder.model, self.corpus, self.queries, DEPTH)
         self.bm25 = rank_split_by_bm25(self.corpus, self.queries, encoder.tokenizer, DEPTH)
 
@@ -79,20 +79,23 @@ class _RankedSplit:
 
 def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
     # As the run's folder says, or chosen now, on its own validation queries.
-    path = run.path / "hybrid.json"
-    if stored := Fusion.read(path, ranked.encoder.fingerprint):
+    if stored := Fusion.read(run.hybrid, ranked.encoder.fingerprint):
         return stored
     config = read(run.config)
     split = config["data"]["validation_split"]
     try:
-        source = make_source(config["data"])
+        source = own_source(run)
         same = split == ranked.queries.name and source.fingerprint() == ranked.corpus.source.fingerprint()
-        own = ranked if same else _RankedSplit(ranked.encoder, source, split)
+        exclude = config["data"].get("exclude_same_id", False)
+        own = ranked if same else _RankedSplit(ranked.encoder, source, split, exclude)
     except UserError as error:
         remark = "--hybrid chooses its weight once, on the run's own data, which cannot be read"
         raise UserError(f"{remark}: {error}") from error
     fusion = own.best_fusion(config["validation"]["monitor"])
-    fusion.write(path)
+    try:
+        fusion.write(run.hybrid)
+    except OSError as error:  # it is chosen anew each time
+        notice(f"{in_a_sentence(error)}; how the run is fused is not kept.")
     return fusion
 
 

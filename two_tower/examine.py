@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from two_tower.assemble import make_data
+from two_tower.assemble import load_model, make_data
 from two_tower.config import read
 from two_tower.data.base import full_text
 from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
@@ -23,6 +23,7 @@ from two_tower.doctor.measure_batch import difference_alone
 from two_tower.doctor.measure_data import measure_data, some_texts
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
+from two_tower.files import file_hash
 from two_tower.run import Run
 from two_tower.store import VectorStore
 
@@ -61,14 +62,18 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
         if not run.tokenizer.exists():
             raise UserError(f"{run.tokenizer} is not there yet.")
         data = make_data(config, run.tokenizer)
+        try:
+            run.check_data(data.source.facts())
+        except UserError as error:
+            signals.changed = str(error).partition(";")[0]
         signals.data, texts = measure_data(data), some_texts(data)
     with examination.checking("the model"):
-        encoder = Encoder.load(Run.existing(path))
-        signals.similarity = encoder.model.similarity.name
-        if texts is not None:
+        encoder = Encoder(*load_model(Run.existing(path)), file_hash(run.best))
+        signals.similarity, signals.broken = encoder.model.similarity.name, encoder.broken
+        if texts is not None and not signals.broken:
             signals.alone = difference_alone(encoder.model, texts)
         folder = Path(index) if index else run.index
-        if index or (folder / "manifest.json").exists():
+        if not signals.broken and (index or (folder / "manifest.json").exists()):
             signals.index = _index_signals(folder, encoder)
     told = _told(run)
     found = {f.id: replace(f, step=told[f.id].step) if f.id in told else f for f in diagnose(signals)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from two_tower.assemble import load_model
 from two_tower.console import Advance
 from two_tower.data.base import Source, full_text
 from two_tower.errors import UserError
-from two_tower.files import require_new, write_text
+from two_tower.files import file_hash, require_new, write_text
+from two_tower.fusion import Fusion
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
 from two_tower.tower.base import Tower, word_tables
@@ -69,8 +71,16 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     new.checkpoints.mkdir(parents=True)
     extended.save(new.tokenizer)
     torch.save({"state_dict": state, "two_tower": {**facts, "tokenizer": extended.fingerprint}}, new.best)
+    _keep_what_was_chosen(old, new)
     write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
     return Extension(sum(counts.values()), sum(fresh.values()), len(fresh))
+
+
+def _keep_what_was_chosen(old: Run, new: Run) -> None:
+    if old.data.exists():
+        shutil.copy(old.data, new.data)
+    if fusion := Fusion.read(old.hybrid, file_hash(old.best)):
+        replace(fusion, checkpoint=file_hash(new.best)).write(new.hybrid)
 
 
 def _texts(source: Source, progress: Advance | None) -> Iterator[Texts]:

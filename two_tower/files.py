@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import xxhash
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, naming
 
 
 @contextmanager
@@ -26,10 +26,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,6 +50,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write an indented JSON document atomically."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def json_line(document: Mapping[str, Any], file: TextIO) -> str:
+    """The document on one line, in characters that ``file`` can take."""
+    line = json.dumps(document, ensure_ascii=False)
+    try:
+        line.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(document)
+    return line + "\n"
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -14,12 +15,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from two_tower.config.saved import Composition, differences, read, to_yaml
+from filelock import FileLock, Timeout
+
+from two_tower.config.saved import Composition, differences, leaves, read, to_yaml
 from two_tower.console import first_process
 from two_tower.errors import UserError
 from two_tower.files import write_json, write_text
 
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "tokenizers", "bm25s", "faiss-cpu")
+
+
+# A killed process may leave children that hold the folder for some seconds.
+HOLD_SECONDS = 10
 
 
 class Run:
@@ -37,9 +44,13 @@ class Run:
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.index = path / "index"
+        self.data = path / "data.json"  # what `Source.facts` said when the run began
+        self.hybrid = path / "hybrid.json"  # how its tower and BM25 are fused
         self.doctor = path / "doctor.json"
         self.signals = path / "signals.json"
         self.similarities = path / "similarities.svg"
+        self._lock_file = path / ".lock"
+        self._lock = FileLock(self._lock_file)
 
     @classmethod
     def existing(cls, path: Path | str) -> Run:
@@ -57,24 +68,75 @@ class Run:
     def complete(self) -> bool:
         return self.results.exists()
 
-    def start(self, config: Mapping[str, Any], composition: Composition | None = None) -> bool:
-        """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete."""
+    def start(
+        self, config: Mapping[str, Any], composition: Composition | None = None,
+        data: Mapping[str, Any] | None = None, extensible: bool = False,
+    ) -> bool:  # fmt: skip
+        """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete.
+
+        ``data`` is what `two_tower.data.base.Source.facts` says, None if it cannot be read. An ``extensible`` run does
+        not depend on its length: it is continued with more epochs or steps, too. A UserError says what has changed
+        since the run began, or that another process trains in the folder. `release` lets go of it.
+        """
         if self.config.exists():
-            changed = differences(read(self.config), config)
-            if changed:
-                more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-                other = f"{self.path} holds a run with another configuration ({changed[0]}{more})"
-                raise UserError(f"{other}: choose another run_dir or delete that folder.")
-            if self.complete:
+            longer = self._check_unchanged(config, extensible)
+            if data is not None:
+                self.check_data(data)
+            if self.complete and not longer:
                 return False
+        elif self.last.exists() or self.best.exists():
+            raise UserError(f"{self.path} holds checkpoints but no config.yaml: choose another run_dir, or delete it")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run_dir={self.path} cannot be made: {error.strerror}.") from error
         if first_process():  # the others' command is not the user's
+            self._hold()
+            self.results.unlink(missing_ok=True)
             write_text(self.config, to_yaml(config))
             write_json(self.environment, {**environment(), **(composition or Composition())._asdict()})
+            if data is not None:
+                write_json(self.data, data)
         return True
+
+    def _check_unchanged(self, config: Mapping[str, Any], extensible: bool) -> bool:
+        """Whether only the length has changed, and grown; a UserError for any other change."""
+        before = read(self.config)
+        changed = differences(before, config)
+        longer = bool(changed) and all(_grown(before, config, each.partition(":")[0]) for each in changed)
+        if not changed or (longer and extensible):
+            return longer
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        remedy = "choose another run_dir or delete that folder."
+        if longer:
+            remedy = f"its schedule ended with it. Take another run_dir with init_from={self.path}, or scheduler=none."
+        raise UserError(f"{self.path} holds a run with another configuration ({changed[0]}{more}): {remedy}")
+
+    def check_data(self, now: Mapping[str, Any]) -> None:
+        """Raise a UserError if the data has changed since the run began; ``now`` is what `Source.facts` says."""
+        if not self.data.exists():
+            return
+        before = json.loads(self.data.read_text(encoding="utf-8"))
+        if before["fingerprint"] == now["fingerprint"]:
+            return
+        names = {part.rpartition(" ")[0] or "a setting" for part in {*before["parts"]} ^ {*now["parts"]}}
+        what = f" ({', '.join(sorted(names))})" if names else ""
+        remedy = "choose another run_dir, or put the data back"
+        raise UserError(f"The data of {self.path} has changed since that run began: {now['name']}{what}; {remedy}")
+
+    def _hold(self) -> None:
+        try:
+            self._lock.acquire(timeout=HOLD_SECONDS)
+        except Timeout:
+            raise UserError(
+                f"Another process trains in {self.path}: wait for its end, or choose another run_dir"
+            ) from None
+
+    def release(self) -> None:
+        """Let other processes train in the folder."""
+        self._lock.release()
+        if not self.config.exists():
+            self._lock_file.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Leave the folder as if the run had never begun; does nothing once there is a checkpoint.
@@ -84,7 +146,7 @@ class Run:
         """
         if self.last.exists() or self.best.exists() or not first_process():
             return
-        for file in (self.config, self.environment, self.tokenizer, self.metrics):
+        for file in (self.config, self.environment, self.tokenizer, self.metrics, self.data, self._lock_file):
             file.unlink(missing_ok=True)
         for name in ("wandb", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -99,6 +161,16 @@ class Run:
         """What the configuration was composed from; empty for a run that no command made."""
         saved = json.loads(self.environment.read_text(encoding="utf-8")) if self.environment.exists() else {}
         return Composition(saved.get("choices", {}), saved.get("derived", []))
+
+
+def _grown(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
+    """Whether a key says how long training takes, and now says longer."""
+    if key not in ("trainer.max_epochs", "trainer.max_steps"):
+        return False
+    old, new = (leaves(config).get(key) for config in (before, now))
+    if old is None or new is None:  # as many as the data needs
+        return new is not None
+    return (math.inf if new == -1 else new) > (math.inf if old == -1 else old)
 
 
 def environment() -> dict[str, Any]:

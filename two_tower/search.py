@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -16,7 +17,7 @@ from two_tower.bm25 import BM25, word_spans
 from two_tower.console import counter
 from two_tower.data.base import full_text
 from two_tower.encode import Encoder
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError, one_of, printable
 from two_tower.fusion import DEPTH, Fusion
 from two_tower.index import VectorIndex, load_index
 from two_tower.ranking import Ranking, id_order
@@ -83,7 +84,7 @@ class Searcher:
         for key in encoder.mismatches(store.manifest):
             raise UserError(f"{path} was made with another {key} than that of {run}: embed again.")
         store.verify()
-        fusion = Fusion.read(folder.path / "hybrid.json", encoder.fingerprint)
+        fusion = Fusion.read(folder.hybrid, encoder.fingerprint)
         return cls(encoder, load_index(path), store, folder.path.resolve().name, fusion)
 
     @property
@@ -102,8 +103,12 @@ class Searcher:
             raise UserError(f"k={k} must be at least 1.")
         if not queries:
             return []
+        queries = [printable(query) for query in queries]
         rank = {"dense": self._dense, "bm25": self._bm25, "hybrid": self._hybrid}[mode]
         notes, ranking = self._notes(queries, mode), rank(queries, k)
+        for sentences, rows in zip(notes, ranking.rows[:, :k], strict=True):
+            if not sentences and (count := int((rows >= 0).sum())) < min(k, self.passages):
+                sentences.append(self._too_few(count, k, mode))
         found = zip(queries, ranking.rows[:, :k], ranking.scores[:, :k], notes, strict=True)
         return [Answer(query, self._hits(query, rows, scores), its_notes) for query, rows, scores, its_notes in found]
 
@@ -135,13 +140,13 @@ class Searcher:
                     texts.append(full_text(table))
                     progress(len(table))
                 bm25 = BM25(pa.chunked_array(texts, pa.string()), split_camel_case=split)
-            bm25.save(path, corpus)
+            with suppress(OSError):  # a folder that can only be read is searched all the same
+                bm25.save(path, corpus)
         return bm25
 
     @cached_property
     def _order(self) -> np.ndarray:
-        chunks = [chunk for table in self.store.texts() for chunk in table["id"].chunks]
-        return id_order(pa.chunked_array(chunks, pa.string()))
+        return id_order(self.store.ids())
 
     def _notes(self, queries: Sequence[str], mode: Mode) -> list[list[str]]:
         notes: list[list[str]] = [[] if query.strip() else ["The query is empty."] for query in queries]
@@ -156,6 +161,14 @@ class Searcher:
                 if not self.bm25.known(query):
                     sentences.append(f"No passage has a word of '{query}'.")
         return notes
+
+    def _too_few(self, count: int, k: int, mode: Mode) -> str:
+        """Why fewer than ``k`` passages were found."""
+        if mode == "bm25":
+            return f"{count:,} passages have a word of the query."
+        param = self.index.search_param
+        remedy = f": a larger index.{param} than {self.index.search_value} finds more" if param else ""
+        return f"The index found {count:,} passages instead of {k:,}{remedy}."
 
     def _left_out(self, query: str, unknown: Sequence[bool]) -> list[str]:
         """What the model does not read of a query, given which of its tokens are unknown."""

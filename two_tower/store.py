@@ -82,6 +82,10 @@ class VectorStore:
         except (ValueError, TypeError) as error:
             raise UserError(f"{file} cannot be read ({error}): delete {path} and embed again.") from error
 
+    @property
+    def rows(self) -> int:  # of the finished shards
+        return self.manifest.rows
+
     def has(self, number: int) -> bool:  # a finished shard
         return _name("vectors", number) in self.manifest.shards
 
@@ -137,7 +141,7 @@ class VectorStore:
 
     def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """(count, D) float32 vectors from all shards and their rows, ascending."""
-        chosen = np.sort(np.random.default_rng(seed).choice(self.manifest.rows, count, replace=False))
+        chosen = np.sort(np.random.default_rng(seed).choice(self.rows, count, replace=False))
         parts, start = [], 0
         for vectors in self.vectors():
             first, last = np.searchsorted(chosen, (start, start + len(vectors)))
@@ -162,6 +166,18 @@ class VectorStore:
         """``id``, ``title`` and ``text`` of the given rows."""
         step = self.manifest.shard_rows
         return [self._passages(row // step).slice(row % step, 1).to_pylist()[0] for row in rows]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(n, D) float32 vectors of some rows, (n,) int64."""
+        vectors, step = np.empty((len(rows), self.manifest.dim), np.float32), self.manifest.shard_rows
+        for number, shard in enumerate(self.vectors()):
+            own = rows // step == number
+            vectors[own] = shard[rows[own] % step]
+        return vectors
+
+    def ids(self) -> pa.ChunkedArray:
+        """(N,) the passages' ids."""
+        return pa.chunked_array([chunk for table in self.texts() for chunk in table["id"].chunks], pa.string())
 
     def texts(self) -> Iterator[pa.Table]:
         """The passages of each shard."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,21 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     import lightning as L
     import torch
 
-    from two_tower.assemble import make_data, make_model, make_trainer, summary, try_parts
+    from two_tower.assemble import data_facts, make_data, make_model, make_trainer, one_process, summary, try_parts
     from two_tower.config import build
-    from two_tower.console import say, set_mode, show_log
+    from two_tower.console import say, set_mode, show_log, work_alone
     from two_tower.logger import logged
     from two_tower.report.results import finish
     from two_tower.run import Run
+    from two_tower.trainer import fit, has_usual_length, usual_epochs
 
+    if one_process(config["trainer"]):
+        work_alone()
     set_mode(config["console"])
     show_log()
     try_parts(config)
-    run = Run(Path(config["run_dir"]))
-    if not run.start(config, composition):
+    run, extensible = Run(Path(config["run_dir"])), not build("scheduler", config["scheduler"]).needs_length
+    if not run.start(config, composition, data_facts(config), extensible):
         say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
         return run.read_results()
 
@@ -41,12 +45,16 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     try:
         validation = build("validation", config["validation"], run=run)
         trainer = make_trainer(config, run, validation)
+        if config["init_from"] and not run.tokenizer.exists():  # the weights belong to its words
+            shutil.copy(Run.existing(config["init_from"]).tokenizer, run.tokenizer)
         data = make_data(config, run.tokenizer)
         data.trainer = trainer  # which part of a batch is this process' own
         model = make_model(config, data)
+        if has_usual_length(config["trainer"]):
+            trainer.fit_loop.max_epochs = usual_epochs(data.batches_per_epoch, trainer.accumulate_grad_batches)
         say(summary(config, data, model))
         with logged(trainer, config):
-            trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+            fit(trainer, model, data, run.last)
             return finish(run, trainer, validation)
     except UserError:
         run.abandon()
@@ -55,6 +63,8 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
             raise SystemExit(0) from None
         raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
+    finally:
+        run.release()
 
 
 def resolve(composed: Composed) -> dict[str, Any]:
@@ -76,7 +86,8 @@ def _check_job(composed: Composed) -> None:
     try_parts(resolve(composed))
 
 
-def _run_job(composed: Composed) -> None:
+def _run_job(composed: Composed) -> float | None:
+    """Train; returns what validation watches, which a sweeper that looks for the best may want."""
     from two_tower.console import print_document
 
     config, job = resolve(composed), this_job(composed)
@@ -86,6 +97,8 @@ def _run_job(composed: Composed) -> None:
     results = train(config, job.composition)
     if not job.sweep:
         print_document({"run_dir": config["run_dir"], **results})
+    value: float | None = results.get(f"val/{config['validation']['monitor']}")
+    return value
 
 
 def _default_folder(config: dict[str, Any], job: Job) -> str:

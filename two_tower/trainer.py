@@ -1,18 +1,79 @@
-"""Data parallel training: gradients averaged over the processes, those of word tables by row."""
+"""Lightning's Trainer: which of its keys work, and data parallel training with gradients of word tables by row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
 from two_tower.distributed import all_gather
+from two_tower.errors import UserError, one_of
 from two_tower.optimizer.base import coalesced
+
+# Keys of the Trainer that would do nothing here, or break what is promised; with the remedy.
+_REFUSED = {
+    "barebones": "use logger=csv ~callbacks.samples ~callbacks.doctor",
+    "callbacks": "they are the group callbacks",
+    "check_val_every_n_epoch": "use validation.every_n_steps",
+    "default_root_dir": "use run_dir",
+    "enable_checkpointing": "checkpoints make a run usable",
+    "limit_predict_batches": "nothing is predicted in training",
+    "limit_test_batches": "use two-tower evaluate RUN --split test",
+    "limit_val_batches": "use validation=subset",
+    "logger": "use the group logger",
+    "num_sanity_val_steps": "the untrained towers are always validated",
+    "overfit_batches": "use experiment=debug_one_batch or data.max_examples",
+    "plugins": "they are set for the device",
+    "reload_dataloaders_every_n_epochs": "each epoch has its own order anyway",
+    "use_distributed_sampler": "each process has its own part of a batch anyway",
+    "val_check_interval": "use validation.every_n_steps",
+}
+USUAL_EPOCHS, FEWEST_STEPS = 8, 100
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16")
+
+
+def check_keys(trainer: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a key or a value of the Trainer with which training would fail, or do something else."""
+    for key, remedy in _REFUSED.items():
+        if key in trainer:
+            raise ValueError(f"{key}={trainer[key]} has no place here: {remedy}")
+    precision, strategy = trainer.get("precision", "32"), trainer.get("strategy")
+    if precision is not None and str(precision) not in _PRECISIONS:
+        raise ValueError(
+            f"precision={precision} does not work with token batches; {one_of(str(precision), _PRECISIONS)}"
+        )
+    if isinstance(strategy, str) and strategy != "auto":
+        raise ValueError(f"strategy={strategy} fails on the sparse gradients of word tables: use trainer=ddp")
+    for key in ("limit_train_batches", "max_epochs", "max_steps"):
+        if trainer.get(key) == 0:
+            raise ValueError(f"{key}=0 trains nothing: leave it out, or set 1")
+
+
+def has_usual_length(trainer: Mapping[str, Any]) -> bool:
+    """Whether no key of the Trainer says how long to train."""
+    return trainer.get("max_epochs") is None and trainer.get("max_steps", -1) == -1 and not trainer.get("max_time")
+
+
+def usual_epochs(batches: int, accumulated: int = 1) -> int:
+    """How many epochs of ``batches`` to train where nothing says so: few examples need more of them."""
+    return max(USUAL_EPOCHS, math.ceil(FEWEST_STEPS * accumulated / batches))
+
+
+def fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, last: Path) -> None:
+    """Train, from the checkpoint ``last`` if there is one; a UserError for keys that fit only other data."""
+    try:
+        trainer.fit(model, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer refuses its settings: {str(error).splitlines()[0]}") from error
 
 
 class RowDDP(DDPStrategy):

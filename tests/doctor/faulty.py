@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from two_tower.loss.base import LossInput, LossOutput
+from two_tower.loss.in_batch import InBatchLoss
 from two_tower.negatives.base import DrawContext
 from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.ragged import Ragged
@@ -99,3 +101,18 @@ class SlowNegatives(InBatchNegatives):
     def extra_negatives(self, context: DrawContext) -> np.ndarray:
         CLOCK.now += 0.006
         return super().extra_negatives(context)
+
+
+class StandsStill(torch.optim.SGD):
+    """An optimizer that takes no step."""
+
+    def step(self, closure=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        return closure() if closure else None
+
+
+class DividesByZero(InBatchLoss):
+    """Its first value is NaN."""
+
+    def forward(self, batch: LossInput) -> LossOutput:
+        output = super().forward(batch)
+        return LossOutput(output.loss * torch.tensor(0.0) / torch.tensor(0.0), output.diagnostics)

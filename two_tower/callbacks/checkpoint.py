@@ -128,10 +128,14 @@ class LastCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._unseen_metrics = dict(state_dict["waiting"])
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_train_end(self, *args: Any) -> None:  # noqa: ANN401
+        """Restore the previous signal handlers, before Lightning does so: its own would keep the whole run alive."""
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()
+
+    def on_exception(self, *args: Any) -> None:  # noqa: ANN401
+        self.on_train_end()
 
 
 def _plateaus(trainer: L.Trainer) -> list[Any]:

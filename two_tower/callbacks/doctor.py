@@ -121,7 +121,8 @@ class Doctor(Callback):
             return False
         step = trainer.global_step + 1
         cheap = self.overhead_seconds < BUDGET * self._seconds
-        return step in PROBED or (step >= max(self._next, PROBED[-1]) and cheap)
+        last = step == self.signals.total_steps and step < PROBED[-1]
+        return step in PROBED or last or (step >= max(self._next, PROBED[-1]) and cheap)
 
     @property
     def _seconds(self) -> float:

@@ -152,13 +152,25 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     if matches(value, hint) or (isinstance(value, str) and "${" in value):  # not resolved yet
-        return value
+        return _absolute(value) if _is_path(hint) else value
     if type(value) is int and matches(str(value), hint):
         return str(value)
     choices = _choices(hint)
     if choices:
         raise UserError(f"{place}={value} does not exist; {one_of(str(value), choices)}")
     raise UserError(f"{place}={value} has the wrong type: it must be {_words(hint)}")
+
+
+def _is_path(hint: Any) -> bool:  # noqa: ANN401
+    return any(inspect.isclass(each) and issubclass(each, os.PathLike) for each in _alternatives(hint))
+
+
+def _absolute(value: Any) -> Any:  # noqa: ANN401
+    """A file or folder that exists, as a later command finds it from another folder; a name on a hub stays as it is."""
+    if not isinstance(value, str) or not value:
+        return value
+    path = os.path.abspath(os.path.expanduser(value))
+    return path if os.path.exists(path) else value
 
 
 def _alternatives(hint: Any) -> list[Any]:  # noqa: ANN401

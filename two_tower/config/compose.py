@@ -42,6 +42,12 @@ def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, 
     return check(OmegaConf.create({group: config[group] for group in parts}), parts)
 
 
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar reads it back unchanged."""
+    inner = re.sub(r"(\\*)'", r"\1\1\'", value)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", inner) + "'"
+
+
 def check_overrides(overrides: list[str]) -> None:
     """Refuse what Hydra would take for something else, or has no clear words for."""
     for override in overrides:
@@ -49,6 +55,8 @@ def check_overrides(overrides: list[str]) -> None:
         if not name or not (equals or override.startswith("~")):
             raise UserError(f"'{override}' cannot be read: write key=value or group=choice")
         refuse_renamed([name])
+        if name.startswith("hydra.sweeper.params"):
+            raise UserError(f"{override} is not how Hydra takes it here: write what is swept as key=a,b")
         if name in groups() and (override.startswith("~") or value in ("", "null") or value.startswith("_")):
             raise UserError(f"{override} leaves {name} without a choice; {one_of(value, choices(name))}")
         if name in groups() and override.startswith("+"):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import hydra
 from hydra import initialize_config_dir
@@ -42,6 +42,9 @@ class Job(NamedTuple):
     number: int  # its position in the sweep, from 0
 
 
+T = TypeVar("T")
+
+
 class Sweep(Protocol):
     """What a command does around the jobs of a sweep. A launcher may copy it into other processes."""
 
@@ -51,8 +54,8 @@ class Sweep(Protocol):
     def begin(self, folder: Path, jobs: int | None, composed: DictConfig) -> None:
         """The sweep starts, with this many jobs if that is known, and this configuration but for what is swept."""
 
-    def run(self, job: Job, work: Callable[[], object]) -> None:
-        """Do one job. What it raises ends the whole sweep."""
+    def run(self, job: Job, work: Callable[[], T]) -> T | float:
+        """Do one job and return its objective, for the sweeper. What it raises ends the whole sweep."""
 
     def end(self, folder: Path) -> None:
         """All jobs have been done, perhaps by other processes; exits if the sweep has failed."""
@@ -68,18 +71,19 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
     command, started, failures = sys.argv[:], [False], list[Exception]()
 
     @wraps(task)
-    def guarded(composed: DictConfig) -> None:
+    def guarded(composed: DictConfig) -> Any:  # noqa: ANN401
         started[0] = True
         sys.argv[:] = command  # Lightning starts its other processes with it
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if in_sweep and sweep is not None:
             return sweep.run(this_job(composed), partial(task, composed))
         try:
-            task(composed)
+            return task(composed)
         except Exception as error:
             if in_sweep:
                 raise
             failures.append(error)  # raised outside of Hydra, which would add a line of its own
+            return None
 
     with exit_statuses("the same command continues"):
         arguments = _quoted(command[2:] if command[1:2] == [config_name] else command[1:])
@@ -87,11 +91,12 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
         try:
             folder = _begin(sweep, config_name, overrides) if sweep is not None and multirun else None
-            sys.argv[1:] = arguments
-            if arguments == overrides and not any(o.lstrip("+~").startswith("hydra") for o in overrides):
-                guarded(_composed_once(config_name, overrides))
-            else:
+            flags = [each for each in arguments if each not in overrides]
+            sys.argv[1:] = [*flags, *overrides]
+            if flags or any(each.lstrip("+~").startswith("hydra") for each in overrides):
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+            else:
+                guarded(_composed_once(config_name, overrides))
             if failures:
                 raise failures[0]
         except Exception as error:
@@ -209,7 +214,7 @@ def _read_arguments(arguments: list[str]) -> tuple[list[str], bool]:
         parser.add_argument(*flags, action="store_true")
     for flags in (["--package", "-p"], ["--config-path", "-cp"], ["--config-name", "-cn"], ["--config-dir", "-cd"]):
         parser.add_argument(*flags)
-    known, unknown = parser.parse_known_args(arguments)
+    known, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         plain = unknown[0].lstrip("-")
         hint = f"did you mean {plain}?" if "=" in plain else "settings are written key=value, without dashes"

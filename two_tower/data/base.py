@@ -28,6 +28,7 @@ TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), (
 SCORED_TRIPLETS = TRIPLETS.append(pa.field("margin", pa.float32()))
 TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
+JUDGED_ENOUGH = 50  # validation queries: with fewer, a mean says little
 READING = 3  # raise whenever the same files would be read as other rows
 
 
@@ -35,15 +36,16 @@ READING = 3  # raise whenever the same files would be read as other rows
 class Loader:
     """How training batches are made; the YAML has the defaults."""
 
-    batch_size: int
+    batch_size: int | None
     num_workers: int
     train_split: str
     validation_split: str
     max_examples: int
     examples: Literal["judged", "passages"]
+    exclude_same_id: bool
 
     def __post_init__(self) -> None:
-        at_least(1, batch_size=self.batch_size)
+        at_least(1, batch_size=1 if self.batch_size is None else self.batch_size)
         at_least(0, num_workers=self.num_workers, max_examples=self.max_examples)
 
 
@@ -69,11 +71,23 @@ def percentile(key: str, seed: int = 0) -> float:
 
 
 def percentiles(queries: Iterable[str], seed: int) -> np.ndarray:
-    """(Q,) `percentile` of each query: those below ``100 * dev_share`` are ``dev``.
+    """(Q,) `percentile` of each query.
 
     Queries that differ only in case and white space have the same: one would give the other away.
     """
     return np.array([percentile(" ".join(query.casefold().split()), seed) for query in queries])
+
+
+def draw_dev(queries: Iterable[str], share: float | None, usual: float, seed: int) -> np.ndarray:
+    """Which queries become ``dev``, (Q,) bool: ``share`` of them.
+
+    Without a share ``usual``, or `JUDGED_ENOUGH` queries if these are more, but not more than half.
+    """
+    draws = percentiles(queries, seed)
+    fewest = min(JUDGED_ENOUGH, len(draws) // 2)
+    if share is not None or not fewest:
+        return draws < 100 * (usual if share is None else share)
+    return (draws < 100 * usual) | (draws <= np.sort(draws)[fewest - 1])
 
 
 class Source(ABC):
@@ -88,6 +102,7 @@ class Source(ABC):
     def __init__(self, name: str, max_bad_rows: float = 0) -> None:
         BadRows(max_bad_rows)  # checks the limit now, not after the first file
         self.name, self.max_bad_rows = name, max_bad_rows
+        self._key_parts: list[str] = []
         self.bad_rows: dict[str, BadRows] = {}  # of each file that was read to its end, by its place
 
     @abstractmethod
@@ -130,8 +145,13 @@ class Source(ABC):
         """About how many passages there are, for a progress bar; None where one would have to read them all."""
         return None
 
+    def facts(self) -> dict[str, Any]:
+        """What a run or an index keeps of the data it was made of, to notice when it has changed."""
+        return {"name": self.name, "fingerprint": self.fingerprint(), "parts": self._key_parts}
+
     def _key(self, *parts: object) -> str:
-        """A fingerprint of ``parts`` and of how files are read."""
+        """A fingerprint of ``parts`` (of a file, its name and its hash) and of how files are read."""
+        self._key_parts = [str(part) for part in parts]
         return key_of(READING, self.max_bad_rows, *parts)
 
     def _report(self, file: object, bad: BadRows) -> None:

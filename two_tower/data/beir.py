@@ -29,7 +29,7 @@ class Beir(TableSource):
     Judgements and triplets are checked against the passages, which are read once for that.
     """
 
-    def __init__(self, path: str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
+    def __init__(self, path: Path | str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
         self.path = Path(path).expanduser()
         super().__init__(name or self.path.resolve().name, max_bad_rows)
         if not self.path.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from two_tower.data.base import QUERIES, percentiles
+from two_tower.data.base import QUERIES, draw_dev
 from two_tower.data.reading.groups import Groups, GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows, column_types, text_of
@@ -33,22 +33,22 @@ class HuggingFace(GroupSource):
 
     def __init__(
         self,
-        path: str,
+        path: Path | str,
         config: str | None = None,
-        corpus: str | None = None,
-        qrels: str | None = None,
+        corpus: Path | str | None = None,
+        qrels: Path | str | None = None,
         splits: Mapping[str, str | None] | None = None,
         query_column: str | None = None,
         positive_column: str | None = None,
         negative_columns: Sequence[str] | None = None,
-        dev_share: float = 0.05,
+        dev_share: float | None = None,
         dev_seed: int = 0,
         streaming: bool = True,
         revision: str | None = None,
         max_bad_rows: float = 0.001,
         name: str | None = None,
     ) -> None:
-        if not 0 <= dev_share < 1:
+        if dev_share is not None and not 0 <= dev_share < 1:
             raise ValueError(f"dev_share={dev_share} must be a fraction of the queries, from 0 to less than 1")
         if qrels is not None and corpus is not None:
             raise ValueError("qrels belongs to BEIR's schema, data.corpus to Tevatron's: set one of them")
@@ -68,7 +68,7 @@ class HuggingFace(GroupSource):
 
     @property
     def _divides_train(self) -> bool:
-        return "train" in self._names and "dev" not in self._names and self._dev_share > 0
+        return "train" in self._names and "dev" not in self._names and self._dev_share != 0
 
     def splits(self) -> tuple[str, ...]:
         found = {*self._names, "dev"} if self._divides_train else {*self._names}
@@ -141,5 +141,5 @@ class HuggingFace(GroupSource):
         if not self._divides_train:
             return links
         train = links["train"]
-        dev = percentiles(train.queries["text"].to_pylist(), self._dev_seed) < 100 * self._dev_share
+        dev = draw_dev(train.queries["text"].to_pylist(), self._dev_share, 0.05, self._dev_seed)
         return {**links, "train": train.part(~dev), "dev": train.part(dev)}

@@ -41,7 +41,7 @@ class MsMarco(GroupSource):
     def __init__(
         self,
         version: str = "v1.1",
-        path: str = "microsoft/ms_marco",
+        path: Path | str = "microsoft/ms_marco",
         streaming: bool = True,
         revision: str | None = None,
         corpus_splits: Sequence[str] = ("train", "dev"),

@@ -69,7 +69,7 @@ class MsMarcoPassage(TableSource):
 
     def __init__(
         self,
-        path: str,
+        path: Path | str,
         corpus: str = "collection.tsv",
         queries: Mapping[str, str | None] = _QUERY_FILES,
         qrels: Mapping[str, str | None] = _QRELS_FILES,
@@ -120,11 +120,12 @@ class MsMarcoPassage(TableSource):
         return self._read_triples(_TEXT_TRIPLES) if self._kind_of_triples() == "texts" else None
 
     def fingerprint(self) -> str:
-        parts: list[object] = []
+        parts = list[object]()
         for role in self._files:
             file = self._find(role)
             if file is not None:
-                parts += [role, file.name, file_fingerprint(file.archive if isinstance(file, Member) else file)]
+                fingerprint = file_fingerprint(file.archive if isinstance(file, Member) else file)
+                parts.append(f"{role} {file.name} {fingerprint}")
         return self._key(*parts)
 
     def _passage_rows(self) -> Rows:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS, Source, percentiles
+from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS, Source, draw_dev, percentiles
 from two_tower.data.reading.columns import find_columns, name_of
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows, hexadecimal
 from two_tower.errors import BadRows, UserError, one_of
@@ -37,19 +37,19 @@ class PairsSource(Source):
 
     def __init__(
         self,
-        path: str,
+        path: Path | str,
         query_column: str | None = None,
         positive_column: str | None = None,
         title_column: str | None = None,
         negative_column: str | None = None,
         query_id_column: str | None = None,
         passage_id_column: str | None = None,
-        dev_share: float = 0.1,
+        dev_share: float | None = None,
         dev_seed: int = 0,
         max_bad_rows: float = 0.001,
         name: str | None = None,
     ) -> None:
-        if not 0 < dev_share < 1:
+        if dev_share is not None and not 0 < dev_share < 1:
             raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
         self.path, self.dev_share, self.dev_seed = Path(path).expanduser(), dev_share, dev_seed
         super().__init__(name or name_of(self.path), max_bad_rows)
@@ -86,7 +86,9 @@ class PairsSource(Source):
         return self._triplets() if "negative" in self._columns else None
 
     def fingerprint(self) -> str:
-        return self._key(file_fingerprint(self.path), self._columns, self.dev_share, self.dev_seed)
+        return self._key(
+            f"{self.path.name} {file_fingerprint(self.path)}", self._columns, self.dev_share, self.dev_seed
+        )
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
         for table in self._pairs():
@@ -128,7 +130,7 @@ class PairsSource(Source):
         draws = percentiles(queries.to_pylist(), self.dev_seed)
         if draws.min() == draws.max():
             raise UserError(f"{self.path} holds only one query: training and validation need one each at least")
-        is_dev = draws < 100 * self.dev_share
+        is_dev = draw_dev(queries.to_pylist(), self.dev_share, 0.1, self.dev_seed)
         if not is_dev.any():
             return draws == draws.min()
         return is_dev if not is_dev.all() else draws != draws.max()

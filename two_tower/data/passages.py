@@ -30,7 +30,7 @@ class Passages(Source):
 
     def __init__(
         self,
-        path: str,
+        path: Path | str,
         text_column: str | None = None,
         title_column: str | None = None,
         id_column: str | None = None,
@@ -74,4 +74,4 @@ class Passages(Source):
         return self.queries(split)
 
     def fingerprint(self) -> str:
-        return self._key(file_fingerprint(self.path), self._columns)
+        return self._key(f"{self.path.name} {file_fingerprint(self.path)}", self._columns)

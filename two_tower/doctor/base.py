@@ -49,6 +49,10 @@ class DataSignals:
     leaked: float  # share of the validation queries that are equal to a training query
     leaked_with_answer: float  # share that has a relevant passage in common with it, too
     copied: float  # share of the training positives that contain their whole query word by word
+    pairs: int = 0  # training pairs that were compared
+    validation_queries: int = 0
+    unjudged_copies: float = 0.0  # share of their relevant passages with a copy that is not judged
+    crowd: float = 0.0  # share of the passages that are the most frequent text, if it is there ten times or more
 
 
 @dataclass
@@ -176,6 +180,8 @@ class Signals:
     words: WordSignals | None = None  # None where there is no word table
     # Largest difference between the vector of a text by itself and in a batch, in relation to its length.
     alone: float = math.nan
+    broken: float = 0.0  # share of the numbers of the checkpoint that are NaN or infinite
+    changed: str = ""  # which data is not what it was when the run began
     baseline: dict[str, float] = field(default_factory=dict)  # monitored metric of bm25 and untrained, where known
     steps: list[Step] = field(default_factory=list)  # thinned out where there are very many
     probes: list[Probe] = field(default_factory=list)

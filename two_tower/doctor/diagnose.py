@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from two_tower.doctor import diagnose_edges as edges
 from two_tower.doctor import diagnose_training as training
 from two_tower.doctor.base import DataSignals, Finding, Signals
 
+FEW_PAIRS = 20  # of which the shares of words are chance
 SLIPPED = 0.05  # how much more of the words a neighbour's passage must share
 SURE = 5  # standard errors
 SWAPPED = 1.5  # how much longer queries must be than their passages
@@ -51,7 +53,9 @@ def batch_dependent(signals: Signals) -> Finding | None:
 def misaligned_pairs(signals: Signals) -> Finding | None:
     """Queries stand beside the wrong passages: rows slipped, columns are swapped, or the order was lost."""
     data = signals.data
-    return None if data is None else _slipped(signals, data) or _swapped(signals, data) or _shuffled(signals, data)
+    if data is None or data.pairs < FEW_PAIRS:
+        return None
+    return _slipped(signals, data) or _swapped(signals, data) or _shuffled(signals, data)
 
 
 def _slipped(signals: Signals, data: DataSignals) -> Finding | None:
@@ -174,7 +178,8 @@ def overfitting(signals: Signals) -> Finding | None:
         return None
     last, best = signals.checks[-1], max(signals.checks, key=lambda check: check.value)
     at_start = signals.probes[0].accuracy if signals.probes else math.nan
-    trained = f"training queries right: {at_start:.0%} at the start, {last.accuracy:.0%} now"
+    known = math.isfinite(at_start + last.accuracy)
+    trained = f"; training queries right: {at_start:.0%} at the start, {last.accuracy:.0%} now" if known else ""
     rate = signals.setting("optimizer.lr")
     gentler = "callbacks=early_stopping" if rate is None else f"optimizer.lr={training.one_digit(rate / 10)}"
     # What still rises may get there.
@@ -183,7 +188,7 @@ def overfitting(signals: Signals) -> Finding | None:
         untrained = signals.baseline.get("untrained", math.nan)
         evidence = (
             f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' {untrained:.3f} by "
-            f"{last.below_untrained:.1f} standard errors; {trained}."
+            f"{last.below_untrained:.1f} standard errors{trained}."
         )
         return Finding(evidence, "the towers learn the training pairs by heart", gentler)
     if best is last or not last.below_best > WORSE or last.accuracy < best.accuracy:
@@ -191,7 +196,7 @@ def overfitting(signals: Signals) -> Finding | None:
     # The best check is kept: if that is a good one, nothing is lost but time.
     good = best.below_untrained < -WORSE or math.isnan(best.below_untrained)
     evidence = f"{signals.monitor} fell from {best.value:.3f} ({best.name}) to {last.value:.3f} ({last.name}), by "
-    evidence += f"{last.below_best:.1f} standard errors; {trained}."
+    evidence += f"{last.below_best:.1f} standard errors{trained}."
     cause = "the towers learn the training pairs by heart; best.ckpt holds the better check"
     remedy = "callbacks=early_stopping" if len(signals.checks) > 2 else gentler
     return Finding(evidence, cause, remedy, severity="info" if good else "warning")
@@ -213,25 +218,29 @@ def data_bound(signals: Signals) -> Finding | None:
 
 #: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.
 DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
-    serving_mismatch, batch_dependent, misaligned_pairs, leakage, embedding_mismatch, unknown_words, truncated,
-    training.learning_rate_too_high, training.no_gradient, training.learning_rate_too_low,
-    training.hardest_negative_collapse, training.false_negatives, training.collapsed, training.stuck_at_chance,
-    training.stuck_at_margin, training.easy_negatives, overfitting, data_bound,
+    edges.not_finite, edges.data_changed, serving_mismatch, batch_dependent, misaligned_pairs, leakage, edges.copies,
+    embedding_mismatch, unknown_words, truncated, edges.no_negatives, edges.unchanged, training.learning_rate_too_high,
+    training.no_gradient, training.learning_rate_too_low, edges.one_candidate, training.hardest_negative_collapse,
+    training.false_negatives, training.collapsed, training.stuck_at_chance, training.stuck_at_margin,
+    training.easy_negatives, overfitting, edges.too_short, edges.few_validation_queries, data_bound,
 )  # fmt: skip
 
 _CAUSES = {
-    "batch_dependent", "misaligned_pairs", "no_gradient", "learning_rate_too_high", "learning_rate_too_low",
-    "hardest_negative_collapse",
+    "not_finite", "no_negatives", "unchanged", "batch_dependent", "misaligned_pairs", "no_gradient",
+    "learning_rate_too_high", "learning_rate_too_low", "hardest_negative_collapse", "one_candidate",
 }  # fmt: skip
 #: Id → the findings beside which it would only be their consequence, and is not told.
 EXPLAINED_BY = {
-    "no_gradient": {"learning_rate_too_high"},
-    "learning_rate_too_low": {"no_gradient", "learning_rate_too_high"},
-    "hardest_negative_collapse": {"learning_rate_too_high", "no_gradient", "batch_dependent"},
+    "learning_rate_too_high": {"not_finite"},
+    "no_gradient": {"learning_rate_too_high", "unchanged", "no_negatives", "not_finite"},
+    "learning_rate_too_low": {"no_gradient", "learning_rate_too_high", "unchanged", "no_negatives", "not_finite"},
+    "hardest_negative_collapse": {"learning_rate_too_high", "no_gradient", "batch_dependent", "one_candidate"},
     "collapsed": _CAUSES,
     "stuck_at_chance": _CAUSES | {"collapsed"},
     "stuck_at_margin": _CAUSES | {"collapsed"},
-    "easy_negatives": {"leakage", "no_gradient", "learning_rate_too_high"},
+    "easy_negatives": {"leakage", "no_gradient", "learning_rate_too_high", "no_negatives", "not_finite"},
+    "one_candidate": {"learning_rate_too_high", "no_gradient", "no_negatives", "unchanged", "not_finite"},
+    "too_short": _CAUSES | {"collapsed", "stuck_at_chance", "stuck_at_margin", "easy_negatives"},
     "overfitting": {
         "misaligned_pairs", "learning_rate_too_high", "hardest_negative_collapse", "collapsed", "stuck_at_chance",
         "stuck_at_margin",

@@ -249,8 +249,8 @@ def easy_negatives(signals: Signals) -> Finding | None:
     mined = signals.component("negatives") in ("BM25Negatives", "ANNNegatives", "MixedNegatives")
     return Finding(
         f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
-        f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}; the loss is {position:.0%} of that of equal "
-        "scores.",
+        f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}"
+        + ("." if math.isnan(position) else f"; the loss is {position:.0%} of that of equal scores."),
         "the negatives have nothing to do with the queries",
         "loss=in_batch" if mined else "negatives=bm25",
     )

@@ -30,8 +30,9 @@ from two_tower.tokenizer.word import WordTokenizer
 
 LAYOUT = 1  # raise whenever what is read of a source, or what is kept of it, changes
 MAX_TRIPLETS = 1_000_000  # that are read, the first of the file: MS MARCO has one with 398 million
+ITSELF = 0.8  # share of a query's words in the passage with its id from which it is that passage
 # Parts of notices whose content is among the facts.
-AMONG_FACTS = ("bad rows were left out", "judgements name a query or passage that does not exist")
+AMONG_FACTS = ("bad rows were left out", "judgements name a ")
 
 
 def inspect(overrides: Sequence[str]) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def inspect(overrides: Sequence[str]) -> dict[str, Any]:
     loader = call("data", Loader, **{key: config["data"].pop(key) for key in LOADER_KEYS})
     with _notices() as notices:
         source, tokenizer = build("data", config["data"]), build("tokenizer", config["tokenizer"])
-        facts = inspect_source(source, tokenizer, loader.train_split, loader.validation_split)
+        splits = loader.train_split, loader.validation_split
+        facts = inspect_source(source, tokenizer, *splits, exclude_same_id=loader.exclude_same_id)
     return {**facts, "notices": [text for text in notices if not any(part in text for part in AMONG_FACTS)]}
 
 
@@ -59,7 +61,11 @@ def _notices() -> Iterator[list[str]]:
 
 
 def inspect_source(
-    source: Source, tokenizer: WordTokenizer, train_split: str = "train", validation_split: str = "dev"
+    source: Source,
+    tokenizer: WordTokenizer,
+    train_split: str = "train",
+    validation_split: str = "dev",
+    exclude_same_id: bool = False,
 ) -> dict[str, Any]:
     """What a collection is like, whichever splits it has. Memory: some 50 bytes a passage, however long.
 
@@ -69,7 +75,8 @@ def inspect_source(
 
     Returns a document for JSON:
 
-    - ``source``: ``name``, ``fingerprint``, ``splits``, ``train_split``, ``validation_split``.
+    - ``source``: ``name``, ``fingerprint``, ``splits``, ``train_split``, ``validation_split``,
+      ``exclude_same_id``.
     - ``vocabulary``: how many ``words`` it has, the unknown word included.
     - ``passages``: what `text_facts` gives; ``empty`` (without any word) with ``count`` and ``examples``; what
       `duplicates` gives.
@@ -95,7 +102,12 @@ def inspect_source(
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
     triplets = triplet_facts(corpus, train, train_judged, words)  # read to their end: their bad rows are known now
-    named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
+    named: dict[str, Any] = {
+        "exclude_same_id": exclude_same_id,
+        "name": source.name,
+        "fingerprint": source.fingerprint(),
+        "splits": [*splits],
+    }
     facts = {
         "source": {**named, "train_split": train_split, "validation_split": validation_split},
         "vocabulary": {"words": len(words)},
@@ -169,9 +181,19 @@ def _judgement_facts(
         "positives_per_query": counted.distribution(np.bincount(per_query)),
         "without_positives": examples(np.flatnonzero(per_query == 0), split.ids),
         "unjudged_copies": int(counted.unjudged_copies(judged, sorted_corpus).sum()),
+        "own_passages": examples(_own_passages(corpus, split, tokenizer), split.ids),
         "answered_by_themselves": examples(np.unique(queries[own_answer]), split.ids),
         "overlap": counted.word_overlap(*drawn_pairs, tokenizer.unknown_id),
     }
+
+
+def _own_passages(corpus: Corpus, split: Split, tokenizer: Tokenizer) -> np.ndarray:
+    """(K,) int64 rows of queries that are passages: one has their id and nearly all their words."""
+    own = rows_of(split.ids, corpus.ids)
+    queries = np.flatnonzero(own >= 0)
+    drawn = queries[counted.sample(len(queries), PAIRS)]
+    pairs = split.tokens.select(drawn), corpus.tokens.select(own[drawn])
+    return queries if counted.mean(counted.lexical_overlap(*pairs, tokenizer.unknown_id)) > ITSELF else queries[:0]
 
 
 def _leakage_facts(train: Judged | None, judged: Judged, split: Split) -> dict[str, Any] | None:

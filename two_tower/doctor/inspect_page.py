@@ -25,7 +25,7 @@ def warnings(facts: Facts) -> list[Finding]:
     found = [*_of_source(facts), *_of_passages(facts["passages"])]
     for name, split in facts["splits"].items():
         found += _of_queries(name, split, name == train)
-        found += _of_judgements(name, split, name == train)
+        found += _of_judgements(name, split, name == train, facts["source"]["exclude_same_id"])
     return [Finding(evidence, "", remedy, id=id) for id, evidence, remedy in [*found, *_of_triplets(facts["triplets"])]]
 
 
@@ -96,17 +96,21 @@ def _of_queries(name: str, split: Facts, is_train: bool) -> _Warnings:
         yield "leakage", evidence, "remove them from one of the two splits"
 
 
-def _of_judgements(name: str, split: Facts, is_train: bool) -> _Warnings:
+def _of_judgements(name: str, split: Facts, is_train: bool, exclude_same_id: bool) -> _Warnings:
     without, own_answer = split["without_positives"], split["answered_by_themselves"]
     if split["unknown_ids"]:
-        evidence = f"{split['unknown_ids']:,} judgements of {name} name a query or passage that does not exist, and "
-        evidence += "are left out"
+        evidence = f"{split['unknown_ids']:,} judgements of {name} name a query or passage that does not exist: such "
+        evidence += "a passage counts as missed, as in trec_eval, and such a query is left out"
         remedy = "look for ids that are written in another way, or for a part of the corpus that is missing"
         yield "unknown_ids", evidence, remedy
     if without["count"]:
         evidence = f"{_part(without, split['count'])} {name} queries have no relevant passage{_such_as(without)}"
         remedy = "remove them: nobody trains on them, and they score 0 in every metric"
         yield "queries_without_positives", evidence, remedy
+    if split["own_passages"]["count"] and not exclude_same_id:
+        evidence = f"{_part(split['own_passages'], split['count'])} {name} queries are passages themselves"
+        evidence += f"{_such_as(split['own_passages'])}: each finds itself first"
+        yield "own_passages", evidence, "data.exclude_same_id=true, which does not rank it, as the field does"
     if own_answer["count"]:
         evidence = f"{_part(own_answer, split['count'])} {name} queries are equal to their relevant passage"
         evidence += f"{_such_as(own_answer)}"
@@ -238,7 +242,7 @@ _TEXT_ROWS: _Rows = {
 
 _QUERY_ROWS: _Rows = {
     "judgements": lambda f: f["judgements"],
-    "  of unknown ids, left out": lambda f: f["unknown_ids"],
+    "  of unknown ids": lambda f: f["unknown_ids"],
     "relevant": lambda f: f["positives"],
     "  of a query, mean": lambda f: f"{f['positives_per_query']['mean']:.2f}",
     "  of a query, most": lambda f: f["positives_per_query"]["max"],

@@ -21,7 +21,8 @@ from two_tower.tower.base import word_tables
 PAIRS, VALIDATION_PAIRS = 192, 64  # that are compared word by word; a share is then right to 3 and 5 %
 TEXTS = 2048  # texts whose lengths and unknown words are counted
 SHIFTS = (-2, -1, 1, 2)
-MAX_QUERIES = 1_000_000  # training queries that validation queries are looked for in: it takes 0.1 s
+MAX_TEXTS = 1_000_000  # training queries and passages that others are looked for in: it takes 0.1 s
+CROWD = 10  # equal passages: fewer may be chance
 COPIES, MIN_COPIED = 64, 4  # pairs that are searched for copied queries; tokens: fewer may be there by chance
 ALONE = 12  # texts whose vectors must not depend on each other
 PLACES, NEAR = 8192, 5  # where pairs of words are taken from to compare their vectors; words apart at most
@@ -59,6 +60,10 @@ def measure_data(data: TripletData) -> DataSignals:
         leaked=leaked,
         leaked_with_answer=with_answer,
         copied=_copied(queries, positives),
+        pairs=len(queries),
+        validation_queries=len(data.validation),
+        unjudged_copies=_unjudged_copies(data),
+        crowd=_crowd(data.corpus.hashes),
     )
 
 
@@ -89,6 +94,18 @@ def _copied(queries: Ragged, positives: Ragged) -> float:
     return sum(query in passage for query, passage in texts) / max(1, len(pairs))
 
 
+def _unjudged_copies(data: TripletData) -> float:
+    judged = Judged.from_split(data.corpus, data.validation, data.validation.hashes)
+    hashes = data.corpus.hashes[:MAX_TEXTS]
+    return mean(counted.unjudged_copies(judged, np.sort(hashes[np.isin(hashes, judged.documents)])))
+
+
+def _crowd(hashes: np.ndarray) -> float:
+    some = hashes[np.linspace(0, len(hashes) - 1, min(TEXTS, len(hashes))).astype(np.int64)]
+    largest = int(np.unique(some, return_counts=True)[1].max(initial=0))
+    return largest / len(some) if largest >= CROWD else 0.0
+
+
 def _leaked(data: TripletData) -> tuple[float, float]:
     """Shares of the validation queries that are training queries, and that share a relevant passage with them.
 
@@ -108,7 +125,7 @@ def _trained_queries(data: TripletData) -> np.ndarray:
 
     Of triplets of texts, whose queries are of no split, those of the triplets.
     """
-    rows = data.judged.examples.take(np.arange(min(len(data.judged.examples), MAX_QUERIES))).query_rows
+    rows = data.judged.examples.take(np.arange(min(len(data.judged.examples), MAX_TEXTS))).query_rows
     if data.trains_on_texts:
         return text_hashes(data.judged.queries.select(rows))
     hashes = np.full(len(data.train), empty_hash())

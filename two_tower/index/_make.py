@@ -17,6 +17,8 @@ from two_tower.config import build, read, to_yaml
 from two_tower.console import Advance
 from two_tower.errors import UserError
 from two_tower.files import file_hash, write_json, write_text
+from two_tower.index._copies import FILE as COPIES
+from two_tower.index._copies import Copies, DistinctVectors
 from two_tower.index.base import MEASURE_KEYS, VectorIndex
 from two_tower.index.faiss import faiss_threads
 from two_tower.ranking import nearest
@@ -26,6 +28,7 @@ from two_tower.store import VectorStore
 log = logging.getLogger(__name__)
 
 K = 10
+TOLERANCE = 1e-6  # of scores in float32 that are computed in another order
 LATENCY_QUERIES = 300
 STANDARD_ERRORS = 2.33  # above the target: then 99 of 100 samples of other queries reach it
 
@@ -85,13 +88,13 @@ class Sample:
         """How many hits to ask for, to be left with `K`."""
         return K if self.own_rows is None else K + 1
 
-    def without_own(self, rows: np.ndarray) -> np.ndarray:
-        """(B, K) of the hits (B, `k`): the query's own row left out, or the last hit where that is not among them."""
+    def without_own(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """(B, K) of the hits' ``values`` (B, `k`): without those of the query's own row, else of the last hit."""
         if self.own_rows is None or not rows.shape[1]:
-            return rows
+            return values
         keep = rows != self.own_rows[:, None]
         keep[keep.all(axis=1), -1] = False
-        return rows[keep].reshape(len(rows), -1)
+        return values[keep].reshape(len(rows), -1)
 
 
 def make_index(
@@ -110,8 +113,13 @@ def make_index(
         raise UserError(f"index.sample={size} must be at least 1.")
     (folder / "index.yaml").unlink(missing_ok=True)
     start = time.perf_counter()
-    index.build(store, progress)
+    (folder / COPIES).unlink(missing_ok=True)
+    copies = index.copies = Copies.find(store)
+    index.build(store if copies is None else DistinctVectors(store, copies), progress)
     index.save(folder)
+    if copies is not None:
+        copies.save(folder)
+        _warn_of_crowd(copies, store)
     seconds = time.perf_counter() - start
     sample = Sample.draw(store, queries, size)
     exact = exact_hits(store, sample)
@@ -119,9 +127,9 @@ def make_index(
     if target is not None and index.search_param:
         # Measured on the half that chose it, the recall would be flattering.
         half = len(sample) // 2
-        reached = choose_search_value(index, sample[:half], exact[:half], target)
+        reached = choose_search_value(index, store, sample[:half], exact[:half], target)
         chosen, sample, exact = index.search_value, sample[half:], exact[half:]
-    recall, p50, p99 = _measure(index, sample, exact)
+    recall, p50, p99 = _measure(index, store, sample, exact)
     report = Report(
         vectors=store.manifest.rows,
         structure=index.structure,
@@ -155,6 +163,7 @@ def load_index(folder: Path) -> VectorIndex:
     if _checksum(index, folder) != saved["checksum"]:  # FAISS reads a changed byte without a word
         raise UserError(f"{folder / index.file} is missing or damaged: run embed.py again.")
     index.load(folder, Similarity(store.manifest.similarity))
+    index.copies = Copies.load(folder)
     if saved["search_value"] is not None:
         index.set_search_value(saved["search_value"])
     return index
@@ -184,8 +193,19 @@ def _checksum(index: VectorIndex, folder: Path) -> str:
     return file_hash(path) if index.file and path.exists() else ""
 
 
+def _warn_of_crowd(copies: Copies, store: VectorStore) -> None:
+    crowd = copies.largest
+    if len(crowd) > K:
+        example = store.passages(crowd[:1].tolist())[0]["id"]
+        message = (
+            "%s of %s passages have one vector, that of %s: copies of a text, or texts without a known word. A search "
+            "that finds them shows those with the largest ids only; two-tower data inspect says more."
+        )
+        log.warning(message, f"{len(crowd):,}", f"{store.rows:,}", example)
+
+
 def exact_hits(store: VectorStore, sample: Sample) -> np.ndarray:
-    """(B, 10) int64 rows of the nearest documents, comparing with all, shard by shard."""
+    """(B, 10) float32 scores of the nearest documents, comparing with all, shard by shard."""
     start, q_BD, similarity = 0, torch.from_numpy(sample.vectors), Similarity(store.manifest.similarity)
     scores, rows = np.empty((len(sample), 0), np.float32), np.empty((len(sample), 0), np.int64)
     for vectors in store.vectors():
@@ -199,21 +219,36 @@ def exact_hits(store: VectorStore, sample: Sample) -> np.ndarray:
         best = np.argsort(-scores, axis=1, kind="stable")[:, : sample.k]
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
         start += count
-    return sample.without_own(rows)
+    return sample.without_own(rows, scores)
 
 
-def recalls(rows: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """(B,) share of the exact rows (B, k) among the rows found (B, n), for each query; 1 where there are none."""
+def recalls(store: VectorStore, sample: Sample, rows: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """(B,) share of the exact (B, k) best scores that the rows found, (B, n) int64, reach; 1 where there are none.
+
+    By scores, not by rows: of documents that are equally near any will do. Their scores are computed anew, since an
+    index may round them.
+    """
     if not exact.size:
         return np.ones(1)
-    return np.array([len({*a} & {*b}) / len(b) for a, b in zip(rows.tolist(), exact.tolist(), strict=True)])
+    similarity, shares = Similarity(store.manifest.similarity), np.zeros(len(rows))
+    different, places = np.unique(rows, return_inverse=True)
+    vectors, places = torch.from_numpy(store.take(np.maximum(different, 0))), places.reshape(rows.shape)
+    for i, found in enumerate(rows):
+        query = torch.from_numpy(sample.vectors[i : i + 1])
+        scores = similarity.scores(query, vectors[torch.from_numpy(places[i, found >= 0])])[0].numpy()
+        last = exact[i].min()
+        shares[i] = min((scores >= last - TOLERANCE * max(1, abs(last))).sum(), exact.shape[1]) / exact.shape[1]
+    return shares
 
 
-def _recalls(index: VectorIndex, sample: Sample, exact: np.ndarray) -> np.ndarray:
-    return recalls(sample.without_own(index.search(sample.vectors, sample.k)[1]), exact)
+def _recalls(index: VectorIndex, store: VectorStore, sample: Sample, exact: np.ndarray) -> np.ndarray:
+    rows = index.search(sample.vectors, sample.k)[1]
+    return recalls(store, sample, sample.without_own(rows, rows), exact)
 
 
-def choose_search_value(index: VectorIndex, sample: Sample, exact: np.ndarray, target: float) -> bool:
+def choose_search_value(
+    index: VectorIndex, store: VectorStore, sample: Sample, exact: np.ndarray, target: float
+) -> bool:
     """Set the smallest search value whose recall is above the target by `STANDARD_ERRORS`, else the best value.
 
     Returns whether the recall on these queries is at least the target.
@@ -221,7 +256,7 @@ def choose_search_value(index: VectorIndex, sample: Sample, exact: np.ndarray, t
     means: dict[int, float] = {}
     for value in index.search_values:
         index.set_search_value(value)
-        shares = _recalls(index, sample, exact)
+        shares = _recalls(index, store, sample, exact)
         means[value] = float(shares.mean())
         if means[value] - STANDARD_ERRORS * shares.std() / np.sqrt(len(shares)) >= target:
             return True
@@ -230,9 +265,9 @@ def choose_search_value(index: VectorIndex, sample: Sample, exact: np.ndarray, t
     return means[best] >= target
 
 
-def _measure(index: VectorIndex, sample: Sample, exact: np.ndarray) -> tuple[float, float, float]:
+def _measure(index: VectorIndex, store: VectorStore, sample: Sample, exact: np.ndarray) -> tuple[float, float, float]:
     """Recall, and the median and the 99th percentile of a single query's milliseconds on one thread."""
-    recall = float(_recalls(index, sample, exact).mean())
+    recall = float(_recalls(index, store, sample, exact).mean())
     times = []
     with faiss_threads(1):
         for query in sample.vectors[:LATENCY_QUERIES]:

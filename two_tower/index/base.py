@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from two_tower.console import Advance
+from two_tower.index._copies import Copies
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
 
@@ -22,11 +23,12 @@ class VectorIndex(ABC):
     file: ClassVar[str] = ""  # the one file that holds it, in the folder of the index; empty if there is none
     search_param: ClassVar[str] = ""  # the key that trades speed for recall; empty for exact search
     search_values: tuple[int, ...] = ()  # to choose from, ascending
+    copies: Copies | None = None  # where passages have equal vectors, of which the index holds one
     structure: str = ""  # what was built, in a few words; it depends on the number of vectors
 
     @abstractmethod
     def build(self, store: VectorStore, progress: Advance | None = None) -> None:
-        """Index all vectors of a complete store; some write into its folder meanwhile."""
+        """Index all vectors of a complete store, each of which comes once; some write into its folder meanwhile."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -37,12 +39,18 @@ class VectorIndex(ABC):
         """Read what `save` wrote; a UserError if it is missing or damaged."""
 
     @abstractmethod
+    def _search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, with rows of the store that `build` was given."""
+
     def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores (B, k) float32, larger is nearer, best first, and rows (B, k) int64 of the nearest documents.
 
         ``q_BD`` is float32, prepared for the similarity. There are fewer columns if there are fewer documents. An
-        approximate index may find fewer: the last rows are then -1, with score -inf.
+        approximate index may find fewer: the last rows are then -1, with score -inf. Of passages with equal vectors
+        those with the largest ids come first.
         """
+        scores, rows = self._search(q_BD, k)
+        return (scores, rows) if self.copies is None else self.copies.expand(scores, rows, k)
 
     @property
     def search_value(self) -> int | None:

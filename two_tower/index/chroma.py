@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ class ChromaIndex(VectorIndex):
     """A collection whose ids are the rows of the store."""
 
     def __init__(
-        self, host: str | None = None, port: int = 8000, collection: str = "passages",
+        self, host: str | None = None, port: int = 8000, ssl: bool = False, token_variable: str = "CHROMA_TOKEN",
+        tenant: str = "default_tenant", database: str = "default_database", collection: str = "passages",
         ef_construction: int = 100, ef_search: int = 100, m: int = 32,
     ) -> None:  # fmt: skip
         try:
@@ -34,6 +38,8 @@ class ChromaIndex(VectorIndex):
         at_least(1, port=port, ef_construction=ef_construction, ef_search=ef_search)
         at_least(2, m=m)
         self.host, self.port, self.collection = host, port, collection
+        self._server: dict[str, Any] = {"ssl": ssl, "tenant": tenant, "database": database}
+        self._token_variable = token_variable
         self.ef_construction, self.ef_search, self.m = ef_construction, ef_search, m
         self._collection: Any = None
         self._similarity, self._rows = Similarity(), 0
@@ -45,16 +51,41 @@ class ChromaIndex(VectorIndex):
         settings = chromadb.Settings(anonymized_telemetry=False)
         if self.host is None:
             return chromadb.PersistentClient(str(folder / "chroma"), settings)
+        token = os.environ.get(self._token_variable)
+        headers = {"Authorization": f"Bearer {token}", "X-Chroma-Token": token} if token else None
+        with self._answering():
+            return chromadb.HttpClient(self.host, self.port, headers=headers, settings=settings, **self._server)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Say in one sentence what is wrong with a server; Chroma raises whatever comes to it."""
+        from chromadb.errors import ChromaAuthError
+
         try:
-            return chromadb.HttpClient(self.host, self.port, settings=settings)
-        except Exception as error:  # Chroma raises a ValueError for whatever goes wrong
-            raise UserError(f"No Chroma server answers at {self.host}:{self.port}: {error}.") from error
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if self.host is None:
+                raise
+            place, text = f"The Chroma server at {self.host}:{self.port}", " ".join(str(error).split())[:200]
+            if isinstance(error, ChromaAuthError) or "Forbidden" in text or "Unauthorized" in text:
+                raise UserError(f"{place} wants a token: put it into the variable {self._token_variable}") from error
+            remedy = "is it there, is index.ssl right, and has it the version of the installed chromadb?"
+            raise UserError(
+                f"{place} does not answer as one should ({text or type(error).__name__}): {remedy}"
+            ) from error
 
     def build(self, store: VectorStore, progress: Advance | None = None) -> None:
         self._similarity, folder = Similarity(store.manifest.similarity), store.path
         if self.host is None:
             shutil.rmtree(folder / "chroma", ignore_errors=True)
         client = self._client(folder)
+        with self._answering():
+            self._fill(client, store, progress)
+
+    def _fill(self, client: Any, store: VectorStore, progress: Advance | None) -> None:  # noqa: ANN401
+        folder = store.path
         self._delete_earlier(client, folder)
         space = "l2" if self._similarity.metric == "l2" else "ip"
         graph = {"space": space, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
@@ -104,12 +135,14 @@ class ChromaIndex(VectorIndex):
             raise UserError(f"{where} holds no whole collection {self.collection}: run embed.py again.") from error
         self._similarity = similarity
 
-    def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, self._rows)
         scores, rows = np.full((len(q_BD), k), -np.inf, np.float32), np.full((len(q_BD), k), -1, np.int64)
         if not len(q_BD) or not k:
             return scores, rows
-        hits = self._collection.query(query_embeddings=np.asarray(q_BD, np.float32), n_results=k, include=["distances"])
+        with self._answering():
+            query = np.asarray(q_BD, np.float32)
+            hits = self._collection.query(query_embeddings=query, n_results=k, include=["distances"])
         for i, (ids, distances) in enumerate(zip(hits["ids"], hits["distances"], strict=True)):
             rows[i, : len(ids)] = [int(name) for name in ids]
             found = np.array(distances, np.float32)

@@ -53,7 +53,7 @@ class FaissIndex(VectorIndex):
 
     def build(self, store: VectorStore, progress: Advance | None = None) -> None:
         self._similarity = Similarity(store.manifest.similarity)
-        rows, dim = store.manifest.rows, store.manifest.dim
+        rows, dim = store.rows, store.manifest.dim
         metric = faiss.METRIC_L2 if self._similarity.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         self.structure = self.factory(rows, dim)
         try:
@@ -108,7 +108,7 @@ class FaissIndex(VectorIndex):
         self._index, self._similarity = self._on_device(index), similarity
         self._apply()
 
-    def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, int(self._index.ntotal))
         if not len(q_BD):
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import secrets
 import shlex
@@ -18,7 +19,9 @@ import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
+from pydantic import ValidationError
 
+from two_tower.cache import notice
 from two_tower.config.saved import choices_of
 from two_tower.console import say
 from two_tower.errors import UserError
@@ -80,7 +83,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         self, run: Run, project: str = "two-tower", entity: str | None = None, group: str | None = None,
         tags: list[str] | None = None, name: str | None = None, offline: bool = True, artifacts: bool = False,
     ) -> None:  # fmt: skip
-        wandb.setup(wandb.Settings(silent=True))
+        _check_variables()
         if not (offline or logged_in()):
             remedy = "run  wandb login  or set WANDB_API_KEY, or leave logger.offline=true"
             raise ValueError(f"offline=false uploads to W&B and needs an account: {remedy}")
@@ -119,7 +122,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         try:
             # "create_new": never another run of this process, whether finished or not.
             run = wandb.init(**options, id=progress.id, resume="allow", reinit="create_new", settings=settings)
-        except wandb.Error as error:
+        except (wandb.Error, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"W&B cannot start a run ({reason}); logger.offline=true needs no connection.") from error
         progress.row = max(progress.row, run.step - 1)  # the server's count, 0 offline
@@ -180,7 +183,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         row, start = {**self._row, STEP: self._row_step}, time.monotonic()
         try:
             self.experiment.log(row, step=progress.row, commit=True)
-        except wandb.Error as error:  # nothing of it was logged
+        except (wandb.Error, OSError) as error:  # nothing of it was logged
             self._warn_unreachable("tables any more", str(error))
             self.experiment.log(_without_tables(row), step=progress.row, commit=True)
         if time.monotonic() - start > SECONDS_FOR_TABLES and not self._unreachable:
@@ -206,7 +209,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
             add(str(place), name=place.name, policy="immutable", skip_cache=True)  # W&B's cache would be a second copy
         try:
             self.experiment.log_artifact(artifact)
-        except wandb.Error as error:
+        except (wandb.Error, OSError) as error:
             self._warn_unreachable(f"the {kind}", str(error))
             return False
         write_text(last, mark)
@@ -256,3 +259,16 @@ def logged_in() -> bool:
 
 def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not isinstance(value, wandb.Table)}
+
+
+def _check_variables() -> None:
+    """Read W&B's own settings from the environment; a UserError for a value that it refuses."""
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = f"WANDB_{'_'.join(map(str, first['loc'])).upper()}"
+        message = f"W&B refuses the variable {variable}={os.environ.get(variable, '')}: {first['msg']}; unset it"
+        raise UserError(message) from error
+    if os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true"):
+        notice("W&B is switched off by its variables, which logger=wandb does not heed: use logger=csv.")

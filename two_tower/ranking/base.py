@@ -172,18 +172,21 @@ def id_order(ids: Ids) -> np.ndarray:
 def write_run(path: str | os.PathLike[str], query_ids: Ids, document_ids: Ids, ranking: Ranking, tag: str) -> None:
     """Write a ranking as a TREC run file: lines ``query Q0 document rank score tag``, all or nothing.
 
-    Scores are written as ``%.9g``, so they read back equal in float32. Blanks separate the fields, so white space
-    inside an id or the tag is written as ``_``.
+    Scores are written as ``%.9g``, so they read back equal in float32. Blanks separate the fields, tabs where an id
+    has a blank; a tab or a line break inside an id is written as a blank.
     """
+    documents = _strings(document_ids)
+    blanks = any(pc.any(pc.match_substring_regex(ids, r"\s")).as_py() for ids in (_strings(query_ids), documents))
+    tag = re.sub(r"\s", "_", tag)
+    between = "\t" if blanks else " "
     retrieved = ranking.rows >= 0
-    documents, found = np.unique(ranking.rows[retrieved], return_inverse=True)
-    names = _fields(_strings(document_ids).take(pa.array(documents)))
-    hits = zip(found.tolist(), ranking.scores[retrieved].tolist(), strict=True)
-    (tag,) = _fields(pa.array([tag]))
+    found, which = np.unique(ranking.rows[retrieved], return_inverse=True)
+    names = _fields(documents.take(pa.array(found)))
+    hits = zip(which.tolist(), ranking.scores[retrieved].tolist(), strict=True)
     with atomic_path(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for query, count in zip(_fields(_strings(query_ids)), retrieved.sum(1).tolist(), strict=True):
             for place, (document, score) in enumerate(itertools.islice(hits, count), 1):
-                file.write(f"{query} Q0 {names[document]} {place} {score:.9g} {tag}\n")
+                file.write(f"{between.join((query, 'Q0', names[document], str(place), f'{score:.9g}', tag))}\n")
 
 
 def _strings(ids: Ids) -> pa.Array | pa.ChunkedArray:
@@ -191,4 +194,4 @@ def _strings(ids: Ids) -> pa.Array | pa.ChunkedArray:
 
 
 def _fields(texts: pa.Array | pa.ChunkedArray) -> list[str]:
-    return [re.sub(r"\s", "_", text) for text in texts.to_pylist()]
+    return [re.sub(r"\s", " ", text) for text in texts.to_pylist()]

@@ -150,6 +150,8 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
     values = [_average(group, metric) for group in groups]
     overrides = distinguish([group[0].config for group in groups], [group[0].composition for group in groups])
     names = row_names(overrides, [[run.path for run in group] for group in groups])
+    if len(groups) == 1 and len(seeds := [str(run.config.get("seed")) for run in groups[0]]) > 1:
+        names = [f"seed={','.join(seeds)}"]
     vs_best = [None, *_tests(values[1:], values[0])]
     vs_bm25 = _tests(values, bm25) if bm25 is not None else [None] * len(groups)
     columns = (names, overrides, groups, values, map(_means, groups), _intervals(values), vs_best, vs_bm25)

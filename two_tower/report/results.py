@@ -51,8 +51,13 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         write_json(run.results, finite(results))
         for sentence in ("", *_sentences(results, validation, reason), _cost(results)):
             say(sentence)
-        say(f"Run folder: {run.path} (report.md, results.json, checkpoints/best.ckpt)", style="dim")
-        say(f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"', style="dim")
+        files = "report.md, results.json, checkpoints/best.ckpt" if best else "report.md, results.json"
+        say(f"Run folder: {run.path} ({files})", style="dim")
+        if best:
+            say(
+                f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"',
+                style="dim",
+            )
     return results
 
 
@@ -75,9 +80,9 @@ def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> str:
         return "No epoch was finished: there is no trained model to judge."
     epoch = f"epoch {results['best_epoch']}"
     name = epoch if best in ("", epoch) else f"{best} ({epoch})"
-    if untrained is not None and value <= untrained:
+    if untrained is not None and value < untrained:
         return (
-            f"Warning: {monitor} of the best check, {name}, is {value:.3f}, not above the untrained towers' "
+            f"Warning: {monitor} of the best check, {name}, is {value:.3f}, below the untrained towers' "
             f"{untrained:.3f}: training made search worse."
         )
     baselines = [("untrained", untrained), ("BM25", bm25)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import traceback
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
@@ -20,6 +21,8 @@ from two_tower.errors import UserError, fail
 from two_tower.files import finite, write_json, write_text
 from two_tower.report.leaderboard import leaderboard
 from two_tower.report.page import brief_page, html_page, markdown_page
+
+T = TypeVar("T")
 
 FAILURE = "failure.json"
 # The workers of every launcher inherit the environment: which sweep they work for, and how many jobs it has.
@@ -49,13 +52,14 @@ class TrainingSweep:
         os.environ[_NAME], os.environ[_JOBS] = secrets.token_hex(8), str(jobs or "")
         say(f"Sweep of {jobs or 'several'} jobs in {folder}.", style="bold")
 
-    def run(self, job: Job, work: Callable[[], object]) -> None:
-        """Do a job; what it raises is written into its folder, unless it is the user who ends the sweep."""
+    def run(self, job: Job, work: Callable[[], T]) -> T | float:
+        """Do a job and return its objective; what it raises goes into its folder, unless the user ends the sweep."""
+        objective: T | float = math.nan  # of a job that failed, for sweepers that look for the best
         number, jobs = job.number + 1, os.environ.get(_JOBS, "")
         say(f"\nJob {number}{f' of {jobs}' if jobs else ''}: {' '.join(job.overrides)}", style="bold")
         (job.folder / FAILURE).unlink(missing_ok=True)
         try:
-            work()
+            objective = work()
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split()) or "no message"
             sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"  # of a bug, its kind
@@ -67,6 +71,7 @@ class TrainingSweep:
                 write_json(job.folder / FAILURE, {**document, "sweep": os.environ.get(_NAME, "")})
         if first_process() and job.sweep:
             write_leaderboard(job.sweep)
+        return objective
 
     def end(self, folder: Path) -> None:
         """Show the leaderboard; exit with status 1 and a list if jobs have failed."""

@@ -62,7 +62,7 @@ class Problem(BaseModel):
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large."},
     422: {"model": Problem, "description": "The query, k, run or mode is not valid."},
-    503: {"model": Problem, "description": "Too many requests wait; try again in a second."},
+    503: {"model": Problem, "description": "Too many requests wait, or the index does not answer."},
     504: {"model": Problem, "description": "The search took too long."},
 }
 
@@ -176,6 +176,8 @@ def _search(runs: Runs, batcher: _Batcher, limits: Limits) -> Search:
             raise HTTPException(503, detail, {"retry-after": "1"}) from None
         except TimeoutError:
             raise HTTPException(504, f"The search took longer than {limits.seconds:g} seconds.") from None
+        except UserError as error:  # a database that no longer answers, an index that was taken away
+            raise HTTPException(503, str(error)) from error
         return JSONResponse({**answer.to_dict(), "run": params.run, "mode": params.mode})
 
     return search

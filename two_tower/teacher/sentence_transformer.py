@@ -26,12 +26,14 @@ class SentenceTransformerTeacher(Teacher):
     ``model`` is a folder, an installed package with a ``MODEL_DIR``, or a name on the Hugging Face hub.
     """
 
-    def __init__(self, model: str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None) -> None:
+    def __init__(
+        self, model: Path | str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None
+    ) -> None:
         at_least(1, max_tokens=max_tokens, batch_size=batch_size)
         if importlib.util.find_spec("sentence_transformers") is None:
             raise UserError(f"teacher=sentence_transformer needs its package: {NEEDS}")
-        self.name, self.max_tokens, self.batch_size, self.device = model, max_tokens, batch_size, device
-        self._folder = _local(model)
+        self.name, self.max_tokens, self.batch_size, self.device = str(model), max_tokens, batch_size, device
+        self._folder = _local(self.name)
 
     @cached_property
     def folder(self) -> Path:

@@ -195,6 +195,11 @@ class Tokenizer:
     def encode_documents(self, texts: Texts, threads: int | None = None) -> Ragged:
         return self.encode(texts, self.document_tokens, threads)
 
+    def known(self, tokens: Ragged) -> np.ndarray:
+        """(B,) bool: whether a text has a word of the vocabulary. Without one, its vector means nothing."""
+        known = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.unknown_id)])
+        return np.diff(known[tokens.offsets.numpy()]) > 0
+
     def words(self, text: str) -> list[str]:
         """The words of a text in order, as the vocabulary spells them, known or not."""
         return folding.words(self._library, text)

@@ -24,7 +24,7 @@ from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
 
 # Raise whenever BM25 would rank otherwise.
-BM25_VERSION = 4
+BM25_VERSION = 5
 
 CPU = torch.device("cpu")
 DOCUMENT_BLOCK = 8192  # documents that one process encodes and scores together
@@ -102,7 +102,32 @@ def rank_split(
     """Encode everything, rank all documents for every query and measure the ranking; keeps the best ``top_k``."""
     start = time.perf_counter()
     encoded = EncodedCorpus.from_model(model, corpus, split.tokens, progress)
-    return Evaluation.from_ranking(encoded.rank(top_k, split.qrels.pairs), split, metrics, model.device, start)
+    ranking = _without_same(encoded.rank, split, top_k)
+    if split.known is not None:  # every passage is equally near to a query without a known word
+        ranking = _answers_to(split.known, ranking, split)
+    return Evaluation.from_ranking(ranking, split, metrics, model.device, start)
+
+
+def _answers_to(queries: np.ndarray, ranking: Ranking, split: Split) -> Ranking:
+    """The ranking of some queries, (Q,) bool; nothing is found for the others, as in a search."""
+    found = queries[:, None]
+    rows, scores = np.where(found, ranking.rows, -1), np.where(found, ranking.scores, np.float32(-np.inf))
+    return Ranking(rows, scores, np.where(queries[split.qrels.query_rows], ranking.ranks, 0))
+
+
+def _without_same(rank: Callable[[int, RowPairs], Ranking], split: Split, top_k: int) -> Ranking:
+    """What ``rank`` finds, without the passage that has a query's own id (``split.same``)."""
+    (queries, documents), same = split.qrels.pairs, split.same
+    if same is None:
+        return rank(top_k, (queries, documents))
+    some = np.flatnonzero(same >= 0)
+    found = rank(top_k + 1, (np.append(queries, some), np.append(documents, same[some])))
+    ranks, own = found.ranks[: len(queries)], np.zeros(len(same), np.int64)
+    own[some] = found.ranks[len(queries) :]
+    own = own[queries]
+    ranks = np.where(documents == same[queries], 0, ranks - ((own > 0) & (own < ranks)))
+    last = np.argsort(found.rows == np.where(same < 0, -2, same)[:, None], axis=1, kind="stable")[:, :top_k]
+    return Ranking(np.take_along_axis(found.rows, last, 1), np.take_along_axis(found.scores, last, 1), ranks)
 
 
 def rank_split_by_bm25(
@@ -117,11 +142,12 @@ def rank_split_by_bm25(
 
     def measure(folder: Path) -> None:
         bm25 = BM25(corpus.texts(), split_camel_case=camel)
-        ranking = bm25.rank(split.texts.to_pylist(), order=corpus.order, pairs=split.qrels.pairs, k=top_k)
+        texts, order = split.texts.to_pylist(), corpus.order
+        ranking = _without_same(lambda k, pairs: bm25.rank(texts, order=order, pairs=pairs, k=k), split, top_k)
         rows = ranking.rows.astype(np.int32)
         np.savez(folder / "ranking.npz", rows=rows, scores=ranking.scores, ranks=ranking.ranks)
 
-    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, top_k)
+    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, top_k, split.same is not None)
     with np.load(entry("bm25", key, measure) / "ranking.npz") as saved:
         ranking = Ranking(saved["rows"].astype(np.int64), saved["scores"], saved["ranks"])
     return Evaluation.from_ranking(ranking, split, metrics, device, start)

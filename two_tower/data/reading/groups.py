@@ -61,7 +61,7 @@ class Part:
     split: str | None  # whose queries they are; None where there are only passages, one in each row
     label: str  # its name, for messages
     read: Callable[[BadRows], Iterator[Groups]]  # its groups, read anew each time; takes the bad rows
-    closed: bool = False  # its passages are among those of the parts before it; others are mistakes
+    closed: bool = False  # its passages are among those of the parts before it; others are not there
     has_ids: bool = False  # passages are the same where their ids are, so their texts may contradict each other
 
 
@@ -118,6 +118,7 @@ class GroupSource(Source):
         super().__init__(name, max_bad_rows)
         self._ids: pa.Array | None = None
         self._links: dict[str, Links] = {}
+        self._absent: dict[str, pa.Table] = {}  # by split, judgements of passages that are not there
 
     @abstractmethod
     def _parts(self) -> Iterator[Part]:
@@ -146,20 +147,34 @@ class GroupSource(Source):
         if self._ids is None:
             self._links = self._divided({split: links.build() for split, links in index.links.items()})
             self._ids = pa.concat_arrays(index.ids)
+            self._absent = {split: pa.concat_tables(tables) for split, tables in index.absent.items()}
         self._report_unjudged()
 
     def queries(self, split: str) -> pa.Table:
         """The queries of a split that have a marked passage."""
         links = self._judged(split)[0]
-        return links.queries.filter(pa.array(links.answered))
+        return links.queries.filter(pa.array(self._answered(split, links)))
 
     def qrels(self, split: str) -> pa.Table:
         """The judgements of a split, query by query; grade 0 is given, but not relevant."""
         links, ids = self._judged(split)
-        kept = links.answered[links.query_rows] & ((links.grades > 0) | self.judged_negatives)
+        absent = self._absent_judgements(split, links)
+        kept = self._answered(split, links)[links.query_rows] & ((links.grades > 0) | self.judged_negatives)
         query_ids = links.queries["id"].take(pa.array(links.query_rows[kept]))
         document_ids = ids.take(pa.array(links.document_rows[kept]))
-        return pa.table([query_ids, document_ids, pa.array(links.grades[kept])], QRELS)
+        present = pa.table([query_ids, document_ids, pa.array(links.grades[kept])], QRELS)
+        return pa.concat_tables([present, absent]) if len(absent) else present
+
+    def _absent_judgements(self, split: str, links: Links) -> pa.Table:
+        """The judgements, rows of `QRELS`, of passages that are not there; a part that was split off has train's."""
+        table = self._absent.get(split, self._absent.get("train"))
+        return table.filter(pc.is_in(table["query_id"], links.queries["id"])) if table else QRELS.empty_table()
+
+    def _answered(self, split: str, links: Links) -> np.ndarray:
+        """(Q,) bool: which queries have a relevant passage, there or not."""
+        absent = self._absent_judgements(split, links)
+        relevant = absent["query_id"].filter(pc.greater(absent["grade"], 0))
+        return links.answered | pc.is_in(links.queries["id"], relevant.combine_chunks()).to_numpy()
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Every (query, marked passage, unmarked passage) of ``train``, query by query."""
@@ -189,8 +204,8 @@ class GroupSource(Source):
     def _report_unjudged(self) -> None:
         for split in self.splits():
             links = self._links.get(split)
-            if links is not None and not links.answered.all():
-                left, total = int((~links.answered).sum()), len(links.answered)
+            if links is not None and (left := int((~self._answered(split, links)).sum())):
+                total = len(links.answered)
                 notice(
                     f"{self.name}, split {split}: {left} of {total} queries have no passage that is marked as an "
                     "answer; left out."
@@ -228,6 +243,7 @@ class _Index:
     def __init__(self, source: GroupSource) -> None:
         self.ids: list[pa.Array] = []
         self.links: dict[str, _LinksBuilder] = {}
+        self.absent: dict[str, list[pa.Table]] = {}  # by split, judgements of passages that are not there
         self._source = source
         self._passages, self._queries = Numbering(), Numbering()
         self._query_texts: dict[str, OneText] = {}
@@ -238,8 +254,11 @@ class _Index:
         if part.split is not None:
             groups = self._good_queries(part.split, part.label, groups, bad)
         if part.closed:
-            unknown, ids = self._passages.find(groups.keys) < 0, groups.passages["id"]
-            bad.add_where(unknown, "unknown passage id", part.label, groups.rows[groups.owner], ids)
+            unknown = self._passages.find(groups.keys) < 0
+            if unknown.any() and part.split is not None:
+                query_ids = groups.queries["id"].take(pa.array(groups.owner))
+                judged = pa.table([query_ids, groups.passages["id"], pa.array(groups.grades)], QRELS)
+                self.absent.setdefault(part.split, []).append(judged.filter(pa.array(unknown)))
             groups = groups.with_passages(~unknown)
         else:
             groups = self._good_passages(part, groups, bad)

@@ -46,8 +46,10 @@ class HubData:
     """
 
     def __init__(
-        self, path: str, name: str | None = None, streaming: bool = True, revision: str | None = None, key: str = "path"
-    ) -> None:
+        self, path: Path | str, name: str | None = None, streaming: bool = True, revision: str | None = None,
+        key: str = "path",
+    ) -> None:  # fmt: skip
+        path = str(path)
         self.path, self.name, self.streaming, self.revision, self._key = path, name, streaming, revision, f"data.{key}"
         self.label = f"{path} {name}" if name else path  # for messages
         local = Path(path).expanduser()

@@ -23,9 +23,12 @@ class TableSource(Source):
     A source implements `_passage_rows`, `_query_rows`, `_judgement_rows`, `splits` and `fingerprint`.
 
     Left out and counted, up to a limit: rows that cannot be read, an id again with another text, judgements that
-    contradict each other or name an unknown query or, once the passages were read, an unknown passage. A row that
-    repeats an earlier one is left out silently. Memory does not grow with the texts: 28 to 48 bytes a
-    passage while the passages are read, half of it afterwards.
+    contradict each other or name an unknown query. A judgement of a passage that is not there stays: a search that
+    looks for it has missed it, as trec_eval counts. A row that only repeats an earlier one is left out silently.
+
+
+
+    Memory does not grow with the texts: 28 to 48 bytes a passage while the passages are read, half of it afterwards.
     """
 
     def __init__(self, name: str, max_bad_rows: float) -> None:
@@ -83,10 +86,8 @@ class TableSource(Source):
     def _read_qrels(self, split: str) -> pa.Table:
         rows, bad, unique = self._judgement_rows(split), BadRows(self.max_bad_rows), Unique(columns=2)
         tables = [QRELS.empty_table()]
-        known = {"query_id": self._all_queries(split)[1], "document_id": self._passage_ids()}
         for table, numbers in rows.read(bad):
-            for column, ids in known.items():
-                table, numbers = keep_known(table, numbers, column, ids, bad, rows.place)
+            table, numbers = keep_known(table, numbers, "query_id", self._all_queries(split)[1], bad, rows.place)
             tables.append(unique.filter(table, numbers, bad, rows.place, _OTHER_GRADE))
         self._report(rows.place, bad)
         if not len(unique.ids):

@@ -96,10 +96,16 @@ class Split:
     hashes: np.ndarray  # (Q,) uint64, equal for equal tokens
     qrels: Qrels  # judgements; row -1 for documents that the corpus lacks
     threshold: int = 1  # the lowest relevant grade, for metrics that know only yes and no
+    known: np.ndarray | None = None  # (Q,) bool, which queries have a word of the vocabulary; None = all
+    # (Q,) int64, the passage with the query's own id, which is not ranked for it; -1 where there is none, None = never.
+    same: np.ndarray | None = None
 
     @classmethod
-    def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer) -> Split:
-        """Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported."""
+    def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer, exclude_same_id: bool = False) -> Split:
+        """A split of the corpus's source, from the cache or made now.
+
+        Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported.
+        """
         source = corpus.source
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint, name)
         folder = entry("split", key, lambda path: _write_split(path, corpus, name, tokenizer))
@@ -107,7 +113,9 @@ class Split:
         table = _read_arrow(folder / "queries.arrow")
         with np.load(folder / "qrels.npz") as saved:
             qrels = Qrels(saved["query_rows"], saved["document_rows"], saved["grades"], table.num_rows)
-        return cls(name, table["id"], table["text"], tokens, hashes, qrels, source.relevant_grade(name))
+        same = rows_of(table["id"], corpus.ids) if exclude_same_id else None
+        threshold, known = source.relevant_grade(name), tokenizer.known(tokens)
+        return cls(name, table["id"], table["text"], tokens, hashes, qrels, threshold, known, same)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,6 +135,10 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
             "not exist; left out."
         )
     missing = int((document_rows[known] < 0).sum())
+    if missing == len(known):
+        raise UserError(
+            f"No judgement of {source.name}, split {name}, names a passage of it: are they of another corpus?"
+        )
     if missing:
         notice(
             f"{source.name}, split {name}: {missing} of {len(known)} judgements name a passage that does not exist; "
@@ -188,6 +200,10 @@ def part_of(corpus: Corpus, split: Split, rows: np.ndarray) -> tuple[Corpus, Spl
         hashes=corpus.hashes[rows],
         order=np.argsort(np.argsort(corpus.order[rows])),  # places among the part's ids
     )
-    places = np.searchsorted(rows, split.qrels.document_rows)
-    qrels = replace(split.qrels, document_rows=np.where(split.qrels.present, places, -1))
-    return part, replace(split, qrels=qrels)
+
+    def places(of: np.ndarray) -> np.ndarray:
+        at = np.minimum(np.searchsorted(rows, of), len(rows) - 1)
+        return np.where(rows[at] == of, at, -1)
+
+    qrels = replace(split.qrels, document_rows=places(split.qrels.document_rows))
+    return part, replace(split, qrels=qrels, same=None if split.same is None else places(split.same))

@@ -26,6 +26,12 @@ from two_tower.tokenizer.word import WordTokenizer
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
+USUAL_BATCH, FEWEST_BATCHES = 512, 4  # examples in a batch where none are asked for; batches an epoch of few examples
+
+
+def usual_batch(examples: int) -> int:
+    """The size of a batch where none is asked for: so that few examples, too, make several steps an epoch."""
+    return max(1, min(USUAL_BATCH, examples, max(FEWEST_BATCHES, examples // FEWEST_BATCHES)))
 
 
 class TripletData(L.LightningDataModule):
@@ -112,11 +118,14 @@ class TripletData(L.LightningDataModule):
 
     @cached_property
     def train(self) -> Split:
-        return Split.load(self.corpus, self.loader.train_split, self.tokenizer)
+        return self._split(self.loader.train_split)
 
     @cached_property
     def validation(self) -> Split:
-        return Split.load(self.corpus, self.loader.validation_split, self.tokenizer)
+        return self._split(self.loader.validation_split)
+
+    def _split(self, name: str) -> Split:
+        return Split.load(self.corpus, name, self.tokenizer, self.loader.exclude_same_id)
 
     @property
     def batches(self) -> Batches:
@@ -125,7 +134,8 @@ class TripletData(L.LightningDataModule):
         place = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if self._batches is not None and (self._batches.rank, self._batches.ranks) == place:
             return self._batches
-        size, examples = self.loader.batch_size, len(self.training_set.examples)
+        examples = len(self.training_set.examples)
+        size = self.loader.batch_size or usual_batch(examples // place[1])
         batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, *place)
         if len(batches) == 0:
             raise UserError(

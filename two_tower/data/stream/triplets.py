@@ -105,7 +105,11 @@ def _groups(hashes: np.ndarray) -> np.ndarray:
 def _known(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray, KnownPositives]:
     relevant = split.qrels.relevant(split.threshold) & split.qrels.present
     queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
-    return queries, documents, KnownPositives(queries, documents, _groups(split.hashes), _groups(corpus.hashes))
+    known = (queries, documents)
+    if split.same is not None:  # what is not ranked for a query is no negative of it
+        some = np.flatnonzero(split.same >= 0)
+        known = (np.append(queries, some), np.append(documents, split.same[some]))
+    return queries, documents, KnownPositives(*known, _groups(split.hashes), _groups(corpus.hashes))
 
 
 def judged_pairs(corpus: Corpus, split: Split) -> TrainingSet:
