@@ -25,7 +25,7 @@ from two_tower.tokenizer.word import WordTokenizer
 def loader(**changes: Any) -> Loader:  # noqa: ANN401
     """The default settings for batches of 32."""
     defaults = {"batch_size": 32, "num_workers": 0, "train_split": "train", "validation_split": "dev"}
-    return Loader(**{**defaults, "max_examples": 0, "examples": "judged", **changes})
+    return Loader(**{**defaults, "max_examples": 0, "examples": "judged", "exclude_same_id": False, **changes})
 
 
 def triplet_data(

@@ -66,7 +66,6 @@ def test_dev_may_be_called_validation(folder: Path) -> None:
         ("corpus.jsonl", b'{"_id": "d1", "title": "Tiger", "text": "Dog."}', "id that another text had before"),
         ("queries.jsonl", b'{"_id": "q9", "text": ""}', "empty text"),
         ("qrels/train.tsv", b"q9\td1\t1", "unknown query_id"),
-        ("qrels/train.tsv", b"q1\td9\t1", "unknown document_id"),
         ("qrels/train.tsv", b"q2\td1\t1", "judgement that contradicts an earlier one"),
         ("triples.tsv", b"q2\td1\td9", "unknown negative_id"),
     ],

@@ -90,7 +90,7 @@ def test_usual_names_are_known(tmp_path: Path, row: Row, passage: str) -> None:
 
 def test_a_json_field_may_be_missing_in_some_rows(tmp_path: Path) -> None:
     rows = [{"query": f"q{i}", "passage": f"p{i}"} | ({"negative": "n"} if i > 3 else {}) for i in range(40)]
-    assert 20 < len(values(PairsSource(str(write(tmp_path / "a.jsonl", rows))).triplets())) <= 36
+    assert 20 < len(values(PairsSource(str(write(tmp_path / "a.jsonl", rows)), dev_share=0.1).triplets())) <= 36
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
@@ -251,4 +251,5 @@ def test_the_fingerprint_sees_the_file_and_how_it_is_read(tmp_path: Path) -> Non
     settings_of = [{}, {"positive_column": "title"}, {"dev_share": 0.5}, {"dev_seed": 1}]
     found = [PairsSource(str(path), **arguments).fingerprint() for arguments in settings_of]
     assert len({*found, PairsSource(str(changed)).fingerprint()}) == len(settings_of) + 1
-    assert PairsSource(str(path.rename(tmp_path / "elsewhere.csv"))).fingerprint() == found[0]
+    (tmp_path / "elsewhere").mkdir()
+    assert PairsSource(str(path.rename(tmp_path / "elsewhere" / "a.csv"))).fingerprint() == found[0]
