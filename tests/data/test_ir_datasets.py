@@ -111,7 +111,10 @@ def test_fields_of_text_are_joined_where_the_library_does_not_say_how(register: 
 
 @pytest.mark.parametrize(
     ("part", "line", "kind"),
-    [("docs", "d4\t\tu\t \n", "empty text"), ("train.qrels", "q1 0 d2 3\n", "judgement that contradicts an earlier one")],
+    [
+        ("docs", "d4\t\tu\t \n", "empty text"),
+        ("train.qrels", "q1 0 d2 3\n", "judgement that contradicts an earlier one"),
+    ],
 )
 def test_bad_rows(register: Register, caplog: pytest.LogCaptureFixture, part: str, line: str, kind: str) -> None:
     expected = everything(IrDatasets(register()))

@@ -28,7 +28,7 @@ from two_tower.store import VectorStore
 log = logging.getLogger(__name__)
 
 K = 10
-TOLERANCE = 1e-6  # of scores in float32 that are computed in another order
+TOLERANCE = 1e-5  # of scores in float32 that are computed in another order, and of distances, whose squares cancel
 LATENCY_QUERIES = 300
 STANDARD_ERRORS = 2.33  # above the target: then 99 of 100 samples of other queries reach it
 
