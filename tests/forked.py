@@ -99,9 +99,10 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Conne
     multiprocessing.set_start_method("fork", force=True)  # the system's own, for the workers that load data
     os.setsid()
     os.chdir(cwd)
-    for number, stream in ((1, out), (2, err)):
+    for number, name, stream in ((1, "stdout", out), (2, "stderr", err)):
         os.dup2(stream.fileno(), number)
         stream.close()
+        setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))  # the server's is a file
     if environment.get("SECOND_RANK") == "forked":
         arguments, environment = _rank(arguments, environment)
     os.environ.clear()

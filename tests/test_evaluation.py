@@ -54,6 +54,10 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
 
 
+def beir(folder: Path) -> dict[str, str]:
+    return {"_target_": "two_tower.data.beir.Beir", "path": str(folder)}
+
+
 def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[str, dict[str, int]]]:
     """Scores of the towers and of BM25, and the judgements; every text encoded on its own."""
     source, encoder = Beir(str(folder)), Encoder.load(Run(run))
@@ -64,7 +68,8 @@ def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[st
     dense, lexical = Scores(), Scores()
     for row in source.queries(split).to_pylist():
         vector = encoder.queries([row["text"]])[0]
-        dense[row["id"]] = {name: float(vector @ other) for name, other in vectors.items()}
+        known = encoder.known([row["text"]])[0]  # without a known word all passages are equally near
+        dense[row["id"]] = {name: float(vector @ other) for name, other in vectors.items() if known}
         found = bm25.scorer([row["text"]])(slice(0, 1), slice(0, len(passages)))[0].tolist()
         lexical[row["id"]] = {name: score for name, score in zip(passages, found, strict=True) if score > 0}
     grades: dict[str, dict[str, int]] = {}
@@ -76,11 +81,13 @@ def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[st
 def standardised(scores: dict[str, float], floor: float | None, depth: int = 100) -> dict[str, float]:
     best = {d: scores[d] for d in oracles.ranked(scores)[:depth]}
     values = list(best.values()) + ([floor] * (depth - len(best)) if floor is not None else [])
+    if not values:
+        return {}
     return {d: (score - min(values)) / statistics.pstdev(values) for d, score in best.items()}
 
 
 def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
-    results = evaluate_run(run, hard, "test", hybrid=True)
+    results = evaluate_run(run, beir(hard), "test", hybrid=True)
     weight = json.loads((run / "hybrid.json").read_text())["weight"]
     assert 0 < weight == results["fusion/weight"] < 1
     dense, lexical, grades = scores(run, hard, "test")
@@ -122,7 +129,7 @@ def test_intervals_lie_around_their_means(run: Path) -> None:
 
 def test_own_queries_choose_the_weight(run: Path, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = write_hard(tmp_path / "other", 120)
-    abroad = evaluate_run(run, other, "dev", hybrid=True)  # the first to ask for it
+    abroad = evaluate_run(run, beir(other), "dev", hybrid=True)  # the first to ask for it
     stored = (run / "hybrid.json").read_bytes()
     assert (abroad["fusion/split"], abroad["fusion/metric"]) == ("dev", "mrr@10")
     monkeypatch.setattr(evaluation, "tune", lambda *_, **__: pytest.fail("chosen again"))
@@ -132,24 +139,24 @@ def test_own_queries_choose_the_weight(run: Path, hard: Path, tmp_path: Path, mo
     assert (run / "hybrid.json").read_bytes() == stored
     monkeypatch.undo()
     (run / "hybrid.json").unlink()
-    results = evaluate_run(run, hard, "dev", hybrid=True)
+    results = evaluate_run(run, beir(hard), "dev", hybrid=True)
     assert "chosen on these very queries" in describe(results)[-1]
     assert (run / "hybrid.json").read_bytes() == stored
 
 
 def test_irrelevant_grades_do_not_choose(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Beir, "relevant_grade", lambda self, split: 2)  # and all grades are 1
-    results = evaluate_run(run, hard, "test", hybrid=True)
+    results = evaluate_run(run, beir(hard), "test", hybrid=True)
     for system in ("dense", "bm25", "hybrid"):
         assert results[f"{system}/mrr@10"] == 0 < results[f"{system}/ndcg@10"]
     assert results["fusion/weight"] == 0.5  # every weight is as bad as any other
 
 
 def test_the_weight_of_other_towers_is_not_used(run: Path, hard: Path) -> None:
-    evaluate_run(run, hard, "test", hybrid=True)
+    evaluate_run(run, beir(hard), "test", hybrid=True)
     stored = json.loads((run / "hybrid.json").read_text())
     (run / "hybrid.json").write_text(json.dumps({**stored, "weight": 0.123, "checkpoint": "another"}))
-    evaluate_run(run, hard, "test", hybrid=True)
+    evaluate_run(run, beir(hard), "test", hybrid=True)
     assert json.loads((run / "hybrid.json").read_text()) == stored
 
 
@@ -159,14 +166,14 @@ def test_without_the_runs_own_data(run: Path, hard: Path, tmp_path: Path) -> Non
     gone = here.replace(str(hard), str(tmp_path / "gone"))
     config.write_text(gone)
     with pytest.raises(UserError, match=r"chooses its weight once, on the run's own data, .*gone"):
-        evaluate_run(run, hard, "test", hybrid=True)
+        evaluate_run(run, beir(hard), "test", hybrid=True)
     config.write_text(here)
-    evaluate_run(run, hard, "test", hybrid=True)
+    evaluate_run(run, beir(hard), "test", hybrid=True)
     config.write_text(gone)
-    assert evaluate_run(run, hard, "test", hybrid=True)["hybrid/mrr@10"] > 0
+    assert evaluate_run(run, beir(hard), "test", hybrid=True)["hybrid/mrr@10"] > 0
 
 
 def test_bm25_is_measured_once(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = evaluate_run(run, hard, "test")
+    before = evaluate_run(run, beir(hard), "test")
     monkeypatch.setattr("two_tower.validation._evaluate.BM25", lambda *_: pytest.fail("measured again"))
-    assert evaluate_run(run, {"_target_": "two_tower.data.beir.Beir", "path": str(hard)}, "test") == before
+    assert evaluate_run(run, beir(hard), "test") == before

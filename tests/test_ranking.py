@@ -297,10 +297,12 @@ def test_run_file(tmp_path: Path) -> None:
     queries = pa.chunked_array([["q 1"], ["q2", "q3"]])
     write_run(tmp_path / "run.trec", queries, ["d0", "d\t1 é"], ranking, "my run")
     assert (tmp_path / "run.trec").read_text(encoding="utf-8").splitlines() == [
-        "q_1 Q0 d_1_é 1 0.100000001 my_run",
-        "q_1 Q0 d0 2 -9.99999994e-09 my_run",
-        "q3 Q0 d0 1 16777216 my_run",
+        "q 1\tQ0\td 1 é\t1\t0.100000001\tmy_run",
+        "q 1\tQ0\td0\t2\t-9.99999994e-09\tmy_run",
+        "q3\tQ0\td0\t1\t16777216\tmy_run",
     ]
+    write_run(tmp_path / "plain", ["q1", "q2", "q3"], ["d0", "d1"], ranking, "run")
+    assert (tmp_path / "plain").read_text(encoding="utf-8").splitlines()[0] == "q1 Q0 d1 1 0.100000001 run"
 
 
 def test_written_scores_read_back_equal_and_an_interrupted_write_leaves_them(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_the_parts_of_a_configuration_are_those_of_train() -> None:
     config = composed(overrides, {"data": LOADER_KEYS, "loss": {}})
     assert set(config) == {"data", "loss"}
     assert (config["data"]["path"], config["data"]["dev_seed"]) == ("x", 12)
-    assert config["data"]["batch_size"] == 512
+    assert config["data"]["batch_size"] is None
     assert composed([], {"tokenizer": {}})["tokenizer"]["split_camel_case"] is True  # pydocs chooses another
 
 

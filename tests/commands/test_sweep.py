@@ -256,6 +256,6 @@ def test_launchers_give_the_same_results(launcher: str, setting: str, without_tr
 
 def test_groups_of_wandb_are_the_sweep(collection: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     configs: list[dict[str, Any]] = []
-    monkeypatch.setattr("two_tower.train.train", lambda config, *more: configs.append(config))
+    monkeypatch.setattr("two_tower.train.train", lambda config, *more: configs.append(config) or {})
     assert call("train.py", *options(collection), "logger=wandb", "seed=0,1", "hydra.sweep.dir=s").status == 0
     assert [config["logger"]["group"] for config in configs] == ["s", "s"]

@@ -101,11 +101,12 @@ def test_a_loss_of_several_lengths_and_a_large_batch_are_looked_at_in_part() -> 
 
 
 def test_standard_errors_are_paired() -> None:
-    before, now = np.array([1.0, 0.0, 1.0, 0.5]), np.array([0.5, 0.0, 0.5, 0.5])
+    before, now = np.tile([1.0, 0.0, 1.0, 0.5], 4), np.tile([0.5, 0.0, 0.5, 0.5], 4)
     difference = before - now
-    assert standard_errors_below(now, before) == pytest.approx(difference.mean() / (difference.std() / 2))
+    assert standard_errors_below(now, before) == pytest.approx(difference.mean() / (difference.std() / 4))
     assert math.isnan(standard_errors_below(now, None))
     assert standard_errors_below(now, now) == 0
+    assert math.isnan(standard_errors_below(now[:9], before[:9]))  # of so few queries it says nothing
 
 
 def test_waiting_is_told_from_working(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,7 +272,8 @@ def test_losses_import_the_similarity_alone() -> None:
             elif isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
     assert {name.partition(".")[0] for name in found} - sys.stdlib_module_names == {"torch", "two_tower"}
-    assert {name for name in found if name.startswith("two_tower")} == {"two_tower.loss.base", "two_tower.similarity"}
+    own = {name.removeprefix("two_tower.") for name in found if name.startswith("two_tower")}
+    assert own == {"loss.base", "similarity", "places"}  # where libraries may write, which imports nothing
 
 
 @pytest.mark.parametrize(

@@ -302,3 +302,22 @@ def test_texts_of_people_stay_texts_and_the_html_needs_nothing_else(make: Make) 
     assert not re.search(r"https?:|src=|@import|url\(|<link", html)
     assert html.count("<svg") == 2
     assert "prefers-color-scheme: dark" in html
+
+
+def test_one_name_for_two_collections_is_never_averaged(make: Make) -> None:
+    paths = [make(f"run{seed}", WIDE[seed], seed=seed) for seed in range(3)]
+    for path, fingerprint in zip(paths, ("old", "old", "new"), strict=True):
+        (path / "data.json").write_text(json.dumps({"name": "mine", "fingerprint": fingerprint, "parts": []}))
+    assert len(leaderboard(paths[:2]).rows[0].runs) == 2
+    with pytest.raises(UserError, match=r"run0 and .*run2 cannot be compared: mine changed between them"):
+        leaderboard(paths)
+    assert len(leaderboard([paths[0], make("other", NARROW[0], data__path="elsewhere")]).rows) == 2
+
+
+def test_a_run_made_twice_counts_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    runs = [make("one", WIDE[0]), make("again", WIDE[0]), make("two", WIDE[1], seed=1)]
+    (row,) = leaderboard(runs).rows
+    assert [run.path.name for run in row.runs] == ["one", "two"]
+    assert "again is left out: it is " in caplog.text
+    (row,) = leaderboard([runs[0], make("on another machine", WIDE[2])]).rows  # the same seed, other figures
+    assert len(row.runs) == 2

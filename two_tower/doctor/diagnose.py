@@ -219,10 +219,11 @@ def data_bound(signals: Signals) -> Finding | None:
 #: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.
 DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
     edges.not_finite, edges.data_changed, serving_mismatch, batch_dependent, misaligned_pairs, leakage, edges.copies,
-    embedding_mismatch, unknown_words, truncated, edges.no_negatives, edges.unchanged, training.learning_rate_too_high,
-    training.no_gradient, training.learning_rate_too_low, edges.one_candidate, training.hardest_negative_collapse,
-    training.false_negatives, training.collapsed, training.stuck_at_chance, training.stuck_at_margin,
-    training.easy_negatives, overfitting, edges.too_short, edges.few_validation_queries, data_bound,
+    embedding_mismatch, unknown_words, truncated, edges.no_negatives, training.learning_rate_too_high,
+    training.no_gradient, edges.unchanged, training.learning_rate_too_low, edges.one_candidate,
+    training.hardest_negative_collapse, training.false_negatives, training.collapsed, training.stuck_at_chance,
+    training.stuck_at_margin, training.easy_negatives, overfitting, edges.too_short, edges.few_validation_queries,
+    data_bound,
 )  # fmt: skip
 
 _CAUSES = {
@@ -232,7 +233,8 @@ _CAUSES = {
 #: Id → the findings beside which it would only be their consequence, and is not told.
 EXPLAINED_BY = {
     "learning_rate_too_high": {"not_finite"},
-    "no_gradient": {"learning_rate_too_high", "unchanged", "no_negatives", "not_finite"},
+    "no_gradient": {"learning_rate_too_high", "no_negatives", "not_finite"},
+    "unchanged": {"no_gradient", "no_negatives"},
     "learning_rate_too_low": {"no_gradient", "learning_rate_too_high", "unchanged", "no_negatives", "not_finite"},
     "hardest_negative_collapse": {"learning_rate_too_high", "no_gradient", "batch_dependent", "one_candidate"},
     "collapsed": _CAUSES,

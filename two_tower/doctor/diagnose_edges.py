@@ -9,13 +9,14 @@ from two_tower.doctor.base import Finding, Signals
 from two_tower.trainer import FEWEST_STEPS
 
 FEW_QUERIES = 20  # validation queries with which a figure means nothing
-SHORT, MOVED = 50, 0.95  # steps, and the share of the first loss below which something was learnt
+# Steps; the share of the first loss below which, and of queries above chance from which something is learnt.
+SHORT, MOVED, ABOVE_CHANCE = 50, 0.95, 0.1
 COPIED, CROWD = 0.05, 0.01  # shares of the relevant passages of the validation queries, of all passages
 
 
 def not_finite(signals: Signals) -> Finding | None:
-    """NaN that no step has made."""
-    if signals.broken:
+    """NaN that no step is known to have made."""
+    if signals.broken and all(math.isfinite(step.loss) for step in signals.steps):
         evidence = f"{signals.broken:.1%} of the numbers of the model's checkpoint are NaN or infinite."
         return Finding(evidence, "training diverged", "the run again with a tenth of optimizer.lr", severity="error")
     first = next(iter(signals.steps), None)
@@ -78,7 +79,7 @@ def too_short(signals: Signals) -> Finding | None:
     if not signals.probes or not signals.total_steps or signals.step < signals.total_steps or signals.step >= SHORT:
         return None
     first, probe = signals.probes[0], signals.probes[-1]
-    learnt = probe.position < MOVED * first.position or probe.accuracy >= 1
+    learnt = probe.position < MOVED * first.position or probe.accuracy > probe.chance + ABOVE_CHANCE
     if learnt or not probe.candidates or any(check.below_untrained < -1 for check in signals.checks):
         return None
     evidence = f"The run has made {signals.step} steps in all, and {probe.accuracy:.0%} of the training queries are "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ import numpy as np
 from two_tower.config.saved import Composition, choices_of, leaves
 from two_tower.metrics.significance import holm, mean_interval, paired_differences, randomisation_test
 from two_tower.report.runs import FinishedRun, metric_of, read_runs
+
+log = logging.getLogger(__name__)
 
 EXAMPLES = 5  # queries of each kind that a comparison names
 # Keys that make a run another run of the same experiment; `embedding.seed` follows `seed`.
@@ -145,7 +148,11 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
     """The runs by configuration, the best first, tested against the best and against BM25."""
     experiments: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        experiments.setdefault(json.dumps(experiment(run.config), sort_keys=True), []).append(run)
+        group = experiments.setdefault(json.dumps(experiment(run.config), sort_keys=True), [])
+        if again := next((each for each in group if _repeats(run, each, metric)), None):
+            log.warning("%s is left out: it is %s once more.", run.path, again.path)
+        else:
+            group.append(run)
     groups = sorted(experiments.values(), key=lambda group: _average(group, metric).mean(), reverse=True)
     values = [_average(group, metric) for group in groups]
     overrides = distinguish([group[0].config for group in groups], [group[0].composition for group in groups])
@@ -156,6 +163,12 @@ def _rows(runs: Sequence[FinishedRun], metric: str, bm25: np.ndarray | None) -> 
     vs_bm25 = _tests(values, bm25) if bm25 is not None else [None] * len(groups)
     columns = (names, overrides, groups, values, map(_means, groups), _intervals(values), vs_best, vs_bm25)
     return [Row(*row) for row in zip(*columns, strict=True)]
+
+
+def _repeats(run: FinishedRun, other: FinishedRun, metric: str) -> bool:
+    """Whether two runs of one configuration are the same, so that their difference says nothing of chance."""
+    same_seed = run.config.get("seed") == other.config.get("seed")
+    return same_seed and np.array_equal(run.per_query.values[metric], other.per_query.values[metric])
 
 
 def _average(group: Sequence[FinishedRun], metric: str) -> np.ndarray:

@@ -35,6 +35,7 @@ class FinishedRun:
     per_query: PerQuery
     history: dict[str, list[tuple[float, float]]]  # what it logged while it trained, see `read_history`
     findings: list[str]  # the doctor's warnings and errors, by their ids
+    data: dict[str, Any] | None  # what told its data apart when it began, see `two_tower.data.base.Source.facts`
 
     def to_dict(self) -> dict[str, Any]:
         figures = {key: value for key, value in self.results.items() if key.startswith("val/")}
@@ -51,7 +52,19 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     runs = [_read(folder) for folder in folders.values()]
     if not runs:
         raise UserError(f"{', '.join(map(str, paths))} holds no finished run: give folders that train.py wrote.")
+    _check_same_data(runs)
     return [runs[0], *(_aligned(run, runs[0]) for run in runs[1:])]
+
+
+def _check_same_data(runs: Sequence[FinishedRun]) -> None:
+    """Raise a UserError for runs that name the same data, which was another when they began."""
+    known: dict[str, tuple[Path, str]] = {}
+    for run in runs:
+        if run.data is not None:
+            name, fingerprint = json.dumps(run.config["data"], sort_keys=True), run.data["fingerprint"]
+            path, same = known.setdefault(name, (run.path, fingerprint))
+            if same != fingerprint:
+                raise UserError(f"{path} and {run.path} cannot be compared: {run.data['name']} changed between them.")
 
 
 def metric_of(runs: Sequence[FinishedRun], wanted: str | None) -> str:
@@ -88,7 +101,8 @@ def _read(path: Path) -> FinishedRun:
     findings = json.loads(run.doctor.read_text(encoding="utf-8"))["findings"] if run.doctor.exists() else []
     found = [each["id"] for each in findings if each["severity"] in ("warning", "error")]
     per_query, history = read_per_query(path / "per_query.csv"), read_history(run.metrics)
-    return FinishedRun(path, config, run.composition(), run.read_results(), per_query, history, found)
+    data = json.loads(run.data.read_text(encoding="utf-8")) if run.data.exists() else None
+    return FinishedRun(path, config, run.composition(), run.read_results(), per_query, history, found, data)
 
 
 def read_history(path: Path) -> dict[str, list[tuple[float, float]]]:
