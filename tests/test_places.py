@@ -175,3 +175,19 @@ def test_text_is_written_whole_or_not(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long") as raised:
         write_text(tmp_path / ("x" * 300), "text")
     assert raised.value.filename
+
+
+def test_a_terminal_that_fails_costs_no_results(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    for place in ("callbacks.samples.say", "callbacks.doctor.report"):
+        monkeypatch.setattr(f"two_tower.{place}", fail)
+        run = tmp_path / place
+        with pytest.raises(OSError, match="Input/output error"):
+            train(configure(collection, run, "trainer.max_steps=4", "validation.bm25=false"))
+        assert (run / "results.json").exists()
+        assert (run / "doctor.json").exists()
+        monkeypatch.undo()

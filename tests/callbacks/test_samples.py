@@ -127,9 +127,7 @@ def test_foreign_text_harms_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys:
     callback = SampleQueries(SimpleNamespace(latest_name="epoch 1"))  # type: ignore[arg-type]
     evil = "a\nb\r\x1b[2Jc\u202ed\u2028e [bold]f[/nothing] 検索 " + "long " * 40
     callback.samples = [Sample(0, evil, 0, 1234, [5] * 30, [[evil, True], [evil, False]])]
-    callback.on_fit_end(SimpleNamespace(is_global_zero=False), None)  # type: ignore[arg-type]
-    assert capsys.readouterr().out == ""  # other processes show nothing
-    callback.on_fit_end(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
+    callback.show()
     out = capsys.readouterr().out
     assert not set(out) & set("\r\x1b\u202e\u2028")
     shown = out.splitlines()

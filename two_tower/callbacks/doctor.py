@@ -22,7 +22,7 @@ from two_tower.doctor.base import Check, Finding, Signals, Step
 from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
 from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
-from two_tower.doctor.record import Record
+from two_tower.doctor.record import Record, report
 from two_tower.logger import run_loggers
 from two_tower.loss.base import LossInput, LossOutput
 from two_tower.model import TwoTower, total_steps
@@ -238,6 +238,10 @@ class Doctor(Callback):
                     self.signals.checks[-1].untouched = measure_step.untouched(trainer)
                 self._examine(trainer)
                 self._record.finish(self.signals, trainer.loggers)
+
+    def show(self) -> None:
+        """Show the panel."""
+        report(self._record.all, self.signals)
 
     @contextmanager
     def _spending(self) -> Iterator[None]:

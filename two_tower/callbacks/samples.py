@@ -121,10 +121,10 @@ class SampleQueries(Callback):
                 now, before, untrained, bm25 = map(_shown, sample.figures())
                 _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the queries, also of a run that was interrupted after its last epoch; not of one that failed."""
+    def show(self) -> None:
+        """Show the queries at the end, also of a run that was interrupted after its last epoch."""
         evaluated = [sample for sample in self.samples if sample.ranks]
-        if not (trainer.is_global_zero and self._console == "end" and evaluated):
+        if self._console != "end" or not evaluated:
             return
         say("\nSample queries: the rank of the best right passage at every check", style="bold")
         say(f"and the first passages at {self._validation.latest_name}, where ✓ marks a right one", style="dim")

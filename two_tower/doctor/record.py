@@ -61,10 +61,9 @@ class Record:
         write_json(self._run.signals, finite(signals.to_plain()))
 
     def finish(self, signals: Signals, loggers: Iterable[Logger]) -> None:
-        """Write everything, show the panel, tell the loggers the outcome."""
+        """Write everything, tell the loggers the outcome."""
         self.write(signals)
         write_text(self._run.similarities, similarities(signals))
-        report(self.all, signals)
         outcome = {"healthy": healthy(self.findings), "found": ", ".join(f.id for f in self.findings)}
         for logger in run_loggers(loggers):
             logger.summarize({f"doctor/{key}": value for key, value in (outcome | figures(signals)).items()})

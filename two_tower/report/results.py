@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from two_tower.callbacks.doctor import Doctor
+from two_tower.callbacks.samples import SampleQueries
 from two_tower.callbacks.speed import Speed
 from two_tower.console import against, name_of_check, say
 from two_tower.files import finite, write_json, write_text
@@ -49,6 +50,9 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
             if isinstance(logger, RunLogger):
                 logger.summarize(finite(results))
         write_json(run.results, finite(results))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not before: a terminal may fail
+            if isinstance(callback, SampleQueries | Doctor):
+                callback.show()
         for sentence in ("", *_sentences(results, validation, reason), _cost(results)):
             say(sentence)
         files = "report.md, results.json, checkpoints/best.ckpt" if best else "report.md, results.json"

@@ -25,9 +25,6 @@ class TableSource(Source):
     Left out and counted, up to a limit: rows that cannot be read, an id again with another text, judgements that
     contradict each other or name an unknown query. A judgement of a passage that is not there stays: a search that
     looks for it has missed it, as trec_eval counts. A row that only repeats an earlier one is left out silently.
-
-
-
     Memory does not grow with the texts: 28 to 48 bytes a passage while the passages are read, half of it afterwards.
     """
 
