@@ -102,14 +102,10 @@ def inspect_source(
     train, train_judged = splits.get(train_split), judged.get(train_split)
     sorted_corpus = np.sort(corpus.hashes)
     triplets = triplet_facts(corpus, train, train_judged, words)  # read to their end: their bad rows are known now
-    named: dict[str, Any] = {
-        "exclude_same_id": exclude_same_id,
-        "name": source.name,
-        "fingerprint": source.fingerprint(),
-        "splits": [*splits],
-    }
-    facts = {
-        "source": {**named, "train_split": train_split, "validation_split": validation_split},
+    named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
+    chosen = {"train_split": train_split, "validation_split": validation_split, "exclude_same_id": exclude_same_id}
+    facts: dict[str, Any] = {
+        "source": {**named, **chosen},
         "vocabulary": {"words": len(words)},
         "passages": {**read["passages"], **_copies(corpus.hashes, corpus.hashes, corpus.ids)},
         "splits": {
