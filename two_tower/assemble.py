@@ -165,7 +165,7 @@ def _devices(trainer: Mapping[str, Any]) -> dict[str, Any]:
     more: dict[str, Any] = {"plugins": [AtomicCheckpointIO()]}
     if one_process(trainer):
         more["plugins"].append(LightningEnvironment())  # not SLURM's, nor torchrun's
-    elif "strategy" not in trainer:
+    elif trainer.get("strategy") in (None, "auto"):
         more["strategy"] = RowDDP()
     accelerator = trainer.get("accelerator", "auto")
     if accelerator == "mps" or (

@@ -149,6 +149,8 @@ def evaluate(
 def _with_folder(overrides: list[str], folder: Path | None) -> list[str]:
     """The overrides, with what ``--data FOLDER`` stands for."""
     if folder is None:
+        if overrides and not any(override.startswith("data=") for override in overrides):
+            raise UserError(f"{overrides[0]} says nothing of which data: add --data FOLDER or data=SOURCE")
         return overrides
     for override in overrides:
         if re.match(r"data(\.path)?=", override):

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -78,20 +79,17 @@ class Run:
         not depend on its length: it is continued with more epochs or steps, too. A UserError says what has changed
         since the run began, or that another process trains in the folder. `release` lets go of it.
         """
-        if self.config.exists():
-            longer = self._check_unchanged(config, extensible)
-            if data is not None:
-                self.check_data(data)
-            if self.complete and not longer:
-                return False
-        elif self.last.exists() or self.best.exists():
-            raise UserError(f"{self.path} holds checkpoints but no config.yaml: choose another run_dir, or delete it")
+        if not self._is_due(config, data, extensible):
+            return False
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run_dir={self.path} cannot be made: {error.strerror}.") from error
         if first_process():  # the others' command is not the user's
             self._hold()
+            if not self._is_due(config, data, extensible):  # another process has trained meanwhile
+                self.release()
+                return False
             self.results.unlink(missing_ok=True)
             write_text(self.config, to_yaml(config))
             write_json(self.environment, {**environment(), **(composition or Composition())._asdict()})
@@ -99,11 +97,25 @@ class Run:
                 write_json(self.data, data)
         return True
 
+    def _is_due(self, config: Mapping[str, Any], data: Mapping[str, Any] | None, extensible: bool) -> bool:
+        if not self.config.exists():
+            if self.last.exists() or self.best.exists():
+                remedy = "choose another run_dir, or delete it"
+                raise UserError(f"{self.path} holds checkpoints but no config.yaml: {remedy}")
+            return True
+        longer = self._check_unchanged(config, extensible)
+        if data is not None:
+            self.check_data(data)
+        elif self.complete and longer:
+            raise UserError(f"{self.path} cannot be trained further: its data cannot be read")
+        return longer or not self.complete
+
     def _check_unchanged(self, config: Mapping[str, Any], extensible: bool) -> bool:
         """Whether only the length has changed, and grown; a UserError for any other change."""
         before = read(self.config)
         changed = differences(before, config)
-        longer = bool(changed) and all(_grown(before, config, each.partition(":")[0]) for each in changed)
+        done = self.read_results().get("epochs", 0) if self.complete else 0
+        longer = bool(changed) and all(_grown(before, config, each.partition(":")[0], done) for each in changed)
         if not changed or (longer and extensible):
             return longer
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -119,7 +131,9 @@ class Run:
         before = json.loads(self.data.read_text(encoding="utf-8"))
         if before["fingerprint"] == now["fingerprint"]:
             return
-        names = {part.rpartition(" ")[0] or "a setting" for part in {*before["parts"]} ^ {*now["parts"]}}
+        changed = {*before["parts"]} ^ {*now["parts"]}
+        files = [re.fullmatch(r"(.+) [0-9a-f]{16,}", part) for part in changed]
+        names = {file[1] if file else "a setting" for file in files}
         what = f" ({', '.join(sorted(names))})" if names else ""
         remedy = "choose another run_dir, or put the data back"
         raise UserError(f"The data of {self.path} has changed since that run began: {now['name']}{what}; {remedy}")
@@ -163,13 +177,12 @@ class Run:
         return Composition(saved.get("choices", {}), saved.get("derived", []))
 
 
-def _grown(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
-    """Whether a key says how long training takes, and now says longer."""
-    if key not in ("trainer.max_epochs", "trainer.max_steps"):
-        return False
+def _grown(before: Mapping[str, Any], now: Mapping[str, Any], key: str, done: int) -> bool:
+    """Whether a key says how long training takes, and now says longer; ``done`` epochs where it said nothing."""
     old, new = (leaves(config).get(key) for config in (before, now))
-    if old is None or new is None:  # as many as the data needs
-        return new is not None
+    if key not in ("trainer.max_epochs", "trainer.max_steps") or new is None:
+        return False
+    old = done if old is None else old
     return (math.inf if new == -1 else new) > (math.inf if old == -1 else old)
 
 

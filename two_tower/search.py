@@ -107,7 +107,8 @@ class Searcher:
         rank = {"dense": self._dense, "bm25": self._bm25, "hybrid": self._hybrid}[mode]
         notes, ranking = self._notes(queries, mode), rank(queries, k)
         for sentences, rows in zip(notes, ranking.rows[:, :k], strict=True):
-            if not sentences and (count := int((rows >= 0).sum())) < min(k, self.passages):
+            count = int((rows >= 0).sum())
+            if count < min(k, self.passages) and (count or not sentences):  # else it is said why nothing was found
                 sentences.append(self._too_few(count, k, mode))
         found = zip(queries, ranking.rows[:, :k], ranking.scores[:, :k], notes, strict=True)
         return [Answer(query, self._hits(query, rows, scores), its_notes) for query, rows, scores, its_notes in found]

@@ -98,7 +98,7 @@ def few_validation_queries(signals: Signals) -> Finding | None:
     evidence = f"There {named} moves {signals.monitor} by up to {1 / count:.2f}."
     remedy = "more judged queries in the validation split"
     if signals.setting("data.dev_seed") is not None:
-        remedy = "-m data.dev_seed=0,1,2,3,4 and the mean of these runs, or more pairs"
+        remedy = "more pairs; runs with data.dev_seed=1 and 2 show how much of a figure is chance"
     few = count < FEW_QUERIES
     cause = "a figure of so few is chance" if few else "differences of some hundredths are chance"
     return Finding(evidence, cause, remedy, severity="warning" if few else "info")

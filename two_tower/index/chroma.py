@@ -59,11 +59,11 @@ class ChromaIndex(VectorIndex):
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Say in one sentence what is wrong with a server; Chroma raises whatever comes to it."""
-        from chromadb.errors import ChromaAuthError
+        from chromadb.errors import ChromaAuthError, NotFoundError
 
         try:
             yield
-        except UserError:
+        except (UserError, NotFoundError):
             raise
         except Exception as error:
             if self.host is None:
@@ -124,8 +124,9 @@ class ChromaIndex(VectorIndex):
 
     def load(self, folder: Path, similarity: Similarity) -> None:
         try:
-            self._collection = self._client(folder).get_collection(self.collection, embedding_function=None)
-            self._rows = self._collection.count()
+            with self._answering():
+                self._collection = self._client(folder).get_collection(self.collection, embedding_function=None)
+                self._rows = self._collection.count()
             if _identity(folder) != {"id": str(self._collection.id), "rows": self._rows}:
                 raise ValueError("another collection")
         except UserError:

@@ -124,7 +124,8 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
             run = wandb.init(**options, id=progress.id, resume="allow", reinit="create_new", settings=settings)
         except (wandb.Error, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"W&B cannot start a run ({reason}); logger.offline=true needs no connection.") from error
+            remedy = "is its folder writable?" if self._offline else "logger.offline=true needs no connection."
+            raise UserError(f"W&B cannot start a run ({reason}); {remedy}") from error
         progress.row = max(progress.row, run.step - 1)  # the server's count, 0 offline
         progress.write(self._progress_file)
         self._progress, self._last_known_step = progress, progress.step

@@ -14,6 +14,7 @@ import numpy as np
 
 from two_tower.config.saved import Composition
 from two_tower.config.saved import read as read_config
+from two_tower.data.base import Loader
 from two_tower.errors import UserError, one_of
 from two_tower.metrics import PerQuery, read_per_query
 from two_tower.run import Run
@@ -61,7 +62,8 @@ def _check_same_data(runs: Sequence[FinishedRun]) -> None:
     known: dict[str, tuple[Path, str]] = {}
     for run in runs:
         if run.data is not None:
-            name, fingerprint = json.dumps(run.config["data"], sort_keys=True), run.data["fingerprint"]
+            source = {key: value for key, value in run.config["data"].items() if key not in Loader.__annotations__}
+            name, fingerprint = json.dumps(source, sort_keys=True), run.data["fingerprint"]
             path, same = known.setdefault(name, (run.path, fingerprint))
             if same != fingerprint:
                 raise UserError(f"{path} and {run.path} cannot be compared: {run.data['name']} changed between them.")

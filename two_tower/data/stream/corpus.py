@@ -135,7 +135,7 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
             "not exist; left out."
         )
     missing = int((document_rows[known] < 0).sum())
-    if missing == len(known):
+    if missing and missing == known.sum():
         raise UserError(
             f"No judgement of {source.name}, split {name}, names a passage of it: are they of another corpus?"
         )
