@@ -119,11 +119,12 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="most bytes of a request")] = 65_536,
     max_queue: Annotated[int, typer.Option(min=1, help="most requests that wait")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="longest time of a search, in seconds")] = 10.0,
+    index: Index = None,
 ) -> None:
     """Serve runs over HTTP: a JSON API and a search page."""
     from two_tower.serve import Limits, serve
 
-    serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25)
+    serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25, index)
 
 
 @app.command()

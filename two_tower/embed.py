@@ -53,7 +53,8 @@ def embed(config: dict[str, Any]) -> Path:
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
     archive_index(run, path)
-    say(f'Next: two-tower search {run.path} "your question"', style="dim")
+    where = f" --index {path}" if config["output"] else ""
+    say(f'Next: two-tower search {run.path} "your question"{where}', style="dim")
     return path
 
 

@@ -77,7 +77,8 @@ class Searcher:
         folder = Run.existing(run)
         path = Path(index) if index else folder.index
         if not (path / "index.yaml").exists():
-            raise UserError(f"{path} holds no finished index: run  python embed.py run={run}  first.")
+            output = f" output={index}" if index else ""
+            raise UserError(f"{path} holds no finished index: run  python embed.py run={run}{output}  first.")
         encoder, store = Encoder.load(folder), VectorStore.open(path)
         if not store.manifest.complete:
             raise UserError(f"{path} is not finished: run  python embed.py run={run}  to continue.")

@@ -70,7 +70,8 @@ def test_killed_twice_it_ends_as_if_it_never_was(place: Path, call: Call) -> Non
         assert not (cut / "ids.txt").exists()
         assert identity(cut, before) == kept
     kept = identity(cut, finished(cut))
-    assert run_forked(*command, "output=cut", cwd=place).status == 0
+    done = run_forked(*command, "output=cut", cwd=place)
+    assert (done.status, "--index cut" in done.out.splitlines()[-1]) == (0, True), done
     assert identity(cut, len(kept) // 2) == kept
 
     assert call(*command, "output=whole", cwd=place).status == 0

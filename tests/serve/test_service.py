@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -182,7 +183,9 @@ def test_hundreds_of_hostile_requests(service: Service) -> None:
 def test_the_command_serves_and_stops_in_order(run_folders: list[Path], tmp_path: Path) -> None:
     port = random.randrange(20_000, 32_000)  # below those that the system gives to others
     service = Service(f"http://127.0.0.1:{port}")
-    with forked("two-tower", "serve", run_folders[0], "--port", str(port), cwd=tmp_path) as process:
+    index = shutil.copytree(run_folders[0] / "index", tmp_path / "index")
+    command = ["serve", run_folders[0], "--index", index, "--port", str(port)]
+    with forked("two-tower", *command, cwd=tmp_path) as process:
         while not service.listens():
             process.check_alive()
             time.sleep(0.05)
@@ -204,5 +207,7 @@ def test_what_cannot_be_served_is_named_and_equal_names_get_numbers(runs: Runs) 
     for run, host in (("no-such-run", "127.0.0.1"), ("run", "203.0.113.1")):
         with pytest.raises(UserError, match=run if run != "run" else host):
             serve([Path(run)], host, 0, Limits())
+    with pytest.raises(UserError, match="belongs to one run"):
+        serve([Path("one"), Path("two")], "127.0.0.1", 0, Limits(), index=Path("index"))
     _, searcher = next(iter(runs))
     assert [name for name, _ in Runs([searcher, searcher, searcher])] == ["first", "first-2", "first-3"]

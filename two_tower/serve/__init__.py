@@ -94,8 +94,15 @@ class Runs:
         ]
 
 
-def serve(paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: bool = True) -> None:
-    """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first."""
+def serve(
+    paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: bool = True, index: Path | None = None
+) -> None:
+    """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first.
+
+    ``index`` is the folder of the only run's index, if not its own.
+    """
+    if index and len(paths) > 1:
+        raise UserError(f"--index {index} belongs to one run: serve that run alone, or embed each into its own folder.")
     try:
         import uvicorn
 
@@ -103,7 +110,7 @@ def serve(paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: boo
     except ModuleNotFoundError as error:
         raise UserError(f'two-tower serve needs {error.name}: pip install -e ".[serve]"') from error
     with _bound(host, port) as listener:  # at once, not after the seconds that loading takes
-        runs = Runs(map(Searcher.load, paths), bm25)
+        runs = Runs((Searcher.load(path, index) for path in paths), bm25)
         say("Warming up …", style="dim")
         runs.warm()
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
