@@ -166,6 +166,9 @@ def _data_of(overrides: list[str]) -> dict[str, Any]:
     from two_tower.config.compose import composed
     from two_tower.data.base import LOADER_KEYS
 
+    for override in overrides:
+        if not re.match(r"[+~]*data\b", override):
+            raise UserError(f"{override} is no setting of data: leave it out.")
     return composed(overrides, {"data": LOADER_KEYS})["data"]
 
 

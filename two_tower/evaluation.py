@@ -87,7 +87,11 @@ def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
         source = own_source(run)
         same = split == ranked.queries.name and source.fingerprint() == ranked.corpus.source.fingerprint()
         exclude = config["data"].get("exclude_same_id", False)
-        own = ranked if same else _RankedSplit(ranked.encoder, source, split, exclude)
+        own = (
+            ranked
+            if same and exclude == (ranked.queries.same is not None)
+            else _RankedSplit(ranked.encoder, source, split, exclude)
+        )
     except UserError as error:
         remark = "--hybrid chooses its weight once, on the run's own data, which cannot be read"
         raise UserError(f"{remark}: {error}") from error

@@ -160,7 +160,8 @@ class Run:
         """
         if self.last.exists() or self.best.exists() or not first_process():
             return
-        for file in (self.config, self.environment, self.tokenizer, self.metrics, self.data, self._lock_file):
+        written = self.config, self.environment, self.tokenizer, self.metrics, self.data, self.doctor, self.signals
+        for file in (*written, self._lock_file):
             file.unlink(missing_ok=True)
         for name in ("wandb", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)

@@ -70,7 +70,9 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
         listed = [c for c in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not c.startswith("_")]
         if found[1] == "hydra/launcher" and found[2] in LAUNCHERS:
             return f'{found[1]}={found[2]} needs its package: pip install -e ".[launchers]"'
-        return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}"
+        kind = found[1].removeprefix("hydra/")
+        plugin = f"; plug-ins of Hydra are installed: pip install hydra-{found[2]}-{kind}" if kind != found[1] else ""
+        return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}{plugin}"
     if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
         return _unknown_key(found[1], config_name, overrides)
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):

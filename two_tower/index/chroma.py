@@ -57,19 +57,18 @@ class ChromaIndex(VectorIndex):
             return chromadb.HttpClient(self.host, self.port, headers=headers, settings=settings, **self._server)
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self, *expected: type[Exception]) -> Iterator[None]:
         """Say in one sentence what is wrong with a server; Chroma raises whatever comes to it."""
-        from chromadb.errors import ChromaAuthError, NotFoundError
-
         try:
             yield
-        except (UserError, NotFoundError):
+        except (UserError, *expected):
             raise
         except Exception as error:
             if self.host is None:
                 raise
             place, text = f"The Chroma server at {self.host}:{self.port}", " ".join(str(error).split())[:200]
-            if isinstance(error, ChromaAuthError) or "Forbidden" in text or "Unauthorized" in text:
+            denied = type(error).__name__ == "ChromaAuthError" or "Forbidden" in text or "Unauthorized" in text
+            if denied or _statuses(error) & {401, 403}:
                 raise UserError(f"{place} wants a token: put it into the variable {self._token_variable}") from error
             remedy = "is it there, is index.ssl right, and has it the version of the installed chromadb?"
             raise UserError(
@@ -123,9 +122,12 @@ class ChromaIndex(VectorIndex):
         write_json(folder / IDENTITY, {"id": str(self._collection.id), "rows": self._rows})
 
     def load(self, folder: Path, similarity: Similarity) -> None:
+        from chromadb.errors import NotFoundError
+
         try:
-            with self._answering():
-                self._collection = self._client(folder).get_collection(self.collection, embedding_function=None)
+            client = self._client(folder)
+            with self._answering(NotFoundError):
+                self._collection = client.get_collection(self.collection, embedding_function=None)
                 self._rows = self._collection.count()
             if _identity(folder) != {"id": str(self._collection.id), "rows": self._rows}:
                 raise ValueError("another collection")
@@ -162,3 +164,12 @@ def _identity(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return identity
+
+
+def _statuses(error: BaseException | None) -> set[int | None]:
+    """The HTTP statuses of an error and of those that caused it."""
+    found = set[int | None]()
+    while error is not None:
+        found.add(getattr(getattr(error, "response", None), "status_code", None))
+        error = error.__cause__ or error.__context__
+    return found

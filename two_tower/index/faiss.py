@@ -16,7 +16,7 @@ import torch
 import faiss  # isort: skip (on macOS both bring OpenMP, and faiss must come after torch)
 
 from two_tower.console import Advance
-from two_tower.errors import UserError, at_least
+from two_tower.errors import UserError, at_least, printable
 from two_tower.files import atomic_path
 from two_tower.index.base import VectorIndex
 from two_tower.similarity import Similarity
@@ -103,8 +103,10 @@ class FaissIndex(VectorIndex):
     def load(self, folder: Path, similarity: Similarity) -> None:
         try:  # memory-mapped, except for a GPU
             index = faiss.read_index(str(folder / self.file), 0 if self._gpu else faiss.IO_FLAG_MMAP)
-        except (RuntimeError, MemoryError) as error:
-            raise UserError(f"{folder / self.file} is missing or damaged: run embed.py again.") from error
+        except (RuntimeError, MemoryError, TypeError) as error:  # the last for a path that is not UTF-8
+            raise UserError(
+                f"{printable(str(folder / self.file))} is missing or damaged: run embed.py again."
+            ) from error
         self._index, self._similarity = self._on_device(index), similarity
         self._apply()
 

@@ -266,10 +266,10 @@ def _check_variables() -> None:
     """Read W&B's own settings from the environment; a UserError for a value that it refuses."""
     try:
         wandb.setup(wandb.Settings(silent=True))
-    except ValidationError as error:
-        first = error.errors()[0]
-        variable = f"WANDB_{'_'.join(map(str, first['loc'])).upper()}"
-        message = f"W&B refuses the variable {variable}={os.environ.get(variable, '')}: {first['msg']}; unset it"
-        raise UserError(message) from error
+    except (ValidationError, wandb.Error) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        name = "WANDB_" + "_".join(map(str, first["loc"])).upper()
+        given = [f"{k}={v}" for k, v in os.environ.items() if k.startswith(name) and k != "WANDB_API_KEY"]
+        raise UserError(f"W&B refuses its variables ({', '.join(given)}): {first['msg']}; unset them") from error
     if os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true"):
         notice("W&B is switched off by its variables, which logger=wandb does not heed: use logger=csv.")

@@ -196,7 +196,9 @@ class TripletData(L.LightningDataModule):
             pairs=(split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]),
             positives=positives,
             split_camel_case=self.tokenizer.split_camel_case,
-            fingerprint=key_of(self.source.fingerprint(), split.name, self.tokenizer.fingerprint),
+            fingerprint=key_of(
+                self.source.fingerprint(), split.name, self.tokenizer.fingerprint, split.same is not None
+            ),
             folder=self._tokenizer_path.parent / "negatives",
         )
 
