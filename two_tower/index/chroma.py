@@ -61,10 +61,8 @@ class ChromaIndex(VectorIndex):
         """Say in one sentence what is wrong with a server; Chroma raises whatever comes to it."""
         try:
             yield
-        except (UserError, *expected):
-            raise
         except Exception as error:
-            if self.host is None:
+            if self.host is None or isinstance(error, (UserError, *expected)):
                 raise
             place, text = f"The Chroma server at {self.host}:{self.port}", " ".join(str(error).split())[:200]
             denied = type(error).__name__ == "ChromaAuthError" or "Forbidden" in text or "Unauthorized" in text
