@@ -40,8 +40,8 @@ def test_a_container_of_a_scheduler_on_an_old_terminal(collection: Path, tmp_pat
     assert b"Best epoch 1" in ended.stdout
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epochs"] == 1
     assert (tmp_path / "run" / "config.yaml").exists()
-    ended = command("-m", "two_tower", "doctor", "run", "--json", cwd=tmp_path, RANK="2", LC_ALL="C", PYTHONUTF8="0")
-    assert json.loads(ended.stdout)["figures"]
+    ended = command("-m", "two_tower", "compare", "run", cwd=tmp_path, RANK="2", LC_ALL="C", PYTHONUTF8="0")
+    assert b"tower" in ended.stdout, ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and nothing called ~
 
 
@@ -122,16 +122,15 @@ def test_a_key_of_the_trainer_that_cannot_work_is_refused_by_name(
         try_parts(config)
 
 
-WORKING = ["limit_train_batches=2", "limit_train_batches=0.5", "accumulate_grad_batches=2",
-           "gradient_clip_algorithm=value", "max_time='00:00:10:00'", "precision=bf16-mixed",
-           "detect_anomaly=true", "min_epochs=1", "profiler=simple",
-           "fast_dev_run=2", "deterministic=false", "benchmark=true"]  # fmt: skip
+WORKING = ["limit_train_batches=2 accumulate_grad_batches=2 min_epochs=1 profiler=simple deterministic=false",
+           "limit_train_batches=0.5 gradient_clip_algorithm=value max_time='00:00:10:00' benchmark=true",
+           "precision=bf16-mixed detect_anomaly=true", "fast_dev_run=2"]  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", WORKING)
-def test_the_others_work(collection: Path, tmp_path: Path, setting: str) -> None:
-    sign = "" if setting.startswith(("precision", "deterministic")) else "+"
-    train(configure(collection, tmp_path / "run", f"{sign}trainer.{setting}", "trainer.max_epochs=1"))
+@pytest.mark.parametrize("keys", WORKING)
+def test_the_others_work(collection: Path, tmp_path: Path, keys: str) -> None:
+    more = [f"{'' if key.startswith(('precision', 'deterministic')) else '+'}trainer.{key}" for key in keys.split()]
+    train(configure(collection, tmp_path / "run", *more, "trainer.max_epochs=1"))
     assert (tmp_path / "run" / "results.json").exists()
 
 

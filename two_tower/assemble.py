@@ -129,10 +129,9 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
             table.initialize(vectors, weights, embedding.pretrained_dims, embedding.coverage)
     loss: Loss = build("loss", config["loss"])
     if "margins" in loss.needs and not data.has_margins:
-        raise UserError(
-            f"This loss learns from a teacher's scores of triples, and {data.source.name} brings none: use "
-            "negatives=given and triples with a column of margins (data=beir) or two of scores (data=msmarco_passage)."
-        )
+        lacks = f"This loss learns from a teacher's scores of triples, and {data.source.name} brings none"
+        remedy = "a column of margins (data=beir) or two of scores (data=msmarco_passage)"
+        raise UserError(f"{lacks}: use negatives=given and triples with {remedy}.")
     if config["init_from"]:
         _start_from(Run.existing(config["init_from"]), towers)
     return TwoTower(
@@ -167,18 +166,14 @@ def _devices(trainer: Mapping[str, Any]) -> dict[str, Any]:
         more["plugins"].append(LightningEnvironment())  # not SLURM's, nor torchrun's
     elif trainer.get("strategy") in (None, "auto"):
         more["strategy"] = RowDDP()
-    accelerator = trainer.get("accelerator", "auto")
-    if accelerator == "mps" or (
-        accelerator == "gpu" and not torch.cuda.is_available() and MPSAccelerator.is_available()
-    ):
-        raise UserError(f"trainer.accelerator={accelerator} is Apple's GPU here, {_NO_MPS}: set trainer=cpu.")
-    if accelerator == "auto" and MPSAccelerator.is_available():
-        say(f"Training on the CPU: Apple's GPU {_NO_MPS}.")
+    accelerator, lacks = trainer.get("accelerator", "auto"), "has neither float64 nor sparse gradients"
+    apple = MPSAccelerator.is_available() and not torch.cuda.is_available()
+    if accelerator == "mps" or (accelerator == "gpu" and apple):
+        raise UserError(f"trainer.accelerator={accelerator} is Apple's GPU here, {lacks}: set trainer=cpu.")
+    if accelerator == "auto" and apple:
+        say(f"Training on the CPU: Apple's GPU {lacks}.")
         more["accelerator"] = "cpu"
     return more
-
-
-_NO_MPS = "has neither float64 nor sparse gradients"
 
 
 def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:

@@ -21,10 +21,10 @@ from two_tower.files import atomic_path
 from two_tower.ranking import Ranking, RowPairs, Score, rank
 from two_tower.threads import in_parts
 
-# Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
-# MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
 Texts: TypeAlias = pa.ChunkedArray | pa.Array | Sequence[str]
 
+# Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
+# MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
 _WORD = re.compile(r"[^\W_]+")
 # Where camelCase and HTMLParser fall apart: before a capital after a small letter or digit, and before the
 # last capital of several if a small letter follows.
@@ -112,12 +112,8 @@ class BM25:
             q, end, _ = query_slice.indices(len(queries))
             first, last, _ = document_slice.indices(len(self))
             scores = np.zeros((max(end - q, 0), last - first), np.float32)
-
-            def add(start: int, stop: int) -> None:
-                postings = (self._weights, self._rows, self._starts)
-                _add_postings(start, stop, scores, flat, starts[q:], first, last, *postings)
-
-            in_parts(add, len(scores))
+            arrays = (scores, flat, starts[q:], first, last, self._weights, self._rows, self._starts)
+            in_parts(lambda start, stop: _add_postings(start, stop, *arrays), len(scores))
             return torch.from_numpy(scores)
 
         return score

@@ -57,7 +57,11 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
     """
     path = (root or cache_folder()) / kind / key
     if not path.is_dir():
-        _make_folder(path.parent)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            remedy = "set TWO_TOWER_CACHE to a folder that can be written"
+            raise UserError(f"{in_a_sentence(error)}: prepared data is kept there; {remedy}") from error
         with FileLock(path.with_name(f".{key}.lock")):
             if not path.is_dir():
                 _make(path, make)
@@ -65,14 +69,6 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
         for text in json.loads((path / _NOTICES).read_text(encoding="utf-8"))["notices"]:
             notice(text)
     return path
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "set TWO_TOWER_CACHE to a folder that can be written"
-        raise UserError(f"{in_a_sentence(error)}: prepared data is kept there; {remedy}") from error
 
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,14 +17,7 @@ from two_tower.errors import UserError, exit_statuses, one_of
 if TYPE_CHECKING:
     from two_tower.search import Answer
 
-app = typer.Typer(
-    name="two-tower",
-    help="Train two-tower models, search with them, and judge them.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
+app = typer.Typer(name="two-tower", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer()
 app.add_typer(data_app, name="data")
 
@@ -254,7 +248,7 @@ def extend(
     with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))
-    say(f"Next: python embed.py run={path} {' '.join(overrides)}", style="dim")
+    say(f"Next: {shlex.join(['python', 'embed.py', f'run={path}', *overrides])}", style="dim")
 
 
 @app.command()

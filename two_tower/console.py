@@ -21,8 +21,7 @@ from two_tower.files import finite, json_line
 
 # normal: for people; quiet: warnings only, on stderr; json: one JSON document on stdout, all else on stderr.
 Mode = Literal["normal", "quiet", "json"]
-# Called with the number of things done since the last call.
-Advance: TypeAlias = Callable[[int], None]
+Advance: TypeAlias = Callable[[int], None]  # called with the number of things done since the last call
 
 
 def set_mode(mode: Mode) -> None:
@@ -49,10 +48,7 @@ def first_process() -> bool:
 
 
 def say(text: str | Text, style: str | None = None) -> None:
-    """Print a line, in the first of several processes only.
-
-    It goes through rich's global console, which a running progress bar makes room for.
-    """
+    """Print a line, in the first of several processes only; a running progress bar makes room for it."""
     if first_process():
         rich.get_console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 

@@ -58,12 +58,9 @@ def _shifted(old: Tensor, new: Tensor) -> Tensor:
 class CrossBatchNegatives(nn.Module):
     """Adds negatives from other processes and earlier batches.
 
-    With several processes the memory holds the documents of all of them, the same in each, so that a checkpoint, which
-    one of them writes, fits all. With ``cross_device`` each computes the loss of the joined batches, and its own part
-    gets the gradients.
-
-    The memory adds nothing before ``start_step``. At first a model changes so fast that its vectors of a few steps ago
-    mislead it; docs/large-batches.md has figures.
+    The memory holds the documents of all processes, so that a checkpoint, which one of them writes, fits all. It adds
+    nothing before ``start_step``: at first a model changes so fast that its vectors of a few steps ago mislead it
+    (docs/large-batches.md). With ``cross_device`` each computes the loss of all batches, its own part gets gradients.
     """
 
     def __init__(
@@ -98,14 +95,9 @@ class CrossBatchNegatives(nn.Module):
 
         query_rows, document_rows = query_rows.flatten(), ordered(rows)
         negatives = torch.from_numpy(self.mask.in_batch(_array(query_rows), _array(document_rows)))
-        return EncodedBatch(
-            queries.flatten(0, 1),
-            ordered(documents),
-            negatives.to(own.negatives.device),
-            query_rows,
-            document_rows,
-            margins[0].flatten(0, 1) if margins else None,
-        )
+        negatives = negatives.to(own.negatives.device)
+        triples = margins[0].flatten(0, 1) if margins else None
+        return EncodedBatch(queries.flatten(0, 1), ordered(documents), negatives, query_rows, document_rows, triples)
 
     def _with_memory(self, memory: CrossBatchMemory, batch: EncodedBatch) -> EncodedBatch:
         vectors, rows = memory.filled()

@@ -35,10 +35,7 @@ class ProcessShare(Share):
     def all_gather(self, values: np.ndarray) -> np.ndarray:
         if values.shape[1] == 0:
             return values
-        mine = torch.from_numpy(values).to(self._device)
-        everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(everyone, mine)
-        return torch.cat(everyone, 1).cpu().numpy()
+        return torch.cat([*all_gather(torch.from_numpy(values).to(self._device))], 1).cpu().numpy()
 
 
 def share_of(device: torch.device) -> Share:
@@ -49,20 +46,18 @@ def share_of(device: torch.device) -> Share:
 def gather(parts: Sequence[Tensor]) -> list[Tensor]:
     """All-gather with gradients, for processes that then all compute the *same* loss.
 
-    The gradients of each process's own tensors are multiplied by W, the number of processes, because those of the
-    weights are averaged over the processes afterwards: the result is that of one process with the whole batch.
-    Weights that are used after the gathering, like a learned temperature, get the same gradient in each process and
-    need no factor. Each part must have the same shape and type in every process; it becomes (W, …).
+    The gradients of each process's own tensors are multiplied by W, the number of processes, as those of the weights
+    are averaged afterwards: the result is that of one process with the whole batch. Weights that are used later, like
+    a learned temperature, need no factor. Each part has one shape and type in all processes; it becomes (W, …).
     """
     own = torch.tensor([size for part in parts for size in part.shape], device=parts[0].device)
     everyone = all_gather(own)
     differing = (everyone != own).any(0)
     if bool(differing.any()):
         sizes = " and ".join(str(size) for size in everyone[:, differing][:, 0].tolist())
-        raise UserError(
-            f"The processes have batches of unequal shapes ({sizes} vectors): data.batch_size and the number of "
-            "negatives must be the same in each, or set cross_device=false cross_batch_memory=0."
-        )
+        remedy = "data.batch_size and the number of negatives must be the same in each, or set cross_device=false"
+        what = f"The processes have batches of unequal shapes ({sizes} vectors)"
+        raise UserError(f"{what}: {remedy} cross_batch_memory=0.")
     return [_Gather.apply(part) for part in parts]
 
 

@@ -29,8 +29,7 @@ from two_tower.tokenizer.base import Texts, Tokenizer
 # Texts that a thread tokenizes, then pools, at most. It should alternate rarely, since the tokenizer's table and the
 # word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 ms with 4,096, 257 ms with 8,192).
 CHUNK = 8192
-# Fewer texts are not worth another thread: these take 4 ms.
-MIN_CHUNK = 1024
+MIN_CHUNK = 1024  # fewer texts are not worth another thread: these take 4 ms
 
 
 class Encoder:
@@ -46,10 +45,8 @@ class Encoder:
         """The best checkpoint of a run; a UserError if its numbers are none."""
         encoder = cls(*load_model(run), file_hash(run.best))
         if encoder.broken:
-            raise UserError(
-                f"{encoder.broken:.1%} of the numbers of {run.best} are NaN or infinite, so that nothing can be found: "
-                f"two-tower doctor {run.path} says why"
-            )
+            broken = f"{encoder.broken:.1%} of the numbers of {run.best} are NaN or infinite"
+            raise UserError(f"{broken}, so that nothing can be found: two-tower doctor {run.path} says why")
         return encoder
 
     @property
@@ -75,7 +72,10 @@ class Encoder:
             return self.model.encode("documents", tokens, progress).cpu().numpy()
         column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
         vectors = np.empty((len(column), tower.dim), np.float32)
-        size = _chunk_size(len(column), torch.get_num_threads())
+        # Equally many chunks for each thread, none above `CHUNK`.
+        threads = torch.get_num_threads()
+        rounds = max(1, math.ceil(len(column) / (threads * CHUNK)))
+        size = max(MIN_CHUNK, math.ceil(len(column) / (threads * rounds)))
 
         def encode(start: int) -> None:
             tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
@@ -107,12 +107,6 @@ class Encoder:
             "similarity": self.model.similarity.name,
             "dim": self.model.document_tower.dim,
         }
-
-
-def _chunk_size(texts: int, threads: int) -> int:
-    # Equally many chunks for each thread, none above `CHUNK`.
-    rounds = max(1, math.ceil(texts / (threads * CHUNK)))
-    return max(MIN_CHUNK, math.ceil(texts / (threads * rounds)))
 
 
 def embed_corpus(

@@ -104,10 +104,8 @@ class BadRows:
         """Compare with the number of rows of the file, without those of `include`; a UserError names the first."""
         bad, total = self.counts.total(), total + self._unread
         if self._first is not None and bad > self.max_bad_rows * total:
-            raise UserError(
-                f"{self._first[1]}; {bad} of {total} rows are bad, more than data.max_bad_rows="
-                f"{self.max_bad_rows:g} allows: correct the file or raise the limit"
-            )
+            excess = f"more than data.max_bad_rows={self.max_bad_rows:g} allows: correct the file or raise the limit"
+            raise UserError(f"{self._first[1]}; {bad} of {total} rows are bad, {excess}")
 
     def summary(self) -> str | None:
         """One sentence for a warning, or None where every row is good."""
@@ -150,8 +148,7 @@ def naming(path: Path) -> Iterator[None]:
 def exit_statuses(after_interrupt: str = "") -> Iterator[None]:
     """How every command ends: status 2 for a user's mistake, 1 when interrupted, each with one sentence on stderr.
 
-    Any other exception passes through. ``after_interrupt`` says how to continue after Ctrl-C; where the work stopped is
-    the exception's own argument.
+    Others pass through. ``after_interrupt`` says how to continue after Ctrl-C, the KeyboardInterrupt's argument where.
     """
     atexit.register(gc.freeze)  # else Python looks for garbage among all objects before it ends, for three seconds
     for stream in (sys.stdout, sys.stderr):  # a pipe of Windows, or LC_ALL=C, takes few characters

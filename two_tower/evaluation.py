@@ -28,15 +28,13 @@ PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
 def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
     """Metrics of a run's best checkpoint and of BM25 on one split, over its whole corpus.
 
-    ``data`` is the configuration of a data source, or None for the run's own data. With
-    ``hybrid`` the two are fused as well. How is chosen once, on the validation split of the run's own data, and kept
-    in the run folder as ``hybrid.json``.
+    ``data`` is the configuration of a data source, or None for the run's own. With ``hybrid`` the two are fused as
+    well. How is chosen once, on the validation split of the run's own data, and kept as ``hybrid.json``.
 
-    The keys are ``dense/METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC``, each with the ends of its 95 % bootstrap
-    interval (``dense/METRIC/low``, ``dense/METRIC/high``); p-values of the paired randomisation test, uncorrected, for
-    the difference from BM25 (``SYSTEM/METRIC/p_vs_bm25``) and from the tower (``hybrid/METRIC/p_vs_dense``);
-    ``documents``, ``queries``, ``split``; with the hybrid ``fusion/method``, ``fusion/weight``, ``fusion/split``,
-    ``fusion/metric`` and ``fusion/chosen_here``, whether it was chosen on these very queries.
+    The keys are ``SYSTEM/METRIC`` of ``dense``, ``bm25`` and perhaps ``hybrid``, with the ends of its 95 % bootstrap
+    interval (``…/low``, ``…/high``) and p-values of the paired randomisation test, uncorrected, for the difference from
+    the others (``…/p_vs_bm25``, ``…/p_vs_dense``); ``documents``, ``queries``, ``split``; with the hybrid
+    ``fusion/method``, ``/weight``, ``/split``, ``/metric`` and ``/chosen_here``: on these very queries.
     """
     run = Run.existing(path)
     source, settings = make_source(data) if data else own_source(run), data or read(run.config)["data"]
@@ -85,13 +83,10 @@ def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
     split = config["data"]["validation_split"]
     try:
         source = own_source(run)
-        same = split == ranked.queries.name and source.fingerprint() == ranked.corpus.source.fingerprint()
-        exclude = config["data"].get("exclude_same_id", False)
-        own = (
-            ranked
-            if same and exclude == (ranked.queries.same is not None)
-            else _RankedSplit(ranked.encoder, source, split, exclude)
-        )
+        exclude, queries = config["data"].get("exclude_same_id", False), ranked.queries
+        same = (split, exclude) == (queries.name, queries.same is not None)
+        same = same and source.fingerprint() == ranked.corpus.source.fingerprint()
+        own = ranked if same else _RankedSplit(ranked.encoder, source, split, exclude)
     except UserError as error:
         remark = "--hybrid chooses its weight once, on the run's own data, which cannot be read"
         raise UserError(f"{remark}: {error}") from error

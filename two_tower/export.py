@@ -102,11 +102,9 @@ def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[st
         weights = torch.ones_like(weights)
     elif similarity.name != "cosine" or tower.tanh:
         what = "tower.tanh=true" if tower.tanh else f"similarity={similarity.name}"
-        raise UserError(
-            f"A weighted average with {what} cannot be exported: Sentence Transformers' plain mean gives vectors of "
-            "other lengths (similarity=cosine without tanh works, and so does embedding.weights=uniform "
-            "tower.learn_weights=false)."
-        )
+        works = "similarity=cosine without tanh works, and so does embedding.weights=uniform tower.learn_weights=false"
+        why = f"Sentence Transformers' plain mean gives vectors of other lengths ({works})"
+        raise UserError(f"A weighted average with {what} cannot be exported: {why}.")
     table = {"embedding.weight": tower.words.vectors * weights[:, None]}
     modules = [_Module("StaticEmbedding", weights=table, tokenizer=definition)]
     if tower.tanh or not isinstance(tower.projection, nn.Identity):

@@ -47,8 +47,7 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     """Write a run folder whose vocabulary holds the new words of a source's passages as well.
 
     Their vectors come from the parts that they share with known words (see `SubwordVectors`), their weights are those
-    of the rarest known words. All other vectors, and texts without new words, stay as they are. The run's best
-    checkpoint is extended; ``progress`` is called with the number of passages read since the last call.
+    of the rarest known words. All others, and the vectors of texts without new words, stay as in the best checkpoint.
     """
     require_new(path)
     old, new = Run.existing(run), Run(path)
@@ -71,16 +70,12 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     new.checkpoints.mkdir(parents=True)
     extended.save(new.tokenizer)
     torch.save({"state_dict": state, "two_tower": {**facts, "tokenizer": extended.fingerprint}}, new.best)
-    _keep_what_was_chosen(old, new)
-    write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
-    return Extension(sum(counts.values()), sum(fresh.values()), len(fresh))
-
-
-def _keep_what_was_chosen(old: Run, new: Run) -> None:
     if old.data.exists():
         shutil.copy(old.data, new.data)
     if fusion := Fusion.read(old.hybrid, file_hash(old.best)):
         replace(fusion, checkpoint=file_hash(new.best)).write(new.hybrid)
+    write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
+    return Extension(sum(counts.values()), sum(fresh.values()), len(fresh))
 
 
 def _texts(source: Source, progress: Advance | None) -> Iterator[Texts]:

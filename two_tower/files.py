@@ -52,6 +52,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """A JSON document; None if there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def json_line(document: Mapping[str, Any], file: TextIO) -> str:
     """The document on one line, in characters that ``file`` can take."""
     line = json.dumps(document, ensure_ascii=False)

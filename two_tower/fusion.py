@@ -1,9 +1,7 @@
 """One ranking from two: the best documents of a tower and of BM25, fused by ranks or by scores.
 
-Knows nothing of models: rankings of the same queries in, a ranking out. Evaluation and search share it, so the
-figures of the hybrid are those of what is searched.
-
-docs/evaluation.md has measured figures of each way to fuse.
+Knows nothing of models: rankings of the same queries in, a ranking out. Evaluation and search share it, so the figures
+of the hybrid are those of what is searched. docs/evaluation.md has measured figures of each way to fuse.
 """
 
 from __future__ import annotations

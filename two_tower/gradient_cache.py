@@ -1,12 +1,9 @@
 """Gradient caching: a large batch in the memory of a small one, with the same gradients.
 
 Texts are encoded in chunks that keep only their vectors, and the backward pass encodes each chunk again when it has
-its gradient (Gao et al. 2021, arXiv:2101.06983). To autograd this is one function, so automatic optimization, clipping
-and gradient accumulation work as always.
-
-`torch.utils.checkpoint` cannot do it here. Its reentrant form encodes without gradients, where the recurrent towers
-take another path (other dropout, perhaps bfloat16), so the loss would see other vectors. The other form drops saved
-tensors only, and the towers' compiled loops keep their activations outside those.
+its gradient (Gao et al. 2021, arXiv:2101.06983). `torch.utils.checkpoint` cannot do it: its reentrant form encodes
+without gradients, where the recurrent towers take another path (other dropout, perhaps bfloat16), so the loss would see
+other vectors. The other form drops saved tensors only, and the towers' compiled loops keep their activations elsewhere.
 """
 
 from __future__ import annotations

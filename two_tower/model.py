@@ -22,8 +22,7 @@ from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tower.base import Tower
 
-# Texts encoded together outside training: few enough that an RNN's token vectors stay in the CPU's cache and that a
-# progress bar moves.
+# Texts encoded together outside training: few enough for the CPU's cache, and for a progress bar that moves.
 ENCODE_BATCH = 2048
 
 
@@ -108,14 +107,8 @@ class TwoTower(L.LightningModule):
             raise RuntimeError("This model was loaded for use and has no loss.")
         on_cpu = self.device.type == "cpu"  # where torch's function would write down the call stack at every step
         (torch.default_generator if on_cpu else torch).manual_seed((self._seed << 32) ^ self.global_step)
-        encoded = EncodedBatch(
-            self.queries(batch.queries),
-            self.documents(batch.documents),
-            batch.negatives,
-            batch.query_rows,
-            batch.document_rows,
-            batch.margins,
-        )
+        vectors = self.queries(batch.queries), self.documents(batch.documents)
+        encoded = EncodedBatch(*vectors, batch.negatives, batch.query_rows, batch.document_rows, batch.margins)
         if self.cross_batch is not None:
             encoded = self.cross_batch(encoded, self.global_step)
         output = self.loss(self._loss_input(encoded))
@@ -154,10 +147,7 @@ class TwoTower(L.LightningModule):
             self.log_dict(self.figures)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         # Lightning's own clipping refuses sparse gradients.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,18 +21,13 @@ def use_writable_places() -> None:
     home = os.path.expanduser("~")  # Path.home raises where there is none
     if not Path(home).is_absolute() or not Path(home).is_dir():
         home = os.environ["HOME"] = str(temporary_folder())
-    for variable, below in {
-        "XDG_CACHE_HOME": ".cache",
-        "XDG_CONFIG_HOME": ".config",
-        "XDG_DATA_HOME": ".local/share",
-    }.items():
-        place = Path(os.environ.get(variable) or Path(home, below))
-        if not can_write(place):
+    places = {"XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config", "XDG_DATA_HOME": ".local/share"}
+    for variable, below in places.items():
+        if not can_write(Path(os.environ.get(variable) or Path(home, below))):
             os.environ[variable] = str(temporary_folder() / below)
     if not can_write(Path(__file__).parent):  # numba's first choice is beside the code
-        os.environ.setdefault(
-            "NUMBA_CACHE_DIR", str(Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache"), "numba"))
-        )
+        cache = os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache")
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache, "numba")))
 
 
 def can_write(path: Path) -> bool:
@@ -43,12 +39,10 @@ def can_write(path: Path) -> bool:
 
 def temporary_folder() -> Path:
     """A folder of this user alone: what lies there is executed."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
+    user = os.getuid() if hasattr(os, "getuid") else 0  # on Windows all files are of user 0
     path = Path(tempfile.gettempdir(), f"two-tower-{user}")
-    try:
+    with suppress(OSError):
         path.mkdir(mode=0o700, exist_ok=True)
-        if not hasattr(os, "getuid") or (path.stat().st_uid == user and not path.is_symlink()):
+        if path.stat().st_uid == user and not path.is_symlink():
             return path
-    except OSError:
-        pass
     return Path(tempfile.mkdtemp(prefix="two-tower-"))

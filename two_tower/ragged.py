@@ -94,6 +94,11 @@ class Ragged:
         first, last = int(offsets[0]), int(offsets[-1])
         return Ragged(self.ids[first:last], offsets - first)
 
+    def any(self, mask: np.ndarray) -> np.ndarray:
+        """(B,) bool: which texts have a token where ``mask`` (T,) bool is true; on a CPU."""
+        ends = np.concatenate([[0], np.cumsum(mask)])
+        return np.diff(ends[self.offsets.numpy()]) > 0
+
     def keep(self, mask: Tensor) -> Ragged:
         """Only the tokens where ``mask`` (T,) bool is true; a text may become empty."""
         ends = torch.zeros(len(mask) + 1, dtype=torch.int64, device=mask.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -21,13 +20,10 @@ from filelock import FileLock, Timeout
 from two_tower.config.saved import Composition, differences, leaves, read, to_yaml
 from two_tower.console import first_process
 from two_tower.errors import UserError
-from two_tower.files import write_json, write_text
+from two_tower.files import read_json, write_json, write_text
 
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "tokenizers", "bm25s", "faiss-cpu")
-
-
-# A killed process may leave children that hold the folder for some seconds.
-HOLD_SECONDS = 10
+HOLD_SECONDS = 10  # a killed process may leave children that hold the folder for some seconds
 
 
 class Run:
@@ -40,15 +36,11 @@ class Run:
         self.path = path
         self.config, self.environment = path / "config.yaml", path / "environment.json"
         self.tokenizer, self.results = path / "tokenizer.json", path / "results.json"
-        self.metrics = path / "metrics.csv"
-        self.checkpoints = path / "checkpoints"
-        self.best = self.checkpoints / "best.ckpt"
-        self.last = self.checkpoints / "last.ckpt"
-        self.index = path / "index"
+        self.metrics, self.index, self.checkpoints = path / "metrics.csv", path / "index", path / "checkpoints"
+        self.best, self.last = self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt"
         self.data = path / "data.json"  # what `Source.facts` said when the run began
         self.hybrid = path / "hybrid.json"  # how its tower and BM25 are fused
-        self.doctor = path / "doctor.json"
-        self.signals = path / "signals.json"
+        self.doctor, self.signals = path / "doctor.json", path / "signals.json"
         self.similarities = path / "similarities.svg"
         self._lock_file = path / ".lock"
         self._lock = FileLock(self._lock_file)
@@ -60,9 +52,8 @@ class Run:
         if not run.config.exists():
             raise UserError(f"{path} is not the folder of a run: it holds no config.yaml.")
         if not run.best.exists():
-            checkpoint = run.best.relative_to(run.path)
             remedy = "the run did not finish its first epoch; start its train.py command again."
-            raise UserError(f"{path} has no checkpoint yet ({checkpoint}): {remedy}")
+            raise UserError(f"{path} has no checkpoint yet (checkpoints/best.ckpt): {remedy}")
         return run
 
     @property
@@ -75,9 +66,9 @@ class Run:
     ) -> bool:  # fmt: skip
         """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete.
 
-        ``data`` is what `two_tower.data.base.Source.facts` says, None if it cannot be read. An ``extensible`` run does
-        not depend on its length: it is continued with more epochs or steps, too. A UserError says what has changed
-        since the run began, or that another process trains in the folder. `release` lets go of it.
+        ``data`` is what `two_tower.data.base.Source.facts` says, None if it cannot be read. An ``extensible`` run may
+        be continued with more epochs or steps. A UserError says what else has changed since the run began, or that
+        another process trains in the folder. `release` lets go of it.
         """
         if not self._is_due(config, data, extensible):
             return False
@@ -86,7 +77,11 @@ class Run:
         except OSError as error:
             raise UserError(f"run_dir={self.path} cannot be made: {error.strerror}.") from error
         if first_process():  # the others' command is not the user's
-            self._hold()
+            try:
+                self._lock.acquire(timeout=HOLD_SECONDS)
+            except Timeout:
+                remedy = "wait for its end, or choose another run_dir"
+                raise UserError(f"Another process trains in {self.path}: {remedy}") from None
             if not self._is_due(config, data, extensible):  # another process has trained meanwhile
                 self.release()
                 return False
@@ -112,9 +107,8 @@ class Run:
 
     def _check_unchanged(self, config: Mapping[str, Any], extensible: bool) -> bool:
         """Whether only the length has changed, and grown; a UserError for any other change."""
-        before = read(self.config)
+        before, done = read(self.config), self.read_results().get("epochs", 0) if self.complete else 0
         changed = differences(before, config)
-        done = self.read_results().get("epochs", 0) if self.complete else 0
         longer = bool(changed) and all(_grown(before, config, each.partition(":")[0], done) for each in changed)
         if not changed or (longer and extensible):
             return longer
@@ -126,10 +120,8 @@ class Run:
 
     def check_data(self, now: Mapping[str, Any]) -> None:
         """Raise a UserError if the data has changed since the run began; ``now`` is what `Source.facts` says."""
-        if not self.data.exists():
-            return
-        before = json.loads(self.data.read_text(encoding="utf-8"))
-        if before["fingerprint"] == now["fingerprint"]:
+        before = read_json(self.data)
+        if before is None or before["fingerprint"] == now["fingerprint"]:
             return
         changed = {*before["parts"]} ^ {*now["parts"]}
         files = [re.fullmatch(r"(.+) [0-9a-f]{16,}", part) for part in changed]
@@ -137,14 +129,6 @@ class Run:
         what = f" ({', '.join(sorted(names))})" if names else ""
         remedy = "choose another run_dir, or put the data back"
         raise UserError(f"The data of {self.path} has changed since that run began: {now['name']}{what}; {remedy}")
-
-    def _hold(self) -> None:
-        try:
-            self._lock.acquire(timeout=HOLD_SECONDS)
-        except Timeout:
-            raise UserError(
-                f"Another process trains in {self.path}: wait for its end, or choose another run_dir"
-            ) from None
 
     def release(self) -> None:
         """Let other processes train in the folder."""
@@ -155,8 +139,7 @@ class Run:
     def abandon(self) -> None:
         """Leave the folder as if the run had never begun; does nothing once there is a checkpoint.
 
-        For a mistake that shows only when the data is read. Its correction is another configuration, which the
-        folder would refuse.
+        For a mistake that shows only when the data is read: the folder would refuse the corrected configuration.
         """
         if self.last.exists() or self.best.exists() or not first_process():
             return
@@ -170,11 +153,11 @@ class Run:
                 folder.rmdir()
 
     def read_results(self) -> dict[str, Any]:
-        return json.loads(self.results.read_text(encoding="utf-8"))
+        return read_json(self.results)
 
     def composition(self) -> Composition:
         """What the configuration was composed from; empty for a run that no command made."""
-        saved = json.loads(self.environment.read_text(encoding="utf-8")) if self.environment.exists() else {}
+        saved = read_json(self.environment) or {}
         return Composition(saved.get("choices", {}), saved.get("derived", []))
 
 

@@ -42,8 +42,7 @@ class Plateau(Scheduler):
         if mode not in ("max", "min"):
             raise ValueError(f"mode={mode} must be max or min")
         _check_share("floor", floor)
-        self.factor, self.patience, self.floor, self.monitor = factor, patience, floor, monitor
-        self.mode: Literal["max", "min"] = mode
+        self.factor, self.patience, self.floor, self.monitor, self.mode = factor, patience, floor, monitor, mode
 
     def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any]:
         floors = [self.floor * group["lr"] for group in optimizer.param_groups]
@@ -79,10 +78,8 @@ class WarmupDecay(Scheduler):
 
     def build(self, optimizer: Optimizer, total_steps: float | None) -> dict[str, Any]:
         if total_steps is None or not 0 <= total_steps < math.inf:
-            name = type(self).__name__.lower()
-            raise UserError(
-                f"scheduler={name} needs a known length: set trainer.max_steps or use scheduler=none|plateau"
-            )
+            name, remedy = type(self).__name__.lower(), "set trainer.max_steps or use scheduler=none|plateau"
+            raise UserError(f"scheduler={name} needs a known length: {remedy}")
         length = int(total_steps)
         return {"scheduler": LambdaLR(optimizer, lambda step: self.factor(step, length)), "interval": "step"}
 

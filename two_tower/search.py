@@ -26,8 +26,7 @@ from two_tower.store import VectorStore
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-# Start and end of each word of the query in a text.
-Marks: TypeAlias = list[tuple[int, int]]
+Marks: TypeAlias = list[tuple[int, int]]  # start and end of each word of the query in a text
 
 
 @dataclass(frozen=True)

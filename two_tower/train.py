@@ -21,6 +21,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     """
     import lightning as L
     import torch
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from two_tower.assemble import data_facts, make_data, make_model, make_trainer, one_process, summary, try_parts
     from two_tower.config import build
@@ -28,7 +29,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     from two_tower.logger import logged
     from two_tower.report.results import finish
     from two_tower.run import Run
-    from two_tower.trainer import fit, has_usual_length, usual_epochs
+    from two_tower.trainer import has_usual_length, usual_epochs
 
     if one_process(config["trainer"]):
         work_alone()
@@ -54,11 +55,14 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
             trainer.fit_loop.max_epochs = usual_epochs(data.batches_per_epoch, trainer.accumulate_grad_batches)
         say(summary(config, data, model))
         with logged(trainer, config):
-            fit(trainer, model, data, run.last)
+            trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
             return finish(run, trainer, validation)
     except UserError:
         run.abandon()
         raise
+    except MisconfigurationException as error:  # keys of the trainer that fit only other data
+        run.abandon()
+        raise UserError(f"trainer refuses its settings: {str(error).splitlines()[0]}") from error
     except SystemExit:  # what Lightning makes of KeyboardInterrupt
         if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
             raise SystemExit(0) from None
@@ -97,8 +101,7 @@ def _run_job(composed: Composed) -> float | None:
     results = train(config, job.composition)
     if not job.sweep:
         print_document({"run_dir": config["run_dir"], **results})
-    value: float | None = results.get(f"val/{config['validation']['monitor']}")
-    return value
+    return results.get(f"val/{config['validation']['monitor']}")
 
 
 def _default_folder(config: dict[str, Any], job: Job) -> str:

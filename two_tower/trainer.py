@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
 from two_tower.distributed import all_gather
-from two_tower.errors import UserError, one_of
+from two_tower.errors import one_of
 from two_tower.optimizer.base import coalesced
 
-# Keys of the Trainer that would do nothing here, or break what is promised; with the remedy.
-_REFUSED = {
+_REFUSED = {  # keys of the Trainer that would do nothing here, or break what is promised; with the remedy
     "barebones": "use logger=csv ~callbacks.samples ~callbacks.doctor",
     "callbacks": "they are the group callbacks",
     "check_val_every_n_epoch": "use validation.every_n_steps",
@@ -46,16 +42,13 @@ def check_keys(trainer: Mapping[str, Any]) -> None:
     for key, remedy in _REFUSED.items():
         if key in trainer:
             raise ValueError(f"{key}={trainer[key]} has no place here: {remedy}")
-    precision, strategy = trainer.get("precision", "32"), trainer.get("strategy")
-    if precision is not None and str(precision) not in _PRECISIONS:
-        raise ValueError(
-            f"precision={precision} does not work with token batches; {one_of(str(precision), _PRECISIONS)}"
-        )
+    precision, strategy = str(trainer.get("precision") or "32"), trainer.get("strategy")
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision={precision} does not work with token batches; {one_of(precision, _PRECISIONS)}")
     if isinstance(strategy, str) and strategy != "auto":
         raise ValueError(f"strategy={strategy} fails on the sparse gradients of word tables: use trainer=ddp")
-    for key in ("limit_train_batches", "max_epochs", "max_steps"):
-        if trainer.get(key) == 0:
-            raise ValueError(f"{key}=0 trains nothing: leave it out, or set 1")
+    if trainer.get("limit_train_batches") == 0:
+        raise ValueError("limit_train_batches=0 trains nothing: leave it out, or set 1")
 
 
 def has_usual_length(trainer: Mapping[str, Any]) -> bool:
@@ -66,14 +59,6 @@ def has_usual_length(trainer: Mapping[str, Any]) -> bool:
 def usual_epochs(batches: int, accumulated: int = 1) -> int:
     """How many epochs of ``batches`` to train where nothing says so: few examples need more of them."""
     return max(USUAL_EPOCHS, math.ceil(FEWEST_STEPS * accumulated / batches))
-
-
-def fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, last: Path) -> None:
-    """Train, from the checkpoint ``last`` if there is one; a UserError for keys that fit only other data."""
-    try:
-        trainer.fit(model, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    except MisconfigurationException as error:
-        raise UserError(f"trainer refuses its settings: {str(error).splitlines()[0]}") from error
 
 
 class RowDDP(DDPStrategy):
@@ -89,19 +74,13 @@ class RowDDP(DDPStrategy):
         for tensor in (*model.parameters(), *model.buffers()) if model else ():
             dist.broadcast(tensor.detach(), src=0)
 
-    def optimizer_step(
-        self,
-        optimizer: Optimizer,
-        closure: Callable[[], Any],
-        model: Any = None,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **more: Any) -> Any:  # noqa: ANN401
         def averaged() -> Any:  # noqa: ANN401
             result = closure()
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
             return result
 
-        return super().optimizer_step(optimizer, averaged, model, **kwargs)
+        return super().optimizer_step(optimizer, averaged, *args, **more)
 
 
 @torch.no_grad()

@@ -58,14 +58,14 @@ def test_a_wish_that_is_not_heeded_is_said(
     assert any("use logger=csv" in each for each in _said)
 
 
-@pytest.mark.parametrize("error", [PermissionError("Unable to write to W&B's folder"), OSError(30, "Read-only")])
 def test_where_it_cannot_start_the_run_is_not_lost(
-    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    error = PermissionError("Unable to write to W&B's folder")
     config = configure(collection, tmp_path / "run", "logger=wandb", "trainer.max_epochs=1", "tower.dim=4")
     with monkeypatch.context() as patch:
         patch.setattr(wandb, "init", Mock(side_effect=error))
-        with pytest.raises(UserError, match=r"W&B cannot start a run \(.*(Unable to write|Read-only)"):
+        with pytest.raises(UserError, match=r"W&B cannot start a run \(Unable to write"):
             train(config)
     assert train(config)["epochs"] == 1
     (run,) = wandb_runs(tmp_path / "run")

@@ -133,7 +133,7 @@ def write(folder: Path, passages: list[tuple[str, str]], queries: list[tuple[str
     return folder
 
 
-@settings(max_examples=60)
+@settings(max_examples=200)
 @given(collections())
 def test_random_collections(collection: tuple[list[tuple[str, str]], list[tuple[str, str]], Qrels]) -> None:
     folder = Path(tempfile.mkdtemp())
@@ -158,7 +158,8 @@ def test_real_collections(name: str, tmp_path: Path) -> None:
     for line in [*opened(next((folder / "qrels").glob("dev.tsv*")))][1:120]:
         query, document, grade = line.rstrip("\n").split("\t")
         qrels.setdefault(query, {})[document] = int(grade)
-    gone = {document for judged in qrels.values() for document in judged if sum(document.encode()) % 10 == 0}
+    judged = {document for its in qrels.values() for document in its}
+    gone = {document for document in judged if sum(document.encode()) % 10 == 0}
     passages, queries = (
         [
             (row["_id"], f"{row.get('title', '')} {row['text']}")
@@ -166,11 +167,7 @@ def test_real_collections(name: str, tmp_path: Path) -> None:
         ]
         for glob in ("corpus.jsonl*", "queries.jsonl*")
     )
-    kept = [
-        row
-        for i, row in enumerate(passages)
-        if row[0] not in gone and (i % 40 == 0 or any(row[0] in j for j in qrels.values()))
-    ]
+    kept = [row for i, row in enumerate(passages) if row[0] not in gone and (i % 40 == 0 or row[0] in judged)]
     write(tmp_path / "beir", kept, [row for row in queries if row[0] in qrels], qrels)
     all_systems(tmp_path / "beir", "dev", qrels, tmp_path / "run.trec")
     assert gone

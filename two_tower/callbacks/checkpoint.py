@@ -36,15 +36,11 @@ class BestCheckpoint(Checkpoint):
         super().__init__()
         self._path, self._validation = run.best, validation
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        self._save_if_best(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save_if_best(trainer)
-
-    def _save_if_best(self, trainer: L.Trainer) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         if self._validation.just_evaluated and self._validation.best is self._validation.history[-1]:
             trainer.save_checkpoint(self._path)
+
+    on_train_epoch_end = on_train_batch_end
 
 
 class LastCheckpoint(Checkpoint):
@@ -59,8 +55,7 @@ class LastCheckpoint(Checkpoint):
     - It steps schedules that wait for a metric (plateau) after the last hook in which a checkpoint can be written.
       So the checkpoint of an epoch keeps the metrics they have not seen, and `on_train_start` makes up for it.
     - It hands a step's figures to the loggers after that hook, too; `_log_step` does so before.
-    - What was logged after the last checkpoint is logged again. So the loggers are flushed before a checkpoint, and
-      rewound to its step when the run continues.
+    - What was logged after the last checkpoint is logged again: loggers are flushed before one, and rewound to it.
 
     ``every_seconds`` counts within an epoch; the end of each epoch is saved in any case.
     """
@@ -97,7 +92,7 @@ class LastCheckpoint(Checkpoint):
         self._stop_requested = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
-        if _is_last_batch(trainer):
+        if 0 < trainer.max_steps <= trainer.global_step or trainer.should_stop or trainer.is_last_batch:
             return  # saved after the epoch's validation
         if (args[-1] + 1) % trainer.accumulate_grad_batches:
             return  # no checkpoint holds the gradients that the next step will add to
@@ -108,9 +103,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        monitored = {c.monitor for c in _plateaus(trainer) if c.monitor in metrics}
-        self._unseen_metrics = {name: float(metrics[name]) for name in monitored}
+        monitored, metrics = {c.monitor for c in _plateaus(trainer)}, trainer.callback_metrics
+        self._unseen_metrics = {name: float(value) for name, value in metrics.items() if name in monitored}
         self._save(trainer)
         self._unseen_metrics = {}
 
@@ -128,25 +122,18 @@ class LastCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._unseen_metrics = dict(state_dict["waiting"])
 
-    def on_train_end(self, *args: Any) -> None:  # noqa: ANN401
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Restore the previous signal handlers, before Lightning does so: its own would keep the whole run alive."""
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()
 
-    def on_exception(self, *args: Any) -> None:  # noqa: ANN401
-        self.on_train_end()
+    on_exception = on_train_end
 
 
 def _plateaus(trainer: L.Trainer) -> list[Any]:
     """The schedules that wait for a metric, as Lightning describes them."""
     return [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
-
-
-def _is_last_batch(trainer: L.Trainer) -> bool:
-    """Whether the batch that just ended is the last of its epoch, which may be cut short."""
-    no_more_steps = 0 < trainer.max_steps <= trainer.global_step
-    return no_more_steps or trainer.should_stop or trainer.is_last_batch
 
 
 def _log_step(trainer: L.Trainer, model: TwoTower) -> None:

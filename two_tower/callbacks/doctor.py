@@ -240,7 +240,6 @@ class Doctor(Callback):
                 self._record.finish(self.signals, trainer.loggers)
 
     def show(self) -> None:
-        """Show the panel."""
         report(self._record.all, self.signals)
 
     @contextmanager

@@ -21,12 +21,11 @@ class EarlyStopping(Callback):
     """Stops when a metric has not improved in ``patience`` evaluations in a row, or is not finite.
 
     The rule is Lightning's `EarlyStopping` (a test compares them), which cannot be the base: it looks at ends of
-    epochs only, keeps no reason in its state, and a run that is killed after it has stopped would train another
-    epoch when it is continued.
+    epochs only, keeps no reason, and a run that is killed after it has stopped would train on when it is continued.
 
-    ``monitor`` is any metric that is logged. The figures of training are those of one batch, that of the last step
-    before an evaluation, and noisy. Without a ``mode``, less of a loss is better and more of a search metric or
-    accuracy. A name that training does not log is refused after the first step.
+    ``monitor`` is any metric that is logged; a name that training does not log is refused after the first step. The
+    figures of training are those of the last batch before an evaluation, and noisy. Without a ``mode``, less of a loss
+    is better and more of a search metric or accuracy.
     """
 
     def __init__(
@@ -62,9 +61,6 @@ class EarlyStopping(Callback):
         self._is_logged = True
         self._judge(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._judge(trainer, pl_module)
-
     def _judge(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.validation.just_evaluated or self.reason:
             return
@@ -84,6 +80,8 @@ class EarlyStopping(Callback):
         cause = stuck if math.isfinite(value) else f"{self.monitor} is {value}"
         self.reason = f"Stopped early after {name}: {cause}."
         self.stopped_at, trainer.should_stop = trainer.global_step, True
+
+    on_train_epoch_end = _judge
 
     def _improves(self, value: float) -> bool:
         if self.best is None or not math.isfinite(value):

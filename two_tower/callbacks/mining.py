@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
-from two_tower.files import atomic_path, file_hash, write_json
+from two_tower.files import atomic_path, file_hash, read_json, write_json
 from two_tower.model import TwoTower
 from two_tower.negatives._mined import SearchResult, min_scores
 from two_tower.negatives.ann import ANNNegatives
@@ -25,18 +24,15 @@ from two_tower.validation._evaluate import EncodedCorpus
 
 log = logging.getLogger(__name__)
 
-# What the first process decides; anything else is an error message.
-_MINE, _USE = "mine", "use"
+_MINE, _USE = "mine", "use"  # what the first process decides; anything else is an error message
 
 
 class Mining(Callback):
     """Writes ``negatives/epoch-NNNN.npy`` in the run folder, and beside it which weights it was mined from.
 
-    Does nothing unless the strategy wants it. Lightning takes the first batch of an epoch after these hooks, and the
-    loader prepares no batch of the next epoch ahead, in any process. So an epoch has one table.
-
-    A run that is killed while it mines mines again, from the same weights. One that is killed later in the epoch
-    continues with the existing table, if that is the one the checkpoint was trained with.
+    Does nothing unless the strategy wants it. Lightning takes the first batch of an epoch after these hooks, and no
+    process's loader prepares one ahead, so an epoch has one table. A run that is killed while it mines mines again from
+    the same weights; later in the epoch it continues with the table, if the checkpoint was trained with that one.
     """
 
     def __init__(self) -> None:
@@ -64,7 +60,7 @@ class Mining(Callback):
             trainer.strategy.barrier("negatives")
         elif decision != _USE:
             raise UserError(decision)
-        self._records[folder] = cast(dict[str, Any], _record(path))
+        self._records[folder] = read_json(_record_path(path))
 
     def state_dict(self) -> dict[str, Any]:
         return {"records": self._records}
@@ -75,7 +71,7 @@ class Mining(Callback):
 
 def _decision(path: Path, in_use: dict[str, Any] | None, weights: dict[str, Any]) -> str:
     """Whether to use the table at ``path``, which the checkpoint may remember as ``in_use``, or to mine it."""
-    record = _record(path)
+    record = read_json(_record_path(path))
     whole = record is not None and path.exists() and record["table"] == file_hash(path)
     if in_use is not None and in_use["file"] == path.name:
         if whole and record == in_use:
@@ -97,10 +93,8 @@ def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTowe
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, table)
     write_json(_record_path(path), {"file": path.name, **weights, "table": file_hash(path)})
-    log.info(
-        "Negatives from the model after %d steps: %s; %.1f s.",
-        weights["step"], strategy.describe(len(table), kept), time.perf_counter() - start,
-    )  # fmt: skip
+    described, seconds = strategy.describe(len(table), kept), time.perf_counter() - start
+    log.info(f"Negatives from the model after {weights['step']} steps: {described}; {seconds:.1f} s.")
 
 
 def search(model: TwoTower, data: TripletData, k: int) -> SearchResult:
@@ -137,10 +131,3 @@ def checksum(module: nn.Module) -> str:
 
 def _record_path(path: Path) -> Path:
     return path.with_suffix(".json")
-
-
-def _record(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(_record_path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None

@@ -59,8 +59,7 @@ class SampleQueries(Callback):
     """Shows how the ranking of a few queries changes, on the console and in every logger.
 
     The queries are spread evenly from the easiest to the hardest for BM25 (where that is not measured, for the
-    untrained towers): a random few may all be easy. As BM25 depends on the collection only, all runs on it show the
-    same queries, so that they can be compared.
+    untrained towers): a random few may all be easy. BM25 knows no run, so all on a collection show the same queries.
     """
 
     def __init__(
@@ -89,13 +88,7 @@ class SampleQueries(Callback):
             of_bm25, of_untrained = (None if each is None else int(each[row]) for each in (bm25, untrained))
             self.samples.append(Sample(row, split.texts[row].as_py(), of_bm25, of_untrained))
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ANN401
-        self._look(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look(trainer)
-
-    def _look(self, trainer: L.Trainer) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Note ranks and passages of an evaluation that was just made, and show them."""
         latest, split = self._validation.latest, self._validation.queries_split
         if not (trainer.is_global_zero and self._validation.just_evaluated and latest is not None):
@@ -103,13 +96,12 @@ class SampleQueries(Callback):
         ranks = first_ranks(latest, split)
         qrels, relevant = split.qrels, split.qrels.relevant(split.threshold)
         right = {*zip(qrels.query_rows[relevant].tolist(), qrels.document_rows[relevant].tolist(), strict=True)}
-        for sample in self.samples:
-            sample.ranks.append(int(ranks[sample.row]))
-            best = latest.ranking.rows[sample.row, : self._hits].tolist()
-            sample.hits = [[self._texts[row].as_py(), (sample.row, row) in right] for row in best if row >= 0]
         columns = [*COLUMNS, *(f"hit {place + 1}" for place in range(self._hits))]
         name, data = self._validation.latest_name, list[list[Any]]()
         for s in self.samples:
+            s.ranks.append(int(ranks[s.row]))
+            best = latest.ranking.rows[s.row, : self._hits].tolist()
+            s.hits = [[self._texts[row].as_py(), (s.row, row) in right] for row in best if row >= 0]
             cells = [f"✓ {_plain(text)}" if relevant else _plain(text) for text, relevant in s.hits]
             data.append([name, _plain(s.text), *s.figures(), *cells, *[""] * (self._hits - len(cells))])
         for logger in run_loggers(trainer.loggers):
@@ -120,6 +112,8 @@ class SampleQueries(Callback):
             for sample in self.samples:
                 now, before, untrained, bm25 = map(_shown, sample.figures())
                 _line(f"{'':<4}{now:>9}{before:>9}{untrained:>11}{bm25:>9}   ", sample.text)
+
+    on_train_epoch_end = on_train_batch_end
 
     def show(self) -> None:
         """Show the queries at the end, also of a run that was interrupted after its last epoch."""

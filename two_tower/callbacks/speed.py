@@ -71,13 +71,8 @@ def _overhead_seconds(trainer: L.Trainer) -> float:
 class TrainingProgress(ProgressBar):
     """One line for the whole run, in the first of several processes; what is printed meanwhile appears above it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._enabled = True
-        self._bar: Progress | None = None
-
-    def enable(self) -> None:
-        self._enabled = True
+    _enabled = True
+    _bar: Progress | None = None
 
     def disable(self) -> None:  # which Lightning calls in all processes but the first
         self._enabled = False
@@ -99,7 +94,6 @@ class TrainingProgress(ProgressBar):
         if self._bar is None:
             return
         task = self._bar.tasks[0]
-        triplets = len(batch) * trainer.world_size
         loss = cast(TwoTower, pl_module).figures["train/loss"]
         epochs = "" if trainer.max_epochs in (None, -1) else f" of {trainer.max_epochs}"
         self._bar.update(
@@ -107,17 +101,16 @@ class TrainingProgress(ProgressBar):
             advance=1,
             description=f"Epoch {trainer.current_epoch + 1}{epochs}",
             batch=f"batch {batch_idx + 1:,} of {trainer.num_training_batches:,}",
-            speed=f"{task.speed * triplets:,.0f} triplets/s" if task.speed else "",
+            speed=f"{task.speed * len(batch) * trainer.world_size:,.0f} triplets/s" if task.speed else "",
             loss=f"{float(loss):.4f}",
         )
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         if self._bar is not None:
             self._bar.stop()
         self._bar = None
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.on_train_end(trainer, pl_module)  # so that the error is readable
+    on_exception = on_train_end  # so that the error is readable
 
 
 def _total_batches(trainer: L.Trainer) -> float | None:

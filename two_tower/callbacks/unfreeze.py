@@ -33,10 +33,8 @@ class Unfreeze(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._unfreeze_if_due(trainer, pl_module)  # an epoch that is continued is not started again
         if self.epoch is not None and trainer.max_epochs is not None and 0 < trainer.max_epochs < self.epoch:
-            log.warning(
-                "embedding.freeze=%d is after the last epoch (trainer.max_epochs=%d): the word vectors stay frozen.",
-                self.epoch, trainer.max_epochs,
-            )  # fmt: skip
+            late = f"embedding.freeze={self.epoch} is after the last epoch (trainer.max_epochs={trainer.max_epochs})"
+            log.warning(f"{late}: the word vectors stay frozen.")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._unfreeze_if_due(trainer, pl_module):

@@ -152,7 +152,8 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     if matches(value, hint) or (isinstance(value, str) and "${" in value):  # not resolved yet
-        return _absolute(value) if _is_path(hint) else value
+        paths = [a for a in _alternatives(hint) if inspect.isclass(a) and issubclass(a, os.PathLike)]
+        return _absolute(value) if paths and value and isinstance(value, str) else value
     if type(value) is int and matches(str(value), hint):
         return str(value)
     choices = _choices(hint)
@@ -161,14 +162,8 @@ def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     raise UserError(f"{place}={value} has the wrong type: it must be {_words(hint)}")
 
 
-def _is_path(hint: Any) -> bool:  # noqa: ANN401
-    return any(inspect.isclass(each) and issubclass(each, os.PathLike) for each in _alternatives(hint))
-
-
-def _absolute(value: Any) -> Any:  # noqa: ANN401
+def _absolute(value: str) -> str:
     """A file or folder that exists, as a later command finds it from another folder; a name on a hub stays as it is."""
-    if not isinstance(value, str) or not value:
-        return value
     path = os.path.abspath(os.path.expanduser(value))
     return path if os.path.exists(path) else value
 

@@ -15,8 +15,7 @@ from two_tower.config.build import Types, check
 from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
-# Hydra's plug-ins that the extra ``launchers`` installs.
-LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's plug-ins that the extra ``launchers`` installs
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
@@ -31,12 +30,11 @@ def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, 
 
     The others are composed but not checked, which would import what they name: five seconds for the trainer.
     """
-    given = list(overrides)
-    check_overrides(given)
+    check_overrides(overrides)
     try:
-        config = OmegaConf.to_container(compose_raw("train", given), resolve=True)
+        config = OmegaConf.to_container(compose_raw("train", overrides), resolve=True)
     except Exception as error:  # Hydra's parser raises more than Hydra's own errors
-        sentence = explain(error, "train", given)
+        sentence = explain(error, "train", overrides)
         raise UserError(sentence.replace("add -m to run one experiment for each", "choose one of them")) from error
     assert isinstance(config, dict)
     return check(OmegaConf.create({group: config[group] for group in parts}), parts)
@@ -48,7 +46,7 @@ def quoted(value: str) -> str:
     return "'" + re.sub(r"(\\+)$", r"\1\1", inner) + "'"
 
 
-def check_overrides(overrides: list[str]) -> None:
+def check_overrides(overrides: Sequence[str]) -> None:
     """Refuse what Hydra would take for something else, or has no clear words for."""
     for override in overrides:
         name, equals, value = override.lstrip("+~").partition("=")
@@ -63,7 +61,7 @@ def check_overrides(overrides: list[str]) -> None:
             raise UserError(f"{name} is set already: write {name}={value} without '+'")
 
 
-def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
+def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """One sentence for what Hydra or OmegaConf found wrong while it composed ``conf/CONFIG_NAME.yaml``."""
     text = str(error)
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
@@ -82,7 +80,7 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
     return f"{place or 'The configuration'} cannot be used: {first}"
 
 
-def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
+def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     valid = _valid_keys(config_name, [o for o in overrides if not re.match(rf"[+~]*{re.escape(key)}\s*=", o)])
     parent = key.rpartition(".")[0]
     siblings = {name for name in valid if name.rpartition(".")[0] == parent}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import hydra
 from hydra import initialize_config_dir
@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from two_tower.config.compose import check_overrides, compose_raw, explain
+from two_tower.config.compose import check_overrides, compose_raw, explain, quoted
 from two_tower.config.saved import CONF, Composition, leaves
 from two_tower.errors import UserError, exit_statuses, fail
 
@@ -42,9 +42,6 @@ class Job(NamedTuple):
     number: int  # its position in the sweep, from 0
 
 
-T = TypeVar("T")
-
-
 class Sweep(Protocol):
     """What a command does around the jobs of a sweep. A launcher may copy it into other processes."""
 
@@ -54,7 +51,7 @@ class Sweep(Protocol):
     def begin(self, folder: Path, jobs: int | None, composed: DictConfig) -> None:
         """The sweep starts, with this many jobs if that is known, and this configuration but for what is swept."""
 
-    def run(self, job: Job, work: Callable[[], T]) -> T | float:
+    def run(self, job: Job, work: Callable[[], float | None]) -> float | None:
         """Do one job and return its objective, for the sweeper. What it raises ends the whole sweep."""
 
     def end(self, folder: Path) -> None:
@@ -86,7 +83,7 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
             return None
 
     with exit_statuses("the same command continues"):
-        arguments = _quoted(command[2:] if command[1:2] == [config_name] else command[1:])
+        arguments = [*map(_quoted, command[2:] if command[1:2] == [config_name] else command[1:])]
         overrides, multirun = _read_arguments(arguments)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
         try:
@@ -143,8 +140,7 @@ def composition_of(composed: DictConfig, choices: Any) -> Composition:  # noqa: 
 def folder_name(overrides: str) -> str:
     """The name of a job's folder: its overrides, as far as a file system takes them and people read them.
 
-    Of a long value, a path for example, the end is kept. Eight digits of a checksum stand for what is replaced or
-    cut off, so that no two jobs share a folder.
+    Of a long value, a path for example, the end is kept. A checksum tells apart what is replaced or cut off.
     """
     items = [item.partition("=") for item in overrides.split(",")]
     short = ",".join(f"{key}{equals}{value[-LONGEST_VALUE:]}" for key, equals, value in items)
@@ -190,14 +186,11 @@ def _combinations(config_name: str, overrides: Sequence[str]) -> tuple[DictConfi
     return settings, fixed, [] if own_sweeper else list(itertools.product(*swept))
 
 
-def _quoted(arguments: list[str]) -> list[str]:
-    """The arguments, with paths as Hydra reads them: a sweep's folders have ``=`` and ``,`` in their names."""
-    quoted = []
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        special = re.search(r"[^\w./+-]", value) and "'" not in value and Path(value).exists()
-        quoted.append(f"{name}='{value}'" if special else argument)
-    return quoted
+def _quoted(argument: str) -> str:
+    """The argument, with a path as Hydra reads it: a sweep's folders have ``=`` and ``,`` in their names."""
+    name, _, value = argument.partition("=")
+    special = re.search(r"[^\w./+-]", value) and "'" not in value and Path(value).exists()
+    return f"{name}={quoted(value)}" if special else argument
 
 
 def _read_arguments(arguments: list[str]) -> tuple[list[str], bool]:

@@ -14,8 +14,7 @@ from two_tower.errors import UserError
 
 # A subfolder per group, a file per choice. In a wheel it lies inside the package, in a clone beside it.
 CONF = next(filter(Path.is_dir, (folder / "conf" for folder in Path(__file__).parents[1:3])))
-# Keys that do not change what a run computes.
-_PLACES = ("run_dir", "console")
+_PLACES = ("run_dir", "console")  # keys that do not change what a run computes
 
 
 class Composition(NamedTuple):
@@ -104,8 +103,7 @@ RENAMED = {
 }
 
 _NO_HELP = "it did not help (docs/experiments.md); leave it out"
-# Old key → why it is gone and what to do.
-REMOVED = {
+REMOVED = {  # old key → why it is gone and what to do
     "data.pseudo_kinds": _NO_HELP,
     "data.pseudo_queries": _NO_HELP,
     "data.repair_encoding": "run ftfy on the file before (docs/data.md); leave it out",

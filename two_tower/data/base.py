@@ -28,6 +28,7 @@ TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), (
 SCORED_TRIPLETS = TRIPLETS.append(pa.field("margin", pa.float32()))
 TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
+SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}  # and what others call them
 JUDGED_ENOUGH = 50  # validation queries: with fewer, a mean says little
 READING = 3  # raise whenever the same files would be read as other rows
 
@@ -45,7 +46,7 @@ class Loader:
     exclude_same_id: bool
 
     def __post_init__(self) -> None:
-        at_least(1, batch_size=1 if self.batch_size is None else self.batch_size)
+        at_least(1, batch_size=self.batch_size)
         at_least(0, num_workers=self.num_workers, max_examples=self.max_examples)
 
 
@@ -78,16 +79,15 @@ def percentiles(queries: Iterable[str], seed: int) -> np.ndarray:
     return np.array([percentile(" ".join(query.casefold().split()), seed) for query in queries])
 
 
-def draw_dev(queries: Iterable[str], share: float | None, usual: float, seed: int) -> np.ndarray:
-    """Which queries become ``dev``, (Q,) bool: ``share`` of them.
+def draw_dev(draws: np.ndarray, share: float | None, usual: float) -> np.ndarray:
+    """Which queries become ``dev`` by their `percentiles`, (Q,) bool: ``share`` of them.
 
     Without a share ``usual``, or `JUDGED_ENOUGH` queries if these are more, but not more than half.
     """
-    draws = percentiles(queries, seed)
-    fewest = min(JUDGED_ENOUGH, len(draws) // 2)
-    if share is not None or not fewest:
-        return draws < 100 * (usual if share is None else share)
-    return (draws < 100 * usual) | (draws <= np.sort(draws)[fewest - 1])
+    if share is not None:
+        return draws < 100 * share
+    fewest = np.sort(draws)[: min(JUDGED_ENOUGH, len(draws) // 2)]
+    return (draws < 100 * usual) | np.isin(draws, fewest)
 
 
 class Source(ABC):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TRIPLETS
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, SPLITS, TRIPLETS
 from two_tower.data.reading.columns import estimated_lines
 from two_tower.data.reading.formats import JsonRows, TsvRows
 from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_file
 from two_tower.data.reading.tables import TableSource
-from two_tower.data.reading.unique import Numbering, keep_known
+from two_tower.data.reading.unique import keep_known
 from two_tower.errors import BadRows, UserError, one_of
 
-# Split -> names of its file; other tools write validation.tsv for dev.
-_SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
 _HEADER = frozenset({"query-id", "query_id", "qid", "query"})
 _PASSAGES = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
 _QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
@@ -26,7 +25,7 @@ _QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
 class Beir(TableSource):
     """``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
 
-    Judgements and triplets are checked against the passages, which are read once for that.
+    Triplets are checked against the passages, which are read once for that.
     """
 
     def __init__(self, path: Path | str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
@@ -40,7 +39,7 @@ class Beir(TableSource):
         return estimated_lines(self._file("corpus.jsonl"))
 
     def splits(self) -> tuple[str, ...]:
-        return tuple(split for split in _SPLITS if self._qrels_file(split) is not None)
+        return tuple(split for split in SPLITS if self._qrels_file(split) is not None)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of ``triples.tsv`` whose ids are known; with margins where it has a fourth column."""
@@ -49,7 +48,7 @@ class Beir(TableSource):
 
     def fingerprint(self) -> str:
         names = ("corpus.jsonl", "queries.jsonl", "triples.tsv")
-        paths = (*map(self._find, names), *map(self._qrels_file, _SPLITS))
+        paths = (*map(self._find, names), *map(self._qrels_file, SPLITS))
         return self._key(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in paths if path))
 
     def _passage_rows(self) -> Rows:
@@ -68,21 +67,17 @@ class Beir(TableSource):
         return rows_of_file(path, TsvRows(QRELS, _HEADER))
 
     def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
-        bad, query_ids, passage_ids = BadRows(self.max_bad_rows), self._all_queries("train")[1], self._passage_ids()
+        bad, queries = BadRows(self.max_bad_rows), self._all_queries("train")[1]
+        if not len(self._passages):
+            deque(self.corpus(), maxlen=0)  # reads it to its end
         scored = first_columns(path) == len(SCORED_TRIPLETS)
         schema = SCORED_TRIPLETS if scored else TRIPLETS
         for table, numbers in read_rows(path, TsvRows(schema, _HEADER), bad):
             for column in TRIPLETS.names:
-                ids = query_ids if column == "query_id" else passage_ids
+                ids = queries if column == "query_id" else self._passages
                 table, numbers = keep_known(table, numbers, column, ids, bad, path)
             yield from table.to_batches()
         self._report(path, bad)
-
-    def _passage_ids(self) -> Numbering | None:
-        if self._passages is None:
-            for _ in self.corpus():
-                pass
-        return self._passages
 
     def _find(self, name: str) -> Path | None:
         paths = (self.path / name, self.path / f"{name}.gz")
@@ -95,5 +90,5 @@ class Beir(TableSource):
         return path
 
     def _qrels_file(self, split: str) -> Path | None:
-        names = (self._find(f"qrels/{name}.tsv") for name in _SPLITS.get(split, ()))
+        names = (self._find(f"qrels/{name}.tsv") for name in SPLITS.get(split, ()))
         return next((path for path in names if path is not None), None)

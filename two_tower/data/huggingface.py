@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from two_tower.data.base import QUERIES, draw_dev
+from two_tower.data.base import QUERIES, SPLITS, draw_dev, percentiles
 from two_tower.data.reading.groups import Groups, GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows, column_types, text_of
@@ -27,8 +27,7 @@ class HuggingFace(GroupSource):
       ``negative_document_ids`` with such a corpus (``docid``, ``title``, ``text`` or ``contents``).
     - *BEIR*: the configurations ``corpus`` and ``queries``, and ``qrels`` as a data set of its own.
 
-    Negatives were not judged: they are in the triplets, but not in the judgements. A passage's title is read
-    where there is one.
+    Negatives were not judged: they are in the triplets, but not in the judgements. Titles are read where there are any.
     """
 
     def __init__(
@@ -71,8 +70,7 @@ class HuggingFace(GroupSource):
         return "train" in self._names and "dev" not in self._names and self._dev_share != 0
 
     def splits(self) -> tuple[str, ...]:
-        found = {*self._names, "dev"} if self._divides_train else {*self._names}
-        return tuple(split for split in ("train", "dev", "test") if split in found)
+        return tuple(split for split in SPLITS if split in self._names or (split == "dev" and self._divides_train))
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Every (query, positive, negative) of ``train``, query by query; None where there are no negatives."""
@@ -141,5 +139,5 @@ class HuggingFace(GroupSource):
         if not self._divides_train:
             return links
         train = links["train"]
-        dev = draw_dev(train.queries["text"].to_pylist(), self._dev_share, 0.05, self._dev_seed)
+        dev = draw_dev(percentiles(train.queries["text"].to_pylist(), self._dev_seed), self._dev_share, 0.05)
         return {**links, "train": train.part(~dev), "dev": train.part(dev)}

@@ -14,13 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, TRIPLETS
 from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError, nearest, one_of
 
-# Split -> how its id usually goes on after the collection's.
-_SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
 _BATCH_ROWS = 10_000
 
 Entry = Any  # one of the library's named tuples
@@ -69,12 +67,10 @@ class IrDatasets(TableSource):
 
     def fingerprint(self) -> str:
         """Of the ids, the library's version and the parts that are one file each; the library checks the others."""
-        parts: list[object] = [self._library.__version__, self.corpus_id, self.ids]
-        for dataset_id in dict.fromkeys((self.corpus_id, *self.ids.values())):
-            for kind in ("docs", "queries", "qrels", "docpairs"):
-                path = self._path(dataset_id, kind)
-                parts.append(file_fingerprint(path) if path is not None else "")
-        return self._key(*parts)
+        ids = dict.fromkeys((self.corpus_id, *self.ids.values()))
+        paths = (self._path(i, kind) for i in ids for kind in ("docs", "queries", "qrels", "docpairs"))
+        files = ("" if path is None else file_fingerprint(path) for path in paths)
+        return self._key(self._library.__version__, self.corpus_id, self.ids, *files)
 
     def _passage_rows(self) -> Rows:
         return self._rows(self.corpus_id, "docs", _document, CORPUS)
@@ -117,13 +113,13 @@ class IrDatasets(TableSource):
         for split, own in given.items():
             if own is not None and not self._is_judged(own):
                 raise UserError(f"data.{split}={own} has no queries with judgements: choose another id")
-            usual = (f"{whole}/{ending}" for ending in _SPLITS[split])
+            usual = (f"{whole}/{ending}" for ending in SPLITS[split])
             found = own or next((i for i in usual if self._exists(i) and self._is_judged(i)), None)
             if found is not None:
                 ids[split] = found
         if not ids and self._is_judged(whole):
             ending = whole.rpartition("/")[2]
-            ids[next((split for split, endings in _SPLITS.items() if ending in endings), "test")] = whole
+            ids[next((split for split, endings in SPLITS.items() if ending in endings), "test")] = whole
         return ids
 
     def _exists(self, dataset_id: str) -> bool:

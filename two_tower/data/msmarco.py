@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS, QUERIES
+from two_tower.data.base import CORPUS, QUERIES, SPLITS
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows, column_types, flat_lists, list_fields, list_type, text_of
@@ -18,7 +18,6 @@ from two_tower.data.reading.unique import hash_rows
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.ragged import expand_ranges
 
-_SPLITS = ("train", "dev", "test")
 _COLUMNS = ("query_id", "query", "passages")
 _LISTS = {"is_selected": pa.int32(), "passage_text": pa.string()}
 
@@ -26,10 +25,9 @@ _LISTS = {"is_selected": pa.int32(), "passage_text": pa.string()}
 class MsMarco(GroupSource):
     """Questions to a search engine, each with about ten passages that it showed; a person marked the answers.
 
-    A marked passage (``is_selected``) is relevant, the others of its query were judged irrelevant: they are
-    grade 0 in the judgements and the negatives of the triplets. They may answer the query too, so as negatives
-    they have noise. Queries without a marked passage are left out (3 % in v1.1, 38 % in v2.1), their passages
-    are not.
+    A marked passage (``is_selected``) is relevant, the others of its query were judged irrelevant: they are grade 0 in
+    the judgements and the negatives of the triplets. They may answer the query too, so as negatives they have noise.
+    Queries without a marked passage are left out (3 % in v1.1, 38 % in v2.1), their passages are not.
 
     A passage's id is ``QUERY-NUMBER``: the query that it came with, and its place there from 0. A text that came
     with several queries is one passage, with the id of its first appearance in the order of ``corpus_splits``.
@@ -51,9 +49,9 @@ class MsMarco(GroupSource):
     ) -> None:
         super().__init__(name or f"msmarco-{version}", max_bad_rows)
         for split in corpus_splits:
-            if split not in _SPLITS:
-                raise ValueError(f"corpus_splits names {split!r}; {one_of(split, _SPLITS)}")
-        self.corpus_splits = tuple(split for split in _SPLITS if split in corpus_splits)
+            if split not in SPLITS:
+                raise ValueError(f"corpus_splits names {split!r}; {one_of(split, SPLITS)}")
+        self.corpus_splits = tuple(split for split in SPLITS if split in corpus_splits)
         if not self.corpus_splits:
             raise ValueError("corpus_splits is empty: name at least one of train, dev, test")
         self.unique_passages = unique_passages
@@ -69,7 +67,7 @@ class MsMarco(GroupSource):
     def _no_split(self, split: str) -> str:
         if split == "test":
             return f"The split test of {self.name} has no marked passages, so nothing can be evaluated on it"
-        if split in _SPLITS:
+        if split in SPLITS:
             return f"The split {split} of {self.name} is not among data.corpus_splits"
         return super()._no_split(split)
 

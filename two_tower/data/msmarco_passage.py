@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, SPLITS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
@@ -20,7 +20,6 @@ from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_
 from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError, nearest, one_of
 
-_SPLITS = ("train", "dev", "test")
 _QUERY_FILES = {"train": "queries.train.tsv", "dev": "queries.dev.small.tsv", "test": "msmarco-test2019-queries.tsv"}
 _QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test": "2019qrels-pass.txt"}
 _RELEVANT_GRADES = {"test": 2}
@@ -61,10 +60,8 @@ class MsMarcoPassage(TableSource):
 
     The files have no header and no quoting (a quote character is text). Each may lie in the folder as it is, as
     ``NAME.gz``, or in a ``.tar.gz`` that is read without unpacking. Passages have no title. Grades are kept as they
-    are (0 to 3 at TREC). Ids in triples are not looked up here.
-
-    Triples alone can be read, but are not enough for training: the vocabulary is made of the passages, and validation
-    ranks them. With triples of texts, queries and judgements of ``train`` are not needed.
+    are (0 to 3 at TREC). Ids in triples are not looked up here. With triples of texts, queries and judgements of
+    ``train`` are not needed.
     """
 
     def __init__(
@@ -87,12 +84,12 @@ class MsMarcoPassage(TableSource):
         self.relevant_grades = dict(relevant_grades)
         for key, named in (("queries", queries), ("qrels", qrels), ("relevant_grades", relevant_grades)):
             for split in named:
-                if split not in _SPLITS:
-                    raise ValueError(f"{key}.{split} is no split; {one_of(split, _SPLITS)}")
+                if split not in SPLITS:
+                    raise ValueError(f"{key}.{split} is no split; {one_of(split, SPLITS)}")
         self.downloads = {file: Download.from_config(file, entry) for file, entry in (downloads or {}).items()}
         self._folder = Folder(self.path, archives)
         self._files = {"corpus": corpus, "triples": triples}
-        for split in _SPLITS:
+        for split in SPLITS:
             self._files |= {f"queries.{split}": queries.get(split), f"qrels.{split}": qrels.get(split)}
         if download:
             self._download(dict(headers or {}))
@@ -101,7 +98,7 @@ class MsMarcoPassage(TableSource):
         self._file("corpus" if triples is None else "triples")
 
     def splits(self) -> tuple[str, ...]:
-        found = tuple(s for s in _SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
+        found = tuple(s for s in SPLITS if self._find(f"qrels.{s}") and self._find(f"queries.{s}"))
         if not found:
             self._file("corpus")
         return found
@@ -120,13 +117,9 @@ class MsMarcoPassage(TableSource):
         return self._read_triples(_TEXT_TRIPLES) if self._kind_of_triples() == "texts" else None
 
     def fingerprint(self) -> str:
-        parts = list[object]()
-        for role in self._files:
-            file = self._find(role)
-            if file is not None:
-                fingerprint = file_fingerprint(file.archive if isinstance(file, Member) else file)
-                parts.append(f"{role} {file.name} {fingerprint}")
-        return self._key(*parts)
+        found = ((role, file) for role in self._files if (file := self._find(role)) is not None)
+        whole = ((f"{role} {file.name}", file.archive if isinstance(file, Member) else file) for role, file in found)
+        return self._key(*(f"{name} {file_fingerprint(path)}" for name, path in whole))
 
     def _passage_rows(self) -> Rows:
         return rows_of_file(self._file("corpus"), _TEXTS, _without_title)
@@ -135,7 +128,7 @@ class MsMarcoPassage(TableSource):
         return rows_of_file(self._file(f"queries.{split}"), _TEXTS)
 
     def _judgement_rows(self, split: str) -> Rows:
-        if split not in _SPLITS:
+        if split not in SPLITS:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
         return rows_of_file(self._file(f"qrels.{split}"), _TrecQrels(), lambda table: table.select(QRELS.names))
 

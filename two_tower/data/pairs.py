@@ -86,9 +86,8 @@ class PairsSource(Source):
         return self._triplets() if "negative" in self._columns else None
 
     def fingerprint(self) -> str:
-        return self._key(
-            f"{self.path.name} {file_fingerprint(self.path)}", self._columns, self.dev_share, self.dev_seed
-        )
+        file = f"{self.path.name} {file_fingerprint(self.path)}"
+        return self._key(file, self._columns, self.dev_share, self.dev_seed)
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
         for table in self._pairs():
@@ -130,10 +129,7 @@ class PairsSource(Source):
         draws = percentiles(queries.to_pylist(), self.dev_seed)
         if draws.min() == draws.max():
             raise UserError(f"{self.path} holds only one query: training and validation need one each at least")
-        is_dev = draw_dev(queries.to_pylist(), self.dev_share, 0.1, self.dev_seed)
-        if not is_dev.any():
-            return draws == draws.min()
-        return is_dev if not is_dev.all() else draws != draws.max()
+        return (draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())) & (draws != draws.max())
 
     def _pairs(self) -> Iterator[pa.Table]:
         """The good rows: id and text of query, positive and negative, and the title; "" for what is missing."""

@@ -23,10 +23,7 @@ _USUAL = {
 
 
 class Passages(Source):
-    """The passages of a CSV, TSV, JSON lines or Parquet file, one in each row.
-
-    A TSV file of two columns, id and text, needs no header.
-    """
+    """A CSV, TSV, JSON lines or Parquet file with a passage in each row; a TSV file of id and text needs no header."""
 
     def __init__(
         self,

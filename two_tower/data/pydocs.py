@@ -25,7 +25,7 @@ from two_tower.cache import cache_folder, entry, key_of
 from two_tower.console import counter
 from two_tower.data import _docstrings
 from two_tower.data._docstrings import Doc, words
-from two_tower.data.base import CORPUS, QRELS, QUERIES, Source, percentile
+from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, Source, percentile
 from two_tower.errors import UserError, one_of
 
 RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
@@ -33,8 +33,7 @@ PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is d
 MIN_PAIRS = 2000  # fewer means that sources are missing, and such a corpus teaches nothing
 ROWS_PER_BATCH = 4096
 
-# Import name -> distribution. All come with the project's own requirements; others would make the corpus
-# depend on what else is installed.
+# Import name → distribution: the project's own requirements, so that the corpus does not depend on what else there is.
 PACKAGES = {
     "aiohttp": "aiohttp", "filelock": "filelock", "fsspec": "fsspec", "hydra": "hydra-core", "jinja2": "Jinja2",
     "lightning": "lightning", "lightning_fabric": "pytorch-lightning", "lightning_utilities": "lightning-utilities",
@@ -43,7 +42,6 @@ PACKAGES = {
     "tqdm": "tqdm", "yaml": "PyYAML",
 }  # fmt: skip
 
-_SPLITS = ("train", "dev", "test")
 _SKIP = re.compile(
     r"(tests?|testing|_tests|test_.*|.*_test\.py|_pytest|benchmarks?|examples?"
     r"|_vendor|_vendored|vendored|site-packages|idlelib|lib2to3|turtledemo|ensurepip|__pycache__)(\.py)?"
@@ -74,7 +72,7 @@ class PyDocs(Source):
         return self._passages(pa.array([f"{summary} {body}" for summary, body in both], pa.string()))
 
     def splits(self) -> tuple[str, ...]:
-        return _SPLITS
+        return tuple(SPLITS)
 
     def queries(self, split: str) -> pa.Table:
         rows = self._rows(split)
@@ -125,8 +123,8 @@ class PyDocs(Source):
         yield from table.combine_chunks().to_batches(ROWS_PER_BATCH)
 
     def _rows(self, split: str) -> list[int]:
-        if split not in _SPLITS:
-            raise UserError(f"data=pydocs has no split {split!r}: {one_of(split, _SPLITS)}")
+        if split not in SPLITS:
+            raise UserError(f"data=pydocs has no split {split!r}: {one_of(split, SPLITS)}")
         return [row for row, name in enumerate(self._pairs["name"].to_pylist()) if _split_of(name) == split]
 
 
@@ -150,12 +148,8 @@ def _harvest(files: Sequence[tuple[str, str]]) -> list[Doc]:
 def _read(files: Sequence[tuple[str, str]]) -> list[Doc]:
     # A plain child process: multiprocessing would run the main script again in each child (spawn) or copy a
     # process full of the libraries' threads (fork).
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-W", "ignore", _docstrings.__file__],
-        input=json.dumps(files).encode(),
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+    command = [sys.executable, "-I", "-S", "-W", "ignore", _docstrings.__file__]
+    done = subprocess.run(command, input=json.dumps(files).encode(), stdout=subprocess.PIPE, check=True)
     return [Doc(*row) for row in json.loads(done.stdout)]
 
 

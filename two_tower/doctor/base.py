@@ -216,7 +216,6 @@ class Signals:
         """What `to_plain` gave."""
         parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals, "clock": Clock}
         rows: dict[str, Any] = {"steps": Step, "probes": Probe, "checks": Check}
-        values = dict(plain)
-        values |= {name: kind(**values[name]) for name, kind in parts.items() if values.get(name)}
-        values |= {name: [kind(**row) for row in values.get(name, ())] for name, kind in rows.items()}
-        return cls(**values, config=config)
+        single = {name: kind(**plain[name]) for name, kind in parts.items() if plain.get(name)}
+        lists = {name: [kind(**row) for row in plain.get(name, ())] for name, kind in rows.items()}
+        return cls(**{**plain, **single, **lists}, config=config)

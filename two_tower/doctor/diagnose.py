@@ -63,13 +63,11 @@ def _slipped(signals: Signals, data: DataSignals) -> Finding | None:
     if shared <= data.shared + SLIPPED or shared <= data.shared_by_chance + SURE * data.shared_error:
         return None
     rows = "1 row" if abs(shift) == 1 else f"{abs(shift)} rows"
-    return Finding(
-        f"A training query shares {data.shared:.0%} of its words with its own passage, {shared:.0%} with that of "
-        f"the example {rows} {'below' if shift > 0 else 'above'} (by chance {data.shared_by_chance:.0%}).",
-        "queries and passages have slipped against each other, by a header or a lost line in one of the files",
-        "two-tower data inspect, then the row from which the files no longer match",
-        severity="error",
-    )
+    evidence = f"A training query shares {data.shared:.0%} of its words with its own passage, {shared:.0%} with that "
+    evidence += f"of the example {rows} {'below' if shift > 0 else 'above'} (by chance {data.shared_by_chance:.0%})."
+    cause = "queries and passages have slipped against each other, by a header or a lost line in one of the files"
+    remedy = "two-tower data inspect, then the row from which the files no longer match"
+    return Finding(evidence, cause, remedy, severity="error")
 
 
 def _swapped(signals: Signals, data: DataSignals) -> Finding | None:
@@ -164,12 +162,10 @@ def truncated(signals: Signals) -> Finding | None:
     passages = data.cut_documents > CUT
     key, default = ("document_tokens", DOCUMENT_TOKENS) if passages else ("query_tokens", QUERY_TOKENS)
     limit = signals.setting(f"tokenizer.{key}")
-    return Finding(
-        f"{data.cut_documents:.0%} of the passages and {data.cut_queries:.0%} of the queries are cut off: they are "
-        f"as long as tokenizer.{key}={limit} allows.",
-        "the limit is below the length of the texts",
-        f"tokenizer.{key}={default if limit is None or limit < default else 2 * limit}",
-    )
+    evidence = f"{data.cut_documents:.0%} of the passages and {data.cut_queries:.0%} of the queries are cut off: they "
+    evidence += f"are as long as tokenizer.{key}={limit} allows."
+    remedy = f"tokenizer.{key}={default if limit is None or limit < default else 2 * limit}"
+    return Finding(evidence, "the limit is below the length of the texts", remedy)
 
 
 def overfitting(signals: Signals) -> Finding | None:
@@ -186,10 +182,8 @@ def overfitting(signals: Signals) -> Finding | None:
     settled = best is not last or signals.step >= (signals.total_steps or math.inf)
     if last.below_untrained > WORSE and settled and not last.accuracy < at_start:
         untrained = signals.baseline.get("untrained", math.nan)
-        evidence = (
-            f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' {untrained:.3f} by "
-            f"{last.below_untrained:.1f} standard errors{trained}."
-        )
+        evidence = f"{signals.monitor} is {last.value:.3f} after {last.name}, below the untrained towers' "
+        evidence += f"{untrained:.3f} by {last.below_untrained:.1f} standard errors{trained}."
         return Finding(evidence, "the towers learn the training pairs by heart", gentler)
     if best is last or not last.below_best > WORSE or last.accuracy < best.accuracy:
         return None
@@ -255,9 +249,6 @@ def diagnose(signals: Signals) -> list[Finding]:
     findings: dict[str, Finding] = {}
     for diagnosis in DIAGNOSES:
         name = diagnosis.__name__
-        if findings.keys() & EXPLAINED_BY.get(name, set()):
-            continue
-        finding = diagnosis(signals)
-        if finding is not None:
+        if findings.keys().isdisjoint(EXPLAINED_BY.get(name, ())) and (finding := diagnosis(signals)):
             findings[name] = replace(finding, id=name, step=signals.step)
     return list(findings.values())

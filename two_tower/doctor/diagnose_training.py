@@ -38,10 +38,8 @@ def learning_rate_too_high(signals: Signals) -> Finding | None:
         lost_at = signals.probes[-1].step
     if lost_at is not None:
         before = next((s.loss for s in reversed(signals.steps) if math.isfinite(s.loss)), math.nan)
-        evidence = (
-            f"The loss is NaN or infinite since step {lost_at} (before: {before:.3g}); the largest step changed the "
-            f"{part} by {largest:.2g} of their length."
-        )
+        evidence = f"The loss is NaN or infinite since step {lost_at} (before: {before:.3g}); the largest step changed "
+        evidence += f"the {part} by {largest:.2g} of their length."
         cause = "training diverged" if largest > TOO_LARGE / 5 else "training diverged, or the loss divides by zero"
         return Finding(evidence, cause, _lower_rate(signals, max(largest, 1.0)), severity="error")
     if probe is None or largest < TOO_LARGE:
@@ -76,11 +74,9 @@ def learning_rate_too_low(signals: Signals) -> Finding | None:
         return None
     rate = signals.setting("optimizer.lr")
     higher = "a higher learning rate" if rate is None else f"optimizer.lr={one_digit(rate * GOOD / max(ratio, 1e-9))}"
-    evidence = (
-        f"A step changes the vectors by {ratio:.1g} of their length ({GOOD} is usual at the start), and in "
-        f"{probes[-1].step} steps the loss went from {probes[0].position:.2f} to {probes[-1].position:.2f} of what "
-        "equal scores would cost."
-    )
+    evidence = f"A step changes the vectors by {ratio:.1g} of their length ({GOOD} is usual at the start), and in "
+    evidence += f"{probes[-1].step} steps the loss went from {probes[0].position:.2f} to {probes[-1].position:.2f} of "
+    evidence += "what equal scores would cost."
     return Finding(evidence, "the learning rate is too low", higher)
 
 
@@ -103,12 +99,10 @@ def no_gradient(signals: Signals) -> Finding | None:
 def _frozen(signals: Signals) -> Finding | None:
     words, frozen = signals.words, signals.probes[-1].frozen if signals.probes else {}
     if words is not None and words.frozen and not words.meaningful:
-        return Finding(
-            "The word vectors are frozen, and those of words that stand near each other are no nearer than others "
-            f"(cosine {words.together:.3f} and {words.apart:.3f}).",
-            "random word vectors are kept as they are: they can learn no meaning",
-            "embedding.freeze=false",
-        )
+        evidence = "The word vectors are frozen, and those of words that stand near each other are no nearer than "
+        evidence += f"others (cosine {words.together:.3f} and {words.apart:.3f})."
+        cause = "random word vectors are kept as they are: they can learn no meaning"
+        return Finding(evidence, cause, "embedding.freeze=false")
     for part, share in frozen.items():
         if share > 0.5 and not part.endswith("words"):
             evidence = f"{share:.0%} of the numbers of the {part} are not trained (requires_grad is false)."
@@ -123,11 +117,9 @@ def hardest_negative_collapse(signals: Signals) -> Finding | None:
     if len(last) < 2 or last[-1].step < ENOUGH or not all(p.single and p.position > AT_TRIVIAL for p in last):
         return None
     probe = last[-1]
-    evidence = (
-        f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal scores "
-        f"it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
-        f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}."
-    )
+    evidence = f"Each query is pushed away from its nearest negative only. The loss is {probe.loss:.3f}, with equal "
+    evidence += f"scores it would be {probe.trivial:.3f}; positives score {probe.positive:.3f}, nearest negatives "
+    evidence += f"{probe.hardest:.3f}; two documents have a mean cosine of {probe.cosine:.3f}."
     cause = "the hardest negatives of an untrained model pull all vectors to one point"
     remedy = "loss.select=semi_hard" if signals.setting("loss.select") == "hardest" else "loss=in_batch"
     return Finding(evidence, cause, remedy, severity="error")
@@ -143,12 +135,12 @@ def false_negatives(signals: Signals) -> Finding | None:
     if known <= KNOWN and copies <= COPIES:
         return None
     masked = signals.setting("negatives.mask_known_positives") is not False
-    return Finding(
-        f"{known:.0%} of the queries are pushed away from a passage that is known to be relevant to them, "
-        f"{copies:.0%} from a near copy of their positive.",
-        "the mined negatives contain unjudged answers" if masked else "known answers are not masked",
-        "negatives.relative_margin=0.05 negatives.first_rank=10" if masked else "negatives.mask_known_positives=true",
-    )
+    evidence = f"{known:.0%} of the queries are pushed away from a passage that is known to be relevant to them, "
+    evidence += f"{copies:.0%} from a near copy of their positive."
+    if not masked:
+        return Finding(evidence, "known answers are not masked", "negatives.mask_known_positives=true")
+    remedy = "negatives.relative_margin=0.05 negatives.first_rank=10"
+    return Finding(evidence, "the mined negatives contain unjudged answers", remedy)
 
 
 def collapsed(signals: Signals) -> Finding | None:
@@ -166,17 +158,14 @@ def collapsed(signals: Signals) -> Finding | None:
         remedy = "embedding.normalize=true" if as_they_are else "embedding=random"
     elif signals.component("loss") == "TripletLoss":
         cause = "the loss does not pull documents apart from each other"
-    evidence = (
-        f"Two documents have a mean cosine of {probe.cosine:.3f}, their vectors an effective rank of {probe.rank:.1f} "
-        f"(of {probe.queries} and more); positives score {probe.positive:.3f}, negatives {probe.negative:.3f}."
-    )
+    evidence = f"Two documents have a mean cosine of {probe.cosine:.3f}, their vectors an effective rank of "
+    evidence += f"{probe.rank:.1f} (of {probe.queries} and more); positives score {probe.positive:.3f}, negatives "
+    evidence += f"{probe.negative:.3f}."
     return Finding(evidence, cause, remedy, severity="error")
 
 
 def stuck_at_chance(signals: Signals) -> Finding | None:
     """A cross-entropy at the logarithm of the number of documents: no better than guessing."""
-    if not signals.probes or not _is_cross_entropy(signals.probes[-1]):
-        return None
     too_much = "too high: all negatives count nearly the same"
     nothing_learnt = "nothing that queries and passages have in common reaches the vectors"
     return _stuck(signals, "temperature", too_much, 0.05, (nothing_learnt, "embedding=glove"))
@@ -184,47 +173,40 @@ def stuck_at_chance(signals: Signals) -> Finding | None:
 
 def stuck_at_margin(signals: Signals) -> Finding | None:
     """A triplet loss at its margin: positives and negatives score the same."""
-    if not signals.probes or _is_cross_entropy(signals.probes[-1]):
-        return None
     too_much = "more than scores can differ by: every triplet pulls with full force, for ever"
     nothing_learnt = "one random negative a query teaches little to a model that knows nothing"
     return _stuck(signals, "margin", too_much, 0.3, (nothing_learnt, "loss=in_batch negatives=in_batch"))
 
 
-def _is_cross_entropy(probe: Probe) -> bool:
-    """Whether equal scores cost the logarithm of the number of documents; a triplet loss costs its margin."""
-    expected = math.log1p(probe.candidates)
-    return abs(probe.trivial - expected) <= 0.1 * expected
-
-
 def _stuck(signals: Signals, key: str, too_much: str, usual: float, nothing_learnt: tuple[str, str]) -> Finding | None:
     """Blame ``loss.KEY`` where even a perfect model would pay nearly as much as equal scores do."""
+    if not signals.probes:
+        return None
     probe, newest = signals.probes[-1], signals.probes[-NEWEST:]
+    # Equal scores cost a cross-entropy the logarithm of the number of documents, a triplet loss its margin.
+    of_cross_entropy = math.log1p(probe.candidates)
+    if (abs(probe.trivial - of_cross_entropy) <= 0.1 * of_cross_entropy) != (key == "temperature"):
+        return None
     # Of other similarities nobody knows how far apart scores may come.
     if signals.similarity == "cosine" and probe.trivial and probe.ideal / probe.trivial > UNREACHABLE:
-        evidence = (
-            f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and {probe.ideal:.3f} "
-            "if every positive had cosine 1 and every negative 0."
-        )
+        evidence = f"The loss is {probe.loss:.3f}; with equal scores it would be {probe.trivial:.3f}, and "
+        evidence += f"{probe.ideal:.3f} if every positive had cosine 1 and every negative 0."
         value = signals.setting(f"loss.{key}")
         cause = f"the {key}" if value is None else f"loss.{key}={value}"
         return Finding(evidence, f"{cause} is {too_much}", f"loss.{key}={usual}")
     if _still(newest):
-        evidence = (
-            f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "
-            f"{newest[0].step}: positives score {probe.positive:.3f}, negatives {probe.negative:.3f}, and "
-            f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
-        )
+        evidence = f"The loss is {probe.loss:.3f} and would be {probe.trivial:.3f} with equal scores, since step "
+        evidence += f"{newest[0].step}: positives score {probe.positive:.3f}, negatives {probe.negative:.3f}, and "
+        evidence += f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
         return Finding(evidence, *nothing_learnt, severity="error")
     # Up and down, but never far from where it began.
     late = [p for p in signals.probes if p.step >= LONG][-NEWEST:]
     position = sum(p.position for p in late) / NEWEST
     if len(late) < NEWEST or not HARDLY < position < STILL[1]:
         return None
-    evidence = (
-        f"After {probe.step} steps the loss is still {position:.0%} of that of equal scores ({probe.trivial:.3f}), and "
-        f"{probe.accuracy:.0%} of the queries are right (by chance {probe.chance:.0%})."
-    )
+    evidence = f"After {probe.step} steps the loss is still {position:.0%} of that of equal scores "
+    evidence += f"({probe.trivial:.3f}), and {probe.accuracy:.0%} of the queries are right (by chance "
+    evidence += f"{probe.chance:.0%})."
     if signals.words is not None and signals.words.frozen:
         nothing_learnt = "the word vectors are frozen, and the rest cannot learn the task", "embedding.freeze=false"
     return Finding(evidence, *nothing_learnt)
@@ -247,13 +229,11 @@ def easy_negatives(signals: Signals) -> Finding | None:
     if active >= IDLE and not position < IDLE / 2:
         return _means_nothing(signals, first)
     mined = signals.component("negatives") in ("BM25Negatives", "ANNNegatives", "MixedNegatives")
-    return Finding(
-        f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
-        f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}"
-        + ("." if math.isnan(position) else f"; the loss is {position:.0%} of that of equal scores."),
-        "the negatives have nothing to do with the queries",
-        "loss=in_batch" if mined else "negatives=bm25",
-    )
+    evidence = f"{active:.0%} of the queries still learn something, in pairs never seen before: positives score "
+    evidence += f"{first[-1].positive:.2f}, negatives {first[-1].negative:.2f}"
+    evidence += "." if math.isnan(position) else f"; the loss is {position:.0%} of that of equal scores."
+    cause = "the negatives have nothing to do with the queries"
+    return Finding(evidence, cause, "loss=in_batch" if mined else "negatives=bm25")
 
 
 def _means_nothing(signals: Signals, first: list[Probe]) -> Finding | None:
@@ -264,10 +244,8 @@ def _means_nothing(signals: Signals, first: list[Probe]) -> Finding | None:
     right = sum(p.accuracy for p in first) / len(first)
     if not (right > RIGHT and value < FAR * bm25):
         return None
-    return Finding(
-        f"In the first epoch {right:.0%} of the training queries had their positive above all of their "
-        f"{first[-1].candidates:.0f} negatives, and {signals.monitor} against all passages is {value:.3f} "
-        f"(BM25: {bm25:.3f}).",
-        "to be nearer than one random passage in two is far from being nearer than all",
-        "loss=in_batch negatives=in_batch",
-    )
+    evidence = f"In the first epoch {right:.0%} of the training queries had their positive above all of their "
+    evidence += f"{first[-1].candidates:.0f} negatives, and {signals.monitor} against all passages is {value:.3f} "
+    evidence += f"(BM25: {bm25:.3f})."
+    cause = "to be nearer than one random passage in two is far from being nearer than all"
+    return Finding(evidence, cause, "loss=in_batch negatives=in_batch")

@@ -75,24 +75,20 @@ def inspect_source(
 
     Returns a document for JSON:
 
-    - ``source``: ``name``, ``fingerprint``, ``splits``, ``train_split``, ``validation_split``,
-      ``exclude_same_id``.
+    - ``source``: ``name``, ``fingerprint``, ``splits``; ``train_split``, ``validation_split``, ``exclude_same_id``.
     - ``vocabulary``: how many ``words`` it has, the unknown word included.
-    - ``passages``: what `text_facts` gives; ``empty`` (without any word) with ``count`` and ``examples``; what
-      `duplicates` gives.
+    - ``passages``: what `text_facts` and `duplicates` give; ``empty``, without any word: ``count`` and ``examples``.
     - ``splits``: by name, what `text_facts` gives of the queries; ``empty`` and ``duplicates`` as above; and what
       `_judgement_facts` and `_leakage_facts` count; ``unknown_ids``, judgements that name no known query or passage.
     - ``triplets``: what `triplet_facts` gives, or None.
-    - ``bad_rows``: by file the ``count`` of rows that were left out, and their ``kinds``, each with ``count`` and
-      ``examples``.
+    - ``bad_rows``: by file the ``count`` that was left out, and their ``kinds``, each with ``count`` and ``examples``.
     - ``notices``: what else was said while the data was read (only from `inspect`).
     - ``warnings``: what is worth a thought, each with ``id``, ``evidence`` and ``remedy``.
 
     A source that cannot be read, or has no passages, is a UserError.
     """
     words = trained_tokenizer(source, tokenizer, train_split)
-    # First: a source that has read its passages finds judgements of unknown ones. What is kept names files, so a copy
-    # elsewhere is read again.
+    # What is kept names files, so a copy elsewhere is read again.
     key = key_of(LAYOUT, source.fingerprint(), words.fingerprint, source.name, getattr(source, "path", ""))
     folder = entry("inspection", key, lambda path: _read(path, source, words))
     read = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
@@ -122,8 +118,7 @@ def inspect_source(
         "bad_rows": {**_bad_rows(source), **read["bad_rows"]},
         "notices": [],
     }
-    found = [{"id": w.id, "evidence": w.evidence, "remedy": w.remedy} for w in warnings(facts)]
-    return {**facts, "warnings": found}
+    return {**facts, "warnings": warnings(facts)}
 
 
 def _read(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
@@ -143,18 +138,12 @@ def _read(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
 
 def _bad_rows(source: Source) -> dict[str, Any]:
     """The bad rows of the files that were read to their end so far."""
-    files = getattr(source, "bad_rows", {})  # sources that read no files have none
-    return {
-        file: {
-            "count": bad.counts.total(),
-            "kinds": {
-                kind: {"count": count, "examples": bad.examples[kind][:EXAMPLES]}
-                for kind, count in bad.counts.most_common()
-            },
-        }
-        for file, bad in files.items()
-        if bad.counts
-    }
+    facts = {}
+    for file, bad in source.bad_rows.items():
+        kinds = {kind: {"count": n, "examples": bad.examples[kind][:EXAMPLES]} for kind, n in bad.counts.most_common()}
+        if kinds:
+            facts[file] = {"count": bad.counts.total(), "kinds": kinds}
+    return facts
 
 
 def _copies(tokens: np.ndarray, texts: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
@@ -166,7 +155,7 @@ def _copies(tokens: np.ndarray, texts: np.ndarray, ids: pa.ChunkedArray) -> dict
 def _judgement_facts(
     corpus: Corpus, sorted_corpus: np.ndarray, split: Split, judged: Judged, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    queries, documents = counted.relevant_rows(split)
+    queries, documents = split.relevant
     own_answer = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
     drawn = counted.sample(len(queries), PAIRS)
     drawn_pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from two_tower.console import say
-from two_tower.doctor.base import Finding
 
 Facts = Mapping[str, Any]
 
@@ -19,14 +18,15 @@ ENOUGH_PAIRS = 50  # from which on a mean share says something
 LABEL, COLUMN, BINS, WIDTH = 29, 12, 18, 80  # characters
 
 
-def warnings(facts: Facts) -> list[Finding]:
-    """What is worth a thought in what `two_tower.doctor.facts.inspect_source` gives."""
+def warnings(facts: Facts) -> list[dict[str, str]]:
+    """What is worth a thought in what `two_tower.doctor.facts.inspect_source` gives: id, evidence, remedy."""
     train = facts["source"]["train_split"]
     found = [*_of_source(facts), *_of_passages(facts["passages"])]
     for name, split in facts["splits"].items():
         found += _of_queries(name, split, name == train)
         found += _of_judgements(name, split, name == train, facts["source"]["exclude_same_id"])
-    return [Finding(evidence, "", remedy, id=id) for id, evidence, remedy in [*found, *_of_triplets(facts["triplets"])]]
+    found += _of_triplets(facts["triplets"])
+    return [dict(zip(("id", "evidence", "remedy"), warning, strict=True)) for warning in found]
 
 
 # A warning: its id, the evidence, the remedy.
@@ -52,7 +52,7 @@ def _of_source(facts: Facts) -> _Warnings:
 def _of_passages(passages: Facts) -> _Warnings:
     count, copies, cut = passages["count"], passages["duplicates"], passages["cut"]
     if passages["empty"]["count"]:
-        evidence = f"{_part(passages['empty'], count)} passages have no word at all{_such_as(passages['empty'])}"
+        evidence = _some(passages["empty"], count, "passages have no word at all")
         yield "empty_passages", evidence, "remove them, or look for a wrong column: no search can find them"
     if copies["texts"]:
         evidence = f"{copies['texts']:,} of {count:,} passages are equal to another one, in {copies['groups']:,} "
@@ -78,21 +78,19 @@ def _of_queries(name: str, split: Facts, is_train: bool) -> _Warnings:
         remedy = "give more text of the same kind and language, or lower tokenizer.min_frequency"
         yield "unknown_words", evidence, remedy
     if copies["texts"] and not is_train:  # training takes them for one query with the positives of all
-        yield (
-            "duplicate_queries",
-            f"{copies['texts']:,} of {count:,} {name} queries are equal to another one "
-            f"({'; '.join(' = '.join(group) for group in copies['examples'])})",
-            "join them to one query with all its relevant passages: each counts, and has the others' answers as wrong",
-        )
+        evidence = f"{copies['texts']:,} of {count:,} {name} queries are equal to another one "
+        evidence += f"({'; '.join(' = '.join(group) for group in copies['examples'])})"
+        remedy = "join them to one query with all its relevant passages: each counts, and has the others' answers as "
+        remedy += "wrong"
+        yield "duplicate_queries", evidence, remedy
     if cut["rate"] > MAX_CUT:
         evidence = f"{_percent(cut['rate'])} of the {name} queries are longer than {cut['limit']} tokens"
         yield "cut_queries", evidence, f"raise tokenizer.query_tokens (95 % have at most {split['lengths']['p95']:,})"
     leaked = split["leakage"]
     if leaked is not None and leaked["count"]:
-        evidence = (
-            f"{_part(leaked, count)} {name} queries are also training queries, {leaked['with_same_positive']:,} with "
-            f"the same relevant passage{_such_as(leaked)}: figures on {name} are too good"
-        )
+        same = f"{leaked['with_same_positive']:,} with the same relevant passage"
+        evidence = _some(leaked, count, f"{name} queries are also training queries, {same}")
+        evidence += f": figures on {name} are too good"
         yield "leakage", evidence, "remove them from one of the two splits"
 
 
@@ -104,16 +102,15 @@ def _of_judgements(name: str, split: Facts, is_train: bool, exclude_same_id: boo
         remedy = "look for ids that are written in another way, or for a part of the corpus that is missing"
         yield "unknown_ids", evidence, remedy
     if without["count"]:
-        evidence = f"{_part(without, split['count'])} {name} queries have no relevant passage{_such_as(without)}"
+        evidence = _some(without, split["count"], f"{name} queries have no relevant passage")
         remedy = "remove them: nobody trains on them, and they score 0 in every metric"
         yield "queries_without_positives", evidence, remedy
     if split["own_passages"]["count"] and not exclude_same_id:
-        evidence = f"{_part(split['own_passages'], split['count'])} {name} queries are passages themselves"
-        evidence += f"{_such_as(split['own_passages'])}: each finds itself first"
+        evidence = _some(split["own_passages"], split["count"], f"{name} queries are passages themselves")
+        evidence += ": each finds itself first"
         yield "own_passages", evidence, "data.exclude_same_id=true, which does not rank it, as the field does"
     if own_answer["count"]:
-        evidence = f"{_part(own_answer, split['count'])} {name} queries are equal to their relevant passage"
-        evidence += f"{_such_as(own_answer)}"
+        evidence = _some(own_answer, split["count"], f"{name} queries are equal to their relevant passage")
         remedy = "look for a wrong column; such pairs teach nothing and are found by any model"
         yield "answered_by_themselves", evidence, remedy
     if split["unjudged_copies"] and not is_train:
@@ -129,9 +126,8 @@ def _of_overlap(whose: str, overlap: Facts) -> _Warnings:
     low = [i for i, shared in enumerate(parts) if shared <= LITTLE_SHARED * chance]
     if not low or overlap["pairs"] < ENOUGH_PAIRS:
         return
-    shared, place = sum(parts[i] for i in low) / len(low), ""
-    if len(low) < len(parts):
-        place = f", {low[0] / len(parts):.0%} to {(low[-1] + 1) / len(parts):.0%} of them,"
+    shared, total = sum(parts[i] for i in low) / len(low), len(parts)
+    place = f", {low[0] / total:.0%} to {(low[-1] + 1) / total:.0%} of them," if len(low) < total else ""
     evidence = f"relevant passages repeat {_percent(shared)} of the words of {whose}{place} and other queries' "
     evidence += f"passages {_percent(chance)}"
     remedy = "look whether queries and passages belong together: rows may have slipped, or a column may be wrong"
@@ -170,18 +166,15 @@ def _of_triplets(triplets: Facts | None) -> _Warnings:
         yield "triplets_left_out", evidence, remedy
     for kind, (_, what, remedy) in _TRIPLETS.items():
         if triplets[kind]["count"]:
-            yield (kind, f"{_part(triplets[kind], count)} triplets {what}{_such_as(triplets[kind])}", remedy)
+            yield kind, _some(triplets[kind], count, f"triplets {what}"), remedy
     yield from _of_overlap("the triplets' queries", triplets["overlap"])
 
 
-def _part(found: Facts, count: int) -> str:
-    return f"{found['count']:,} of {count:,}"
-
-
-def _such_as(found: Facts) -> str:
-    """The examples, in brackets."""
+def _some(found: Facts, count: int, what: str) -> str:
+    """How many of all are what, and the examples in brackets."""
     examples = [" ".join(e) if isinstance(e, list) else str(e) for e in found["examples"]]
-    return f" ({', '.join(examples)}{' …' if found['count'] > len(examples) else ''})"
+    more = " …" if found["count"] > len(examples) else ""
+    return f"{found['count']:,} of {count:,} {what} ({', '.join(examples)}{more})"
 
 
 def _percent(rate: float) -> str:
@@ -275,7 +268,7 @@ def _histograms(title: str, histograms: Mapping[str, Mapping[str, list[int]]]) -
     names = (f"{name:<{width}}" for name in histograms if len(histograms) > 1)
     say(f"\n{title:<{BINS}}{''.join(names)}".rstrip(), "bold")
     shares = [
-        {low: count / sum(h["counts"]) for low, count in zip(h["edges"], h["counts"], strict=False)}
+        {low: n / sum(h["counts"]) for low, n in zip(h["edges"], h["counts"], strict=False)}
         for h in histograms.values()
     ]
     for low, high in bins:

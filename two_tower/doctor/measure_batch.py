@@ -149,24 +149,22 @@ def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
 
 def _geometry(queries: np.ndarray, documents: np.ndarray) -> dict[str, Any]:
     """How (N, D) vectors lie; queries stand beside their positives."""
-    names = ("alignment", "uniformity", "rank", "cosine", "norm")
     lengths, count = np.linalg.norm(documents, axis=1), len(documents)
     if count < 2 or not np.isfinite(lengths).all():
-        return dict.fromkeys(names, math.nan)
+        return dict.fromkeys(("alignment", "uniformity", "rank", "cosine", "norm"), math.nan)
     units, asked = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (documents, queries))
     gram = units @ units.T
     apart = ~np.eye(count, dtype=bool)
     # The squared singular values of the vectors: eigenvalues of their products with each other.
     singular = np.sqrt(np.clip(np.linalg.eigvalsh(documents @ documents.T), 0, None))
     shares = singular / max(float(singular.sum()), 1e-12)
-    values = (
-        float(np.square(asked - units[: len(asked)]).sum(1).mean()),
-        math.log(float(np.exp(4 * gram[apart] - 4).mean())),
-        math.exp(-float((shares * np.log(shares + 1e-12)).sum())),
-        float(gram[apart].mean()),
-        float(lengths.mean()),
-    )
-    return dict(zip(names, values, strict=True))
+    return {
+        "alignment": float(np.square(asked - units[: len(asked)]).sum(1).mean()),
+        "uniformity": math.log(float(np.exp(4 * gram[apart] - 4).mean())),
+        "rank": math.exp(-float((shares * np.log(shares + 1e-12)).sum())),
+        "cosine": float(gram[apart].mean()),
+        "norm": float(lengths.mean()),
+    }
 
 
 def _false_negatives(batch: Batch, positives: Positives | None, rows: int) -> tuple[float, float]:
@@ -199,10 +197,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def difference_alone(model: TwoTower, sides: dict[str, Ragged]) -> float:
-    """The largest difference between the vector of a text by itself and among others, in relation to its length.
-
-    ``sides`` are some ``queries`` and ``documents`` of different lengths.
-    """
+    """The largest difference between the vector of a text by itself and among the others, in relation to its length."""
     largest = 0.0
     for side, tokens in sides.items():
         together, lengths = model.encode(side, tokens), tokens.lengths.cpu().numpy()

@@ -33,7 +33,7 @@ def measure_data(data: TripletData) -> DataSignals:
     tokenizer = data.tokenizer
     queries, positives = _training_pairs(data)
     own, chance = (_shared(queries, positives, tokenizer, shift) for shift in (0, len(queries) // 2))
-    query_rows, document_rows = (rows[:VALIDATION_PAIRS] for rows in counted.relevant_rows(data.validation))
+    query_rows, document_rows = (rows[:VALIDATION_PAIRS] for rows in data.validation.relevant)
     validation = data.validation.tokens.select(query_rows), data.corpus.tokens.select(document_rows)
     validation_queries, documents = _evenly(data.validation.tokens, TEXTS), _evenly(data.corpus.tokens, TEXTS)
     # They are cut already: a text that is as long as the limit counts as longer.
@@ -111,8 +111,9 @@ def _leaked(data: TripletData) -> tuple[float, float]:
 
     Queries are equal if their tokens are; those with unknown words count as different: they may differ in these.
     """
-    split, unknown_id = data.validation, data.tokenizer.unknown_id
-    hashes = np.where(counted.has_unknown(split.tokens, unknown_id), empty_hash(), split.hashes)
+    split = data.validation
+    unknown = split.tokens.any(split.tokens.ids.numpy() == data.tokenizer.unknown_id)
+    hashes = np.where(unknown, empty_hash(), split.hashes)
     trained, validation = _trained_queries(data), Judged.from_split(data.corpus, split, hashes)
     leaked, with_answer = counted.leakage(Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64)), validation)
     if leaked.any() and not data.trains_on_texts:  # only now: to look up all training passages takes a while
@@ -121,10 +122,7 @@ def _leaked(data: TripletData) -> tuple[float, float]:
 
 
 def _trained_queries(data: TripletData) -> np.ndarray:
-    """(Q,) uint64 hashes of the training split's queries, `empty_hash` for those without an example.
-
-    Of triplets of texts, whose queries are of no split, those of the triplets.
-    """
+    """(Q,) uint64 hashes of the queries that are trained on, `empty_hash` for those of the split without an example."""
     rows = data.judged.examples.take(np.arange(min(len(data.judged.examples), MAX_TEXTS))).query_rows
     if data.trains_on_texts:
         return text_hashes(data.judged.queries.select(rows))
@@ -135,11 +133,9 @@ def _trained_queries(data: TripletData) -> np.ndarray:
 
 def some_texts(data: TripletData) -> dict[str, Ragged]:
     """A few validation queries and passages, each also cut in half so that their lengths differ, by side."""
-    sides = {}
-    for side, tokens in (("queries", data.validation.tokens), ("documents", data.corpus.tokens)):
-        texts = _evenly(tokens, ALONE).to_lists()
-        sides[side] = Ragged.from_lists([*texts, *(ids[: len(ids) // 2] for ids in texts)])
-    return sides
+    tokens = {"queries": data.validation.tokens, "documents": data.corpus.tokens}
+    sides = {side: _evenly(texts, ALONE).to_lists() for side, texts in tokens.items()}
+    return {side: Ragged.from_lists([*ids, *(i[: len(i) // 2] for i in ids)]) for side, ids in sides.items()}
 
 
 def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module) -> WordSignals | None:
@@ -167,10 +163,7 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
 
 
 def _neighbours(tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of different words that stand near each other in a text, (W,) int64 each.
-
-    Words that stand beside all others, such as articles, are left out.
-    """
+    """Pairs of different words (no articles and the like) that stand near each other in a text, (W,) int64 each."""
     rng = np.random.default_rng(0)
     ids, owner = tokens.ids.numpy(), np.repeat(np.arange(len(tokens)), tokens.lengths.numpy())
     rare = np.bincount(ids)[ids] <= max(1.0, 0.002 * len(ids))

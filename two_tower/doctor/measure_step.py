@@ -76,10 +76,10 @@ class Weights:
         self._before: list[tuple[str, nn.Parameter, Tensor | None, Tensor]] = []
         for part, parameter in parts_of(model):
             table = getattr(parameter, "is_word_table", False)
-            if not parameter.requires_grad or (table and parameter.dim() == 1):
-                continue  # of words only the vectors: their weights are of another size
             rows = ids if table else None
-            self._before.append((part, parameter, rows, _some(parameter, rows).clone()))
+            # Of words only the vectors: their weights are of another size.
+            if parameter.requires_grad and not (table and parameter.dim() == 1):
+                self._before.append((part, parameter, rows, _some(parameter, rows).clone()))
 
     def changes(self) -> dict[str, float]:
         """Part of the model → length of the change in relation to what was changed."""
@@ -113,10 +113,8 @@ def standard_errors_below(values: np.ndarray, before: np.ndarray | None) -> floa
 
 def untouched(trainer: L.Trainer) -> float:
     """Share of the words that the optimizer has never stepped; NaN where it keeps no count."""
-    for wrapped in trainer.optimizers:
-        optimizer = getattr(wrapped, "optimizer", wrapped)
-        if not isinstance(optimizer, RowOptimizer):
-            continue
+    optimizers = (getattr(o, "optimizer", o) for o in trainer.optimizers)  # unwrapped
+    for optimizer in (o for o in optimizers if isinstance(o, RowOptimizer)):
         for parameter, state in optimizer.state.items():
             moment = state.get(optimizer._moment)
             if getattr(parameter, "is_word_table", False) and moment is not None and moment.dim():

@@ -84,12 +84,8 @@ def healthy(findings: Iterable[Finding]) -> bool:
 
 def document(findings: Sequence[Finding], signals: Signals) -> dict[str, Any]:
     """The contents of ``doctor.json``; a figure that does not exist is null."""
-    return {
-        "healthy": healthy(findings),
-        "findings": [f.to_dict() for f in findings],
-        "step": signals.step,
-        "figures": finite(figures(signals)),
-    }
+    found, flat = [f.to_dict() for f in findings], finite(figures(signals))
+    return {"healthy": healthy(findings), "findings": found, "step": signals.step, "figures": flat}
 
 
 def report(findings: Sequence[Finding], signals: Signals, unchecked: Sequence[str] = ()) -> None:
@@ -151,9 +147,8 @@ def _sentences(signals: Signals) -> list[str]:
             continue
         relation = f" ({p.position:.0%} of the {p.trivial:.3f} of equal scores)" if p.trivial else ""
         compared = f", negatives {p.negative:.2f}; {p.accuracy:.0%} right, {p.active:.0%} of the queries learn"
-        sentences.append(
-            f"Step {p.step}: loss {p.loss:.3f}{relation}; positives {p.positive:.2f}{compared if p.candidates else ''}."
-        )
+        step = f"Step {p.step}: loss {p.loss:.3f}{relation}; positives {p.positive:.2f}"
+        sentences.append(f"{step}{compared if p.candidates else ''}.")
         if math.isfinite(p.rank + p.cosine):
             sentences.append(f"Documents: effective rank {p.rank:.0f}, mean cosine {p.cosine:.2f}.")
         if p.updates:

@@ -1,7 +1,4 @@
-"""What can be counted of texts (lengths, unknown words, what is cut off, copies) and of texts that belong together.
-
-Dictionaries are ready for JSON.
-"""
+"""What can be counted of texts (lengths, unknown words, copies) and of texts that belong together, ready for JSON."""
 
 from __future__ import annotations
 
@@ -35,8 +32,7 @@ def text_facts(batches: Iterable[Ragged], unknown_id: int, limit: int) -> dict[s
         lengths = batch_lengths
         known = batch.ids.numpy() != unknown_id
         unknown += len(known) - int(np.count_nonzero(known))
-        ends = np.concatenate([[0], np.cumsum(known)])[batch.offsets.numpy()]
-        without_known += int(np.count_nonzero(np.diff(ends) == 0))
+        without_known += int(np.count_nonzero(~batch.any(known)))
     sizes = np.arange(len(lengths))
     texts, tokens = int(lengths.sum()), int(lengths @ sizes)
     longer, lost = int(lengths[limit + 1 :].sum()), int(lengths @ np.maximum(sizes - limit, 0))
@@ -56,10 +52,9 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
     """How values are spread, where ``counts[v]`` things have the value ``v``.
 
     Returns:
-        ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (a quantile is the smallest value that occurs with
-        at least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,). Edges are
-        0, 1, 2, 3, 4, 6, 8, 12 … wherever the values lie, so that histograms can be compared. Zeros and no bins
-        where there is nothing.
+        ``min``, ``median``, ``mean``, ``p95``, ``p99``, ``max`` (a quantile is the smallest value that occurs with at
+        least that share at or below it), and ``histogram``: ``edges`` (E + 1,) and ``counts`` (E,). Edges are 0, 1, 2,
+        3, 4, 6, 8, 12 … wherever the values lie, so that histograms can be compared. Of nothing zeros, and no bins.
     """
     ends = np.concatenate([[0], np.cumsum(counts)])
     total = int(ends[-1])
@@ -101,17 +96,11 @@ def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
     """
     tokens = tokenizer.encode(texts)
     hashes = text_hashes(tokens)
-    rows = np.flatnonzero(has_unknown(tokens, tokenizer.unknown_id))
+    rows = np.flatnonzero(tokens.any(tokens.ids.numpy() == tokenizer.unknown_id))
     for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
         words = "\0".join(tokenizer.words(text)).encode()
         hashes[row] = xxhash.xxh3_64_intdigest(words)
     return hashes
-
-
-def has_unknown(tokens: Ragged, unknown_id: int) -> np.ndarray:
-    """(B,) bool: texts with an unknown word."""
-    ends = np.concatenate([[0], np.cumsum(tokens.ids.numpy() == unknown_id)])
-    return np.diff(ends[tokens.offsets.numpy()]) > 0
 
 
 def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
@@ -124,11 +113,8 @@ def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
     starts, sizes = starts[sizes > 1], sizes[sizes > 1]
     firsts = np.argsort(rows[starts])[:EXAMPLES]
     groups = [rows[starts[g] : starts[g] + min(sizes[g], EXAMPLES)] for g in firsts]
-    return {
-        "texts": int(sizes.sum()),
-        "groups": len(sizes),
-        "examples": [[ids[int(row)].as_py() for row in group] for group in groups],
-    }
+    named = [[ids[int(row)].as_py() for row in group] for group in groups]
+    return {"texts": int(sizes.sum()), "groups": len(sizes), "examples": named}
 
 
 def examples(rows: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
@@ -146,19 +132,13 @@ class Judged(NamedTuple):
     @classmethod
     def from_split(cls, corpus: Corpus, split: Split, queries: np.ndarray) -> Judged:
         """The relevant judgements of a split, given the hashes of its queries."""
-        query_rows, document_rows = relevant_rows(split)
+        query_rows, document_rows = split.relevant
         return cls(queries, query_rows, corpus.hashes[document_rows])
 
     @property
     def pairs(self) -> np.ndarray:
         """(P,) uint64, equal for pairs of equal queries and equal passages."""
         return pair_keys(self.queries[self.query_rows], self.documents)
-
-
-def relevant_rows(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) int64 rows of the queries, and of the passages that are relevant to them."""
-    relevant = split.qrels.relevant(split.threshold) & split.qrels.present
-    return split.qrels.query_rows[relevant].astype(np.int64), split.qrels.document_rows[relevant].astype(np.int64)
 
 
 def pair_keys(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:

@@ -142,10 +142,9 @@ class TextVectors(VectorFile):
 
     def is_binary(self, first: bytes) -> bool:
         """Whether none of the lines after a header is text; a first row or two of a text file may be bad."""
-        lines = first.split(b"\n", 4)[1:4]
-        return self.has_header and not any(
-            len(cells) > self.dim and _floats(cells[-self.dim :]) is not None for cells in map(bytes.split, lines)
-        )
+        rows = map(bytes.split, first.split(b"\n", 4)[1:4])
+        text = any(len(cells) > self.dim and _floats(cells[-self.dim :]) is not None for cells in rows)
+        return self.has_header and not text
 
 
 def _floats(cells: list[bytes]) -> np.ndarray | None:

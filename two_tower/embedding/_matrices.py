@@ -125,9 +125,8 @@ def _choose(path: Path, rows: int, name: str | None, matrices: Matrices) -> str:
 def read_words(path: Path) -> dict[int, str]:
     """The words of a matrix' rows: row → word.
 
-    From a text file with a word per line, plain or ``.gz``; a ``.json`` with a list of words, a mapping of words to
-    rows or of rows to words, by itself or inside another object (as in a ``tokenizer.json``); or a ``.parquet`` whose
-    only text column holds the words.
+    From a text file with a word per line, plain or ``.gz``; a ``.json`` with a list of words, or with words and rows in
+    a mapping, by itself or inside another object (as in a ``tokenizer.json``); a ``.parquet`` with one text column.
     """
     if not path.is_file():
         raise UserError(f"embedding.vocabulary={path} does not exist: give the file with the words of the rows.")

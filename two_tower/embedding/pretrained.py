@@ -44,10 +44,7 @@ class PretrainedEmbedding(PartialEmbedding):
 
 
 class GloveEmbedding(PretrainedEmbedding):
-    """The 50-dimensional vectors of Pennington et al. (2014), trained on Wikipedia and news, from a package.
-
-    400,000 English words; no download besides the package's installation.
-    """
+    """The 50-dimensional vectors of Pennington et al. (2014), trained on Wikipedia and news, from a package."""
 
     def __init__(
         self, dim: int | None = None, missing: Missing = "random", normalize: bool = True,

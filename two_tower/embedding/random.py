@@ -11,11 +11,7 @@ from two_tower.tokenizer.base import Tokenizer
 
 
 class RandomEmbedding(Embedding):
-    """Vectors drawn from a normal distribution, of unit length on average.
-
-    Nearly orthogonal random directions tell words apart, so an untrained average tower already finds passages that
-    share rare words with the query.
-    """
+    """Vectors drawn from a normal distribution, of unit length on average: nearly orthogonal, they tell words apart."""
 
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
         return torch.randn(len(tokenizer), self.dim) * self.dim**-0.5

@@ -18,7 +18,7 @@ from two_tower.ragged import expand_ranges
 from two_tower.ranking import id_order
 from two_tower.store import VectorStore
 
-FILE = "copies.npz"
+COPIES = "copies.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +34,13 @@ class Copies:
 
         Different vectors share a hash of 64 bits in one of 500,000 collections of 8.8 million.
         """
-        hashes = np.concatenate([_hashes(vectors) for vectors in store.vectors()])
+        plain = (np.ascontiguousarray(vectors) + np.float32(0) for vectors in store.vectors())  # -0 is 0
+        hashes = np.fromiter((xxhash.xxh3_64_intdigest(row) for rows in plain for row in rows), np.uint64, store.rows)
         _, first, vector, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
         if len(first) == len(hashes):
             return None
-        places = np.empty(len(first), np.int64)  # vectors are numbered by their first rows
-        places[np.argsort(first)] = np.arange(len(first))
-        rows = np.lexsort((-id_order(store.ids()), places[vector]))
+        rows = np.lexsort((-id_order(store.ids()), first[vector]))  # vectors are in the order of their first rows
         return cls(rows, np.concatenate([[0], np.cumsum(counts[np.argsort(first)])]))
-
-    @property
-    def largest(self) -> np.ndarray:
-        """The rows of the vector that most passages share."""
-        largest = int(np.diff(self.starts).argmax())
-        return self.rows[self.starts[largest] : self.starts[largest + 1]]
 
     def expand(self, scores: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows (B, k) of passages, given those (B, n) of distinct vectors; -inf and -1 after the last."""
@@ -55,21 +48,20 @@ class Copies:
         out, rows = np.full((len(scores), k), -np.inf, np.float32), np.full((len(scores), k), -1, np.int64)
         for i, (its, found) in enumerate(zip(scores, vectors, strict=True)):
             found = found[found >= 0]
-            which, places = expand_ranges(self.starts[found], self.starts[found + 1])
-            which, places = which[:k], places[:k]
+            which, places = (each[:k] for each in expand_ranges(self.starts[found], self.starts[found + 1]))
             out[i, : len(which)], rows[i, : len(which)] = its[which], self.rows[places]
         return out, rows
 
     def save(self, folder: Path) -> None:
-        with atomic_path(folder / FILE) as temporary, temporary.open("wb") as file:
+        with atomic_path(folder / COPIES) as temporary, temporary.open("wb") as file:
             np.savez(file, rows=self.rows, starts=self.starts)
 
     @classmethod
     def load(cls, folder: Path) -> Copies | None:
         """What `save` wrote, None if there is nothing."""
-        if not (folder / FILE).exists():
+        if not (folder / COPIES).exists():
             return None
-        with np.load(folder / FILE) as saved:
+        with np.load(folder / COPIES) as saved:
             return cls(saved["rows"], saved["starts"])
 
 
@@ -78,7 +70,7 @@ class DistinctVectors(VectorStore):
 
     def __init__(self, store: VectorStore, copies: Copies) -> None:
         super().__init__(store.path, store.manifest)
-        self._first = np.sort(np.minimum.reduceat(copies.rows, copies.starts[:-1]))
+        self._first = np.minimum.reduceat(copies.rows, copies.starts[:-1])
 
     @property
     def rows(self) -> int:
@@ -90,8 +82,3 @@ class DistinctVectors(VectorStore):
             first, last = np.searchsorted(self._first, (start, start + len(vectors)))
             yield vectors[self._first[first:last] - start]
             start += len(vectors)
-
-
-def _hashes(vectors: np.ndarray) -> np.ndarray:
-    plain = np.ascontiguousarray(vectors) + np.float32(0)  # -0 is 0
-    return np.fromiter((xxhash.xxh3_64_intdigest(row) for row in plain), np.uint64, len(plain))

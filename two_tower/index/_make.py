@@ -17,8 +17,7 @@ from two_tower.config import build, read, to_yaml
 from two_tower.console import Advance
 from two_tower.errors import UserError
 from two_tower.files import file_hash, write_json, write_text
-from two_tower.index._copies import FILE as COPIES
-from two_tower.index._copies import Copies, DistinctVectors
+from two_tower.index._copies import COPIES, Copies, DistinctVectors
 from two_tower.index.base import MEASURE_KEYS, VectorIndex
 from two_tower.index.faiss import faiss_threads
 from two_tower.ranking import nearest
@@ -32,8 +31,7 @@ TOLERANCE = 1e-5  # of scores in float32 that are computed in another order, and
 LATENCY_QUERIES = 300
 STANDARD_ERRORS = 2.33  # above the target: then 99 of 100 samples of other queries reach it
 
-# Vectors (B, D) of queries, and a description of them in the plural.
-Queries = tuple[np.ndarray, str]
+Queries = tuple[np.ndarray, str]  # vectors (B, D) of queries, and a description of them in the plural
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Sample:
         if queries is not None and len(queries[0]):
             vectors, kind = queries
             return cls(vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:size])], kind)
-        vectors, rows = store.sample(min(size, store.manifest.rows), seed=0)
+        vectors, rows = store.sample(min(size, store.rows), seed=0)
         return cls(vectors, "passages as queries (each looks for the others)", rows)
 
     def __len__(self) -> int:
@@ -102,11 +100,10 @@ def make_index(
 ) -> Report:
     """Build, save and measure an index of a complete store, in its folder; ``config`` is the group ``index``.
 
-    ``index.yaml`` appears last, so its presence means that the index is whole. ``progress`` is called with the number
-    of vectors added since the last call.
+    ``index.yaml`` appears last, so its presence means that the index is whole.
     """
-    index, target, size = _built(config), config.get("target_recall"), config.get("sample", 1000)
-    folder = store.path
+    index, folder = _built(config), store.path
+    target, size = config.get("target_recall"), config.get("sample", 1000)
     if target is not None and not 0 < target <= 1:
         raise UserError(f"index.target_recall={target} must be above 0 and at most 1.")
     if size < 1:
@@ -131,7 +128,7 @@ def make_index(
         chosen, sample, exact = index.search_value, sample[half:], exact[half:]
     recall, p50, p99 = _measure(index, store, sample, exact)
     report = Report(
-        vectors=store.manifest.rows,
+        vectors=store.rows,
         structure=index.structure,
         bytes=index.size(folder),
         build_seconds=seconds,
@@ -194,14 +191,14 @@ def _checksum(index: VectorIndex, folder: Path) -> str:
 
 
 def _warn_of_crowd(copies: Copies, store: VectorStore) -> None:
-    crowd = copies.largest
-    if len(crowd) > K:
-        example = store.passages(crowd[:1].tolist())[0]["id"]
-        message = (
-            "%s of %s passages have one vector, that of %s: copies of a text, or texts without a known word. A search "
-            "that finds them shows those with the largest ids only; two-tower data inspect says more."
+    sizes = np.diff(copies.starts)
+    if sizes.max() > K:
+        example = store.passages([int(copies.rows[copies.starts[sizes.argmax()]])])[0]["id"]
+        log.warning(
+            f"{sizes.max():,} of {store.rows:,} passages have one vector, that of {example}: copies of a text, or "
+            "texts without a known word. A search that finds them shows those with the largest ids only; "
+            "two-tower data inspect says more."
         )
-        log.warning(message, f"{len(crowd):,}", f"{store.rows:,}", example)
 
 
 def exact_hits(store: VectorStore, sample: Sample) -> np.ndarray:
@@ -225,8 +222,7 @@ def exact_hits(store: VectorStore, sample: Sample) -> np.ndarray:
 def recalls(store: VectorStore, sample: Sample, rows: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """(B,) share of the exact (B, k) best scores that the rows found, (B, n) int64, reach; 1 where there are none.
 
-    By scores, not by rows: of documents that are equally near any will do. Their scores are computed anew, since an
-    index may round them.
+    Of documents that are equally near any will do. The scores are computed anew, since an index may round them.
     """
     if not exact.size:
         return np.ones(1)

@@ -45,9 +45,8 @@ class VectorIndex(ABC):
     def search(self, q_BD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores (B, k) float32, larger is nearer, best first, and rows (B, k) int64 of the nearest documents.
 
-        ``q_BD`` is float32, prepared for the similarity. There are fewer columns if there are fewer documents. An
-        approximate index may find fewer: the last rows are then -1, with score -inf. Of passages with equal vectors
-        those with the largest ids come first.
+        ``q_BD`` is float32, prepared for the similarity. There are fewer columns if there are fewer documents; where an
+        approximate index finds fewer, the last rows are -1, with score -inf. Of equal vectors the largest id is first.
         """
         scores, rows = self._search(q_BD, k)
         return (scores, rows) if self.copies is None else self.copies.expand(scores, rows, k)

@@ -64,32 +64,29 @@ class ChromaIndex(VectorIndex):
         except Exception as error:
             if self.host is None or isinstance(error, (UserError, *expected)):
                 raise
-            place, text = f"The Chroma server at {self.host}:{self.port}", " ".join(str(error).split())[:200]
-            denied = type(error).__name__ == "ChromaAuthError" or "Forbidden" in text or "Unauthorized" in text
+            place, kind = f"The Chroma server at {self.host}:{self.port}", type(error).__name__
+            text = " ".join(str(error).split())[:200] or kind
+            denied = kind == "ChromaAuthError" or "Forbidden" in text or "Unauthorized" in text
             if denied or _statuses(error) & {401, 403}:
                 raise UserError(f"{place} wants a token: put it into the variable {self._token_variable}") from error
             remedy = "is it there, is index.ssl right, and has it the version of the installed chromadb?"
-            raise UserError(
-                f"{place} does not answer as one should ({text or type(error).__name__}): {remedy}"
-            ) from error
+            raise UserError(f"{place} does not answer as one should ({text}): {remedy}") from error
 
     def build(self, store: VectorStore, progress: Advance | None = None) -> None:
-        self._similarity, folder = Similarity(store.manifest.similarity), store.path
+        self._similarity = Similarity(store.manifest.similarity)
         if self.host is None:
-            shutil.rmtree(folder / "chroma", ignore_errors=True)
-        client = self._client(folder)
+            shutil.rmtree(store.path / "chroma", ignore_errors=True)
         with self._answering():
-            self._fill(client, store, progress)
+            self._fill(self._client(store.path), store, progress)
 
     def _fill(self, client: Any, store: VectorStore, progress: Advance | None) -> None:  # noqa: ANN401
-        folder = store.path
-        self._delete_earlier(client, folder)
+        self._delete_earlier(client, store.path)
         space = "l2" if self._similarity.metric == "l2" else "ip"
         graph = {"space": space, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
         collection = client.create_collection(
             self.collection, configuration={"hnsw": {**graph, "max_neighbors": self.m}}, embedding_function=None
         )
-        write_json(folder / IDENTITY, {"id": str(collection.id)})
+        write_json(store.path / IDENTITY, {"id": str(collection.id)})
         start, batch_size = 0, client.get_max_batch_size()
         for vectors in store.vectors():
             for first in range(0, len(vectors), batch_size):
@@ -109,10 +106,8 @@ class ChromaIndex(VectorIndex):
         except (chromadb.errors.NotFoundError, ValueError):
             return
         if str(existing.id) != _identity(folder).get("id"):
-            raise UserError(
-                f"The Chroma server at {self.host}:{self.port} has a collection {self.collection} that is not of "
-                f"{folder}: choose another index.collection=NAME."
-            )
+            taken = f"The Chroma server at {self.host}:{self.port} has a collection {self.collection}"
+            raise UserError(f"{taken} that is not of {folder}: choose another index.collection=NAME.")
         client.delete_collection(self.collection)
 
     def save(self, folder: Path) -> None:
@@ -141,8 +136,8 @@ class ChromaIndex(VectorIndex):
         scores, rows = np.full((len(q_BD), k), -np.inf, np.float32), np.full((len(q_BD), k), -1, np.int64)
         if not len(q_BD) or not k:
             return scores, rows
+        query = np.asarray(q_BD, np.float32)
         with self._answering():
-            query = np.asarray(q_BD, np.float32)
             hits = self._collection.query(query_embeddings=query, n_results=k, include=["distances"])
         for i, (ids, distances) in enumerate(zip(hits["ids"], hits["distances"], strict=True)):
             rows[i, : len(ids)] = [int(name) for name in ids]
@@ -158,10 +153,9 @@ class ChromaIndex(VectorIndex):
 
 def _identity(folder: Path) -> dict[str, Any]:
     try:
-        identity: dict[str, Any] = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        return json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return identity
 
 
 def _statuses(error: BaseException | None) -> set[int | None]:

@@ -104,9 +104,8 @@ class FaissIndex(VectorIndex):
         try:  # memory-mapped, except for a GPU
             index = faiss.read_index(str(folder / self.file), 0 if self._gpu else faiss.IO_FLAG_MMAP)
         except (RuntimeError, MemoryError, TypeError) as error:  # the last for a path that is not UTF-8
-            raise UserError(
-                f"{printable(str(folder / self.file))} is missing or damaged: run embed.py again."
-            ) from error
+            place = printable(str(folder / self.file))
+            raise UserError(f"{place} is missing or damaged: run embed.py again.") from error
         self._index, self._similarity = self._on_device(index), similarity
         self._apply()
 
@@ -114,8 +113,7 @@ class FaissIndex(VectorIndex):
         k = min(k, int(self._index.ntotal))
         if not len(q_BD):
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
-        # One query among 31,000 vectors takes 1.7 ms with one thread, 4.9 ms with two.
-        with faiss_threads(len(q_BD)):
+        with faiss_threads(len(q_BD)):  # one query among 31,000 vectors takes 1.7 ms with one thread, 4.9 ms with two
             distances, rows = self._index.search(np.ascontiguousarray(q_BD, np.float32), k)
         scores = self._similarity.from_distance(torch.from_numpy(distances)).numpy()
         return np.where(rows >= 0, scores, np.float32(-np.inf)), rows

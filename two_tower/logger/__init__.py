@@ -30,8 +30,7 @@ def make_loggers(chosen: Mapping[str, Any], run: Run) -> list[Logger]:
 def logged(trainer: L.Trainer, config: Mapping[str, Any]) -> Iterator[None]:
     """Give the run's configuration to the trainer's loggers; in the end none is left open.
 
-    The trainer ends them itself, but not if it never started, nor if one of them failed at that. The next run of
-    this process must not write into this one.
+    The trainer ends them, but not if it never started or one failed at that; the next run must not write into this.
     """
     try:
         for logger in trainer.loggers:
@@ -49,8 +48,7 @@ def logged(trainer: L.Trainer, config: Mapping[str, Any]) -> Iterator[None]:
 def log_epoch(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
     """Hand the figures of an epoch to all loggers at once.
 
-    ``LightningModule.log`` hands them on only after the epoch's checkpoint is written: a run killed in between would
-    lack them when it continues.
+    ``LightningModule.log`` hands them on after the epoch's checkpoint: a run killed in between would lack them.
     """
     for logger in trainer.loggers:
         logger.log_metrics({"epoch": trainer.current_epoch, **metrics}, step=trainer.global_step - 1)

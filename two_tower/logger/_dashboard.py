@@ -85,11 +85,7 @@ class Dashboard:
         except ModuleNotFoundError as error:
             raise UserError('two-tower dashboard needs its package: pip install -e ".[dashboard]"') from error
 
-        by_tower: dict[str, Any] = {
-            "groupby": f"config.{TOWER}",
-            "groupby_aggfunc": "mean",
-            "groupby_rangefunc": "stddev",
-        }
+        by_tower: Any = {"groupby": f"config.{TOWER}", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
         def curve(metric: str) -> Any:  # noqa: ANN401
             return wr.LinePlot(title=metric, x=STEP, y=[metric], **({} if metric in HISTOGRAMS else by_tower))

@@ -20,8 +20,7 @@ SECONDS_BETWEEN_WRITES = 5.0
 class CsvLogger(RunLogger):
     """Writes ``metrics.csv``: a row per logged step, a column per metric, empty where not logged.
 
-    Lightning's own CSV logger deletes an existing file when a run continues; this one keeps its rows up to the step
-    at which the run continues.
+    Lightning's own deletes the file when a run continues; this one keeps the rows up to the step where it continues.
     """
 
     may_repeat = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ from two_tower.cache import notice
 from two_tower.config.saved import choices_of
 from two_tower.console import say
 from two_tower.errors import UserError
-from two_tower.files import write_json, write_text
+from two_tower.files import read_json, write_json, write_text
 from two_tower.logger.base import RunLogger
 from two_tower.run import Run
 
@@ -35,15 +34,11 @@ STEP = "trainer/global_step"  # the column that is every chart's x axis
 SAMPLES = "val/samples"  # the names of tables and histograms
 HISTOGRAMS = ("doctor/positive_similarities", "doctor/negative_similarities")
 
-# Without a network W&B retries for this long; its own 90 s look like a run that hangs.
-SECONDS_TO_CONNECT = 30.0
-# What is not uploaded by then, because the connection is lost, stays in the folder for `wandb sync`.
-SECONDS_TO_UPLOAD = 600.0
-# If W&B takes longer than this to ask its server about a table, later ones are left out: each takes 19 s when the
-# connection is lost.
+SECONDS_TO_CONNECT = 30.0  # without a network W&B retries for so long; its own 90 s look like a run that hangs
+SECONDS_TO_UPLOAD = 600.0  # what is not uploaded by then, without a connection, stays in the folder for `wandb sync`
+# If W&B asks its server about a table for longer, later ones are left out: without a connection each takes 19 s.
 SECONDS_FOR_TABLES = 5.0
-# A killed process loses what W&B has not written to its file by then; its own 15 s are more than a short epoch.
-SECONDS_TO_WRITE = 0.1
+SECONDS_TO_WRITE = 0.1  # a killed process loses what is not in W&B's file by then; its 15 s are more than a short epoch
 
 
 @dataclass
@@ -129,15 +124,14 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         progress.row = max(progress.row, run.step - 1)  # the server's count, 0 offline
         progress.write(self._progress_file)
         self._progress, self._last_known_step = progress, progress.step
-        if (self._run.path / "environment.json").exists():
-            code = json.loads((self._run.path / "environment.json").read_text(encoding="utf-8"))
+        if code := read_json(self._run.environment):
             run.config.update({"environment": code}, allow_val_change=True)
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         if not self._offline:
             say(f"W&B: {run.url}", style="dim")
-        elif self._summary_file.exists():
-            run.summary.update(json.loads(self._summary_file.read_text(encoding="utf-8")))
+        elif summary := read_json(self._summary_file):
+            run.summary.update(summary)
         return run
 
     @rank_zero_only
@@ -201,8 +195,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         last = self._folder / f"{kind}.txt"
         if not self._artifacts or (mark and last.exists() and last.read_text(encoding="utf-8") == mark):
             return False
-        results = self._run.read_results() if self._run.complete else {}
-        metadata = {"run": self._run.path.name, **results}
+        metadata = {"run": self._run.path.name, **(self._run.read_results() if self._run.complete else {})}
         artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=metadata)
         for file in files:
             place = file.absolute()  # ``wandb sync`` may be called from another folder

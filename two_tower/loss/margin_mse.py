@@ -10,9 +10,8 @@ from two_tower.loss.base import Loss, LossInput, LossOutput, check_above_0, diag
 class MarginMSELoss(Loss):
     """Mean squared difference of ``(s_ii - s_ij) / t`` and the teacher's margin; j are the given negatives of query i.
 
-    Needs ``negatives=given`` and triples with a teacher's scores, for example those of a cross-encoder for MS MARCO:
-    they say by how much one passage is better, and which negatives are in fact relevant (Hofstätter et al. 2020,
-    arXiv:2010.02666, Margin-MSE).
+    The scores, for example those of a cross-encoder for MS MARCO, say by how much one passage is better, and which
+    negatives are in fact relevant (Margin-MSE, Hofstätter et al. 2020, arXiv:2010.02666).
     """
 
     needs = frozenset({"margins"})

@@ -15,8 +15,7 @@ class MatryoshkaLoss(Loss):
     For cosine the shortened vectors get length 1 again. Dot products and distances of fewer numbers are smaller, so
     a margin or temperature weighs less. All lengths share a learned temperature.
 
-    Each length costs one more matrix of scores and its loss; docs/losses.md has figures. Kusupati et al. 2022,
-    arXiv:2205.13147, take the sum, which differs by a constant factor.
+    Kusupati et al. 2022, arXiv:2205.13147, take the sum, which differs by a constant factor. Costs: docs/losses.md.
     """
 
     def __init__(self, loss: Loss, dim: int, dims: list[int] | None = None) -> None:

@@ -19,11 +19,9 @@ class TripletLoss(Loss):
     mislabelled ones first, and may collapse at the start; ``semi_hard`` avoids both. Negatives with equal scores
     share the gradient, and queries without a negative to select are left out of the mean.
 
-    ``softness`` > 0 replaces the hinge by ``softness * log(1 + exp(gap / softness))``, which also pulls at triplets
-    that are right already.
+    ``softness`` > 0 replaces the hinge by ``softness * log(1 + exp(gap / softness))``: right triplets are pulled too.
 
-    Schroff et al. 2015, arXiv:1503.03832 (FaceNet, semi-hard); Hermans et al. 2017, arXiv:1703.07737 (hardest in the
-    batch, soft margin).
+    Schroff et al. 2015, arXiv:1503.03832 (FaceNet, semi-hard); Hermans et al. 2017, arXiv:1703.07737 (hardest, soft).
     """
 
     in_batch_negatives = False

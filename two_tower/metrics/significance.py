@@ -74,8 +74,7 @@ def mean_interval(
     """Percentile bootstrap intervals of means over queries: (M,) lower and (M,) upper ends.
 
     ``values`` (Q, M) hold M figures for each query, which are resampled together. With fewer than two queries both
-    ends are the mean. Unlike Student's the intervals never leave the range of the values and are as skewed as these,
-    and reciprocal ranks are skewed.
+    ends are the mean. Unlike Student's the intervals never leave the range of the values, and are as skewed as these.
     """
     values = np.asarray(values, np.float64)
     queries = len(values)

@@ -138,10 +138,8 @@ class MinedNegatives(DrawnNegatives):
 
     def describe(self, queries: int, counts: FilterCounts) -> str:
         """One line on what was mined."""
-        parts = [
-            f"{counts.kept / max(queries, 1):.1f} for each of {queries:,} queries "
-            f"(ranks {self.first_rank} to {self.last_rank})"
-        ]
+        each = counts.kept / max(queries, 1)
+        parts = [f"{each:.1f} for each of {queries:,} queries (ranks {self.first_rank} to {self.last_rank})"]
         if counts.known:
             parts.append(f"{counts.known:,} known positives dropped")
         if counts.similar:

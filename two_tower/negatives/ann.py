@@ -15,8 +15,7 @@ class ANNNegatives(MinedNegatives):
     """Documents of the ranks ``first_rank`` to ``last_rank`` of the current model (ANCE, Xiong et al. 2021).
 
     The callback `two_tower.callbacks.mining.Mining` writes a table at the beginning of an epoch, and every process
-    that makes batches of this epoch reads it. The search is exact; the name is that of the paper (arXiv:2007.00808),
-    whose search is approximate.
+    that makes batches of this epoch reads it. The search is exact, the paper's (arXiv:2007.00808) approximate.
     """
 
     def __init__(

@@ -149,8 +149,7 @@ class Negatives(ABC):
 
     needs_triplets: bool = False  # only for data that brings its own negatives
     needs_collection: bool = False  # `prepare` looks at it, so it needs a training split with judged queries
-    # The extra negatives depend on ``rng``: each of several processes must draw those of the whole batch, to get what
-    # one process would.
+    # The extra negatives depend on ``rng``: each of several processes draws the whole batch's, as one process would.
     stochastic: bool = False
 
     def __init__(self, in_batch_negatives: bool | None = None, mask_known_positives: bool = True) -> None:

@@ -20,10 +20,7 @@ BLOCK = 1024  # queries ranked together
 
 
 class BM25Negatives(MinedNegatives):
-    """Documents of the ranks ``first_rank`` to ``last_rank`` of BM25 (Karpukhin et al. 2020, arXiv:2004.04906).
-
-    Mined once per collection and settings, then read from the cache.
-    """
+    """Documents of the ranks ``first_rank`` to ``last_rank`` of BM25 (Karpukhin et al. 2020, arXiv:2004.04906)."""
 
     def prepare(self, collection: Collection) -> None:
         settings = (self.first_rank, self.last_rank, self.relative_margin, self.mask_known_positives)

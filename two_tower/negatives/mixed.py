@@ -18,8 +18,7 @@ class MixedNegatives(DrawnNegatives):
     """``count`` documents per query, each from one of several strategies.
 
     The strategy of each document is drawn by the weights of the epoch (1 for a strategy without one). So easy and hard
-    negatives mix in any proportion, and a schedule can begin with easy ones (Zhan et al. 2021, arXiv:2104.08051, on
-    why both are needed).
+    negatives, which are both needed (Zhan et al. 2021, arXiv:2104.08051), mix in any proportion that a schedule gives.
     """
 
     def __init__(

@@ -14,11 +14,10 @@ REDRAWS = 8  # of known positives; any that are left then are masked, so they do
 class RandomNegatives(DrawnNegatives):
     """``count`` documents per query from the whole corpus, none of them a known positive.
 
-    With ``distribution=log_frequency`` a document that is the positive of f training pairs has the weight
-    1 + ln(1 + f). In-batch negatives have the weight f: every document is pushed away as often as it is pulled. A
-    uniform draw never corrects popular documents. The logarithm lies between the two, as do word2vec's power of 0.75
-    (Mikolov et al. 2013, arXiv:1310.4546) and the mixture of both draws (Yang et al. 2020,
-    doi:10.1145/3366424.3386195).
+    With ``distribution=log_frequency`` the positive of f training pairs weighs 1 + ln(1 + f). In-batch negatives
+    weigh f: every document is pushed away as often as it is pulled. A uniform draw never corrects popular documents.
+    The logarithm lies between the two, as do word2vec's power of 0.75 (Mikolov et al. 2013, arXiv:1310.4546) and the
+    mixture of both draws (Yang et al. 2020, doi:10.1145/3366424.3386195).
     """
 
     def __init__(

@@ -161,8 +161,7 @@ def parameter_groups(modules: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
         word_table = bool(getattr(parameter, "is_word_table", False))
         owner = names[0] if len(names) == 1 else "shared"
         name = f"{owner}/{'words' if word_table else 'dense'}"
-        group = groups.setdefault(name, {"name": name, "params": [], "word_table": word_table})
-        group["params"].append(parameter)
+        groups.setdefault(name, {"name": name, "params": [], "word_table": word_table})["params"].append(parameter)
     return list(groups.values())
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ _NO_EFFECT = (
 LONGEST_NAME = 80  # characters; a table has no room for longer overrides
 
 
-@dataclass(frozen=True)
-class PValue:
+class PValue(NamedTuple):
     """Of a paired randomisation test over the queries: of this test alone, and corrected for all of its family."""
 
     raw: float
@@ -252,12 +251,11 @@ def distinguish(
         if (key in optional or len({repr(each[key]) for each in compared if key in each}) > 1)
         and not all(key in c.derived for c, each in zip(compositions, compared, strict=True) if key in each)
     ]
-    named = [
-        _name_choices(
-            {key: each.get(key) for key in shown if key in each or key in optional}, choices_of(config, source)
-        )
-        for each, config, source in zip(compared, configs, compositions, strict=True)
-    ]
+    named = []  # with ``tower: gru`` for ``tower._target_``
+    for each, config, source in zip(compared, configs, compositions, strict=True):
+        choices = {f"{group}._target_": choice for group, choice in choices_of(config, source).items()}
+        own = {key: choices.get(key, each.get(key)) for key in shown if key in each or key in optional}
+        named.append({key.removesuffix("._target_"): value for key, value in own.items()})
     if len({repr(each) for each in named}) == len(named):
         return named
     return [{key: each.get(key) for key in different} for each in compared]
@@ -271,22 +269,13 @@ def _is_optional(key: str, compared: Sequence[Mapping[str, Any]]) -> bool:
     return len(components) == 1 and any(key not in each for each in compared)
 
 
-def _name_choices(values: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """The leaves with ``tower: gru`` for ``tower._target_``."""
-    names = {f"{group}._target_": choice for group, choice in choices.items()}
-    return {key.removesuffix("._target_"): names.get(key, value) for key, value in values.items()}
-
-
 def typed(overrides: Mapping[str, Any]) -> str:
     """Overrides as they are typed on the command line."""
     return " ".join(f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in overrides.items())
 
 
 def row_names(overrides: Sequence[Mapping[str, Any]], folders: Sequence[Sequence[Path]]) -> list[str]:
-    """A name for each of several configurations: their overrides, or if these are long, what their folders begin with.
-
-    ``gru_0`` and ``gru_1`` are called ``gru``.
-    """
+    """A name for each configuration: its overrides, or if these are long, what its folders begin with."""
     names = [typed(each) or paths[0].name for each, paths in zip(overrides, folders, strict=True)]
     if max(map(len, names)) <= LONGEST_NAME:
         return names

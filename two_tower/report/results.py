@@ -58,10 +58,8 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         files = "report.md, results.json, checkpoints/best.ckpt" if best else "report.md, results.json"
         say(f"Run folder: {run.path} ({files})", style="dim")
         if best:
-            say(
-                f'Next: python embed.py run={run.path}   then   two-tower search {run.path} "your question"',
-                style="dim",
-            )
+            search = f'two-tower search {run.path} "your question"'
+            say(f"Next: python embed.py run={run.path}   then   {search}", style="dim")
     return results
 
 
@@ -98,35 +96,27 @@ def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> str:
 
 def report_page(name: str, results: Mapping[str, Any], validation: FullValidation, reason: str = "") -> str:
     """The run as a Markdown page: baselines, every check, speed, and why it ended if that was early."""
-    lines = [
+    paragraphs = [
         f"# {name}",
-        "",
-        *_sentences(results, validation, reason),
-        "",
+        "\n".join(_sentences(results, validation, reason)),
         f"{validation.queries:,} queries of the split `{validation.split}`, each against "
         f"{against(validation.documents, validation.all_documents)}. "
         "The star marks the best check, which is `checkpoints/best.ckpt`.",
-        "",
-        *_table(validation),
-        "",
+        "\n".join(_table(validation)),
         f"{results['epochs']} epochs in {results['seconds']:.0f} s, "
         f"{results['train/triplets_per_second']:,.0f} triplets a second in training, "
-        f"last training loss {results['train/loss']:.4f}.",
-        _cost(results),
-        "",
+        f"last training loss {results['train/loss']:.4f}.\n{_cost(results)}",
     ]
-    return "\n".join(lines)
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _table(validation: FullValidation) -> list[str]:
     metrics, rows = validation.metrics, [("BM25", validation.bm25), ("untrained", validation.untrained)]
     for row in validation.history:
-        star = " *" if row is validation.best else ""
-        rows.append((f"{name_of_check(row)}{star}", row))
+        rows.append((name_of_check(row) + (" *" if row is validation.best else ""), row))
         if "hybrid_seconds" in row:
             rows.append(("with BM25", {m: row[f"hybrid/{m}"] for m in metrics}))
     lines = [["", "documents", *metrics], ["---", *["---:"] * (len(metrics) + 1)]]
-    for name, means in rows:
-        if means:
-            lines.append([name, f"{validation.documents:,}", *(f"{means[m]:.3f}" for m in metrics)])
+    documents = f"{validation.documents:,}"
+    lines += [[name, documents, *(f"{means[m]:.3f}" for m in metrics)] for name, means in rows if means]
     return ["| " + " | ".join(cells) + " |" for cells in lines]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from two_tower.config.saved import Composition
-from two_tower.config.saved import read as read_config
+from two_tower.config.saved import Composition, read
 from two_tower.data.base import Loader
 from two_tower.errors import UserError, one_of
+from two_tower.files import read_json
 from two_tower.metrics import PerQuery, read_per_query
 from two_tower.run import Run
 
@@ -97,13 +97,12 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def _read(path: Path) -> FinishedRun:
     run = Run(path)
-    config = read_config(run.config)
+    config = read(run.config)
     if not run.complete:
         raise UserError(f"{path} is not finished: start its train.py command again, or leave it out.")
-    findings = json.loads(run.doctor.read_text(encoding="utf-8"))["findings"] if run.doctor.exists() else []
+    findings = (read_json(run.doctor) or {"findings": []})["findings"]
     found = [each["id"] for each in findings if each["severity"] in ("warning", "error")]
-    per_query, history = read_per_query(path / "per_query.csv"), read_history(run.metrics)
-    data = json.loads(run.data.read_text(encoding="utf-8")) if run.data.exists() else None
+    per_query, history, data = read_per_query(path / "per_query.csv"), read_history(run.metrics), read_json(run.data)
     return FinishedRun(path, config, run.composition(), run.read_results(), per_query, history, found, data)
 
 
@@ -154,7 +153,5 @@ def _same_bm25(first: FinishedRun, run: FinishedRun, values: dict[str, np.ndarra
         return
     for name in values.keys() & first.per_query.values.keys():
         if name.startswith("bm25/") and (values[name] != first.per_query.values[name]).mean() > _ROUNDING:
-            raise UserError(
-                f"{first.path} and {run.path} cannot be compared: {name} differs, so their passages, queries or "
-                "judgements do."
-            )
+            both = f"{first.path} and {run.path} cannot be compared"
+            raise UserError(f"{both}: {name} differs, so their passages, queries or judgements do.")

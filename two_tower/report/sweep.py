@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import secrets
@@ -11,18 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from two_tower.config.entry import Job
 from two_tower.console import first_process, print_document, say, set_mode
 from two_tower.errors import UserError, fail
-from two_tower.files import finite, write_json, write_text
+from two_tower.files import finite, read_json, write_json, write_text
 from two_tower.report.leaderboard import leaderboard
 from two_tower.report.page import brief_page, html_page, markdown_page
-
-T = TypeVar("T")
 
 FAILURE = "failure.json"
 # The workers of every launcher inherit the environment: which sweep they work for, and how many jobs it has.
@@ -52,9 +49,9 @@ class TrainingSweep:
         os.environ[_NAME], os.environ[_JOBS] = secrets.token_hex(8), str(jobs or "")
         say(f"Sweep of {jobs or 'several'} jobs in {folder}.", style="bold")
 
-    def run(self, job: Job, work: Callable[[], T]) -> T | float:
+    def run(self, job: Job, work: Callable[[], float | None]) -> float | None:
         """Do a job and return its objective; what it raises goes into its folder, unless the user ends the sweep."""
-        objective: T | float = math.nan  # of a job that failed, for sweepers that look for the best
+        objective: float | None = math.nan  # of a job that failed, for sweepers that look for the best
         number, jobs = job.number + 1, os.environ.get(_JOBS, "")
         say(f"\nJob {number}{f' of {jobs}' if jobs else ''}: {' '.join(job.overrides)}", style="bold")
         (job.folder / FAILURE).unlink(missing_ok=True)
@@ -76,7 +73,7 @@ class TrainingSweep:
     def end(self, folder: Path) -> None:
         """Show the leaderboard; exit with status 1 and a list if jobs have failed."""
         say(f"\n{write_leaderboard(folder)}")
-        document = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+        document = read_json(folder / "leaderboard.json")
         best = document["rows"][0]["runs"][0]["path"] if document["rows"] else "RUN"
         say(f"Leaderboard: {folder / 'leaderboard.md'}, leaderboard.html (with plots), leaderboard.json", style="dim")
         say(f"Next: two-tower compare {folder}   or   python embed.py run={best}", style="dim")
@@ -90,11 +87,8 @@ class TrainingSweep:
 
 def failures(folder: Path) -> list[Failure]:
     """The jobs of a sweep's folder that have failed and were not run again since."""
-    found = []
-    for path in sorted(folder.glob(f"*/{FAILURE}")):
-        read = json.loads(path.read_text(encoding="utf-8"))
-        found.append(Failure(path.parent, " ".join(read["overrides"]), read["error"], read["sweep"]))
-    return found
+    read = {path.parent: read_json(path) for path in sorted(folder.glob(f"*/{FAILURE}"))}
+    return [Failure(job, " ".join(its["overrides"]), its["error"], its["sweep"]) for job, its in read.items()]
 
 
 def write_leaderboard(folder: Path) -> str:
@@ -116,9 +110,7 @@ def write_leaderboard(folder: Path) -> str:
             page = brief = "\n\n".join([f"# Leaderboard\n\n{error}", *(f"Failed: {each}" for each in lines)]) + "\n"
             html = f"<!doctype html>\n<meta charset='utf-8'>\n<title>Leaderboard</title>\n<pre>{escape(page)}</pre>\n"
             document["problem"] = str(error)
-        document["failed"] = [
-            {"path": str(each.path), "overrides": each.overrides, "error": each.error} for each in failed
-        ]
+        document["failed"] = [{"path": str(f.path), "overrides": f.overrides, "error": f.error} for f in failed]
         write_text(folder / "leaderboard.md", page)
         write_text(folder / "leaderboard.html", html)
         write_json(folder / "leaderboard.json", finite(document))

@@ -172,8 +172,7 @@ def _search(runs: Runs, batcher: _Batcher, limits: Limits) -> Search:
         try:
             answer = await asyncio.wait_for(batcher(params, query), limits.seconds)
         except QueueFull:
-            detail = "Too many requests wait; try again in a second."
-            raise HTTPException(503, detail, {"retry-after": "1"}) from None
+            raise HTTPException(503, "Too many requests wait; try again in a second.", {"retry-after": "1"}) from None
         except TimeoutError:
             raise HTTPException(504, f"The search took longer than {limits.seconds:g} seconds.") from None
         except UserError as error:  # a database that no longer answers, an index that was taken away

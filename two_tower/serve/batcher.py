@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -17,8 +16,7 @@ class QueueFull(Exception):
     """Too many items wait."""
 
 
-@dataclass(frozen=True)
-class _Waiting(Generic[Key, Item, Result]):
+class _Waiting(NamedTuple, Generic[Key, Item, Result]):
     key: Key
     item: Item
     answer: asyncio.Future[Result]

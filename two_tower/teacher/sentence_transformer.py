@@ -21,10 +21,7 @@ NEEDS = 'pip install -e ".[teacher]"'
 
 
 class SentenceTransformerTeacher(Teacher):
-    """Any model that `sentence_transformers.SentenceTransformer` loads (Reimers and Gurevych 2019, arXiv:1908.10084).
-
-    ``model`` is a folder, an installed package with a ``MODEL_DIR``, or a name on the Hugging Face hub.
-    """
+    """A model that `sentence_transformers.SentenceTransformer` loads (Reimers and Gurevych 2019, arXiv:1908.10084)."""
 
     def __init__(
         self, model: Path | str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None

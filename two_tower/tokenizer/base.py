@@ -197,8 +197,7 @@ class Tokenizer:
 
     def known(self, tokens: Ragged) -> np.ndarray:
         """(B,) bool: whether a text has a word of the vocabulary. Without one, its vector means nothing."""
-        known = np.concatenate([[0], np.cumsum(tokens.ids.numpy() != self.unknown_id)])
-        return np.diff(known[tokens.offsets.numpy()]) > 0
+        return tokens.any(tokens.ids.numpy() != self.unknown_id)
 
     def words(self, text: str) -> list[str]:
         """The words of a text in order, as the vocabulary spells them, known or not."""

@@ -32,8 +32,7 @@ class WordTokenizer:
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
         """Count the words of batches of texts, which are read once, and keep the most frequent ones.
 
-        Id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in alphabetical order (by code
-        point).
+        Id 0 is `UNKNOWN`, then the most frequent word first, equally frequent ones in the order of their code points.
         """
         words = self._most_frequent(count_words(folding.shared(self._definition([UNKNOWN])), texts))
         if not words:

@@ -258,9 +258,8 @@ def pool(tokens: Ragged, vectors: Tensor, log_weights: Tensor) -> Tensor:
         return _Pool.apply(tokens.ids, tokens.offsets, vectors, log_weights)
     ids, offsets = tokens.ids.long(), tokens.offsets
     weights = Lookup.apply(ids, log_weights).exp()
-    summed = F.embedding_bag(
-        ids, vectors, offsets[:-1], mode="sum", per_sample_weights=weights.to(vectors.dtype), sparse=True
-    )
+    scale = weights.to(vectors.dtype)
+    summed = F.embedding_bag(ids, vectors, offsets[:-1], mode="sum", per_sample_weights=scale, sparse=True)
     text = torch.repeat_interleave(torch.arange(len(tokens), device=ids.device), tokens.lengths)
     total = torch.zeros(len(tokens), device=ids.device, dtype=weights.dtype).index_add(0, text, weights)
     return summed / total.clamp(min=torch.finfo(total.dtype).tiny).unsqueeze(1).to(summed.dtype)

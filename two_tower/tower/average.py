@@ -12,8 +12,7 @@ from two_tower.tower.base import Tower, WordTable
 class AverageTower(Tower):
     """Weighted mean of the text's word vectors, then an optional projection and tanh.
 
-    The weights are what makes the average work: "the" must count less than "photosynthesis". They start at the
-    inverse document frequency.
+    The weights make the average work: "the" must count less than "photosynthesis". They start as idf.
     """
 
     parallel_by_text = True

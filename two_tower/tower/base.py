@@ -34,8 +34,7 @@ class Tower(nn.Module, ABC):
 class WordTable(nn.Module):
     """A vector and a token weight for each of V words.
 
-    Gradients are sparse: they hold the rows of the batch only. ``is_word_table`` on both parameters tells the
-    optimizer to step them row by row.
+    Gradients are sparse: the rows of the batch. ``is_word_table`` on both parameters: the optimizer steps row by row.
     """
 
     pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors

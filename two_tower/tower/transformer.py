@@ -47,10 +47,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401
 
 
 class TransformerTower(Tower):
-    """A transformer over the text's tokens, then a linear projection where the sizes differ.
-
-    Its tokenizer is ``tokenizer=subword`` of the same folder, which adds the special tokens.
-    """
+    """A transformer over the text's tokens, special ones included, then a linear projection where the sizes differ."""
 
     def __init__(self, path: Path, dim: int, pooling: Literal["mean", "cls", "last"] = "mean") -> None:
         super().__init__(dim)

@@ -23,8 +23,7 @@ from two_tower.ragged import Ragged
 from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
 
-# Raise whenever BM25 would rank otherwise.
-BM25_VERSION = 5
+BM25_VERSION = 5  # raise whenever BM25 would rank otherwise
 
 CPU = torch.device("cpu")
 DOCUMENT_BLOCK = 8192  # documents that one process encodes and scores together
@@ -51,8 +50,7 @@ class Evaluation:
         accumulated, share = RankMetrics(metrics, split.threshold), share_of(device)
         if share.size > 1:
             accumulated.to(device)
-        queries = split.qrels.queries
-        first, last = (queries * part // share.size for part in (share.rank, share.rank + 1))
+        first, last = (split.qrels.queries * part // share.size for part in (share.rank, share.rank + 1))
         for pairs, qrels in split.qrels.blocks(first, last, QUERY_BLOCK):
             accumulated.update(ranking.ranks[pairs], qrels)
         per_query = accumulated.per_query()

@@ -30,10 +30,9 @@ _STATE = ("untrained", "bm25", "history", "split", "queries", "documents", "all_
 class FullValidation(Callback):
     """Ranks every passage of the corpus for every validation query.
 
-    Evaluates at the end of every epoch, and within epochs every ``every_n_steps`` optimizer steps. Each evaluation
-    logs ``val/METRIC``; ``untrained/METRIC`` and ``bm25/METRIC`` are logged once. The one with the best ``monitor``
-    writes its ranking to ``run.trec`` and each query's figures to ``per_query.csv``. The untrained model is a
-    baseline and never the best.
+    Evaluates at the end of every epoch, and within epochs every ``every_n_steps`` optimizer steps. Each evaluation logs
+    ``val/METRIC``; ``untrained/METRIC`` and ``bm25/METRIC`` are logged once. The one with the best ``monitor``, never
+    the untrained, writes its ranking to ``run.trec`` and each query's figures to ``per_query.csv``.
 
     Other callbacks that ask for ``validation`` in their constructor get this one. It comes first in the trainer's
     list, so their ``on_train_batch_end`` and ``on_train_epoch_end`` see an evaluation that was just made.

@@ -34,10 +34,8 @@ class SubsetValidation(FullValidation):
         corpus, split = super().collection(data)
         judged = np.unique(split.qrels.document_rows[split.qrels.present])
         if len(judged) + self.sample >= len(corpus):
-            log.info(
-                "validation=subset: %d judged passages and a sample of %d are no fewer than the corpus has; "
-                "all %d passages are ranked.", len(judged), self.sample, len(corpus),
-            )  # fmt: skip
+            enough = f"{len(judged)} judged passages and a sample of {self.sample} are no fewer than the corpus has"
+            log.info(f"validation=subset: {enough}; all {len(corpus)} passages are ranked.")
             return corpus, split
         return part_of(corpus, split, sampled_rows(len(corpus), judged, self.sample, self.sample_seed))
 

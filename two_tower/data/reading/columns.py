@@ -43,10 +43,7 @@ class ColumnFile(ABC):
         """Rows of text columns, "" for what is missing; blank cells may be in them."""
 
     def read(self, columns: Sequence[str], required: Sequence[str], bad: BadRows) -> Tables:
-        """The rows, as trimmed strings without nulls, that have text in all required columns.
-
-        ``bad`` takes the others; the caller may add to them while it reads.
-        """
+        """The rows with text in all required columns, as trimmed strings without nulls; ``bad`` takes the others."""
         for table, rows in self._batches(columns, required, bad):
             trimmed = [pc.utf8_trim_whitespace(table[name]) for name in columns]
             table, good = pa.table(trimmed, names=list(columns)), np.ones(len(table), bool)

@@ -62,17 +62,12 @@ class Download:
 
 
 def download(
-    url: str,
-    path: Path,
-    size: int | None = None,
-    checksum: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    url: str, path: Path, size: int | None = None, checksum: str | None = None, headers: Mapping[str, str] | None = None
 ) -> None:
     """Fetch a file, unless it is there.
 
-    Meanwhile it is called ``NAME.part``; the next call continues an interrupted one. Of several processes that
-    call this together one fetches, the others wait. ``size`` is for the progress bar, and to see that the disk can
-    hold the file.
+    Meanwhile it is called ``NAME.part``; the next call continues an interrupted one. Of several processes that call
+    this together one fetches, the others wait. ``size`` is for the progress bar, and to see that the disk has room.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url} is no address to download from: it must begin with https:// or http://")

@@ -147,8 +147,7 @@ class JsonRows(NestedJsonRows):
 class TsvRows(RowFormat):
     """Tab-separated values without quoting (a quote character is text); text, int32 and float32 columns.
 
-    A first line whose first cell, in lower case, is in ``header`` names the columns. Those in ``filled`` must hold more
-    than white space.
+    A first line whose first cell, in lower case, is in ``header`` names the columns. ``filled`` ones must hold text.
     """
 
     def __init__(self, schema: pa.Schema, header: frozenset[str] = frozenset(), filled: Sequence[str] = ()) -> None:

@@ -7,6 +7,7 @@ which query) answers everything else, so a stream is not read again for each spl
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -29,9 +30,7 @@ class Groups:
     """Q queries and P passages that came with them."""
 
     rows: np.ndarray  # (Q,) int64, number of each query's row in its file, from 1
-    queries: (
-        pa.Table
-    )  # Q rows of the schema `QUERIES`: id, null where it is missing; text, null where the id is unknown
+    queries: pa.Table  # Q rows of `QUERIES`: id, null where it is missing; text, null where the id is unknown
     owner: np.ndarray  # (P,) int64, which of the Q queries a passage came with
     grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
     passages: pa.Table  # P rows of the schema `CORPUS`
@@ -73,20 +72,23 @@ class Links:
     query_rows: np.ndarray  # (L,) int32, ascending
     document_rows: np.ndarray  # (L,) int32; ascending for each query, no pair twice
     grades: np.ndarray  # (L,) int32; above 0 is relevant
+    absent: pa.Table  # judgements, rows of `QRELS`, of passages that are not there
 
     @property
     def answered(self) -> np.ndarray:
-        """Which queries have a relevant passage, (Q,) bool."""
-        answered = np.zeros(len(self.queries), bool)
+        """Which queries have a relevant passage, there or not, (Q,) bool."""
+        relevant = self.absent["query_id"].filter(pc.greater(self.absent["grade"], 0))
+        answered = pc.is_in(self.queries["id"], relevant.combine_chunks()).to_numpy().copy()
         answered[self.query_rows[self.grades > 0]] = True
         return answered
 
     def part(self, chosen: np.ndarray) -> Links:
         """The links of the chosen queries, (Q,) bool."""
         kept = chosen[self.query_rows]
-        rows = (np.cumsum(chosen) - 1).astype(np.int32)
+        rows = (np.cumsum(chosen) - 1).astype(np.int32)[self.query_rows[kept]]
         queries = self.queries.filter(pa.array(chosen))
-        return Links(queries, rows[self.query_rows[kept]], self.document_rows[kept], self.grades[kept])
+        absent = self.absent.filter(pc.is_in(self.absent["query_id"], queries["id"]))
+        return Links(queries, rows, self.document_rows[kept], self.grades[kept], absent)
 
     def triplets(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop``, (T,) int32 rows each."""
@@ -118,7 +120,6 @@ class GroupSource(Source):
         super().__init__(name, max_bad_rows)
         self._ids: pa.Array | None = None
         self._links: dict[str, Links] = {}
-        self._absent: dict[str, pa.Table] = {}  # by split, judgements of passages that are not there
 
     @abstractmethod
     def _parts(self) -> Iterator[Part]:
@@ -147,34 +148,21 @@ class GroupSource(Source):
         if self._ids is None:
             self._links = self._divided({split: links.build() for split, links in index.links.items()})
             self._ids = pa.concat_arrays(index.ids)
-            self._absent = {split: pa.concat_tables(tables) for split, tables in index.absent.items()}
         self._report_unjudged()
 
     def queries(self, split: str) -> pa.Table:
         """The queries of a split that have a marked passage."""
         links = self._judged(split)[0]
-        return links.queries.filter(pa.array(self._answered(split, links)))
+        return links.queries.filter(pa.array(links.answered))
 
     def qrels(self, split: str) -> pa.Table:
         """The judgements of a split, query by query; grade 0 is given, but not relevant."""
         links, ids = self._judged(split)
-        absent = self._absent_judgements(split, links)
-        kept = self._answered(split, links)[links.query_rows] & ((links.grades > 0) | self.judged_negatives)
+        kept = links.answered[links.query_rows] & ((links.grades > 0) | self.judged_negatives)
         query_ids = links.queries["id"].take(pa.array(links.query_rows[kept]))
         document_ids = ids.take(pa.array(links.document_rows[kept]))
         present = pa.table([query_ids, document_ids, pa.array(links.grades[kept])], QRELS)
-        return pa.concat_tables([present, absent]) if len(absent) else present
-
-    def _absent_judgements(self, split: str, links: Links) -> pa.Table:
-        """The judgements, rows of `QRELS`, of passages that are not there; a part that was split off has train's."""
-        table = self._absent.get(split, self._absent.get("train"))
-        return table.filter(pc.is_in(table["query_id"], links.queries["id"])) if table else QRELS.empty_table()
-
-    def _answered(self, split: str, links: Links) -> np.ndarray:
-        """(Q,) bool: which queries have a relevant passage, there or not."""
-        absent = self._absent_judgements(split, links)
-        relevant = absent["query_id"].filter(pc.greater(absent["grade"], 0))
-        return links.answered | pc.is_in(links.queries["id"], relevant.combine_chunks()).to_numpy()
+        return pa.concat_tables([present, links.absent])
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Every (query, marked passage, unmarked passage) of ``train``, query by query."""
@@ -193,10 +181,9 @@ class GroupSource(Source):
         if split not in self.splits():
             raise UserError(f"{self._no_split(split)}: {one_of(split, self.splits())}")
         if self._ids is None:
-            for _ in self.corpus():
-                pass
+            deque(self.corpus(), maxlen=0)  # reads it to its end
         links = self._links.get(split)
-        if links is None or not links.answered.any():
+        if links is None or not (links.grades > 0).any():
             raise UserError(f"No query of {self.name}, split {split}, has a passage that is marked as its answer")
         assert self._ids is not None
         return links, self._ids
@@ -204,11 +191,10 @@ class GroupSource(Source):
     def _report_unjudged(self) -> None:
         for split in self.splits():
             links = self._links.get(split)
-            if links is not None and (left := int((~self._answered(split, links)).sum())):
-                total = len(links.answered)
+            if links is not None and (left := int((~links.answered).sum())):
                 notice(
-                    f"{self.name}, split {split}: {left} of {total} queries have no passage that is marked as an "
-                    "answer; left out."
+                    f"{self.name}, split {split}: {left} of {len(links.queries)} queries have no passage that is "
+                    "marked as an answer; left out."
                 )
 
 
@@ -219,6 +205,7 @@ class _LinksBuilder:
         self._numbering = Numbering()
         self._queries: list[pa.Table] = []
         self._links: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query rows, document rows, grades
+        self.absent = [QRELS.empty_table()]
 
     def add(self, groups: Groups, document_rows: np.ndarray) -> None:
         numbers, new = self._numbering.add(hash_rows(groups.queries["id"]))
@@ -234,7 +221,7 @@ class _LinksBuilder:
         first = np.flatnonzero(np.diff(pairs[order], prepend=-1))
         kept, grades = order[first], grades[order]
         grades = np.maximum.reduceat(grades, first) if len(first) else grades
-        return Links(queries, query_rows[kept], document_rows[kept], grades)
+        return Links(queries, query_rows[kept], document_rows[kept], grades, pa.concat_tables(self.absent))
 
 
 class _Index:
@@ -242,8 +229,7 @@ class _Index:
 
     def __init__(self, source: GroupSource) -> None:
         self.ids: list[pa.Array] = []
-        self.links: dict[str, _LinksBuilder] = {}
-        self.absent: dict[str, list[pa.Table]] = {}  # by split, judgements of passages that are not there
+        self.links: dict[str, _LinksBuilder] = defaultdict(_LinksBuilder)
         self._source = source
         self._passages, self._queries = Numbering(), Numbering()
         self._query_texts: dict[str, OneText] = {}
@@ -258,13 +244,13 @@ class _Index:
             if unknown.any() and part.split is not None:
                 query_ids = groups.queries["id"].take(pa.array(groups.owner))
                 judged = pa.table([query_ids, groups.passages["id"], pa.array(groups.grades)], QRELS)
-                self.absent.setdefault(part.split, []).append(judged.filter(pa.array(unknown)))
+                self.links[part.split].absent.append(judged.filter(pa.array(unknown)))
             groups = groups.with_passages(~unknown)
         else:
             groups = self._good_passages(part, groups, bad)
         numbers, new = self._passages.add(groups.keys)
         if part.split is not None:
-            self.links.setdefault(part.split, _LinksBuilder()).add(groups, numbers)
+            self.links[part.split].add(groups, numbers)
         passages = groups.passages.filter(pa.array(new)).combine_chunks()
         if len(passages):
             self.ids.append(passages["id"].combine_chunks())

@@ -20,8 +20,6 @@ _OTHER_GRADE = "judgement that contradicts an earlier one"
 class TableSource(Source):
     """What sources of three tables share: each row once, ids that exist, judgements by split.
 
-    A source implements `_passage_rows`, `_query_rows`, `_judgement_rows`, `splits` and `fingerprint`.
-
     Left out and counted, up to a limit: rows that cannot be read, an id again with another text, judgements that
     contradict each other or name an unknown query. A judgement of a passage that is not there stays: a search that
     looks for it has missed it, as trec_eval counts. A row that only repeats an earlier one is left out silently.
@@ -30,7 +28,7 @@ class TableSource(Source):
 
     def __init__(self, name: str, max_bad_rows: float) -> None:
         super().__init__(name, max_bad_rows)
-        self._passages: Numbering | None = None  # the ids of the passages once these were read
+        self._passages = Numbering()  # the ids of the passages once these were read
         self._queries: dict[str, tuple[pa.Table, Numbering]] = {}  # by place: splits may share one table
         self._qrels: dict[str, pa.Table] = {}
 
@@ -65,9 +63,6 @@ class TableSource(Source):
         if split not in self._qrels:
             self._qrels[split] = self._read_qrels(split)
         return self._qrels[split]
-
-    def _passage_ids(self) -> Numbering | None:
-        return self._passages
 
     def _all_queries(self, split: str) -> tuple[pa.Table, Numbering]:
         """The queries of a split, judged or not, and their ids."""

@@ -181,11 +181,9 @@ class OneText:
 
 
 def keep_known(
-    table: pa.Table, rows: np.ndarray, column: str, ids: Numbering | None, bad: BadRows, place: object
+    table: pa.Table, rows: np.ndarray, column: str, ids: Numbering, bad: BadRows, place: object
 ) -> tuple[pa.Table, np.ndarray]:
-    """The rows (N,) whose id in ``column`` is among ``ids``; the others are bad. All where ``ids`` is None."""
-    if ids is None:
-        return table, rows
+    """The rows (N,) whose id in ``column`` is among ``ids``; the others are bad."""
     known = ids.find(hash_rows(table[column])) >= 0
     bad.add_where(~known, f"unknown {column}", place, rows, table[column])
     return (table, rows) if known.all() else (table.filter(pa.array(known)), rows[known])

@@ -74,10 +74,8 @@ class BlockShuffle:
     def _examples(self, window: int) -> np.ndarray:
         if self._cached[0] != window:
             first = window * self._window
-            blocks = self._blocks[first : first + self._window]
-            examples = np.concatenate(
-                [np.arange(b * self._block, min((b + 1) * self._block, self._count)) for b in blocks]
-            )
+            starts = self._block * self._blocks[first : first + self._window]
+            examples = np.concatenate([np.arange(s, min(s + self._block, self._count)) for s in starts])
             np.random.default_rng((self._seed, self._epoch, window)).shuffle(examples)
             self._cached = (window, examples)
         return self._cached[1]
@@ -123,14 +121,10 @@ class Batches(Dataset[Batch]):
         documents = np.concatenate([examples.positive_rows[own], extra.ravel()])
         if margins is not None and margins[own].shape != extra.shape:  # a mixture, where not all have a score
             margins = None
-        return Batch(
-            data.queries.select(queries),
-            data.documents.select(documents),
-            torch.from_numpy(self.mask.in_batch(queries, documents)),
-            torch.from_numpy(queries),
-            torch.from_numpy(documents),
-            None if margins is None else torch.from_numpy(np.ascontiguousarray(margins[own])),
-        )
+        negatives = torch.from_numpy(self.mask.in_batch(queries, documents))
+        scores = None if margins is None else torch.from_numpy(np.ascontiguousarray(margins[own]))
+        texts = data.queries.select(queries), data.documents.select(documents)
+        return Batch(*texts, negatives, torch.from_numpy(queries), torch.from_numpy(documents), scores)
 
 
 class BatchLoader(DataLoader[Batch]):

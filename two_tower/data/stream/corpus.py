@@ -1,7 +1,4 @@
-"""From string ids to rows: the corpus, and a split's queries with their judgements.
-
-Both are parsed and tokenized once; later starts memory-map the result.
-"""
+"""From string ids to rows: the corpus, and a split's queries and judgements; parsed once, later memory-mapped."""
 
 from __future__ import annotations
 
@@ -102,10 +99,7 @@ class Split:
 
     @classmethod
     def load(cls, corpus: Corpus, name: str, tokenizer: Tokenizer, exclude_same_id: bool = False) -> Split:
-        """A split of the corpus's source, from the cache or made now.
-
-        Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported.
-        """
+        """Judgements of unknown queries are dropped; those of unknown documents count as missed. Both are reported."""
         source = corpus.source
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint, name)
         folder = entry("split", key, lambda path: _write_split(path, corpus, name, tokenizer))
@@ -119,6 +113,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def relevant(self) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) int64 rows of the queries, and of the corpus's passages that are relevant to them."""
+        relevant = self.qrels.relevant(self.threshold) & self.qrels.present
+        return self.qrels.query_rows[relevant], self.qrels.document_rows[relevant]
 
 
 def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) -> None:
@@ -146,12 +146,8 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
         )
     rows = np.flatnonzero(known)
     rows = rows[np.argsort(query_rows[rows], kind="stable")]
-    np.savez(
-        folder / "qrels.npz",
-        query_rows=query_rows[rows],
-        document_rows=document_rows[rows],
-        grades=judged["grade"].to_numpy()[rows].astype(np.int32),
-    )
+    grades = judged["grade"].to_numpy()[rows].astype(np.int32)
+    np.savez(folder / "qrels.npz", query_rows=query_rows[rows], document_rows=document_rows[rows], grades=grades)
     with pa.ipc.new_file(folder / "queries.arrow", QUERIES) as file:
         file.write_table(queries.cast(QUERIES))
     with TokenWriter(folder, "queries") as tokens:

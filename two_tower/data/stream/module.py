@@ -12,7 +12,7 @@ import lightning as L
 import numpy as np
 
 from two_tower.cache import key_of
-from two_tower.data.base import Loader, Source
+from two_tower.data.base import SPLITS, Loader, Source
 from two_tower.data.stream import triplets
 from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
@@ -25,7 +25,6 @@ from two_tower.tokenizer.word import WordTokenizer
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "dev", "test")
 USUAL_BATCH, FEWEST_BATCHES = 512, 4  # examples in a batch where none are asked for; batches an epoch of few examples
 
 
@@ -35,10 +34,7 @@ def usual_batch(examples: int) -> int:
 
 
 class TripletData(L.LightningDataModule):
-    """Training examples and the validation split of a source.
-
-    ``seed`` decides the order of the examples and the extra negatives.
-    """
+    """Training examples and the validation split of a source; ``seed`` decides the order and the extra negatives."""
 
     def __init__(
         self,
@@ -187,18 +183,15 @@ class TripletData(L.LightningDataModule):
         return self._collection(self.training_set.positives)
 
     def _collection(self, positives: Positives) -> Collection:
-        corpus, split = self.corpus, self.train
-        relevant = split.qrels.relevant(split.threshold) & split.qrels.present
+        corpus, split, words = self.corpus, self.train, self.tokenizer
         return Collection(
             queries=split.texts,
             texts=corpus.texts,
             order=corpus.order,
-            pairs=(split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]),
+            pairs=split.relevant,
             positives=positives,
-            split_camel_case=self.tokenizer.split_camel_case,
-            fingerprint=key_of(
-                self.source.fingerprint(), split.name, self.tokenizer.fingerprint, split.same is not None
-            ),
+            split_camel_case=words.split_camel_case,
+            fingerprint=key_of(self.source.fingerprint(), split.name, words.fingerprint, split.same is not None),
             folder=self._tokenizer_path.parent / "negatives",
         )
 
@@ -217,8 +210,7 @@ class TripletData(L.LightningDataModule):
         return self._batch_loader
 
     def state_dict(self) -> dict[str, int]:
-        # Lightning saves the loader's own state too, but restores it only from a checkpoint within an epoch, not from
-        # one between two epochs.
+        # Lightning saves the loader's own state too, but does not restore it from a checkpoint between two epochs.
         return self._batch_loader.state_dict() if self._batch_loader else self._position
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

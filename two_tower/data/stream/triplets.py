@@ -102,34 +102,28 @@ def _groups(hashes: np.ndarray) -> np.ndarray:
     return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
-def _known(corpus: Corpus, split: Split) -> tuple[np.ndarray, np.ndarray, KnownPositives]:
-    relevant = split.qrels.relevant(split.threshold) & split.qrels.present
-    queries, documents = split.qrels.query_rows[relevant], split.qrels.document_rows[relevant]
-    known = (queries, documents)
+def _known(corpus: Corpus, split: Split) -> KnownPositives:
+    queries, documents = split.relevant
     if split.same is not None:  # what is not ranked for a query is no negative of it
         some = np.flatnonzero(split.same >= 0)
-        known = (np.append(queries, some), np.append(documents, split.same[some]))
-    return queries, documents, KnownPositives(*known, _groups(split.hashes), _groups(corpus.hashes))
+        queries, documents = np.append(queries, some), np.append(documents, split.same[some])
+    return KnownPositives(queries, documents, _groups(split.hashes), _groups(corpus.hashes))
 
 
 def judged_pairs(corpus: Corpus, split: Split) -> TrainingSet:
     """One example for every relevant (query, document) of a split's judgements."""
-    queries, documents, positives = _known(corpus, split)
-    return TrainingSet(ExampleRows(queries, documents), split.tokens, corpus.tokens, positives)
+    return TrainingSet(ExampleRows(*split.relevant), split.tokens, corpus.tokens, _known(corpus, split))
 
 
 def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
-    """The source's own triplets of ids, as rows on disk.
-
-    Triplets with an unknown passage, or with a query of another split, are dropped and counted.
-    """
+    """The source's own triplets of ids, as rows on disk; those with an unknown id are dropped and counted."""
     key = key_of(LAYOUT, "rows and margins", corpus.source.fingerprint(), split.name)
     folder = entry("triplets", key, lambda path: _write_triplets(path, corpus, split))
     rows = np.memmap(folder / "rows", np.int32, mode="r").reshape(-1, 3)
     scored = (folder / "margins").stat().st_size > 0
     margins = np.memmap(folder / "margins", np.float32, mode="r").reshape(-1, 1) if scored else None
     examples = ExampleRows(rows[:, 0], rows[:, 1], rows[:, 2:], margins)
-    return TrainingSet(examples, split.tokens, corpus.tokens, _known(corpus, split)[2])
+    return TrainingSet(examples, split.tokens, corpus.tokens, _known(corpus, split))
 
 
 def _rebatched(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
