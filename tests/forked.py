@@ -22,6 +22,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["preloaded"])
+SERVER = "TWO_TOWER_TESTS_SERVER"  # the variable with the address of the server, where one was started for all
+
+
+def start_server() -> None:
+    """Start the server now, for this process and for those that it starts: its imports take eight seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where it finds what it is to import
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    os.environ[SERVER] = str(forkserver._forkserver._forkserver_address)
+
+
+def find_server() -> None:
+    """Use the server that was started for all, or start one."""
+    server = forkserver._forkserver
+    if SERVER not in os.environ:
+        start_server()
+    elif server._forkserver_address is None:
+        server._forkserver_address = os.environ[SERVER]
+        server._forkserver_alive_fd = os.open(os.devnull, os.O_WRONLY)
+        server.ensure_running = lambda: None
 
 
 class Ended(NamedTuple):
@@ -39,9 +60,7 @@ class Command:
         (out, its_out), (err, its_err) = (FORKS.Pipe(duplex=False) for _ in range(2))
         settings = {**os.environ, "COLUMNS": "200", **environment}
         work = (list(map(str, arguments)), str(cwd), settings, its_out, its_err)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the server finds what it is to import
-            forkserver.ensure_running()
+        find_server()
         self._process = FORKS.Process(target=_run, args=work)
         self._process.start()
         its_out.close()

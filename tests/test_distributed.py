@@ -8,13 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import forked  # noqa: F401  # its server has imported what the processes need
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import configure, write_collection
+from forked import find_server
 from torch import Tensor
 from training import UniformityLoss
 
@@ -297,6 +297,7 @@ def ranks(folder: Path, copies: Path, tmp_path_factory: pytest.TempPathFactory) 
     """What each of two processes found: starting them takes longer than all that they do."""
     path = tmp_path_factory.mktemp("ranks")
     learnt(folder, path / "tokenizer.json", "default")  # writes the tokenizer and the token store
+    find_server()  # which has imported what the processes need
     mp.start_processes(_process, (folder, copies, path), nprocs=RANKS, start_method="forkserver")
     return [torch.load(path / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
 

@@ -143,13 +143,14 @@ def test_a_run_has_the_same_losses(more: list[str], collection: Path, tmp_path: 
 
 # A process of its own, in which memory that is freed goes back at once.
 MEASURE = """
-import ctypes, json, re
+import atexit, ctypes, gc, json, re
 import numpy as np, torch
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.ragged import Ragged
 from two_tower.tower.recurrent import RecurrentTower
 from two_tower.tower.base import WordTable
 
+atexit.register(gc.freeze)  # as commands do
 libc = ctypes.CDLL("libc.so.6")
 libc.mallopt(-3, 1 << 16), libc.mallopt(-1, 1 << 16)  # large pieces come from the system one by one
 tower = RecurrentTower(WordTable(500, 128), 128, "gru")

@@ -1,25 +1,25 @@
-"""What a sweep returns to the sweeper, how it is named, and what ends it."""
+"""What a sweep returns to the sweeper, and what ends it."""
 
 import csv
-import json
 import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from conftest import write_collection
-from forked import FORKS
+from forked import forked
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+
+from two_tower.data.beir import Beir
 
 Call = Callable[..., Any]  # see conftest.py in this folder
 
@@ -120,67 +120,31 @@ def test_a_plug_in_that_is_not_installed(small: Path, call: Call, plugin: str) -
     assert one_line(ended.err, plugin, "pip install")
 
 
-@pytest.mark.parametrize(
-    ("swept", "name"),
-    [
-        (["seed=0,1"], "seed=0,1"),
-        (["seed=range(2,4)", "similarity=dot"], "seed=2,3"),
-    ],
-)
-def test_a_row_is_called_by_what_was_swept(
-    small: Path, tmp_path: Path, call: Call, swept: list[str], name: str
-) -> None:
-    ended = call("train.py", *options(small), *swept)
-    assert ended.status == 0, ended.err
-    board = json.loads((tmp_path / "s" / "leaderboard.json").read_text())
-    assert [row["name"] for row in board["rows"]] == [name]
-    assert f"| {name} |" in (tmp_path / "s" / "leaderboard.md").read_text()
+class SlowSource(Beir):
+    """A folder that is read in a minute if it is called ``slow``."""
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        if self.path.name == "slow":
+            (self.path / "begun").touch()
+            time.sleep(60)
+        yield from super().corpus()
 
 
-def stopped_while_it_prepares(small: Path, folder: Path, begun: Connection) -> None:
-    """In a process of its own: a sweep whose second job takes minutes to read its data."""
-    from two_tower import assemble, train
-
-    made, make_data = [], assemble.make_data
-
-    def slow(*args: Any) -> Any:  # noqa: ANN401
-        made.append(args)
-        if len(made) == 2:
-            begun.send("second")
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                pass
-        return make_data(*args)
-
-    assemble.make_data = slow
-    os.chdir(folder)
-    with (folder / "out").open("w") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-        sys.argv = ["train.py", *options(small), "seed=0,1,2"]
-        train.main()
-
-
-def test_sigterm_ends_a_job_that_reads_its_data(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = FORKS.Pipe(duplex=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # where the server finds what it imports
-    forkserver.ensure_running()
-    process = FORKS.Process(target=stopped_while_it_prepares, args=(small, tmp_path, there))
-    process.start()
-    try:
-        assert here.poll(60)
-        process.terminate()
-        process.join(10)
-        assert process.exitcode is not None, "the sweep goes on"
-        assert process.exitcode != 0
-    finally:
-        process.kill()
-        process.join()
-    text = (tmp_path / "out").read_text()
-    assert "Job 2 of 3" in text
-    assert "Job 3 of 3" not in text
-    assert "Traceback" not in text
+def test_sigterm_ends_a_job_that_reads_its_data(small: Path, tmp_path: Path) -> None:
+    slow = write_collection(tmp_path / "slow", 80, triples=False)
+    paths = f"data.path={small},{slow},{tmp_path / 'more'}"
+    command = ["train.py", *options(small, "data._target_=commands.test_objective.SlowSource"), paths]
+    command.remove(f"data.path={small}")
+    with forked(*command, cwd=tmp_path) as job:
+        while not (slow / "begun").exists():
+            job.check_alive()
+            time.sleep(0.01)
+        job.send(signal.SIGTERM)
+        ended = job.ended()
+    assert ended.status not in (0, 2)
+    assert "Job 2 of 3" in ended.out
+    assert "Job 3 of 3" not in ended.out
+    assert "Traceback" not in ended.err
     assert len([*(tmp_path / "s").glob("*/results.json")]) == 1
 
 

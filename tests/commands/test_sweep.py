@@ -132,6 +132,8 @@ def test_a_value_added_later_uses_what_is_there(collection: Path, place: Path, c
     assert before.items() <= after.items()
     (row,) = board_of(place / "s")["rows"]
     assert [run["seed"] for run in row["runs"]] == [0, 1, 2]
+    assert row["name"] == "seed=0,1,2"  # what was swept
+    assert "| seed=0,1,2 |" in (place / "s" / "leaderboard.md").read_text()
 
 
 def test_another_configuration_in_a_jobs_folder_is_no_result_of_it(collection: Path, place: Path, call: Call) -> None:

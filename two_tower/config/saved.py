@@ -74,7 +74,7 @@ def to_yaml(config: Mapping[str, Any]) -> str:
 def read(path: Path) -> dict[str, Any]:
     """Read a saved configuration; a UserError if the file is missing, is not YAML or holds a renamed key."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: {path.parent} is not the folder of a run.") from error
     except yaml.YAMLError as error:
