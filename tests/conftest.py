@@ -26,6 +26,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 atexit.register(gc.freeze)  # as commands do, see `two_tower.errors.exit_statuses`
+gc.disable()  # until all is imported, of which nothing is garbage
 #: Tests of what takes longest to compile after installation. They come first, so that of two processes each compiles
 #: a part and finds the other's; training would make both compile the same at once.
 COMPILING = ("test_tokenizer", "test_recurrent", "test_nearest", "test_towers", "test_row_optimizers", "test_bm25")
@@ -41,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gc.enable()
     items.sort(key=lambda item: COMPILING.index(item.path.stem) if item.path.stem in COMPILING else len(COMPILING))
 
 

@@ -1,5 +1,7 @@
 """What the server of `forked` imports, also at first use: pyarrow looks for pandas, numba reads a compiled function."""
 
+import gc
+
 import numpy as np
 import pyarrow
 
@@ -12,3 +14,4 @@ from two_tower.ragged import Ragged
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
 pyarrow.array(np.zeros(1))
+gc.freeze()  # of what was imported nothing is garbage
