@@ -4,6 +4,7 @@ import gc
 
 import numpy as np
 import pyarrow
+import yaml
 
 import two_tower.cli
 import two_tower.embed
@@ -14,4 +15,5 @@ from two_tower.ragged import Ragged
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
 pyarrow.array(np.zeros(1))
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as in conftest.py
 gc.freeze()  # of what was imported nothing is garbage
