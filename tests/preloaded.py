@@ -1,17 +1,26 @@
 """What the server of `forked` imports, also at first use: pyarrow looks for pandas, numba reads a compiled function."""
 
 import gc
+import importlib
+import pkgutil
+from contextlib import suppress
 
+import bm25s  # noqa: F401
 import numpy as np
 import pyarrow
+import rich._emoji_codes
+import torch.profiler  # noqa: F401
+import typer._adapters
 import yaml
 
-import two_tower.cli
-import two_tower.embed
-import two_tower.report.results
-import two_tower.search
-import two_tower.train  # noqa: F401
+import two_tower
+from two_tower.config.compose import compose_raw
 from two_tower.ragged import Ragged
+
+for module in pkgutil.walk_packages(two_tower.__path__, "two_tower."):
+    with suppress(ImportError):  # needs an extra
+        importlib.import_module(module.name)
+compose_raw("train", [])
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
 pyarrow.array(np.zeros(1))
