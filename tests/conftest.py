@@ -22,13 +22,11 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-import yaml
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 atexit.register(gc.freeze)  # as commands do, see `two_tower.errors.exit_statuses`
 gc.disable()  # until all is imported, of which nothing is garbage
-yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Hydra composes a sixth quicker with it
 #: Tests of what takes longest to compile after installation. They come first, so that of two processes each compiles
 #: a part and finds the other's; training would make both compile the same at once.
 COMPILING = ("test_tokenizer", "test_recurrent", "test_nearest", "test_towers", "test_row_optimizers", "test_bm25")
@@ -44,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import quick_hydra  # noqa: F401
+
     gc.freeze()  # to look through all that was imported takes .7 s each time
     gc.set_threshold(700, 10, 50)  # and through all that tests leave, .2 s
     gc.enable()

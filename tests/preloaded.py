@@ -8,10 +8,10 @@ from contextlib import suppress
 import bm25s  # noqa: F401
 import numpy as np
 import pyarrow
-import rich._emoji_codes
+import quick_hydra  # noqa: F401
+import rich._emoji_codes  # noqa: F401
 import torch.profiler  # noqa: F401
-import typer._adapters
-import yaml
+import typer._adapters  # noqa: F401
 
 import two_tower
 from two_tower.config.compose import compose_raw
@@ -24,5 +24,4 @@ compose_raw("train", [])
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
 pyarrow.array(np.zeros(1))
-yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as in conftest.py
 gc.freeze()  # of what was imported nothing is garbage

@@ -97,7 +97,7 @@ def test_bad_rows_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capl
     path.write_text("a 0 0\nb 1 x\nb 2 -2\nc 3 -3\nd 4 -4\n")
     tokenizer = trained(["a b c d"])
     assert matched(tokenizer, read_pretrained(open_vectors(path), tokenizer)) == {"a": 0, "b": 2, "c": 3, "d": 4}
-    assert f"{path}: 1 bad rows were left out: 1 with value that is no number ({path}, row 2" in caplog.text
+    assert f"{path}: 1 bad row was left out: 1 with value that is no number ({path}, row 2" in caplog.text
     path.write_text("a 0 0\nb 1\nc 2\nd 4 -4\nx 9\n")
     with pytest.raises(UserError, match=f"{path}, row 2: wrong number of columns .*: 2 of the 3 rows"):
         read_pretrained(open_vectors(path), trained(["a b c"]))
