@@ -24,24 +24,18 @@ from two_tower.train import train
 from two_tower.validation.full import FullValidation
 
 
-def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """A command with nothing in its environment but what is given."""
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, timeout=120)
-
-
 def test_a_container_of_a_scheduler_on_an_old_terminal(collection: Path, tmp_path: Path) -> None:
     """No home, a terminal of Windows, and the variables of the second of four processes."""
     other = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}
-    other |= {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "PYTHONIOENCODING": "cp1252"}
+    other |= {"OMP_NUM_THREADS": "1", "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "PYTHONIOENCODING": "cp1252"}
     keys = ["data=beir", f"data.path={collection}", "data.batch_size=32", "trainer.max_epochs=1", "tower.dim=8"]
-    ended = command(str(ROOT / "train.py"), *keys, "run_dir=run", cwd=tmp_path, HOME="/nonexistent", **other)
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", **other}  # and nothing else
+    program = [sys.executable, str(ROOT / "train.py"), *keys, "run_dir=run"]
+    ended = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, timeout=120)
     assert ended.returncode == 0, ended.stderr.decode("cp1252")
     assert b"Best epoch 1" in ended.stdout
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epochs"] == 1
     assert (tmp_path / "run" / "config.yaml").exists()
-    ended = command("-m", "two_tower", "compare", "run", cwd=tmp_path, RANK="2", LC_ALL="C", PYTHONUTF8="0")
-    assert b"tower" in ended.stdout, ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and nothing called ~
 
 
