@@ -100,6 +100,30 @@ def test_the_data_is_that_of_the_runs_own_folder(work: Path, monkeypatch: pytest
         evaluate_run(work / "run", None, "dev")
 
 
+def test_a_run_moves_with_its_data(work: Path) -> None:
+    """And takes no other file of that name, be it nearer."""
+    old, new = work / "project", work / "elsewhere" / "renamed"
+    (old / "data").mkdir(parents=True)
+    write_pairs(old / "data" / "faq.csv")
+    with killed_after("on_train_batch_end", lambda trainer: trainer.global_step == 3):
+        train(pairs(old / "data" / "faq.csv", old / "run", "callbacks.last.every_seconds=0"))
+    new.parent.mkdir()
+    shutil.move(old, new)
+    config = pairs(new / "data" / "faq.csv", new / "run", "callbacks.last.every_seconds=0")
+    assert train(config)["epochs"] == 1  # goes on
+    shutil.move(new, old)
+    write_pairs(old / "faq.csv", first=500)
+    assert evaluate_run(old / "run", None, "dev")["documents"] == 60
+    assert not examine(old / "run").unchecked
+    assert embed(composed(f"run={old / 'run'}", program="embed")).exists()
+    assert train(pairs(old / "data" / "faq.csv", old / "run", "callbacks.last.every_seconds=0"))["epochs"] == 1
+    (old / "data" / "faq.csv").unlink()
+    with pytest.raises(UserError, match=rf"data of .*run cannot be read: {new}/data/faq.csv is no file"):
+        evaluate_run(old / "run", None, "dev")
+    with pytest.raises(UserError, match=r"another configuration \(data\.path|has changed"):
+        train(pairs(old / "faq.csv", old / "run", "callbacks.last.every_seconds=0"))
+
+
 def test_checkpoints_without_a_configuration_are_not_continued(work: Path) -> None:
     path = write_pairs(work / "mine.csv")
     train(pairs(path, work / "run"))

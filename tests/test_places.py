@@ -102,7 +102,8 @@ def test_text_that_is_none_can_be_printed(text: str) -> None:
 
 REFUSED = ["overfit_batches=1", "val_check_interval=50", "limit_val_batches=2", "precision=64-true",
            "precision=16-true", "precision=bf16-true", "strategy=ddp",
-           "limit_train_batches=0", "logger=false", "enable_checkpointing=false"]  # fmt: skip
+           "limit_train_batches=0", "accumulate_grad_batches=0", "num_nodes=2", "model_registry=x",
+           "logger=false", "enable_checkpointing=false"]  # fmt: skip
 
 
 @pytest.mark.parametrize("setting", REFUSED)

@@ -6,6 +6,7 @@ The same functions serve training and the loading of a finished run, so both hav
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from two_tower.data.base import LOADER_KEYS, Loader, Source
 from two_tower.data.stream.module import TripletData
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
+from two_tower.files import find_again
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
@@ -76,9 +78,23 @@ def data_facts(config: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
+def own_config(run: Run) -> dict[str, Any]:
+    """The configuration of a run. Data that is gone is looked for where it would be had it moved with the run."""
+    config = read(run.config)
+    for path in find_again(config["data"].get("path"), run.path) if run.data.exists() else ():
+        moved = {**config["data"], "path": path}
+        with suppress(UserError):  # another file of that name
+            run.check_data(make_source(moved).facts())
+            return {**config, "data": moved}
+    return config
+
+
 def own_source(run: Run) -> Source:
-    """The data that a run was trained on; a UserError if it has changed since."""
-    source = make_source(read(run.config)["data"])
+    """The data that a run was trained on; a UserError if it has changed since, or says where it was."""
+    try:
+        source = make_source(own_config(run)["data"])
+    except UserError as error:
+        raise UserError(f"The data of {run.path} cannot be read: {error}") from error
     run.check_data(source.facts())
     return source
 

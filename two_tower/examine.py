@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from two_tower.assemble import load_model, make_data
-from two_tower.config import read
+from two_tower.assemble import load_model, make_data, own_config
 from two_tower.data.base import full_text
 from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
 from two_tower.doctor.diagnose import diagnose
@@ -55,7 +54,7 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
     run = Run(Path(path))
     if not run.config.exists():
         raise UserError(f"{path} is not the folder of a run: it holds no config.yaml.")
-    config = read(run.config)
+    config = own_config(run)
     examination = Examination(_signals(run, config))
     signals, texts = examination.signals, None
     with examination.checking("the data"):

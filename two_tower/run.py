@@ -115,7 +115,7 @@ class Run:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         remedy = "choose another run_dir or delete that folder."
         if longer:
-            remedy = f"its schedule ended with it. Take another run_dir with init_from={self.path}, or scheduler=none."
+            remedy = f"its schedule ended with it; begin another run with init_from={self.path}."
         raise UserError(f"{self.path} holds a run with another configuration ({changed[0]}{more}): {remedy}")
 
     def check_data(self, now: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from two_tower.distributed import all_gather
-from two_tower.errors import one_of
+from two_tower.errors import at_least, one_of
 from two_tower.optimizer.base import coalesced
 
 _REFUSED = {  # keys of the Trainer that would do nothing here, or break what is promised; with the remedy
@@ -26,6 +27,7 @@ _REFUSED = {  # keys of the Trainer that would do nothing here, or break what is
     "limit_test_batches": "use two-tower evaluate RUN --split test",
     "limit_val_batches": "use validation=subset",
     "logger": "use the group logger",
+    "model_registry": "a run is its folder; logger.artifacts=true sends it to W&B",
     "num_sanity_val_steps": "the untrained towers are always validated",
     "overfit_batches": "use experiment=debug_one_batch or data.max_examples",
     "plugins": "they are set for the device",
@@ -49,6 +51,9 @@ def check_keys(trainer: Mapping[str, Any]) -> None:
         raise ValueError(f"strategy={strategy} fails on the sparse gradients of word tables: use trainer=ddp")
     if trainer.get("limit_train_batches") == 0:
         raise ValueError("limit_train_batches=0 trains nothing: leave it out, or set 1")
+    at_least(1, accumulate_grad_batches=trainer.get("accumulate_grad_batches"))
+    if (nodes := trainer.get("num_nodes", 1)) != 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & {*os.environ}:
+        raise ValueError(f"num_nodes={nodes} waits for other machines: start it on each by torchrun or srun")
 
 
 def has_usual_length(trainer: Mapping[str, Any]) -> bool:

@@ -47,6 +47,8 @@ UNREADABLE = {
     "tower.dim=[": r"^tower.dim=\[ cannot be used",
     "tower=average,gru": r"add -m to run one experiment for each",
     "tower=null": r"^tower=null leaves tower without a choice; valid: average, gru",
+    "+tower.dim=3": r"^tower.dim is set already: write tower.dim=VALUE without '\+'",
+    "trainer.limit_train_batches=2": r"is added by \+trainer.limit_train_batches=VALUE\.$",
     "+tower=gru": r"^tower is set already: write tower=gru without '\+'",
     "+epochs=3": r"^epochs does not exist; valid: ",
     "~epochs": r"^epochs does not exist; valid: ",

@@ -73,6 +73,8 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}{plugin}"
     if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
         return _unknown_key(found[1], config_name, overrides)
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"{found[1]} is set already: write {found[1]}=VALUE without '+'"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]} has several values: add -m to run one experiment for each"
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -86,7 +88,8 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     siblings = {name for name in valid if name.rpartition(".")[0] == parent}
     if not siblings and parent in valid:
         return f"{key} does not exist, since no {parent} is chosen: add {parent}=CHOICE"
-    return f"{key} does not exist; {one_of(key, siblings or valid)}"
+    more = f"; another key of Lightning's Trainer is added by +{key}=VALUE" if parent == "trainer" else ""
+    return f"{key} does not exist; {one_of(key, siblings or valid)}{more}"
 
 
 def _valid_keys(config_name: str, overrides: list[str]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +42,17 @@ def digest(config: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``key: old → new`` for every leaf in which two configurations differ, places aside."""
+    """``key: old → new`` for every leaf in which two configurations differ, places aside, and files that have moved."""
     left, right = leaves(old), leaves(new)
     pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in sorted({*left, *right})}
-    return [f"{key}: {a} → {b}" for key, (a, b) in pairs.items() if key not in _PLACES and a != b]
+    changed = {key: (a, b) for key, (a, b) in pairs.items() if key not in _PLACES and a != b}
+    return [f"{key}: {a} → {b}" for key, (a, b) in changed.items() if not _moved(key, str(a), str(b))]
+
+
+def _moved(key: str, old: str, new: str) -> bool:
+    """Whether a value names a file that has moved. What the data holds is compared by its fingerprint."""
+    same = key.startswith("data.") or os.path.basename(old) == os.path.basename(new)
+    return same and os.path.isabs(old) and not os.path.exists(old) and os.path.exists(new)
 
 
 def leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:
