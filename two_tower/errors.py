@@ -113,8 +113,7 @@ class BadRows:
             return None
         kinds = ", ".join(f"{count} with {kind}" for kind, count in self.counts.most_common())
         shown = "; ".join(message for messages in self.examples.values() for message in messages)
-        total = self.counts.total()
-        return f"{total} bad row{' was' if total == 1 else 's were'} left out: {kinds} ({shown})"
+        return f"{(n := self.counts.total())} bad row{' was' if n == 1 else 's were'} left out: {kinds} ({shown})"
 
 
 def printable(text: str) -> str:

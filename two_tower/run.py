@@ -66,9 +66,8 @@ class Run:
     ) -> bool:  # fmt: skip
         """Begin a run of a configuration in the folder, or continue the interrupted one; False if it is complete.
 
-        ``data`` is what `two_tower.data.base.Source.facts` says, None if it cannot be read. An ``extensible`` run may
-        be continued with more epochs or steps. A UserError says what else has changed since the run began, or that
-        another process trains in the folder. `release` lets go of it.
+        ``data`` is what `Source.facts` says, None if it cannot be read. An ``extensible`` run may go on for more steps
+        or epochs. A UserError says what else has changed, or that another process trains here. `release` lets go of it.
         """
         if not self._is_due(config, data, extensible):
             return False

@@ -17,6 +17,7 @@ from test_identity import write_pairs
 from two_tower.data.passages import Passages
 from two_tower.doctor.base import Probe, Signals
 from two_tower.doctor.diagnose import diagnose
+from two_tower.doctor.facts import inspect
 from two_tower.doctor.measure_step import standard_errors_below
 from two_tower.embed import embed
 from two_tower.encode import Encoder
@@ -65,6 +66,15 @@ def test_a_first_try_needs_no_setting(
     if rows >= 20:
         assert json.loads((run / "signals.json").read_text())["total_steps"] >= 100
         assert results["val/mrr@10"] > 0.7
+
+
+def test_texts_that_differ_in_unknown_words_are_no_copies(tmp_path: Path) -> None:
+    path, run = tmp_path / "faq.csv", tmp_path / "run"
+    path.write_text("question,answer\n" + "".join(f"what q{i} a{i},it c{i} d{i} f{i}\n" for i in range(12)))
+    train(pairs(path, run, "trainer.max_epochs=3"))
+    assert serious(run).keys() <= {"unknown_words", "few_validation_queries", "no_negatives"}  # to the towers
+    facts = inspect(["data=pairs", f"data.path={path}"])
+    assert facts["passages"]["duplicates"]["texts"] == facts["splits"]["dev"]["unjudged_copies"] == 0
 
 
 @pytest.mark.parametrize(

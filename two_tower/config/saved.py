@@ -45,14 +45,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """``key: old → new`` for every leaf in which two configurations differ, places aside, and files that have moved."""
     left, right = leaves(old), leaves(new)
     pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in sorted({*left, *right})}
-    changed = {key: (a, b) for key, (a, b) in pairs.items() if key not in _PLACES and a != b}
-    return [f"{key}: {a} → {b}" for key, (a, b) in changed.items() if not _moved(key, str(a), str(b))]
+    return [f"{key}: {a} → {b}" for key, (a, b) in pairs.items() if a != b and _matters(key, str(a), str(b))]
 
 
-def _moved(key: str, old: str, new: str) -> bool:
-    """Whether a value names a file that has moved. What the data holds is compared by its fingerprint."""
+def _matters(key: str, old: str, new: str) -> bool:
+    """Whether another value is another run: not that of a file that has moved. Data is compared by its fingerprint."""
     same = key.startswith("data.") or os.path.basename(old) == os.path.basename(new)
-    return same and os.path.isabs(old) and not os.path.exists(old) and os.path.exists(new)
+    return key not in _PLACES and not (same and os.path.isabs(old) and not os.path.exists(old) and os.path.exists(new))
 
 
 def leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:

@@ -56,7 +56,7 @@ def no_negatives(signals: Signals) -> Finding | None:
     remedy = "data.batch_size=32, or as much of that as there are examples" if size else "more pairs and passages"
     if probe.candidates == 0:
         evidence = f"The queries have no negative at all: the loss is {probe.loss:.3f} whatever the vectors are."
-        cause = "a batch of one example has none" if of_batch else "the collection has too few passages"
+        cause = "a batch of one example, or of equal passages, has none" if of_batch else "there are too few passages"
         return Finding(evidence, cause, remedy, severity="error")
     if signals.component("negatives") != "InBatchNegatives" or signals.component("loss") == "TripletLoss":
         return None
@@ -82,8 +82,8 @@ def too_short(signals: Signals) -> Finding | None:
     learnt = probe.position < MOVED * first.position or probe.accuracy > probe.chance + ABOVE_CHANCE
     if learnt or not probe.candidates or any(check.below_untrained < -1 for check in signals.checks):
         return None
-    evidence = f"The run has made {signals.step} steps in all, and {probe.accuracy:.0%} of the training queries are "
-    evidence += f"right (by chance {probe.chance:.0%})."
+    right = f"{probe.accuracy:.0%} of the training queries are right (by chance {probe.chance:.0%})"
+    evidence = f"The run has made {signals.step} steps in all, and {right}."
     more = "trainer.max_epochs=null trainer.max_steps=-1, which make at least"
     return Finding(evidence, "these are too few steps to learn anything", f"{more} {FEWEST_STEPS} steps")
 
@@ -96,9 +96,8 @@ def few_validation_queries(signals: Signals) -> Finding | None:
     count = data.validation_queries
     named = "is 1 validation query: it" if count == 1 else f"are {count} validation queries: each"
     evidence = f"There {named} moves {signals.monitor} by up to {1 / count:.2f}."
-    remedy = "more judged queries in the validation split"
-    if signals.setting("data.dev_seed") is not None:
-        remedy = "more pairs; runs with data.dev_seed=1 and 2 show how much of a figure is chance"
+    drawn = "more pairs; runs with data.dev_seed=1 and 2 show how much of a figure is chance"
+    remedy = "more judged queries in the validation split" if signals.setting("data.dev_seed") is None else drawn
     few = count < FEW_QUERIES
     cause = "a figure of so few is chance" if few else "differences of some hundredths are chance"
     return Finding(evidence, cause, remedy, severity="warning" if few else "info")
@@ -110,8 +109,7 @@ def copies(signals: Signals) -> Finding | None:
     if data is None or (data.unjudged_copies <= COPIED and data.crowd <= CROWD):
         return None
     if data.unjudged_copies > COPIED:
-        evidence = f"{data.unjudged_copies:.0%} of the relevant passages of the validation queries have a copy under "
-        evidence += "another id that is not judged."
+        evidence = f"{data.unjudged_copies:.0%} of the relevant validation passages have a copy that is not judged."
         cause = "to find the copy counts as wrong, and the ids decide which of the two comes first"
     else:
         evidence = f"{data.crowd:.0%} of the passages are one and the same text."

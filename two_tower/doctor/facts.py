@@ -22,7 +22,7 @@ from two_tower.data.stream.corpus import Corpus, Split, rows_of, trained_tokeniz
 from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor import texts as counted
 from two_tower.doctor.inspect_page import warnings
-from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, empty_hash, examples, pair_keys, word_hashes
+from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, empty_hash, examples, not_all_known, pair_keys, word_hashes
 from two_tower.files import write_json
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
@@ -96,14 +96,15 @@ def inspect_source(
     splits = {name: Split.load(corpus, name, words) for name in source.splits()}
     judged = {name: Judged.from_split(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
     train, train_judged = splits.get(train_split), judged.get(train_split)
-    sorted_corpus = np.sort(corpus.hashes)
+    known = np.where(not_all_known(corpus.tokens, words.unknown_id), empty_hash(), corpus.hashes)
+    sorted_corpus = np.sort(known)
     triplets = triplet_facts(corpus, train, train_judged, words)  # read to their end: their bad rows are known now
     named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
     chosen = {"train_split": train_split, "validation_split": validation_split, "exclude_same_id": exclude_same_id}
     facts: dict[str, Any] = {
         "source": {**named, **chosen},
         "vocabulary": {"words": len(words)},
-        "passages": {**read["passages"], **_copies(corpus.hashes, corpus.hashes, corpus.ids)},
+        "passages": {**read["passages"], **_copies(corpus.hashes, known, corpus.ids)},
         "splits": {
             name: {
                 **counted.text_facts([words.encode(split.texts)], words.unknown_id, words.query_tokens),

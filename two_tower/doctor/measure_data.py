@@ -63,7 +63,7 @@ def measure_data(data: TripletData) -> DataSignals:
         pairs=len(queries),
         validation_queries=len(data.validation),
         unjudged_copies=_unjudged_copies(data),
-        crowd=_crowd(data.corpus.hashes),
+        crowd=_crowd(data),
     )
 
 
@@ -97,13 +97,16 @@ def _copied(queries: Ragged, positives: Ragged) -> float:
 def _unjudged_copies(data: TripletData) -> float:
     judged = Judged.from_split(data.corpus, data.validation, data.validation.hashes)
     hashes = data.corpus.hashes[:MAX_TEXTS]
-    return mean(counted.unjudged_copies(judged, np.sort(hashes[np.isin(hashes, judged.documents)])))
+    copies = counted.unjudged_copies(judged, np.sort(hashes[np.isin(hashes, judged.documents)]))
+    relevant = data.corpus.tokens.select(data.validation.relevant[1])
+    return mean(copies & ~counted.not_all_known(relevant, data.tokenizer.unknown_id))
 
 
-def _crowd(hashes: np.ndarray) -> float:
-    some = hashes[np.linspace(0, len(hashes) - 1, min(TEXTS, len(hashes))).astype(np.int64)]
-    largest = int(np.unique(some, return_counts=True)[1].max(initial=0))
-    return largest / len(some) if largest >= CROWD else 0.0
+def _crowd(data: TripletData) -> float:
+    rows = np.linspace(0, len(data.corpus) - 1, min(TEXTS, len(data.corpus))).astype(np.int64)
+    known = ~counted.not_all_known(data.corpus.tokens.select(rows), data.tokenizer.unknown_id)
+    largest = int(np.unique(data.corpus.hashes[rows][known], return_counts=True)[1].max(initial=0))
+    return largest / len(rows) if largest >= CROWD else 0.0
 
 
 def _leaked(data: TripletData) -> tuple[float, float]:
@@ -112,8 +115,7 @@ def _leaked(data: TripletData) -> tuple[float, float]:
     Queries are equal if their tokens are; those with unknown words count as different: they may differ in these.
     """
     split = data.validation
-    unknown = split.tokens.any(split.tokens.ids.numpy() == data.tokenizer.unknown_id)
-    hashes = np.where(unknown, empty_hash(), split.hashes)
+    hashes = np.where(counted.not_all_known(split.tokens, data.tokenizer.unknown_id), empty_hash(), split.hashes)
     trained, validation = _trained_queries(data), Judged.from_split(data.corpus, split, hashes)
     leaked, with_answer = counted.leakage(Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64)), validation)
     if leaked.any() and not data.trains_on_texts:  # only now: to look up all training passages takes a while

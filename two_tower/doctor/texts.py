@@ -103,6 +103,12 @@ def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
     return hashes
 
 
+def not_all_known(tokens: Ragged, unknown_id: int) -> np.ndarray:
+    """(B,) bool: texts with unknown words, in which they may differ from texts of equal tokens."""
+    parts = (tokens.slice(first, first + 2**16) for first in range(0, len(tokens), 2**16))
+    return np.concatenate([np.zeros(0, bool), *(part.any(part.ids.numpy() == unknown_id) for part in parts)])
+
+
 def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
     """Texts with equal hashes (B,), without the empty ones: how many, how many different ones, ids of the first."""
     rows = np.flatnonzero(hashes != empty_hash())

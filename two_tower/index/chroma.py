@@ -136,9 +136,8 @@ class ChromaIndex(VectorIndex):
         scores, rows = np.full((len(q_BD), k), -np.inf, np.float32), np.full((len(q_BD), k), -1, np.int64)
         if not len(q_BD) or not k:
             return scores, rows
-        query = np.asarray(q_BD, np.float32)
         with self._answering():
-            hits = self._collection.query(query_embeddings=query, n_results=k, include=["distances"])
+            hits = self._collection.query(np.asarray(q_BD, np.float32), n_results=k, include=["distances"])
         for i, (ids, distances) in enumerate(zip(hits["ids"], hits["distances"], strict=True)):
             rows[i, : len(ids)] = [int(name) for name in ids]
             found = np.array(distances, np.float32)
