@@ -8,12 +8,10 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, composed, configure
+from conftest import composed, configure
 
 from two_tower import places
 from two_tower.assemble import make_trainer, try_parts
@@ -22,21 +20,6 @@ from two_tower.files import json_line, write_text
 from two_tower.run import Run
 from two_tower.train import train
 from two_tower.validation.full import FullValidation
-
-
-def test_a_container_of_a_scheduler_on_an_old_terminal(collection: Path, tmp_path: Path) -> None:
-    """No home, a terminal of Windows, and the variables of the second of four processes."""
-    other = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}
-    other |= {"OMP_NUM_THREADS": "1", "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "PYTHONIOENCODING": "cp1252"}
-    keys = ["data=beir", f"data.path={collection}", "data.batch_size=32", "trainer.max_epochs=1", "tower.dim=8"]
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", **other}  # and nothing else
-    program = [sys.executable, str(ROOT / "train.py"), *keys, "run_dir=run"]
-    ended = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr.decode("cp1252")
-    assert b"Best epoch 1" in ended.stdout
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["epochs"] == 1
-    assert (tmp_path / "run" / "config.yaml").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and nothing called ~
 
 
 def test_a_home_that_can_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

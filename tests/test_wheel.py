@@ -1,6 +1,6 @@
 """What a wheel holds is enough: training in an empty folder, from nothing but the unpacked wheel."""
 
-import os
+import json
 import shutil
 import subprocess
 import sys
@@ -51,6 +51,7 @@ def test_the_wheel_has_every_configuration_and_page(unpacked: Path) -> None:
 
 
 def test_a_wheel_trains_and_embeds_in_an_empty_folder(unpacked: Path, collection: Path, tmp_path: Path) -> None:
+    """In a container without a home, on a terminal of Windows, as the second of four processes of a scheduler."""
     lend_compiled(unpacked)
     program = """
 import sys
@@ -66,10 +67,16 @@ for command in sys.argv[1:]:
 print(two_tower.__file__)
 """
     train = ["train", "tower=gru", "tower.dim=8", "trainer.max_steps=1", "data=beir", f"data.path={collection}"]
-    train += ["data.batch_size=32", "trainer=cpu", "validation.bm25=false", "run_dir=run"]
-    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    train += ["data.batch_size=32", "validation.bm25=false", "run_dir=run"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(unpacked), "HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    environment |= {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}
+    environment |= {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "PYTHONIOENCODING": "cp1252"}  # and nothing else
     command = [sys.executable, "-c", program, "|".join(train), "embed|run=run"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="cp1252", timeout=240)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "Best epoch 1" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(str(unpacked))
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["epochs"] == 1
+    assert (tmp_path / "run" / "config.yaml").exists()
     assert (tmp_path / "run" / "index" / "ids.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and nothing called ~
