@@ -7,8 +7,10 @@ import gc
 import io
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import composed, configure
@@ -60,9 +62,15 @@ def test_an_error_in_words_only_is_a_sentence_too(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "Unable to write to /x.\n"
 
 
-def test_a_full_disk_is_called_by_its_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_called_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="file") as raised, naming(tmp_path / "file"):
         raise OSError("600 requested and 496 written")  # numpy's
+    assert raised.value.filename == str(tmp_path / "file")
+    with pytest.raises(ZeroDivisionError), naming(tmp_path / "file"):
+        _ = 1 / 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left") as raised, naming(tmp_path / "file"):
+        raise RuntimeError("write error in file: 16339 != 25600")  # faiss's
     assert raised.value.filename == str(tmp_path / "file")
     if Path("/dev/full").exists():
         with pytest.raises(OSError, match="No space left") as raised, naming(tmp_path / "f"):

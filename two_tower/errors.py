@@ -132,15 +132,14 @@ def in_a_sentence(error: OSError) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give the OSErrors of the block the path that they lack: the write that finds a disk full knows none."""
+    """Give what a block raises where a disk is full, or an OSError without one, the path: who writes knows none."""
     try:
         yield
-    except OSError as error:
-        if error.filename is not None:
+    except Exception as error:  # numpy's has no number, those of faiss and safetensors are none of the system
+        of_system, full = isinstance(error, OSError), shutil.disk_usage(path.parent).free < 1e6
+        if isinstance(error, UserError) or getattr(error, "filename", None) is not None or not (of_system or full):
             raise
-        number = error.errno
-        if number is None:  # numpy says "600 requested and 496 written"
-            number = errno.ENOSPC if shutil.disk_usage(path.parent).free < 1e6 else errno.EIO
+        number = getattr(error, "errno", None) or (errno.ENOSPC if full else errno.EIO)
         raise OSError(number, os.strerror(number), str(path)) from error
 
 

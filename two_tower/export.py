@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from two_tower.encode import Encoder
-from two_tower.errors import UserError
-from two_tower.files import require_new, write_json, write_text
+from two_tower.errors import UserError, naming
+from two_tower.files import atomic_path, require_new, write_json, write_text
 from two_tower.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.base import Tokenizer
@@ -42,7 +42,8 @@ class _Module:
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if self.tower is not None:
-            self.tower.transformer.save_pretrained(folder, safe_serialization=True)
+            with naming(folder):
+                self.tower.transformer.save_pretrained(folder, safe_serialization=True)
             source = Path(str(self.tower.transformer.name_or_path))
             for name in TOKENIZER_FILES:
                 if (source / name).exists():
@@ -51,8 +52,8 @@ class _Module:
             name = "sentence_bert_config.json" if self.tower is not None else "config.json"
             write_json(folder / name, self.settings)
         if self.weights is not None:
-            weights = {name: value.detach().contiguous() for name, value in self.weights.items()}
-            save_file(weights, folder / "model.safetensors")
+            with atomic_path(folder / "model.safetensors") as file:
+                save_file({name: value.detach().contiguous() for name, value in self.weights.items()}, file)
         if self.tokenizer is not None:
             write_text(folder / "tokenizer.json", json.dumps(self.tokenizer, ensure_ascii=False))
 
