@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -164,12 +164,7 @@ class VectorStore:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 vectors of some rows, (n,) int64, ascending."""
-        parts, start = [], 0
-        for vectors in self.vectors():
-            first, last = np.searchsorted(rows, (start, start + len(vectors)))
-            parts.append(vectors[rows[first:last] - start])
-            start += len(vectors)
-        return np.concatenate(parts)
+        return np.concatenate([vectors[own] for vectors, own in split_rows(self.vectors(), rows)])
 
     def ids(self) -> pa.ChunkedArray:
         """(N,) the passages' ids."""
@@ -195,3 +190,12 @@ def _quantized(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray 
     scales = np.abs(vectors).max(1, initial=0) / np.float32(127)
     steps = np.divide(vectors, scales[:, None], out=np.zeros_like(vectors), where=scales[:, None] > 0)
     return np.rint(steps).astype(np.int8), scales
+
+
+def split_rows(pieces: Iterable[Any], rows: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
+    """Pieces in turn, each with those of the ascending ``rows`` (n,) int64 that lie in it, counted from its start."""
+    start = 0
+    for piece in pieces:
+        first, last = np.searchsorted(rows, (start, start + len(piece)))
+        yield piece, rows[first:last] - start
+        start += len(piece)

@@ -19,6 +19,7 @@ import xxhash
 
 from two_tower.cache import key_of, notice
 from two_tower.errors import BadRows, at_least
+from two_tower.store import split_rows
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
@@ -190,9 +191,4 @@ class PartOfSource(Source):
 
 def take_rows(pieces: Iterable[Any], rows: np.ndarray) -> Iterator[Any]:
     """Ascending rows of consecutive Arrow arrays or batches, as copies; holds one piece at a time."""
-    start = 0
-    for piece in pieces:
-        first, last = np.searchsorted(rows, (start, start + len(piece)))
-        if first < last:
-            yield piece.take(pa.array(rows[first:last] - start))
-        start += len(piece)
+    return (piece.take(pa.array(own)) for piece, own in split_rows(pieces, rows) if len(own))

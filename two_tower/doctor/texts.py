@@ -96,7 +96,7 @@ def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
     """
     tokens = tokenizer.encode(texts)
     hashes = text_hashes(tokens)
-    rows = np.flatnonzero(tokens.any(tokens.ids.numpy() == tokenizer.unknown_id))
+    rows = np.flatnonzero(not_all_known(tokens, tokenizer.unknown_id))
     for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
         words = "\0".join(tokenizer.words(text)).encode()
         hashes[row] = xxhash.xxh3_64_intdigest(words)

@@ -16,7 +16,7 @@ import xxhash
 from two_tower.files import atomic_path
 from two_tower.ragged import expand_ranges
 from two_tower.ranking import id_order
-from two_tower.store import VectorStore
+from two_tower.store import VectorStore, split_rows
 
 COPIES = "copies.npz"
 
@@ -77,8 +77,4 @@ class DistinctVectors(VectorStore):
         return len(self._first)
 
     def vectors(self) -> Iterator[np.ndarray]:
-        start = 0
-        for vectors in super().vectors():
-            first, last = np.searchsorted(self._first, (start, start + len(vectors)))
-            yield vectors[self._first[first:last] - start]
-            start += len(vectors)
+        return (vectors[own] for vectors, own in split_rows(super().vectors(), self._first))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from two_tower.config.saved import Composition, read
-from two_tower.data.base import Loader
+from two_tower.data.base import LOADER_KEYS
 from two_tower.errors import UserError, one_of
 from two_tower.files import read_json
 from two_tower.metrics import PerQuery, read_per_query
@@ -62,7 +62,7 @@ def _check_same_data(runs: Sequence[FinishedRun]) -> None:
     known: dict[str, tuple[Path, str]] = {}
     for run in runs:
         if run.data is not None:
-            source = {key: value for key, value in run.config["data"].items() if key not in Loader.__annotations__}
+            source = {key: value for key, value in run.config["data"].items() if key not in LOADER_KEYS}
             name, fingerprint = json.dumps(source, sort_keys=True), run.data["fingerprint"]
             path, same = known.setdefault(name, (run.path, fingerprint))
             if same != fingerprint:
