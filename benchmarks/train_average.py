@@ -88,6 +88,7 @@ class Triplets:
             self.tokenizer.encode(pa.array(queries)),
             self.tokenizer.encode(pa.array(texts)),
             KnownPositives(rows, rows, rows, np.arange(2 * n)),
+            np.zeros(n, np.uint64),
         )
         mask = NegativeMask(training_set.positives, whole_batch=True)
         self.batches = Batches(training_set, GivenNegatives(), mask, size, seed=0)

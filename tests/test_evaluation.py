@@ -25,14 +25,17 @@ Scores = dict[str, dict[str, float]]  # of each query: document → score
 
 
 def write_hard(folder: Path, documents: int) -> Path:
-    """A collection of which towers and BM25 each answer half: one knows no plurals, the other no accents."""
+    """A collection of which towers and BM25 each answer half: one knows no plurals, the other knows nothing else."""
     write_collection(folder, documents)
     rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    passages = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
     for i, row in enumerate(rows):
-        if i % 4 < 2:
-            row["text"] = row["text"].replace("a", "á").replace("o", "ó")
+        plural = " ".join(f"{each}s" for each in row["text"].split())
+        if i % 4 < 2:  # some passage has nearly nothing but the plurals
+            passages[i - 1]["title"], passages[i - 1]["text"] = plural, plural
         else:
-            row["text"] = " ".join(f"{each}s" for each in row["text"].split())
+            row["text"] = plural
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in passages))
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

@@ -8,14 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from killing import Killed
 from test_encode import random_encoder
 from test_train import fit
 from training import embedded
 
-from two_tower.bm25 import BM25, words
 from two_tower.data.base import full_text
 from two_tower.data.beir import Beir
 from two_tower.encode import Encoder, embed_corpus
@@ -23,7 +20,7 @@ from two_tower.errors import UserError
 from two_tower.files import file_hash
 from two_tower.index import load_index, make_index
 from two_tower.run import Run
-from two_tower.search import COMMON, Highlighter, Searcher
+from two_tower.search import Searcher
 from two_tower.store import VectorStore
 
 
@@ -101,27 +98,3 @@ def test_an_interrupted_embedding_continues(run: Run, collection: Path, tmp_path
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
     assert not list((tmp_path / "cut").glob(".*tmp"))
-
-
-TEXT = "Learning rates: the ReduceLROnPlateau scheduler learns when rates_fall. Ünïcode, don't!"
-
-
-def marked(query: str, text: str, split: bool = False) -> list[str]:
-    return [text[a:b] for a, b in Highlighter(split).marker(query)(text)]
-
-
-def test_inflections_and_parts_of_names_are_found_and_common_words_only_where_there_are_no_others() -> None:
-    assert marked("how do I learn the rate?", TEXT) == ["Learning", "rates", "learns", "rates"]
-    assert marked("reduce LR", TEXT) == []
-    assert marked("reduce LR plateau", TEXT, split=True) == ["Reduce", "LR", "Plateau"]
-    assert marked("the scheduler", TEXT) == ["scheduler"]
-    assert marked("when the", TEXT) == ["the", "when"]
-    assert marked("", TEXT) == marked("?!", TEXT) == []
-
-
-@given(st.text(max_size=40), st.text(max_size=60), st.booleans())
-def test_what_bm25_finds_is_marked(query: str, text: str, split: bool) -> None:
-    rare = {word for word in words(query, split)} - COMMON
-    found = bool(rare) and BM25([text], split_camel_case=split).known(" ".join(sorted(rare)))
-    if found and query == query.lower():
-        assert marked(query, text, split)

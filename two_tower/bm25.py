@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import re
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numba import njit
 from torch import Tensor
@@ -20,85 +19,65 @@ from two_tower.errors import UserError
 from two_tower.files import atomic_path
 from two_tower.ranking import Ranking, RowPairs, Score, rank
 from two_tower.threads import in_parts
-
-Texts: TypeAlias = pa.ChunkedArray | pa.Array | Sequence[str]
-
-# Letters and digits of any script; an underscore separates, so `cosine_similarity` is two words. MRR@10 on
-# MS MARCO is within .003 of bm25s's own pattern `\b\w\w+\b`; on program documentation .526 instead of .478.
-_WORD = re.compile(r"[^\W_]+")
-# Where camelCase and HTMLParser fall apart: before a capital after a small letter or digit, and before the
-# last capital of several if a small letter follows.
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def words(text: str, split_camel_case: bool = False) -> list[str]:
-    """The words of a text in lower case: runs of letters and digits of any script.
-
-    ``split_camel_case`` splits ``ReduceLROnPlateau`` into reduce, lr, on, plateau; for texts about programs.
-    """
-    return _WORD.findall((_HUMP.sub(" ", text) if split_camel_case else text).lower())
-
-
-def word_spans(text: str, split_camel_case: bool = False, initials: str = "") -> list[tuple[int, int]]:
-    """The span of each of the `words` in a text: first character and the one after the last.
-
-    ``initials`` leaves out words that begin with none of these letters, which saves two thirds of the time.
-    """
-    pattern: str | re.Pattern[str] = rf"(?<![^\W_])[{re.escape(initials)}][^\W_]*" if initials else _WORD
-    runs = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE if initials else 0)]
-    if not split_camel_case:
-        return runs
-    spans: list[tuple[int, int]] = []
-    for first, end in runs:
-        cuts = [first, *(first + m.start() for m in _HUMP.finditer(text[first:end])), end]
-        spans += pairwise(cuts)
-    return spans
+from two_tower.tokenizer.base import Rule, Stemmer, Texts, numbered_words, refold
 
 
 class BM25:
     """Lexical scores of a corpus (Lucene's variant of BM25, which never gives negative weights).
 
-    ``k1`` (saturation) says how much repeated occurrences of a word add, ``b`` (0 to 1) how much long documents are
-    discounted. The defaults are Anserini's for MS MARCO. ``split_camel_case`` holds for queries as well, see `words`.
+    ``rule`` says what a word is, for queries as well; by default that of the documents' languages. ``k1`` (saturation)
+    says how much repeated occurrences of a word add, ``b`` (0 to 1) how much long documents are discounted. The
+    defaults are Anserini's for MS MARCO.
     """
 
-    def __init__(self, documents: Texts, k1: float = 0.9, b: float = 0.4, split_camel_case: bool = False) -> None:
+    def __init__(self, documents: Texts, rule: Rule | None = None, k1: float = 0.9, b: float = 0.4) -> None:
         if not len(documents):
             raise UserError("BM25 needs at least one document, but the corpus is empty.")
-        self.split_camel_case, self._documents, self._stems = split_camel_case, len(documents), _Stems()
-        texts = documents.to_pylist() if isinstance(documents, pa.Array | pa.ChunkedArray) else documents
-        ids = [[self._stems[w] for w in words(text, split_camel_case)] for text in texts]
+        self._documents, self._stems = len(documents), _Stems(rule or Rule.found(documents))
+        ids = self._stems.learned(documents)
         self._weights, self._rows, self._starts = _postings(ids, self._stems.numbers, k1, b)
 
     def __len__(self) -> int:
         return self._documents
 
+    @property
+    def rule(self) -> Rule:
+        return self._stems.rule
+
     def known(self, query: str) -> bool:
         """Whether any document has a word of the query."""
-        return bool(self._stems.known(words(query, self.split_camel_case)))
+        return bool(len(self._stems.known([query])[0]))
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Write the index into a file, atomically; ``fingerprint`` is that of the documents."""
-        stems = np.frombuffer("\n".join(self._stems.numbers).encode(), np.uint8)
-        about = np.array([fingerprint, str(self._documents), str(self.split_camel_case)])
+        about = np.array([fingerprint, str(self._documents), json.dumps(asdict(self.rule))])
+        stems, words = (
+            np.frombuffer("\n".join(t).encode(), np.uint8) for t in (self._stems.numbers, self._stems.words)
+        )
+        numbers = np.fromiter(self._stems.words.values(), np.int64)
+        named = {"about": about, "stems": stems, "words": words, "numbers": numbers}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, about=about, stems=stems, weights=self._weights, rows=self._rows, starts=self._starts)
+            np.savez(file, weights=self._weights, rows=self._rows, starts=self._starts, **named)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path, split_camel_case: bool, fingerprint: str) -> BM25 | None:
-        """What `save` wrote; None if there is no such file, or it is of other documents or damaged."""
+    def load(cls, path: Path, rule: Rule | None, fingerprint: str) -> BM25 | None:
+        """What `save` wrote; None if there is no such file, or it is of other documents or words, or damaged."""
         bm25 = cls.__new__(cls)
         try:
             with np.load(path) as kept:
-                of, documents, split = kept["about"].tolist()
-                if (of, split) != (fingerprint, str(split_camel_case)):
+                of, documents, by = kept["about"].tolist()
+                kept_rule = Rule(**{**json.loads(by), "languages": tuple(json.loads(by)["languages"])})
+                if of != fingerprint or rule not in (None, kept_rule):
                     return None
-                stems = kept["stems"].tobytes().decode()
+                stems, words = (kept[name].tobytes().decode() for name in ("stems", "words"))
+                numbers = kept["numbers"].tolist()
                 bm25._weights, bm25._rows, bm25._starts = kept["weights"], kept["rows"], kept["starts"]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
             return None
-        bm25.split_camel_case, bm25._documents, bm25._stems = split_camel_case, int(documents), _Stems()
-        bm25._stems.numbers = {stem: i for i, stem in enumerate(stems.split("\n"))} if stems else {}
+        bm25._documents, bm25._stems = int(documents), _Stems(kept_rule)
+        if stems:
+            bm25._stems.numbers = {stem: i for i, stem in enumerate(stems.split("\n"))}
+            bm25._stems.words = dict(zip(words.split("\n"), numbers, strict=True))
         return bm25
 
     def scorer(self, queries: Sequence[str]) -> Score:
@@ -106,7 +85,7 @@ class BM25:
 
         A document without any word of the query scores 0; a word that occurs twice in a query counts twice.
         """
-        flat, starts = self._numbers(queries)
+        flat, starts = self._stems.known(queries)
 
         def score(query_slice: slice, document_slice: slice) -> Tensor:
             q, end, _ = query_slice.indices(len(queries))
@@ -121,39 +100,47 @@ class BM25:
     def pair_scores(self, queries: Sequence[str], pairs: RowPairs) -> np.ndarray:
         """(P,) float32, the scores of single pairs of rows, equal to those of `scorer`."""
         scores = np.zeros(len(pairs[0]), np.float32)
-        _add_pairs(scores, *pairs, *self._numbers(queries), self._weights, self._rows, self._starts)
+        _add_pairs(scores, *pairs, *self._stems.known(queries), self._weights, self._rows, self._starts)
         return scores
-
-    def _numbers(self, queries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Stems of the queries that occur in the corpus, one query after another, and (Q + 1,) where each begins."""
-        ids = [self._stems.known(words(query, self.split_camel_case)) for query in queries]
-        starts = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum([len(i) for i in ids], out=starts[1:])
-        return np.fromiter((i for query in ids for i in query), np.int64, count=int(starts[-1])), starts
 
     def rank(self, queries: Sequence[str], *, order: np.ndarray, pairs: RowPairs | None = None, k: int = 0) -> Ranking:
         """Rank the corpus for every query, see `two_tower.ranking.rank`; without a word of it, nothing is retrieved."""
         return rank(self.scorer(queries), len(queries), len(self), order=order, pairs=pairs, k=k, floor=0.0)
 
 
-class _Stems(dict[str, int]):
-    """Word → number of its stem; stems each distinct word once."""
+class _Stems:
+    """Words → numbers of their stems in a corpus.
 
-    def __init__(self) -> None:
-        import Stemmer
+    A word is stemmed with its accents, which tell endings apart (educación, educaciones), then they are folded as the
+    ``rule`` says. A word typed without accents has the stem of its most frequent spelling in the corpus.
+    """
 
-        super().__init__()
-        self.numbers: dict[str, int] = {}  # of the stems, in the order in which they first occur
-        self._stem = Stemmer.Stemmer("english").stemWord
+    def __init__(self, rule: Rule) -> None:
+        self.rule, self._spelled, self._stem = rule, replace(rule, strip_accents=False), Stemmer(rule.languages)
+        self.numbers: dict[str, int] = {}  # of the stems
+        self.words: dict[str, int] = {}  # of the corpus, folded, with the numbers of their stems
 
-    def __missing__(self, word: str) -> int:
-        number = self[word] = self.numbers.setdefault(self._stem(word), len(self.numbers))
-        return number
+    def learned(self, documents: Texts) -> list[list[int]]:
+        """The stems of each document's words; learns them all."""
+        tokens, counts = numbered_words(self._spelled, documents)
+        folded, best = refold(self.rule, [*counts]), dict[str, str]()
+        for word, plain in zip(counts, folded, strict=True):
+            if plain not in best or counts[word] > counts[best[plain]]:
+                best[plain] = word
+        stems = refold(self.rule, [*map(self._stem, best.values())])
+        self.words = {p: self.numbers.setdefault(stem, len(self.numbers)) for p, stem in zip(best, stems, strict=True)}
+        numbers = np.fromiter((self.words[plain] for plain in folded), np.int64, count=len(folded))
+        ids, offsets = numbers[tokens.ids.numpy()].tolist(), tokens.offsets.tolist()
+        return [ids[start:end] for start, end in pairwise(offsets)]
 
-    def known(self, query: list[str]) -> list[int]:
-        """Numbers of the words whose stems occur in the corpus; learns nothing."""
-        numbers = (self.numbers.get(self._stem(word)) for word in query)
-        return [number for number in numbers if number is not None]
+    def known(self, queries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Stems of the queries that occur in the corpus, one query after another, and (Q + 1,) where each begins."""
+        tokens, words = numbered_words(self._spelled, queries)
+        folded, stems = (refold(self.rule, [*of]) for of in (words, map(self._stem, words)))
+        found = [self.words.get(p, self.numbers.get(s, -1)) for p, s in zip(folded, stems, strict=True)]
+        numbers = np.array(found, np.int64)[tokens.ids.numpy()]
+        kept = tokens.keep(torch.from_numpy(numbers >= 0))
+        return numbers[numbers >= 0], kept.offsets.numpy()
 
 
 def _postings(ids: list[list[int]], numbers: dict[str, int], k1: float, b: float) -> tuple[np.ndarray, ...]:

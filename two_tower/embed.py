@@ -40,7 +40,7 @@ def embed(config: dict[str, Any]) -> Path:
     with counter(f"Embedding {source.name}", "passages", total) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
     if encoder.unknown:
-        remedy = "; two-tower extend gives new words vectors of their own" if encoder.tokenizer.of_words else ""
+        remedy = "; two-tower extend gives new words vectors of their own" if encoder.tokenizer.rule else ""
         share = f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%})"
         say(f"{share} are not in the run's vocabulary and were left to its unknown word{remedy}.", style="dim")
     if is_made(path, config["index"]):

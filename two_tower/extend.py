@@ -53,7 +53,7 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     old, new = Run.existing(run), Run(path)
     model, tokenizer = load_model(old)
     towers = {"query_tower": model.query_tower, "document_tower": model.document_tower}
-    if not tokenizer.of_words or not all(word_tables(tower) for tower in towers.values()):
+    if tokenizer.rule is None or not all(word_tables(tower) for tower in towers.values()):
         raise UserError(f"{old.path} splits words into pieces: no word is new to it, it needs no extension.")
     counts, known = tokenizer.count(_texts(source, progress)), set(tokenizer.vocabulary)
     fresh = {word: count for word, count in counts.items() if word not in known}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -13,12 +13,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import pyarrow as pa
 
-from two_tower.bm25 import BM25, word_spans
+from two_tower.bm25 import BM25
 from two_tower.console import counter
 from two_tower.data.base import full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of, printable
 from two_tower.fusion import DEPTH, Fusion
+from two_tower.highlight import Highlighter, Marks
 from two_tower.index import VectorIndex, load_index
 from two_tower.ranking import Ranking, id_order
 from two_tower.run import Run
@@ -26,7 +27,6 @@ from two_tower.store import VectorStore
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-Marks: TypeAlias = list[tuple[int, int]]  # start and end of each word of the query in a text
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class Searcher:
     ) -> None:
         self.encoder, self.index, self.store, self.name = encoder, index, store, name
         self.fusion = fusion or Fusion("reciprocal_rank", None, DEPTH, "", "")
-        self._highlighter = Highlighter(encoder.tokenizer.split_camel_case)
 
     @classmethod
     def load(cls, run: Path | str, index: Path | str | None = None) -> Searcher:
@@ -131,19 +130,23 @@ class Searcher:
     @cached_property
     def bm25(self) -> BM25:
         """BM25 over the same passages; made on first use, then kept beside the vectors."""
-        split = self.encoder.tokenizer.split_camel_case
+        rule = self.encoder.tokenizer.rule
         path, corpus = self.store.path / "bm25.npz", self.store.manifest.corpus
-        bm25 = BM25.load(path, split, corpus)
+        bm25 = BM25.load(path, rule, corpus)
         if bm25 is None:
             texts = []
             with counter("Indexing words", "passages") as progress:
                 for table in self.store.texts():
                     texts.append(full_text(table))
                     progress(len(table))
-                bm25 = BM25(pa.chunked_array(texts, pa.string()), split_camel_case=split)
+                bm25 = BM25(pa.chunked_array(texts, pa.string()), rule)
             with suppress(OSError):  # a folder that can only be read is searched all the same
                 bm25.save(path, corpus)
         return bm25
+
+    @cached_property
+    def _highlighter(self) -> Highlighter:
+        return Highlighter(self.encoder.tokenizer.rule or self.bm25.rule)
 
     @cached_property
     def _order(self) -> np.ndarray:
@@ -193,35 +196,3 @@ class Searcher:
             Hit(rank, p["id"], score, p["title"], p["text"], mark(p["title"]), mark(p["text"]))
             for rank, (p, score) in enumerate(zip(passages, scores[found].tolist(), strict=True), start=1)
         ]
-
-
-# Words that stand in nearly every passage: marks on them would hide the others.
-_COMMON = (
-    "a an and are as at be but by can did do does for from had has have how i if in into is it its many me much my no "
-    "not of on or our should so such that the their then there these they this to was we were what when where which "
-    "who whose why will with would you your"
-)
-COMMON = frozenset(_COMMON.split())
-
-
-class Highlighter:
-    """Finds the words of a query in a text by their Snowball stems, as BM25 does."""
-
-    def __init__(self, split_camel_case: bool = False) -> None:
-        import Stemmer
-
-        self._split = split_camel_case
-        self._stem = lru_cache(100_000)(Stemmer.Stemmer("english").stemWord)
-
-    def marker(self, query: str) -> Callable[[str], Marks]:
-        """A function that marks a text. Common words are left out, unless the query has no others."""
-        words = {query[start:end].lower() for start, end in word_spans(query, self._split)}
-        stems = {self._stem(word) for word in words - COMMON or words}
-        # A stem begins as its word does, whatever its end. Parts of camelCase stand within runs of letters.
-        initials = "" if self._split else "".join(sorted({stem[0] for stem in stems}))
-
-        def mark(text: str) -> Marks:
-            spans = word_spans(text, self._split, initials) if stems else []
-            return [(start, end) for start, end in spans if self._stem(text[start:end].lower()) in stems]
-
-        return mark

@@ -30,7 +30,7 @@ def damaged(tmp_path: Path) -> Path:
     """A collection with a bad row, two leaked queries, unknown words and a copy."""
     folder = write_collection(tmp_path / "damaged")
     queries = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
-    queries[0]["text"], queries[6]["text"] = queries[2]["text"].upper(), queries[3]["text"] + "?"
+    queries[0]["text"], queries[6]["text"] = queries[2]["text"], queries[3]["text"]
     (folder / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
     passages = (folder / "corpus.jsonl").read_text().splitlines()
     copy = {**json.loads(passages[9]), "_id": "copy"}

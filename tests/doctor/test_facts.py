@@ -17,7 +17,7 @@ from two_tower.data.base import QRELS
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.doctor.facts import inspect_source, triplet_facts
-from two_tower.doctor.texts import Judged, word_hashes
+from two_tower.doctor.texts import Judged
 from two_tower.tokenizer.word import WordTokenizer
 
 
@@ -73,7 +73,8 @@ def wordless_passage(f: Folder) -> None:
 
 def copies(f: Folder) -> None:
     for of, name in ((2, "copy of train"), (6, "copy of dev"), (6, "another")):
-        f.passages.append({"_id": name, "text": f"{f.passages[of]['title']}: {f.passages[of]['text'].upper()}"})
+        f.passages.append({**f.passages[of], "_id": name})
+    f.passages.append({**f.passages[4], "_id": "shouted", "text": f.passages[4]["text"].upper()})  # is another text
 
 
 def long_passages(f: Folder) -> None:
@@ -93,7 +94,7 @@ def asked(texts: Callable[[list[str]], dict[int, str]]) -> Callable[[Folder], No
 
 wordless_queries = asked(lambda _: {0: "quux?", 6: "?!", 12: "zzyzx quux"})
 strange_words = asked(lambda old: {6 * i: f"{old[6 * i]} quux{i} zzyzx{i}" for i in range(20)})
-equal_queries = asked(lambda old: {6: old[0].upper() + "?", 8: old[2]})
+equal_queries = asked(lambda old: {6: old[0], 12: old[0].upper(), 18: f"{old[0]}?", 8: old[2]})
 long_queries = asked(lambda old: {6 * i: " ".join([old[6 * i]] * 22) for i in range(3)})
 
 
@@ -102,7 +103,7 @@ def nothing_relevant(f: Folder) -> None:
 
 
 def leaked_queries(f: Folder) -> None:
-    asked(lambda old: {0: old[2].upper(), 6: old[3] + "!", 1: old[4]})(f)
+    asked(lambda old: {0: old[2], 6: old[3], 1: old[4], 12: old[5].upper(), 18: f"{old[5]}!"})(f)
     f.dev[2] = ["q6", "d3", "1"]
 
 
@@ -137,7 +138,7 @@ PLANTED: list[tuple[Callable[[Folder], None], list[str]]] = [
     (bad_row, [r"bad_rows: 1 rows of \S*corpus.jsonl were left out: 1 with malformed JSON \(.* row 241"]),
     (wordless_passage, [r"empty_passages: 1 of 241 passages have no word at all \(dots\)"]),
     (copies, [
-        r"duplicate_passages: 5 of 243 .*, in 2 groups \(d2 = copy of train; d6 = copy of dev = another\)",
+        r"duplicate_passages: 5 of 244 .*, in 2 groups \(d2 = copy of train; d6 = copy of dev = another\)",
         "unjudged_copies: 1 of 40 relevant passages of dev have a copy",
     ]),
     (long_passages, ["cut_passages: 16.7 % of the passages are longer than 256 tokens, and 23.0 % of all"]),
@@ -225,9 +226,9 @@ def test_judgements_of_unknown_ids_are_counted(folder: Folder) -> None:
 
 CLEAN = [(f"{word(i)} {word(1)}", f"{word(i)} {word(2)}", f"{word(i + 1)} {word(3)}") for i in range(1000, 1180, 3)]
 WRONG = {
-    "positive_is_negative": (f"{word(4)} {word(5)}", f"{word(6)} {word(7)}", f"{word(6).upper()}, {word(7)}"),
-    "negative_is_relevant": (f"{CLEAN[5][0]}!", word(8), CLEAN[5][1]),
-    "positive_is_query": (f"{word(4)} {word(5)}", f"{word(4)}: {word(5)}", word(9)),
+    "positive_is_negative": (f"{word(4)} {word(5)}", f"{word(6)} {word(7)}", f"{word(6)} {word(7)}"),
+    "negative_is_relevant": (CLEAN[5][0], word(8), CLEAN[5][1]),
+    "positive_is_query": (f"{word(4)} {word(5)}", f"{word(4)} {word(5)}", word(9)),
 }
 
 
@@ -251,7 +252,7 @@ def test_only_the_first_triplets_of_very_many_are_read(folder: Folder) -> None:
     tokenizer = WordTokenizer().train([["ba be", "ba be"]])
     corpus = Corpus.load(source, tokenizer)
     train = Split.load(corpus, "train", tokenizer)
-    judged = Judged.from_split(corpus, train, word_hashes(train.texts, tokenizer))
+    judged = Judged.from_split(corpus, train)
     found = triplet_facts(corpus, train, judged, tokenizer, limit=10)
     assert found is not None
     assert (found["count"], found["sample"], found["overlap"]["pairs"] <= 10) == (10, True, True)

@@ -19,6 +19,6 @@ def make() -> Callable[..., tuple[Tokenizer, Corpus]]:
         tokenizer = WordTokenizer(**{"min_frequency": 1, **settings}).train([texts])
         source: Any = SimpleNamespace(name="texts", fingerprint=lambda: fingerprint)
         ids, rows = pa.chunked_array([[str(i) for i in range(len(texts))]]), np.arange(len(texts))
-        return tokenizer, Corpus(source, ids, tokenizer.encode(texts), np.zeros(len(texts), np.uint64), rows)
+        return tokenizer, Corpus(source, ids, tokenizer.encode(texts), *np.zeros((2, len(texts)), np.uint64), rows)
 
     return made

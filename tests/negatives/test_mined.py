@@ -37,7 +37,7 @@ def world(
         queries=pa.chunked_array([queries], pa.string()), texts=lambda: pa.chunked_array([documents], pa.string()),
         order=np.arange(len(documents)), pairs=(rows[:, 0], rows[:, 1]),
         positives=KnownPositives(rows[:, 0], rows[:, 1], np.arange(len(queries)), equal),
-        split_camel_case=False, fingerprint=str((pairs, queries, documents)), folder=folder,
+        rule=None, fingerprint=str((pairs, queries, documents)), folder=folder,
     )  # fmt: skip
 
 

@@ -168,7 +168,7 @@ def test_passages_with_markup_appear_as_text(page: playwright.Page) -> None:
     assert page.evaluate("window.ran") is None
     hit = page.locator("section").last.locator("li", has_text="𝒳").first
     marks = hit.locator(".text mark").all_text_contents()
-    assert marks == ["zazuzu", "bad", "zazuzu"]  # right beyond the Basic Plane, too
+    assert marks == ["zazuzu", "bad", "𝒳", "zazuzu"]  # right beyond the Basic Plane, too
 
 
 def test_notes_and_problems_are_shown(page: playwright.Page) -> None:

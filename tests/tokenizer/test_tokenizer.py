@@ -142,7 +142,7 @@ def test_saving_loading_and_pickling_change_nothing(tokenizer: Tokenizer, tmp_pa
     path = tmp_path / "run" / "tokenizer.json"
     tokenizer.save(path)
     for copy in (Tokenizer.load(path), pickle.loads(pickle.dumps(tokenizer))):
-        for name in ("fingerprint", "vocabulary", "split_camel_case", "query_tokens", "document_tokens"):
+        for name in ("fingerprint", "vocabulary", "rule", "query_tokens", "document_tokens"):
             assert getattr(copy, name) == getattr(tokenizer, name)
         assert same(copy.encode(TEXTS), tokenizer.encode(TEXTS))
     reference = tokenizers.Tokenizer.from_file(str(path))

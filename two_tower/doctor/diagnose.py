@@ -108,7 +108,7 @@ def leakage(signals: Signals) -> Finding | None:
         return None
     if data.leaked > LEAKED:
         same = signals.setting("data.train_split") == signals.setting("data.validation_split") is not None
-        evidence = f"{data.leaked:.1%} of the validation queries are training queries, word by word; "
+        evidence = f"{data.leaked:.1%} of the validation queries are training queries, letter by letter; "
         evidence += f"{data.leaked_with_answer:.1%} with the same passage."
         cause = "the run trains on the split that it is judged by" if same else "the splits overlap"
         remedy = "data.train_split=train" if same else "splits without common queries (two-tower data inspect counts)"

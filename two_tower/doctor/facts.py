@@ -19,10 +19,10 @@ from two_tower.config.compose import composed
 from two_tower.console import counter
 from two_tower.data.base import LOADER_KEYS, TRIPLETS, Loader, Source, full_text
 from two_tower.data.stream.corpus import Corpus, Split, rows_of, trained_tokenizer
-from two_tower.data.stream.token_store import text_hashes
+from two_tower.data.stream.token_store import written_hashes
 from two_tower.doctor import texts as counted
 from two_tower.doctor.inspect_page import warnings
-from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, empty_hash, examples, not_all_known, pair_keys, word_hashes
+from two_tower.doctor.texts import EXAMPLES, PAIRS, Judged, examples, pair_keys
 from two_tower.files import write_json
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
@@ -69,14 +69,13 @@ def inspect_source(
 ) -> dict[str, Any]:
     """What a collection is like, whichever splits it has. Memory: some 50 bytes a passage, however long.
 
-    The vocabulary is the one that a run would train with this tokenizer. Passages are equal where a model cannot tell
-    them apart: in the tokens that are kept of them. Queries are equal where their words are, known or not. Lengths are
-    tokens of whole texts, rates are fractions, ``examples`` are ids.
+    The vocabulary is the one that a run would train with this tokenizer. Texts are equal where they are so letter by
+    letter. Lengths are tokens of whole texts, rates are fractions, ``examples`` are ids.
 
     Returns a document for JSON:
 
     - ``source``: ``name``, ``fingerprint``, ``splits``; ``train_split``, ``validation_split``, ``exclude_same_id``.
-    - ``vocabulary``: how many ``words`` it has, the unknown word included.
+    - ``vocabulary``: how many ``words`` it has, the unknown word included; the ``languages`` of its rules.
     - ``passages``: what `text_facts` and `duplicates` give; ``empty``, without any word: ``count`` and ``examples``.
     - ``splits``: by name, what `text_facts` gives of the queries; ``empty`` and ``duplicates`` as above; and what
       `_judgement_facts` and `_leakage_facts` count; ``unknown_ids``, judgements that name no known query or passage.
@@ -94,21 +93,20 @@ def inspect_source(
     read = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     corpus = Corpus.load(source, words)
     splits = {name: Split.load(corpus, name, words) for name in source.splits()}
-    judged = {name: Judged.from_split(corpus, split, word_hashes(split.texts, words)) for name, split in splits.items()}
+    judged = {name: Judged.from_split(corpus, split) for name, split in splits.items()}
     train, train_judged = splits.get(train_split), judged.get(train_split)
-    known = np.where(not_all_known(corpus.tokens, words.unknown_id), empty_hash(), corpus.hashes)
-    sorted_corpus = np.sort(known)
+    sorted_corpus = np.sort(corpus.written)
     triplets = triplet_facts(corpus, train, train_judged, words)  # read to their end: their bad rows are known now
     named = {"name": source.name, "fingerprint": source.fingerprint(), "splits": [*splits]}
     chosen = {"train_split": train_split, "validation_split": validation_split, "exclude_same_id": exclude_same_id}
     facts: dict[str, Any] = {
         "source": {**named, **chosen},
-        "vocabulary": {"words": len(words)},
-        "passages": {**read["passages"], **_copies(corpus.hashes, known, corpus.ids)},
+        "vocabulary": {"words": len(words), "languages": [*words.rule.languages] if words.rule else []},
+        "passages": {**read["passages"], **_copies(corpus.written, corpus.ids)},
         "splits": {
             name: {
                 **counted.text_facts([words.encode(split.texts)], words.unknown_id, words.query_tokens),
-                **_copies(split.hashes, judged[name].queries, split.ids),
+                **_copies(split.written, split.ids),
                 **_judgement_facts(corpus, sorted_corpus, split, judged[name], words),
                 "unknown_ids": read["judgements"][name] - int(split.qrels.present.sum()),
                 "leakage": None if split is train else _leakage_facts(train_judged, judged[name], split),
@@ -147,17 +145,16 @@ def _bad_rows(source: Source) -> dict[str, Any]:
     return facts
 
 
-def _copies(tokens: np.ndarray, texts: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Empty and equal texts, by the hashes of their tokens and of what makes them equal."""
-    empty = np.flatnonzero(tokens == empty_hash())
-    return {"empty": examples(empty, ids), "duplicates": counted.duplicates(texts, ids)}
+def _copies(written: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
+    """Texts without words, and equal ones."""
+    return {"empty": examples(np.flatnonzero(written == 0), ids), "duplicates": counted.duplicates(written, ids)}
 
 
 def _judgement_facts(
     corpus: Corpus, sorted_corpus: np.ndarray, split: Split, judged: Judged, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     queries, documents = split.relevant
-    own_answer = (split.hashes[queries] == judged.documents) & (judged.documents != empty_hash())
+    own_answer = (judged.queries[queries] == judged.documents) & (judged.documents != 0)
     drawn = counted.sample(len(queries), PAIRS)
     drawn_pairs = split.tokens.select(queries[drawn]), corpus.tokens.select(documents[drawn])
     per_query = np.bincount(queries, minlength=len(split))
@@ -191,10 +188,9 @@ def _leakage_facts(train: Judged | None, judged: Judged, split: Split) -> dict[s
 
 
 class TripletHashes(NamedTuple):
-    """(T,) uint64 each."""
+    """(T,) uint64 each: equal for texts that are equal letter by letter."""
 
-    words: np.ndarray  # of the queries' words
-    queries: np.ndarray  # of the queries' tokens
+    queries: np.ndarray
     positives: np.ndarray
     negatives: np.ndarray
 
@@ -230,7 +226,7 @@ def triplet_facts(
         "kind": "ids" if texts is None else "texts",
         "count": triplets.total,
         "sample": triplets.total >= limit,
-        "unknown_ids": triplets.total - len(triplets.hashes.words),
+        "unknown_ids": triplets.total - len(triplets.hashes.queries),
         "overlap": counted.word_overlap(triplets.queries, triplets.positives, tokenizer.unknown_id),
     }
     for kind, mask in suspicious_triplets(triplets.hashes, triplets.relevant).items():
@@ -254,8 +250,7 @@ def _id_triplets(batches: Iterator[pa.RecordBatch], corpus: Corpus, train: Split
     known = (rows >= 0).all(axis=0)
     queries, positives, negatives = rows[:, known]
     named, drawn = table.filter(pa.array(known)), counted.sample(len(queries), PAIRS)
-    words, tokens = judged.queries[queries], train.hashes[queries]
-    hashes = TripletHashes(words, tokens, corpus.hashes[positives], corpus.hashes[negatives])
+    hashes = TripletHashes(judged.queries[queries], corpus.written[positives], corpus.written[negatives])
     pairs = train.tokens.select(queries[drawn]), corpus.tokens.select(positives[drawn])
     name = lambda row: [column[row].as_py() for column in named.columns]  # noqa: E731
     return _Triplets(len(table), hashes, judged.pairs, *pairs, name)
@@ -264,17 +259,15 @@ def _id_triplets(batches: Iterator[pa.RecordBatch], corpus: Corpus, train: Split
 def _text_triplets(batches: Iterator[pa.RecordBatch], judged: Judged | None, tokenizer: Tokenizer) -> _Triplets:
     hashes_of_batches, queries_to_compare, positives_to_compare, count = [], list[Ragged](), list[Ragged](), 0
     for batch in batches:
-        query, positive, negative = (pa.chunked_array([column]) for column in batch.columns)
-        queries, positives = tokenizer.encode_queries(query), tokenizer.encode_documents(positive)
-        negatives = tokenizer.encode_documents(negative)
-        hashes = (text_hashes(tokens) for tokens in (queries, positives, negatives))
-        hashes_of_batches.append((word_hashes(query, tokenizer), *hashes))
+        tokens = [*map(tokenizer.encode, batch.columns)]
+        hashes_of_batches.append([*map(written_hashes, batch.columns, tokens)])
+        queries, positives = tokenizer.encode_queries(batch["query"]), tokenizer.encode_documents(batch["positive"])
         wanted = min(max(PAIRS - count, 0), len(batch))
         queries_to_compare.append(queries.slice(0, wanted))
         positives_to_compare.append(positives.slice(0, wanted))
         count += len(batch)
     joined = TripletHashes(*(np.concatenate(columns) for columns in zip(*hashes_of_batches, strict=True)))
-    relevant = [pair_keys(joined.words, joined.positives), *([] if judged is None else [judged.pairs])]
+    relevant = [pair_keys(joined.queries, joined.positives), *([] if judged is None else [judged.pairs])]
     pairs = Ragged.join(queries_to_compare), Ragged.join(positives_to_compare)
     return _Triplets(count, joined, np.concatenate(relevant), *pairs, name=lambda row: row + 1)
 
@@ -285,7 +278,7 @@ def suspicious_triplets(hashes: TripletHashes, relevant: np.ndarray) -> dict[str
     return {
         "positive_is_negative": same,
         # Another relevant passage of the query, or one that is equal to it.
-        "negative_is_relevant": ~same & np.isin(pair_keys(hashes.words, hashes.negatives), relevant),
-        "positive_not_relevant": ~np.isin(pair_keys(hashes.words, hashes.positives), relevant),
-        "positive_is_query": (hashes.queries == hashes.positives) & (hashes.queries != empty_hash()),
+        "negative_is_relevant": ~same & np.isin(pair_keys(hashes.queries, hashes.negatives), relevant),
+        "positive_not_relevant": ~np.isin(pair_keys(hashes.queries, hashes.positives), relevant),
+        "positive_is_query": (hashes.queries == hashes.positives) & (hashes.queries != 0),
     }

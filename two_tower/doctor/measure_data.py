@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from two_tower.data.stream.module import TripletData
-from two_tower.data.stream.token_store import text_hashes
 from two_tower.doctor import texts as counted
 from two_tower.doctor.base import DataSignals, WordSignals
-from two_tower.doctor.texts import Judged, empty_hash, mean
+from two_tower.doctor.texts import Judged, mean
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower.base import word_tables
@@ -95,41 +94,33 @@ def _copied(queries: Ragged, positives: Ragged) -> float:
 
 
 def _unjudged_copies(data: TripletData) -> float:
-    judged = Judged.from_split(data.corpus, data.validation, data.validation.hashes)
-    hashes = data.corpus.hashes[:MAX_TEXTS]
-    copies = counted.unjudged_copies(judged, np.sort(hashes[np.isin(hashes, judged.documents)]))
-    relevant = data.corpus.tokens.select(data.validation.relevant[1])
-    return mean(copies & ~counted.not_all_known(relevant, data.tokenizer.unknown_id))
+    judged, written = Judged.from_split(data.corpus, data.validation), data.corpus.written[:MAX_TEXTS]
+    return mean(counted.unjudged_copies(judged, np.sort(written[np.isin(written, judged.documents)])))
 
 
 def _crowd(data: TripletData) -> float:
     rows = np.linspace(0, len(data.corpus) - 1, min(TEXTS, len(data.corpus))).astype(np.int64)
-    known = ~counted.not_all_known(data.corpus.tokens.select(rows), data.tokenizer.unknown_id)
-    largest = int(np.unique(data.corpus.hashes[rows][known], return_counts=True)[1].max(initial=0))
+    written = data.corpus.written[rows]
+    largest = int(np.unique(written[written != 0], return_counts=True)[1].max(initial=0))
     return largest / len(rows) if largest >= CROWD else 0.0
 
 
 def _leaked(data: TripletData) -> tuple[float, float]:
-    """Shares of the validation queries that are training queries, and that share a relevant passage with them.
-
-    Queries are equal if their tokens are; those with unknown words count as different: they may differ in these.
-    """
-    split = data.validation
-    hashes = np.where(counted.not_all_known(split.tokens, data.tokenizer.unknown_id), empty_hash(), split.hashes)
-    trained, validation = _trained_queries(data), Judged.from_split(data.corpus, split, hashes)
-    leaked, with_answer = counted.leakage(Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64)), validation)
+    """Shares of the validation queries that are training queries, and that share a relevant passage with them."""
+    trained, validation = _trained_queries(data), Judged.from_split(data.corpus, data.validation)
+    nothing = Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64))
+    leaked, with_answer = counted.leakage(nothing, validation)
     if leaked.any() and not data.trains_on_texts:  # only now: to look up all training passages takes a while
-        leaked, with_answer = counted.leakage(Judged.from_split(data.corpus, data.train, trained), validation)
+        of_train = Judged.from_split(data.corpus, data.train)._replace(queries=trained)
+        leaked, with_answer = counted.leakage(of_train, validation)
     return mean(leaked), mean(with_answer)
 
 
 def _trained_queries(data: TripletData) -> np.ndarray:
-    """(Q,) uint64 hashes of the queries that are trained on, `empty_hash` for those of the split without an example."""
+    """(Q,) uint64 hashes of the queries that are trained on, 0 for those without an example."""
     rows = data.judged.examples.take(np.arange(min(len(data.judged.examples), MAX_TEXTS))).query_rows
-    if data.trains_on_texts:
-        return text_hashes(data.judged.queries.select(rows))
-    hashes = np.full(len(data.train), empty_hash())
-    hashes[rows] = data.train.hashes[rows]
+    hashes = np.zeros_like(data.judged.written)
+    hashes[rows] = data.judged.written[rows]
     return hashes
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from two_tower.data.stream.corpus import Corpus, Split
-from two_tower.data.stream.token_store import text_hashes
 from two_tower.ragged import Ragged
-from two_tower.tokenizer.base import Tokenizer
 
 EXAMPLES = 3  # ids that are given of whatever is found
 PAIRS = 10_000  # the most whose words are compared; a share is then right to 1 % (two standard errors at most)
@@ -82,36 +78,9 @@ def _histogram(ends: np.ndarray) -> dict[str, list[int]]:
     return {"edges": edges[first : stop + 1], "counts": counts[first:stop].tolist()}
 
 
-@cache
-def empty_hash() -> np.uint64:
-    """The hash of a text without tokens; all of these are equal, which says nothing about them."""
-    return text_hashes(Ragged.from_lists([[]]))[0]
-
-
-def word_hashes(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> np.ndarray:
-    """(B,) uint64: equal for texts of the same words, whether the vocabulary has them or not.
-
-    To a model all words outside the vocabulary are one, but "who is Xu" and "who is Qi" are two questions.
-    Texts with such words cost some microseconds each, the others much less.
-    """
-    tokens = tokenizer.encode(texts)
-    hashes = text_hashes(tokens)
-    rows = np.flatnonzero(not_all_known(tokens, tokenizer.unknown_id))
-    for row, text in zip(rows, texts.take(pa.array(rows)).to_pylist(), strict=True):
-        words = "\0".join(tokenizer.words(text)).encode()
-        hashes[row] = xxhash.xxh3_64_intdigest(words)
-    return hashes
-
-
-def not_all_known(tokens: Ragged, unknown_id: int) -> np.ndarray:
-    """(B,) bool: texts with unknown words, in which they may differ from texts of equal tokens."""
-    parts = (tokens.slice(first, first + 2**16) for first in range(0, len(tokens), 2**16))
-    return np.concatenate([np.zeros(0, bool), *(part.any(part.ids.numpy() == unknown_id) for part in parts)])
-
-
 def duplicates(hashes: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Texts with equal hashes (B,), without the empty ones: how many, how many different ones, ids of the first."""
-    rows = np.flatnonzero(hashes != empty_hash())
+    """Texts with equal hashes (B,), but for hash 0: how many, how many different ones, ids of the first."""
+    rows = np.flatnonzero(hashes)
     rows = rows[np.argsort(hashes[rows], kind="stable")]
     ordered = hashes[rows]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(rows)])
@@ -129,17 +98,17 @@ def examples(rows: np.ndarray, ids: pa.ChunkedArray) -> dict[str, Any]:
 
 
 class Judged(NamedTuple):
-    """The queries of a split and their relevant passages, by what their texts are."""
+    """The queries of a split and their relevant passages, by what their texts are, letter by letter."""
 
-    queries: np.ndarray  # (Q,) uint64, equal for queries that are the same
+    queries: np.ndarray  # (Q,) uint64, equal for equal queries; 0 for none
     query_rows: np.ndarray  # (P,) int64, the query of each relevant judgement, ascending
-    documents: np.ndarray  # (P,) uint64, equal for passages that a model cannot tell apart
+    documents: np.ndarray  # (P,) uint64, equal for equal passages; 0 for one without words
 
     @classmethod
-    def from_split(cls, corpus: Corpus, split: Split, queries: np.ndarray) -> Judged:
-        """The relevant judgements of a split, given the hashes of its queries."""
+    def from_split(cls, corpus: Corpus, split: Split) -> Judged:
+        """The relevant judgements of a split."""
         query_rows, document_rows = split.relevant
-        return cls(queries, query_rows, corpus.hashes[document_rows])
+        return cls(split.written, query_rows, corpus.written[document_rows])
 
     @property
     def pairs(self) -> np.ndarray:
@@ -162,12 +131,12 @@ def unjudged_copies(judged: Judged, sorted_corpus: np.ndarray) -> np.ndarray:
     copies = np.searchsorted(sorted_corpus, documents, "right") - np.searchsorted(sorted_corpus, documents, "left")
     rows = judged.query_rows.astype(np.uint64)  # not the queries' hashes: equal queries are judged separately
     _, which, relevant = np.unique(pair_keys(rows, documents), return_inverse=True, return_counts=True)
-    return (copies > relevant[which]) & (documents != empty_hash())
+    return (copies > relevant[which]) & (documents != 0)
 
 
 def leakage(train: Judged, other: Judged) -> tuple[np.ndarray, np.ndarray]:
     """(Q,) bool twice: queries of ``other`` that are training queries; those that also share a relevant passage."""
-    leaked = np.isin(other.queries, train.queries) & (other.queries != empty_hash())
+    leaked = np.isin(other.queries, train.queries) & (other.queries != 0)
     with_answer = np.zeros(len(leaked), bool)
     with_answer[other.query_rows[np.isin(other.pairs, train.pairs)]] = True
     return leaked, leaked & with_answer

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from two_tower.errors import at_least
 from two_tower.ragged import expand_ranges
+from two_tower.tokenizer.base import Rule
 
 
 class Positives(ABC):
@@ -125,7 +126,7 @@ class Collection:
     order: np.ndarray  # (N,) decides between equal scores, see `two_tower.ranking.rank`
     pairs: tuple[np.ndarray, np.ndarray]  # (P,) int64 query rows and (P,) int64 document rows of the relevant pairs
     positives: Positives  # the same pairs, for look-ups
-    split_camel_case: bool  # how BM25 splits words, see `two_tower.bm25.words`
+    rule: Rule | None  # what a word is for BM25
     fingerprint: str  # changes with all of the above
     folder: Path  # where a run keeps what it mines itself; need not exist yet
 

@@ -15,7 +15,7 @@ from two_tower.negatives.base import Collection
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise whenever the same settings would mine other documents
+VERSION = 2  # raise whenever the same settings would mine other documents
 BLOCK = 1024  # queries ranked together
 
 
@@ -31,7 +31,7 @@ class BM25Negatives(MinedNegatives):
 
     def _mine(self, folder: Path, collection: Collection) -> None:
         queries = collection.queries.to_pylist()
-        index = BM25(collection.texts(), split_camel_case=collection.split_camel_case)
+        index = BM25(collection.texts(), collection.rule)
         minimum = min_scores(collection.pairs, index.pair_scores(queries, collection.pairs), len(queries))
         depth = min(self.last_rank, len(index))
         shape = (len(queries), max(depth - self.first_rank + 1, 1))

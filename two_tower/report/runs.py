@@ -148,8 +148,9 @@ def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:
 
 def _same_bm25(first: FinishedRun, run: FinishedRun, values: dict[str, np.ndarray]) -> None:
     """BM25 knows no seed and no tower: where it differs, the texts behind equal ids do."""
-    split = [each.config["tokenizer"].get("split_camel_case") for each in (first, run)]
-    if split[0] != split[1]:  # BM25 reads the same words as the tower
+    keys = ("split_camel_case", "strip_accents", "language")
+    a, b = ({key: each.config["tokenizer"].get(key) for key in keys} for each in (first, run))
+    if a != b:  # BM25 reads the same words as the tower
         return
     for name in values.keys() & first.per_query.values.keys():
         if name.startswith("bm25/") and (values[name] != first.per_query.values[name]).mean() > _ROUNDING:

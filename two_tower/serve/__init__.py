@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from two_tower.console import say
 from two_tower.errors import UserError, one_of
 from two_tower.search import MODES, Answer, Mode, Searcher
+from two_tower.tokenizer.base import Rule
 
 GRACE = 10  # seconds for the current requests to end when the service stops
 
@@ -56,10 +57,10 @@ class Runs:
 
     def warm(self) -> None:
         """Do now what the first search would wait for: compiling, reading, indexing for BM25."""
-        by_corpus: dict[tuple[str, bool], Searcher] = {}
+        by_corpus: dict[tuple[str, Rule | None], Searcher] = {}
         for name, searcher in self:
             if "bm25" in self.modes:  # runs over one corpus share one index
-                corpus = (searcher.store.manifest.corpus, searcher.encoder.tokenizer.split_camel_case)
+                corpus = (searcher.store.manifest.corpus, searcher.encoder.tokenizer.rule)
                 searcher.bm25 = by_corpus.setdefault(corpus, searcher).bm25
             for mode in self.modes:
                 for queries in (["warm up"], ["warm", "up"]):  # one and several are searched in different ways

@@ -1,6 +1,6 @@
 """A hash table of words: count the words of folded texts, look their numbers up.
 
-Works on what `_folding.fold_bytes` gives, under its rules: words with 0 bytes between them, a 0 after each text.
+Works on what `_loops.fold` gives, under its rules: words with 0 bytes between them, a 0 after each text.
 """
 
 from __future__ import annotations

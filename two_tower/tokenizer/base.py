@@ -1,6 +1,6 @@
 """Text → token ids, as a `tokenizer.json` of Hugging Face `tokenizers` defines them, without padding.
 
-A file with this project's word rules (see `_folding`) is encoded by compiled loops, straight from Arrow
+A file with this project's rule of what a word is (`Rule`) is encoded by compiled loops, straight from Arrow
 buffers; any other file by the library. Either way the ids are the library's, at any number of threads.
 """
 
@@ -26,9 +26,11 @@ from two_tower.files import write_text
 from two_tower.ragged import Ragged
 from two_tower.tokenizer import _folding as folding
 from two_tower.tokenizer import _hash_table as hash_table
+from two_tower.tokenizer._languages import Stemmer, Texts
+from two_tower.tokenizer._rule import CAMEL, Rule, library, split
 
-# What is encoded: an Arrow string column of any kind (no Python object per text; nulls are empty texts), or strings.
-Texts: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str]
+__all__ = ["CAMEL", "Rule", "Stemmer", "Texts", "Tokenizer", "numbered_words", "refold"]
+
 Encoded: TypeAlias = tuple[np.ndarray, np.ndarray]  # ids (int32) and offsets (int64) of a chunk of texts
 
 # Texts that a thread takes at once: their folded bytes (about 400 KB) stay in the core's own cache.
@@ -74,22 +76,66 @@ def _joined(parts: list[Encoded]) -> Ragged:
     return Ragged.from_numpy(ids, np.concatenate([np.zeros(1, np.int64), *offsets]))
 
 
-def count_words(fold: folding.Folding, texts: Iterable[Texts]) -> hash_table.HashTable:
+def count_words(rule: Rule, texts: Iterable[Texts]) -> hash_table.HashTable:
     """The words of batches of texts, read once, one after another: memory holds one batch and the distinct words."""
-    counted = hash_table.empty()
+    fold, counted = folding.shared(rule), hash_table.empty()
     for batch in texts:
         for text, starts in buffers(batch):
             counted = hash_table.count(fold(text, starts)[0], counted)
     return counted
 
 
+def numbered_words(rule: Rule, texts: Texts) -> tuple[Ragged, dict[str, int]]:
+    """The words of texts, numbered in the order of their first occurrence; and each with how often it occurs."""
+    fold, table, parts = folding.shared(rule), hash_table.empty(), list[Encoded]()
+    for text, starts in buffers(texts):
+        folded, folded_starts = fold(text, starts)
+        table = hash_table.count(folded, table)
+        parts.append(hash_table.look_up(folded, folded_starts, table, -1, np.iinfo(np.int64).max))
+    return _joined(parts), hash_table.spelled(table)
+
+
+def refold(rule: Rule, words: list[str]) -> list[str]:
+    """Words of a rule that keeps accents as this ``rule`` spells them."""
+    if not rule.strip_accents:
+        return words
+    fold, result = folding.shared(rule), list[str]()
+    for text, starts in buffers(words):
+        folded, folded_starts = fold(text, starts, cut=False)
+        data = folded.tobytes()
+        result += [data[a:b].replace(b"\0", b"").decode() for a, b in itertools.pairwise(folded_starts.tolist())]
+    return result
+
+
 def truncation(query_tokens: int, document_tokens: int) -> dict[str, Any]:
-    """The section ``truncation`` of a `tokenizer.json`: maximum number of tokens of a query and of a passage."""
+    """The section ``truncation`` of a `tokenizer.json`: maximum number of tokens of a query and of a passage.
+
+    Here the library ignores keys that it does not know, such as ``query_tokens``, and a rule's ``languages``.
+    """
     return {
-        "direction": "Right", "max_length": document_tokens,
-        "query_tokens": query_tokens,  # the library ignores a key that it does not know in this section
+        "direction": "Right", "max_length": document_tokens, "query_tokens": query_tokens,
         "strategy": "LongestFirst", "stride": 0,
     }  # fmt: skip
+
+
+def _has_only_words(definition: Mapping[str, Any]) -> bool:
+    """Whether a parsed `tokenizer.json` has a model, and nothing besides its rule, that the compiled loops follow."""
+    model = definition.get("model")
+    return (
+        isinstance(model, dict)
+        and model.get("type") == "WordLevel"
+        and not definition.get("added_tokens")
+        and definition.get("post_processor") is None
+        and _is_dense(model.get("vocab"))
+        and model.get("unk_token") in model["vocab"]
+    )
+
+
+def _is_dense(vocabulary: Any) -> bool:  # noqa: ANN401
+    """Whether the ids are 0, 1, 2 … in order and every word can stand between 0 bytes."""
+    if not isinstance(vocabulary, dict) or list(vocabulary.values()) != list(range(len(vocabulary))):
+        return False
+    return "" not in vocabulary and "\0" not in "".join(vocabulary)
 
 
 class Tokenizer:
@@ -97,11 +143,12 @@ class Tokenizer:
 
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self._definition = definition
-        self.of_words = folding.is_word_definition(definition)  # whole words, by this project's rules
+        # What a word is, where the tokens are whole words by this project's rule, else None.
+        self.rule = Rule.of(definition) if _has_only_words(definition) else None
         try:
             # The compiled loops hold the vocabulary of words themselves.
-            text = None if self.of_words else json.dumps(definition)
-            self._library = tokenizers.Tokenizer.from_str(text) if text else folding.rules(definition)
+            text = None if self.rule else json.dumps(definition)
+            self._library = tokenizers.Tokenizer.from_str(text) if text else library(definition)
         except Exception as error:  # the library raises nothing more specific
             raise UserError(f"`tokenizers` cannot read this tokenizer.json: {error}.") from error
         limits = definition.get("truncation") or {}
@@ -110,7 +157,6 @@ class Tokenizer:
         self.query_tokens: int = limits.get("query_tokens", min(64, self.document_tokens))
         if not (isinstance(self.query_tokens, int) and min(self.query_tokens, self.document_tokens) > 0):
             raise UserError("max_length and query_tokens of the section truncation must be whole numbers above 0.")
-        self.split_camel_case = folding.splits_camel_case(definition)
         self.unknown_id = self._unknown_id()  # -1 where the file has no word for the words that it lacks
         self._library.no_truncation()
         self._library.no_padding()
@@ -138,11 +184,12 @@ class Tokenizer:
         return {**self._definition, "truncation": limits}
 
     def count(self, texts: Iterable[Texts]) -> dict[str, int]:
-        """How often each word of batches of texts occurs, known or not; only `of_words`."""
-        return hash_table.spelled(count_words(self._tables[0], texts))
+        """How often each word of batches of texts occurs, known or not; only with a `rule`."""
+        assert self.rule is not None
+        return hash_table.spelled(count_words(self.rule, texts))
 
     def extended(self, words: Sequence[str]) -> Tokenizer:
-        """The same tokenizer with more words, spelled as `count` does, none of them known; only `of_words`."""
+        """The same tokenizer with more words, spelled as `count` does, none of them known; only with a `rule`."""
         model, size = self._definition["model"], len(self)
         more = {word: size + i for i, word in enumerate(words)}
         return Tokenizer({**self._definition, "model": {**model, "vocab": {**model["vocab"], **more}}})
@@ -160,7 +207,7 @@ class Tokenizer:
     @cached_property
     def vocabulary(self) -> list[str]:
         """All words; index = id (an empty string where a foreign file leaves an id out)."""
-        ids = self._definition["model"]["vocab"] if self.of_words else self._library.get_vocab()
+        ids = self._definition["model"]["vocab"] if self.rule else self._library.get_vocab()
         words = [""] * (max(ids.values(), default=-1) + 1)
         for word, i in ids.items():
             words[i] = word
@@ -170,7 +217,7 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any rule, word or limit, and with nothing else."""
         definition: dict[str, Any] = dict(self._definition)
-        if self.of_words:  # the ids are 0, 1, 2 …: joining the words is quick, sorting a mapping of them is not
+        if self.rule:  # the ids are 0, 1, 2 …: joining the words is quick, sorting a mapping of them is not
             words = "\0".join(self.vocabulary)
             definition["model"] = {**definition["model"], "vocab": hashlib.sha256(words.encode()).hexdigest()}
         canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
@@ -180,11 +227,11 @@ class Tokenizer:
         """The tokens of texts, the first ``max_tokens`` of each; ``threads`` (by default torch's) change nothing."""
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}, must be at least 1")
-        run = self._by_kernel(max_tokens) if self.of_words else self._by_library(max_tokens)
+        run = self._by_kernel(max_tokens) if self.rule else self._by_library(max_tokens)
         threads = threads or torch.get_num_threads()
         chunks = list(buffers(texts))
         # Two chunks (2 ms each) are not worth starting threads for; the library has threads of its own.
-        if threads == 1 or len(chunks) <= 2 or not self.of_words:
+        if threads == 1 or len(chunks) <= 2 or not self.rule:
             return _joined([run(*chunk) for chunk in chunks])
         with ThreadPoolExecutor(threads) as pool:
             return _joined(list(pool.map(run, *zip(*chunks, strict=True))))
@@ -201,11 +248,11 @@ class Tokenizer:
 
     def words(self, text: str) -> list[str]:
         """The words of a text in order, as the vocabulary spells them, known or not."""
-        return folding.words(self._library, text)
+        return [word for word, *_ in split(self._library, text)]
 
     def _unknown_id(self) -> int:
         model = self._definition["model"]
-        if self.of_words:
+        if self.rule:
             return model["vocab"][model["unk_token"]]
         unknown = model.get("unk_id")  # Unigram gives the id, the others give the word
         if unknown is None and model.get("unk_token") is not None:
@@ -216,7 +263,7 @@ class Tokenizer:
     def _tables(self) -> tuple[folding.Folding, hash_table.HashTable]:
         """The two tables of the fast path. Counting the vocabulary once gives each word its id as number."""
         words = np.frombuffer(bytearray("\0".join([*self.vocabulary, ""]).encode()), np.uint8)
-        return folding.shared(self._definition), hash_table.count(words, hash_table.empty())
+        return folding.shared(self.rule), hash_table.count(words, hash_table.empty())
 
     def _by_kernel(self, max_tokens: int | None) -> Callable[[np.ndarray, np.ndarray], Encoded]:
         fold, table = self._tables

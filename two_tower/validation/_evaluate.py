@@ -23,7 +23,7 @@ from two_tower.ragged import Ragged
 from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
 
-BM25_VERSION = 5  # raise whenever BM25 would rank otherwise
+BM25_VERSION = 6  # raise whenever BM25 would rank otherwise
 
 CPU = torch.device("cpu")
 DOCUMENT_BLOCK = 8192  # documents that one process encodes and scores together
@@ -134,18 +134,18 @@ def rank_split_by_bm25(
 ) -> Evaluation:  # fmt: skip
     """The lexical baseline on the same queries and documents, ranked once per collection and cached.
 
-    BM25 splits the words of identifiers as the ``tokenizer`` of the towers does.
+    BM25 reads the words that the ``tokenizer`` of the towers does.
     """
-    start, camel = time.perf_counter(), tokenizer.split_camel_case
+    start, rule = time.perf_counter(), tokenizer.rule
 
     def measure(folder: Path) -> None:
-        bm25 = BM25(corpus.texts(), split_camel_case=camel)
+        bm25 = BM25(corpus.texts(), rule)
         texts, order = split.texts.to_pylist(), corpus.order
         ranking = _without_same(lambda k, pairs: bm25.rank(texts, order=order, pairs=pairs, k=k), split, top_k)
         rows = ranking.rows.astype(np.int32)
         np.savez(folder / "ranking.npz", rows=rows, scores=ranking.scores, ranks=ranking.ranks)
 
-    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, camel, top_k, split.same is not None)
+    key = key_of(BM25_VERSION, corpus.source.fingerprint(), split.name, rule, top_k, split.same is not None)
     with np.load(entry("bm25", key, measure) / "ranking.npz") as saved:
         ranking = Ranking(saved["rows"].astype(np.int64), saved["scores"], saved["ranks"])
     return Evaluation.from_ranking(ranking, split, metrics, device, start)

@@ -24,7 +24,7 @@ def make_batches(count: int = 50, size: int = 8, rank: int = 0, ranks: int = 1, 
     rows = np.arange(count)
     texts = Ragged.from_lists([[i] for i in range(count)])
     positives = KnownPositives(rows, rows, rows, rows)
-    data = TrainingSet(ExampleRows(rows, rows), texts, texts, positives)
+    data = TrainingSet(ExampleRows(rows, rows), texts, texts, positives, np.zeros(0, np.uint64))
     return Batches(data, RandomNegatives(2), NegativeMask(positives, True), size, seed, rank, ranks)
 
 

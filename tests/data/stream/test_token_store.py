@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens, text_hashes
+from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens, token_hashes
 from two_tower.ragged import Ragged
 
 TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=12)
@@ -19,14 +20,16 @@ def test_what_is_written_in_batches_is_read_as_one(
     folder = tmp_path_factory.mktemp("store")
     with TokenWriter(folder, "texts") as writer:
         for batch in batches:
-            writer.append(Ragged.from_lists(batch))
-    tokens, hashes = read_tokens(folder, "texts")
+            writer.append(Ragged.from_lists(batch), pa.array([str(text) for text in batch], pa.string()))
+    tokens, hashes, written = read_tokens(folder, "texts")
     texts = [text for batch in batches for text in batch]
     assert tokens.to_lists() == texts
-    assert hashes.tolist() == text_hashes(tokens).tolist()
+    assert hashes.tolist() == token_hashes(tokens).tolist()
     assert writer.texts == len(texts)
     equal = hashes[:, None] == hashes[None, :]
     assert equal.tolist() == [[a == b for b in texts] for a in texts]
+    assert (written[:, None] == written[None, :]).tolist() == equal.tolist()
+    assert (written == 0).tolist() == [text == [] for text in texts]
 
 
 @pytest.mark.parametrize("count", [0, 2])

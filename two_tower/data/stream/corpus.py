@@ -24,7 +24,7 @@ from two_tower.tokenizer.word import WordTokenizer
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 3  # raise whenever the files in the cache, or their content, change
+LAYOUT = 4  # raise whenever the files in the cache, or their content, change
 VOCABULARY_TRIPLETS = 1_000_000  # a vocabulary is trained on their queries; all 40 million of MS MARCO take minutes
 
 
@@ -47,15 +47,15 @@ class Corpus:
     ids: pa.ChunkedArray  # (N,) string ids
     tokens: Ragged  # N texts, title and text together
     hashes: np.ndarray  # (N,) uint64, equal for equal tokens
+    written: np.ndarray  # (N,) uint64, equal for equal texts, letter by letter; 0 without words
     order: np.ndarray  # (N,) int64, place of each id in ascending byte order; decides between equal scores
 
     @classmethod
     def load(cls, source: Source, tokenizer: Tokenizer) -> Corpus:
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
         folder = entry("corpus", key, lambda path: _write_corpus(path, source, tokenizer))
-        tokens, hashes = read_tokens(folder, "documents")
         ids = _read_arrow(folder / "ids.arrow")["id"]
-        return cls(source, ids, tokens, hashes, np.load(folder / "order.npy", mmap_mode="r"))
+        return cls(source, ids, *read_tokens(folder, "documents"), np.load(folder / "order.npy", mmap_mode="r"))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,7 +73,8 @@ def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
         TokenWriter(folder, "documents") as tokens,
     ):
         for batch in prefetch(source.corpus()):
-            tokens.append(tokenizer.encode_documents(full_text(batch)))
+            texts = full_text(batch)
+            tokens.append(tokenizer.encode_documents(texts), texts)
             ids.write_batch(batch.select(["id"]).cast(schema))
             progress(len(batch))
     if tokens.texts == 0:
@@ -91,6 +92,7 @@ class Split:
     texts: pa.ChunkedArray  # (Q,) the queries
     tokens: Ragged  # Q texts
     hashes: np.ndarray  # (Q,) uint64, equal for equal tokens
+    written: np.ndarray  # (Q,) uint64, equal for equal texts, letter by letter; 0 without words
     qrels: Qrels  # judgements; row -1 for documents that the corpus lacks
     threshold: int = 1  # the lowest relevant grade, for metrics that know only yes and no
     known: np.ndarray | None = None  # (Q,) bool, which queries have a word of the vocabulary; None = all
@@ -103,13 +105,13 @@ class Split:
         source = corpus.source
         key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint, name)
         folder = entry("split", key, lambda path: _write_split(path, corpus, name, tokenizer))
-        tokens, hashes = read_tokens(folder, "queries")
+        stored = read_tokens(folder, "queries")
         table = _read_arrow(folder / "queries.arrow")
         with np.load(folder / "qrels.npz") as saved:
             qrels = Qrels(saved["query_rows"], saved["document_rows"], saved["grades"], table.num_rows)
         same = rows_of(table["id"], corpus.ids) if exclude_same_id else None
-        threshold, known = source.relevant_grade(name), tokenizer.known(tokens)
-        return cls(name, table["id"], table["text"], tokens, hashes, qrels, threshold, known, same)
+        threshold, known = source.relevant_grade(name), tokenizer.known(stored.tokens)
+        return cls(name, table["id"], table["text"], *stored, qrels, threshold, known, same)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -151,7 +153,7 @@ def _write_split(folder: Path, corpus: Corpus, name: str, tokenizer: Tokenizer) 
     with pa.ipc.new_file(folder / "queries.arrow", QUERIES) as file:
         file.write_table(queries.cast(QUERIES))
     with TokenWriter(folder, "queries") as tokens:
-        tokens.append(tokenizer.encode_queries(queries["text"]))
+        tokens.append(tokenizer.encode_queries(queries["text"]), queries["text"])
     log.info("%s: parsed and tokenised %d queries of %s.", source.name, len(queries), name)
 
 
@@ -162,24 +164,34 @@ def trained_tokenizer(source: Source, tokenizer: WordTokenizer, split: str) -> T
     """
 
     def train(folder: Path) -> None:
-        tokenizer.train(_training_texts(source, split)).save(folder / "tokenizer.json")
+        tokenizer.train(_TrainingTexts(source, split)).save(folder / "tokenizer.json")
 
     key = key_of(LAYOUT, source.fingerprint(), split, *sorted(vars(tokenizer).items()))
-    return Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
+    trained = Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
+    if trained.rule and tokenizer.language is None:
+        log.info("%s: languages found: %s.", source.name, ", ".join(trained.rule.languages) or "none")
+    return trained
 
 
-def _training_texts(source: Source, split: str) -> Iterator[pa.Array | pa.ChunkedArray]:
-    for batch in source.corpus():
-        yield full_text(batch)
-    if split in source.splits():
-        yield source.queries(split)["text"]
-        return
-    seen = 0
-    for batch in source.text_triplets() or ():
-        yield batch.column("query")
-        seen += len(batch)
-        if seen >= VOCABULARY_TRIPLETS:
+@dataclass(frozen=True)
+class _TrainingTexts:
+    """What a vocabulary is trained on; the source is read each time."""
+
+    source: Source
+    split: str
+
+    def __iter__(self) -> Iterator[pa.Array | pa.ChunkedArray]:
+        for batch in self.source.corpus():
+            yield full_text(batch)
+        if self.split in self.source.splits():
+            yield self.source.queries(self.split)["text"]
             return
+        seen = 0
+        for batch in self.source.text_triplets() or ():
+            yield batch.column("query")
+            seen += len(batch)
+            if seen >= VOCABULARY_TRIPLETS:
+                return
 
 
 def part_of(corpus: Corpus, split: Split, rows: np.ndarray) -> tuple[Corpus, Split]:
@@ -194,6 +206,7 @@ def part_of(corpus: Corpus, split: Split, rows: np.ndarray) -> tuple[Corpus, Spl
         ids=pa.chunked_array(list(take_rows(corpus.ids.chunks, rows)), corpus.ids.type),
         tokens=corpus.tokens.select(rows),
         hashes=corpus.hashes[rows],
+        written=corpus.written[rows],
         order=np.argsort(np.argsort(corpus.order[rows])),  # places among the part's ids
     )
 

@@ -190,7 +190,7 @@ class TripletData(L.LightningDataModule):
             order=corpus.order,
             pairs=split.relevant,
             positives=positives,
-            split_camel_case=words.split_camel_case,
+            rule=words.rule,
             fingerprint=key_of(self.source.fingerprint(), split.name, words.fingerprint, split.same is not None),
             folder=self._tokenizer_path.parent / "negatives",
         )

@@ -95,6 +95,7 @@ class TrainingSet:
     queries: Ragged  # the texts of the query rows
     documents: Ragged  # the texts of the document rows
     positives: Positives  # which documents are known to be relevant to which queries
+    written: np.ndarray  # (Q,) uint64 of the queries: equal for equal texts, letter by letter; 0 without words
     judged: bool = True  # whether every example's document is relevant to its query
 
 
@@ -112,7 +113,7 @@ def _known(corpus: Corpus, split: Split) -> KnownPositives:
 
 def judged_pairs(corpus: Corpus, split: Split) -> TrainingSet:
     """One example for every relevant (query, document) of a split's judgements."""
-    return TrainingSet(ExampleRows(*split.relevant), split.tokens, corpus.tokens, _known(corpus, split))
+    return TrainingSet(ExampleRows(*split.relevant), split.tokens, corpus.tokens, _known(corpus, split), split.written)
 
 
 def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
@@ -123,7 +124,7 @@ def id_triplets(corpus: Corpus, split: Split) -> TrainingSet:
     scored = (folder / "margins").stat().st_size > 0
     margins = np.memmap(folder / "margins", np.float32, mode="r").reshape(-1, 1) if scored else None
     examples = ExampleRows(rows[:, 0], rows[:, 1], rows[:, 2:], margins)
-    return TrainingSet(examples, split.tokens, corpus.tokens, _known(corpus, split))
+    return TrainingSet(examples, split.tokens, corpus.tokens, _known(corpus, split), split.written)
 
 
 def _rebatched(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -205,10 +206,9 @@ def text_triplets(source: Source, tokenizer: Tokenizer) -> TrainingSet:
     """The source's triplets of texts, tokenized once into a store on disk."""
     key = key_of(LAYOUT, source.fingerprint(), tokenizer.fingerprint)
     folder = entry("text-triplets", key, lambda path: _write_text_triplets(path, source, tokenizer))
-    queries, query_hashes = read_tokens(folder, "queries")
-    documents, document_hashes = read_tokens(folder, "documents")
-    positives = _TextPositives(query_hashes, document_hashes)
-    return TrainingSet(_TextExamples(len(queries)), queries, documents, positives)
+    queries, documents = read_tokens(folder, "queries"), read_tokens(folder, "documents")
+    examples, positives = _TextExamples(len(queries.tokens)), _TextPositives(queries.hashes, documents.hashes)
+    return TrainingSet(examples, queries.tokens, documents.tokens, positives, queries.texts)
 
 
 def _write_text_triplets(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
@@ -220,7 +220,7 @@ def _write_text_triplets(folder: Path, source: Source, tokenizer: Tokenizer) -> 
         counter(f"Tokenising triplets of {source.name}", "triplets") as progress,
     ):
         for batch in prefetch(triplets):
-            queries.append(tokenizer.encode_queries(batch.column("query")))
+            queries.append(tokenizer.encode_queries(batch.column("query")), batch.column("query"))
             both = Ragged.join([tokenizer.encode_documents(batch.column(name)) for name in ("positive", "negative")])
             # Keep the two passages of a triplet together, so that a batch reads one place of the disk.
             documents.append(both.select(np.arange(2 * len(batch)).reshape(2, -1).T.ravel()))
