@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -150,9 +149,7 @@ def _with_folder(overrides: list[str], folder: Path | None) -> list[str]:
     for override in overrides:
         if re.match(r"data(\.path)?=", override):
             raise UserError(f"--data {folder} and {override} both say which data: leave one of them out.")
-    from two_tower.config.compose import quoted
-
-    return ["data=beir", f"data.path={quoted(str(folder))}", *overrides]
+    return ["data=beir", f"data.path={folder}", *overrides]
 
 
 def _data_of(overrides: list[str]) -> dict[str, Any]:
@@ -238,7 +235,7 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
-    from two_tower.console import counter, say
+    from two_tower.console import command, counter, say, say_next
     from two_tower.extend import extend_run
 
     overrides = _with_folder(overrides or [], data)
@@ -248,7 +245,7 @@ def extend(
     with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))
-    say(f"Next: {shlex.join(['python', 'embed.py', f'run={path}', *overrides])}", style="dim")
+    say_next(command("python", "embed.py", f"run={path}", *overrides))
 
 
 @app.command()

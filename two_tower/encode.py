@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from two_tower.assemble import load_model
-from two_tower.console import Advance
+from two_tower.console import Advance, command
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
@@ -46,7 +46,8 @@ class Encoder:
         encoder = cls(*load_model(run), file_hash(run.best))
         if encoder.broken:
             broken = f"{encoder.broken:.1%} of the numbers of {run.best} are NaN or infinite"
-            raise UserError(f"{broken}, so that nothing can be found: two-tower doctor {run.path} says why")
+            remedy = f"{command('two-tower', 'doctor', run.path)}  says why"
+            raise UserError(f"{broken}, so that nothing can be found:  {remedy}")
         return encoder
 
     @property

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+from unicodedata import category
 
 import pytest
 from hypothesis import given
@@ -148,6 +149,8 @@ def test_a_folder_is_named_by_its_overrides() -> None:
     assert folder_name("") == "default"
     name = folder_name("data.path=/somewhere/far/away/from/here/msmarco-small,loss=triplet,seed=0")
     assert re.fullmatch(r"data\.path=[\w-]*msmarco-small,loss=triplet,seed=0-[0-9a-f]{8}", name)
+    name = folder_name("data.path='müller (1)/ข้าว, हिन्दी.csv',seed=0")
+    assert re.fullmatch(r"data\.path=müller-1-ข้าว,-हिन्दी\.csv,seed=0-[0-9a-f]{8}", name)
 
 
 @given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))
@@ -157,4 +160,4 @@ def test_no_two_jobs_share_a_folder_and_every_name_is_one(overrides: list[str]) 
     for name in names:
         assert name not in (".", "..")
         assert len(name.encode()) <= 255
-        assert re.fullmatch(r"[\w.,=+@-]+", name)
+        assert all(each in ".,=+@-_" or category(each)[0] in "LMN" for each in name)
