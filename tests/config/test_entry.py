@@ -56,6 +56,17 @@ def test_a_sweep_calls_the_task_for_each_combination(composed: Composed) -> None
     assert [c.tower.cell for c in composed("-m", "tower=glob(g*)")] == ["gru"]
 
 
+def test_a_sweep_over_texts(composed: Composed) -> None:
+    swept = ["-m", "data=pairs", "data.path=müller (1).csv,2024_06", "data.query_column='Frage, kurz'"]
+    names = []
+    seen = composed(*swept, task=lambda config: names.append((config.data, this_job(config).folder.name)))
+    assert seen == []
+    assert [(data.path, data.query_column) for data, _ in names] == [
+        ("müller (1).csv", "Frage, kurz"), ("2024_06", "Frage, kurz"),
+    ]  # fmt: skip
+    assert names[0][1].startswith("data.path=müller-1-.csv,data.query_column=Frage,-kurz,data=pairs-")
+
+
 def test_a_job_knows_what_it_was_composed_from(composed: Composed) -> None:
     jobs = []
     composed("tower=gru", "~tower.pooling", task=lambda config: jobs.append(this_job(config)))

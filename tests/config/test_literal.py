@@ -63,19 +63,20 @@ def test_any_text_is_what_was_typed(text: str) -> None:
         assert written(each) == text
 
 
-def test_keys_of_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    for choices, key in (
-        (["data=huggingface"], "data.splits.train"), (["data=huggingface"], "data.corpus"),
-        (["data=msmarco_passage"], "data.queries.dev"), (["tower=transformer"], "tower.path"),
-        (["logger=wandb"], "logger.project"), (["embedding=pretrained"], "embedding.path"),
-        (["teacher=sentence_transformer"], "teacher.model"), (["trainer=cpu"], "+trainer.default_root_dir"),
-        ([], "hydra.sweep.dir"),
+    choices = ["data=huggingface", "tower=transformer", "logger=wandb", "embedding=pretrained"]
+    choices += ["teacher=sentence_transformer"]
+    of_train = ["data.splits.train", "data.corpus", "tower.path", "logger.project", "embedding.path", "teacher.model"]
+    of_train += ["+trainer.default_root_dir", "hydra.sweep.dir"]
+    files = ["data.queries.dev", "data.triples", "data.corpus"]
+    for program, chosen, keys in (
+        ("train", choices, of_train), ("train", ["data=msmarco_passage"], files),
+        ("embed", ["data=passages"], ["run", "output", "data.text_column"]),
     ):  # fmt: skip
-        assert typed("train", choices, f"{key}=2024_06", f"{key}=ü (1)") == ["2024_06", "ü (1)"], key
-    for key in ("run", "output", "data.text_column"):
-        assert typed("embed", ["data=passages"], f"{key}=2024_06", f"{key}=ü,[1]") == ["2024_06", "ü,[1]"], key
-    assert typed("train", [], "hydra.sweep.dir=~/ü") == ["/home/me/ü"]
+        for text in ("2024_06", "ü,[1]"):
+            assert typed(program, chosen, *(f"{key}={text}" for key in keys)) == [text] * len(keys)
+    assert typed("train", choices, "hydra.sweep.dir=~/ü") == ["/home/me/ü"]
 
 
 def test_null_quotes_and_interpolations_mean_what_they_do_in_hydra() -> None:
@@ -130,8 +131,8 @@ def test_commands_read_them_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("data.negative_columns=[Größe,b]", "\"data.negative_columns=['Größe',b]\""),
         ("data.splits={train: 訓練}", "\"data.splits={train:'訓練'}\""),
-        ("data.negative_columns=[2024_06]", "such as \"['a', '2024']\""),
-        ("data.negative_columns=Größe", "such as \"['a', '2024']\""),
+        ("data.negative_columns=[2024_06]", "a list of texts (written \"['a', '2024']\") or null"),
+        ("data.negative_columns=Größe", "a list of texts (written \"['a', '2024']\") or null"),
         ("data.splits={train: [a]}", "data.splits.train=['a'] has the wrong type: it must be text or null"),
         ("data.batch_size=(3", "data.batch_size=(3 has the wrong type: it must be a whole number or null"),
         ("däta.path=x", "däta.path does not exist"),

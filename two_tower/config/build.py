@@ -253,7 +253,7 @@ def _words(hint: Any) -> str:  # noqa: ANN401
 
 
 def _list_in_words(items: tuple[Any, ...]) -> str:
-    return """a list of texts, such as "['a', '2024']\"""" if str in items else "a list"
+    return """a list of texts (written "['a', '2024']")""" if str in items else "a list"
 
 
 def _check_values(config: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from two_tower.config.build import (
     is_component,
     is_text,
     items_of,
+    matches,
     target_of,
     written,
 )
@@ -69,8 +70,9 @@ def _as_typed(override: str, keys: _Keys, sweep: bool) -> str:
     if isinstance(read, QuotedString) or (isinstance(read, str | int | float) and written(read) == value):
         return override
     key, hint = name.lstrip("+"), keys.hint(name.lstrip("+"))
-    broken = read is UNREADABLE and not value.startswith(("[", "{"))
-    if not (is_text(hint) or broken) or (value == "null" and NoneType in alternatives(hint)):
+    no_items = value[0] not in "[{" or not (matches([], hint) or matches({}, hint))
+    is_none = value == "null" and NoneType in alternatives(hint)
+    if is_none or not (is_text(hint) or (read is UNREADABLE and no_items)):
         return override
     if key.startswith("hydra."):
         return f"{name}={quoted(os.path.expanduser(value))}"
