@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -161,10 +161,15 @@ def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
     waiting, missing = list[pa.RecordBatch](), shard_rows
     for batch in source.search_corpus():
         while len(batch) >= missing:
-            yield pa.Table.from_batches([*waiting, batch.slice(0, missing)])
+            yield _table([*waiting, batch.slice(0, missing)])
             batch, waiting, missing = batch.slice(missing), [], shard_rows
         if len(batch):
             waiting.append(batch)
             missing -= len(batch)
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield _table(waiting)
+
+
+def _table(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """Batches of passages as a table, of which some may have `FIELDS` and others not."""
+    return pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
