@@ -130,6 +130,8 @@ def test_commands_read_them_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("override", "sentence"),
     [
         ("data.negative_columns=[Größe,b]", "\"data.negative_columns=['Größe',b]\""),
+        ("data.negative_columns=['a, b',l'été]", r"'l\'"),
+        ("data.path=a${b.csv", "data.path has no text: '${' begins another key's value"),
         ("data.splits={train: 訓練}", "\"data.splits={train:'訓練'}\""),
         ("data.negative_columns=[2024_06]", "a list of texts (written \"['a', '2024']\") or null"),
         ("data.negative_columns=Größe", "a list of texts (written \"['a', '2024']\") or null"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,9 @@ from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's plug-ins that the extra ``launchers`` installs
+
+# A text in a list, a mapping or a function, perhaps in quotes.
+_TEXT = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\[\]{}(),:]+)""")
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
@@ -77,6 +81,8 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return f"{found[1]} is set already: write {found[1]}=VALUE without '+'"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]} has several values: add -m to run one experiment for each"
+    if found := re.match(r"Error merging override ([^=]+)=.*\$\{", text, re.DOTALL):
+        return f"{found[1]} has no text: '${{' begins another key's value, as in ${{seed}}; rename what is called so"
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     place = getattr(error, "override", None) or getattr(error, "full_key", None)
     return f"{place or 'The configuration'} cannot be used: {first}"
@@ -93,13 +99,15 @@ def _unreadable(override: str, config_name: str) -> str:
     key, equals, value = override.lstrip("+~").partition("=")
     if not re.fullmatch(r"[\w./@:-]*", key, re.ASCII) or not equals:
         return _unknown_key(key, config_name, [])
-    texts = re.sub(r"[^\[\]{}(),:]+", lambda text: _as_a_text(text[0]), value)
+    texts = _TEXT.sub(lambda text: _as_a_text(text[0]), value)
     example = f"{key}={texts}" if read_value(texts) is not UNREADABLE else f"{key}=['a text','another']"
-    return f'{override} cannot be read: put texts into quotes, and all of it into others, as in "{example}"'
+    pasted = f'"{example}"' if not re.search(r'["$`!\\]', example) else shlex.quote(example)
+    return f"{override} cannot be read: put texts into quotes, and all of it into others, as in {pasted}"
 
 
 def _as_a_text(value: str) -> str:
-    return value if re.fullmatch(r"\s*([\w.-]*|'.*')\s*", value, re.ASCII) else quoted(value.strip())
+    readable = re.fullmatch(r"""\s*([\w./-]*|'.*'|".*")\s*""", value, re.ASCII)
+    return value if readable else quoted(value.strip())
 
 
 def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
