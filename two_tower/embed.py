@@ -94,4 +94,4 @@ def main() -> None:
     from two_tower.console import work_alone
 
     work_alone()
-    run_hydra(lambda composed: embed(resolve(composed)), "embed", types=_types)
+    run_hydra(lambda composed: embed(resolve(composed)), "embed", more_types=_types)

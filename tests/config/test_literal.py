@@ -119,7 +119,12 @@ def test_quotes_keep_a_text(text: str) -> None:
 
 def test_commands_read_them_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "l'été (1).csv").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("l'été (1).csv", "2024"):
+        (tmp_path / name).touch()
+    for number in ("2024", "2_024"):
+        data = composed(["data=pairs", f"data.path={number}"], {"data": train._types()["data"]})["data"]
+        assert data["path"] == (str(tmp_path / "2024") if number == "2024" else number)
     columns = ["data.query_column=2024.10", "data.name=2024", "data.title_column=true"]
     data = composed(["data=pairs", "data.path=~/l'été (1).csv", *columns], {"data": train._types()["data"]})["data"]
     assert data["path"] == str(tmp_path / "l'été (1).csv")
@@ -134,10 +139,8 @@ def test_commands_read_them_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("data.path=a${b.csv", "data.path has no text: '${' begins another key's value"),
         ("data.splits={train: 訓練}", "\"data.splits={train:'訓練'}\""),
         ("data.negative_columns=[2024_06]", "a list of texts (written \"['a', '2024']\") or null"),
-        ("data.negative_columns=Größe", "a list of texts (written \"['a', '2024']\") or null"),
         ("data.splits={train: [a]}", "data.splits.train=['a'] has the wrong type: it must be text or null"),
         ("data.batch_size=(3", "data.batch_size=(3 has the wrong type: it must be a whole number or null"),
-        ("däta.path=x", "däta.path does not exist"),
         ("tower=grü", "tower=grü does not exist; did you mean 'gru'"),
     ],
 )

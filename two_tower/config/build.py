@@ -90,7 +90,7 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
 def check(config: DictConfig, extra: Mapping[str, Types] = {}) -> dict[str, Any]:
     """Resolve a composed configuration and check every component against its ``_target_``'s signature.
 
-    Returns it as plain dicts, lists and scalars. Whole numbers given for text become text: a folder may be called 2024.
+    Returns it as plain dicts, lists and scalars. Numbers given for text become text: a folder may be called 2024.
     ``extra`` has the keys that are no arguments of a target, with their types, by their place: a group, or empty for
     the top level, whose only other keys are then components.
     """
@@ -152,11 +152,11 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    if type(value) in (bool, int, float) and not matches(value, hint) and matches(written(value), hint):
+        value = written(value)
     if matches(value, hint) or (isinstance(value, str) and "${" in value):  # not resolved yet
         is_path = isinstance(value, str) and value and any(map(_is_path, alternatives(hint)))
         return _absolute(value) if is_path else _checked_items(place, value, hint)
-    if type(value) in (bool, int, float) and matches(written(value), hint):
-        return written(value)
     choices = _choices(hint)
     if choices:
         raise UserError(f"{place}={value} does not exist; {one_of(str(value), choices)}")

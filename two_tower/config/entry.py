@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -25,9 +25,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from two_tower.config.build import Types
 from two_tower.config.compose import check_overrides, compose_raw, explain
-from two_tower.config.literal import as_typed
+from two_tower.config.literal import MoreTypes, as_typed
 from two_tower.config.saved import CONF, Composition, leaves
 from two_tower.errors import UserError, exit_statuses, fail
 
@@ -62,15 +61,14 @@ class Sweep(Protocol):
 
 
 def run_hydra(
-    task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None,
-    types: Callable[[], Mapping[str, Types]] = dict,
+    task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None, more_types: MoreTypes = dict
 ) -> None:  # fmt: skip
     """Compose a configuration from the command line and call ``task`` with it; in a sweep, once per combination.
 
     Exits as `exit_statuses` says. ``config_name``, e.g. ``train``, as first argument (``two-tower train …``) is the
     command, no override. Without ``sweep`` a failing job does not stop the others of a sweep, and at the end the first
-    failure decides the exit status; Hydra's own line before the sentence names the combination. ``types`` is the
-    ``more_types`` of `two_tower.config.literal.as_typed`.
+    failure decides the exit status; Hydra's own line before the sentence names the combination. ``more_types``:
+    see `two_tower.config.literal.as_typed`.
     """
     command, started, failures = sys.argv[:], [False], list[Exception]()
 
@@ -93,7 +91,7 @@ def run_hydra(
         arguments = command[2:] if command[1:2] == [config_name] else command[1:]
         typed, multirun = _read_arguments(arguments)
         flags = [each for each in arguments if each not in typed]
-        overrides = as_typed(typed, partial(compose_raw, config_name, hydra_config=True), types, multirun)
+        overrides = as_typed(typed, partial(compose_raw, config_name, hydra_config=True), more_types, multirun)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
         try:
             folder = _begin(sweep, config_name, overrides) if sweep is not None and multirun else None
