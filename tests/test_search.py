@@ -1,5 +1,9 @@
 """From vectors on disk to ranked passages: store, encoding, index and search of one small run."""
 
+import json
+import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import word
 from killing import Killed
 from test_encode import random_encoder
 from test_train import fit
-from training import embedded
+from training import WithFields, embedded, indexed
 
+from two_tower.ask import ask
 from two_tower.data.base import full_text
 from two_tower.data.beir import Beir
 from two_tower.encode import Encoder, embed_corpus
@@ -20,8 +26,10 @@ from two_tower.errors import UserError
 from two_tower.files import file_hash
 from two_tower.index import load_index, make_index
 from two_tower.run import Run
-from two_tower.search import Searcher
+from two_tower.search import Hit, Searcher
 from two_tower.store import VectorStore
+
+QUERY = f"{word(1000)} {word(1001)}"
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +106,47 @@ def test_an_interrupted_embedding_continues(run: Run, collection: Path, tmp_path
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
     assert not list((tmp_path / "cut").glob(".*tmp"))
+
+
+@pytest.fixture(scope="module")
+def with_fields(run: Run, collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index whose passages have fields."""
+    return indexed(run.path, WithFields(str(collection)), tmp_path_factory.mktemp("fields") / "faq")
+
+
+def test_fields_come_with_the_passage(run: Run, with_fields: Path) -> None:
+    own, other = (Searcher.load(run.path, index).search([QUERY], 240)[0].hits for index in (None, with_fields))
+    assert [(hit.id, hit.score) for hit in own] == [(hit.id, hit.score) for hit in other]
+    assert not any(hit.fields or hit.url for hit in own)
+    kinds = [{"URL": "https://example.org/ü", "views": 3, "share": None}, {"link": "javascript:bad()"}, {}, {}]
+    for hit in other:
+        row = int(hit.id[1:])
+        assert hit.fields == ({} if row < 100 else kinds[row % 4])
+        assert hit.url == hit.fields.get("URL")
+    assert Hit(1, "", 0, "", "", fields={"source": "HTTP://a.b", "url": "ftp://a.b"}).url == "HTTP://a.b"
+
+
+def test_several_indexes_answer_each_for_itself(
+    run: Run, with_fields: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(run.path, [run.index, with_fields], QUERY, 40, "dense", as_json=False)
+    shown = capsys.readouterr().out
+    assert re.findall(r"^\S+: 240 passages$", shown, re.MULTILINE) == ["run: 240 passages", "faq: 240 passages"]
+    assert 0 < shown.count("https://example.org/ü") < 40
+    assert "javascript" not in shown
+    ask(run.path, [run.index, with_fields], QUERY, 3, "dense", as_json=True)
+    both = json.loads(capsys.readouterr().out)
+    for index in (run.index, with_fields):
+        ask(run.path, [index], QUERY, 3, "dense", as_json=True)
+        alone = json.loads(capsys.readouterr().out)
+        assert both["indexes"].pop(0) == {"index": "run" if index == run.index else "faq", **alone}
+    assert (both["query"], both["indexes"]) == (QUERY, [])
+
+
+def test_an_index_that_is_missing_is_named_with_the_command_that_makes_it(run: Run, tmp_path: Path) -> None:
+    for index, making in ((tmp_path / "no such", f"'output={tmp_path / 'no such'}'  first, with data=…"), (None, "")):
+        run_folder = run.path if index else shutil.copytree(run.path, tmp_path / "l'été", ignore=lambda *_: ["index"])
+        with pytest.raises(UserError, match="holds no finished index") as raised:
+            Searcher.load(run_folder, index)
+        assert f"run  {shlex.join(['python', 'embed.py', f'run={run_folder}'])}" in str(raised.value)
+        assert making in str(raised.value)

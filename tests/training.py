@@ -15,9 +15,12 @@ from embed import embed
 from two_tower.data.base import TEXT_TRIPLETS, Loader, Source
 from two_tower.data.beir import Beir
 from two_tower.data.stream.module import TripletData
+from two_tower.encode import Encoder, embed_corpus
+from two_tower.index import make_index
 from two_tower.loss.base import Loss, LossInput, LossOutput, diagnostics
 from two_tower.negatives.base import Negatives
 from two_tower.negatives.in_batch import InBatchNegatives
+from two_tower.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.word import WordTokenizer
 
@@ -62,6 +65,26 @@ class TextTriplets(Beir):
 
     def fingerprint(self) -> str:
         return f"{super().fingerprint()} {self.rows}"
+
+
+class WithFields(Beir):
+    """A BEIR folder whose passages have fields, but for the first hundred, which come in batches without."""
+
+    FIELDS = ('{"URL": "https://example.org/ü", "views": 3, "share": NaN}', '{"link": "javascript:bad()"}', "", "{}")
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        (whole,) = pa.Table.from_batches(self.corpus()).combine_chunks().to_batches()
+        yield whole.slice(0, 100)
+        rest = whole.slice(100)
+        fields = pa.array([self.FIELDS[row % 4] for row in range(len(rest))])
+        yield pa.record_batch([*rest.columns, fields], [*rest.schema.names, "fields"])
+
+
+def indexed(run: Path, source: Source, path: Path) -> Path:
+    """An exact index of a source in a folder, made by a run."""
+    store = embed_corpus(Encoder.load(Run(run)), source, path, shard_rows=70)
+    make_index({"_target_": "two_tower.index.faiss.FlatIndex"}, store, None)
+    return path
 
 
 def margin(row: int) -> float:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from two_tower.errors import UserError, exit_statuses, one_of
-
-if TYPE_CHECKING:
-    from two_tower.search import Answer
 
 app = typer.Typer(name="two-tower", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer()
@@ -27,6 +22,9 @@ RunFolder = Annotated[Path, typer.Argument(help="folder of a run, made by train.
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="fuse the run with BM25")]
 Index = Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if not RUN/index")]
+Indexes = Annotated[
+    list[Path] | None, typer.Option("--index", help="folder that embed.py wrote, if not RUN/index; may be repeated")
+]
 BeirFolder = Annotated[Path | None, typer.Option(help="folder in the BEIR layout")]
 Overrides = Annotated[
     list[str] | None,
@@ -65,42 +63,14 @@ def search(
     run: RunFolder,
     query: Annotated[str | None, typer.Argument(help="the question; else a prompt asks, or a pipe's lines")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
-    index: Index = None,
+    index: Indexes = None,
     hybrid: Hybrid = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the passages nearest to a query."""
-    from two_tower.search import Searcher
+    """Find the passages nearest to a query, in each index for itself."""
+    from two_tower.ask import ask
 
-    searcher = Searcher.load(run, index)
-    if query is None and as_json and sys.stdin.isatty():
-        raise UserError('--json needs a query on the command line: two-tower search RUN "query" --json')
-    for question in _lines() if query is None else [query]:
-        (answer,) = searcher.search([question], k, "hybrid" if hybrid else "dense")
-        if as_json:
-            _print_json(answer.brief())
-        else:
-            _show(answer)
-
-
-def _lines() -> Iterator[str]:
-    """Queries typed at a prompt, where an empty line stops, or piped in, one per line."""
-    if not sys.stdin.isatty():
-        yield from filter(None, map(str.strip, sys.stdin))
-        return
-    with suppress(EOFError, KeyboardInterrupt):
-        yield from iter(lambda: input("query> ").strip(), "")
-
-
-def _show(answer: Answer) -> None:
-    from two_tower.console import say, say_marked
-
-    for note in answer.notes:
-        say(note, style="yellow")
-    for hit in answer.hits:
-        say_marked(f"{hit.rank:>3}  {hit.score:.3f}  ", hit.title or hit.id, hit.title_marks, style="bold")
-        text = hit.text if len(hit.text) <= 200 else hit.text[:197].rsplit(" ", 1)[0] + " …"
-        say_marked(" " * 12, text, [(a, b) for a, b in hit.marks if b <= len(text)], style="dim")
+    ask(run, index or [], query, k, "hybrid" if hybrid else "dense", as_json)
 
 
 @app.command()
@@ -113,12 +83,12 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="most bytes of a request")] = 65_536,
     max_queue: Annotated[int, typer.Option(min=1, help="most requests that wait")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="longest time of a search, in seconds")] = 10.0,
-    index: Index = None,
+    index: Indexes = None,
 ) -> None:
     """Serve runs over HTTP: a JSON API and a search page."""
     from two_tower.serve import Limits, serve
 
-    serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25, index)
+    serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25, index or [])
 
 
 @app.command()
@@ -150,9 +120,7 @@ def _with_folder(overrides: list[str], folder: Path | None) -> list[str]:
     for override in overrides:
         if re.match(r"data(\.path)?=", override):
             raise UserError(f"--data {folder} and {override} both say which data: leave one of them out.")
-    from two_tower.config.compose import quoted
-
-    return ["data=beir", f"data.path={quoted(str(folder))}", *overrides]
+    return ["data=beir", f"data.path={folder}", *overrides]
 
 
 def _data_of(overrides: list[str]) -> dict[str, Any]:
@@ -238,7 +206,7 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors made of their parts, without training."""
     from two_tower.assemble import make_source
-    from two_tower.console import counter, say
+    from two_tower.console import command, counter, say, say_next
     from two_tower.extend import extend_run
 
     overrides = _with_folder(overrides or [], data)
@@ -248,7 +216,7 @@ def extend(
     with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
         found = extend_run(run, source, path, progress)
     say(str(found))
-    say(f"Next: {shlex.join(['python', 'embed.py', f'run={path}', *overrides])}", style="dim")
+    say_next(command("python", "embed.py", f"run={path}", *overrides))
 
 
 @app.command()

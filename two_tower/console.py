@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import rich
@@ -51,6 +53,17 @@ def say(text: str | Text, style: str | None = None) -> None:
     """Print a line, in the first of several processes only; a running progress bar makes room for it."""
     if first_process():
         rich.get_console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def command(*words: object) -> str:
+    """A command that can be pasted into a shell; a path stays one word, and no option."""
+    options = [isinstance(word, Path) and str(word).startswith("-") for word in words]
+    return shlex.join(f"./{word}" if option else str(word) for word, option in zip(words, options, strict=True))
+
+
+def say_next(*commands: str) -> None:
+    """Print what to do next: commands, each made by `command`, one after another."""
+    say(f"Next: {'   then   '.join(commands)}", style="dim")
 
 
 class _Console(logging.Handler):

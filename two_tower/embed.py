@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from two_tower.config.build import Composed
+from two_tower.config.build import Composed, Types
 from two_tower.config.entry import run_hydra
 from two_tower.errors import UserError
 
@@ -24,14 +24,14 @@ TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Liter
 def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
     from two_tower.assemble import make_source, own_source
-    from two_tower.console import counter, say
+    from two_tower.console import command, counter, say, say_next
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.index import is_made, make_index
     from two_tower.logger import archive_index
     from two_tower.run import Run
 
-    run = Run.existing(config["run"])
-    path = Path(config["output"] or run.index)
+    run = Run.existing(Path(config["run"]).expanduser())
+    path = Path(config["output"] or run.index).expanduser()
     encoder = Encoder.load(run)
     source = make_source(config["data"]) if config.get("data") else own_source(run)
     validated_against = run.read_results().get("all_documents") if run.complete else None
@@ -53,8 +53,8 @@ def embed(config: dict[str, Any]) -> Path:
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
     archive_index(run, path)
-    where = f" --index {path}" if config["output"] else ""
-    say(f'Next: two-tower search {run.path} "your question"{where}', style="dim")
+    where = ["--index", path] if config["output"] else []
+    say_next(command("two-tower", "search", run.path, "your question", *where))
     return path
 
 
@@ -77,11 +77,16 @@ def _queries(run: Run, encoder: Encoder) -> Queries | None:
 
 def resolve(composed: Composed) -> dict[str, Any]:
     """A composed configuration as checked plain values."""
-    from two_tower.assemble import LOADER_KEYS
     from two_tower.config import check
+
+    return check(composed, _types())
+
+
+def _types() -> dict[str, Types]:
+    from two_tower.assemble import LOADER_KEYS
     from two_tower.index import MEASURE_KEYS
 
-    return check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS, "index": MEASURE_KEYS})
+    return {"": TOP_LEVEL, "data": LOADER_KEYS, "index": MEASURE_KEYS}
 
 
 def main() -> None:
@@ -89,4 +94,4 @@ def main() -> None:
     from two_tower.console import work_alone
 
     work_alone()
-    run_hydra(lambda composed: embed(resolve(composed)), "embed")
+    run_hydra(lambda composed: embed(resolve(composed)), "embed", more_types=_types)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from two_tower.assemble import load_model
-from two_tower.console import Advance
+from two_tower.console import Advance, command
 from two_tower.data.base import Source, full_text
 from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
@@ -46,7 +46,8 @@ class Encoder:
         encoder = cls(*load_model(run), file_hash(run.best))
         if encoder.broken:
             broken = f"{encoder.broken:.1%} of the numbers of {run.best} are NaN or infinite"
-            raise UserError(f"{broken}, so that nothing can be found: two-tower doctor {run.path} says why")
+            remedy = f"{command('two-tower', 'doctor', run.path)}  says why"
+            raise UserError(f"{broken}, so that nothing can be found:  {remedy}")
         return encoder
 
     @property
@@ -160,10 +161,15 @@ def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
     waiting, missing = list[pa.RecordBatch](), shard_rows
     for batch in source.search_corpus():
         while len(batch) >= missing:
-            yield pa.Table.from_batches([*waiting, batch.slice(0, missing)])
+            yield _table([*waiting, batch.slice(0, missing)])
             batch, waiting, missing = batch.slice(missing), [], shard_rows
         if len(batch):
             waiting.append(batch)
             missing -= len(batch)
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield _table(waiting)
+
+
+def _table(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """Batches of passages as a table, of which some may have `FIELDS` and others not."""
+    return pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.bm25 import BM25
-from two_tower.console import counter
-from two_tower.data.base import full_text
+from two_tower.console import command, counter
+from two_tower.data.base import FIELDS, full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of, printable
 from two_tower.fusion import DEPTH, Fusion
@@ -27,6 +29,8 @@ from two_tower.store import VectorStore
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Scalar: TypeAlias = str | int | float | bool | None
+URL_FIELDS = ("url", "link", "source")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,16 @@ class Hit:
     text: str
     title_marks: Marks = field(default_factory=list)
     marks: Marks = field(default_factory=list)  # of the text
+    fields: dict[str, Scalar] = field(default_factory=dict)  # what else its row holds: a date, a language, a URL
+
+    @property
+    def url(self) -> str | None:
+        """Where the passage is to be read, if a field says so and a browser opens that."""
+        named = {name.casefold(): value for name, value in reversed(self.fields.items())}
+        values = (named.get(name) for name in URL_FIELDS)
+        return next(
+            (each for each in values if isinstance(each, str) and re.fullmatch(r"(?i)https?://\S+", each)), None
+        )
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,8 @@ class Answer:
         return {"query": self.query, "hits": [dict(vars(hit)) for hit in self.hits], "notes": self.notes}
 
     def brief(self) -> dict[str, Any]:
-        """As ``two-tower search --json`` shows it: without marks, and without notes if there are none."""
-        hits = [{k: v for k, v in vars(hit).items() if not k.endswith("marks")} for hit in self.hits]
+        """As ``two-tower search --json`` shows it: without marks, and without fields and notes if there are none."""
+        hits = [{k: v for k, v in vars(hit).items() if not k.endswith("marks") and v != {}} for hit in self.hits]
         return {"query": self.query, "hits": hits, **({"notes": self.notes} if self.notes else {})}
 
 
@@ -72,19 +86,8 @@ class Searcher:
     @classmethod
     def load(cls, run: Path | str, index: Path | str | None = None) -> Searcher:
         """The searcher of an embedded run, with its own index or that in another folder."""
-        folder = Run.existing(run)
-        path = Path(index) if index else folder.index
-        if not (path / "index.yaml").exists():
-            output = f" output={index}" if index else ""
-            raise UserError(f"{path} holds no finished index: run  python embed.py run={run}{output}  first.")
-        encoder, store = Encoder.load(folder), VectorStore.open(path)
-        if not store.manifest.complete:
-            raise UserError(f"{path} is not finished: run  python embed.py run={run}  to continue.")
-        for key in encoder.mismatches(store.manifest):
-            raise UserError(f"{path} was made with another {key} than that of {run}: embed again.")
-        store.verify()
-        fusion = Fusion.read(folder.hybrid, encoder.fingerprint)
-        return cls(encoder, load_index(path), store, folder.path.resolve().name, fusion)
+        (searcher,) = load_searchers([run], [index] if index else [])
+        return searcher
 
     @property
     def passages(self) -> int:  # how many are searched
@@ -193,6 +196,64 @@ class Searcher:
         found, mark = rows >= 0, self._highlighter.marker(query)
         passages = self.store.passages(rows[found].tolist())
         return [
-            Hit(rank, p["id"], score, p["title"], p["text"], mark(p["title"]), mark(p["text"]))
+            Hit(rank, p["id"], score, p["title"], p["text"], mark(p["title"]), mark(p["text"]), _fields(p.get(FIELDS)))
             for rank, (p, score) in enumerate(zip(passages, scores[found].tolist(), strict=True), start=1)
         ]
+
+
+def _fields(document: str | None) -> dict[str, Scalar]:
+    """A passage's fields from their JSON; a NaN or half a surrogate, which an answer may not hold, is replaced."""
+    loaded = json.loads(document or "{}", parse_constant=lambda _: None)
+    return {printable(k): printable(v) if isinstance(v, str) else v for k, v in loaded.items()}
+
+
+def load_searchers(runs: Iterable[Path | str], indexes: Sequence[Path | str] = ()) -> list[Searcher]:
+    """A searcher of each index with the run that made it; of a run that made none of them, with its own index.
+
+    They are called by the index' folder, or by the run if it is its own.
+    """
+    folders = [Run.existing(run) for run in runs]
+    stores = {Path(index): _store(Path(index), folders) for index in indexes}
+    searchers = []
+    for run in folders:
+        encoder = Encoder.load(run)
+        made = [path for path in stores if stores[path].manifest.checkpoint == encoder.fingerprint or len(folders) == 1]
+        own = [] if made else [_store(run.index, [run])]
+        searchers += [_searcher(run, encoder, store) for store in [*map(stores.pop, made), *own]]
+    if stores:
+        names = ", ".join(str(run.path) for run in folders)
+        raise UserError(f"{next(iter(stores))} was made by none of {names}: name the run that made it, too")
+    return searchers
+
+
+def _searcher(run: Run, encoder: Encoder, store: VectorStore) -> Searcher:
+    for key in encoder.mismatches(store.manifest):
+        raise UserError(f"{store.path} was made with another {key} than that of {run.path}: embed again.")
+    store.verify()
+    own = store.path.name == run.index.name
+    name = (store.path.parent if own else store.path).resolve().name
+    return Searcher(encoder, load_index(store.path), store, name, Fusion.read(run.hybrid, encoder.fingerprint))
+
+
+def _store(path: Path, runs: Sequence[Run]) -> VectorStore:
+    """The finished vectors of an index that one of some runs has made."""
+    run = runs[0].path if len(runs) == 1 else "RUN"
+    own = path in [run.index for run in runs]
+    making = command("python", "embed.py", f"run={run}", *([] if own else [f"output={path}"]))
+    if not (path / "index.yaml").exists():
+        other = "" if own else ", with data=… for other passages than the run's own"
+        raise UserError(f"{path} holds no finished index: run  {making}  first{other}.")
+    store = VectorStore.open(path)
+    if not store.manifest.complete:
+        raise UserError(f"{path} is not finished: run  {making}  to continue.")
+    return store
+
+
+def by_name(searchers: Iterable[Searcher]) -> dict[str, Searcher]:
+    """Searchers by their names; those with equal names get a number."""
+    named: dict[str, Searcher] = {}
+    for searcher in searchers:
+        name = searcher.name or "run"
+        names = (name, *(f"{name}-{number}" for number in range(2, len(named) + 2)))
+        named[next(unused for unused in names if unused not in named)] = searcher
+    return named

@@ -64,8 +64,9 @@ class Manifest:
 class VectorStore:
     """A folder of shards with the passages beside them, and ``manifest.json``.
 
-    Shard n holds the rows from ``n * shard_rows`` on: ``vectors-0000n.npy``; ``passages-0000n.arrow`` with ids, titles
-    and texts; for int8 also ``scales-0000n.npy``, (rows,) float32, the factor of each vector.
+    Shard n holds the rows from ``n * shard_rows`` on: ``vectors-0000n.npy``; ``passages-0000n.arrow`` with ids, titles,
+    texts and, where the source gives some, fields; for int8 also ``scales-0000n.npy``, (rows,) float32, the factor of
+    each vector.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -90,7 +91,7 @@ class VectorStore:
         return _name("vectors", number) in self.manifest.shards
 
     def write(self, number: int, vectors: np.ndarray, passages: pa.Table) -> None:
-        """Add a finished shard: its (rows, D) float32 vectors and the passages' ids, titles and texts.
+        """Add a finished shard: its (rows, D) float32 vectors and the passages, as their source gives them.
 
         The manifest names the shard only once all its files are whole.
         """
@@ -158,7 +159,7 @@ class VectorStore:
                     raise UserError(f"{path} is not as it was written: delete {self.path} and embed again.")
 
     def passages(self, rows: Sequence[int]) -> list[dict[str, str]]:
-        """``id``, ``title`` and ``text`` of the given rows."""
+        """``id``, ``title``, ``text`` and perhaps ``fields`` of the given rows."""
         step = self.manifest.shard_rows
         return [self._passages(row // step).slice(row % step, 1).to_pylist()[0] for row in rows]
 

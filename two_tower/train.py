@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from two_tower.config.build import Composed
+from two_tower.config.build import Composed, Types
 from two_tower.config.entry import Job, run_hydra, this_job
 from two_tower.config.saved import Composition, digest
 from two_tower.errors import UserError
@@ -73,15 +73,20 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
 
 def resolve(composed: Composed) -> dict[str, Any]:
     """A composed configuration as checked plain values."""
-    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
     from two_tower.config import check
 
-    return check(composed, {"": TOP_LEVEL, "data": LOADER_KEYS})
+    return check(composed, _types())
+
+
+def _types() -> dict[str, Types]:
+    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
+
+    return {"": TOP_LEVEL, "data": LOADER_KEYS}
 
 
 def main() -> None:
     """Run the experiment on the command line, or with ``-m`` the sweep."""
-    run_hydra(_run_job, "train", TrainingSweep(_check_job))
+    run_hydra(_run_job, "train", TrainingSweep(_check_job), _types)
 
 
 def _check_job(composed: Composed) -> None:
@@ -97,7 +102,7 @@ def _run_job(composed: Composed) -> float | None:
     config, job = resolve(composed), this_job(composed)
     if job.sweep and "group" in config["logger"]:  # in W&B the runs of a sweep are one group
         config["logger"]["group"] = config["logger"]["group"] or job.sweep.name
-    config["run_dir"] = config["run_dir"] or _default_folder(config, job)
+    config["run_dir"] = os.path.expanduser(config["run_dir"] or _default_folder(config, job))
     results = train(config, job.composition)
     if not job.sweep:
         print_document({"run_dir": config["run_dir"], **results})

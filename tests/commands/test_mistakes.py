@@ -44,7 +44,9 @@ UNREADABLE = {
     "tower.dmi=3": r"^tower.dmi does not exist; did you mean 'tower.dim'\? \(valid: tower.dim, ",
     "data=_loader": r"^data=_loader leaves data without a choice; valid: beir, ",
     "epochs": r"^'epochs' cannot be read: write key=value",
-    "tower.dim=[": r"^tower.dim=\[ cannot be used",
+    "tower.dim=[": r"^tower.dim=\[ has the wrong type: it must be a whole number",
+    "hydra/launcher=ray_aws": r"pip install hydra-ray-launcher\.$",
+    "hydra/job_logging=colorlog": r"pip install hydra-colorlog\.$",
     "tower=average,gru": r"add -m to run one experiment for each",
     "tower=null": r"^tower=null leaves tower without a choice; valid: average, gru",
     "+tower.dim=3": r"^tower.dim is set already: write tower.dim=VALUE without '\+'",
@@ -58,7 +60,7 @@ UNREADABLE = {
 }
 WRONG = {
     "tower.dim=abc": "^tower.dim=abc has the wrong type: it must be a whole number",
-    "validation.metrics=mrr": "^validation.metrics=mrr has the wrong type: it must be a list or null",
+    "validation.metrics=mrr": "^validation.metrics=mrr has the wrong type: it must be a list of texts .* or null",
     "trainer.precision=bf16-mixd": r"^trainer.precision=bf16-mixd does not exist; did you mean 'bf16-mixed'\?",
     "trainer.accelerator=abacus": "^trainer .* refuses its settings: .*abacus",
     "optimizer.lr=-1": "^optimizer.lr=-1 must be",

@@ -4,12 +4,15 @@ import errno
 import io
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import word
 from test_train import fit
 from training import embedded
 
@@ -119,6 +122,41 @@ def test_what_a_terminal_cannot_show_is_replaced(
         if "--json" in arguments:
             document = json.loads(text.splitlines()[-1])
             assert "数" in document.get("query", "数")
+
+
+def test_any_name_as_typed_and_what_is_printed_can_be_pasted(call: Call, tmp_path: Path) -> None:
+    """Letters, brackets, commas and numbers in files, columns and folders, from training to a search."""
+    file = tmp_path / "Download (1)" / "l'été, [a]=1.csv"
+    file.parent.mkdir()
+    rows = [f"{word(3 * i)} {word(i)} bitte,{word(3 * i)} {word(90 + i)} your question" for i in range(30)]
+    file.write_text("\n".join(['"Frage, kurz",2024_06', *rows]), encoding="utf-8")
+    data = ["data=pairs", f"data.path={file.relative_to(tmp_path)}", "data.query_column=Frage, kurz"]
+    data += ["data.positive_column=2024_06", "data.dev_share=0.3", "data.batch_size=8"]
+    small = ["tokenizer.min_frequency=1", "tower.dim=4", "trainer=cpu", "trainer.max_steps=2"]
+
+    def pasted(command: str) -> str:
+        program, *arguments = shlex.split(command.removeprefix("python "))
+        ended = call(program, *arguments)
+        assert (ended.status, ended.err) == (0, "")
+        return ended.out
+
+    def next_of(out: str) -> list[str]:
+        (line,) = re.findall("^Next: (.*)$", out, re.MULTILINE)
+        return line.split("   then   ")
+
+    trained = call("train.py", *data, *small, "run_dir=läufe/2024_06 (neu)")
+    assert (trained.status, trained.err) == (0, "")
+    assert (tmp_path / "läufe" / "2024_06 (neu)" / "results.json").exists()
+    embed, search = next_of(trained.out)
+    assert next_of(pasted(embed)) == [search]
+    assert "1  " in pasted(search)
+    (search,) = next_of(pasted(f"{embed} 'output=[1], ~neu' index=flat"))
+    assert "--index" in search
+    assert "1  " in pasted(search)
+    file.write_text(file.read_text(encoding="utf-8").replace("your", word(1) + word(2)), encoding="utf-8")
+    (embed,) = next_of(pasted(shlex.join(["two-tower", "extend", "läufe/2024_06 (neu)", "1e5", *data])))
+    assert shlex.split(embed) == ["python", "embed.py", "run=1e5", *data]
+    assert (tmp_path / "1e5").is_dir()
 
 
 @pytest.mark.parametrize("command", ["search", "search --hybrid", "doctor", "evaluate", "export", "embed.py"])

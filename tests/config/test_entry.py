@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+from unicodedata import category
 
 import pytest
 from hypothesis import given
@@ -53,6 +54,17 @@ def test_a_sweep_calls_the_task_for_each_combination(composed: Composed) -> None
     seen = composed("-m", "seed=1,2", "tower=average,gru")
     assert [(c.seed, c.tower.get("cell")) for c in seen] == [(1, None), (1, "gru"), (2, None), (2, "gru")]
     assert [c.tower.cell for c in composed("-m", "tower=glob(g*)")] == ["gru"]
+
+
+def test_a_sweep_over_texts(composed: Composed) -> None:
+    swept = ["-m", "data=pairs", "data.path=müller (1).csv,2024_06", "data.query_column='Frage, kurz'"]
+    names = []
+    seen = composed(*swept, task=lambda config: names.append((config.data, this_job(config).folder.name)))
+    assert seen == []
+    assert [(data.path, data.query_column) for data, _ in names] == [
+        ("müller (1).csv", "Frage, kurz"), ("2024_06", "Frage, kurz"),
+    ]  # fmt: skip
+    assert names[0][1].startswith("data.path=müller-1-.csv,data.query_column=Frage,-kurz,data=pairs-")
 
 
 def test_a_job_knows_what_it_was_composed_from(composed: Composed) -> None:
@@ -148,6 +160,8 @@ def test_a_folder_is_named_by_its_overrides() -> None:
     assert folder_name("") == "default"
     name = folder_name("data.path=/somewhere/far/away/from/here/msmarco-small,loss=triplet,seed=0")
     assert re.fullmatch(r"data\.path=[\w-]*msmarco-small,loss=triplet,seed=0-[0-9a-f]{8}", name)
+    name = folder_name("data.path='müller (1)/ข้าว, हिन्दी.csv',seed=0")
+    assert re.fullmatch(r"data\.path=müller-1-ข้าว,-हिन्दी\.csv,seed=0-[0-9a-f]{8}", name)
 
 
 @given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))
@@ -157,4 +171,4 @@ def test_no_two_jobs_share_a_folder_and_every_name_is_one(overrides: list[str]) 
     for name in names:
         assert name not in (".", "..")
         assert len(name.encode()) <= 255
-        assert re.fullmatch(r"[\w.,=+@-]+", name)
+        assert all(each in ".,=+@-_" or category(each)[0] in "LMN" for each in name)

@@ -171,6 +171,32 @@ def test_passages_with_markup_appear_as_text(page: playwright.Page) -> None:
     assert marks == ["zazuzu", "bad", "𝒳", "zazuzu"]  # right beyond the Basic Plane, too
 
 
+def test_fields_are_facts_links_are_http_and_texts_run_in_their_direction(page: playwright.Page) -> None:
+    fields = [
+        {"Link": "https://example.org/<b>", "lang": "de", "views": 3, "empty": None, "by": "<img src=x>"},
+        {"url": "javascript:window.ran = true", "source": "http://example.org"}, {"url": " javascript:x"}, {},
+    ]  # fmt: skip
+    no_marks = {"title_marks": [], "marks": []}
+    hits = [
+        {"rank": i, "id": f"d{i}", "score": 1, "title": title, "text": "שלום עולם", "fields": its, **no_marks}
+        for i, (title, its) in enumerate(zip(["مرحبا", "", "plain", ""], fields, strict=True))
+    ]
+    reply = {"query": "", "hits": hits, "notes": [], "run": "first", "mode": "dense"}
+    page.route("**/search?*", lambda route: route.fulfill(json=reply))
+    search(page, "שלום")
+    items = page.locator("section").first.locator("li")
+    facts = [item.locator(".field").all_text_contents() for item in items.all()]
+    bad = "url: javascript:window.ran = true"
+    assert facts == [["lang: de", "views: 3", "by: <img src=x>"], [bad], ["url:  javascript:x"], []]
+    links = [(a.get_attribute("href"), a.text_content(), a.get_attribute("rel")) for a in items.locator("a").all()]
+    assert links == [
+        ("https://example.org/<b>", "مرحبا", "noopener"), ("http://example.org", "http://example.org", "noopener"),
+    ]  # fmt: skip
+    for selector in ("#query", "main h3 >> nth=0", "main .text >> nth=0"):
+        assert page.locator(selector).evaluate("e => getComputedStyle(e).direction") == "rtl", selector
+    assert items.nth(2).locator("h3").evaluate("e => getComputedStyle(e).direction") == "ltr"
+
+
 def test_notes_and_problems_are_shown(page: playwright.Page) -> None:
     search(page, "xyzzy")
     assert "No word of 'xyzzy' is in the vocabulary" in page.inner_text("section:first-child")

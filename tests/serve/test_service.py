@@ -16,9 +16,12 @@ from urllib.parse import quote
 import pytest
 from forked import forked
 from serve.serving import Service, served
+from training import WithFields, indexed
 
 from two_tower.errors import UserError
-from two_tower.search import Answer, Searcher
+from two_tower.files import file_hash
+from two_tower.run import Run
+from two_tower.search import Answer, Searcher, by_name, load_searchers
 from two_tower.serve import Limits, Runs, SearchParams, serve
 
 for package in ("fastapi", "prometheus_client"):
@@ -207,7 +210,28 @@ def test_what_cannot_be_served_is_named_and_equal_names_get_numbers(runs: Runs) 
     for run, host in (("no-such-run", "127.0.0.1"), ("run", "203.0.113.1")):
         with pytest.raises(UserError, match=run if run != "run" else host):
             serve([Path(run)], host, 0, Limits())
-    with pytest.raises(UserError, match="belongs to one run"):
-        serve([Path("one"), Path("two")], "127.0.0.1", 0, Limits(), index=Path("index"))
     _, searcher = next(iter(runs))
     assert [name for name, _ in Runs([searcher, searcher, searcher])] == ["first", "first-2", "first-3"]
+
+
+def test_each_index_is_served_by_the_run_that_made_it(
+    run_folders: list[Path], collection: Path, tmp_path: Path
+) -> None:
+    first, second = run_folders
+    source = WithFields(str(collection))
+    faq, wiki = indexed(second, source, tmp_path / "faq"), indexed(second, source, tmp_path / "old" / "faq")
+    served_here = [
+        (name, s.encoder.fingerprint) for name, s in by_name(load_searchers(run_folders, [wiki, faq])).items()
+    ]
+    by_first, by_second = (file_hash(Run(run).best) for run in run_folders)
+    assert served_here == [("first", by_first), ("faq", by_second), ("faq-2", by_second)]
+    with pytest.raises(UserError, match=rf"faq was made by none of {first}, .*name the run that made it"):
+        load_searchers([first, first], [faq])
+    with pytest.raises(UserError, match=r"faq was made with another .* embed again"):
+        load_searchers([first], [faq])
+    with served(Runs(load_searchers([second], [faq, second / "index"]), bm25=False)) as service:
+        assert [run["name"] for run in service.ask("/runs")[1]] == ["faq", "second"]
+        hits = service.ask("/search?q=bababa&k=100&run=faq")[1]["hits"]
+        assert {"URL": "https://example.org/ü", "views": 3, "share": None} in [hit["fields"] for hit in hits]
+        schemas = service.ask("/openapi.json")[1]["components"]["schemas"]
+        assert schemas["Hit"]["properties"]["fields"]["type"] == "object"

@@ -90,7 +90,7 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
 def check(config: DictConfig, extra: Mapping[str, Types] = {}) -> dict[str, Any]:
     """Resolve a composed configuration and check every component against its ``_target_``'s signature.
 
-    Returns it as plain dicts, lists and scalars. Whole numbers given for text become text: a folder may be called 2024.
+    Returns it as plain dicts, lists and scalars. Numbers given for text become text: a folder may be called 2024.
     ``extra`` has the keys that are no arguments of a target, with their types, by their place: a group, or empty for
     the top level, whose only other keys are then components.
     """
@@ -132,7 +132,7 @@ def _check_arguments(place: str, spec: dict[str, Any], extra: Types) -> None:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     # Arguments without a default that the configuration does not give come from the program.
     valid = {p.name for p in parameters if p.default is not p.empty or p.name in spec} | {*extra}
-    hints = {**_hints(target), **extra}
+    hints = {**argument_types(target), **extra}
     for key, value in spec.items():
         if key.startswith("_"):
             continue
@@ -142,24 +142,39 @@ def _check_arguments(place: str, spec: dict[str, Any], extra: Types) -> None:
             spec[key] = _checked(f"{place}.{key}", value, hints[key])
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
+    """Argument → type annotation of a class or function; empty where only a type checker can resolve them."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError):  # annotations that only a type checker can resolve
+    except (NameError, TypeError):
         return {}
 
 
 def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    if type(value) in (bool, int, float) and not matches(value, hint) and matches(written(value), hint):
+        value = written(value)
     if matches(value, hint) or (isinstance(value, str) and "${" in value):  # not resolved yet
-        paths = [a for a in _alternatives(hint) if inspect.isclass(a) and issubclass(a, os.PathLike)]
-        return _absolute(value) if paths and value and isinstance(value, str) else value
-    if type(value) is int and matches(str(value), hint):
-        return str(value)
+        is_path = isinstance(value, str) and value and any(map(_is_path, alternatives(hint)))
+        return _absolute(value) if is_path else _checked_items(place, value, hint)
     choices = _choices(hint)
     if choices:
         raise UserError(f"{place}={value} does not exist; {one_of(str(value), choices)}")
     raise UserError(f"{place}={value} has the wrong type: it must be {_words(hint)}")
+
+
+def _checked_items(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    """A mapping of texts with each of them checked; another value as it is."""
+    of_values = items_of(hint)
+    if not is_text(of_values) or not isinstance(value, dict):
+        return value
+    return {key: _checked(f"{place}.{key}", each, of_values) for key, each in value.items()}
+
+
+def items_of(hint: Any) -> Any:  # noqa: ANN401
+    """The annotation of a mapping's values; None where there is none."""
+    mappings = (a for a in alternatives(hint) if typing.get_origin(a) in (dict, collections.abc.Mapping))
+    return next((typing.get_args(a)[1] for a in mappings), None)
 
 
 def _absolute(value: str) -> str:
@@ -168,18 +183,33 @@ def _absolute(value: str) -> str:
     return path if os.path.exists(path) else value
 
 
-def _alternatives(hint: Any) -> list[Any]:  # noqa: ANN401
+def written(value: Any) -> str:  # noqa: ANN401
+    """A scalar as a command line has it: ``true``, ``0.5``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_path(hint: Any) -> bool:  # noqa: ANN401
+    return inspect.isclass(hint) and issubclass(hint, os.PathLike)
+
+
+def is_text(hint: Any) -> bool:  # noqa: ANN401
+    """Whether an annotation takes texts or paths and nothing else, but perhaps null."""
+    kinds = [each for each in alternatives(hint) if each not in (None, types.NoneType)]
+    return bool(kinds) and all(each is str or _is_path(each) for each in kinds)
+
+
+def alternatives(hint: Any) -> list[Any]:  # noqa: ANN401
     """The members of a union, else the annotation itself."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [inner for argument in typing.get_args(hint) for inner in _alternatives(argument)]
+        return [inner for argument in typing.get_args(hint) for inner in alternatives(argument)]
     return [hint]
 
 
 def matches(value: Any, hint: Any) -> bool:  # noqa: ANN401
     """Whether a plain configuration value fits a type annotation; unknown annotations accept all."""
-    alternatives = _alternatives(hint)
-    if len(alternatives) > 1:
-        return any(matches(value, a) for a in alternatives)
+    members = alternatives(hint)
+    if len(members) > 1:
+        return any(matches(value, a) for a in members)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return value in arguments and type(value) in map(type, arguments)  # 1 == True, but is no bool
@@ -205,7 +235,7 @@ def _items_match(values: list[Any], kind: type, hints: tuple[Any, ...]) -> bool:
 
 def _choices(hint: Any) -> list[str]:  # noqa: ANN401
     """The values of the literals in a type annotation."""
-    literals = [a for a in _alternatives(hint) if typing.get_origin(a) is typing.Literal]
+    literals = [a for a in alternatives(hint) if typing.get_origin(a) is typing.Literal]
     return list(dict.fromkeys(str(value) for literal in literals for value in typing.get_args(literal)))
 
 
@@ -213,13 +243,17 @@ def _words(hint: Any) -> str:  # noqa: ANN401
     """What a type annotation allows, for people: ``a whole number or null``."""
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
     words = []
-    for alternative in _alternatives(hint):
+    for alternative in alternatives(hint):
         kind = typing.get_origin(alternative) or alternative
         if kind in names:
             words.append(names[kind])
         elif inspect.isclass(kind) and issubclass(kind, list | tuple | Mapping | collections.abc.Sequence):
-            words.append("a mapping" if issubclass(kind, Mapping) else "a list")
+            words.append("a mapping" if issubclass(kind, Mapping) else _list_in_words(typing.get_args(alternative)))
     return " or ".join(words) or getattr(hint, "__name__", str(hint))
+
+
+def _list_in_words(items: tuple[Any, ...]) -> str:
+    return """a list of texts (written "['a', '2024']")""" if str in items else "a list"
 
 
 def _check_values(config: Mapping[str, Any]) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.build import Types, check
+from two_tower.config.literal import UNREADABLE, as_typed, quoted, read_value
 from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's plug-ins that the extra ``launchers`` installs
+
+# A text in a list, a mapping or a function, perhaps in quotes.
+_TEXT = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\[\]{}(),:]+)""")
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
@@ -31,6 +38,7 @@ def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, 
     The others are composed but not checked, which would import what they name: five seconds for the trainer.
     """
     check_overrides(overrides)
+    overrides = as_typed(overrides, partial(compose_raw, "train"), lambda: parts)
     try:
         config = OmegaConf.to_container(compose_raw("train", overrides), resolve=True)
     except Exception as error:  # Hydra's parser raises more than Hydra's own errors
@@ -38,12 +46,6 @@ def composed(overrides: Sequence[str], parts: Mapping[str, Types]) -> dict[str, 
         raise UserError(sentence.replace("add -m to run one experiment for each", "choose one of them")) from error
     assert isinstance(config, dict)
     return check(OmegaConf.create({group: config[group] for group in parts}), parts)
-
-
-def quoted(value: str) -> str:
-    """A text as Hydra's grammar reads it back unchanged."""
-    inner = re.sub(r"(\\*)'", r"\1\1\'", value)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", inner) + "'"
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -64,12 +66,14 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """One sentence for what Hydra or OmegaConf found wrong while it composed ``conf/CONFIG_NAME.yaml``."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, config_name)
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         listed = [c for c in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not c.startswith("_")]
         if found[1] == "hydra/launcher" and found[2] in LAUNCHERS:
             return f'{found[1]}={found[2]} needs its package: pip install -e ".[launchers]"'
-        kind = found[1].removeprefix("hydra/")
-        plugin = f"; plug-ins of Hydra are installed: pip install hydra-{found[2]}-{kind}" if kind != found[1] else ""
+        plugin = f"; plug-ins of Hydra are installed: pip install {_package(*found.groups())}"
+        plugin = plugin if found[1].startswith("hydra/") else ""
         return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}{plugin}"
     if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
         return _unknown_key(found[1], config_name, overrides)
@@ -77,9 +81,33 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return f"{found[1]} is set already: write {found[1]}=VALUE without '+'"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]} has several values: add -m to run one experiment for each"
+    if found := re.match(r"Error merging override ([^=]+)=.*\$\{", text, re.DOTALL):
+        return f"{found[1]} has no text: '${{' begins another key's value, as in ${{seed}}; rename what is called so"
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     place = getattr(error, "override", None) or getattr(error, "full_key", None)
     return f"{place or 'The configuration'} cannot be used: {first}"
+
+
+def _package(group: str, name: str) -> str:
+    """Where a plug-in of Hydra usually comes from: ``ray_aws`` from hydra-ray-launcher, ``colorlog`` from its own."""
+    kind = group.removeprefix("hydra/")
+    return f"hydra-{name.partition('_')[0]}" + (f"-{kind}" if kind in ("launcher", "sweeper") else "")
+
+
+def _unreadable(override: str, config_name: str) -> str:
+    """A sentence for what Hydra's grammar does not take: a key, or a list, mapping or function with texts in it."""
+    key, equals, value = override.lstrip("+~").partition("=")
+    if not re.fullmatch(r"[\w./@:-]*", key, re.ASCII) or not equals:
+        return _unknown_key(key, config_name, [])
+    texts = _TEXT.sub(lambda text: _as_a_text(text[0]), value)
+    example = f"{key}={texts}" if read_value(texts) is not UNREADABLE else f"{key}=['a text','another']"
+    pasted = f'"{example}"' if not re.search(r'["$`!\\]', example) else shlex.quote(example)
+    return f"{override} cannot be read: put texts into quotes, and all of it into others, as in {pasted}"
+
+
+def _as_a_text(value: str) -> str:
+    readable = re.fullmatch(r"""\s*([\w./-]*|'.*'|".*")\s*""", value, re.ASCII)
+    return value if readable else quoted(value.strip())
 
 
 def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from unicodedata import category
 
 import hydra
 from hydra import initialize_config_dir
@@ -24,7 +25,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from two_tower.config.compose import check_overrides, compose_raw, explain, quoted
+from two_tower.config.compose import check_overrides, compose_raw, explain
+from two_tower.config.literal import MoreTypes, as_typed
 from two_tower.config.saved import CONF, Composition, leaves
 from two_tower.errors import UserError, exit_statuses, fail
 
@@ -58,12 +60,15 @@ class Sweep(Protocol):
         """All jobs have been done, perhaps by other processes; exits if the sweep has failed."""
 
 
-def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None) -> None:
+def run_hydra(
+    task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep | None = None, more_types: MoreTypes = dict
+) -> None:  # fmt: skip
     """Compose a configuration from the command line and call ``task`` with it; in a sweep, once per combination.
 
     Exits as `exit_statuses` says. ``config_name``, e.g. ``train``, as first argument (``two-tower train …``) is the
     command, no override. Without ``sweep`` a failing job does not stop the others of a sweep, and at the end the first
-    failure decides the exit status; Hydra's own line before the sentence names the combination.
+    failure decides the exit status; Hydra's own line before the sentence names the combination. ``more_types``:
+    see `two_tower.config.literal.as_typed`.
     """
     command, started, failures = sys.argv[:], [False], list[Exception]()
 
@@ -83,12 +88,13 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str, sweep: Sweep 
             return None
 
     with exit_statuses("the same command continues"):
-        arguments = [*map(_quoted, command[2:] if command[1:2] == [config_name] else command[1:])]
-        overrides, multirun = _read_arguments(arguments)
+        arguments = command[2:] if command[1:2] == [config_name] else command[1:]
+        typed, multirun = _read_arguments(arguments)
+        flags = [each for each in arguments if each not in typed]
+        overrides = as_typed(typed, partial(compose_raw, config_name, hydra_config=True), more_types, multirun)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits 1 by itself
         try:
             folder = _begin(sweep, config_name, overrides) if sweep is not None and multirun else None
-            flags = [each for each in arguments if each not in overrides]
             sys.argv[1:] = [*flags, *overrides]
             if flags or any(each.lstrip("+~").startswith("hydra") for each in overrides):
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
@@ -140,12 +146,15 @@ def composition_of(composed: DictConfig, choices: Any) -> Composition:  # noqa: 
 def folder_name(overrides: str) -> str:
     """The name of a job's folder: its overrides, as far as a file system takes them and people read them.
 
-    Of a long value, a path for example, the end is kept. A checksum tells apart what is replaced or cut off.
+    Of a long value, a path for example, the end is kept. A checksum tells apart what is replaced or cut off, and
+    what is not ASCII: some file systems have one name for two ways to write ``é``.
     """
-    items = [item.partition("=") for item in overrides.split(",")]
+    encoding = sys.getfilesystemencoding()
+    items = [item.partition("=") for item in re.sub(r"[\\'\"]", "", overrides).split(",")]
     short = ",".join(f"{key}{equals}{value[-LONGEST_VALUE:]}" for key, equals, value in items)
-    name = re.sub(r"[^\w.,=+@-]+", "-", short, flags=re.ASCII)[:LONGEST_NAME].strip("-.")
-    if name == overrides:
+    kept = "".join(each if each in ".,=+@-_" or category(each)[0] in "LMN" else "\0" for each in short)
+    name = re.sub("\0+", "-", kept).encode(encoding, "ignore")[:LONGEST_NAME].decode(encoding, "ignore").strip("-.")
+    if name == overrides and name.isascii():
         return name or "default"
     return f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}".strip("-")
 
@@ -184,13 +193,6 @@ def _combinations(config_name: str, overrides: Sequence[str]) -> tuple[DictConfi
     swept = [[f"{axis.get_key_element()}={v}" for v in of_axis] for axis, of_axis in zip(axes, values, strict=False)]
     settings = compose_raw(config_name, fixed, hydra_config=True)
     return settings, fixed, [] if own_sweeper else list(itertools.product(*swept))
-
-
-def _quoted(argument: str) -> str:
-    """The argument, with a path as Hydra reads it: a sweep's folders have ``=`` and ``,`` in their names."""
-    name, _, value = argument.partition("=")
-    special = re.search(r"[^\w./+-]", value) and "'" not in value and Path(value).exists()
-    return f"{name}={quoted(value)}" if special else argument
 
 
 def _read_arguments(arguments: list[str]) -> tuple[list[str], bool]:

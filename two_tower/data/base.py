@@ -22,6 +22,8 @@ from two_tower.errors import BadRows, at_least
 from two_tower.store import split_rows
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+# A fourth column of strings that a source may give: a JSON object of a row's other values, "" where it has none.
+FIELDS = "fields"
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("document_id", pa.string()), ("grade", pa.int32())])
 TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), ("negative_id", pa.string())])
@@ -108,7 +110,10 @@ class Source(ABC):
 
     @abstractmethod
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        """All passages, rows of the schema `CORPUS`, in batches of bounded size; ids are unique."""
+        """All passages, rows of the schema `CORPUS`, perhaps with `FIELDS`, in batches of bounded size.
+
+        Ids are unique.
+        """
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import lightning as L
 from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.samples import SampleQueries
 from two_tower.callbacks.speed import Speed
-from two_tower.console import against, name_of_check, say
+from two_tower.console import against, command, name_of_check, say, say_next
 from two_tower.files import finite, write_json, write_text
 from two_tower.logger import RunLogger
 from two_tower.run import Run
@@ -58,8 +58,8 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         files = "report.md, results.json, checkpoints/best.ckpt" if best else "report.md, results.json"
         say(f"Run folder: {run.path} ({files})", style="dim")
         if best:
-            search = f'two-tower search {run.path} "your question"'
-            say(f"Next: python embed.py run={run.path}   then   {search}", style="dim")
+            search = command("two-tower", "search", run.path, "your question")
+            say_next(command("python", "embed.py", f"run={run.path}"), search)
     return results
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from two_tower.config.entry import Job
-from two_tower.console import first_process, print_document, say, set_mode
+from two_tower.console import command, first_process, print_document, say, say_next, set_mode
 from two_tower.errors import UserError, fail
 from two_tower.files import finite, read_json, write_json, write_text
 from two_tower.report.leaderboard import leaderboard
@@ -76,7 +76,7 @@ class TrainingSweep:
         document = read_json(folder / "leaderboard.json")
         best = document["rows"][0]["runs"][0]["path"] if document["rows"] else "RUN"
         say(f"Leaderboard: {folder / 'leaderboard.md'}, leaderboard.html (with plots), leaderboard.json", style="dim")
-        say(f"Next: two-tower compare {folder}   or   python embed.py run={best}", style="dim")
+        say_next(command("two-tower", "compare", folder), command("python", "embed.py", f"run={best}"))
         print_document(document)
         failed = [each for each in failures(folder) if each.sweep == os.environ.get(_NAME)]
         if failed:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from two_tower.console import say
 from two_tower.errors import UserError, one_of
-from two_tower.search import MODES, Answer, Mode, Searcher
+from two_tower.search import MODES, Answer, Mode, Searcher, by_name, load_searchers
 from two_tower.tokenizer.base import Rule
 
 GRACE = 10  # seconds for the current requests to end when the service stops
@@ -42,11 +42,7 @@ class Runs:
     """One or more searchers by name, the first by default; those with equal names get a number."""
 
     def __init__(self, searchers: Iterable[Searcher], bm25: bool = True) -> None:
-        self._by_name: dict[str, Searcher] = {}
-        for searcher in searchers:
-            name = searcher.name or "run"
-            names = (name, *(f"{name}-{number}" for number in range(2, len(self._by_name) + 2)))
-            self._by_name[next(unused for unused in names if unused not in self._by_name)] = searcher
+        self._by_name = by_name(searchers)
         if not self._by_name:
             raise UserError("There is no run to serve.")
         self.default = next(iter(self._by_name))
@@ -96,14 +92,12 @@ class Runs:
 
 
 def serve(
-    paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: bool = True, index: Path | None = None
+    paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: bool = True, indexes: Sequence[Path] = ()
 ) -> None:
     """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first.
 
-    ``index`` is the folder of the only run's index, if not its own.
+    ``indexes`` are folders that embed.py wrote, see `two_tower.search.load_searchers`.
     """
-    if index and len(paths) > 1:
-        raise UserError(f"--index {index} belongs to one run: serve that run alone, or embed each into its own folder.")
     try:
         import uvicorn
 
@@ -111,7 +105,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise UserError(f'two-tower serve needs {error.name}: pip install -e ".[serve]"') from error
     with _bound(host, port) as listener:  # at once, not after the seconds that loading takes
-        runs = Runs((Searcher.load(path, index) for path in paths), bm25)
+        runs = Runs(load_searchers(paths, indexes), bm25)
         say("Warming up …", style="dim")
         runs.warm()
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}

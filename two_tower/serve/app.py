@@ -47,7 +47,10 @@ class Reply(BaseModel):
     """An answer."""
 
     query: str
-    hits: list[Hit] = Field(description="best first; marks are start and end of each word of the query, in code points")
+    hits: list[Hit] = Field(
+        description="best first; marks are start and end of each word of the query, in code points; "
+        "fields are what else a passage's row holds"
+    )
     notes: list[str] = Field(description="what of the query could not be used")
     run: str
     mode: Mode

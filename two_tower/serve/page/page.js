@@ -9,6 +9,12 @@ const make = (tag, className = "", text = "") => {
   return element;
 };
 
+// In the language of the text, which may run from right to left.
+const written = (element) => {
+  element.dir = "auto";
+  return element;
+};
+
 let ways = [];
 let latest = 0; // an answer that comes after a newer question is not shown
 
@@ -61,6 +67,25 @@ function marked(element, text, marks) {
   return element;
 }
 
+// The field that says where a passage is to be read. Nothing but http: a link may run a script.
+function linkOf(fields) {
+  const of = (name) => Object.keys(fields).find((key) => key.toLowerCase() === name && /^https?:\/\/\S+$/i.test(fields[key]));
+  return ["url", "link", "source"].map(of).find(Boolean);
+}
+
+function heading(hit, url) {
+  const title = written(make("h3"));
+  const inner = url ? title.appendChild(make("a")) : title;
+  if (url) {
+    inner.setAttribute("href", url);
+    inner.setAttribute("rel", "noopener");
+    inner.setAttribute("target", "_blank");
+  }
+  if (hit.title) marked(inner, hit.title, hit.title_marks);
+  else inner.textContent = url;
+  return title;
+}
+
 function card(hit, elsewhere) {
   const item = make("li");
   item.tabIndex = 0;
@@ -69,11 +94,15 @@ function card(hit, elsewhere) {
   facts.append(make("span", "rank", `${hit.rank}`), make("span", "score", hit.score.toFixed(3)));
   if (hit.id !== hit.title) facts.append(make("span", "id", hit.id));
   for (const other of elsewhere) facts.append(make("span", "other", other));
+  const link = linkOf(hit.fields);
+  for (const [name, value] of Object.entries(hit.fields)) {
+    if (name !== link && value !== null) facts.append(written(make("span", "field", `${name}: ${value}`)));
+  }
   item.append(facts);
-  if (hit.title) item.append(marked(make("h3"), hit.title, hit.title_marks));
-  item.append(marked(make("p", "text"), hit.text, hit.marks));
-  item.addEventListener("click", () => {
-    if (!String(getSelection())) item.classList.toggle("whole");
+  if (hit.title || link) item.append(heading(hit, hit.fields[link]));
+  item.append(marked(written(make("p", "text")), hit.text, hit.marks));
+  item.addEventListener("click", (event) => {
+    if (!String(getSelection()) && !event.target.closest("a")) item.classList.toggle("whole");
   });
   const same = (on) => {
     for (const twin of document.querySelectorAll("li")) twin.classList.toggle("same", on && twin !== item && twin.dataset.id === hit.id);
@@ -88,13 +117,13 @@ function card(hit, elsewhere) {
 function column(way, answer, others) {
   const section = make("section");
   section.setAttribute("aria-label", way.title);
-  const heading = make("h2", "", `${way.title} `);
-  section.append(heading);
+  const head = make("h2", "", `${way.title} `);
+  section.append(head);
   if (answer.problem) {
     section.append(make("p", "note", answer.problem));
     return section;
   }
-  heading.append(make("small", "", `${answer.milliseconds.toFixed(0)} ms`));
+  head.append(make("small", "", `${answer.milliseconds.toFixed(0)} ms`));
   for (const note of answer.notes) section.append(make("p", "note", note));
   if (!answer.hits.length && !answer.notes.length) section.append(make("p", "note", "Nothing found."));
   const list = make("ol");
@@ -157,12 +186,13 @@ function summary(answers) {
 
 function move(down, right) {
   const lists = [...document.querySelectorAll("main section")].map((section) => [...section.querySelectorAll("li")]);
-  const at = lists.findIndex((list) => list.includes(document.activeElement));
+  const active = document.activeElement.closest("li"); // or a link in it
+  const at = lists.findIndex((list) => list.includes(active));
   if (at < 0) {
     if (down > 0) lists.find((list) => list.length)?.[0].focus();
     return;
   }
-  const row = lists[at].indexOf(document.activeElement);
+  const row = lists[at].indexOf(active);
   if (row === 0 && down < 0) {
     $("query").focus();
     return;
