@@ -22,7 +22,8 @@ TEXTS = 2048  # texts whose lengths and unknown words are counted
 SHIFTS = (-2, -1, 1, 2)
 MAX_TEXTS = 1_000_000  # training queries and passages that others are looked for in: it takes 0.1 s
 CROWD = 10  # equal passages: fewer may be chance
-COPIES, MIN_COPIED = 64, 4  # pairs that are searched for copied queries; tokens: fewer may be there by chance
+COPIES = 64  # pairs that are searched for copied queries
+MIN_COPIED, MIN_COPIED_PAIRS = 4, 16  # words, or letters and their pairs: fewer may be there by chance
 ALONE = 12  # texts whose vectors must not depend on each other
 PLACES, NEAR = 8192, 5  # where pairs of words are taken from to compare their vectors; words apart at most
 
@@ -58,7 +59,7 @@ def measure_data(data: TripletData) -> DataSignals:
         cut_documents=document_facts["cut"]["rate"],
         leaked=leaked,
         leaked_with_answer=with_answer,
-        copied=_copied(queries, positives),
+        copied=_copied(queries, positives, MIN_COPIED_PAIRS if tokenizer.rule and tokenizer.rule.in_pairs else MIN_COPIED),
         pairs=len(queries),
         validation_queries=len(data.validation),
         unjudged_copies=_unjudged_copies(data),
@@ -86,10 +87,10 @@ def _evenly(tokens: Ragged, limit: int) -> Ragged:
     return tokens.select(np.linspace(0, len(tokens) - 1, min(limit, len(tokens))).astype(np.int64))
 
 
-def _copied(queries: Ragged, positives: Ragged) -> float:
+def _copied(queries: Ragged, positives: Ragged, minimum: int) -> float:
     """Share of the pairs whose positive contains its query in one piece; short queries are not looked at."""
     pairs = list(zip(queries.slice(0, COPIES).to_lists(), positives.slice(0, COPIES).to_lists(), strict=True))
-    texts = [(f" {' '.join(map(str, q))} ", f" {' '.join(map(str, p))} ") for q, p in pairs if len(q) >= MIN_COPIED]
+    texts = [(f" {' '.join(map(str, q))} ", f" {' '.join(map(str, p))} ") for q, p in pairs if len(q) >= minimum]
     return sum(query in passage for query, passage in texts) / max(1, len(pairs))
 
 
