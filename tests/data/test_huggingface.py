@@ -319,8 +319,8 @@ def test_beir(tmp_path: Path) -> None:
         (tmp_path / file).write_text((tmp_path / file).read_text().replace("1", "2"))
         fingerprints.add(make().fingerprint())
     assert len(fingerprints) == 4
-    write(tmp_path / "animals/queries/queries.jsonl", [{"_id": "q1", "query": "ask"}])
-    check_refused(lambda: make().queries("test"), r"queries/queries\.jsonl has no column text, but _id, query")
+    write(tmp_path / "animals/queries/queries.jsonl", [{"_id": "q1", "words": "ask"}])
+    check_refused(lambda: make().queries("test"), r"queries/queries\.jsonl has no column text, but _id, words")
 
 
 @pytest.mark.parametrize(("line", "kind"), [("q9\td1\t1", "unknown query_id")])
@@ -373,17 +373,12 @@ def test_an_unknown_schema_lists_the_columns_and_the_known_ones(tmp_path: Path) 
         ("train.jsonl", b'{"query": "a", "pos', r"train\.jsonl holds no JSON object in its first lines"),
         ("train.csv", b"", r"train\.csv is empty"),
         ("train.parquet", b"PAR1", r"train\.parquet cannot be read"),
-        ("train.json", b'[{"query": "a"', r"\w+ train cannot be read"),
+        ("train.json", b'[{"query": "a"', r"train\.json, row 1: malformed JSON \(.*\), after which"),
         ("x.bin", b"", r"cannot be read"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, answer: str) -> None:
     refused(write_text(tmp_path / name, content).parent, answer)
-
-
-def test_a_file_of_another_format_is_answered_with_those_that_are_read(tmp_path: Path) -> None:
-    path = write_text(tmp_path / "x.bin", b"")
-    refused(path, r"x\.bin is none of the formats that are read: \.parquet, \.json, \.jsonl")
 
 
 @pytest.mark.parametrize("name", ["train.jsonl.gz", "train.parquet", "train.csv.gz"])

@@ -72,11 +72,11 @@ class IrDatasets(TableSource):
         files = ("" if path is None else file_fingerprint(path) for path in paths)
         return self._key(self._library.__version__, self.corpus_id, self.ids, *files)
 
-    def _passage_rows(self) -> Rows:
-        return self._rows(self.corpus_id, "docs", _document, CORPUS)
+    def _passage_rows(self, fields: bool = False) -> list[Rows]:
+        return [self._rows(self.corpus_id, "docs", _document, CORPUS)]
 
-    def _query_rows(self, split: str) -> Rows:
-        return self._rows(self.ids[split], "queries", lambda entry: (entry.query_id, _text(entry)), QUERIES)
+    def _query_rows(self, split: str) -> list[Rows]:
+        return [self._rows(self.ids[split], "queries", lambda entry: (entry.query_id, _text(entry)), QUERIES)]
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in self.ids:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS, QUERIES, SPLITS
+from two_tower.data.reading.arrow import as_text, column_types, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
-from two_tower.data.reading.rows import Rows, column_types, flat_lists, list_fields, list_type, text_of
+from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.unique import hash_rows
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.ragged import expand_ranges
@@ -71,7 +72,7 @@ class MsMarco(GroupSource):
             return f"The split {split} of {self.name} is not among data.corpus_splits"
         return super()._no_split(split)
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self, fields: bool = False) -> Iterator[Part]:
         names = split_names(self._data)
         for split in self.corpus_splits:
             if split not in names:
@@ -85,9 +86,9 @@ class MsMarco(GroupSource):
                 )
             kinds = (pa.string(), pa.string(), list_type(kind, _LISTS))
             for rows in self._data.rows(names[split], pa.schema(list(zip(_COLUMNS, kinds, strict=True)))):
-                yield Part(split, str(rows.place), partial(self._read, rows))
+                yield Part(split, str(rows.place), partial(self._read_rows, rows))
 
-    def _read(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
+    def _read_rows(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
         for table, numbers in rows.read(bad):
             with column_types(rows.place):
                 (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
@@ -100,7 +101,7 @@ class MsMarco(GroupSource):
 
     def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)
-        query_ids = table["query_id"].cast(pa.string()).combine_chunks()
+        query_ids = as_text(table["query_id"], "query_id")
         owner, place = expand_ranges(np.zeros_like(lengths), lengths)
         ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
         texts = text_of(texts)

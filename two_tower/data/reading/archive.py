@@ -39,7 +39,7 @@ class Member:
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
         """The member's bytes; of a large one by one pass over the archive up to its end, in memory of a fixed size."""
         if self.content is not None:
-            yield io.BytesIO(self.content)
+            yield io.BufferedReader(io.BytesIO(self.content))
             return
         with tarfile.open(self.archive, "r:gz") as tar:
             file = tar.extractfile(self.info)
