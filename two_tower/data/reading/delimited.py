@@ -41,9 +41,13 @@ class DelimitedFile(TableFile):
 
     numbered = False
 
+    def blocks(self, keep_returns: bool = False) -> Iterator[bytes]:
+        """The file in blocks of whole lines, see `line_blocks`."""
+        return line_blocks(self.path, self.encoding, keep_returns)
+
     @cached_property
     def _sample(self) -> str:
-        block = next(line_blocks(self.path, self.encoding, keep_returns=True), b"")
+        block = next(self.blocks(keep_returns=True), b"")
         text = block[:_SAMPLE_BYTES].decode("utf-8", "surrogateescape")
         if len(block) > _SAMPLE_BYTES:
             text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
@@ -85,13 +89,14 @@ class DelimitedFile(TableFile):
         return self._delimiter not in "\t|"
 
     @cached_property
-    def _first_rows(self) -> list[list[str]]:
+    def first_rows(self) -> list[list[str]]:
+        """Up to 1,000 rows, a header too."""
         sample = self._sample.encode("utf-8", "surrogateescape")
         return self._rows(self._delimiter, self._always_quoted or bool(quoting(sample, self._delimiter)))
 
     @cached_property
     def _names(self) -> list[str]:
-        first = self._first_rows[0]
+        first = self.first_rows[0]
         if self.numbered:
             return [str(number) for number in range(1, len(first) + 1)]
         self._check_header(first)
@@ -111,18 +116,13 @@ class DelimitedFile(TableFile):
         """The columns that have a name; a row has them in this order."""
         return pa.schema([(name, pa.string()) for name in self._names if name])
 
-    @property
-    def width(self) -> int:
-        """How many cells a row has."""
-        return len(self._first_rows[0])
-
     def has_no_header(self) -> bool:
         """Whether the first row holds data for sure: tabs, and not all of its cells could be names."""
-        first = self._first_rows[0]
+        first = self.first_rows[0]
         return not self._always_quoted and not all(_NAME.fullmatch(cell.strip()) for cell in first)
 
     def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
-        blocks = line_blocks(self.path, self.encoding, keep_returns=self._always_quoted)
+        blocks = self.blocks(keep_returns=self._always_quoted)
         skip, line, quoted = bool(self._separator) + (not self.numbered), 1, list[bytes]()
 
         def unquoted() -> Iterator[bytes]:

@@ -6,7 +6,6 @@ line, which says what is wrong with it.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -128,26 +127,23 @@ def _fitted(value: object, kind: pa.DataType, name: str) -> object:
 
 
 class DelimitedRows(RowFormat):
-    """Values between delimiters, a row on each line; text, int32 and float32 columns.
+    """Values between delimiters without quoting (a quote is text); text, int32 and float32 columns.
 
-    Without ``quoted`` a quote character is text, as in most TSV files. ``filled`` columns must hold text.
+    ``filled`` columns must hold text.
     """
 
-    def __init__(
-        self, schema: pa.Schema, filled: Sequence[str] = (), delimiter: str = "\t", quoted: bool = False
-    ) -> None:
-        self.schema, self.filled, self.delimiter, self.quoted = schema, frozenset(filled), delimiter, quoted
+    def __init__(self, schema: pa.Schema, filled: Sequence[str] = (), delimiter: str = "\t") -> None:
+        self.schema, self.filled, self.delimiter = schema, frozenset(filled), delimiter
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
         if block.startswith(b"\xef\xbb\xbf") or _has_lone_return(block):  # Arrow leaves out a byte order mark
             return None
         types = {field.name: field.type for field in self.schema}
-        quotes: dict[str, Any] = {"quote_char": '"' if self.quoted else False, "double_quote": self.quoted}
         try:
             table = pv.read_csv(
                 pa.BufferReader(block),
                 pv.ReadOptions(column_names=self.schema.names),
-                pv.ParseOptions(delimiter=self.delimiter, **quotes),
+                pv.ParseOptions(delimiter=self.delimiter, quote_char=False, double_quote=False),
                 pv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
             )
         except pa.ArrowInvalid:
@@ -159,11 +155,9 @@ class DelimitedRows(RowFormat):
 
     def parse_line(self, line: bytes) -> Sequence[object]:
         try:
-            cells = self.cells(line.removesuffix(b"\r").decode())
+            cells = line.removesuffix(b"\r").decode().split(self.delimiter)
         except UnicodeDecodeError as error:
             raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
-        except csv.Error as error:
-            raise BadRow("malformed quoting", str(error)) from error
         if len(cells) != len(self.schema):
             raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
         for cell, name in zip(cells, self.schema.names, strict=True):
@@ -173,12 +167,6 @@ class DelimitedRows(RowFormat):
             cell if pa.types.is_string(field.type) else number(cell, field.name, field.type)
             for cell, field in zip(cells, self.schema, strict=True)
         ]
-
-    def cells(self, line: str) -> list[str]:
-        """The values on a line; a csv.Error where its quotes do not close."""
-        if not self.quoted:
-            return line.split(self.delimiter)
-        return next(csv.reader([line], delimiter=self.delimiter, strict=True), [])
 
 
 def number(cell: str, name: str, kind: pa.DataType) -> float:

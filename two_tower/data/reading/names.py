@@ -18,6 +18,13 @@ POSITIVE = (
 )  # fmt: skip
 NEGATIVE = ("negative", "hard_negative", "negative_passage", "negative_1")
 PASSAGE_ID = ("passage_id", "pid", "docid", "doc_id", "document_id", "positive_id", "corpus_id")
+# Of judgements.
+JUDGED_QUERY = ("query_id", "qid", "query", "topic_id", "topic", "question_id")
+JUDGED_PASSAGE = (
+    "corpus_id", "document_id", "doc_id", "docid", "docno", "passage_id", "pid", "did", "doc", "document", "passage",
+)  # fmt: skip
+GRADE = ("score", "grade", "relevance", "relevancy", "rel", "label", "judgment", "judgement", "relevant")
+JUDGED = (JUDGED_QUERY, JUDGED_PASSAGE, GRADE)
 
 
 def plain(name: str) -> str:

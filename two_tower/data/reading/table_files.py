@@ -181,7 +181,7 @@ def find_columns(
         not columns
         and isinstance(first, DelimitedFile)
         and first.has_no_header()
-        and first.width == len(without_header)
+        and len(first.first_rows[0]) == len(without_header)
     ):
         notice(
             f"{first.path}: no usual name in the first line, so its columns are taken for "
