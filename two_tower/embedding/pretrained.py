@@ -10,6 +10,7 @@ import numpy as np
 
 from two_tower.cache import notice
 from two_tower.console import counter
+from two_tower.data.reading.content import refuse_stand_in
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding._files import BinaryVectors, TextVectors, VectorFile, opened
 from two_tower.embedding._matrices import npy_vectors, read_words, safetensors_vectors, torch_vectors
@@ -64,6 +65,7 @@ def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None 
         raise UserError(f"embedding.path={path} does not exist: give the path of a file of word vectors.")
     with opened(path) as file:
         first = file.read(_FIRST_BYTES)
+    refuse_stand_in(path, first)
     kind = _kind(path, first)
     if kind == "with words":
         if vocabulary or tensor:

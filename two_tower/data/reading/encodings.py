@@ -29,7 +29,7 @@ _LETTER = re.compile("[À-ÖØ-öø-ÿŒœŠšŽžŸƒ]")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 # What stands within words where another encoding has a letter there, and what no text has.
 _ODD = re.compile(
-    "(?<=[a-zß-öø-ÿ])[À-ÖØ-ÞŠŒŽŸ]|¤|(?<=[^\\W\\d_])[¡¢£¥¦¨©ª¬®¯±²³µ¶¸¹º¼½¾¿×÷€‚„†‡ˆ‰‹“”•˜™›](?=[^\\W\\d_])"
+    "(?<=[a-zß-öø-ÿ])[À-ÖØ-ÞŠŒŽŸþ]|¤|(?<=[^\\W\\d_])[¡¢£¥¦¨©ª¬®¯±²³µ¶¸¹º¼½¾¿×÷€‚„†‡ˆ‰‹“”•˜™›](?=[^\\W\\d_])"
 )
 _TYPOGRAPHY = re.compile(r"\w’\w|[“„]\w|[\w.,!?]”|\w‘|\s[–—]\s|\d[–%]?\d|\d ?[€°]|[€£©§] ?[\w\d]|[«»®™…•\xa0]")
 
@@ -83,5 +83,7 @@ def _is_cp1252(block: bytes) -> bool:
         return not odd and _TYPOGRAPHY.search(text) is not None
     words = [word for word in _WORD.findall(text) if _LETTER.search(word)]
     foreign = [word for word in words if not _LETTER.sub("", word)]  # letters of another script
+    if 2 * letters["ý"] > letters.total():  # as in Turkish, whose "ı" it is, and Czech; rare in Icelandic
+        return False
     known = max(sum(letters[letter] for letter in alphabet) for alphabet in _ALPHABETS)
     return 2 * len(foreign) <= len(words) and known >= 0.95 * (letters.total() + odd)
