@@ -28,7 +28,7 @@ _CELL_CHARACTERS = 1 << 30  # the csv module allows 131,072 by default, and long
 _SAMPLE_BYTES = 1 << 20
 _SAMPLE_ROWS = 1000
 _SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own first line
-_NAME = re.compile(r"(?=.{1,40}$)[^\W\d][^?!\n\"]*[^?!.\n\"]?")
+_NAME = re.compile(r"(?=.{1,40}$)(?!.* .*\.$)[^\W\d][^?!\n\"]*")  # no sentence, no number
 
 
 class DelimitedFile(TableFile):
