@@ -43,23 +43,12 @@ class HuggingFace(GroupSource):
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        config: str | None = None,
-        corpus: Path | str | None = None,
-        qrels: Path | str | None = None,
-        splits: Mapping[str, str | None] | None = None,
-        query_column: str | None = None,
-        positive_column: str | None = None,
-        negative_columns: Sequence[str] | None = None,
-        dev_share: float | None = None,
-        dev_seed: int = 0,
-        streaming: bool = True,
-        revision: str | None = None,
-        encoding: str | None = None,
-        max_bad_rows: float = 0.001,
+        self, path: Path | str, config: str | None = None, corpus: Path | str | None = None, qrels: Path | str | None =
+        None, splits: Mapping[str, str | None] | None = None, query_column: str | None = None, positive_column: str |
+        None = None, negative_columns: Sequence[str] | None = None, dev_share: float | None = None, dev_seed: int = 0,
+        streaming: bool = True, revision: str | None = None, encoding: str | None = None, max_bad_rows: float = 0.001,
         name: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if dev_share is not None and not 0 <= dev_share < 1:
             raise ValueError(f"dev_share={dev_share} must be a fraction of the queries, from 0 to less than 1")
         if qrels is not None and corpus is not None:

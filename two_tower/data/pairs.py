@@ -37,21 +37,11 @@ class PairsSource(Source):
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        query_column: str | None = None,
-        positive_column: str | None = None,
-        title_column: str | None = None,
-        negative_column: str | None = None,
-        query_id_column: str | None = None,
-        passage_id_column: str | None = None,
-        corpus: Path | str | None = None,
-        dev_share: float | None = None,
-        dev_seed: int = 0,
-        encoding: str | None = None,
-        max_bad_rows: float = 0.001,
-        name: str | None = None,
-    ) -> None:
+        self, path: Path | str, query_column: str | None = None, positive_column: str | None = None, title_column: str |
+        None = None, negative_column: str | None = None, query_id_column: str | None = None, passage_id_column: str |
+        None = None, corpus: Path | str | None = None, dev_share: float | None = None, dev_seed: int = 0, encoding: str
+        | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
         if dev_share is not None and not 0 < dev_share < 1:
             raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
         self.path, self.dev_share, self.dev_seed = Path(path).expanduser(), dev_share, dev_seed

@@ -127,16 +127,17 @@ class DelimitedFile(TableFile):
 
         def unquoted() -> Iterator[bytes]:
             nonlocal line
+            told = self._always_quoted or None
             for block in blocks:
-                if self._always_quoted or quoting(block, self._delimiter):
+                told = quoting(block, self._delimiter) if told is None else told
+                if told:
                     quoted.append(block)
                     return
                 yield block
                 line += block.count(b"\n")
 
-        cells = DelimitedRows(
-            pa.schema([(str(place), pa.string()) for place in range(len(self._names))]), (), self._delimiter
-        )
+        places = pa.schema([(str(place), pa.string()) for place, _ in enumerate(self._names)])
+        cells = DelimitedRows(places, delimiter=self._delimiter)
         for table, rows in parse_blocks(unquoted(), cells, self.path, bad, skip):
             yield self._table(table.columns, fields, others), rows
         if quoted:
@@ -217,10 +218,9 @@ def quoting(block: bytes, delimiter: str) -> bool | None:
     while (start := starts.search(block, at)) and signs + broken < _SAMPLE_ROWS:
         found = cell.match(block, start.start())
         if found is None:
-            broken, at = broken + 1, start.end()
+            broken, at = broken + (block.find(b'"', start.end()) >= 0), start.end()  # the next block may close it
             continue
-        at = found.end()
-        inner = found[1]
+        at, inner = found.end(), found[1]
         if b'""' in inner or not inner:
             signs += 1
         elif b"\n" in inner or delimiter.encode() in inner:

@@ -60,7 +60,7 @@ class RowFormat(ABC):
 
 
 def read_rows(path: File, row_format: RowFormat, bad: BadRows, encoding: str | None = None, skip: int = 0) -> Tables:
-    """Read a file in blocks of about 8 MiB without its ``skip`` first lines; empty lines are left out silently.
+    """Read a file in blocks of about 8 MiB, but not its ``skip`` first rows; empty lines are left out silently.
 
     ``bad`` takes the bad rows, also those that the caller finds while it reads.
     """
@@ -71,8 +71,9 @@ def parse_blocks(blocks: Iterable[bytes], row_format: RowFormat, path: File, bad
     """The rows of blocks of whole lines, see `read_rows`."""
     total, first = 0, 1
     for block in blocks:
-        while first <= skip and block:
-            first, block = first + 1, block.partition(b"\n")[2]
+        while skip and block:
+            line, _, block = block.partition(b"\n")
+            first, skip = first + 1, skip - bool(line.strip())
         starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
         starts = starts[starts < len(block)]
         table, numbers = row_format.parse_block(block, starts), np.arange(first, first + len(starts))
