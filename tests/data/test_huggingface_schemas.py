@@ -181,7 +181,7 @@ def test_bad_rows_in_judgements(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_bad_rows_of_tevatron(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
     row = {**tevatron_row(4, "fourth", [passage("a", "A")], []), **row}
     path = write(tmp_path / "rows.parquet", [*TEVATRON, row], tevatron_schema(LISTS_OF_STRUCTS))
-    check_refused(lambda: texts(read(path)), rf"rows\.parquet train, row 4: {kind}")
+    check_refused(lambda: texts(read(path)), rf"rows\.parquet, row 4: {kind}")
     source = read(path, max_bad_rows=0.5)
     assert sorted(texts(source)[0]) == ["A text a", "text b", "text c", "text d"]
     assert f"1 with {kind}" in bad_summary(source)

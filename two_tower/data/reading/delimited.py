@@ -127,7 +127,7 @@ class DelimitedFile(TableFile):
 
         def unquoted() -> Iterator[bytes]:
             nonlocal line
-            told = self._always_quoted or None
+            told: bool | None = True if self._always_quoted else None
             for block in blocks:
                 told = quoting(block, self._delimiter) if told is None else told
                 if told:

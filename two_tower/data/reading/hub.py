@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face hub, and local folders laid out like them, as Arrow tables.
 
-`datasets` finds the files of a split, and reads the hub's and Parquet. Other local files (JSON, CSV, TSV) are read
-here: for `datasets` the first malformed line is an error of the whole file, and its CSV reader takes texts such as
-``NA`` for missing.
+`datasets` finds the files of a split, and reads the hub's. Local files are read here: for `datasets` the first
+malformed line is an error of the whole file, and its CSV reader takes texts such as ``NA`` for missing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.base import FIELDS, SPLITS
@@ -29,7 +27,7 @@ from two_tower.data.reading.formats import json_of_scalars
 from two_tower.data.reading.qrels import qrels_rows
 from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.table_file import TableFile
-from two_tower.data.reading.table_files import open_table, scalars
+from two_tower.data.reading.table_files import KINDS, ParquetFile, open_table, scalars
 from two_tower.errors import BadRows, UserError, one_of
 
 if TYPE_CHECKING:
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
 
 # Rows of a table: 1,000 are read faster than 250 or 4,000 (134,000 rows/s, 110,000 and 108,000).
 _ROWS = 1000
-_FORMATS = {
-    ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv",
-}  # fmt: skip
 
 
 class HubData:
@@ -75,29 +70,23 @@ class HubData:
                 return load_dataset_builder(self.path, self.name, revision=self.revision)
             inner = self.local / self.name if self.name else self.local
             if inner.is_dir():
-                files = _files_beside_a_script(inner)
-                kind = _FORMATS[kind_of(Path(next(iter(files.values()))[0]))] if files else ""
-                return load_dataset_builder(kind, data_files=files) if files else load_dataset_builder(str(inner))
-            if self.local.is_dir():  # its README says which files those are
-                return load_dataset_builder(str(self.local), self.name)
-            return load_dataset_builder(_FORMATS.get(kind_of(self.local), "json"), data_files=str(self.local))
+                return load_dataset_builder(str(inner))
+            return load_dataset_builder(str(self.local), self.name)  # its README says which files those are
 
     @cached_property
     def files(self) -> Mapping[str, list[str]]:
         """The files of each split, by the library's names of splits."""
         if self.local is not None and self.local.is_file():
             return {"train": [str(self.local)]}
+        if self.local is not None and (files := _files_beside_a_script(self.local / (self.name or ""))):
+            return files
         return {str(split): list(files) for split, files in self._builder.config.data_files.items()}
 
     @cached_property
-    def _line_files(self) -> Mapping[str, list[TableFile]]:
-        if self.local is None:
-            return {}
-        files = {split: [Path(file) for file in names] for split, names in self.files.items()}
-        return {
-            split: [open_table(path, self.encoding) for path in paths]
-            for split, paths in files.items() if all(map(_is_line_file, paths))
-        }  # fmt: skip
+    def _tables(self) -> Mapping[str, list[TableFile]]:
+        """The local files of each split."""
+        files = {} if self.local is None else self.files
+        return {split: [open_table(Path(name), self.encoding) for name in names] for split, names in files.items()}
 
     def schema(self, split: str) -> pa.Schema:
         return next(self._schemas(split))[1]
@@ -110,22 +99,23 @@ class HubData:
                     raise UserError(f"{place} has no column {column}, but {', '.join(schema.names)}")
 
     def rows(self, split: str, fields: pa.Schema, others: bool = False) -> list[Rows]:
-        """The rows of a split: those of each local file of lines, with its own row numbers, or all together.
+        """The rows of a split: those of each local file, with its own row numbers, or all together.
 
         ``fields`` are the columns to read, and what they hold where a file has no types of its own; with ``others``,
         a column `FIELDS` has all other scalars.
         """
         left = frozenset(fields.names) if others else None
-        if split in self._line_files:
-            return [Rows(file.path, partial(_read_lines, file, fields, left)) for file in self._line_files[split]]
-        return [Rows(f"{self.label} {split}", partial(self._tables, split, fields.names, left))]
+        if split in self._tables:
+            return [Rows(file.path, partial(_read_file, file, fields, left)) for file in self._tables[split]]
+        return [Rows(f"{self.label} {split}", partial(self._read_remote, split, fields.names, left))]
 
     def judgements(self, split: str, fields: pa.Schema) -> list[Rows]:
         """The rows of a split of judgements, whose columns are ``fields``; local files have any form of qrels."""
-        if split not in self._line_files:
-            self.require(split, fields.names)
-            return self.rows(split, fields)
-        return [qrels_rows(file.path, self.encoding, fields.names) for file in self._line_files[split]]
+        files = self._tables.get(split, ())
+        if files and not any(isinstance(file, ParquetFile) for file in files):
+            return [qrels_rows(file.path, self.encoding, fields.names) for file in files]
+        self.require(split, fields.names)
+        return self.rows(split, fields)
 
     def fingerprint(self) -> str:
         """A hash of the local files' contents, or the commit on the hub; nothing is downloaded for it."""
@@ -143,8 +133,8 @@ class HubData:
 
     def _schemas(self, split: str) -> Iterator[tuple[Path | str, pa.Schema]]:
         """Each file that is read on its own, else the split, and its columns."""
-        if split in self._line_files:
-            yield from ((file.path, file.schema) for file in self._line_files[split])
+        if split in self._tables:
+            yield from ((file.path, file.schema) for file in self._tables[split])
             return
         opened = self._open(split)
         with self._errors(split):  # a stream may not know its columns before it is read
@@ -152,7 +142,7 @@ class HubData:
             schema = opened.features.arrow_schema if known else next(iter(opened.iter(batch_size=1))).schema
         yield f"{self.label} {split}", schema
 
-    def _tables(self, split: str, columns: Sequence[str], others: frozenset[str] | None, bad: BadRows) -> Tables:
+    def _read_remote(self, split: str, columns: Sequence[str], others: frozenset[str] | None, bad: BadRows) -> Tables:
         """Up to 1,000 rows of the columns that exist, and their numbers in the split; invalid UTF-8 is bad."""
         _let_threads_end()
         batches, first, unread = iter(self._open(split).iter(batch_size=_ROWS)), 1, BadRows(bad.max_bad_rows)
@@ -183,10 +173,7 @@ class HubData:
         what = f"{self.label} {split}".rstrip()
         cause = _cause(error)
         if self.local is not None:
-            cut = next((file for file in self.files[split] if _is_cut(Path(file))), None) if split else None
-            if cut is not None:
-                return f"{cut} cannot be read to its end ({cause}): get a whole copy of it"
-            return f"{what} cannot be read ({cause}): {self._key} must be a folder of Parquet or JSON lines files"
+            return f"{what} cannot be read ({cause}): {self._key} must be a folder of Parquet, JSON or CSV files"
         if isinstance(error, FileNotFoundError):
             return f"{what} is not on the hub ({cause}): correct {self._key}, OWNER/NAME or a folder of Parquet files"
         return (
@@ -201,15 +188,6 @@ def _cause(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether it is a Parquet file without its end, where its index is."""
-    try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid):
-        return path.suffix == ".parquet"
-    return False
-
-
 @cache
 def _let_threads_end() -> None:
     # Arrow closes a streamed Parquet file in another thread; if Python ends first, the process aborts (2 of 8
@@ -222,7 +200,7 @@ def _files_beside_a_script(folder: Path) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     if not (folder / f"{folder.resolve().name}.py").is_file():
         return files
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and kind_of(path) in _FORMATS):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and kind_of(path) in KINDS):
         words = re.split(r"\W|_", bare_name(path).lower())
         split = next((name for usual in SPLITS.values() for name in usual if name in words), "train")
         files.setdefault(split, []).append(str(path))
@@ -246,12 +224,7 @@ def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -
     return names
 
 
-def _is_line_file(path: Path) -> bool:
-    """Whether it is read here: any file but Parquet."""
-    return kind_of(path) != ".parquet"
-
-
-def _read_lines(file: TableFile, fields: pa.Schema, others: frozenset[str] | None, bad: BadRows) -> Tables:
+def _read_file(file: TableFile, fields: pa.Schema, others: frozenset[str] | None, bad: BadRows) -> Tables:
     """The rows of a file, with the columns ``fields``; what the file or a row lacks is null."""
     unread = BadRows(bad.max_bad_rows)
     yield from file.read(fields, unread, others)

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from two_tower.cache import file_fingerprint, notice
 from two_tower.data.base import FIELDS
-from two_tower.data.reading.arrow import blank, empty, is_text, kept, text_of, without_invalid
+from two_tower.data.reading.arrow import blank, column_types, empty, is_text, kept, text_of, without_invalid
 from two_tower.data.reading.content import PACKED, bare_name, chunks, kind_of, readable, refuse_stand_in
 from two_tower.data.reading.delimited import DelimitedFile
 from two_tower.data.reading.formats import json_of_scalars
@@ -29,7 +28,7 @@ _BATCH_ROWS = 10_000
 
 
 class ParquetFile(TableFile):
-    """A Parquet file."""
+    """A Parquet file; its columns keep their own types."""
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -52,11 +51,14 @@ class ParquetFile(TableFile):
                 numbers = np.arange(total + 1, total + len(batch) + 1)
                 total += len(batch)
                 table, numbers = without_invalid(pa.Table.from_batches([batch]), numbers, self.path, bad)
-                nothing = empty(len(table))
-                found = [text_of(table[name], name) if name in there else nothing for name in fields.names]
+                found = table.select(there)
+                for name in set(fields.names) - set(there):
+                    found = found.append_column(name, pa.nulls(len(table), pa.string()))
+                found = found.select(fields.names)
                 if others is not None:
-                    found.append(pa.array(map(json_of_scalars, table.select(more).to_pylist()), pa.string()))
-                yield pa.table(found, [*fields.names, *([] if others is None else [FIELDS])]), numbers
+                    texts = pa.array(map(json_of_scalars, table.select(more).to_pylist()), pa.string())
+                    found = found.append_column(FIELDS, texts)
+                yield found, numbers
         bad.check(total)
 
 
@@ -132,15 +134,18 @@ class RoleTables:
     ) -> Tables:
         wanted = pa.schema([(name, pa.string()) for name in self.columns.values()])
         for table, numbers in file.read(wanted, bad, frozenset(self.columns.values()) if fields else None):
+            with column_types(file.path):
+                texts = {name: text_of(table[name], name) for name in wanted.names}
+            more = {FIELDS: table[FIELDS]} if fields else {}
+            table = pa.table([*texts.values(), *more.values()], [*texts, *more])
             for group in filled:
                 names = [self.columns[role] for role in group]
                 wrong = np.logical_and.reduce([blank(table[name]) for name in names])
                 bad.add_where(wrong, f"empty {' and '.join(names)}", file.path, numbers)
                 table, numbers = kept(table, numbers, ~wrong)
             nothing = empty(len(table))
-            found = [pc.fill_null(table[self.columns[r]], "") if r in self.columns else nothing for r in roles]
-            more = {FIELDS: table[FIELDS]} if fields else {}
-            yield pa.table([*found, *more.values()], [*roles, *more]), numbers
+            found = [table[self.columns[role]] if role in self.columns else nothing for role in roles]
+            yield pa.table([*found, *(table[name] for name in more)], [*roles, *more]), numbers
 
     def estimated_size(self) -> int | None:
         sizes = [file.estimated_size() for file in self.files]
