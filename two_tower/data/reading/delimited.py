@@ -210,25 +210,25 @@ def quoting(block: bytes, delimiter: str) -> bool | None:
     """
     if b'"' not in block:
         return None
-    edge = re.escape(delimiter).encode()
+    mark, edge = delimiter.encode(), re.escape(delimiter).encode()
     starts = re.compile(rb'(?:^|(?<=[\n\r])|(?<=%b))"' % edge)
     cell = re.compile(rb'"((?:[^"]|"")*+)"(?=%b|[\r\n]|\Z)' % edge)
-    first = block.partition(b"\n")[0].strip(b"\r").split(delimiter.encode())
-    signs, broken, at = int(all(re.fullmatch(rb'"[^"]*"', name) for name in first)), 0, 0
+    first = block.partition(b"\n")[0].strip(b"\r").split(mark)
+    signs, broken, at = 10 * all(re.fullmatch(rb'"[^"]*"', name) for name in first), 0, 0
     while (start := starts.search(block, at)) and signs + broken < _SAMPLE_ROWS:
         found = cell.match(block, start.start())
         if found is None:
             broken, at = broken + (block.find(b'"', start.end()) >= 0), start.end()  # the next block may close it
             continue
         at, inner = found.end(), found[1]
-        if b'""' in inner or not inner:
-            signs += 1
-        elif b"\n" in inner or delimiter.encode() in inner:
-            odd = _row_around(block, found, len(first), delimiter.encode())
+        if b"\n" in inner or mark in inner:
+            odd = _row_around(block, found, len(first), mark)
             signs, broken = signs + odd, broken + (not odd)
+        elif b'""' in inner and inner.strip(b'"'):
+            signs += 1
     if signs or broken:
         return signs > broken
-    return _has_quoted_column(block, delimiter.encode()) or None
+    return _has_quoted_column(block, mark) or None
 
 
 def _row_around(block: bytes, cell: re.Match[bytes], columns: int, delimiter: bytes) -> bool:
