@@ -75,7 +75,7 @@ class IrDatasets(TableSource):
     def _judgement_rows(self, split: str) -> Rows:
         if split not in self.ids:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
-        return self._rows(self.ids[split], "qrels", lambda e: (e.query_id, e.doc_id, int(e.relevance)), QRELS)
+        return self._rows(self.ids[split], "qrels", _judgement, QRELS)
 
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
         return Rows(f"{dataset_id} {kind}", partial(self._read, dataset_id, kind, convert, schema))
@@ -160,6 +160,12 @@ class IrDatasets(TableSource):
 def _unavailable(dataset_id: str, kind: str, error: Exception, place: str = "") -> UserError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return UserError(f"ir_datasets cannot provide the {kind} of {dataset_id}{place}: {reason}")
+
+
+def _judgement(entry: Entry) -> tuple[str, str, int]:
+    if int(entry.relevance) != entry.relevance:
+        raise UserError(f"Query {entry.query_id} has the grade {entry.relevance}, but grades must be whole numbers")
+    return entry.query_id, entry.doc_id, int(entry.relevance)
 
 
 def _document(entry: Entry) -> tuple[str, str, str]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from two_tower.cache import notice
 from two_tower.console import counter
-from two_tower.data.reading.content import refuse_stand_in
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding._files import BinaryVectors, TextVectors, VectorFile, opened
 from two_tower.embedding._matrices import npy_vectors, read_words, safetensors_vectors, torch_vectors
 from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import BadRows, UserError
+from two_tower.files import refuse_stand_in
 from two_tower.tokenizer.base import Tokenizer
 
 # What other programs call the word that stands for all unknown ones; and their other marks, which are no words.

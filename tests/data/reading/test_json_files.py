@@ -77,3 +77,16 @@ def test_rows_without_ids_are_told_apart_by_their_files(tmp_path: Path) -> None:
     assert [row[0] for row in values(Passages(tmp_path).corpus())] == [
         "a.jsonl:1", "a.jsonl:2", "b.jsonl:1", "b.jsonl:2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("a.jsonl", "id,text\n1,x\n2,y\n", ["x", "y"]), ("a.csv", '{"id": "1", "text": "x, y"}\n', ["x, y"]),
+        ("a.tsv", "[1] foo\tbar baz.\n[2] foo\tqux\n", ["bar baz.", "qux"]), ("a", '[{"text": "x"}]', ["x"]),
+        ("a.csv", 'id,text\n1,"{x}"\n2,[y]\n', ["{x}", "[y]"]),
+    ],
+)  # fmt: skip
+def test_names_of_files_do_not_decide(tmp_path: Path, name: str, content: str, texts: list[str]) -> None:
+    (tmp_path / name).write_text(content)
+    assert [text for *_, text in values(Passages(tmp_path / name).corpus())] == texts

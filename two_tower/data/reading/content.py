@@ -9,7 +9,6 @@ import bz2
 import codecs
 import gzip
 import lzma
-import re
 import tarfile
 import zipfile
 import zlib
@@ -21,20 +20,19 @@ from typing import IO, Any
 import pyarrow as pa
 
 from two_tower.cache import notice
-from two_tower.data.reading.archive import Member
+from two_tower.data.reading.archive import PACKED, Member
 from two_tower.data.reading.encodings import guess, unicode_form
 from two_tower.errors import UserError
+from two_tower.files import refuse_stand_in
 
 File = Path | Member
 
 CHUNK_BYTES = 8 << 20  # large enough for Arrow's threads, small enough to parse again line by line
-PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # endings that files usually have; their content decides
 ENCODING = "convert it to UTF-8, or say what it is in with data.encoding=NAME (for example shift_jis)"
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, pa.ArrowInvalid)
-_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml|head|body)\b", re.IGNORECASE)
 _DOCUMENTS = {
     b"%PDF": "a PDF document", b"\xd0\xcf\x11\xe0": "an Excel or Word document", b"SQLite format 3": "a database",
-    b"PAR1": "a Parquet file",
+    b"PAR1": "a Parquet file", b"ARROW1": "an Arrow file",
 }  # fmt: skip
 
 
@@ -48,14 +46,6 @@ def readable(path: object) -> Iterator[None]:
             raise UserError(f"{path} does not exist") from error
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read to its end ({reason}): get a whole copy of it") from error
-
-
-def refuse_stand_in(path: object, start: bytes) -> None:
-    """Raise a UserError where a file's first bytes say that it is something in place of the data."""
-    if start.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path} is a pointer of Git LFS in place of the file: run  git lfs pull  to fetch it")
-    if _WEB_PAGE.match(start):
-        raise UserError(f"{path} is a web page (HTML or XML), as servers send with an error: download the file again")
 
 
 @contextmanager

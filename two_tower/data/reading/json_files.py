@@ -31,7 +31,7 @@ class JsonFile(TableFile):
     def _has_lines(self) -> bool:
         """Whether each line is an object, as the first tells that is not empty."""
         lines = [line for line in first_lines(self.path, self.encoding) if line.strip()]
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             if isinstance(json.loads(lines[0]), dict) or len(lines) > 1:
                 return True
         return not (lines[0].lstrip().startswith(b"[") or self._begins_an_object())
@@ -100,11 +100,7 @@ class JsonFile(TableFile):
             if error and not _may_go_on(error, at, rest):
                 break
         if rest.strip() or opened:
-            what = (
-                f"{error.msg.removesuffix(' at')}"
-                if isinstance(error, json.JSONDecodeError)
-                else "the array has no end"
-            )
+            what = getattr(error, "msg", "the array has no end").removesuffix(" at")
             raise UserError(
                 f"{self.path}, row {count + 1}: malformed JSON ({what}), after which no row can be told from another: "
                 "correct the file"

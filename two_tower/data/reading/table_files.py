@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,8 +15,9 @@ import pyarrow.parquet as pq
 
 from two_tower.cache import file_fingerprint, notice
 from two_tower.data.base import FIELDS
+from two_tower.data.reading.archive import PACKED
 from two_tower.data.reading.arrow import blank, column_types, empty, is_text, kept, text_of, without_invalid
-from two_tower.data.reading.content import PACKED, bare_name, chunks, kind_of, readable, refuse_stand_in
+from two_tower.data.reading.content import bare_name, chunks, kind_of, readable
 from two_tower.data.reading.delimited import DelimitedFile
 from two_tower.data.reading.formats import json_of_scalars
 from two_tower.data.reading.json_files import JsonFile
@@ -22,6 +25,7 @@ from two_tower.data.reading.names import first_of
 from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.table_file import TableFile
 from two_tower.errors import BadRows, UserError, one_of
+from two_tower.files import refuse_stand_in
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _BATCH_ROWS = 10_000
@@ -79,9 +83,11 @@ def open_table(path: Path, encoding: str | None = None) -> TableFile:
     text = next((text for chunk in chunks(path, encoding) if (text := chunk.lstrip())), b"")
     if not text:
         raise UserError(f"{path} is empty: it must hold rows of text")
-    looks, called = text[:1] in b"{[", ".json" in path.name.lower() or ".ndjson" in path.name.lower()
-    if looks or called:
-        return JsonFile(path, encoding)
+    if re.search(rb"^\s*[{\[]", text[:1_000_000], re.MULTILINE):
+        objects = JsonFile(path, encoding)
+        with suppress(UserError):
+            if "json" in kind_of(path) or objects.schema:
+                return objects
     return DelimitedFile(path, encoding)
 
 
