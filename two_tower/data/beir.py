@@ -35,9 +35,9 @@ class Beir(TableSource):
     """
 
     def __init__(
-        self, path: Path | str, id_column: str | None = None, title_column: str | None = None, text_column: str | None =
-        None, query_id_column: str | None = None, query_column: str | None = None, encoding: str | None = None,
-        max_bad_rows: float = 0.001, name: str | None = None,
+        self, path: Path | str, id_column: str | None = None, title_column: str | None = None,
+        text_column: str | None = None, query_id_column: str | None = None, query_column: str | None = None,
+        encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         self.path, self.encoding = Path(path).expanduser(), encoding
         super().__init__(name or self.path.resolve().name, max_bad_rows)

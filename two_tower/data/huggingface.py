@@ -43,9 +43,10 @@ class HuggingFace(GroupSource):
     """
 
     def __init__(
-        self, path: Path | str, config: str | None = None, corpus: Path | str | None = None, qrels: Path | str | None =
-        None, splits: Mapping[str, str | None] | None = None, query_column: str | None = None, positive_column: str |
-        None = None, negative_columns: Sequence[str] | None = None, dev_share: float | None = None, dev_seed: int = 0,
+        self, path: Path | str, config: str | None = None, corpus: Path | str | None = None,
+        qrels: Path | str | None = None, splits: Mapping[str, str | None] | None = None,
+        query_column: str | None = None, positive_column: str | None = None,
+        negative_columns: Sequence[str] | None = None, dev_share: float | None = None, dev_seed: int = 0,
         streaming: bool = True, revision: str | None = None, encoding: str | None = None, max_bad_rows: float = 0.001,
         name: str | None = None,
     ) -> None:  # fmt: skip

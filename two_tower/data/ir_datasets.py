@@ -33,8 +33,8 @@ class IrDatasets(TableSource):
     """
 
     def __init__(
-        self, id: str, train: str | None = None, dev: str | None = None, test: str | None = None, corpus: str | None =
-        None, max_bad_rows: float = 0.001, name: str | None = None,
+        self, id: str, train: str | None = None, dev: str | None = None, test: str | None = None,
+        corpus: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name or id.replace("/", "-"), max_bad_rows)
         try:

@@ -38,9 +38,9 @@ class MsMarco(GroupSource):
     judged_negatives = True
 
     def __init__(
-        self, version: str = "v1.1", path: Path | str = "microsoft/ms_marco", streaming: bool = True, revision: str |
-        None = None, corpus_splits: Sequence[str] = ("train", "dev"), unique_passages: bool = True, max_bad_rows: float
-        = 0.001, name: str | None = None,
+        self, version: str = "v1.1", path: Path | str = "microsoft/ms_marco", streaming: bool = True,
+        revision: str | None = None, corpus_splits: Sequence[str] = ("train", "dev"), unique_passages: bool = True,
+        max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name or f"msmarco-{version}", max_bad_rows)
         for split in corpus_splits:

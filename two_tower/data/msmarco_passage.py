@@ -50,11 +50,11 @@ class MsMarcoPassage(TableSource):
     """
 
     def __init__(
-        self, path: Path | str, corpus: str = "collection.tsv", queries: Mapping[str, str | None] = _QUERY_FILES, qrels:
-        Mapping[str, str | None] = _QRELS_FILES, relevant_grades: Mapping[str, int] = _RELEVANT_GRADES, triples: str |
-        None = None, archives: Sequence[str] = _ARCHIVES, download: bool = False, downloads: Mapping[str, Mapping[str,
-        Any]] | None = None, headers: Mapping[str, str] | None = None, encoding: str | None = None, max_bad_rows: float
-        = 0.001, name: str | None = None,
+        self, path: Path | str, corpus: str = "collection.tsv", queries: Mapping[str, str | None] = _QUERY_FILES,
+        qrels: Mapping[str, str | None] = _QRELS_FILES, relevant_grades: Mapping[str, int] = _RELEVANT_GRADES,
+        triples: str | None = None, archives: Sequence[str] = _ARCHIVES, download: bool = False,
+        downloads: Mapping[str, Mapping[str, Any]] | None = None, headers: Mapping[str, str] | None = None,
+        encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         check_encoding(encoding)
         self.path, self.encoding = Path(path).expanduser(), encoding

@@ -37,10 +37,10 @@ class PairsSource(Source):
     """
 
     def __init__(
-        self, path: Path | str, query_column: str | None = None, positive_column: str | None = None, title_column: str |
-        None = None, negative_column: str | None = None, query_id_column: str | None = None, passage_id_column: str |
-        None = None, corpus: Path | str | None = None, dev_share: float | None = None, dev_seed: int = 0, encoding: str
-        | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+        self, path: Path | str, query_column: str | None = None, positive_column: str | None = None,
+        title_column: str | None = None, negative_column: str | None = None, query_id_column: str | None = None,
+        passage_id_column: str | None = None, corpus: Path | str | None = None, dev_share: float | None = None,
+        dev_seed: int = 0, encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         if dev_share is not None and not 0 < dev_share < 1:
             raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
@@ -64,7 +64,7 @@ class PairsSource(Source):
         columns = [*CORPUS.names, FIELDS] if fields else CORPUS.names
         for batch in () if self._corpus is None else self._corpus.corpus(fields):
             seen.add(hash_rows(pa.chunked_array([batch["id"]])))
-            yield _with_fields(pa.Table.from_batches([batch]), columns).to_batches()[0]
+            yield from _with_fields(pa.Table.from_batches([batch]), columns).to_batches()
         for table in self._pairs(fields):
             passages = table.rename_columns({"passage_id": "id", "positive": "text"})
             negatives = table.filter(pc.not_equal(table["negative"], ""))
@@ -140,7 +140,8 @@ class PairsSource(Source):
     def _pairs(self, fields: bool = False) -> Iterator[pa.Table]:
         """The good rows: id and text of query, positive and negative, and the title; "" for what is missing."""
         bad, nothing, found = BadRows(self.max_bad_rows), True, np.zeros(3, int)
-        checks = {role: OneText() for role in _TEXTS_OF if role in self.table and self._corpus is None}
+        own = ("query_id",) if self._corpus else _TEXTS_OF  # a passage's id may be of the corpus, with its text
+        checks = {role: OneText() for role in own if role in self.table}
         filled = [("query",), ("positive", "passage_id")] if self._corpus else [("query",), ("positive",)]
         filled += [(role,) for role in checks]
         for place, table, rows in read_all(self.table.rows(_ROLES, filled, fields), bad):
@@ -184,14 +185,13 @@ class PairsSource(Source):
         by_text = texts.find(hash_rows(table["positive"]))
         lost = ~by_id & (by_text < 0) & pc.equal(table["positive"], "").to_numpy()
         bad.add_where(lost, "unknown passage_id", place, rows, table["passage_id"])
+        by_text[by_id] = -1
         for column, text in (("passage_id", by_text), ("negative_id", texts.find(hash_rows(table["negative"])))):
-            other = (text >= 0) & ~(by_id if column == "passage_id" else np.zeros(len(table), bool))
             there = names_of.take(pa.array(np.maximum(text, 0)))
-            table = table.set_column(
-                table.column_names.index(column), column, pc.if_else(pa.array(other), there, table[column])
-            )
-        count = np.array([by_id.sum(), (~by_id & (by_text >= 0)).sum(), (~by_id & (by_text < 0) & ~lost).sum()])
-        return *kept(table, rows, ~lost), count
+            found = pc.if_else(pa.array(text >= 0), there, table[column])
+            table = table.set_column(table.column_names.index(column), column, found)
+        how = np.array([by_id, by_text >= 0, ~by_id & (by_text < 0) & ~lost]).sum(axis=1)
+        return *kept(table, rows, ~lost), how
 
     @cached_property
     def _known(self) -> tuple[Numbering, Numbering, pa.Array]:

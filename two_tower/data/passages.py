@@ -24,8 +24,8 @@ class Passages(Source):
     """A table with a passage in each row, in a file or in the files of a folder; of id and text it needs no header."""
 
     def __init__(
-        self, path: Path | str, text_column: str | None = None, title_column: str | None = None, id_column: str | None =
-        None, encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+        self, path: Path | str, text_column: str | None = None, title_column: str | None = None,
+        id_column: str | None = None, encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         self.path = Path(path).expanduser()
         super().__init__(name or bare_name(self.path), max_bad_rows)

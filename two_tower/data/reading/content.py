@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,17 +61,15 @@ def opened(path: File) -> Iterator[IO[bytes]]:
 
 
 def _unzip(file: IO[bytes]) -> IO[bytes]:
-    archive = zipfile.ZipFile(file)
+    archive, name = zipfile.ZipFile(file), getattr(file, "name", "The file")
     members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
     if any(member.filename == "[Content_Types].xml" for member in members):
-        raise UserError(f"{file.name} is an Excel or Word document: save it as CSV")
+        raise UserError(f"{name} is an Excel or Word document: save it as CSV")
     if len(members) != 1:
         names = ", ".join(member.filename for member in members[:5])
-        raise UserError(
-            f"{file.name} is a zip archive of {len(members)} files ({names}): unpack it and give one of them"
-        )
+        raise UserError(f"{name} is a zip archive of {len(members)} files ({names}): unpack it and give one of them")
     if members[0].flag_bits & 1:
-        raise UserError(f"{file.name} is locked with a password: unpack it")
+        raise UserError(f"{name} is locked with a password: unpack it")
     return archive.open(members[0])
 
 
@@ -93,10 +91,9 @@ def chunks(path: File, encoding: str | None = None) -> Iterator[bytes]:
         _refuse_documents(path, chunk)
         form, mark = unicode_form(chunk)
         given, encoding = encoding, encoding or form
-        chunk, decode = (
-            chunk[mark if encoding and codecs.lookup(encoding).name == form else 0 :],
-            _decoder(path, encoding),
-        )
+        decode = _decoder(path, encoding)
+        if encoding is not None and codecs.lookup(encoding).name == form:
+            chunk = chunk[mark:]
         while chunk:
             if encoding is None and not chunk.isascii():
                 encoding = guess(chunk)
@@ -136,13 +133,9 @@ def _decoder(path: File, encoding: str | None) -> Callable[[bytes, bool], bytes]
 
 
 def _refuse_two(path: File, piece: bytes) -> None:
-    if piece.isascii():
-        return
-    try:
-        codecs.utf_8_decode(piece, "strict", False)
-    except UnicodeDecodeError:
-        return
-    raise UserError(f"{path} begins in Windows-1252 and goes on in UTF-8: write all of it in UTF-8")
+    with suppress(UnicodeDecodeError):
+        if not piece.isascii() and codecs.utf_8_decode(piece, "strict", False):
+            raise UserError(f"{path} begins in Windows-1252 and goes on in UTF-8: write all of it in UTF-8")
 
 
 def check_encoding(encoding: str | None) -> None:
@@ -159,14 +152,10 @@ def check_encoding(encoding: str | None) -> None:
 
 def bare_name(path: Path) -> str:
     """A file's name without its last ending and without that of a compression, whatever their case."""
-    name = path.name
-    if Path(name).suffix.lower() in PACKED:
-        name = Path(name).stem
-    return Path(name).stem
+    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
 
 
 def kind_of(path: Path) -> str:
     """The ending of a file's name in lower case, without that of a compression: ``.jsonl`` of ``A.JSONL.GZ``."""
-    name = path.name.lower()
-    suffix = Path(name).suffix
-    return Path(name.removesuffix(suffix)).suffix if suffix in PACKED else suffix
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in PACKED else name.suffix

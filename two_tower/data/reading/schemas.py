@@ -148,8 +148,8 @@ class QrelsColumns(Schema):
 
 
 def recognize(
-    schema: pa.Schema, label: str, query: str | None = None, positive: str | None = None, negatives: Sequence[str] |
-    None = None,
+    schema: pa.Schema, label: str, query: str | None = None, positive: str | None = None,
+    negatives: Sequence[str] | None = None,
 ) -> TextColumns | TevatronColumns:  # fmt: skip
     """Find out what the columns of a data set, called ``label``, mean; those not given have usual names."""
     tevatron = _tevatron(schema, query, negatives) if positive is None else None

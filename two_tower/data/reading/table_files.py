@@ -165,8 +165,8 @@ class RoleTables:
 
 
 def find_columns(
-    files: Sequence[TableFile], chosen: Mapping[str, str | None], usual: Mapping[str, Sequence[str]], required:
-    Sequence[str], without_header: Sequence[str] = (),
+    files: Sequence[TableFile], chosen: Mapping[str, str | None], usual: Mapping[str, Sequence[str]],
+    required: Sequence[str], without_header: Sequence[str] = (),
 ) -> RoleTables:  # fmt: skip
     """Find the column of each role: the one that the user chose, or the first with a usual name.
 
