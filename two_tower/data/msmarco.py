@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS, QUERIES, SPLITS
 from two_tower.data.reading.arrow import as_text, column_types, flat_lists, list_fields, list_type, text_of
+from two_tower.data.reading.content import check_encoding
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.rows import Rows
@@ -40,7 +41,7 @@ class MsMarco(GroupSource):
     def __init__(
         self, version: str = "v1.1", path: Path | str = "microsoft/ms_marco", streaming: bool = True,
         revision: str | None = None, corpus_splits: Sequence[str] = ("train", "dev"), unique_passages: bool = True,
-        max_bad_rows: float = 0.001, name: str | None = None,
+        encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name or f"msmarco-{version}", max_bad_rows)
         for split in corpus_splits:
@@ -51,13 +52,21 @@ class MsMarco(GroupSource):
             raise ValueError("corpus_splits is empty: name at least one of train, dev, test")
         self.unique_passages = unique_passages
         files_of_one_version = any(Path(path).expanduser().glob("*.parquet"))
-        self._data = HubData(path, None if files_of_one_version else version, streaming, revision)
+        check_encoding(encoding)
+        config = None if files_of_one_version else version
+        self._data = HubData(path, config, streaming, revision, encoding=encoding)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split in self.corpus_splits if split != "test")  # it has no marked passages
 
     def fingerprint(self) -> str:
-        return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
+        return self._key(
+            "msmarco",
+            self._data.fingerprint(),
+            *filter(None, [self._data.encoding]),
+            self.corpus_splits,
+            self.unique_passages,
+        )
 
     def _no_split(self, split: str) -> str:
         if split == "test":
