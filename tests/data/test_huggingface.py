@@ -206,8 +206,8 @@ def test_a_loading_script_beside_the_files_is_not_run(
     folder = tmp_path / name
     write(folder / "train.jsonl.gz", ANIMALS[:2])
     write(folder / "dev.jsonl.gz", ANIMALS[3:])
-    for script in ("msmarco-passage.py", "README.md"):
-        write_text(folder / script, "raise SystemExit\n")
+    for name, text in (("msmarco-passage.py", "raise SystemExit\n"), ("README.md", ""), ("dataset_infos.json", "{}")):
+        write_text(folder / name, text)
     source = HuggingFace(folder)
     assert source.splits() == ("train", "dev")
     assert texts(source, "dev")[1] == {("oak", "A tree.")}

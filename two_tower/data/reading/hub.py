@@ -22,12 +22,12 @@ import pyarrow as pa
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.base import FIELDS, SPLITS
 from two_tower.data.reading.arrow import without_invalid
-from two_tower.data.reading.content import bare_name, kind_of
+from two_tower.data.reading.content import bare_name
 from two_tower.data.reading.formats import json_of_scalars
 from two_tower.data.reading.qrels import qrels_rows
 from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.table_file import TableFile
-from two_tower.data.reading.table_files import KINDS, ParquetFile, open_table, scalars
+from two_tower.data.reading.table_files import ParquetFile, data_files, open_table, scalars
 from two_tower.errors import BadRows, UserError, one_of
 
 if TYPE_CHECKING:
@@ -200,11 +200,12 @@ def _files_beside_a_script(folder: Path) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     if not (folder / f"{folder.resolve().name}.py").is_file():
         return files
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and kind_of(path) in KINDS):
+    for path in data_files(folder):
         words = re.split(r"\W|_", bare_name(path).lower())
-        split = next((name for usual in SPLITS.values() for name in usual if name in words), "train")
+        split = next((name for usual in SPLITS.values() for name in usual if name in words), "")
         files.setdefault(split, []).append(str(path))
-    return files
+    others = files.pop("", [])  # of no split: perhaps a corpus
+    return files or {"train": others}
 
 
 def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -> dict[str, str]:

@@ -28,6 +28,7 @@ from two_tower.errors import BadRows, UserError, one_of
 from two_tower.files import refuse_stand_in
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_DESCRIPTIONS = ("dataset_infos.json", "dataset_dict.json", "state.json")  # of data sets, by `datasets`
 _BATCH_ROWS = 10_000
 
 
@@ -91,16 +92,20 @@ def open_table(path: Path, encoding: str | None = None) -> TableFile:
     return DelimitedFile(path, encoding)
 
 
+def data_files(folder: Path) -> list[Path]:
+    """The files of known kinds in a folder and its folders, in the order of their names; hidden ones are not."""
+    found = (path for path in sorted(folder.rglob("*")) if kind_of(path) in KINDS and path.name not in _DESCRIPTIONS)
+    return [p for p in found if p.is_file() and not any(n[0] in "._" for n in p.relative_to(folder).parts)]
+
+
 def open_tables(path: Path, encoding: str | None = None) -> list[TableFile]:
-    """A file, or the files of known kinds in a folder and its folders, in the order of their names."""
+    """A file, or the `data_files` of a folder."""
     if not path.is_dir():
         return [open_table(path, encoding)]
-    found = [file for file in sorted(path.rglob("*")) if file.is_file() and kind_of(file) in KINDS]
-    if not (shown := [f for f in found if not any(p.startswith((".", "_")) for p in f.relative_to(path).parts)]):
-        raise UserError(
-            f"{path} holds no file of a known kind: {', '.join(KINDS)}, each perhaps with {', '.join(PACKED)}"
-        )
-    return [open_table(file, encoding) for file in shown]
+    if not (found := data_files(path)):
+        endings = f"{', '.join(KINDS)}, each perhaps with {', '.join(PACKED)}"
+        raise UserError(f"{path} holds no file of a known kind: {endings}")
+    return [open_table(file, encoding) for file in found]
 
 
 def find_named(folder: Path, name: str, kinds: Sequence[str] = (*KINDS, "")) -> Path | None:
