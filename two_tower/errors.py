@@ -104,7 +104,10 @@ class BadRows:
         """Compare with the number of rows of the file, without those of `include`; a UserError names the first."""
         bad, total = self.counts.total(), total + self._unread
         if self._first is not None and bad > self.max_bad_rows * total:
-            excess = f"more than data.max_bad_rows={self.max_bad_rows:g} allows: correct the file or raise the limit"
+            remedy = "correct the file" + (" or raise the limit" if bad < total else "")
+            if self.counts["invalid UTF-8"]:
+                remedy = "convert the file to UTF-8, or say what it is in with data.encoding=NAME (cp1251, shift_jis …)"
+            excess = f"more than data.max_bad_rows={self.max_bad_rows:g} allows: {remedy}"
             raise UserError(f"{self._first[1]}; {bad} of {total} rows are bad, {excess}")
 
     def summary(self) -> str | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, TextIO
 import xxhash
 
 from two_tower.errors import UserError, naming
+
+_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml|head|body)\b", re.IGNORECASE)
 
 
 @contextmanager
@@ -87,3 +90,11 @@ def find_again(path: object, near: Path) -> Iterator[str]:
     parts = Path(path).parts if isinstance(path, str) and os.path.isabs(path) and not os.path.exists(path) else ()
     places = (Path(above, *parts[i:]) for i in range(1, len(parts)) for above in near.absolute().parents)
     return (str(place) for place in places if place.exists())
+
+
+def refuse_stand_in(path: object, start: bytes) -> None:
+    """Raise a UserError where a file's first bytes say that it is something in place of the data."""
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a pointer of Git LFS in place of the file: run  git lfs pull  to fetch it")
+    if _WEB_PAGE.match(start):
+        raise UserError(f"{path} is a web page (HTML or XML), as servers send with an error: download the file again")

@@ -112,6 +112,41 @@ def test_a_command_reads_what_it_names(command: str, place: Path, monkeypatch: p
         assert sum(map(len, triplets)) > 50
 
 
+FILES = re.findall(r"^\| `(\w+)` \| `([\w./]+)`: [^|]*\| (`.*`) \|$", TEXT, re.MULTILINE)
+# What a folder needs beside the file of the example.
+BESIDE = {
+    "beir": {
+        "corpus.jsonl": '{"_id": "d1", "text": "A tree, tall."}\n', "queries.jsonl": '{"_id": "q1", "text": "oak"}\n',
+        "qrels/dev.tsv": "q1\td1\t1\n",
+    },
+    "msmarco_passage": {"queries.dev.small.tsv": "1\toak\n", "qrels.dev.small.tsv": "1\t0\t7\t1\n"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "name", "example"), FILES, ids=range(len(FILES)))
+@pytest.mark.usefixtures("hub_cache")
+def test_the_examples_of_files_are_read(data: str, name: str, example: str, tmp_path: Path) -> None:
+    for other, text in BESIDE.get(data, {}).items():
+        if other.partition(".")[0] != re.split(r"[./]", name)[0]:
+            write_text(tmp_path / other, text)
+    lines = [line.strip("`").replace("⇥", "\t").replace("\\|", "|") for line in example.split("<br>")]
+    write_text(tmp_path / name, "\n".join(lines))
+    folder = data in BESIDE or "/" in name
+    keys = ["data.query_column=Frage", "data.positive_column=Antwort"] if "Frage" in example else []
+    path = tmp_path / ("" if data in BESIDE else name.partition("/")[0] if folder else name)
+    source = make_source(composed(f"data={data}", *keys, f"data.path={path}")["data"])
+    assert "A tree, tall." in [row["text"] for batch in source.corpus() for row in batch.to_pylist()]
+    if data in ("pairs", "huggingface", "beir") and "corpus" not in name:
+        split = "dev" if data == "beir" else "train"
+        assert [row["grade"] for row in source.qrels(split).to_pylist()] == [1]
+        assert len(source.queries(split)) == 1
+
+
+def test_every_kind_of_file_has_an_example() -> None:
+    assert len(FILES) == len(re.findall(r"^\| `\w+` \| `[\w./]+`:", TEXT, re.MULTILINE)) > 15
+    assert {data for data, *_ in FILES} == {"pairs", "passages", "beir", "huggingface", "msmarco_passage"}
+
+
 def test_every_source_has_commands() -> None:
     assert len(COMMANDS) > 15
     own = {"beir", "huggingface", "ir_datasets", "msmarco_passage", "msmarco_v1_1", "msmarco_v2_1", "pairs", "pydocs"}

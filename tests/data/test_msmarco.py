@@ -64,8 +64,8 @@ def hub(tmp_path: Path) -> Path:
 
 def test_everything_in_one_pass(hub: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     read: list[str] = []
-    tables = HubData._tables
-    monkeypatch.setattr(HubData, "_tables", lambda self, split, *rest: read.append(split) or tables(self, split, *rest))
+    rows = HubData.rows
+    monkeypatch.setattr(HubData, "rows", lambda self, split, *rest: read.append(split) or rows(self, split, *rest))
     source = MsMarco(path=str(hub))
     assert source.name == "msmarco-v1.1"
     assert source.triplets() is not None
@@ -171,7 +171,7 @@ def test_any_rows_against_a_plain_reading(
 def test_bad_rows(hub: Path, caplog: pytest.LogCaptureFixture, row: Row, kind: str) -> None:
     expected = everything(MsMarco(path=str(hub)))
     write_split(hub / "v1.1", "train", [*TRAIN, row])
-    check_bad_row(partial(MsMarco, path=str(hub)), expected, rf"ms_marco v1\.1 train, row 4: {kind}", kind, caplog)
+    check_bad_row(partial(MsMarco, path=str(hub)), expected, rf"train-\S+\.parquet, row 4: {kind}", kind, caplog)
 
 
 def test_lists_of_unequal_length_and_invalid_text_are_bad_rows(hub: Path) -> None:
@@ -185,8 +185,8 @@ def test_lists_of_unequal_length_and_invalid_text_are_bad_rows(hub: Path) -> Non
     passages = values(source.corpus())
     assert passages[6] == ("4-0", "", "z")
     assert len(passages) == expected + 1
-    assert "train, row 4: lists of unequal length" in bad_summary(source)
-    assert "train, row 5: invalid UTF-8" in bad_summary(source)
+    assert "parquet, row 4: lists of unequal length" in bad_summary(source)
+    assert "parquet, row 5: invalid UTF-8" in bad_summary(source)
 
 
 def test_the_fingerprint_is_that_of_the_content(hub: Path) -> None:
@@ -223,7 +223,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path, hub: Path) -> No
     check(f"{damaged} cannot be read", corpus_splits=["train"])
     row = {"query_id": 1, "query": "q"}
     for wrong, answer in (
-        ({"query": "q", "text": "t"}, "train has no column query_id, but query, text"),
+        ({"query": "q", "text": "t"}, r"parquet has no column query_id, but query, text"),
         ({**row, "passages": {"text": ["a"]}}, r"must hold lists is_selected and passage_text, not \['text'\]"),
         ({**row, "passages": "a"}, r"\[\]"),
         ({**row, "passages": {"is_selected": ["yes"], "passage_text": ["a"]}}, "does not hold what its name says"),

@@ -20,7 +20,7 @@ from two_tower.data.base import SCORED_TRIPLETS, TEXT_TRIPLETS
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.reading import rows
 from two_tower.data.reading.download import Download
-from two_tower.data.reading.formats import TsvRows
+from two_tower.data.reading.formats import DelimitedRows
 from two_tower.data.reading.rows import read_rows
 from two_tower.errors import BadRows
 
@@ -214,7 +214,7 @@ def test_triples_equal_plain_splitting(
     lines = ["a\tb\tc", *lines]
     path = write_text(tmp_path_factory.mktemp("triples") / "triples.tsv", "\n".join(lines))
     split = [line.removesuffix("\r").split("\t") for line in lines]
-    row_format = TsvRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
+    row_format = DelimitedRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_BLOCK_BYTES", block_bytes)
         found = [row for table, _ in read_rows(path, row_format, BadRows(1)) for row in values(table)]

@@ -6,7 +6,7 @@ import pytest
 from rows import Values, bad_summary, check_refused, values, write_rows
 
 from two_tower.data.passages import Passages
-from two_tower.data.reading.columns import estimated_lines
+from two_tower.data.reading.rows import estimated_lines
 
 ROWS = [("a", "One", "the first"), ("b", "", "the second, with a comma"), ("c", "Three", "ünïcode 東京")]
 
@@ -35,7 +35,10 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", ROWS, "key", "heading", "words")
     assert read(Passages(other, text_column="words", title_column="heading", id_column="key")) == ROWS
     assert read(Passages(other, text_column="words")) == [(str(i), "", r[2]) for i, r in enumerate(ROWS, 1)]
-    check_refused(lambda: Passages(other), r"set data\.text_column to one of its columns, key, heading, words")
+    check_refused(
+        lambda: Passages(other),
+        r"has the fields key, heading, words; expected a text \(text, .*: set data\.text_column",
+    )
     check_refused(lambda: Passages(other, text_column="words", id_column="kee"), "^id_column=kee is no column .*key")
 
 

@@ -22,7 +22,7 @@ from two_tower.errors import BadRows, at_least
 from two_tower.store import split_rows
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
-# A fourth column of strings that a source may give: a JSON object of a row's other values, "" where it has none.
+# A fourth column of `search_corpus`: a JSON object of what else a passage has (texts, numbers, booleans), or "".
 FIELDS = "fields"
 QUERIES = pa.schema([("id", pa.string()), ("text", pa.string())])
 QRELS = pa.schema([("query_id", pa.string()), ("document_id", pa.string()), ("grade", pa.int32())])
@@ -31,9 +31,13 @@ TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), (
 SCORED_TRIPLETS = TRIPLETS.append(pa.field("margin", pa.float32()))
 TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
-SPLITS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}  # and what others call them
+SPLITS = {
+    "train": ("train",),
+    "dev": ("dev", "validation", "valid", "val"),
+    "test": ("test",),
+}  # and what others call them
 JUDGED_ENOUGH = 50  # validation queries: with fewer, a mean says little
-READING = 3  # raise whenever the same files would be read as other rows
+READING = 4  # raise whenever the same files would be read as other rows
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Source(ABC):
         return 1
 
     def search_corpus(self) -> Iterator[pa.RecordBatch]:
-        """The passages as the search index shows them; differs from `corpus` only where a part is held back."""
+        """The passages as the search index shows them: what `corpus` holds back too, and perhaps a column `FIELDS`."""
         return self.corpus()
 
     def estimated_size(self) -> int | None:

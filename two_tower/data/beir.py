@@ -2,93 +2,115 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, SPLITS, TRIPLETS
-from two_tower.data.reading.columns import estimated_lines
-from two_tower.data.reading.formats import JsonRows, TsvRows
-from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_file
+from two_tower.data.base import CORPUS, SCORED_TRIPLETS, SPLITS, TRIPLETS
+from two_tower.data.reading import names
+from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.formats import DelimitedRows
+from two_tower.data.reading.qrels import qrels_rows
+from two_tower.data.reading.rows import Rows, first_columns, first_lines, read_rows
+from two_tower.data.reading.table_files import RoleTables, find_columns, find_named, open_tables
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import keep_known
 from two_tower.errors import BadRows, UserError, one_of
 
-_HEADER = frozenset({"query-id", "query_id", "qid", "query"})
-_PASSAGES = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
-_QUESTIONS = JsonRows(required=("_id", "text"), some_text=("text",))
+_TRIPLE_HEADER = ("query_id", "qid", "query")
+_USUAL_PASSAGE = {"id": names.ID, "title": names.TITLE, "text": names.TEXT}
+_USUAL_QUERY = {"query_id": names.QUERY_ID, "query": (*names.QUERY, *names.TEXT)}
 
 
 class Beir(TableSource):
     """``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv`` and, where there is one, ``triples.tsv``.
 
-    Triplets are checked against the passages, which are read once for that.
+    Passages and queries may be files of any other kind with the same names, or folders of files. Triplets are checked
+    against the passages, which are read once for that.
     """
 
-    def __init__(self, path: Path | str, max_bad_rows: float = 0.001, name: str | None = None) -> None:
-        self.path = Path(path).expanduser()
+    def __init__(
+        self, path: Path | str, id_column: str | None = None, title_column: str | None = None,
+        text_column: str | None = None, query_id_column: str | None = None, query_column: str | None = None,
+        encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
+        self.path, self.encoding = Path(path).expanduser(), encoding
         super().__init__(name or self.path.resolve().name, max_bad_rows)
+        check_encoding(encoding)
         if not self.path.is_dir():
             raise UserError(f"{path} is no folder: data.path must hold corpus.jsonl, queries.jsonl and qrels/")
-        self._file("corpus.jsonl")
+        self._passage_columns = {"id": id_column, "title": title_column, "text": text_column}
+        self._query_columns = {"query_id": query_id_column, "query": query_column}
+        self._corpus = self._table("corpus", self._passage_columns, _USUAL_PASSAGE, ("id", "text"))
+
+    @cached_property
+    def _questions(self) -> RoleTables:
+        return self._table("queries", self._query_columns, _USUAL_QUERY, ("query_id", "query"))
 
     def estimated_size(self) -> int | None:
-        return estimated_lines(self._file("corpus.jsonl"))
+        return self._corpus.estimated_size()
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if self._qrels_file(split) is not None)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of ``triples.tsv`` whose ids are known; with margins where it has a fourth column."""
-        path = self._find("triples.tsv")
+        path = find_named(self.path, "triples", (".tsv",))
         return None if path is None else self._read_triplets(path)
 
     def fingerprint(self) -> str:
-        names = ("corpus.jsonl", "queries.jsonl", "triples.tsv")
-        paths = (*map(self._find, names), *map(self._qrels_file, SPLITS))
-        return self._key(*(f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in paths if path))
+        tables = [self._corpus] + ([self._questions] if find_named(self.path, "queries") else [])
+        paths = (find_named(self.path, "triples", (".tsv",)), *map(self._qrels_file, SPLITS))
+        files = [f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in paths if path]
+        return self._key(*(part for table in tables for part in table.fingerprint()), *files)
 
-    def _passage_rows(self) -> Rows:
-        columns = ["_id", *CORPUS.names[1:]]  # the file's, in another order
-        return rows_of_file(
-            self._file("corpus.jsonl"), _PASSAGES, lambda table: table.select(columns).rename_columns(CORPUS.names)
-        )
+    def _passage_rows(self, fields: bool = False) -> Sequence[Rows]:
+        return self._corpus.rows(CORPUS.names, [("id",), ("title", "text")], fields)
 
-    def _query_rows(self, split: str) -> Rows:
-        return rows_of_file(self._file("queries.jsonl"), _QUESTIONS, lambda table: table.rename_columns(QUERIES.names))
+    def _query_rows(self, split: str) -> Sequence[Rows]:
+        roles = ("query_id", "query")
+        return self._questions.rows(roles, [roles[:1], roles[1:]])
 
     def _judgement_rows(self, split: str) -> Rows:
         path = self._qrels_file(split)
         if path is None:
             raise UserError(f"{self.path} has no split {split!r}: {one_of(split, self.splits())}")
-        return rows_of_file(path, TsvRows(QRELS, _HEADER))
+        return qrels_rows(path, self.encoding)
 
     def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
         bad, queries = BadRows(self.max_bad_rows), self._all_queries("train")[1]
         if not len(self._passages):
             deque(self.corpus(), maxlen=0)  # reads it to its end
-        scored = first_columns(path) == len(SCORED_TRIPLETS)
-        schema = SCORED_TRIPLETS if scored else TRIPLETS
-        for table, numbers in read_rows(path, TsvRows(schema, _HEADER), bad):
+        scored = first_columns(path, self.encoding) == len(SCORED_TRIPLETS)
+        row_format = DelimitedRows(SCORED_TRIPLETS if scored else TRIPLETS)
+        first = first_lines(path, self.encoding)[0].split(b"\t")[0].decode("utf-8", "replace")
+        for table, numbers in read_rows(
+            path, row_format, bad, self.encoding, skip=names.plain(first) in _TRIPLE_HEADER
+        ):
             for column in TRIPLETS.names:
                 ids = queries if column == "query_id" else self._passages
                 table, numbers = keep_known(table, numbers, column, ids, bad, path)
             yield from table.to_batches()
         self._report(path, bad)
 
-    def _find(self, name: str) -> Path | None:
-        paths = (self.path / name, self.path / f"{name}.gz")
-        return next((path for path in paths if path.is_file()), None)
-
-    def _file(self, name: str) -> Path:
-        path = self._find(name)
+    def _table(
+        self, name: str, chosen: dict[str, str | None], usual: dict[str, tuple[str, ...]], required: tuple[str, str]
+    ) -> RoleTables:
+        path = find_named(self.path, name)
         if path is None:
-            raise UserError(f"{self.path / name} does not exist (nor {name}.gz): data.path must be a BEIR folder")
-        return path
+            raise UserError(f"{self.path / name}.jsonl does not exist: data.path must be a BEIR folder")
+        return find_columns(open_tables(path, self.encoding), chosen, usual, required, required)
 
     def _qrels_file(self, split: str) -> Path | None:
-        names = (self._find(f"qrels/{name}.tsv") for name in SPLITS.get(split, ()))
-        return next((path for path in names if path is not None), None)
+        """``qrels/SPLIT.tsv`` or a file called much like it, in that folder or with ``qrels`` in its name."""
+        folder = self.path / "qrels"
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        files += [path for path in sorted(self.path.iterdir()) if "qrels" in path.name.lower()]
+        words = [(re.split(r"\W|_", bare_name(path).lower()), path) for path in files if path.is_file()]
+        found = ((own != [name], path) for name in SPLITS.get(split, ()) for own, path in words if name in own)
+        return min(found, default=(False, None), key=lambda each: each[0])[1]

@@ -33,15 +33,9 @@ class IrDatasets(TableSource):
     """
 
     def __init__(
-        self,
-        id: str,
-        train: str | None = None,
-        dev: str | None = None,
-        test: str | None = None,
-        corpus: str | None = None,
-        max_bad_rows: float = 0.001,
-        name: str | None = None,
-    ) -> None:
+        self, id: str, train: str | None = None, dev: str | None = None, test: str | None = None,
+        corpus: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(name or id.replace("/", "-"), max_bad_rows)
         try:
             self._library = importlib.import_module("ir_datasets")
@@ -72,16 +66,16 @@ class IrDatasets(TableSource):
         files = ("" if path is None else file_fingerprint(path) for path in paths)
         return self._key(self._library.__version__, self.corpus_id, self.ids, *files)
 
-    def _passage_rows(self) -> Rows:
-        return self._rows(self.corpus_id, "docs", _document, CORPUS)
+    def _passage_rows(self, fields: bool = False) -> list[Rows]:
+        return [self._rows(self.corpus_id, "docs", _document, CORPUS)]
 
-    def _query_rows(self, split: str) -> Rows:
-        return self._rows(self.ids[split], "queries", lambda entry: (entry.query_id, _text(entry)), QUERIES)
+    def _query_rows(self, split: str) -> list[Rows]:
+        return [self._rows(self.ids[split], "queries", lambda entry: (entry.query_id, _text(entry)), QUERIES)]
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in self.ids:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
-        return self._rows(self.ids[split], "qrels", lambda e: (e.query_id, e.doc_id, int(e.relevance)), QRELS)
+        return self._rows(self.ids[split], "qrels", _judgement, QRELS)
 
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
         return Rows(f"{dataset_id} {kind}", partial(self._read, dataset_id, kind, convert, schema))
@@ -166,6 +160,12 @@ class IrDatasets(TableSource):
 def _unavailable(dataset_id: str, kind: str, error: Exception, place: str = "") -> UserError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return UserError(f"ir_datasets cannot provide the {kind} of {dataset_id}{place}: {reason}")
+
+
+def _judgement(entry: Entry) -> tuple[str, str, int]:
+    if int(entry.relevance) != entry.relevance:
+        raise UserError(f"Query {entry.query_id} has the grade {entry.relevance}, but grades must be whole numbers")
+    return entry.query_id, entry.doc_id, int(entry.relevance)
 
 
 def _document(entry: Entry) -> tuple[str, str, str]:

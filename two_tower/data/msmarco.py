@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS, QUERIES, SPLITS
+from two_tower.data.reading.arrow import as_text, column_types, flat_lists, list_fields, list_type, text_of
+from two_tower.data.reading.content import check_encoding
 from two_tower.data.reading.groups import Groups, GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
-from two_tower.data.reading.rows import Rows, column_types, flat_lists, list_fields, list_type, text_of
+from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.unique import hash_rows
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.ragged import expand_ranges
@@ -37,16 +39,10 @@ class MsMarco(GroupSource):
     judged_negatives = True
 
     def __init__(
-        self,
-        version: str = "v1.1",
-        path: Path | str = "microsoft/ms_marco",
-        streaming: bool = True,
-        revision: str | None = None,
-        corpus_splits: Sequence[str] = ("train", "dev"),
-        unique_passages: bool = True,
-        max_bad_rows: float = 0.001,
-        name: str | None = None,
-    ) -> None:
+        self, version: str = "v1.1", path: Path | str = "microsoft/ms_marco", streaming: bool = True,
+        revision: str | None = None, corpus_splits: Sequence[str] = ("train", "dev"), unique_passages: bool = True,
+        encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(name or f"msmarco-{version}", max_bad_rows)
         for split in corpus_splits:
             if split not in SPLITS:
@@ -56,13 +52,21 @@ class MsMarco(GroupSource):
             raise ValueError("corpus_splits is empty: name at least one of train, dev, test")
         self.unique_passages = unique_passages
         files_of_one_version = any(Path(path).expanduser().glob("*.parquet"))
-        self._data = HubData(path, None if files_of_one_version else version, streaming, revision)
+        check_encoding(encoding)
+        config = None if files_of_one_version else version
+        self._data = HubData(path, config, streaming, revision, encoding=encoding)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split in self.corpus_splits if split != "test")  # it has no marked passages
 
     def fingerprint(self) -> str:
-        return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
+        return self._key(
+            "msmarco",
+            self._data.fingerprint(),
+            *filter(None, [self._data.encoding]),
+            self.corpus_splits,
+            self.unique_passages,
+        )
 
     def _no_split(self, split: str) -> str:
         if split == "test":
@@ -71,7 +75,7 @@ class MsMarco(GroupSource):
             return f"The split {split} of {self.name} is not among data.corpus_splits"
         return super()._no_split(split)
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self, fields: bool = False) -> Iterator[Part]:
         names = split_names(self._data)
         for split in self.corpus_splits:
             if split not in names:
@@ -85,9 +89,9 @@ class MsMarco(GroupSource):
                 )
             kinds = (pa.string(), pa.string(), list_type(kind, _LISTS))
             for rows in self._data.rows(names[split], pa.schema(list(zip(_COLUMNS, kinds, strict=True)))):
-                yield Part(split, str(rows.place), partial(self._read, rows))
+                yield Part(split, str(rows.place), partial(self._read_rows, rows))
 
-    def _read(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
+    def _read_rows(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
         for table, numbers in rows.read(bad):
             with column_types(rows.place):
                 (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
@@ -100,7 +104,7 @@ class MsMarco(GroupSource):
 
     def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)
-        query_ids = table["query_id"].cast(pa.string()).combine_chunks()
+        query_ids = as_text(table["query_id"], "query_id")
         owner, place = expand_ranges(np.zeros_like(lengths), lengths)
         ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
         texts = text_of(texts)

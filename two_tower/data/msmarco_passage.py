@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, SCORED_TRIPLETS, SPLITS, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.base import CORPUS, QUERIES, SCORED_TRIPLETS, SPLITS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.data.reading.archive import Folder, Member
+from two_tower.data.reading.arrow import empty
+from two_tower.data.reading.content import File, check_encoding
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
-from two_tower.data.reading.formats import TsvRows
+from two_tower.data.reading.formats import DelimitedRows
+from two_tower.data.reading.qrels import qrels_rows
 from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_file
 from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError, nearest, one_of
@@ -26,33 +28,16 @@ _RELEVANT_GRADES = {"test": 2}
 _ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
 _TRAINING, _VALIDATION = ("queries.train", "qrels.train"), ("queries.dev", "qrels.dev")
 
-_TEXTS = TsvRows(QUERIES, filled=QUERIES.names)  # queries and passages
-_ID_TRIPLES = TsvRows(TRIPLETS, filled=TRIPLETS.names)
+_TEXTS = DelimitedRows(QUERIES, filled=QUERIES.names)  # queries and passages
+_ID_TRIPLES = DelimitedRows(TRIPLETS, filled=TRIPLETS.names)
 # Hofstätter et al. 2020, arXiv:2010.02666: a teacher's scores of both passages before the ids.
 _SCORES = pa.schema([("positive_score", pa.float32()), ("negative_score", pa.float32())])
-_SCORED_TRIPLES = TsvRows(pa.schema([*_SCORES, *TRIPLETS]), filled=TRIPLETS.names)
-_TEXT_TRIPLES = TsvRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
-
-File = Path | Member
-
-
-class _TrecQrels(TsvRows):
-    """Judgements as trec_eval reads them: query, an unused column, passage, grade, with tabs or blanks between."""
-
-    def __init__(self) -> None:
-        super().__init__(pa.schema([QRELS.field(0), ("iteration", pa.string()), QRELS.field(1), QRELS.field(2)]))
-
-    def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        if b" " in block:
-            block = b"\n".join(b"\t".join(line.split()) for line in block.split(b"\n"))
-        return super().parse_block(block, starts)
-
-    def parse_line(self, line: bytes) -> Sequence[object]:
-        return super().parse_line(b"\t".join(line.split()))
+_SCORED_TRIPLES = DelimitedRows(pa.schema([*_SCORES, *TRIPLETS]), filled=TRIPLETS.names)
+_TEXT_TRIPLES = DelimitedRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
 
 
 def _without_title(table: pa.Table) -> pa.Table:
-    return pa.table([table["id"], pa.repeat(pa.scalar(""), len(table)), table["text"]], CORPUS)
+    return pa.table([table["id"], empty(len(table)), table["text"]], CORPUS)
 
 
 class MsMarcoPassage(TableSource):
@@ -65,21 +50,14 @@ class MsMarcoPassage(TableSource):
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        corpus: str = "collection.tsv",
-        queries: Mapping[str, str | None] = _QUERY_FILES,
-        qrels: Mapping[str, str | None] = _QRELS_FILES,
-        relevant_grades: Mapping[str, int] = _RELEVANT_GRADES,
-        triples: str | None = None,
-        archives: Sequence[str] = _ARCHIVES,
-        download: bool = False,
-        downloads: Mapping[str, Mapping[str, Any]] | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_bad_rows: float = 0.001,
-        name: str | None = None,
-    ) -> None:
-        self.path = Path(path).expanduser()
+        self, path: Path | str, corpus: str = "collection.tsv", queries: Mapping[str, str | None] = _QUERY_FILES,
+        qrels: Mapping[str, str | None] = _QRELS_FILES, relevant_grades: Mapping[str, int] = _RELEVANT_GRADES,
+        triples: str | None = None, archives: Sequence[str] = _ARCHIVES, download: bool = False,
+        downloads: Mapping[str, Mapping[str, Any]] | None = None, headers: Mapping[str, str] | None = None,
+        encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
+        check_encoding(encoding)
+        self.path, self.encoding = Path(path).expanduser(), encoding
         super().__init__(name or self.path.resolve().name, max_bad_rows)
         self.relevant_grades = dict(relevant_grades)
         for key, named in (("queries", queries), ("qrels", qrels), ("relevant_grades", relevant_grades)):
@@ -119,18 +97,18 @@ class MsMarcoPassage(TableSource):
     def fingerprint(self) -> str:
         found = ((role, file) for role in self._files if (file := self._find(role)) is not None)
         whole = ((f"{role} {file.name}", file.archive if isinstance(file, Member) else file) for role, file in found)
-        return self._key(*(f"{name} {file_fingerprint(path)}" for name, path in whole))
+        return self._key(self.encoding, *(f"{name} {file_fingerprint(path)}" for name, path in whole))
 
-    def _passage_rows(self) -> Rows:
-        return rows_of_file(self._file("corpus"), _TEXTS, _without_title)
+    def _passage_rows(self, fields: bool = False) -> list[Rows]:
+        return [rows_of_file(self._file("corpus"), _TEXTS, _without_title, self.encoding)]
 
-    def _query_rows(self, split: str) -> Rows:
-        return rows_of_file(self._file(f"queries.{split}"), _TEXTS)
+    def _query_rows(self, split: str) -> list[Rows]:
+        return [rows_of_file(self._file(f"queries.{split}"), _TEXTS, encoding=self.encoding)]
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in SPLITS:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
-        return rows_of_file(self._file(f"qrels.{split}"), _TrecQrels(), lambda table: table.select(QRELS.names))
+        return qrels_rows(self._file(f"qrels.{split}"), self.encoding)
 
     def _find(self, role: str) -> File | None:
         name = self._files[role]
@@ -184,9 +162,9 @@ class MsMarcoPassage(TableSource):
         if self._files["triples"] is None:
             return None
         path = self._file("triples")
-        if first_columns(path) == len(_SCORED_TRIPLES.schema):
+        if first_columns(path, self.encoding) == len(_SCORED_TRIPLES.schema):
             return "scored"
-        for table, _ in read_rows(path, _TEXT_TRIPLES, BadRows(1)):
+        for table, _ in read_rows(path, _TEXT_TRIPLES, BadRows(1), self.encoding):
             if len(table):
                 return "ids" if all(len(column[0].as_py().split()) == 1 for column in table.columns) else "texts"
         raise UserError(f"{path} holds no triple")
@@ -196,8 +174,8 @@ class MsMarcoPassage(TableSource):
             margin = pc.subtract(batch.column("positive_score"), batch.column("negative_score"))
             yield pa.RecordBatch.from_arrays([*batch.columns[2:], margin], schema=SCORED_TRIPLETS)
 
-    def _read_triples(self, row_format: TsvRows) -> Iterator[pa.RecordBatch]:
+    def _read_triples(self, row_format: DelimitedRows) -> Iterator[pa.RecordBatch]:
         path, bad = self._file("triples"), BadRows(self.max_bad_rows)
-        for table, _ in read_rows(path, row_format, bad):
+        for table, _ in read_rows(path, row_format, bad, self.encoding):
             yield from table.combine_chunks().to_batches()  # large ones, which are tokenized on several threads
         self._report(path, bad)

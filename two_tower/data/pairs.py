@@ -10,65 +10,71 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QRELS, QUERIES, TRIPLETS, Source, draw_dev, percentiles
-from two_tower.data.reading.columns import find_columns, name_of
+from two_tower.cache import notice
+from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, TRIPLETS, Source, draw_dev, percentiles
+from two_tower.data.passages import Passages
+from two_tower.data.reading import names
+from two_tower.data.reading.arrow import empty, kept
+from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.rows import read_all
+from two_tower.data.reading.table_files import find_columns, open_tables
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows, hexadecimal
 from two_tower.errors import BadRows, UserError, one_of
 
-# What columns are usually called, best first.
-_USUAL = {
-    "query": ("query", "question", "anchor", "query_text", "search_query", "sentence1"),
-    "positive": ("passage", "document", "positive", "answer", "text", "passage_text", "context", "sentence2"),
-    "title": ("title", "passage_title", "document_title"),
-    "negative": ("negative", "hard_negative", "negative_passage", "negative_1"),
-}
+_USUAL = {"query": names.QUERY, "positive": names.POSITIVE, "title": names.TITLE, "negative": names.NEGATIVE}
+_ROLES = (*_USUAL, "query_id", "passage_id")
 # What has an id, and the texts that an id stands for.
 _TEXTS_OF = {"query_id": ("query",), "passage_id": ("title", "positive")}
 _SPLITS = ("train", "dev")
 
 
 class PairsSource(Source):
-    """A CSV, TSV, JSON lines or Parquet file with a query and one passage that answers it in each row.
+    """A table with a query and one passage that answers it in each row, in a file or in the files of a folder.
 
     Equal passages are one document, equal queries one query with several relevant documents. All passages are in the
-    corpus of both splits. A TSV file of two columns needs no header.
+    corpus of both splits. With ``corpus``, a table of its own, its passages are the corpus, and the answers are looked
+    up there: by their ids where the pairs have such a column, else by their texts; those that are not there are added.
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        query_column: str | None = None,
-        positive_column: str | None = None,
-        title_column: str | None = None,
-        negative_column: str | None = None,
-        query_id_column: str | None = None,
-        passage_id_column: str | None = None,
-        dev_share: float | None = None,
-        dev_seed: int = 0,
-        max_bad_rows: float = 0.001,
-        name: str | None = None,
-    ) -> None:
+        self, path: Path | str, query_column: str | None = None, positive_column: str | None = None,
+        title_column: str | None = None, negative_column: str | None = None, query_id_column: str | None = None,
+        passage_id_column: str | None = None, corpus: Path | str | None = None, dev_share: float | None = None,
+        dev_seed: int = 0, encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
         if dev_share is not None and not 0 < dev_share < 1:
             raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
         self.path, self.dev_share, self.dev_seed = Path(path).expanduser(), dev_share, dev_seed
-        super().__init__(name or name_of(self.path), max_bad_rows)
+        super().__init__(name or bare_name(self.path), max_bad_rows)
+        check_encoding(encoding)
         chosen = {
             "query": query_column, "positive": positive_column, "title": title_column, "negative": negative_column,
             "query_id": query_id_column, "passage_id": passage_id_column,
         }  # fmt: skip
-        required = ("query", "positive")
-        self._file, self._columns = find_columns(self.path, chosen, _USUAL, required, required)
+        self._corpus = None if corpus is None else Passages(corpus, encoding=encoding, max_bad_rows=max_bad_rows)
+        usual = _USUAL if corpus is None else {**_USUAL, "passage_id": names.PASSAGE_ID}
+        tables, required = open_tables(self.path, encoding), ("query", "positive")
+        if corpus is not None and (passage_id_column or names.first_of(names.PASSAGE_ID, tables[0].schema.names)):
+            required = ("query", "passage_id")
+        self.table = find_columns(tables, chosen, usual, required, ("query", "positive"))
 
-    def corpus(self) -> Iterator[pa.RecordBatch]:
+    def corpus(self, fields: bool = False) -> Iterator[pa.RecordBatch]:
         seen = Numbering()
-        for table in self._pairs():
-            passages = table.select(["passage_id", "title", "positive"]).rename_columns(CORPUS.names)
+        fields = fields and (self.table.has_others or (self._corpus is not None and self._corpus.table.has_others))
+        columns = [*CORPUS.names, FIELDS] if fields else CORPUS.names
+        for batch in () if self._corpus is None else self._corpus.corpus(fields):
+            seen.add(hash_rows(pa.chunked_array([batch["id"]])))
+            yield from _with_fields(pa.Table.from_batches([batch]), columns).to_batches()
+        for table in self._pairs(fields):
+            passages = table.rename_columns({"passage_id": "id", "positive": "text"})
             negatives = table.filter(pc.not_equal(table["negative"], ""))
-            titles = pa.chunked_array([pa.repeat(pa.scalar(""), len(negatives))])
-            others = pa.table([negatives["negative_id"], titles, negatives["negative"]], CORPUS)
-            both = pa.concat_tables([passages, others])
-            yield from both.filter(pa.array(seen.add(hash_rows(both["id"]))[1])).to_batches()
+            others = pa.table([negatives["negative_id"], empty(len(negatives)), negatives["negative"]], CORPUS)
+            both = pa.concat_tables([_with_fields(passages, columns), _with_fields(others, columns)])
+            new = seen.add(hash_rows(both["id"]))[1] & pc.not_equal(both["text"], "").to_numpy()
+            yield from both.filter(pa.array(new)).to_batches()
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        return self.corpus(fields=True)
 
     def splits(self) -> tuple[str, ...]:
         return _SPLITS
@@ -83,11 +89,11 @@ class PairsSource(Source):
         return qrels.filter(pa.array(self._is_dev(qrels["query_id"]) == wants_dev))
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        return self._triplets() if "negative" in self._columns else None
+        return self._triplets() if "negative" in self.table else None
 
     def fingerprint(self) -> str:
-        file = f"{self.path.name} {file_fingerprint(self.path)}"
-        return self._key(file, self._columns, self.dev_share, self.dev_seed)
+        corpus = [] if self._corpus is None else self._corpus.table.fingerprint()
+        return self._key(*self.table.fingerprint(), *corpus, self.dev_share, self.dev_seed)
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
         for table in self._pairs():
@@ -131,29 +137,77 @@ class PairsSource(Source):
             raise UserError(f"{self.path} holds only one query: training and validation need one each at least")
         return (draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())) & (draws != draws.max())
 
-    def _pairs(self) -> Iterator[pa.Table]:
+    def _pairs(self, fields: bool = False) -> Iterator[pa.Table]:
         """The good rows: id and text of query, positive and negative, and the title; "" for what is missing."""
-        bad, empty = BadRows(self.max_bad_rows), True
-        checks = {role: OneText() for role in _TEXTS_OF if role in self._columns}
-        required = [name for role, name in self._columns.items() if role not in ("title", "negative")]
-        for table, rows in self._file.read(list(self._columns.values()), required, bad):
-            table = self._complete(table.rename_columns(list(self._columns)))
+        bad, nothing, found = BadRows(self.max_bad_rows), True, np.zeros(3, int)
+        own = ("query_id",) if self._corpus else _TEXTS_OF  # a passage's id may be of the corpus, with its text
+        checks = {role: OneText() for role in own if role in self.table}
+        filled = [("query",), ("positive", "passage_id")] if self._corpus else [("query",), ("positive",)]
+        filled += [(role,) for role in checks]
+        for place, table, rows in read_all(self.table.rows(_ROLES, filled, fields), bad):
+            table = self._complete(table)
             for role, check in checks.items():
                 wrong = check.contradictions(table[role], *(table[text] for text in _TEXTS_OF[role]))
-                bad.add_where(wrong, "id that another text had before", self.path, rows, table[role])
-                table, rows = table.filter(pa.array(~wrong)), rows[~wrong]
-            empty = empty and not len(table)
+                bad.add_where(wrong, "id that another text had before", place, rows, table[role])
+                table, rows = kept(table, rows, ~wrong)
+            if self._corpus is not None:
+                table, rows, how = self._looked_up(table, rows, bad, place)
+                found += how
+            nothing = nothing and not len(table)
             yield table
-        if empty:
+        if nothing:
             raise UserError(f"{self.path} holds no row with a query and a passage")
         self._report(self.path, bad)
+        if self._corpus is not None:
+            notice(
+                f"{self.path}: of the answers, {found[0]} are passages of {self._corpus.path} by their ids, "
+                f"{found[1]} by their texts; {found[2]} are not there and were added."
+            )
 
     def _complete(self, table: pa.Table) -> pa.Table:
-        nothing = pa.chunked_array([pa.repeat(pa.scalar(""), len(table))])
+        """Texts without white space around them, and ids for those that have none: a hash of the texts."""
         for name in _USUAL:
-            if name not in self._columns:
-                table = table.append_column(name, nothing)
+            column = pc.utf8_trim_whitespace(table[name])
+            table = table.set_column(table.column_names.index(name), name, column)
         for role, texts in _TEXTS_OF.items():
-            if role not in self._columns:
-                table = table.append_column(role, hexadecimal(hash_rows(*(table[text] for text in texts))))
-        return table.append_column("negative_id", hexadecimal(hash_rows(nothing, table["negative"])))
+            hashes = hexadecimal(hash_rows(*(table[text] for text in texts)))
+            own = pc.if_else(pc.equal(table[role], ""), hashes, table[role])
+            table = table.set_column(table.column_names.index(role), role, own)
+        negatives = hash_rows(pa.chunked_array([empty(len(table))]), table["negative"])
+        return table.append_column("negative_id", hexadecimal(negatives))
+
+    def _looked_up(
+        self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object
+    ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+        """The rows with the ids that their passages have in the corpus; how many were found by id, text, and not."""
+        ids, texts, names_of = self._known
+        by_id = ids.find(hash_rows(table["passage_id"])) >= 0
+        by_text = texts.find(hash_rows(table["positive"]))
+        lost = ~by_id & (by_text < 0) & pc.equal(table["positive"], "").to_numpy()
+        bad.add_where(lost, "unknown passage_id", place, rows, table["passage_id"])
+        by_text[by_id] = -1
+        for column, text in (("passage_id", by_text), ("negative_id", texts.find(hash_rows(table["negative"])))):
+            there = names_of.take(pa.array(np.maximum(text, 0)))
+            found = pc.if_else(pa.array(text >= 0), there, table[column])
+            table = table.set_column(table.column_names.index(column), column, found)
+        how = np.array([by_id, by_text >= 0, ~by_id & (by_text < 0) & ~lost]).sum(axis=1)
+        return *kept(table, rows, ~lost), how
+
+    @cached_property
+    def _known(self) -> tuple[Numbering, Numbering, pa.Array]:
+        """The ids of the corpus; its texts, by number; and the id of the first passage with each text."""
+        ids, texts, first = Numbering(), Numbering(), []
+        assert self._corpus is not None
+        for batch in self._corpus.corpus():
+            table = pa.Table.from_batches([batch])
+            ids.add(hash_rows(table["id"]))
+            _, new = texts.add(hash_rows(pc.utf8_trim_whitespace(table["text"])))
+            first.append(table["id"].filter(pa.array(new)).combine_chunks())
+        return ids, texts, pa.concat_arrays(first)
+
+
+def _with_fields(table: pa.Table, columns: list[str]) -> pa.Table:
+    """These columns, "" for `FIELDS` where there are none."""
+    if FIELDS in columns and FIELDS not in table.column_names:
+        table = table.append_column(FIELDS, empty(len(table)))
+    return table.select(columns)

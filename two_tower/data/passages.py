@@ -1,4 +1,4 @@
-"""`data=passages`: a file of passages, to embed and search; it has no queries to train on."""
+"""`data=passages`: passages to embed and search; there are no queries to train on."""
 
 from __future__ import annotations
 
@@ -8,58 +8,53 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, Source
-from two_tower.data.reading.columns import find_columns, name_of
+from two_tower.data.reading import names
+from two_tower.data.reading.arrow import kept
+from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.rows import read_all
+from two_tower.data.reading.table_files import RoleTables, find_columns, open_tables
 from two_tower.data.reading.unique import Numbering, hash_rows
 from two_tower.errors import BadRows, UserError
 
-# What columns are usually called, best first.
-_USUAL = {
-    "text": ("text", "passage", "document", "contents", "content", "body", "abstract", "passage_text"),
-    "title": ("title", "passage_title", "document_title"),
-    "id": ("_id", "id", "docid", "doc_id", "passage_id", "document_id", "pid"),
-}
+USUAL = {"text": names.TEXT, "title": names.TITLE, "id": names.ID}
 
 
 class Passages(Source):
-    """A CSV, TSV, JSON lines or Parquet file with a passage in each row; a TSV file of id and text needs no header."""
+    """A table with a passage in each row, in a file or in the files of a folder; of id and text it needs no header."""
 
     def __init__(
-        self,
-        path: Path | str,
-        text_column: str | None = None,
-        title_column: str | None = None,
-        id_column: str | None = None,
-        max_bad_rows: float = 0.001,
-        name: str | None = None,
-    ) -> None:
+        self, path: Path | str, text_column: str | None = None, title_column: str | None = None,
+        id_column: str | None = None, encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
+    ) -> None:  # fmt: skip
         self.path = Path(path).expanduser()
-        super().__init__(name or name_of(self.path), max_bad_rows)
+        super().__init__(name or bare_name(self.path), max_bad_rows)
         chosen = {"text": text_column, "title": title_column, "id": id_column}
-        self._file, self._columns = find_columns(self.path, chosen, _USUAL, ("text",), ("id", "text"))
+        self.table = passage_table(self.path, chosen, encoding)
 
     def estimated_size(self) -> int | None:
-        return self._file.estimated_size()
+        return self.table.estimated_size()
 
-    def corpus(self) -> Iterator[pa.RecordBatch]:
+    def corpus(self, fields: bool = False) -> Iterator[pa.RecordBatch]:
         bad, seen, empty = BadRows(self.max_bad_rows), Numbering(), True
-        required = [name for role, name in self._columns.items() if role != "title"]
-        for table, rows in self._file.read(list(self._columns.values()), required, bad):
-            table = table.rename_columns(list(self._columns))
-            if "id" not in self._columns:
-                table = table.append_column("id", pc.cast(pa.array(rows), pa.string()))
+        for place, table, rows in read_all(self.table.rows(CORPUS.names, [("id",), ("text",)], fields), bad):
+            if "id" not in self.table:
+                numbers = pc.cast(pa.array(rows), pa.string())
+                several = len(self.table.files) > 1
+                ids = pc.binary_join_element_wise(Path(str(place)).name, numbers, ":") if several else numbers
+                table = table.set_column(0, "id", ids)
             else:
                 _, new = seen.add(hash_rows(table["id"]))
-                bad.add_where(~new, "id that another row had before", self.path, rows, table["id"])
-                table = table if new.all() else table.filter(pa.array(new))
-            if "title" not in self._columns:
-                table = table.append_column("title", pa.repeat(pa.scalar(""), len(table)))
+                bad.add_where(~new, "id that another row had before", place, rows, table["id"])
+                table, rows = kept(table, rows, new)
             empty = empty and not len(table)
-            yield from table.select(CORPUS.names).cast(CORPUS).to_batches()
+            yield from table.to_batches()
         if empty:
             raise UserError(f"{self.path} holds no row with a passage")
         self._report(self.path, bad)
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        return self.corpus(fields=True)
 
     def splits(self) -> tuple[str, ...]:
         return ()
@@ -71,4 +66,10 @@ class Passages(Source):
         return self.queries(split)
 
     def fingerprint(self) -> str:
-        return self._key(f"{self.path.name} {file_fingerprint(self.path)}", self._columns)
+        return self._key(*self.table.fingerprint())
+
+
+def passage_table(path: Path, chosen: dict[str, str | None], encoding: str | None) -> RoleTables:
+    """The files of a table of passages, with their columns of texts, perhaps of titles and ids."""
+    check_encoding(encoding)
+    return find_columns(open_tables(path, encoding), chosen, USUAL, ("text",), ("id", "text"))

@@ -59,7 +59,9 @@ def measure_data(data: TripletData) -> DataSignals:
         cut_documents=document_facts["cut"]["rate"],
         leaked=leaked,
         leaked_with_answer=with_answer,
-        copied=_copied(queries, positives, MIN_COPIED_PAIRS if tokenizer.rule and tokenizer.rule.in_pairs else MIN_COPIED),
+        copied=_copied(
+            queries, positives, MIN_COPIED_PAIRS if tokenizer.rule and tokenizer.rule.in_pairs else MIN_COPIED
+        ),
         pairs=len(queries),
         validation_queries=len(data.validation),
         unjudged_copies=_unjudged_copies(data),

@@ -15,6 +15,7 @@ from two_tower.embedding._files import BinaryVectors, TextVectors, VectorFile, o
 from two_tower.embedding._matrices import npy_vectors, read_words, safetensors_vectors, torch_vectors
 from two_tower.embedding.base import Missing, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import BadRows, UserError
+from two_tower.files import refuse_stand_in
 from two_tower.tokenizer.base import Tokenizer
 
 # What other programs call the word that stands for all unknown ones; and their other marks, which are no words.
@@ -64,6 +65,7 @@ def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None 
         raise UserError(f"embedding.path={path} does not exist: give the path of a file of word vectors.")
     with opened(path) as file:
         first = file.read(_FIRST_BYTES)
+    refuse_stand_in(path, first)
     kind = _kind(path, first)
     if kind == "with words":
         if vocabulary or tensor:

@@ -1,7 +1,6 @@
 """Formats of lines: the parser of blocks gives what the parser of a line gives, or leaves the block to it."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data.reading.formats import JsonRows, NestedJsonRows, TsvRows, first_objects
+from two_tower.data.reading.formats import DelimitedRows, JsonRows
 from two_tower.data.reading.rows import RowFormat
-from two_tower.errors import BadRow, UserError
+from two_tower.errors import BadRow
 
-PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
-GRADES = TsvRows(pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())]))
+PASSAGE = JsonRows(pa.schema(dict.fromkeys(("_id", "text", "title"), pa.string())))
+GRADES = DelimitedRows(pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())]))
 ENTRY = pa.struct([("docid", pa.string()), ("text", pa.string())])
 NESTED = pa.schema(
     [("id", pa.string()), ("grade", pa.int32()), ("ids", pa.list_(pa.string())), ("entries", pa.list_(ENTRY))]
@@ -38,8 +37,7 @@ def test_both_json_parsers_agree(objects: list[dict]) -> None:
         lines = [json.dumps(o, ensure_ascii=ascii_only).encode() for o in objects]
         block = b"\n".join(lines) + b"\n"
         fast = PASSAGE.parse_block(block, starts(block))
-        if all((o["text"] + o["title"]).strip() for o in objects):  # it leaves doubtful blocks to the other
-            assert values(fast) == [PASSAGE.parse_line(line) for line in lines]
+        assert values(fast) == [PASSAGE.parse_line(line) for line in lines]
 
 
 def or_null(values: st.SearchStrategy) -> st.SearchStrategy:
@@ -60,7 +58,7 @@ objects = st.fixed_dictionaries(
 
 @given(st.lists(objects, min_size=1))
 def test_both_parsers_of_nested_objects_agree(rows: list[dict]) -> None:
-    nested = NestedJsonRows(NESTED)
+    nested = JsonRows(NESTED)
     lines = [json.dumps(row).encode() for row in rows]
     block = b"\n".join(lines) + b"\n"
     plain = [
@@ -75,34 +73,23 @@ def test_both_parsers_of_nested_objects_agree(rows: list[dict]) -> None:
     [
         (PASSAGE, b'{"_id": "e"', "malformed JSON", ""),
         (PASSAGE, b"[" * 100_000, "malformed JSON", ""),
-        (PASSAGE, b'{"_id": "a"}', "missing field", "text"),
         (PASSAGE, b'{"_id": "h", "text": "\xff"}', "invalid UTF-8", ""),
         (PASSAGE, b'{"_id": "i", "text": "\\ud800"}', "invalid UTF-8", ""),
-        (PASSAGE, b'{"_id": "d", "title": " ", "text": "\\n"}', "empty title and text", ""),
-        (NestedJsonRows(NESTED), b'{"id": 1.5}', "field that is no text", "id"),
-        (NestedJsonRows(NESTED), b'{"ids": "a"}', "field that is no list", "ids"),
-        (NestedJsonRows(NESTED), b'{"entries": ["a"]}', "field that is no object", "entries"),
-        (NestedJsonRows(NESTED), b'{"entries": [{"docid": {}}]}', "field that is no text", "entries.docid"),
-        (NestedJsonRows(NESTED), b'{"entries": [{"text": "\\ud800"}]}', "invalid UTF-8", "pair in entries.text"),
-        (NestedJsonRows(NESTED), b'{"grade": "high"}', "value that is no whole number", "grade 'high'"),
-        (NestedJsonRows(NESTED), b'{"grade": 2147483648}', "value that is no whole number", "grade '2147483648'"),
+        (JsonRows(NESTED), b'{"id": 1.5}', "field that is no text", "id 1.5"),
+        (JsonRows(NESTED), b'{"ids": "a"}', "field that is no list", "ids"),
+        (JsonRows(NESTED), b'{"entries": ["a"]}', "field that is no object", "entries"),
+        (JsonRows(NESTED), b'{"entries": [{"docid": {}}]}', "field that is no text", "entries.docid"),
+        (JsonRows(NESTED), b'{"entries": [{"text": "\\ud800"}]}', "invalid UTF-8", "pair in entries.text"),
+        (JsonRows(NESTED), b'{"grade": "high"}', "value that is no whole number", "grade 'high'"),
+        (JsonRows(NESTED), b'{"grade": 2147483648}', "value that is no whole number", "grade '2147483648'"),
     ],
-    ids=range(13),
+    ids=range(11),
 )
 def test_what_is_wrong_with_a_line(row_format: RowFormat, line: bytes, kind: str, detail: str) -> None:
     with pytest.raises(BadRow) as error:
         row_format.parse_line(line)
     assert error.value.kind == kind
     assert detail in error.value.detail
-
-
-def test_the_first_objects_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('[1]\n{"a": 1}\n{"b"\n\n{"c": null}\n')
-    assert first_objects(path) == [{"a": 1}, {"c": None}]
-    path.write_text("{}\n" * 1500 + '{"a": 1}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl holds no JSON object in its first lines"):
-        first_objects(path)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", '"b', "c,d", "'", "é\u2028"]), text, st.integers(-3, 3)), min_size=1))

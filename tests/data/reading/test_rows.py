@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from rows import write_text
 
 from two_tower.data.reading import rows
-from two_tower.data.reading.formats import JsonRows, TsvRows
+from two_tower.data.reading.formats import DelimitedRows, JsonRows
 from two_tower.data.reading.rows import read_rows
 from two_tower.errors import BadRows, UserError
 
-PASSAGE = JsonRows(required=("_id", "text"), optional=("title",), some_text=("title", "text"))
+PASSAGE = JsonRows(pa.schema(dict.fromkeys(("_id", "text", "title"), pa.string())))
 JUDGED = pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())])
-GRADES = TsvRows(JUDGED, frozenset({"qid"}))
+GRADES = DelimitedRows(JUDGED)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-def read(path: Path, row_format: rows.RowFormat, bad: BadRows | None = None) -> list[tuple]:
+def read(path: Path, row_format: rows.RowFormat, bad: BadRows | None = None, skip: int = 0) -> list[tuple]:
     """(line number, value, value, …) of every row."""
     found: list[tuple] = []
-    for table, numbers in read_rows(path, row_format, bad or BadRows(1)):
+    for table, numbers in read_rows(path, row_format, bad or BadRows(1), skip=skip):
         assert len(table) == len(numbers)
         found += zip(numbers.tolist(), *(column.to_pylist() for column in table.columns), strict=True)
     return found
@@ -51,12 +51,12 @@ def reference(content: bytes) -> tuple[list[tuple], list[int]]:
             continue
         try:
             row = json.loads(line.decode())
-            key = str(row["_id"]) if type(row["_id"]) is int else row["_id"]
-            values = [key, row["text"], row.get("title") or ""]
-            "".join(values).encode()
-            assert (values[1] + values[2]).strip()
+            values = [row.get(name) for name in ("_id", "text", "title")]
+            values = [str(value) if type(value) is int else value for value in values]
+            assert all(value is None or isinstance(value, str) for value in values)
+            "".join(value or "" for value in values).encode()
             good.append((number, *values))
-        except (ValueError, KeyError, TypeError, AssertionError):
+        except (ValueError, AttributeError, AssertionError):
             bad.append(number)
     return good, bad
 
@@ -71,7 +71,7 @@ def test_any_mixture_of_lines_and_any_block_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_BLOCK_BYTES", block_bytes)
         found = read(path, PASSAGE, bad)
-    good, wrong = reference(content)
+    good, wrong = reference(content if b"\n" in content else content.replace(b"\r", b"\n"))
     assert found == good
     assert bad.counts.total() == len(wrong)
     if wrong:
@@ -90,14 +90,14 @@ def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
     )
     bad = BadRows(1)
     expected = [(2, "q", "d", 1), (5, "q", "e", 1), (9, "q", '"h', -1)]
-    assert read(write_text(tmp_path / "dev.tsv", content), GRADES, bad) == expected
+    assert read(write_text(tmp_path / "dev.tsv", content), GRADES, bad, skip=1) == expected
     assert bad.counts == {"wrong number of columns": 1, "value that is no whole number": 3, "invalid UTF-8": 1}
 
 
 WHOLE = gzip.compress(b"\n".join(b'{"_id": "%d", "text": "%d"}' % (i, i * i) for i in range(5000)), mtime=0)
 
 
-@pytest.mark.parametrize("content", [WHOLE[: len(WHOLE) // 2], WHOLE[:-20], b"<html>not found</html>", None])
+@pytest.mark.parametrize("content", [WHOLE[: len(WHOLE) // 2], WHOLE[:-20], None])
 def test_a_cut_damaged_or_missing_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "corpus.jsonl.gz"
     if content:

@@ -13,7 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from two_tower.errors import UserError
+from two_tower.files import refuse_stand_in
 
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # endings that compressed files usually have; their content decides
 _ARCHIVE = ".tar.gz"
 # Small members are kept as they are met: to read one behind MS MARCO's collection again would take a pass over 1 GB.
 _KEPT_BYTES = 128 << 20
@@ -39,7 +41,7 @@ class Member:
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
         """The member's bytes; of a large one by one pass over the archive up to its end, in memory of a fixed size."""
         if self.content is not None:
-            yield io.BytesIO(self.content)
+            yield io.BufferedReader(io.BytesIO(self.content))
             return
         with tarfile.open(self.archive, "r:gz") as tar:
             file = tar.extractfile(self.info)
@@ -62,6 +64,8 @@ class Archive:
             try:
                 info = self._tar.next()
             except _DAMAGED as error:
+                with self.path.open("rb") as file:
+                    refuse_stand_in(self.path, file.read(1000))
                 raise UserError(f"{self.path} cannot be read to its end ({error}): get a whole copy of it") from error
             self._all_seen = info is None
             if info is not None and info.isfile():
@@ -85,7 +89,7 @@ class Archive:
 
 
 class Folder:
-    """Finds files by name: as they are, as ``NAME.gz``, in ``STEM.tar.gz``, in one of some ``archives``.
+    """Finds files by name: as they are, compressed as ``NAME.gz``, in ``STEM.tar.gz``, in one of some ``archives``.
 
     Other archives are not searched: to find out that a file is not in one takes decompressing all of it.
     """
@@ -95,8 +99,8 @@ class Folder:
         self._opened: dict[Path, Archive] = {}
 
     def find(self, name: str) -> Path | Member | None:
-        for path in (self.path / name, self.path / f"{name}.gz"):
-            if path.is_file():
+        for ending in ("", *PACKED):
+            if (path := self.path / f"{name}{ending}").is_file():
                 return path
         for archive in (Path(name).stem + _ARCHIVE, *self.archives):
             path = self.path / archive

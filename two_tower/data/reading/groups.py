@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from two_tower.cache import notice
 from two_tower.data.base import QRELS, TRIPLETS, Source
-from two_tower.data.reading.formats import is_blank
+from two_tower.data.reading.arrow import blank
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.ragged import expand_ranges
@@ -33,7 +33,7 @@ class Groups:
     queries: pa.Table  # Q rows of `QUERIES`: id, null where it is missing; text, null where the id is unknown
     owner: np.ndarray  # (P,) int64, which of the Q queries a passage came with
     grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
-    passages: pa.Table  # P rows of the schema `CORPUS`
+    passages: pa.Table  # P rows of the schema `CORPUS`, perhaps with `FIELDS`
     keys: np.ndarray  # (P,) uint64, equal for passages that are one and the same
 
     def with_queries(self, kept: np.ndarray) -> Groups:
@@ -122,8 +122,8 @@ class GroupSource(Source):
         self._links: dict[str, Links] = {}
 
     @abstractmethod
-    def _parts(self) -> Iterator[Part]:
-        """The parts, in the order of the corpus."""
+    def _parts(self, fields: bool = False) -> Iterator[Part]:
+        """The parts, in the order of the corpus; with ``fields``, passages may have a column `FIELDS`."""
 
     def _no_split(self, split: str) -> str:
         """Why there is no such split, as the first part of a sentence."""
@@ -135,8 +135,14 @@ class GroupSource(Source):
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
         """All passages, each once: with the id and the text of its first appearance."""
+        return self._read(self._parts())
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        return self._read(self._parts(fields=True))
+
+    def _read(self, parts: Iterator[Part]) -> Iterator[pa.RecordBatch]:
         index = _Index(self)
-        for part in self._parts():
+        for part in parts:
             bad, total = BadRows(self.max_bad_rows), 0
             for groups in part.read(bad):
                 total += len(groups.keys) + (len(groups.rows) if part.split else 0)
@@ -260,7 +266,7 @@ class _Index:
         checks: list[tuple[str, Callable[[pa.Table], np.ndarray]]] = [
             ("missing query_id", lambda queries: queries["id"].is_null().to_numpy()),
             ("unknown query_id", lambda queries: queries["text"].is_null().to_numpy()),
-            ("query without text", lambda queries: _is_blank(queries["text"])),
+            ("query without text", lambda queries: blank(queries["text"])),
             ("query_id that another query had before", lambda queries: self._repeated(split, queries)),
         ]
         for kind, check in checks:
@@ -276,18 +282,14 @@ class _Index:
         return self._query_texts.setdefault(split, OneText()).contradictions(*queries.columns)
 
     def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
-        ids, titles, texts = groups.passages.columns
-        rows, missing = groups.rows[groups.owner], _is_blank(ids)
+        ids, titles, texts = groups.passages.columns[:3]
+        rows, missing = groups.rows[groups.owner], blank(ids)
         bad.add_where(missing, "missing passage id", part.label, rows)
-        empty = _is_blank(titles) & _is_blank(texts) & ~missing
+        empty = blank(titles) & blank(texts) & ~missing
         bad.add_where(empty, "empty passage", part.label, rows, ids)
         groups = groups.with_passages(~(missing | empty))
         if part.has_ids:
-            different = self._passage_texts.contradictions(*groups.passages.columns)
+            different = self._passage_texts.contradictions(*groups.passages.columns[:3])
             kind, rows = "passage id that another text had before", groups.rows[groups.owner]
             bad.add_where(different, kind, part.label, rows, groups.passages["id"])
         return groups
-
-
-def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(is_blank(column), True).to_numpy()

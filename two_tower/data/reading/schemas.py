@@ -12,9 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS, QUERIES
+from two_tower.data.base import CORPUS, FIELDS, QUERIES
+from two_tower.data.reading import names
+from two_tower.data.reading.arrow import (
+    as_text,
+    empty,
+    flat_lists,
+    is_list,
+    list_fields,
+    list_lengths,
+    list_type,
+    text_of,
+)
 from two_tower.data.reading.groups import Groups
-from two_tower.data.reading.rows import flat_lists, is_list, list_fields, list_lengths, list_type, text_of
 from two_tower.data.reading.unique import hash_rows, hexadecimal
 from two_tower.errors import UserError, one_of
 
@@ -22,11 +32,6 @@ TEXT, TEXTS = pa.string(), pa.list_(pa.string())
 BEIR_QRELS = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
 _ENTRY = ("docid", "title", "text")  # the fields of Tevatron's passages
 
-_QUERIES = ("query", "anchor", "question", "query_text", "q")
-_POSITIVES = (
-    "positive", "positives", "pos", "positive_passage", "passage", "document", "context", "answer", "answers", "text",
-    "response",
-)  # fmt: skip
 _NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_passage)?s?(_?\d+)?")
 _KNOWN = (
     "a query (query, anchor, question) with a positive (positive, pos, passage, answer) and perhaps negatives "
@@ -69,11 +74,14 @@ class TextColumns(Schema):
         query, *others = self.fields.names
         columns = [_passages(table[name]) for name in others if name in table.column_names]
         owner = np.concatenate([owner for owner, _ in columns])
-        texts = pa.concat_arrays([text_of(texts) for _, texts in columns])
+        texts = pa.concat_arrays([text_of(texts, name) for name, (_, texts) in zip(others, columns, strict=False)])
         grades = (np.arange(len(owner)) < len(columns[0][0])).astype(np.int32)
         keys = hash_rows(pa.chunked_array([texts]))
-        passages = pa.table([hexadecimal(keys), _empty(len(texts)), texts], CORPUS)
-        query_texts = text_of(table[query])
+        passages = pa.table([hexadecimal(keys), empty(len(texts)), texts], CORPUS)
+        if FIELDS in table.column_names:  # they belong to the relevant passages of their row
+            found = table[FIELDS].combine_chunks().take(pa.array(owner))
+            passages = passages.append_column(FIELDS, pc.if_else(pa.array(grades > 0), found, ""))
+        query_texts = text_of(table[query], query)
         queries = pa.table([hexadecimal(hash_rows(pa.chunked_array([query_texts]))), query_texts], QUERIES)
         return Groups(rows, queries, owner, grades, passages, keys)
 
@@ -91,7 +99,7 @@ class TevatronColumns(Schema):
         owner = np.concatenate([owner for owner, _ in lists])
         grades = (np.arange(len(owner)) < len(lists[0][0])).astype(np.int32)
         passages = pa.concat_tables([passages for _, passages in lists])
-        queries = pa.table([table[query_id].cast(pa.string()), text_of(table[query])], QUERIES)
+        queries = pa.table([as_text(table[query_id], query_id), text_of(table[query], query)], QUERIES)
         return Groups(rows, queries, owner, grades, passages, hash_rows(passages["id"]))
 
 
@@ -102,16 +110,18 @@ class PassageColumns(Schema):
     needed = 2
 
     @classmethod
-    def from_names(cls, names: Sequence[str]) -> PassageColumns:
-        """The columns among ``names``, whose usual names are BEIR's, Tevatron's and Pyserini's."""
-        usual = (("docid", "_id", "id"), ("text", "contents"))
-        found = [next((name for name in candidates if name in names), candidates[0]) for candidates in usual]
-        return cls(pa.schema([(name, TEXT) for name in (*found, "title")]))
+    def from_names(cls, columns: Sequence[str]) -> PassageColumns:
+        """The columns among ``names`` that have usual ones."""
+        usual = (names.ID, names.TEXT, names.TITLE)
+        return cls(pa.schema([(names.first_of(each, columns) or each[0], TEXT) for each in usual]))
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
-        ids, texts = (text_of(table[name]) for name in self.required)
-        titles = text_of(table["title"]) if "title" in table.column_names else _empty(len(table))
+        ids, texts = (text_of(table[name], name) for name in self.required)
+        title = self.fields.names[-1]
+        titles = text_of(table[title], title) if title in table.column_names else empty(len(table))
         passages = pa.table([ids, titles, texts], CORPUS)
+        if FIELDS in table.column_names:
+            passages = passages.append_column(FIELDS, table[FIELDS])
         nothing, grades = pa.nulls(len(table), pa.string()), np.zeros(len(table), np.int32)
         queries = pa.table([nothing, nothing], QUERIES)
         return Groups(rows, queries, np.arange(len(table)), grades, passages, hash_rows(passages["id"]))
@@ -119,34 +129,35 @@ class PassageColumns(Schema):
 
 @dataclass(frozen=True)
 class QrelsColumns(Schema):
-    """The judgements `BEIR_QRELS`; the fraction of a score is cut off."""
+    """The judgements `BEIR_QRELS`."""
 
     queries: pa.Table  # rows of the schema `QUERIES`
     needed = 3
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         """Passages have ids only."""
-        query_ids, ids = text_of(table["query-id"]), text_of(table["corpus-id"])
+        query_ids, ids = (text_of(table[name], name) for name in self.required[:2])
         texts = self.queries["text"].take(pc.index_in(query_ids, value_set=self.queries["id"]))
-        grades = pc.fill_null(table["score"].combine_chunks().cast(pa.int32(), safe=False), 0).to_numpy()
+        try:
+            scores = table["score"].combine_chunks().cast(pa.float64()).cast(pa.int32())
+        except pa.ArrowInvalid as error:
+            raise pa.ArrowInvalid(f"grades must be whole numbers: {error}") from error
+        grades = pc.fill_null(scores, 0).to_numpy()
         queries, passages = pa.table([query_ids, texts], QUERIES), _ids_alone(ids)
         return Groups(rows, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
 
 
 def recognize(
-    schema: pa.Schema,
-    label: str,
-    query: str | None = None,
-    positive: str | None = None,
+    schema: pa.Schema, label: str, query: str | None = None, positive: str | None = None,
     negatives: Sequence[str] | None = None,
-) -> TextColumns | TevatronColumns:
+) -> TextColumns | TevatronColumns:  # fmt: skip
     """Find out what the columns of a data set, called ``label``, mean; those not given have usual names."""
     tevatron = _tevatron(schema, query, negatives) if positive is None else None
     if tevatron is not None:
         return tevatron
     texts = [field.name for field in schema if _is_text(field.type)]
-    query = _column("query_column", query, texts, _QUERIES, schema, label)
-    positive = _column("positive_column", positive, [t for t in texts if t != query], _POSITIVES, schema, label)
+    query = _column("query_column", query, texts, names.QUERY, schema, label)
+    positive = _column("positive_column", positive, [t for t in texts if t != query], names.POSITIVE, schema, label)
     others = [name for name in texts if name not in (query, positive)]
     if negatives is None:
         negatives = [name for name in others if _NEGATIVE.fullmatch(name)]
@@ -182,7 +193,7 @@ def _tevatron(schema: pa.Schema, query: str | None, negatives: Sequence[str] | N
 
 def _column(key: str, given: str | None, texts: list[str], usual: Iterable[str], schema: pa.Schema, label: str) -> str:
     if given is None:
-        found = next((name for name in usual if name in texts), None)
+        found = names.first_of(usual, texts)
         if found is None:
             columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
             raise UserError(f"{label} has the columns {columns}, but must have {_KNOWN}; or set data.{key}=COLUMN")
@@ -216,13 +227,9 @@ def _entries(column: pa.ChunkedArray, ids_only: bool) -> tuple[np.ndarray, pa.Ta
     wanted = ["docid"] if ids_only else [name for name in _ENTRY if name in fields]
     found = dict(zip(wanted, flat_lists(column, wanted), strict=True))
     lengths, ids = found["docid"]
-    texts = [text_of(found[name][1]) if name in found else _empty(len(ids)) for name in ("title", "text")]
+    texts = [text_of(found[name][1]) if name in found else empty(len(ids)) for name in ("title", "text")]
     return np.repeat(np.arange(len(lengths)), lengths), pa.table([text_of(ids), *texts], CORPUS)
 
 
 def _ids_alone(ids: pa.Array) -> pa.Table:
-    return pa.table([ids, _empty(len(ids)), _empty(len(ids))], CORPUS)
-
-
-def _empty(count: int) -> pa.Array:
-    return pa.repeat(pa.scalar("", pa.string()), count)
+    return pa.table([ids, empty(len(ids)), empty(len(ids))], CORPUS)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import QRELS, QUERIES, Source
-from two_tower.data.reading.rows import Rows
+from two_tower.data.base import CORPUS, QRELS, QUERIES, Source
+from two_tower.data.reading.rows import Rows, read_all
 from two_tower.data.reading.unique import Numbering, Unique, keep_known
 from two_tower.errors import BadRows, UserError
 
@@ -33,25 +33,35 @@ class TableSource(Source):
         self._qrels: dict[str, pa.Table] = {}
 
     @abstractmethod
-    def _passage_rows(self) -> Rows:
-        """Rows of the schema `CORPUS`."""
+    def _passage_rows(self, fields: bool = False) -> Sequence[Rows]:
+        """Rows of the schema `CORPUS`, of each file; with ``fields`` perhaps those of `FIELDS` too."""
 
     @abstractmethod
-    def _query_rows(self, split: str) -> Rows:
-        """Rows of the schema `QUERIES`, of this split or of several."""
+    def _query_rows(self, split: str) -> Sequence[Rows]:
+        """Rows of the schema `QUERIES` of each file, of this split or of several."""
 
     @abstractmethod
     def _judgement_rows(self, split: str) -> Rows:
         """Rows of the schema `QRELS`; a UserError where there is no such split."""
 
     def corpus(self) -> Iterator[pa.RecordBatch]:
-        rows, bad, unique = self._passage_rows(), BadRows(self.max_bad_rows), Unique()
-        for table, numbers in rows.read(bad):
-            yield from unique.filter(table, numbers, bad, rows.place, _OTHER_TEXT).to_batches()
+        return self._read_passages(self._passage_rows())
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        return self._read_passages(self._passage_rows(fields=True))
+
+    def _read_passages(self, parts: Sequence[Rows]) -> Iterator[pa.RecordBatch]:
+        bad, unique = BadRows(self.max_bad_rows), Unique(width=len(CORPUS))
+        for place, table, numbers in read_all(parts, bad):
+            yield from unique.filter(table, numbers, bad, place, _OTHER_TEXT).to_batches()
         if not len(unique.ids):
-            raise UserError(f"{rows.place} holds no passage")
+            raise UserError(f"{parts[0].place} holds no passage")
         self._passages = unique.ids
-        self._report(rows.place, bad)
+        self._report(self._place_of(parts), bad)
+
+    def _place_of(self, parts: Sequence[Rows]) -> object:
+        """What several files are called together."""
+        return parts[0].place if len(parts) == 1 else f"{self.name} ({len(parts)} files)"
 
     def queries(self, split: str) -> pa.Table:
         judged = pc.unique(self.qrels(split)["query_id"])
@@ -66,14 +76,16 @@ class TableSource(Source):
 
     def _all_queries(self, split: str) -> tuple[pa.Table, Numbering]:
         """The queries of a split, judged or not, and their ids."""
-        rows = self._query_rows(split)
-        if str(rows.place) not in self._queries:
+        parts = self._query_rows(split)
+        place = str(parts[0].place)
+        if place not in self._queries:
             bad, unique, tables = BadRows(self.max_bad_rows), Unique(), [QUERIES.empty_table()]
-            for table, numbers in rows.read(bad):
-                tables.append(unique.filter(table, numbers, bad, rows.place, _OTHER_TEXT))
-            self._report(rows.place, bad)
-            self._queries[str(rows.place)] = pa.concat_tables(tables), unique.ids
-        return self._queries[str(rows.place)]
+            for where, table, numbers in read_all(parts, bad):
+                table = unique.filter(table, numbers, bad, where, _OTHER_TEXT)
+                tables.append(table.rename_columns(QUERIES.names))
+            self._report(self._place_of(parts), bad)
+            self._queries[place] = pa.concat_tables(tables), unique.ids
+        return self._queries[place]
 
     def _read_qrels(self, split: str) -> pa.Table:
         rows, bad, unique = self._judgement_rows(split), BadRows(self.max_bad_rows), Unique(columns=2)

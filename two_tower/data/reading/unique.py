@@ -153,15 +153,18 @@ class Numbering:
 
 
 class Unique:
-    """Lets the first row of each id, the first ``columns`` of a table, pass; ``ids`` are those that passed."""
+    """Lets the first row of each id, the first ``columns`` of a table, pass; ``ids`` are those that passed.
 
-    def __init__(self, columns: int = 1) -> None:
-        self.columns, self.ids, self._rows = columns, Numbering(), Numbering()
+    The first ``width`` columns decide whether two rows are one and the same; None = all.
+    """
+
+    def __init__(self, columns: int = 1, width: int | None = None) -> None:
+        self.columns, self._width, self.ids, self._rows = columns, width, Numbering(), Numbering()
 
     def filter(self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object, kind: str) -> pa.Table:
         """Leave out rows whose id came before; those that differ in another column from all before are bad."""
         _, new = self.ids.add(hash_rows(*table.columns[: self.columns]))
-        bad.add_where(~new & self._rows.add(hash_rows(*table.columns))[1], kind, place, rows, table[0])
+        bad.add_where(~new & self._rows.add(hash_rows(*table.columns[: self._width]))[1], kind, place, rows, table[0])
         return table if new.all() else table.filter(pa.array(new))
 
 

@@ -1,0 +1,245 @@
+"""Files of delimited text, whatever they are called: CSV, TSV, with quotes or without, with a header or without."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from two_tower.data.base import FIELDS
+from two_tower.data.reading.content import ENCODING, kind_of
+from two_tower.data.reading.formats import DelimitedRows, json_of_scalars
+from two_tower.data.reading.names import KNOWN, plain
+from two_tower.data.reading.rows import Tables, line_blocks, parse_blocks
+from two_tower.data.reading.table_file import TableFile
+from two_tower.errors import BadRows, UserError
+
+_BATCH_ROWS = 10_000
+_BAD_QUOTES = "malformed quoting"
+_CELL_CHARACTERS = 1 << 30  # the csv module allows 131,072 by default, and long documents have more
+_SAMPLE_BYTES = 1 << 20
+_SAMPLE_ROWS = 1000
+_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own first line
+_NAME = re.compile(r"(?=.{1,40}$)(?!.* .*\.$)[^\W\d][^?!\n\"]*")  # no sentence, no number
+
+
+class DelimitedFile(TableFile):
+    """Rows of cells between tabs, commas, semicolons or bars.
+
+    The delimiter is the one that divides all rows alike. Commas and semicolons come with quotes; between tabs and bars
+    a quote is text, unless the cells are quoted as a program would: see `quoting`. The first row names the columns,
+    unless these are named by their numbers, ``1``, ``2`` and so on (`numbered`).
+    """
+
+    numbered = False
+
+    def blocks(self, keep_returns: bool = False) -> Iterator[bytes]:
+        """The file in blocks of whole lines, see `line_blocks`."""
+        return line_blocks(self.path, self.encoding, keep_returns)
+
+    @cached_property
+    def _sample(self) -> str:
+        block = next(self.blocks(keep_returns=True), b"")
+        text = block[:_SAMPLE_BYTES].decode("utf-8", "surrogateescape")
+        if len(block) > _SAMPLE_BYTES:
+            text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
+        if not text.strip():
+            raise UserError(f"{self.path} is empty: it must hold rows of text")
+        return text
+
+    @cached_property
+    def _separator(self) -> re.Match[str] | None:
+        return _SEPARATOR.match(self._sample)
+
+    @cached_property
+    def _delimiter(self) -> str:
+        if self._separator:
+            return self._separator[1]
+        hint = {".tsv": "\t", ".csv": ","}.get(kind_of(self.path), "")
+        best, score = hint or "\t", (0.0 if hint else 0.7, False, False, 0)
+        for delimiter in "\t;|,":
+            for quoted in (False, True) if delimiter in "\t|" else (True,):
+                first, *others = self._rows(delimiter, quoted)
+                counts = Counter(map(len, (first, *others)))
+                columns, count = counts.most_common(1)[0]
+                share = count / counts.total() * (1 if len(first) == columns else 0.5)
+                found = (share, any(plain(cell) in KNOWN for cell in first), delimiter == hint, columns)
+                if columns > 1 and found > score:
+                    best, score = delimiter, found
+        return best
+
+    def _rows(self, delimiter: str, quoted: bool) -> list[list[str]]:
+        """The rows of the sample that are not empty, at least one."""
+        csv.field_size_limit(_CELL_CHARACTERS)
+        rule: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        start = self._separator.end() if self._separator else 0
+        reader = csv.reader(io.StringIO(self._sample[start:], newline=""), delimiter=delimiter, quoting=rule)
+        return list(itertools.islice(filter(None, reader), _SAMPLE_ROWS)) or [[]]
+
+    @property
+    def _always_quoted(self) -> bool:
+        return self._delimiter not in "\t|"
+
+    @cached_property
+    def first_rows(self) -> list[list[str]]:
+        """Up to 1,000 rows, a header too."""
+        sample = self._sample.encode("utf-8", "surrogateescape")
+        return self._rows(self._delimiter, self._always_quoted or bool(quoting(sample, self._delimiter)))
+
+    @cached_property
+    def _names(self) -> list[str]:
+        first = self.first_rows[0]
+        if self.numbered:
+            return [str(number) for number in range(1, len(first) + 1)]
+        self._check_header(first)
+        return [cell.strip() for cell in first]
+
+    def _check_header(self, cells: Sequence[str]) -> None:
+        names = [cell.strip() for cell in cells if cell.strip()]
+        if any("\udc80" <= character <= "\udcff" for character in "".join(names)):
+            raise UserError(f"{self.path} has column names in an unknown encoding, which are not UTF-8: {ENCODING}")
+        if any('"' in name for name in names) and self._always_quoted:
+            raise UserError(f"{self.path}, row 1: {_BAD_QUOTES} in the names of the columns: correct them")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{self.path} has two columns that are called {twice[0]!r}: rename one")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that have a name; a row has them in this order."""
+        return pa.schema([(name, pa.string()) for name in self._names if name])
+
+    def has_no_header(self) -> bool:
+        """Whether the first row holds data for sure: tabs, and not all of its cells could be names."""
+        first = self.first_rows[0]
+        return not self._always_quoted and not all(_NAME.fullmatch(cell.strip()) for cell in first)
+
+    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
+        blocks = self.blocks(keep_returns=self._always_quoted)
+        skip, line, quoted = bool(self._separator) + (not self.numbered), 1, list[bytes]()
+
+        def unquoted() -> Iterator[bytes]:
+            nonlocal line
+            told: bool | None = True if self._always_quoted else None
+            for block in blocks:
+                told = quoting(block, self._delimiter) if told is None else told
+                if told:
+                    quoted.append(block)
+                    return
+                yield block
+                line += block.count(b"\n")
+
+        places = pa.schema([(str(place), pa.string()) for place, _ in enumerate(self._names)])
+        cells = DelimitedRows(places, delimiter=self._delimiter)
+        for table, rows in parse_blocks(unquoted(), cells, self.path, bad, skip):
+            yield self._table(table.columns, fields, others), rows
+        if quoted:
+            yield from self._read_quoted(itertools.chain(quoted, blocks), fields, bad, others, line, skip)
+
+    def _read_quoted(
+        self, blocks: Iterable[bytes], fields: pa.Schema, bad: BadRows, others: frozenset[str] | None, line: int,
+        skip: int,
+    ) -> Tables:  # fmt: skip
+        rows = self._parse(blocks, line, bad)
+        for _ in range(skip if line == 1 else 0):
+            next(rows, None)
+        total = 0
+        while read := list(itertools.islice(rows, _BATCH_ROWS)):
+            total += len(read)
+            good = [(number, row) for number, row in read if self._is_good(number, row, bad)]
+            columns = list(zip(*(row for _, row in good), strict=True)) or [()] * len(self._names)
+            yield self._table(columns, fields, others), np.array([number for number, _ in good], np.int64)
+        bad.check(total + bad.counts[_BAD_QUOTES])
+
+    def _parse(self, blocks: Iterable[bytes], first: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
+        """Each row that is not empty and the number of its first line; wrongly quoted lines are bad."""
+        texts = (io.StringIO(block.decode("utf-8", "surrogateescape"), newline="") for block in blocks)
+        reader = csv.reader(itertools.chain.from_iterable(texts), delimiter=self._delimiter, strict=True)
+        while True:
+            line = reader.line_num
+            try:
+                if row := next(reader):
+                    yield first + line, row
+            except StopIteration:
+                return
+            except csv.Error as error:  # a quote that is not closed takes the following lines with it
+                for number in range(line, reader.line_num):
+                    bad.add(_BAD_QUOTES, self.path, first + number, str(error))
+
+    def _is_good(self, line: int, row: list[str], bad: BadRows) -> bool:
+        if len(row) != len(self._names):
+            bad.add("wrong number of columns", self.path, line, f"{len(row)} instead of {len(self._names)}")
+            return False
+        try:
+            "".join(row).encode()
+        except UnicodeEncodeError:
+            bad.add("invalid UTF-8", self.path, line)
+            return False
+        return True
+
+    def _table(self, columns: Sequence[Iterable], fields: pa.Schema, others: frozenset[str] | None) -> pa.Table:
+        """Of all columns the ``fields``; what the file lacks is null."""
+        by_name = {name: column for name, column in zip(self._names, columns, strict=True) if name}
+        count = len(columns[0])  # type: ignore[arg-type]
+        found = [
+            pa.array(by_name[name], pa.string()) if isinstance(by_name.get(name), tuple)
+            else by_name.get(name, pa.nulls(count, pa.string())) for name in fields.names
+        ]  # fmt: skip
+        if others is None:
+            return pa.table(found, fields.names)
+        more = [(name, map(str, column)) for name, column in by_name.items() if name not in others]
+        rows = zip(*(column for _, column in more), strict=True) if more else [()] * count
+        names = [name for name, _ in more]
+        texts = [json_of_scalars({n: cell for n, cell in zip(names, row, strict=True) if cell}) for row in rows]
+        return pa.table([*found, pa.array(texts, pa.string())], [*fields.names, FIELDS])
+
+
+def quoting(block: bytes, delimiter: str) -> bool | None:
+    """Whether cells that begin with a quote are quoted; None where no cell tells.
+
+    For sure a program has quoted a cell that has doubled quotes in it, or a delimiter or line break for which its row
+    would have another number of cells; and cells that are all quoted, of a first row or of a column. A text that only
+    begins and ends with quotes is as it was written.
+    """
+    if b'"' not in block:
+        return None
+    mark, edge = delimiter.encode(), re.escape(delimiter).encode()
+    starts = re.compile(rb'(?:^|(?<=[\n\r])|(?<=%b))"' % edge)
+    cell = re.compile(rb'"((?:[^"]|"")*+)"(?=%b|[\r\n]|\Z)' % edge)
+    first = block.partition(b"\n")[0].strip(b"\r").split(mark)
+    signs, broken, at = 10 * all(re.fullmatch(rb'"[^"]*"', name) for name in first), 0, 0
+    while (start := starts.search(block, at)) and signs + broken < _SAMPLE_ROWS:
+        found = cell.match(block, start.start())
+        if found is None:
+            broken, at = broken + (block.find(b'"', start.end()) >= 0), start.end()  # the next block may close it
+            continue
+        at, inner = found.end(), found[1]
+        if b"\n" in inner or mark in inner:
+            odd = _row_around(block, found, len(first), mark)
+            signs, broken = signs + odd, broken + (not odd)
+        elif b'""' in inner and inner.strip(b'"'):
+            signs += 1
+    if signs or broken:
+        return signs > broken
+    return _has_quoted_column(block, mark) or None
+
+
+def _row_around(block: bytes, cell: re.Match[bytes], columns: int, delimiter: bytes) -> bool:
+    """Whether the lines of a cell have another number of cells than the first line, if its quotes are text."""
+    start, end = block.rfind(b"\n", 0, cell.start()) + 1, block.find(b"\n", cell.end())
+    lines = block[start : end if end >= 0 else len(block)].split(b"\n")
+    return any(line.count(delimiter) + 1 != columns for line in lines)
+
+
+def _has_quoted_column(block: bytes, delimiter: bytes) -> bool:
+    """Whether the same cell of all rows but perhaps the first is in quotes."""
+    lines = [line.strip(b"\r").split(delimiter) for line in block.split(b"\n", _SAMPLE_ROWS)[1:_SAMPLE_ROWS] if line]
+    columns = zip(*lines, strict=False)
+    return len(lines) > 1 and any(all(c[:1] == b'"' == c[-1:] and len(c) > 1 for c in column) for column in columns)
