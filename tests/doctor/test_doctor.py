@@ -13,6 +13,7 @@ from killing import assert_same_weights, killed_after
 from test_train import STEPS_PER_EPOCH, fit
 
 from embed import embed
+from two_tower.callbacks import doctor
 from two_tower.doctor.base import Check, Finding, IndexSignals, Probe, Signals, WordSignals
 from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.record import Record, report
@@ -40,6 +41,15 @@ def test_it_changes_nothing(collection: Path, tmp_path: Path) -> None:
     assert with_it["train/loss"] == without["train/loss"]
     assert_same_weights(tmp_path / "with", tmp_path / "without")
     assert not (tmp_path / "without" / "doctor.json").exists()
+
+
+def test_a_loss_that_is_read_now_and_then_only_as_on_a_gpu(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(doctor.STEPS_BETWEEN, "cpu", 10)
+    fit(collection, tmp_path / "run", "trainer.max_steps=12", "data.batch_size=16", "trainer.max_epochs=2")
+    kept = json.loads((tmp_path / "run" / "signals.json").read_text())["steps"]
+    assert [step["step"] for step in kept] == [2, 10, 12]
 
 
 def test_what_it_finds_is_told_everywhere(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

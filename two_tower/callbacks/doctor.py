@@ -33,6 +33,7 @@ PROBED = (2, 20, 40)  # the steps that are looked at closely in every run
 # Later ones: each at this multiple of the last, while the doctor has taken less than this share of the run's time.
 APART, BUDGET = 1.25, 0.006
 MAX_STEPS = 1000  # that are kept; beyond, every second one is dropped
+STEPS_BETWEEN = {"cuda": 10}  # by device: how often the loss is read where that takes time
 
 
 class Doctor(Callback):
@@ -144,22 +145,24 @@ class Doctor(Callback):
         looked = self._seen is not None
         if trainer.is_global_zero:
             with self._spending():
-                self._note(trainer, looked)
+                diverged = not math.isfinite(self._note(trainer, looked))
                 if looked:
                     self._finish_look(trainer, cast(TwoTower, pl_module), batch)
                 if self.validation.just_evaluated:
                     self._check(trainer)
-                if looked or self.validation.just_evaluated or not math.isfinite(self.signals.steps[-1].loss):
+                if looked or self.validation.just_evaluated or diverged:
                     self._examine(trainer)
             self._watch.end(self._own)
         if looked or self.validation.just_evaluated or self.on_error == "stop":
             self._stop_if_hopeless(trainer)
         self._watch.resume()
 
-    def _note(self, trainer: L.Trainer, looked: bool) -> None:
-        """Keep what the loss reported; on a GPU, where reading waits for the step, only now and then."""
-        if self._output is None or (self._output.loss.is_cuda and not looked and trainer.global_step % 10):
-            return
+    def _note(self, trainer: L.Trainer, looked: bool) -> float:
+        """Keep what the loss reported, and return it; on a GPU, where reading waits for the step, only now and then."""
+        if self._output is None:
+            return 0.0
+        if not looked and trainer.global_step % STEPS_BETWEEN.get(self._output.loss.device.type, 1):
+            return 0.0
         loss, more = self._output
         names = ("positive_similarity", "negative_similarity", "accuracy")
         values = [loss.item(), *(more[name].item() if name in more else math.nan for name in names)]
@@ -169,6 +172,7 @@ class Doctor(Callback):
             del steps[1:-1:2]
         if not math.isnan(values[3]):
             self._right.append(values[3])
+        return values[0]
 
     def _finish_look(self, trainer: L.Trainer, model: TwoTower, batch: Batch) -> None:
         assert self._seen is not None

@@ -59,9 +59,7 @@ def measure_data(data: TripletData) -> DataSignals:
         cut_documents=document_facts["cut"]["rate"],
         leaked=leaked,
         leaked_with_answer=with_answer,
-        copied=_copied(
-            queries, positives, MIN_COPIED_PAIRS if tokenizer.rule and tokenizer.rule.in_pairs else MIN_COPIED
-        ),
+        copied=_copied(queries, positives, tokenizer),
         pairs=len(queries),
         validation_queries=len(data.validation),
         unjudged_copies=_unjudged_copies(data),
@@ -89,8 +87,9 @@ def _evenly(tokens: Ragged, limit: int) -> Ragged:
     return tokens.select(np.linspace(0, len(tokens) - 1, min(limit, len(tokens))).astype(np.int64))
 
 
-def _copied(queries: Ragged, positives: Ragged, minimum: int) -> float:
+def _copied(queries: Ragged, positives: Ragged, tokenizer: Tokenizer) -> float:
     """Share of the pairs whose positive contains its query in one piece; short queries are not looked at."""
+    minimum = MIN_COPIED_PAIRS if tokenizer.rule and tokenizer.rule.in_pairs else MIN_COPIED
     pairs = list(zip(queries.slice(0, COPIES).to_lists(), positives.slice(0, COPIES).to_lists(), strict=True))
     texts = [(f" {' '.join(map(str, q))} ", f" {' '.join(map(str, p))} ") for q, p in pairs if len(q) >= minimum]
     return sum(query in passage for query, passage in texts) / max(1, len(pairs))
