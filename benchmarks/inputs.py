@@ -57,6 +57,28 @@ def tokenizer(quick: bool = False) -> Tokenizer:
     return WordTokenizer(min_frequency=1).train([pa.array([" ".join(_words(quick)), "s"])])
 
 
+#: Letters of other scripts, and what stands between words.
+SCRIPTS = {
+    "ru": ("абвгдежзийклмнопрстуфхцчшщыьэюяё", " "),
+    "hi": ("कखगघचजटतदनपबमयरलवशसहािीुेो्ं", " "),
+    "ar": ("ابتثجحخدذرزسشصضطظعغفقكلمنهويَُِ", " "),
+    "vi": ("aăâbcdđeêghiklmnoôơpqrstuưvxyáàảãạấầẩẫậắằẳẵặ", " "),
+    "th": ("กขคงจฉชซญดตถทธนบปผพฟมยรลวสหอ่้ิีุูาเแโ", ""),
+    "zh": ("".join(map(chr, range(0x4E00, 0x4E00 + 5600, 7))), ""),
+    "ko": ("".join(map(chr, range(0xAC00, 0xAC00 + 7800, 13))), " "),
+}
+
+
+def in_script(texts: Sequence[str], language: str) -> list[str]:
+    """Texts with as many words as these, as often repeated, but of random letters of a language's script."""
+    (letters, blank), rng, words = SCRIPTS[language], random.Random(0), dict[str, str]()
+    for text in texts:
+        for word in text.split():
+            size = max(1, len(word) // (1 if blank else 3))
+            words.setdefault(word, "".join(rng.choices(letters, k=size)))
+    return [blank.join(words[word] for word in text.split()) for text in texts]
+
+
 def vectors(queries: int, documents: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors, (Q, D) and (N, D) float32, among which search is neither trivial nor hopeless.
 

@@ -2,6 +2,7 @@
 
 Each side gets its texts in its own best form: an Arrow column, a list of strings. A second row gives the library
 simpler rules (lower case, ASCII letters and digits only): the fastest words it can make, though not the same ones.
+One more row for each of some other scripts.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import tokenizers
 
-from benchmarks.inputs import passages, tokenizer
+from benchmarks.inputs import SCRIPTS, in_script, passages, tokenizer
 from benchmarks.measure import Row, alternate, compare
 from two_tower.tokenizer.base import Tokenizer
+from two_tower.tokenizer.word import WordTokenizer
 
 
 def library_tokenizer(ours: Tokenizer) -> tokenizers.Tokenizer:
@@ -40,8 +42,18 @@ def _require_equal_ids(library: tokenizers.Tokenizer, ours: Tokenizer, texts: Se
         raise RuntimeError("the ids differ from those of the tokenizers library")
 
 
+def _in_script(language: str, english: Sequence[str], quick: bool) -> Row:
+    texts = in_script(english, language)
+    column, ours = pa.array(texts), WordTokenizer(language=language).train([texts])
+    library = library_tokenizer(ours)
+    _require_equal_ids(library, ours, texts)
+    contestants = {"ours": lambda: ours.encode(column), "tokenizers": lambda: library.encode_batch_fast(texts)}
+    rates = alternate(contestants, len(texts), rounds=3, quick=quick)
+    return compare(f"tokenise_{language}", "texts/s", rates, "ours", ["tokenizers"])
+
+
 def run(quick: bool = False) -> list[Row]:
-    """The rows ``tokenise`` and ``tokenise_simplest``."""
+    """The rows ``tokenise``, ``tokenise_simplest`` and ``tokenise_LANGUAGE``."""
     texts = passages(200 if quick else 30_000, quick)
     column, ours = pa.array(texts), tokenizer(quick)
     library = library_tokenizer(ours)
@@ -54,7 +66,9 @@ def run(quick: bool = False) -> list[Row]:
         "tokenizers, ASCII rules": lambda: simple.encode_batch_fast(texts),
     }
     rates = alternate(contestants, len(texts), rounds=5, quick=quick)
+    scripts = [_in_script(language, texts[: len(texts) // 4], quick) for language in SCRIPTS]
     return [
         compare("tokenise", "texts/s", rates, "ours", ["tokenizers"]),
         compare("tokenise_simplest", "texts/s", rates, "ours", ["tokenizers, ASCII rules"]),
+        *scripts,
     ]
