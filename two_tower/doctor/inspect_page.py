@@ -185,8 +185,9 @@ def _percent(rate: float) -> str:
 def show(facts: Facts) -> None:
     """Print what `two_tower.doctor.facts.inspect` found."""
     source, passages, splits = facts["source"], facts["passages"], facts["splits"]
-    words = facts["vocabulary"]["words"]
-    say(f"{source['name']}: {passages['count']:,} passages, a vocabulary of {words:,} words", "bold")
+    words, languages = facts["vocabulary"]["words"], facts["vocabulary"]["languages"]
+    found = f" ({', '.join(languages)})" if languages else ""
+    say(f"{source['name']}: {passages['count']:,} passages, a vocabulary of {words:,} words{found}", "bold")
     say(f"fingerprint {source['fingerprint']}", "dim")
     _table("", {"passages": passages, **splits}, _TEXT_ROWS)
     if splits:
