@@ -1,6 +1,7 @@
 """Downloads that can be interrupted: continued where they stopped, checked, and whole or absent.
 
-(pooch 1.9 was tried instead: it starts anew after every interruption, and these files have up to 8 GB.)
+(pooch 1.9 starts anew after every interruption, and these files have up to 8 GB. ``http_get`` of huggingface_hub 1.33
+gives up at once when a server is busy, and where only the check of a whole file was interrupted.)
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from two_tower.console import counter
 from two_tower.errors import UserError, one_of
 
 _log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ _PAUSE = 1.0  # seconds before the second attempt, doubled before each further o
 _TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GIB = 1 << 30
-
-Show = Callable[[int, int | None], None]  # takes the bytes so far, and those of the whole file if known
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ def download(
 ) -> None:
     """Fetch a file, unless it is there.
 
-    Meanwhile it is called ``NAME.part``; the next call continues an interrupted one. Of several processes that call
-    this together one fetches, the others wait. ``size`` is for the progress bar, and to see that the disk has room.
+    Meanwhile it is called ``NAME.part``; if a ``checksum`` tells that the pieces fit together, an interrupted one is
+    continued, also by the next call. Of several processes that call this together one fetches, the others wait.
+    ``size`` is to see that the disk has room.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url} is no address to download from: it must begin with https:// or http://")
@@ -85,84 +85,66 @@ def download(
                 "make room or choose another folder"
             )
         _log.info("Downloading %s to %s.", url, path)
-        with _progress(path.name, size) as show:
-            _fetch(url, part, headers or {}, show)
+        _fetch(url, part, headers or {}, continuing=checksum is not None)
         if checksum is not None:
             _verify(url, part, checksum)
         part.replace(path)
-        _tag(part).unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: Path, headers: Mapping[str, str], show: Show) -> None:
+def _fetch(url: str, part: Path, headers: Mapping[str, str], continuing: bool) -> None:
     failed = 0
     while True:
         before = _size(part)
         try:
-            return _attempt(url, part, headers, show)
+            return _attempt(url, part, headers, before if continuing else 0)
         except _TRANSIENT as error:
             if isinstance(error, urllib.error.HTTPError) and error.code not in _TRANSIENT_STATUSES:
                 raise UserError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
             failed = 1 if _size(part) > before else failed + 1
             if failed >= _ATTEMPTS:
+                again = "run the same command again" + (" to continue" if continuing else "")
                 raise UserError(
-                    f"{url} cannot be downloaded ({error}): run the same command again to continue, "
-                    f"or put the file into {part.parent} yourself"
+                    f"{url} cannot be downloaded ({error}): {again}, or put the file into {part.parent} yourself"
                 ) from error
             _log.warning("%s: %s; trying again.", url, error)
             time.sleep(_PAUSE * 2 ** (failed - 1))
 
 
-def _attempt(url: str, part: Path, headers: Mapping[str, str], show: Show) -> None:
-    """Continue where the last attempt stopped, if the server can do that and the file is still the same."""
-    start = _size(part)
-    range_headers = {"Range": f"bytes={start}-"} if start else {}
-    if start and _tag(part).is_file() and (tag := _tag(part).read_text(encoding="utf-8")):
-        range_headers["If-Range"] = tag  # the whole file comes if it has changed
-    request = urllib.request.Request(url, headers={"User-Agent": "two-tower", **headers, **range_headers})
+def _attempt(url: str, part: Path, headers: Mapping[str, str], start: int) -> None:
+    """Fetch the file from byte ``start`` on, if the server can do that, else all of it."""
+    wanted = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(url, headers={"User-Agent": "two-tower", **headers, **wanted})
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
-        if error.headers.get("Content-Range") == f"bytes */{start}":
-            return  # interrupted after the last byte
-        part.unlink()
-        raise ConnectionError("the file is not what it was, starting anew") from error
+        response = error
     with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+        place = response.headers.get("Content-Range", "")
+        if place == f"bytes */{start}":
+            return  # interrupted after the last byte
+        if response.status == http.HTTPStatus.OK:
             start = 0
-            part.unlink(missing_ok=True)  # before its tag changes
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        elif not place.startswith(f"bytes {start}-"):
             part.unlink()
-            raise ConnectionError("the server continued at another place, starting anew")
-        tag = response.headers.get("ETag", "W/")
-        if tag.startswith("W/"):  # weak: it may not be used with ranges
-            tag = response.headers.get("Last-Modified", "")
-        _tag(part).write_text(tag, encoding="utf-8")
-        _copy(response, part, start, show)
+            raise ConnectionError("the server cannot continue at that place, starting anew")
+        _copy(response, part, start)
 
 
-def _copy(response: http.client.HTTPResponse, part: Path, start: int, show: Show) -> None:
-    length = response.headers.get("Content-Length")
-    end = start + int(length) if length and length.isdigit() else None
-    with part.open("r+b" if start else "wb") as file:
-        file.seek(start)
-        show(start, end)
+def _copy(response: http.client.HTTPResponse, part: Path, start: int) -> None:
+    end = None if response.length is None else start + response.length
+    with part.open("ab" if start else "wb") as file, counter(part.stem, "bytes", end) as progress:
+        progress(start)
         while block := response.read(_BLOCK_BYTES):
-            file.write(block)
-            show(file.tell(), end)
+            progress(file.write(block))
         reached = file.tell()
-    if end is not None and reached < end:
+    if response.length:  # what is missing
         raise ConnectionError(f"the connection ended after {reached} of {end} bytes")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _tag(part: Path) -> Path:
-    """The file that says which version of the file on the server ``part`` is the beginning of."""
-    return part.with_name(f".{part.name}.tag")
 
 
 def _verify(url: str, part: Path, checksum: str) -> None:
@@ -175,15 +157,3 @@ def _verify(url: str, part: Path, checksum: str) -> None:
             f"{url} sent another file than expected ({algorithm} {found} instead of {expected}); it was deleted: "
             "try again, or correct the checksum if the file was replaced on purpose"
         )
-
-
-@contextmanager
-def _progress(name: str, size: int | None) -> Iterator[Show]:
-    import rich
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = rich.get_console()
-    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=size)
-        yield lambda done, total: progress.update(task, completed=done, total=total or size)
