@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -16,10 +15,8 @@ from two_tower.errors import UserError
 from two_tower.files import refuse_stand_in
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # endings that compressed files usually have; their content decides
-_ARCHIVE = ".tar.gz"
 # Small members are kept as they are met: to read one behind MS MARCO's collection again would take a pass over 1 GB.
 _KEPT_BYTES = 128 << 20
-_DAMAGED = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,14 @@ class Member:
         if self.content is not None:
             yield io.BufferedReader(io.BytesIO(self.content))
             return
-        with tarfile.open(self.archive, "r:gz") as tar:
-            file = tar.extractfile(self.info)
-            assert file is not None  # only regular files are found
-            with file:
-                yield file
+        with tarfile.open(self.archive, "r:gz") as tar, _extracted(tar, self.info) as file:
+            yield file
+
+
+def _extracted(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(info)
+    assert file is not None  # only regular files are found
+    return file
 
 
 class Archive:
@@ -56,36 +56,26 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.members: dict[str, Member] = {}  # by name without folders; those met so far
-        self._all_seen, self._room = False, _KEPT_BYTES
+        self._others = self._read()
 
     def find(self, name: str) -> Member | None:
         """The member with this name in any folder of the archive, or None."""
-        while name not in self.members and not self._all_seen:
-            try:
-                info = self._tar.next()
-            except _DAMAGED as error:
-                with self.path.open("rb") as file:
-                    refuse_stand_in(self.path, file.read(1000))
-                raise UserError(f"{self.path} cannot be read to its end ({error}): get a whole copy of it") from error
-            self._all_seen = info is None
-            if info is not None and info.isfile():
-                self.members.setdefault(PurePosixPath(info.name).name, Member(self.path, info, self._small(info)))
+        while name not in self.members and (member := next(self._others, None)) is not None:
+            self.members.setdefault(member.name, member)
         return self.members.get(name)
 
-    def _small(self, info: tarfile.TarInfo) -> bytes | None:
-        if info.size > self._room:
-            return None
+    def _read(self) -> Iterator[Member]:
+        room = _KEPT_BYTES
         try:
-            file = self._tar.extractfile(info)
-            content = file.read() if file is not None else None
-        except _DAMAGED:
-            return None  # reported by whoever reads it
-        self._room -= info.size
-        return content
-
-    @cached_property
-    def _tar(self) -> tarfile.TarFile:
-        return tarfile.open(self.path, "r:gz")
+            with tarfile.open(self.path, "r:gz") as tar:
+                for info in filter(tarfile.TarInfo.isfile, tar):
+                    small = info.size <= room
+                    room -= info.size if small else 0
+                    yield Member(self.path, info, _extracted(tar, info).read() if small else None)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            with self.path.open("rb") as file:
+                refuse_stand_in(self.path, file.read(1000))
+            raise UserError(f"{self.path} cannot be read to its end ({error}): get a whole copy of it") from error
 
 
 class Folder:
@@ -102,9 +92,8 @@ class Folder:
         for ending in ("", *PACKED):
             if (path := self.path / f"{name}{ending}").is_file():
                 return path
-        for archive in (Path(name).stem + _ARCHIVE, *self.archives):
-            path = self.path / archive
-            if path.is_file():
+        for archive in (f"{Path(name).stem}.tar.gz", *self.archives):
+            if (path := self.path / archive).is_file():
                 found = self._opened.setdefault(path, Archive(path)).find(name)
                 if found is not None:
                     return found
