@@ -5,19 +5,18 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, TRIPLETS
-from two_tower.data.reading.rows import Rows, Tables
+from two_tower.data.reading.rows import Rows, Tables, parse_each
 from two_tower.data.reading.tables import TableSource
-from two_tower.errors import BadRows, UserError, nearest, one_of
+from two_tower.errors import BadRow, BadRows, UserError, nearest, one_of
 
 _BATCH_ROWS = 10_000
 
@@ -55,9 +54,8 @@ class IrDatasets(TableSource):
         """The document pairs of the training split; whether their ids exist is not checked."""
         if "train" not in self.ids or not self._load(self.ids["train"]).has_docpairs():
             return None
-        triplet = attrgetter("query_id", "doc_id_a", "doc_id_b")
-        read = self._read(self.ids["train"], "docpairs", triplet, TRIPLETS, BadRows(self.max_bad_rows))
-        return (batch for table, _ in read for batch in table.to_batches())
+        rows = self._rows(self.ids["train"], "docpairs", attrgetter("query_id", "doc_id_a", "doc_id_b"), TRIPLETS)
+        return (batch for table, _ in rows.read(BadRows(self.max_bad_rows)) for batch in table.to_batches())
 
     def fingerprint(self) -> str:
         """Of the ids, the library's version and the parts that are one file each; the library checks the others."""
@@ -70,7 +68,7 @@ class IrDatasets(TableSource):
         return [self._rows(self.corpus_id, "docs", _document, CORPUS)]
 
     def _query_rows(self, split: str) -> list[Rows]:
-        return [self._rows(self.ids[split], "queries", lambda entry: (entry.query_id, _text(entry)), QUERIES)]
+        return [self._rows(self.ids[split], "queries", _query, QUERIES)]
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in self.ids:
@@ -78,15 +76,25 @@ class IrDatasets(TableSource):
         return self._rows(self.ids[split], "qrels", _judgement, QRELS)
 
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
-        return Rows(f"{dataset_id} {kind}", partial(self._read, dataset_id, kind, convert, schema))
+        """A part of a collection; ``convert`` makes of an entry a row of ``schema``, or a BadRow."""
+        place = f"{dataset_id} {kind}"
+
+        def read(bad: BadRows) -> Tables:
+            entries, total = self._entries(dataset_id, kind), 0
+            while block := list(itertools.islice(entries, _BATCH_ROWS)):
+                yield parse_each(block, convert, schema, place, bad)
+                total += len(block)
+            bad.check(total)
+
+        return Rows(place, read)
 
     def _path(self, dataset_id: str, kind: str) -> Path | None:
         """The file of a part of a collection, downloaded if necessary; None where it is not one file."""
-        dataset = self._load(dataset_id)
-        if not hasattr(dataset, f"{kind}_path"):
+        path_of = getattr(self._load(dataset_id), f"{kind}_path", None)
+        if path_of is None:
             return None
         try:
-            path = Path(getattr(dataset, f"{kind}_path")())
+            path = Path(path_of())
         except Exception as error:
             raise _unavailable(dataset_id, kind, error) from error
         return path if path.is_file() else None
@@ -102,55 +110,32 @@ class IrDatasets(TableSource):
             ) from error  # fmt: skip
 
     def _split_ids(self, whole: str, given: Mapping[str, str | None]) -> dict[str, str]:
-        self._load(whole)
+        for chosen in filter(None, (whole, *given.values())):
+            self._load(chosen)  # refuses an unknown one
         ids = {}
         for split, own in given.items():
-            if own is not None and not self._is_judged(own):
-                raise UserError(f"data.{split}={own} has no queries with judgements: choose another id")
-            usual = (f"{whole}/{ending}" for ending in SPLITS[split])
-            found = own or next((i for i in usual if self._exists(i) and self._is_judged(i)), None)
+            usual = [f"{whole}/{ending}" for ending in SPLITS[split]]
+            found = next(filter(self._is_judged, [own] if own else usual), None)
             if found is not None:
                 ids[split] = found
+            elif own is not None:
+                raise UserError(f"data.{split}={own} has no queries with judgements: choose another id")
         if not ids and self._is_judged(whole):
             ending = whole.rpartition("/")[2]
             ids[next((split for split, endings in SPLITS.items() if ending in endings), "test")] = whole
         return ids
 
-    def _exists(self, dataset_id: str) -> bool:
-        try:
-            self._load(dataset_id)
-        except UserError:
-            return False
-        return True
-
     def _is_judged(self, dataset_id: str) -> bool:
-        dataset = self._load(dataset_id)
-        return dataset.has_queries() and dataset.has_qrels()
+        with suppress(UserError):  # there is none of this name
+            dataset = self._load(dataset_id)
+            return dataset.has_queries() and dataset.has_qrels()
+        return False
 
-    def _read(
-        self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema, bad: BadRows
-    ) -> Tables:
-        """Rows of ``schema`` and their numbers, from 1; those without any text are bad."""
-        entries, total = self._entries(dataset_id, kind), 0
-        while read := list(itertools.islice(entries, _BATCH_ROWS)):
-            rows = list(enumerate(map(convert, read), total + 1))
-            if "text" in schema.names:
-                for row, (first, *texts) in rows:
-                    if not any(texts):
-                        bad.add("empty text", f"{dataset_id} {kind}", row, first)
-                rows = [(row, value) for row, value in rows if any(value[1:])]
-            columns = zip(*(value for _, value in rows), strict=True) if rows else [()] * len(schema)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-            yield pa.table(arrays, schema), np.array([row for row, _ in rows], np.int64)
-            total += len(read)
-        bad.check(total)
-
-    def _entries(self, dataset_id: str, kind: str) -> Iterator[Entry]:
+    def _entries(self, dataset_id: str, kind: str) -> Iterator[tuple[int, Entry]]:
         row = 0
         try:
-            for entry in getattr(self._load(dataset_id), f"{kind}_iter")():
-                row += 1
-                yield entry
+            for row, entry in enumerate(getattr(self._load(dataset_id), f"{kind}_iter")(), 1):
+                yield row, entry
         except Exception as error:  # the library's own, those of its downloads and of each collection's reader
             path = self._path(dataset_id, kind) if row else None
             place = f" after row {row}" + (f" of {path}" if path else "") if row else ""
@@ -169,9 +154,17 @@ def _judgement(entry: Entry) -> tuple[str, str, int]:
 
 
 def _document(entry: Entry) -> tuple[str, str, str]:
-    title = (getattr(entry, "title", None) or "").strip()
-    text = _text(entry)
+    title, text = (getattr(entry, "title", None) or "").strip(), _text(entry)
+    if not (title or text):
+        raise BadRow("empty text", entry.doc_id)
     return entry.doc_id, title, text[len(title) :].lstrip() if text.startswith(title) else text
+
+
+def _query(entry: Entry) -> tuple[str, str]:
+    text = _text(entry)
+    if not text:
+        raise BadRow("empty text", entry.query_id)
+    return entry.query_id, text
 
 
 def _text(entry: Entry) -> str:

@@ -102,7 +102,7 @@ def rows_of_file(
 
 
 def parse_each(
-    rows: Iterable[tuple[int, Any]], parse: Callable[[Any], Sequence[object]], schema: pa.Schema, path: File,
+    rows: Iterable[tuple[int, Any]], parse: Callable[[Any], Sequence[object]], schema: pa.Schema, place: File | str,
     bad: BadRows,
 ) -> tuple[pa.Table, np.ndarray]:  # fmt: skip
     """What ``parse`` makes of rows with their numbers; a BadRow that it raises is counted."""
@@ -112,7 +112,7 @@ def parse_each(
             good.append(parse(row))
             numbers.append(number)
         except BadRow as error:
-            bad.add(error.kind, path, number, error.detail)
+            bad.add(error.kind, place, number, error.detail)
     columns = zip(*good, strict=True) if good else [()] * len(schema)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.table(arrays, schema), np.array(numbers, np.int64)
