@@ -10,7 +10,6 @@ import ast
 import inspect
 import json
 import re
-import string
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,6 +34,7 @@ _ROLE = re.compile(r":(?:py:)?[a-z]+:`~?\.?([^`<]+?)(?:\s*<[^`]*>)?`")  # :class
 _QUOTED = re.compile(r"`{1,2}([^`]+)`{1,2}_?")
 _DIRECTIVE = re.compile(r"\.\. [a-z]+::")
 _PLACEHOLDER = re.compile(r"\s*\{\w+\}\s*")  # torch forgets some of its .format() calls
+_FIELD = re.compile(r"([{}])\1|\{[^{}]*\}")  # of `str.format`, where {{ means {
 _UNDERLINE = re.compile(r"^\s*[-=~^]{3,}\s*$", re.MULTILINE)
 
 
@@ -122,40 +122,29 @@ def _documented_by_call(statement: ast.Expr | ast.Assign, call: ast.Call, prefix
     if function not in _DOC_CALLS or not call.args:
         return
     literals = [_literal(argument) for argument in call.args]
-    text = max((s for s in literals if s and "\n" in s), key=len, default=None)
-    if text is None:
+    text = max((s for s in literals if "\n" in s), key=len, default="")
+    if not text:
         return
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
         name = f"{prefix}.{statement.targets[0].id}"
     elif function == "add_docstr_all":
         name = f"torch.Tensor.{literals[0]}"
     else:
-        name = _dotted(call.args[0]) or ".".join(s for s in literals if s and re.fullmatch(r"[\w.]+", s))
+        name = _dotted(call.args[0]) or ".".join(s for s in literals if re.fullmatch(r"[\w.]+", s))
     if name:
         yield name if "." in name else f"{prefix.partition('.')[0]}.{name}", text
 
 
-def _literal(node: ast.expr) -> str | None:
-    """The text of a string literal; what is filled in at run time (formats, f-strings) is left out."""
+def _literal(node: ast.AST) -> str:
+    """The text of string literals; what is filled in at run time (formats, f-strings) is left out."""
     match node:
         case ast.Constant(value=str(text)):
             return text
         case ast.Call(func=ast.Attribute(value=value, attr=method)):
-            template = _literal(value)
-            return _without_fields(template) if template and method == "format" else template
-        case ast.BinOp(left=left, right=right):  # "…" + "…", "…" % …
-            return "".join(filter(None, (_literal(left), _literal(right))))
-        case ast.JoinedStr(values=values):
-            return "".join(filter(None, (_literal(v) for v in values if isinstance(v, ast.Constant))))
-    return None
-
-
-def _without_fields(template: str) -> str:
-    """A ``str.format`` template without its ``{fields}``, and with ``{{`` meaning ``{``."""
-    try:
-        return "".join(literal for literal, *_ in string.Formatter().parse(template))
-    except ValueError:
-        return template
+            return _FIELD.sub(r"\1", _literal(value)) if method == "format" else _literal(value)
+        case ast.BinOp() | ast.JoinedStr():  # "…" + "…", "…" % …, f"…"
+            return "".join(map(_literal, ast.iter_child_nodes(node)))
+    return ""
 
 
 def _dotted(node: ast.expr) -> str:

@@ -11,14 +11,17 @@ import subprocess
 import sys
 import sysconfig
 import zlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from two_tower.cache import cache_folder, entry, key_of
@@ -68,20 +71,18 @@ class PyDocs(Source):
 
     def search_corpus(self) -> Iterator[pa.RecordBatch]:
         """The passages with their first sentence in front, as a person wants to see and find them."""
-        both = zip(self._pairs["summary"].to_pylist(), self._pairs["body"].to_pylist(), strict=True)
-        return self._passages(pa.array([f"{summary} {body}" for summary, body in both], pa.string()))
+        return self._passages(pc.binary_join_element_wise(self._pairs["summary"], self._pairs["body"], " "))
 
     def splits(self) -> tuple[str, ...]:
         return tuple(SPLITS)
 
     def queries(self, split: str) -> pa.Table:
-        rows = self._rows(split)
-        summaries = self._pairs["summary"].take(pa.array(rows, pa.int64()))
-        return pa.table([pa.array([f"q:{self._ids[row]}" for row in rows], pa.string()), summaries], QUERIES)
+        pairs = self._of_split(split)
+        return pa.table([_query_ids(pairs["id"]), pairs["summary"]], QUERIES)
 
     def qrels(self, split: str) -> pa.Table:
-        documents = [self._ids[row] for row in self._rows(split)]
-        return pa.table([[f"q:{d}" for d in documents], documents, [1] * len(documents)], QRELS)
+        ids = self._of_split(split)["id"]
+        return pa.table([_query_ids(ids), ids, np.ones(len(ids), np.int32)], QRELS)
 
     def fingerprint(self) -> str:
         # No text holds a line break, so ("ab", "c") and ("a", "bc") differ.
@@ -104,28 +105,28 @@ class PyDocs(Source):
                 f"{MIN_PAIRS}, so their .py sources are missing or stripped: install the requirements from "
                 "ordinary wheels, or choose other data, for example data=beir data.path=FOLDER"
             )
-        rows = [doc._replace(body=" ".join(doc.body.split(" ")[:PASSAGE_WORDS])) for doc in docs]
-        columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-        pq.write_table(pa.table(columns, list(Doc._fields)), folder / "pairs.parquet", compression="zstd")
+        rows = [doc._replace(body=" ".join(doc.body.split(" ")[:PASSAGE_WORDS]))._asdict() for doc in docs]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "pairs.parquet", compression="zstd")
 
     @cached_property
-    def _ids(self) -> list[str]:
-        """The name; from its second occurrence on with a number, ``name#2`` (overloads, one in 400)."""
-        seen: Counter[str] = Counter()
-        ids = []
-        for name in self._pairs["name"].to_pylist():
-            seen[name] += 1
-            ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-        return ids
+    def _ids(self) -> pa.Array:
+        """The names; from its second occurrence on one with a number, ``name#2`` (overloads, one in 400)."""
+        same = (enumerate(group, 1) for _, group in groupby(self._pairs["name"].to_pylist()))
+        return pa.array([f"{name}#{i}" if i > 1 else name for group in same for i, name in group], pa.string())
 
-    def _passages(self, texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
-        table = pa.table([pa.array(self._ids, pa.string()), self._pairs["name"], texts], CORPUS)
+    def _passages(self, texts: pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
+        table = pa.table([self._ids, self._pairs["name"], texts], CORPUS)
         yield from table.combine_chunks().to_batches(ROWS_PER_BATCH)
 
-    def _rows(self, split: str) -> list[int]:
+    def _of_split(self, split: str) -> pa.Table:
         if split not in SPLITS:
             raise UserError(f"data=pydocs has no split {split!r}: {one_of(split, SPLITS)}")
-        return [row for row, name in enumerate(self._pairs["name"].to_pylist()) if _split_of(name) == split]
+        own = [_split_of(name) == split for name in self._pairs["name"].to_pylist()]
+        return self._pairs.append_column("id", self._ids).filter(pa.array(own, pa.bool_()))
+
+
+def _query_ids(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise("q:", ids, "")
 
 
 def _split_of(name: str) -> str:
@@ -155,22 +156,17 @@ def _read(files: Sequence[tuple[str, str]]) -> list[Doc]:
 
 def _source_files(stdlib: bool) -> Iterator[tuple[str, str]]:
     """(dotted module name, path) of the sources of `PACKAGES` and the standard library, in a fixed order."""
-    if stdlib:
-        yield from _walk(sysconfig.get_paths()["stdlib"], "")
-    for package in sorted(PACKAGES):
-        spec = importlib.util.find_spec(package)  # finds, does not import
-        if spec is not None and spec.origin is not None:
-            yield from _walk(os.path.dirname(spec.origin), package)
-
-
-def _walk(root: str, package: str) -> Iterator[tuple[str, str]]:
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(s for s in subfolders if s.isidentifier() and not _SKIP.fullmatch(s))
-        inner = Path(folder).relative_to(root).parts
-        for name in sorted(names):
-            if name.endswith(".py") and not _SKIP.fullmatch(name):
-                last = () if name == "__init__.py" else (name[:-3],)
-                yield ".".join(p for p in (package, *inner, *last) if p), os.path.join(folder, name)
+    roots = [("", sysconfig.get_paths()["stdlib"])] if stdlib else []
+    found = ((package, importlib.util.find_spec(package)) for package in sorted(PACKAGES))  # finds, does not import
+    roots += [(package, os.path.dirname(spec.origin)) for package, spec in found if spec and spec.origin]
+    for package, root in roots:
+        for folder, subfolders, names in os.walk(root):
+            subfolders[:] = sorted(s for s in subfolders if s.isidentifier() and not _SKIP.fullmatch(s))
+            for name in sorted(names):
+                if name.endswith(".py") and not _SKIP.fullmatch(name):
+                    path = Path(folder, name)
+                    inner = path.relative_to(root).with_suffix("").parts
+                    yield ".".join(filter(None, (package, *inner))).removesuffix(".__init__"), str(path)
 
 
 def _versions() -> list[str]:
@@ -187,25 +183,22 @@ def drop_copies(docs: Iterable[Doc]) -> list[Doc]:
     Copies have the same summary, the same start of the body, or most of their word 3-grams in common.
     """
     kept: list[Doc] = []
-    summaries: set[str] = set()
-    bodies: set[str] = set()
-    shingles: list[set[int]] = []
-    holders: dict[int, list[int]] = {}  # 3-gram -> texts that have it among their 8 smallest (min-hash)
+    seen: set[tuple[str, str]] = set()
+    holders: dict[int, list[set[int]]] = defaultdict(list)  # 3-gram -> texts with it among their 8 smallest (min-hash)
     for doc in sorted(docs, key=lambda d: (d.name.count("."), len(d.name), d.name)):
         summary, body = (" ".join(words(text)).lower() for text in (doc.summary, doc.body))
-        if summary in summaries or body[:400] in bodies:
+        starts = {("summary", summary), ("body", body[:400])}
+        if seen & starts:
             continue
-        summaries.add(summary)
-        bodies.add(body[:400])
+        seen |= starts
         own = _shingles(f"{summary} {body}".split()[:140])
         smallest = sorted(own)[:8]
-        rivals = [shingles[text] for text in {text for gram in smallest for text in holders.get(gram, ())}]
+        rivals = (rival for gram in smallest for rival in holders[gram])
         if any(len(own & rival) / len(own | rival) >= _NEAR for rival in rivals):
             continue
         for gram in smallest:
-            holders.setdefault(gram, []).append(len(kept))
+            holders[gram].append(own)
         kept.append(doc)
-        shingles.append(own)
     return kept
 
 
