@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QUERIES, SCORED_TRIPLETS, SPLITS, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.base import CORPUS, QUERIES, SPLITS, TEXT_TRIPLETS, TRIPLETS
 from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.arrow import empty
 from two_tower.data.reading.content import File, check_encoding
@@ -86,13 +86,12 @@ class MsMarcoPassage(TableSource):
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of ids, with margins where it has scores."""
-        kind = self._kind_of_triples()
-        if kind == "scored":
-            return self._read_scored()
-        return self._read_triples(_ID_TRIPLES) if kind == "ids" else None
+        row_format = self._format_of_triples()
+        return None if row_format in (None, _TEXT_TRIPLES) else self._read_triples(row_format)
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
-        return self._read_triples(_TEXT_TRIPLES) if self._kind_of_triples() == "texts" else None
+        row_format = self._format_of_triples()
+        return self._read_triples(row_format) if row_format is _TEXT_TRIPLES else None
 
     def fingerprint(self) -> str:
         found = ((role, file) for role in self._files if (file := self._find(role)) is not None)
@@ -127,7 +126,7 @@ class MsMarcoPassage(TableSource):
 
     def _check_any(self) -> None:
         """Refuse a folder that holds triples at most, with all that is missing."""
-        training = () if self._kind_of_triples() == "texts" else _TRAINING
+        training = () if self._format_of_triples() is _TEXT_TRIPLES else _TRAINING
         names = [name for role in ("corpus", *training, *_VALIDATION) if (name := self._files[role]) is not None]
         if not any(self._folder.find(name) for name in names):
             raise UserError(
@@ -157,25 +156,23 @@ class MsMarcoPassage(TableSource):
             own, entry = min(able, key=lambda pair: pair[1].size or 0)
             fetch(entry.url, self.path / own, entry.size, entry.checksum, headers)
 
-    def _kind_of_triples(self) -> str | None:
-        """``scored`` (ids behind a teacher's scores), ``ids`` (no cell holds white space) or ``texts``."""
+    def _format_of_triples(self) -> DelimitedRows | None:
+        """Ids behind a teacher's scores, ids (no cell holds white space) or texts."""
         if self._files["triples"] is None:
             return None
         path = self._file("triples")
         if first_columns(path, self.encoding) == len(_SCORED_TRIPLES.schema):
-            return "scored"
+            return _SCORED_TRIPLES
         for table, _ in read_rows(path, _TEXT_TRIPLES, BadRows(1), self.encoding):
-            if len(table):
-                return "ids" if all(len(column[0].as_py().split()) == 1 for column in table.columns) else "texts"
+            for row in table.slice(0, 1).to_pylist():
+                return _ID_TRIPLES if all(len(cell.split()) == 1 for cell in row.values()) else _TEXT_TRIPLES
         raise UserError(f"{path} holds no triple")
-
-    def _read_scored(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._read_triples(_SCORED_TRIPLES):
-            margin = pc.subtract(batch.column("positive_score"), batch.column("negative_score"))
-            yield pa.RecordBatch.from_arrays([*batch.columns[2:], margin], schema=SCORED_TRIPLETS)
 
     def _read_triples(self, row_format: DelimitedRows) -> Iterator[pa.RecordBatch]:
         path, bad = self._file("triples"), BadRows(self.max_bad_rows)
         for table, _ in read_rows(path, row_format, bad, self.encoding):
+            if row_format is _SCORED_TRIPLES:
+                margins = pc.subtract(*table.select(_SCORES.names).columns)
+                table = table.select(TRIPLETS.names).append_column("margin", margins)
             yield from table.combine_chunks().to_batches()  # large ones, which are tokenized on several threads
         self._report(path, bad)
