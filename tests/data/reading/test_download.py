@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(faults.content) - 1}/{len(faults.content)}")
         else:
-            self.send_response(200)
+            self.send_response(faults.whole)
         self.send_header("Content-Length", str(len(faults.content) - start))
         self.end_headers()
         end = start + faults.stops.pop(0) if faults.stops else len(faults.content)
@@ -60,6 +60,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     Handler.faults = faults = SimpleNamespace(
         content=CONTENT,
         ranges=True,  # whether it can continue a download
+        whole=200,  # the status of a whole file; proxies have others
         shift=0,  # how far from where it was asked to
         stops=[],  # after how many bytes each further answer ends; whole answers afterwards
         statuses=[],  # errors to answer with first
@@ -99,6 +100,7 @@ LOST = {"stops": [300_000, 1, 0, 400_000]}  # more than three, but not in a row 
 FAULTS = {
     "lost connections are continued": (LOST, b"", [0, 300_000, 300_001, 300_001, 700_001]),
     "a server that cannot continue starts anew": ({"ranges": False, "stops": [300_000]}, b"", [0, 300_000]),
+    "a proxy may have changed the file": ({"whole": 203, "ranges": False, "stops": [300_000]}, b"", [0, 300_000]),
     "a busy server is asked again": ({"statuses": [503, 429]}, b"", [0, 0, 0]),
     "a whole part is only checked": ({}, CONTENT, [1_000_000]),
     "too long a part is thrown away": ({}, CONTENT + b"x", [1_000_001, 0]),

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +118,18 @@ def _attempt(url: str, part: Path, headers: Mapping[str, str], start: int) -> No
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
         response = error
     with response:
         place = response.headers.get("Content-Range", "")
         if place == f"bytes */{start}":
             return  # interrupted after the last byte
-        if response.status == http.HTTPStatus.OK:
-            start = 0
-        elif not place.startswith(f"bytes {start}-"):
-            part.unlink()
+        whole = response.status not in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+        if not whole and not place.startswith(f"bytes {start}-"):
+            part.unlink(missing_ok=True)
             raise ConnectionError("the server cannot continue at that place, starting anew")
-        _copy(response, part, start)
+        _copy(response, part, 0 if whole else start)
 
 
 def _copy(response: http.client.HTTPResponse, part: Path, start: int) -> None:
