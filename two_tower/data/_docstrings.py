@@ -18,13 +18,9 @@ SUMMARY_WORDS = range(4, 41)  # shorter says nothing ("Initialize self."), longe
 MIN_BODY_WORDS = 20
 
 # Functions that give C functions their documentation.
-_DOC_CALLS = {
-    "add_docstr", "_add_docstr", "add_docstr_all", "add_newdoc", "add_newdoc_for_scalar_type", "refine_ufunc",
-}  # fmt: skip
+_DOC_CALL = re.compile(r"_?add_docstr|add_docstr_all|add_newdoc(_for_scalar_type)?|refine_ufunc")
 # Modules that hold nothing but such calls: they document names of other modules.
-_DOC_MODULES = {
-    "_torch_docs", "_tensor_docs", "_storage_docs", "_add_newdocs", "_add_newdocs_scalars", "add_newdocs",
-}  # fmt: skip
+_DOC_MODULE = re.compile(r"_(torch|tensor|storage)_docs|_?add_newdocs(_scalars)?")
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Lines that may stand before the summary: empty, "add(input, other) -> Tensor", "See :func:`add`".
@@ -54,7 +50,7 @@ def words(text: str) -> list[str]:
 def read_module(module: str, path: str) -> list[Doc]:
     """The usable docstrings of a module's source file; none where it cannot be read or parsed."""
     parts = module.split(".")
-    documents_others = parts[-1] in _DOC_MODULES
+    documents_others = bool(_DOC_MODULE.fullmatch(parts[-1]))
     # torch's private modules are internals (inductor, dynamo); numpy's hold its public functions.
     if parts[0] == "torch" and not documents_others and any(p.startswith("_") for p in parts):
         return []
@@ -119,7 +115,7 @@ def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
 def _documented_by_call(statement: ast.Expr | ast.Assign, call: ast.Call, prefix: str) -> Iterator[tuple[str, str]]:
     """``add_docstr(torch.abs, "…")``, ``add_newdoc("numpy", "abs", "…")``, ``abs = _add_docstr(…, "…")``."""
     function = _dotted(call.func).rpartition(".")[2]
-    if function not in _DOC_CALLS or not call.args:
+    if not _DOC_CALL.fullmatch(function):
         return
     literals = [_literal(argument) for argument in call.args]
     text = max((s for s in literals if "\n" in s), key=len, default="")

@@ -77,12 +77,11 @@ class PyDocs(Source):
         return tuple(SPLITS)
 
     def queries(self, split: str) -> pa.Table:
-        pairs = self._of_split(split)
-        return pa.table([_query_ids(pairs["id"]), pairs["summary"]], QUERIES)
+        return pa.table(self._of_split(split).select(["query_id", "summary"]).columns, QUERIES)
 
     def qrels(self, split: str) -> pa.Table:
-        ids = self._of_split(split)["id"]
-        return pa.table([_query_ids(ids), ids, np.ones(len(ids), np.int32)], QRELS)
+        ids = self._of_split(split).select(["query_id", "id"])
+        return pa.table([*ids.columns, np.ones(len(ids), np.int32)], QRELS)
 
     def fingerprint(self) -> str:
         # No text holds a line break, so ("ab", "c") and ("a", "bc") differ.
@@ -94,8 +93,7 @@ class PyDocs(Source):
         return pq.read_table(entry("pydocs", self._cache_key(), self._harvest, self.cache) / "pairs.parquet")
 
     def _cache_key(self) -> str:
-        python = f"{sys.version_info.major}.{sys.version_info.minor}" if self.stdlib else ""
-        return key_of(RULES, python, *_versions())
+        return key_of(RULES, sysconfig.get_python_version() if self.stdlib else "", *_versions())
 
     def _harvest(self, folder: Path) -> None:
         docs = _harvest(list(_source_files(self.stdlib)))
@@ -121,12 +119,10 @@ class PyDocs(Source):
     def _of_split(self, split: str) -> pa.Table:
         if split not in SPLITS:
             raise UserError(f"data=pydocs has no split {split!r}: {one_of(split, SPLITS)}")
+        query_ids = pc.binary_join_element_wise("q:", self._ids, "")
         own = [_split_of(name) == split for name in self._pairs["name"].to_pylist()]
-        return self._pairs.append_column("id", self._ids).filter(pa.array(own, pa.bool_()))
-
-
-def _query_ids(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise("q:", ids, "")
+        pairs = self._pairs.append_column("id", self._ids).append_column("query_id", query_ids)
+        return pairs.filter(pa.array(own, pa.bool_()))
 
 
 def _split_of(name: str) -> str:
