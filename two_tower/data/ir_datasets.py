@@ -104,10 +104,8 @@ class IrDatasets(TableSource):
             return self._library.load(dataset_id)
         except KeyError as error:
             guess = nearest(dataset_id, self._library.registry)
-            raise UserError(
-                f"ir_datasets has no {dataset_id}" + (f"; did you mean {guess!r}?" if guess else "")
-                + " (https://ir-datasets.com lists all ids)"
-            ) from error  # fmt: skip
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise UserError(f"ir_datasets has no {dataset_id}{hint} (https://ir-datasets.com lists all ids)") from error
 
     def _split_ids(self, whole: str, given: Mapping[str, str | None]) -> dict[str, str]:
         for chosen in filter(None, (whole, *given.values())):

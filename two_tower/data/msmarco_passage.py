@@ -70,7 +70,7 @@ class MsMarcoPassage(TableSource):
         for split in SPLITS:
             self._files |= {f"queries.{split}": queries.get(split), f"qrels.{split}": qrels.get(split)}
         if download:
-            self._download(dict(headers or {}))
+            self._download(headers or {})
         if not self.path.is_dir():
             raise UserError(f"{path} is no folder: data.path must hold {corpus}, or set data.download=true")
         self._file("corpus" if triples is None else "triples")
@@ -135,7 +135,7 @@ class MsMarcoPassage(TableSource):
             )
 
     def _remedy(self, role: str, name: str) -> str:
-        if any(entry.provides(own, name) for own, entry in self.downloads.items()):
+        if self._providers(name):
             return "data.download=true fetches it"
         names = self._folder.names()
         guess = nearest(name, [n for n in names if n.split(".")[0] == name.split(".")[0]]) or nearest(name, names)
@@ -143,18 +143,20 @@ class MsMarcoPassage(TableSource):
             return f"did you mean data.{role}={guess}?"
         return f"neither as it is, nor {name}.gz, nor in {', '.join(self._folder.archives) or 'an archive'}"
 
-    def _download(self, headers: dict[str, str]) -> None:
+    def _download(self, headers: Mapping[str, str]) -> None:
         for role, name in self._files.items():
             if name is None or self._find(role) is not None:
                 continue
-            able = [(own, entry) for own, entry in self.downloads.items() if entry.provides(own, name)]
-            if not able:
+            if not (able := self._providers(name)):
                 raise UserError(
                     f"data.downloads has no address for {name}, and it is not in {self.path}: "
                     f"put it there, add its address, or set data.{role}=null"
                 )
-            own, entry = min(able, key=lambda pair: pair[1].size or 0)
+            own, entry = min(able.items(), key=lambda pair: pair[1].size or 0)
             fetch(entry.url, self.path / own, entry.size, entry.checksum, headers)
+
+    def _providers(self, name: str) -> dict[str, Download]:
+        return {own: entry for own, entry in self.downloads.items() if entry.provides(own, name)}
 
     def _format_of_triples(self) -> DelimitedRows | None:
         """Ids behind a teacher's scores, ids (no cell holds white space) or texts."""
