@@ -108,12 +108,13 @@ class IrDatasets(TableSource):
             raise UserError(f"ir_datasets has no {dataset_id}{hint} (https://ir-datasets.com lists all ids)") from error
 
     def _split_ids(self, whole: str, given: Mapping[str, str | None]) -> dict[str, str]:
-        for chosen in filter(None, (whole, *given.values())):
-            self._load(chosen)  # refuses an unknown one
+        for chosen in (whole, *given.values()):
+            if chosen is not None:
+                self._load(chosen)  # refuses an unknown one
         ids = {}
         for split, own in given.items():
-            usual = [f"{whole}/{ending}" for ending in SPLITS[split]]
-            found = next(filter(self._is_judged, [own] if own else usual), None)
+            choices = [f"{whole}/{ending}" for ending in SPLITS[split]] if own is None else [own]
+            found = next(filter(self._is_judged, choices), None)
             if found is not None:
                 ids[split] = found
             elif own is not None:
@@ -124,7 +125,7 @@ class IrDatasets(TableSource):
         return ids
 
     def _is_judged(self, dataset_id: str) -> bool:
-        with suppress(UserError):  # there is none of this name
+        with suppress(UserError):  # where there is none of this name
             dataset = self._load(dataset_id)
             return dataset.has_queries() and dataset.has_qrels()
         return False
