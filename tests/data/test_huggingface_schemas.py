@@ -107,13 +107,21 @@ def test_tevatron_with_ids(tmp_path: Path, suffix: str, query: str, own_id: str,
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_a_passage_that_the_corpus_lacks_is_missed(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"rows.{suffix}", [*IDS, {**IDS[0], "query_id": "4", "positive_document_ids": ["x"]}])
+    lost = {**IDS[0], "query_id": "4", "positive_document_ids": ["x", "x"], "negative_document_ids": ["y"]}
+    path = write(tmp_path / f"rows.{suffix}", [*IDS, lost, lost])
     refused(path, rf"positive_document_ids of .*rows\.{suffix} holds ids: set data\.corpus to")
     corpus = str(write(tmp_path / f"corpus.{suffix}", [passage(name) for name in "abcd"]))
     source = read(path, corpus=corpus)
-    assert ("4", "x", 1) in values(source.qrels("train"))
+    assert [row for row in values(source.qrels("train")) if row[0] == "4"] == [("4", "x", 1)]  # negatives: not judged
+    assert not [row for row in values(source.triplets()) if row[0] == "4"]
     assert "4" in dict(values(source.queries("train")))
     assert not bad_summary(source)
+
+
+def test_a_corpus_without_any_of_the_answers_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", IDS)
+    source = read(path, corpus=write(tmp_path / "corpus.jsonl", [passage("c")]))
+    check_refused(lambda: source.queries("train"), "No query of .* train, has a passage that is marked")
 
 
 def test_what_comes_after_the_first_lines_is_read_too(tmp_path: Path) -> None:
@@ -185,3 +193,20 @@ def test_bad_rows_of_tevatron(tmp_path: Path, row: dict[str, Any], kind: str) ->
     source = read(path, max_bad_rows=0.5)
     assert sorted(texts(source)[0]) == ["A text a", "text b", "text c", "text d"]
     assert f"1 with {kind}" in bad_summary(source)
+
+
+def test_lists_of_unequal_length_are_bad_rows(tmp_path: Path) -> None:
+    lists = {"docid": ["a", "b"], "title": ["", ""], "text": ["x", "y"]}
+    rows = [{"query_id": f"{i}", "query": "q", "positive_passages": lists} for i in range(3)]
+    rows[1]["positive_passages"] = {**lists, "text": ["x"]}
+    path = write(tmp_path / "rows.parquet", rows)
+    refused(path, r"rows\.parquet, row 2: lists of unequal length")
+    assert sorted(dict(values(read(path, max_bad_rows=0.5).queries("train")))) == ["0", "2"]
+
+
+def test_passages_without_ids_are_refused(tmp_path: Path) -> None:
+    """Each file of a split is looked at."""
+    for name, field in (("a", "docid"), ("b", "title")):
+        row = {"query_id": name, "query": "q", "positive_passages": [{field: "1", "text": "x"}]}
+        write(tmp_path / f"train-{name}.parquet", [row])
+    refused(tmp_path, r"train-b\.parquet has a column that does not hold what its name says")

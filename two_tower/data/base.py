@@ -31,13 +31,10 @@ TRIPLETS = pa.schema([("query_id", pa.string()), ("positive_id", pa.string()), (
 SCORED_TRIPLETS = TRIPLETS.append(pa.field("margin", pa.float32()))
 TEXT_TRIPLETS = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 
-SPLITS = {
-    "train": ("train",),
-    "dev": ("dev", "validation", "valid", "val"),
-    "test": ("test",),
-}  # and what others call them
+# And what others call them.
+SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 JUDGED_ENOUGH = 50  # validation queries: with fewer, a mean says little
-READING = 4  # raise whenever the same files would be read as other rows
+READING = 5  # raise whenever the same files would be read as other rows
 
 
 @dataclass(frozen=True)

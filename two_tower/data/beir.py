@@ -13,10 +13,10 @@ import pyarrow as pa
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, SCORED_TRIPLETS, SPLITS, TRIPLETS
 from two_tower.data.reading import names
-from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.content import bare_name
 from two_tower.data.reading.formats import DelimitedRows
 from two_tower.data.reading.qrels import qrels_rows
-from two_tower.data.reading.rows import Rows, first_columns, first_lines, read_rows
+from two_tower.data.reading.rows import Rows, first_lines, read_rows
 from two_tower.data.reading.table_files import RoleTables, find_columns, find_named, open_tables
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import keep_known
@@ -41,7 +41,6 @@ class Beir(TableSource):
     ) -> None:  # fmt: skip
         self.path, self.encoding = Path(path).expanduser(), encoding
         super().__init__(name or self.path.resolve().name, max_bad_rows)
-        check_encoding(encoding)
         if not self.path.is_dir():
             raise UserError(f"{path} is no folder: data.path must hold corpus.jsonl, queries.jsonl and qrels/")
         self._passage_columns = {"id": id_column, "title": title_column, "text": text_column}
@@ -86,12 +85,10 @@ class Beir(TableSource):
         bad, queries = BadRows(self.max_bad_rows), self._all_queries("train")[1]
         if not len(self._passages):
             deque(self.corpus(), maxlen=0)  # reads it to its end
-        scored = first_columns(path, self.encoding) == len(SCORED_TRIPLETS)
-        row_format = DelimitedRows(SCORED_TRIPLETS if scored else TRIPLETS)
-        first = first_lines(path, self.encoding)[0].split(b"\t")[0].decode("utf-8", "replace")
-        for table, numbers in read_rows(
-            path, row_format, bad, self.encoding, skip=names.plain(first) in _TRIPLE_HEADER
-        ):
+        first = first_lines(path, self.encoding)[0].decode("utf-8", "replace").split("\t")
+        row_format = DelimitedRows(SCORED_TRIPLETS if len(first) == len(SCORED_TRIPLETS) else TRIPLETS)
+        skip = names.plain(first[0]) in _TRIPLE_HEADER
+        for table, numbers in read_rows(path, row_format, bad, self.encoding, skip):
             for column in TRIPLETS.names:
                 ids = queries if column == "query_id" else self._passages
                 table, numbers = keep_known(table, numbers, column, ids, bad, path)

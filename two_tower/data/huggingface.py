@@ -11,21 +11,10 @@ import pyarrow as pa
 
 from two_tower.data.base import QUERIES, SPLITS, draw_dev, percentiles
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import column_types, text_of
-from two_tower.data.reading.content import check_encoding
-from two_tower.data.reading.groups import Groups, GroupSource, Links, Part
+from two_tower.data.reading.arrow import scalars
+from two_tower.data.reading.groups import GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
-from two_tower.data.reading.rows import Rows
-from two_tower.data.reading.schemas import (
-    BEIR_QRELS,
-    PassageColumns,
-    QrelsColumns,
-    Schema,
-    TevatronColumns,
-    TextColumns,
-    recognize,
-)
-from two_tower.data.reading.table_files import scalars
+from two_tower.data.reading.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognize
 from two_tower.errors import BadRows, UserError
 
 
@@ -55,13 +44,11 @@ class HuggingFace(GroupSource):
         if qrels is not None and corpus is not None:
             raise ValueError("qrels belongs to BEIR's schema, data.corpus to Tevatron's: set one of them")
         super().__init__(name or Path(path).name, max_bad_rows)
-        check_encoding(encoding)
         data = partial(HubData, streaming=streaming, encoding=encoding)
         self._data = data(path, config, revision=revision)
         self._beir = [data(path, part, revision=revision) for part in ("corpus", "queries")] if qrels else []
         self._corpus = data(corpus, key="corpus") if corpus else next(iter(self._beir), None)
         self._rows = data(qrels, key="qrels") if qrels else self._data
-        self._encoding = [encoding] if encoding else []
         self._wanted_splits = dict(splits or {})
         self._columns = (query_column, positive_column, None if negative_columns is None else tuple(negative_columns))
         self._dev_share, self._dev_seed = dev_share, dev_seed
@@ -84,13 +71,13 @@ class HuggingFace(GroupSource):
 
     def fingerprint(self) -> str:
         read = [self._rows, *self._beir] if self._corpus is None or self._beir else [self._rows, self._corpus]
-        settings = (*self._encoding, sorted(self._names.items()), self._columns, self._dev_share, self._dev_seed)
+        settings = (sorted(self._names.items()), self._columns, self._dev_share, self._dev_seed)
         return self._key("huggingface", *(data.fingerprint() for data in read), *settings)
 
     @cached_property
     def _schema(self) -> Schema:
         if self._beir:
-            return QrelsColumns(BEIR_QRELS, self._beir_queries())
+            return QrelsColumns(self._beir_queries())
         split = next(iter(self._names.values()))
         schema = recognize(self._data.schema(split), f"{self._data.label} {split}", *self._columns)
         if isinstance(schema, TevatronColumns):
@@ -108,55 +95,25 @@ class HuggingFace(GroupSource):
         return schema
 
     def _beir_queries(self) -> pa.Table:
-        data, tables = self._beir[1], [QUERIES.empty_table()]
-        for split in data.files:
-            usual, columns = (names.QUERY_ID, (*names.TEXT, *names.QUERY)), data.schema(split).names
-            found = [names.first_of(each, columns) or each[0] for each in usual]
-            data.require(split, found)
-            for rows in data.rows(split, pa.schema(dict.fromkeys(found, pa.string()))):
-                bad, total = BadRows(self.max_bad_rows), 0
-                for table, _ in rows.read(bad):
-                    with column_types(rows.place):
-                        tables.append(pa.table([text_of(table[name], name) for name in found], QUERIES))
-                    total += len(table)
-                bad.check(total)
+        tables = [QUERIES.empty_table()]
+        for _, data, name, schema in _passages(self._beir[1], names.QUERY_ID, (*names.TEXT, *names.QUERY)):
+            for rows in data.rows(name, schema):
+                bad = BadRows(self.max_bad_rows)
+                tables += [groups.passages.select(QUERIES.names) for groups in schema.read(rows, bad)]
                 self._report(rows.place, bad)
         return pa.concat_tables(tables).combine_chunks()
 
     def _parts(self, fields: bool = False) -> Iterator[Part]:
-        if self._corpus is not None:
-            for split in self._corpus.files:
-                columns = PassageColumns.from_names(self._corpus.schema(split).names)
-                yield from self._parts_of(None, self._corpus, split, columns, fields and self._has_others)
-        alone = fields and self._corpus is None and self._has_others
-        for split, name in self._names.items():
-            yield from self._parts_of(split, self._rows, name, self._schema, alone)
-
-    @cached_property
-    def _has_others(self) -> bool:
-        """Whether passages have scalars beside id, title and text."""
-        if self._corpus is None:
-            used = set(self._schema.fields.names)
-            columns = [self._data.schema(name) for name in self._names.values()]
-            return isinstance(self._schema, TextColumns) and any(set(scalars(each)) - used for each in columns)
-        schemas = [self._corpus.schema(split) for split in self._corpus.files]
-        return any(set(scalars(each)) - {*PassageColumns.from_names(each.names).fields.names} for each in schemas)
-
-    def _parts_of(self, split: str | None, data: HubData, name: str, schema: Schema, others: bool) -> Iterator[Part]:
-        closed = self._corpus is not None and split is not None
-        if isinstance(schema, QrelsColumns):
-            found = data.judgements(name, schema.fields)
-        else:
-            data.require(name, schema.required)
-            found = data.rows(name, schema.fields, others)
-        for rows in found:
-            yield Part(split, str(rows.place), partial(self._groups, rows, schema), closed, schema.has_ids)
-
-    def _groups(self, rows: Rows, schema: Schema, bad: BadRows) -> Iterator[Groups]:
-        for table, numbers in rows.read(bad):
-            with column_types(rows.place):
-                groups = schema.groups(table, numbers)
-            yield groups
+        groups = [(split, self._rows, name, self._schema) for split, name in self._names.items()]
+        corpus = _passages(self._corpus, names.ID, names.TEXT, names.TITLE) if self._corpus else []
+        if fields:
+            fields = any(
+                not isinstance(schema, TevatronColumns) and set(scalars(data.schema(name))) - {*schema.fields.names}
+                for _, data, name, schema in corpus or groups
+            )
+        for split, data, name, schema in (*corpus, *groups):
+            others = fields and (split is None or not corpus)
+            yield from (Part(split, rows, schema) for rows in data.rows(name, schema, others))
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
         if not self._divides_train:
@@ -164,3 +121,8 @@ class HuggingFace(GroupSource):
         train = links["train"]
         dev = draw_dev(percentiles(train.queries["text"].to_pylist(), self._dev_seed), self._dev_share, 0.05)
         return {**links, "train": train.part(~dev), "dev": train.part(dev)}
+
+
+def _passages(data: HubData, *usual: Sequence[str]) -> list[tuple[None, HubData, str, Schema]]:
+    """The tables of ids and texts of a data set, whose columns have usual names."""
+    return [(None, data, name, PassageColumns.from_names(data.schema(name).names, *usual)) for name in data.files]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from operator import attrgetter
@@ -14,11 +13,10 @@ import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, TRIPLETS
-from two_tower.data.reading.rows import Rows, Tables, parse_each
+from two_tower.data.reading.rows import Rows, Tables, checked, parse_each
 from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRow, BadRows, UserError, nearest, one_of
 
-_BATCH_ROWS = 10_000
 
 Entry = Any  # one of the library's named tuples
 
@@ -80,11 +78,7 @@ class IrDatasets(TableSource):
         place = f"{dataset_id} {kind}"
 
         def read(bad: BadRows) -> Tables:
-            entries, total = self._entries(dataset_id, kind), 0
-            while block := list(itertools.islice(entries, _BATCH_ROWS)):
-                yield parse_each(block, convert, schema, place, bad)
-                total += len(block)
-            bad.check(total)
+            return checked(parse_each(self._entries(dataset_id, kind), convert, schema, place, bad), bad)
 
         return Rows(place, read)
 

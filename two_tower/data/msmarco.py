@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +11,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS, QUERIES, SPLITS
-from two_tower.data.reading.arrow import as_text, column_types, flat_lists, list_fields, list_type, text_of
-from two_tower.data.reading.content import check_encoding
-from two_tower.data.reading.groups import Groups, GroupSource, Part
+from two_tower.data.reading.arrow import as_text, empty, flat_lists, list_fields, list_type, text_of
+from two_tower.data.reading.groups import GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
-from two_tower.data.reading.rows import Rows
-from two_tower.data.reading.unique import hash_rows
-from two_tower.errors import BadRows, UserError, one_of
+from two_tower.data.reading.schemas import Groups, Schema
+from two_tower.errors import UserError, one_of
 from two_tower.ragged import expand_ranges
 
-_COLUMNS = ("query_id", "query", "passages")
 _LISTS = {"is_selected": pa.int32(), "passage_text": pa.string()}
+
+
+@dataclass(frozen=True)
+class _Columns(Schema):
+    """``query_id``, ``query`` and ``passages``, lists of marks and of texts."""
+
+    key: str = "text"
+    needed = 3
+
+    def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
+        (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)
+        query_ids = as_text(table["query_id"], "query_id")
+        owner, place = expand_ranges(np.zeros_like(lengths), lengths)
+        ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
+        passages = pa.table([pc.fill_null(ids, ""), empty(len(ids)), text_of(texts)], CORPUS)
+        queries = pa.table([query_ids, text_of(table["query"])], QUERIES)
+        grades = pc.fill_null(selected.cast(pa.int32()), 0).to_numpy()
+        return Groups(rows, queries, owner, grades, passages)
 
 
 class MsMarco(GroupSource):
@@ -51,22 +66,14 @@ class MsMarco(GroupSource):
         if not self.corpus_splits:
             raise ValueError("corpus_splits is empty: name at least one of train, dev, test")
         self.unique_passages = unique_passages
-        files_of_one_version = any(Path(path).expanduser().glob("*.parquet"))
-        check_encoding(encoding)
-        config = None if files_of_one_version else version
+        config = None if any(Path(path).expanduser().glob("*.parquet")) else version  # files of one version
         self._data = HubData(path, config, streaming, revision, encoding=encoding)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split in self.corpus_splits if split != "test")  # it has no marked passages
 
     def fingerprint(self) -> str:
-        return self._key(
-            "msmarco",
-            self._data.fingerprint(),
-            *filter(None, [self._data.encoding]),
-            self.corpus_splits,
-            self.unique_passages,
-        )
+        return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
 
     def _no_split(self, split: str) -> str:
         if split == "test":
@@ -80,36 +87,16 @@ class MsMarco(GroupSource):
         for split in self.corpus_splits:
             if split not in names:
                 raise UserError(f"{self._data.label} has no split {split}: leave it out of data.corpus_splits")
-            self._data.require(names[split], _COLUMNS)
-            kind = self._data.schema(names[split]).field("passages").type
-            if not {*_LISTS} <= {*list_fields(kind)}:
-                raise UserError(
-                    f"{self._data.label} {names[split]}: the column passages must hold lists {' and '.join(_LISTS)}, "
-                    f"not {list_fields(kind)}"
-                )
-            kinds = (pa.string(), pa.string(), list_type(kind, _LISTS))
-            for rows in self._data.rows(names[split], pa.schema(list(zip(_COLUMNS, kinds, strict=True)))):
-                yield Part(split, str(rows.place), partial(self._read_rows, rows))
+            schema = self._columns(names[split])
+            yield from (Part(split, rows, schema) for rows in self._data.rows(names[split], schema))
 
-    def _read_rows(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
-        for table, numbers in rows.read(bad):
-            with column_types(rows.place):
-                (lengths, _), (text_lengths, _) = flat_lists(table["passages"], _LISTS)
-                uneven = lengths != text_lengths
-                bad.add_where(uneven, "lists of unequal length", rows.place, numbers)
-                if uneven.any():
-                    table, numbers = table.filter(pa.array(~uneven)), numbers[~uneven]
-                groups = self._groups(table, numbers)
-            yield groups
-
-    def _groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
-        (lengths, selected), (_, texts) = flat_lists(table["passages"], _LISTS)
-        query_ids = as_text(table["query_id"], "query_id")
-        owner, place = expand_ranges(np.zeros_like(lengths), lengths)
-        ids = pc.binary_join_element_wise(query_ids.take(pa.array(owner)), pa.array(place).cast(pa.string()), "-")
-        texts = text_of(texts)
-        passages = pa.table([pc.fill_null(ids, ""), pa.repeat("", len(ids)), texts], CORPUS)
-        queries = pa.table([query_ids, text_of(table["query"])], QUERIES)
-        grades = pc.fill_null(selected.cast(pa.int32()), 0).to_numpy()
-        keys = hash_rows(passages["text" if self.unique_passages else "id"])
-        return Groups(rows, queries, owner, grades, passages, keys)
+    def _columns(self, name: str) -> _Columns:
+        self._data.require(name, ("query_id", "query", "passages"))
+        kind = self._data.schema(name).field("passages").type
+        if not {*_LISTS} <= {*list_fields(kind)}:
+            raise UserError(
+                f"{self._data.label} {name}: the column passages must hold lists {' and '.join(_LISTS)}, "
+                f"not {list_fields(kind)}"
+            )
+        fields = {"query_id": pa.string(), "query": pa.string(), "passages": list_type(kind, _LISTS)}
+        return _Columns(pa.schema(fields), "text" if self.unique_passages else "id")

@@ -14,8 +14,8 @@ from two_tower.cache import notice
 from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, TRIPLETS, Source, draw_dev, percentiles
 from two_tower.data.passages import Passages
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import empty, kept
-from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.arrow import empty, leave_out
+from two_tower.data.reading.content import bare_name
 from two_tower.data.reading.rows import read_all
 from two_tower.data.reading.table_files import find_columns, open_tables
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows, hexadecimal
@@ -46,7 +46,6 @@ class PairsSource(Source):
             raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
         self.path, self.dev_share, self.dev_seed = Path(path).expanduser(), dev_share, dev_seed
         super().__init__(name or bare_name(self.path), max_bad_rows)
-        check_encoding(encoding)
         chosen = {
             "query": query_column, "positive": positive_column, "title": title_column, "negative": negative_column,
             "query_id": query_id_column, "passage_id": passage_id_column,
@@ -81,12 +80,10 @@ class PairsSource(Source):
 
     def queries(self, split: str) -> pa.Table:
         """The queries of a split, in the order of their first rows."""
-        queries, is_dev, _ = self._judged
-        return queries.filter(pa.array(is_dev == self._wants_dev(split)))
+        return self._part(split)[1]
 
     def qrels(self, split: str) -> pa.Table:
-        wants_dev, qrels = self._wants_dev(split), self._judged[2]
-        return qrels.filter(pa.array(self._is_dev(qrels["query_id"]) == wants_dev))
+        return self._part(split)[2]
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         return self._triplets() if "negative" in self.table else None
@@ -96,39 +93,33 @@ class PairsSource(Source):
         return self._key(*self.table.fingerprint(), *corpus, self.dev_share, self.dev_seed)
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
+        ids = self._part("train")[0]
         for table in self._pairs():
-            wanted = ~self._is_dev(table["query_id"]) & pc.not_equal(table["negative"], "").to_numpy()
+            wanted = _among(ids, table["query_id"]) & pc.not_equal(table["negative"], "").to_numpy()
             triplets = table.select(["query_id", "passage_id", "negative_id"]).rename_columns(TRIPLETS.names)
             yield from triplets.filter(pa.array(wanted)).to_batches()
 
-    def _wants_dev(self, split: str) -> bool:
+    def _part(self, split: str) -> tuple[Numbering, pa.Table, pa.Table]:
+        """The ids of the queries of a split, the queries, and their judgements."""
         if split not in _SPLITS:
             raise UserError(f"{self.name} has no split {split!r}: {one_of(split, _SPLITS)}")
-        return split == "dev"
-
-    def _is_dev(self, query_ids: pa.ChunkedArray) -> np.ndarray:
-        return self._dev_ids.find(hash_rows(query_ids)) >= 0
+        return self._parts[split]
 
     @cached_property
-    def _dev_ids(self) -> Numbering:
-        ids = Numbering()
-        ids.add(hash_rows(self.queries("dev")["id"]))
-        return ids
-
-    @cached_property
-    def _judged(self) -> tuple[pa.Table, np.ndarray, pa.Table]:
-        """All queries, which of them are of dev (Q,) bool, and all judgements."""
-        seen_queries, seen_pairs = Numbering(), Numbering()
-        queries, pairs = [], []
+    def _parts(self) -> dict[str, tuple[Numbering, pa.Table, pa.Table]]:
+        seen_queries, seen_pairs, queries, pairs = Numbering(), Numbering(), [], []
         for table in self._pairs():
-            rows = table.select(["query_id", "query"]).rename_columns(QUERIES.names)
-            queries.append(rows.filter(pa.array(seen_queries.add(hash_rows(rows["id"]))[1])))
-            rows = table.select(["query_id", "passage_id"])
-            pairs.append(rows.filter(pa.array(seen_pairs.add(hash_rows(*rows.columns))[1])))
-        distinct = pa.concat_tables(queries)
-        query_ids, document_ids = pa.concat_tables(pairs).columns
-        grades = pa.chunked_array([pa.repeat(pa.scalar(1, pa.int32()), len(query_ids))])
-        return distinct, self._draw_dev(distinct["text"]), pa.table([query_ids, document_ids, grades], QRELS)
+            queries.append(_first_times(seen_queries, table.select(["query_id", "query"]), 1))
+            pairs.append(_first_times(seen_pairs, table.select(["query_id", "passage_id"]), 2))
+        distinct = pa.concat_tables(queries).rename_columns(QUERIES.names)
+        grades = pa.repeat(pa.scalar(1, pa.int32()), sum(map(len, pairs)))
+        qrels = pa.table([*pa.concat_tables(pairs).columns, grades], QRELS)
+        is_dev, parts = self._draw_dev(distinct["text"]), {}
+        for split, chosen in (("train", ~is_dev), ("dev", is_dev)):
+            ids, own = Numbering(), distinct.filter(pa.array(chosen))
+            ids.add(hash_rows(own["id"]))
+            parts[split] = ids, own, qrels.filter(pa.array(_among(ids, qrels["query_id"])))
+        return parts
 
     def _draw_dev(self, queries: pa.ChunkedArray) -> np.ndarray:
         """Which queries are of dev, (Q,) bool: at least one is and one is not."""
@@ -148,8 +139,8 @@ class PairsSource(Source):
             table = self._complete(table)
             for role, check in checks.items():
                 wrong = check.contradictions(table[role], *(table[text] for text in _TEXTS_OF[role]))
-                bad.add_where(wrong, "id that another text had before", place, rows, table[role])
-                table, rows = kept(table, rows, ~wrong)
+                kind = "id that another text had before"
+                table, rows = leave_out(table, rows, wrong, kind, place, bad, table[role])
             if self._corpus is not None:
                 table, rows, how = self._looked_up(table, rows, bad, place)
                 found += how
@@ -166,32 +157,28 @@ class PairsSource(Source):
 
     def _complete(self, table: pa.Table) -> pa.Table:
         """Texts without white space around them, and ids for those that have none: a hash of the texts."""
-        for name in _USUAL:
-            column = pc.utf8_trim_whitespace(table[name])
-            table = table.set_column(table.column_names.index(name), name, column)
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        columns |= {name: pc.utf8_trim_whitespace(columns[name]) for name in _USUAL}
         for role, texts in _TEXTS_OF.items():
-            hashes = hexadecimal(hash_rows(*(table[text] for text in texts)))
-            own = pc.if_else(pc.equal(table[role], ""), hashes, table[role])
-            table = table.set_column(table.column_names.index(role), role, own)
-        negatives = hash_rows(pa.chunked_array([empty(len(table))]), table["negative"])
-        return table.append_column("negative_id", hexadecimal(negatives))
+            hashes = hexadecimal(hash_rows(*(columns[text] for text in texts)))
+            columns[role] = pc.if_else(pc.equal(columns[role], ""), hashes, columns[role])
+        negatives = hash_rows(pa.chunked_array([empty(len(table))]), columns["negative"])
+        return pa.table({**columns, "negative_id": hexadecimal(negatives)})
 
     def _looked_up(
         self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object
     ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
         """The rows with the ids that their passages have in the corpus; how many were found by id, text, and not."""
         ids, texts, names_of = self._known
-        by_id = ids.find(hash_rows(table["passage_id"])) >= 0
-        by_text = texts.find(hash_rows(table["positive"]))
-        lost = ~by_id & (by_text < 0) & pc.equal(table["positive"], "").to_numpy()
-        bad.add_where(lost, "unknown passage_id", place, rows, table["passage_id"])
-        by_text[by_id] = -1
+        by_id = _among(ids, table["passage_id"])
+        by_text = np.where(by_id, -1, texts.find(hash_rows(table["positive"])))
+        new = ~by_id & (by_text < 0)
+        lost = new & pc.equal(table["positive"], "").to_numpy()
         for column, text in (("passage_id", by_text), ("negative_id", texts.find(hash_rows(table["negative"])))):
-            there = names_of.take(pa.array(np.maximum(text, 0)))
-            found = pc.if_else(pa.array(text >= 0), there, table[column])
-            table = table.set_column(table.column_names.index(column), column, found)
-        how = np.array([by_id, by_text >= 0, ~by_id & (by_text < 0) & ~lost]).sum(axis=1)
-        return *kept(table, rows, ~lost), how
+            own = names_of.take(pa.array(text, mask=text < 0))
+            table = table.set_column(table.column_names.index(column), column, pc.coalesce(own, table[column]))
+        table, rows = leave_out(table, rows, lost, "unknown passage_id", place, bad, table["passage_id"])
+        return table, rows, np.array([by_id, by_text >= 0, new & ~lost]).sum(axis=1)
 
     @cached_property
     def _known(self) -> tuple[Numbering, Numbering, pa.Array]:
@@ -204,6 +191,16 @@ class PairsSource(Source):
             _, new = texts.add(hash_rows(pc.utf8_trim_whitespace(table["text"])))
             first.append(table["id"].filter(pa.array(new)).combine_chunks())
         return ids, texts, pa.concat_arrays(first)
+
+
+def _among(ids: Numbering, column: pa.ChunkedArray) -> np.ndarray:
+    """Which of (N,) ids are known, (N,) bool."""
+    return ids.find(hash_rows(column)) >= 0
+
+
+def _first_times(seen: Numbering, table: pa.Table, columns: int) -> pa.Table:
+    """The rows whose first ``columns`` have not been seen before."""
+    return table.filter(pa.array(seen.add(hash_rows(*table.columns[:columns]))[1]))
 
 
 def _with_fields(table: pa.Table, columns: list[str]) -> pa.Table:

@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS, Source
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import kept
-from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.arrow import leave_out
+from two_tower.data.reading.content import bare_name
 from two_tower.data.reading.rows import read_all
-from two_tower.data.reading.table_files import RoleTables, find_columns, open_tables
+from two_tower.data.reading.table_files import find_columns, open_tables
 from two_tower.data.reading.unique import Numbering, hash_rows
 from two_tower.errors import BadRows, UserError
 
-USUAL = {"text": names.TEXT, "title": names.TITLE, "id": names.ID}
+_USUAL = {"text": names.TEXT, "title": names.TITLE, "id": names.ID}
 
 
 class Passages(Source):
@@ -30,7 +30,7 @@ class Passages(Source):
         self.path = Path(path).expanduser()
         super().__init__(name or bare_name(self.path), max_bad_rows)
         chosen = {"text": text_column, "title": title_column, "id": id_column}
-        self.table = passage_table(self.path, chosen, encoding)
+        self.table = find_columns(open_tables(self.path, encoding), chosen, _USUAL, ("text",), ("id", "text"))
 
     def estimated_size(self) -> int | None:
         return self.table.estimated_size()
@@ -44,9 +44,8 @@ class Passages(Source):
                 ids = pc.binary_join_element_wise(Path(str(place)).name, numbers, ":") if several else numbers
                 table = table.set_column(0, "id", ids)
             else:
-                _, new = seen.add(hash_rows(table["id"]))
-                bad.add_where(~new, "id that another row had before", place, rows, table["id"])
-                table, rows = kept(table, rows, new)
+                wrong = ~seen.add(hash_rows(table["id"]))[1]
+                table, _ = leave_out(table, rows, wrong, "id that another row had before", place, bad, table["id"])
             empty = empty and not len(table)
             yield from table.to_batches()
         if empty:
@@ -67,9 +66,3 @@ class Passages(Source):
 
     def fingerprint(self) -> str:
         return self._key(*self.table.fingerprint())
-
-
-def passage_table(path: Path, chosen: dict[str, str | None], encoding: str | None) -> RoleTables:
-    """The files of a table of passages, with their columns of texts, perhaps of titles and ids."""
-    check_encoding(encoding)
-    return find_columns(open_tables(path, encoding), chosen, USUAL, ("text",), ("id", "text"))

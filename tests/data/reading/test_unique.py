@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data.reading.unique import Numbering, hash_rows, hexadecimal
+from two_tower.data.reading.unique import Numbering, OneText, hash_rows, hexadecimal
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 # Few keys, so that they repeat, some of them equal in the bits that choose a slot; 0 is a key like any other.
@@ -55,3 +55,17 @@ def test_where_a_text_ends_matters() -> None:
 
 def test_hashes_as_text() -> None:
     assert hexadecimal(np.array([1, 0x75625272DDE3C3B7], np.uint64)).to_pylist() == ["0" * 15 + "1", "75625272dde3c3b7"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1), st.integers(0, 5))
+def test_an_id_has_the_text_of_its_first_row(rows: list[tuple[str, str]], cut: int) -> None:
+    first: dict[str, str] = {}
+    expected = []
+    for at, (name, written) in enumerate(rows):
+        new, wrong = name not in first, first.setdefault(name, written) != written
+        expected.append((new, wrong and (name, written) not in rows[:at], wrong))
+    known, found = OneText(), []
+    for part in (rows[:cut], rows[cut:]):
+        columns = zip(*part, strict=True) if part else ((), ())
+        found += zip(*known.add(*(pa.array(column, pa.string()) for column in columns)), strict=True)
+    assert found == expected

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 import numpy as np
@@ -16,14 +16,10 @@ from two_tower.errors import BadRows, UserError
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
-def is_blank(column: Column) -> Column:
-    """Which texts (N,) are empty or white space; null where the text is."""
-    return pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
-
-
 def blank(column: Column) -> np.ndarray:
     """Which texts (N,) are null, empty or white space, (N,) bool."""
-    return pc.fill_null(is_blank(column), True).to_numpy(zero_copy_only=False)
+    found = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
+    return pc.fill_null(found, True).to_numpy(zero_copy_only=False)
 
 
 def empty(count: int) -> pa.Array:
@@ -36,23 +32,36 @@ def kept(table: pa.Table, rows: np.ndarray, good: np.ndarray) -> tuple[pa.Table,
     return (table, rows) if good.all() else (table.filter(pa.array(good)), rows[good])
 
 
+def leave_out(
+    table: pa.Table, rows: np.ndarray, wrong: np.ndarray, kind: str, place: object, bad: BadRows,
+    details: Column | None = None,
+) -> tuple[pa.Table, np.ndarray]:  # fmt: skip
+    """The rows (N,) where ``wrong`` (N,) bool is false; the others are bad."""
+    bad.add_where(wrong, kind, place, rows, details)
+    return kept(table, rows, ~wrong)
+
+
 def _valid_rows(table: pa.Table) -> np.ndarray:
     """Which rows hold nothing but valid UTF-8, (N,) bool."""
-    try:
+    with suppress(pa.ArrowInvalid):
         table.validate(full=True)
-    except pa.ArrowInvalid:
-        if len(table) == 1:
-            return np.zeros(1, bool)
-        half = len(table) // 2
-        return np.concatenate([_valid_rows(table.slice(0, half)), _valid_rows(table.slice(half))])
-    return np.ones(len(table), bool)
+        return np.ones(len(table), bool)
+    if (half := len(table) // 2) == 0:
+        return np.zeros(1, bool)
+    return np.concatenate([_valid_rows(table.slice(0, half)), _valid_rows(table.slice(half))])
 
 
 def without_invalid(table: pa.Table, rows: np.ndarray, place: object, bad: BadRows) -> tuple[pa.Table, np.ndarray]:
     """The rows (N,) that are valid UTF-8; the others are bad."""
-    valid = _valid_rows(table)
-    bad.add_where(~valid, "invalid UTF-8", place, rows)
-    return kept(table, rows, valid)
+    return leave_out(table, rows, ~_valid_rows(table), "invalid UTF-8", place, bad)
+
+
+def without_blank(
+    table: pa.Table, rows: np.ndarray, columns: Sequence[str], place: object, bad: BadRows
+) -> tuple[pa.Table, np.ndarray]:
+    """The rows (N,) in which one of the columns of texts at least holds more than white space; the others are bad."""
+    wrong = np.logical_and.reduce([blank(table[name]) for name in columns])
+    return leave_out(table, rows, wrong, f"empty {' and '.join(columns)}", place, bad)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -85,6 +94,11 @@ def column_types(label: object) -> Iterator[None]:
     except pa.ArrowException as error:
         cause = str(error).split("\n")[0]
         raise UserError(f"{label} has a column that does not hold what its name says ({cause})") from error
+
+
+def scalars(schema: pa.Schema) -> list[str]:
+    """The columns that hold neither lists nor objects."""
+    return [field.name for field in schema if not pt.is_nested(field.type)]
 
 
 def is_list(kind: pa.DataType) -> bool:

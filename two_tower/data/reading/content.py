@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from two_tower.cache import notice
 from two_tower.data.reading.archive import PACKED, Member
-from two_tower.data.reading.encodings import guess, unicode_form
+from two_tower.data.reading.encodings import decoded, guess, unicode_form
 from two_tower.errors import UserError
 from two_tower.files import refuse_stand_in
 
@@ -54,7 +54,7 @@ def opened(path: File) -> Iterator[IO[bytes]]:
     with readable(path), ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         start = file.peek(8)[:8]
-        for magic, unpack in _PACKED.items():
+        for magic, unpack in UNPACK.items():
             if start.startswith(magic):
                 file = stack.enter_context(unpack(file))
         yield file
@@ -73,7 +73,7 @@ def _unzip(file: IO[bytes]) -> IO[bytes]:
     return archive.open(members[0])
 
 
-_PACKED: dict[bytes, Callable[[Any], Any]] = {
+UNPACK: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"PK\x03\x04": _unzip,
     b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"),
 }  # fmt: skip
@@ -100,8 +100,8 @@ def chunks(path: File, encoding: str | None = None) -> Iterator[bytes]:
                 decode = _decoder(path, encoding)
                 if encoding != "utf-8":
                     notice(f"{path}: read as Windows-1252; if that is wrong, {ENCODING}.")
-            elif encoding == "cp1252" and given is None:
-                _refuse_two(path, chunk)
+            elif encoding == "cp1252" and given is None and not chunk.isascii() and decoded(chunk, "utf-8"):
+                raise UserError(f"{path} begins in Windows-1252 and goes on in UTF-8: write all of it in UTF-8")
             yield decode(chunk, False)
             chunk = file.read(CHUNK_BYTES)
         if rest := decode(b"", True):
@@ -132,22 +132,12 @@ def _decoder(path: File, encoding: str | None) -> Callable[[bytes, bool], bytes]
     return decode
 
 
-def _refuse_two(path: File, piece: bytes) -> None:
-    with suppress(UnicodeDecodeError):
-        if not piece.isascii() and codecs.utf_8_decode(piece, "strict", False):
-            raise UserError(f"{path} begins in Windows-1252 and goes on in UTF-8: write all of it in UTF-8")
-
-
 def check_encoding(encoding: str | None) -> None:
     """Raise a ValueError unless Python knows this encoding of texts."""
-    try:
-        known = encoding is None or codecs.lookup(encoding)._is_text_encoding
-    except LookupError:
-        known = False
-    if not known:
-        raise ValueError(
-            f"encoding={encoding} is no encoding that is known: give one such as cp1251, shift_jis, gb18030"
-        )
+    with suppress(LookupError):
+        if encoding is None or codecs.lookup(encoding)._is_text_encoding:
+            return
+    raise ValueError(f"encoding={encoding} is no encoding that is known: give one such as cp1251, shift_jis, gb18030")
 
 
 def bare_name(path: Path) -> str:

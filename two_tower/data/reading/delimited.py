@@ -11,21 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
-from two_tower.data.base import FIELDS
 from two_tower.data.reading.content import ENCODING, kind_of
-from two_tower.data.reading.formats import DelimitedRows, json_of_scalars
+from two_tower.data.reading.formats import DelimitedRows, choose
 from two_tower.data.reading.names import KNOWN, plain
-from two_tower.data.reading.rows import Tables, line_blocks, parse_blocks
-from two_tower.data.reading.table_file import TableFile
-from two_tower.errors import BadRows, UserError
+from two_tower.data.reading.rows import TableFile, Tables, checked, parse_blocks, parse_each
+from two_tower.errors import BadRow, BadRows, UserError
 
-_BATCH_ROWS = 10_000
 _BAD_QUOTES = "malformed quoting"
 _CELL_CHARACTERS = 1 << 30  # the csv module allows 131,072 by default, and long documents have more
-_SAMPLE_BYTES = 1 << 20
 _SAMPLE_ROWS = 1000
 _SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own first line
 _NAME = re.compile(r"(?=.{1,40}$)(?!.* .*\.$)[^\W\d][^?!\n\"]*")  # no sentence, no number
@@ -41,19 +36,9 @@ class DelimitedFile(TableFile):
 
     numbered = False
 
-    def blocks(self, keep_returns: bool = False) -> Iterator[bytes]:
-        """The file in blocks of whole lines, see `line_blocks`."""
-        return line_blocks(self.path, self.encoding, keep_returns)
-
     @cached_property
     def _sample(self) -> str:
-        block = next(self.blocks(keep_returns=True), b"")
-        text = block[:_SAMPLE_BYTES].decode("utf-8", "surrogateescape")
-        if len(block) > _SAMPLE_BYTES:
-            text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
-        if not text.strip():
-            raise UserError(f"{self.path} is empty: it must hold rows of text")
-        return text
+        return self.start.decode("utf-8", "surrogateescape")
 
     @cached_property
     def _separator(self) -> re.Match[str] | None:
@@ -91,8 +76,7 @@ class DelimitedFile(TableFile):
     @cached_property
     def first_rows(self) -> list[list[str]]:
         """Up to 1,000 rows, a header too."""
-        sample = self._sample.encode("utf-8", "surrogateescape")
-        return self._rows(self._delimiter, self._always_quoted or bool(quoting(sample, self._delimiter)))
+        return self._rows(self._delimiter, self._always_quoted or bool(quoting(self.start, self._delimiter)))
 
     @cached_property
     def _names(self) -> list[str]:
@@ -116,14 +100,21 @@ class DelimitedFile(TableFile):
         """The columns that have a name; a row has them in this order."""
         return pa.schema([(name, pa.string()) for name in self._names if name])
 
-    def has_no_header(self) -> bool:
-        """Whether the first row holds data for sure: tabs, and not all of its cells could be names."""
+    def has_no_header(self, columns: int) -> bool:
+        """Whether the first row is so many cells of data for sure: between tabs, and not all could be names."""
         first = self.first_rows[0]
-        return not self._always_quoted and not all(_NAME.fullmatch(cell.strip()) for cell in first)
+        are_names = all(_NAME.fullmatch(cell.strip()) for cell in first)
+        return len(first) == columns and not self._always_quoted and not are_names
 
     def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
-        blocks = self.blocks(keep_returns=self._always_quoted)
-        skip, line, quoted = bool(self._separator) + (not self.numbered), 1, list[bytes]()
+        named = [place for place, name in enumerate(self._names) if name]
+        for table, numbers in checked(self._cells(bad), bad):
+            table = table.select(named).rename_columns(self.schema.names)
+            yield choose(table, fields, others, nothing=""), numbers
+
+    def _cells(self, bad: BadRows) -> Tables:
+        """All columns, by their places; from the first block on that is quoted, as the csv module reads them."""
+        blocks, skip, line, quoted = self.blocks(), bool(self._separator) + (not self.numbered), 1, list[bytes]()
 
         def unquoted() -> Iterator[bytes]:
             nonlocal line
@@ -136,29 +127,21 @@ class DelimitedFile(TableFile):
                 yield block
                 line += block.count(b"\n")
 
+        def values(cells: list[str]) -> Sequence[object]:
+            try:
+                "".join(cells).encode()
+            except UnicodeEncodeError as error:
+                raise BadRow("invalid UTF-8") from error
+            return row_format.values(cells)
+
         places = pa.schema([(str(place), pa.string()) for place, _ in enumerate(self._names)])
-        cells = DelimitedRows(places, delimiter=self._delimiter)
-        for table, rows in parse_blocks(unquoted(), cells, self.path, bad, skip):
-            yield self._table(table.columns, fields, others), rows
-        if quoted:
-            yield from self._read_quoted(itertools.chain(quoted, blocks), fields, bad, others, line, skip)
+        row_format = DelimitedRows(places, delimiter=self._delimiter)
+        yield from parse_blocks(unquoted(), row_format, self.path, bad, skip)
+        rows = self._quoted_rows(itertools.chain(quoted, blocks), line, bad)
+        rows = itertools.islice(rows, skip if line == 1 else 0, None)
+        yield from parse_each(rows, values, places, self.path, bad)
 
-    def _read_quoted(
-        self, blocks: Iterable[bytes], fields: pa.Schema, bad: BadRows, others: frozenset[str] | None, line: int,
-        skip: int,
-    ) -> Tables:  # fmt: skip
-        rows = self._parse(blocks, line, bad)
-        for _ in range(skip if line == 1 else 0):
-            next(rows, None)
-        total = 0
-        while read := list(itertools.islice(rows, _BATCH_ROWS)):
-            total += len(read)
-            good = [(number, row) for number, row in read if self._is_good(number, row, bad)]
-            columns = list(zip(*(row for _, row in good), strict=True)) or [()] * len(self._names)
-            yield self._table(columns, fields, others), np.array([number for number, _ in good], np.int64)
-        bad.check(total + bad.counts[_BAD_QUOTES])
-
-    def _parse(self, blocks: Iterable[bytes], first: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
+    def _quoted_rows(self, blocks: Iterable[bytes], first: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Each row that is not empty and the number of its first line; wrongly quoted lines are bad."""
         texts = (io.StringIO(block.decode("utf-8", "surrogateescape"), newline="") for block in blocks)
         reader = csv.reader(itertools.chain.from_iterable(texts), delimiter=self._delimiter, strict=True)
@@ -172,33 +155,6 @@ class DelimitedFile(TableFile):
             except csv.Error as error:  # a quote that is not closed takes the following lines with it
                 for number in range(line, reader.line_num):
                     bad.add(_BAD_QUOTES, self.path, first + number, str(error))
-
-    def _is_good(self, line: int, row: list[str], bad: BadRows) -> bool:
-        if len(row) != len(self._names):
-            bad.add("wrong number of columns", self.path, line, f"{len(row)} instead of {len(self._names)}")
-            return False
-        try:
-            "".join(row).encode()
-        except UnicodeEncodeError:
-            bad.add("invalid UTF-8", self.path, line)
-            return False
-        return True
-
-    def _table(self, columns: Sequence[Iterable], fields: pa.Schema, others: frozenset[str] | None) -> pa.Table:
-        """Of all columns the ``fields``; what the file lacks is null."""
-        by_name = {name: column for name, column in zip(self._names, columns, strict=True) if name}
-        count = len(columns[0])  # type: ignore[arg-type]
-        found = [
-            pa.array(by_name[name], pa.string()) if isinstance(by_name.get(name), tuple)
-            else by_name.get(name, pa.nulls(count, pa.string())) for name in fields.names
-        ]  # fmt: skip
-        if others is None:
-            return pa.table(found, fields.names)
-        more = [(name, map(str, column)) for name, column in by_name.items() if name not in others]
-        rows = zip(*(column for _, column in more), strict=True) if more else [()] * count
-        names = [name for name, _ in more]
-        texts = [json_of_scalars({n: cell for n, cell in zip(names, row, strict=True) if cell}) for row in rows]
-        return pa.table([*found, pa.array(texts, pa.string())], [*fields.names, FIELDS])
 
 
 def quoting(block: bytes, delimiter: str) -> bool | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
+from contextlib import suppress
 
 # The longer marks first: that of UTF-16 begins that of UTF-32.
 _MARKS = {
@@ -44,26 +45,16 @@ def unicode_form(start: bytes) -> tuple[str | None, int]:
     if not max(zeros) or 10 * min(zeros) > max(zeros):
         return None, 0
     name = "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
-    sure = 4 * max(zeros) > len(sample) or (_is_no_utf8(sample) and _has_lines(sample, name))
-    return (name if sure else None), 0
+    odd = decoded(sample, "utf-8") is None or 10 * len(_CONTROLS.findall(sample)) > len(sample)
+    has_lines = any(mark in (decoded(sample, name) or "") for mark in "\r\n{[")
+    return (name if 4 * max(zeros) > len(sample) or (odd and has_lines) else None), 0
 
 
-def _is_no_utf8(sample: bytes) -> bool:
-    if 10 * len(_CONTROLS.findall(sample)) > len(sample):
-        return True
-    try:
-        codecs.utf_8_decode(sample, "strict", False)
-    except UnicodeDecodeError:
-        return True
-    return False
-
-
-def _has_lines(sample: bytes, encoding: str) -> bool:
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return any(mark in text for mark in "\r\n{[")
+def decoded(start: bytes, encoding: str) -> str | None:
+    """A text of which this is the start; None where it is in another encoding."""
+    with suppress(UnicodeDecodeError):
+        return codecs.getincrementaldecoder(encoding)().decode(start)
+    return None
 
 
 def guess(block: bytes) -> str:
@@ -74,9 +65,7 @@ def guess(block: bytes) -> str:
 
 
 def _is_cp1252(block: bytes) -> bool:
-    try:
-        text = block.decode("cp1252")
-    except UnicodeDecodeError:
+    if (text := decoded(block, "cp1252")) is None:
         return False
     letters, odd = Counter(_LETTER.findall(text.lower())), len(_ODD.findall(text))
     if not letters:

@@ -18,29 +18,19 @@ import pyarrow.csv as pv
 import pyarrow.json as pj
 
 from two_tower.data.base import FIELDS
-from two_tower.data.reading.arrow import is_blank
+from two_tower.data.reading.arrow import scalars
 from two_tower.data.reading.rows import RowFormat
 from two_tower.errors import BadRow
 
 
-def _has_lone_return(block: bytes) -> bool:
-    """Whether there is a carriage return within a line, where Arrow would end it."""
-    return b"\r" in block and block.count(b"\r") != block.count(b"\r\n")
-
-
-def json_object(line: bytes) -> dict[str, Any]:
-    """The object on a line; a BadRow says why there is none."""
+def json_value(line: str) -> object:
+    """What a line of JSON holds; a BadRow says why that is nothing."""
     try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise BadRow("malformed JSON", f"{error.msg.removesuffix(' at')} at character {error.pos + 1}") from error
     except (ValueError, RecursionError) as error:
         raise BadRow("malformed JSON", str(error)) from error
-    if not isinstance(row, dict):
-        raise BadRow("malformed JSON", "not an object")
-    return row
 
 
 def _json_text(value: object, name: str) -> str:
@@ -61,11 +51,24 @@ def json_of_scalars(row: Mapping[str, Any]) -> str:
     kept = {
         name: value if isinstance(value, (str, int, float)) else str(value)
         for name, value in row.items()
-        if not (
-            value is None or isinstance(value, (list, dict, bytes)) or value != value or value in (math.inf, -math.inf)
-        )
+        if not (value is None or isinstance(value, (list, dict, bytes)))
+        and not (isinstance(value, float) and not math.isfinite(value))
     }
     return json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace").decode() if kept else ""
+
+
+def choose(table: pa.Table, fields: pa.Schema, others: frozenset[str] | None, nothing: str | None = None) -> pa.Table:
+    """The columns ``fields``, null where there is none, and perhaps `FIELDS`; see `TableFile.read`.
+
+    ``nothing`` is what a cell holds that is empty.
+    """
+    missing = pa.nulls(len(table), pa.string())
+    chosen = [table[name] if name in table.column_names else missing for name in fields.names]
+    if others is None:
+        return pa.table(chosen, fields.names)
+    more = table.select([name for name in scalars(table.schema) if name not in others]).to_pylist()
+    texts = [json_of_scalars({name: value for name, value in row.items() if value != nothing}) for row in more]
+    return pa.table([*chosen, pa.array(texts, pa.string())], [*fields.names, FIELDS])
 
 
 class JsonRows(RowFormat):
@@ -86,9 +89,8 @@ class JsonRows(RowFormat):
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
         # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
         # objects on a line, or one on two, for rows.
-        if _has_lone_return(block) or not (np.frombuffer(block, np.uint8)[starts] == ord("{")).all():
-            return None
-        if self._others is not None:  # Arrow would have to guess types, and makes dates of some texts
+        objects = (np.frombuffer(block, np.uint8)[starts] == ord("{")).all()
+        if not objects or self._others is not None:  # it would have to guess types, and makes dates of some texts
             return None
         options = pj.ParseOptions(explicit_schema=self._numbers, unexpected_field_behavior="ignore")
         try:
@@ -98,8 +100,8 @@ class JsonRows(RowFormat):
             return None
         return table.cast(self.schema) if len(table) == len(starts) else None
 
-    def parse_line(self, line: bytes) -> Sequence[object]:
-        return self.values(json_object(line))
+    def parse_text(self, line: str) -> Sequence[object]:
+        return self.values(json_value(line))
 
     def values(self, row: object) -> Sequence[object]:
         """The values of what was parsed."""
@@ -127,16 +129,13 @@ def _fitted(value: object, kind: pa.DataType, name: str) -> object:
 
 
 class DelimitedRows(RowFormat):
-    """Values between delimiters without quoting (a quote is text); text, int32 and float32 columns.
-
-    ``filled`` columns must hold text.
-    """
+    """Values between delimiters without quoting (a quote is text); text, int32 and float32 columns."""
 
     def __init__(self, schema: pa.Schema, filled: Sequence[str] = (), delimiter: str = "\t") -> None:
-        self.schema, self.filled, self.delimiter = schema, frozenset(filled), delimiter
+        self.schema, self.filled, self.delimiter = schema, filled, delimiter
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        if block.startswith(b"\xef\xbb\xbf") or _has_lone_return(block):  # Arrow leaves out a byte order mark
+        if block.startswith(b"\xef\xbb\xbf"):  # Arrow leaves out a byte order mark
             return None
         types = {field.name: field.type for field in self.schema}
         try:
@@ -148,21 +147,17 @@ class DelimitedRows(RowFormat):
             )
         except pa.ArrowInvalid:
             return None
-        blank = any(pc.any(is_blank(table[name])).as_py() for name in self.filled)
         floats = (table[field.name] for field in self.schema if field.type == pa.float32())
         odd = any(not pc.all(pc.is_finite(column)).as_py() for column in floats)
-        return table if len(table) == len(starts) and not blank and not odd else None
+        return table if len(table) == len(starts) and not odd else None
 
-    def parse_line(self, line: bytes) -> Sequence[object]:
-        try:
-            cells = line.removesuffix(b"\r").decode().split(self.delimiter)
-        except UnicodeDecodeError as error:
-            raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
+    def parse_text(self, line: str) -> Sequence[object]:
+        return self.values(line.removesuffix("\r").split(self.delimiter))
+
+    def values(self, cells: Sequence[str]) -> Sequence[object]:
+        """The values of the cells of a row."""
         if len(cells) != len(self.schema):
             raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
-        for cell, name in zip(cells, self.schema.names, strict=True):
-            if name in self.filled and not cell.strip():
-                raise BadRow(f"empty {name}")
         return [
             cell if pa.types.is_string(field.type) else number(cell, field.name, field.type)
             for cell, field in zip(cells, self.schema, strict=True)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from two_tower.cache import notice
 from two_tower.data.base import QRELS, TRIPLETS, Source
 from two_tower.data.reading.arrow import blank
+from two_tower.data.reading.rows import Rows
+from two_tower.data.reading.schemas import Groups, Schema
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.ragged import expand_ranges
@@ -26,69 +27,33 @@ _QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 with 10 p
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Q queries and P passages that came with them."""
-
-    rows: np.ndarray  # (Q,) int64, number of each query's row in its file, from 1
-    queries: pa.Table  # Q rows of `QUERIES`: id, null where it is missing; text, null where the id is unknown
-    owner: np.ndarray  # (P,) int64, which of the Q queries a passage came with
-    grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
-    passages: pa.Table  # P rows of the schema `CORPUS`, perhaps with `FIELDS`
-    keys: np.ndarray  # (P,) uint64, equal for passages that are one and the same
-
-    def with_queries(self, kept: np.ndarray) -> Groups:
-        """These queries, (Q,) bool, and what came with them."""
-        if kept.all():
-            return self
-        groups, numbers = self.with_passages(kept[self.owner]), np.cumsum(kept) - 1
-        queries = self.queries.filter(pa.array(kept))
-        return replace(groups, rows=self.rows[kept], queries=queries, owner=numbers[groups.owner])
-
-    def with_passages(self, kept: np.ndarray) -> Groups:
-        """All queries, with these of their passages, (P,) bool."""
-        if kept.all():
-            return self
-        passages = self.passages.filter(pa.array(kept))
-        owner, grades, keys = self.owner[kept], self.grades[kept], self.keys[kept]
-        return replace(self, owner=owner, grades=grades, passages=passages, keys=keys)
-
-
-@dataclass(frozen=True)
 class Part:
     """One file or stream of groups."""
 
     split: str | None  # whose queries they are; None where there are only passages, one in each row
-    label: str  # its name, for messages
-    read: Callable[[BadRows], Iterator[Groups]]  # its groups, read anew each time; takes the bad rows
-    closed: bool = False  # its passages are among those of the parts before it; others are not there
-    has_ids: bool = False  # passages are the same where their ids are, so their texts may contradict each other
+    rows: Rows
+    schema: Schema  # makes the groups
 
 
 @dataclass(frozen=True)
 class Links:
-    """The passages of each query of a split, in rows of the queries and of the corpus."""
+    """The passages of each query of a split, in rows of the queries and of the corpus, behind which lie absent ones."""
 
     queries: pa.Table  # Q rows of the schema `QUERIES`
     query_rows: np.ndarray  # (L,) int32, ascending
     document_rows: np.ndarray  # (L,) int32; ascending for each query, no pair twice
     grades: np.ndarray  # (L,) int32; above 0 is relevant
-    absent: pa.Table  # judgements, rows of `QRELS`, of passages that are not there
+    documents: int  # of the corpus; later rows are of passages that are judged, but not there
 
-    @property
-    def answered(self) -> np.ndarray:
-        """Which queries have a relevant passage, there or not, (Q,) bool."""
-        relevant = self.absent["query_id"].filter(pc.greater(self.absent["grade"], 0))
-        answered = pc.is_in(self.queries["id"], relevant.combine_chunks()).to_numpy().copy()
-        answered[self.query_rows[self.grades > 0]] = True
-        return answered
+    def where(self, kept: np.ndarray) -> Links:
+        """All queries, and these of the links, (L,) bool."""
+        query_rows, document_rows, grades = self.query_rows[kept], self.document_rows[kept], self.grades[kept]
+        return replace(self, query_rows=query_rows, document_rows=document_rows, grades=grades)
 
     def part(self, chosen: np.ndarray) -> Links:
         """The links of the chosen queries, (Q,) bool."""
-        kept = chosen[self.query_rows]
-        rows = (np.cumsum(chosen) - 1).astype(np.int32)[self.query_rows[kept]]
-        queries = self.queries.filter(pa.array(chosen))
-        absent = self.absent.filter(pc.is_in(self.absent["query_id"], queries["id"]))
-        return Links(queries, rows, self.document_rows[kept], self.grades[kept], absent)
+        links, rows = self.where(chosen[self.query_rows]), (np.cumsum(chosen) - 1).astype(np.int32)
+        return replace(links, queries=self.queries.filter(pa.array(chosen)), query_rows=rows[links.query_rows])
 
     def triplets(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop``, (T,) int32 rows each."""
@@ -119,11 +84,15 @@ class GroupSource(Source):
     def __init__(self, name: str, max_bad_rows: float) -> None:
         super().__init__(name, max_bad_rows)
         self._ids: pa.Array | None = None
-        self._links: dict[str, Links] = {}
+        self._links: dict[str, Links] = {}  # of queries that have a marked passage
+        self._notices: list[str] = []
 
     @abstractmethod
     def _parts(self, fields: bool = False) -> Iterator[Part]:
-        """The parts, in the order of the corpus; with ``fields``, passages may have a column `FIELDS`."""
+        """The parts, in the order of the corpus; with ``fields``, passages may have a column `FIELDS`.
+
+        Where some are passages only they come first, and are all passages that there are.
+        """
 
     def _no_split(self, split: str) -> str:
         """Why there is no such split, as the first part of a sentence."""
@@ -141,34 +110,45 @@ class GroupSource(Source):
         return self._read(self._parts(fields=True))
 
     def _read(self, parts: Iterator[Part]) -> Iterator[pa.RecordBatch]:
-        index = _Index(self)
+        index = _Index(self.repeated_queries)
         for part in parts:
-            bad, total = BadRows(self.max_bad_rows), 0
-            for groups in part.read(bad):
-                total += len(groups.keys) + (len(groups.rows) if part.split else 0)
+            index.has_corpus |= part.split is None
+            bad, unread, total = BadRows(self.max_bad_rows), BadRows(self.max_bad_rows), 0
+            for groups in part.schema.read(part.rows, unread):
+                total += len(groups.passages) + (len(groups.rows) if part.split else 0)
                 yield from index.add(part, groups, bad).to_batches()
+            bad.include(unread)
             bad.check(total)
-            self._report(part.label, bad)
-        if not index.ids:
+            self._report(part.rows.place, bad)
+        if not index.documents:
             raise UserError(f"{self.name} holds no passage")
         if self._ids is None:
-            self._links = self._divided({split: links.build() for split, links in index.links.items()})
             self._ids = pa.concat_arrays(index.ids)
-        self._report_unjudged()
+            links = {split: found.build(index.documents) for split, found in index.links.items()}
+            for split, found in self._divided(links).items():
+                self._keep_answered(split, found)
+        for text in self._notices:
+            notice(text)
+
+    def _keep_answered(self, split: str, links: Links) -> None:
+        answered = np.isin(np.arange(len(links.queries)), links.query_rows[links.grades > 0])
+        self._links[split] = links.part(answered)
+        if split in self.splits() and not answered.all():
+            self._notices.append(
+                f"{self.name}, split {split}: {(~answered).sum()} of {len(answered)} queries have no passage that is "
+                "marked as an answer; left out."
+            )
 
     def queries(self, split: str) -> pa.Table:
         """The queries of a split that have a marked passage."""
-        links = self._judged(split)[0]
-        return links.queries.filter(pa.array(links.answered))
+        return self._judged(split)[0].queries
 
     def qrels(self, split: str) -> pa.Table:
         """The judgements of a split, query by query; grade 0 is given, but not relevant."""
         links, ids = self._judged(split)
-        kept = links.answered[links.query_rows] & ((links.grades > 0) | self.judged_negatives)
-        query_ids = links.queries["id"].take(pa.array(links.query_rows[kept]))
-        document_ids = ids.take(pa.array(links.document_rows[kept]))
-        present = pa.table([query_ids, document_ids, pa.array(links.grades[kept])], QRELS)
-        return pa.concat_tables([present, links.absent])
+        links = links if self.judged_negatives else links.where(links.grades > 0)
+        query_ids = links.queries["id"].take(pa.array(links.query_rows))
+        return pa.table([query_ids, ids.take(pa.array(links.document_rows)), pa.array(links.grades)], QRELS)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Every (query, marked passage, unmarked passage) of ``train``, query by query."""
@@ -176,6 +156,7 @@ class GroupSource(Source):
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
         links, ids = self._judged("train")
+        links = links.where(links.document_rows < links.documents)
         for first in range(0, len(links.queries), _QUERIES_AT_ONCE):
             query, positive, negative = links.triplets(first, first + _QUERIES_AT_ONCE)
             if len(query):
@@ -189,19 +170,10 @@ class GroupSource(Source):
         if self._ids is None:
             deque(self.corpus(), maxlen=0)  # reads it to its end
         links = self._links.get(split)
-        if links is None or not (links.grades > 0).any():
+        if links is None or not (links.grades[links.document_rows < links.documents] > 0).any():
             raise UserError(f"No query of {self.name}, split {split}, has a passage that is marked as its answer")
         assert self._ids is not None
         return links, self._ids
-
-    def _report_unjudged(self) -> None:
-        for split in self.splits():
-            links = self._links.get(split)
-            if links is not None and (left := int((~links.answered).sum())):
-                notice(
-                    f"{self.name}, split {split}: {left} of {len(links.queries)} queries have no passage that is "
-                    "marked as an answer; left out."
-                )
 
 
 class _LinksBuilder:
@@ -210,86 +182,80 @@ class _LinksBuilder:
     def __init__(self) -> None:
         self._numbering = Numbering()
         self._queries: list[pa.Table] = []
-        self._links: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query rows, document rows, grades
-        self.absent = [QRELS.empty_table()]
+        self._links: list[pa.Table] = []
 
     def add(self, groups: Groups, document_rows: np.ndarray) -> None:
         numbers, new = self._numbering.add(hash_rows(groups.queries["id"]))
         self._queries.append(groups.queries.filter(pa.array(new)))
-        self._links.append((numbers[groups.owner], document_rows, groups.grades))
+        links = [numbers[groups.owner], document_rows, groups.grades]
+        self._links.append(pa.table(links, ["query", "document", "grade"]))
 
-    def build(self) -> Links:
+    def build(self, documents: int) -> Links:
         """The links in order, each pair once, with the highest of its grades."""
+        pairs = ["query", "document"]
+        links = pa.concat_tables(self._links).group_by(pairs).aggregate([("grade", "max")])
+        links = links.sort_by([(name, "ascending") for name in pairs])
+        query_rows, document_rows, grades = (column.to_numpy() for column in links.columns)
         queries = pa.concat_tables(self._queries).combine_chunks()
-        query_rows, document_rows, grades = map(np.concatenate, zip(*self._links, strict=True))
-        pairs = query_rows.astype(np.int64) << 32 | document_rows
-        order = np.argsort(pairs, kind="stable")  # fast because most rows are in order
-        first = np.flatnonzero(np.diff(pairs[order], prepend=-1))
-        kept, grades = order[first], grades[order]
-        grades = np.maximum.reduceat(grades, first) if len(first) else grades
-        return Links(queries, query_rows[kept], document_rows[kept], grades, pa.concat_tables(self.absent))
+        return Links(queries, query_rows, document_rows, grades, documents)
 
 
 class _Index:
     """What is kept of the groups while the corpus is read."""
 
-    def __init__(self, source: GroupSource) -> None:
-        self.ids: list[pa.Array] = []
+    def __init__(self, repeated_queries: bool) -> None:
+        self.ids: list[pa.Array] = []  # of the corpus, then of passages that it lacks
         self.links: dict[str, _LinksBuilder] = defaultdict(_LinksBuilder)
-        self._source = source
-        self._passages, self._queries = Numbering(), Numbering()
-        self._query_texts: dict[str, OneText] = {}
-        self._passage_texts = OneText()
+        self.documents, self.has_corpus = 0, False  # passages so far; whether some parts are passages only
+        self._repeated_queries = repeated_queries
+        self._passages, self._passage_texts = Numbering(), OneText()
+        self._query_texts: dict[str, OneText] = defaultdict(OneText)  # by split, or of all
 
     def add(self, part: Part, groups: Groups, bad: BadRows) -> pa.Table:
         """Take groups in; returns the passages that are new, rows of the schema `CORPUS`."""
+        absent = self.has_corpus and part.split is not None  # then passages that are new are not there
         if part.split is not None:
-            groups = self._good_queries(part.split, part.label, groups, bad)
-        if part.closed:
-            unknown = self._passages.find(groups.keys) < 0
-            if unknown.any() and part.split is not None:
-                query_ids = groups.queries["id"].take(pa.array(groups.owner))
-                judged = pa.table([query_ids, groups.passages["id"], pa.array(groups.grades)], QRELS)
-                self.links[part.split].absent.append(judged.filter(pa.array(unknown)))
-            groups = groups.with_passages(~unknown)
-        else:
+            groups = self._good_queries(part, part.split, groups, bad)
+        if not absent:
             groups = self._good_passages(part, groups, bad)
-        numbers, new = self._passages.add(groups.keys)
+        numbers, new = self._passages.add(hash_rows(groups.passages[part.schema.key]))
         if part.split is not None:
             self.links[part.split].add(groups, numbers)
         passages = groups.passages.filter(pa.array(new)).combine_chunks()
         if len(passages):
             self.ids.append(passages["id"].combine_chunks())
+        if absent:
+            return passages.slice(0, 0)
+        self.documents += len(passages)
         return passages
 
-    def _good_queries(self, split: str, label: str, groups: Groups, bad: BadRows) -> Groups:
-        checks: list[tuple[str, Callable[[pa.Table], np.ndarray]]] = [
-            ("missing query_id", lambda queries: queries["id"].is_null().to_numpy()),
-            ("unknown query_id", lambda queries: queries["text"].is_null().to_numpy()),
-            ("query without text", lambda queries: blank(queries["text"])),
-            ("query_id that another query had before", lambda queries: self._repeated(split, queries)),
-        ]
-        for kind, check in checks:
-            wrong, ids = check(groups.queries), groups.queries["id"]
-            bad.add_where(wrong, kind, label, groups.rows, None if kind.startswith("missing") else ids)
+    def _good_queries(self, part: Part, split: str, groups: Groups, bad: BadRows) -> Groups:
+        checks: dict[str, Callable[[pa.Table], np.ndarray]] = {
+            "missing query_id": lambda queries: queries["id"].is_null().to_numpy(),
+            "unknown query_id": lambda queries: queries["text"].is_null().to_numpy(),
+            "query without text": lambda queries: blank(queries["text"]),
+            "query_id that another query had before": lambda queries: self._repeated(split, queries),
+        }
+        for kind, check in checks.items():
+            wrong = check(groups.queries)
+            bad.add_where(wrong, kind, part.rows.place, groups.rows, groups.queries["id"])
             groups = groups.with_queries(~wrong)
         return groups
 
     def _repeated(self, split: str, queries: pa.Table) -> np.ndarray:
         """Which queries have an id that came before, though it must not."""
-        if not self._source.repeated_queries:
-            return ~self._queries.add(hash_rows(queries["id"]))[1]
-        return self._query_texts.setdefault(split, OneText()).contradictions(*queries.columns)
+        new, _, contradicts = self._query_texts[split if self._repeated_queries else ""].add(*queries.columns)
+        return contradicts if self._repeated_queries else ~new
 
     def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
         ids, titles, texts = groups.passages.columns[:3]
-        rows, missing = groups.rows[groups.owner], blank(ids)
-        bad.add_where(missing, "missing passage id", part.label, rows)
-        empty = blank(titles) & blank(texts) & ~missing
-        bad.add_where(empty, "empty passage", part.label, rows, ids)
-        groups = groups.with_passages(~(missing | empty))
-        if part.has_ids:
-            different = self._passage_texts.contradictions(*groups.passages.columns[:3])
+        place, rows, missing = part.rows.place, groups.rows[groups.owner], blank(ids)
+        bad.add_where(missing, "missing passage id", place, rows)
+        wrong = blank(titles) & blank(texts) & ~missing
+        bad.add_where(wrong, "empty passage", place, rows, ids)
+        groups = groups.with_passages(~(missing | wrong))
+        if part.schema.key == "id":
+            wrong = self._passage_texts.contradictions(*groups.passages.columns[:3])
             kind, rows = "passage id that another text had before", groups.rows[groups.owner]
-            bad.add_where(different, kind, part.label, rows, groups.passages["id"])
+            bad.add_where(wrong, kind, place, rows, groups.passages["id"])
         return groups

@@ -10,7 +10,7 @@ import atexit
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint, key_of
-from two_tower.data.base import FIELDS, SPLITS
-from two_tower.data.reading.arrow import without_invalid
-from two_tower.data.reading.content import bare_name
-from two_tower.data.reading.formats import json_of_scalars
+from two_tower.data.base import SPLITS
+from two_tower.data.reading.arrow import scalars, without_invalid
+from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.formats import choose
 from two_tower.data.reading.qrels import qrels_rows
-from two_tower.data.reading.rows import Rows, Tables
-from two_tower.data.reading.table_file import TableFile
-from two_tower.data.reading.table_files import ParquetFile, data_files, open_table, scalars
+from two_tower.data.reading.rows import Rows, TableFile, Tables, checked
+from two_tower.data.reading.schemas import QrelsColumns, Schema
+from two_tower.data.reading.table_files import ParquetFile, data_files, open_table
 from two_tower.errors import BadRows, UserError, one_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class HubData:
         self, path: Path | str, name: str | None = None, streaming: bool = True, revision: str | None = None,
         key: str = "path", encoding: str | None = None,
     ) -> None:  # fmt: skip
+        check_encoding(encoding)
         path, self.encoding = str(path), encoding
         self.path, self.name, self.streaming, self.revision, self._key = path, name, streaming, revision, f"data.{key}"
         self.label = f"{path} {name}" if name else path  # for messages
@@ -83,82 +84,52 @@ class HubData:
         return {str(split): list(files) for split, files in self._builder.config.data_files.items()}
 
     @cached_property
-    def _tables(self) -> Mapping[str, list[TableFile]]:
-        """The local files of each split."""
-        files = {} if self.local is None else self.files
-        return {split: [open_table(Path(name), self.encoding) for name in names] for split, names in files.items()}
+    def _tables(self) -> Mapping[str, Sequence[TableFile | _Streamed]]:
+        """Each split's local files, or what the library reads."""
+        if self.local is None:
+            return {split: [_Streamed(self, split)] for split in self.files}
+        return {split: [open_table(Path(name), self.encoding) for name in names] for split, names in self.files.items()}
 
     def schema(self, split: str) -> pa.Schema:
-        return next(self._schemas(split))[1]
+        return self._tables[split][0].schema
 
     def require(self, split: str, columns: Sequence[str]) -> None:
         """Raise a UserError unless every file of a split has these columns."""
-        for place, schema in self._schemas(split):
+        for table in self._tables[split]:
             for column in columns:
-                if column not in schema.names:
-                    raise UserError(f"{place} has no column {column}, but {', '.join(schema.names)}")
+                if column not in table.schema.names:
+                    raise UserError(f"{table.path} has no column {column}, but {', '.join(table.schema.names)}")
 
-    def rows(self, split: str, fields: pa.Schema, others: bool = False) -> list[Rows]:
-        """The rows of a split: those of each local file, with its own row numbers, or all together.
+    def rows(self, split: str, schema: Schema, others: bool = False) -> list[Rows]:
+        """The rows of each file of a split, with the columns of a schema; local files have any form of judgements.
 
-        ``fields`` are the columns to read, and what they hold where a file has no types of its own; with ``others``,
-        a column `FIELDS` has all other scalars.
+        With ``others``, a column `FIELDS` has all other scalars.
         """
-        left = frozenset(fields.names) if others else None
-        if split in self._tables:
-            return [Rows(file.path, partial(_read_file, file, fields, left)) for file in self._tables[split]]
-        return [Rows(f"{self.label} {split}", partial(self._read_remote, split, fields.names, left))]
-
-    def judgements(self, split: str, fields: pa.Schema) -> list[Rows]:
-        """The rows of a split of judgements, whose columns are ``fields``; local files have any form of qrels."""
-        files = self._tables.get(split, ())
-        if files and not any(isinstance(file, ParquetFile) for file in files):
-            return [qrels_rows(file.path, self.encoding, fields.names) for file in files]
-        self.require(split, fields.names)
-        return self.rows(split, fields)
+        tables = self._tables[split]
+        if isinstance(schema, QrelsColumns) and not any(isinstance(t, ParquetFile | _Streamed) for t in tables):
+            return [qrels_rows(Path(table.path), self.encoding, schema.fields.names) for table in tables]
+        self.require(split, schema.required)
+        left = frozenset(schema.fields.names) if others else None
+        return [Rows(table.path, partial(table.read, schema.fields, others=left)) for table in tables]
 
     def fingerprint(self) -> str:
         """A hash of the local files' contents, or the commit on the hub; nothing is downloaded for it."""
         if self.local is None:
             return key_of(self.path, self.name, self._builder.hash)
         files = [(split, Path(file)) for split, files in sorted(self.files.items()) for file in files]
-        return key_of(*((split, file.name, file_fingerprint(file)) for split, file in files))
+        read_as = [self.encoding] if self.encoding else []
+        return key_of(*((split, file.name, file_fingerprint(file)) for split, file in files), *read_as)
 
-    def _open(self, split: str) -> IterableDataset | Dataset:
+    @contextmanager
+    def opened(self, split: str) -> Iterator[IterableDataset | Dataset]:
+        """A split of the hub, to be read in here: whatever goes wrong becomes a UserError."""
         with self._errors(split):
             if self.streaming:
-                return self._builder.as_streaming_dataset(split=split).with_format("arrow")
-            self._builder.download_and_prepare()
-            return self._builder.as_dataset(split=split).with_format("arrow")
-
-    def _schemas(self, split: str) -> Iterator[tuple[Path | str, pa.Schema]]:
-        """Each file that is read on its own, else the split, and its columns."""
-        if split in self._tables:
-            yield from ((file.path, file.schema) for file in self._tables[split])
-            return
-        opened = self._open(split)
-        with self._errors(split):  # a stream may not know its columns before it is read
-            known = opened.features is not None
-            schema = opened.features.arrow_schema if known else next(iter(opened.iter(batch_size=1))).schema
-        yield f"{self.label} {split}", schema
-
-    def _read_remote(self, split: str, columns: Sequence[str], others: frozenset[str] | None, bad: BadRows) -> Tables:
-        """Up to 1,000 rows of the columns that exist, and their numbers in the split; invalid UTF-8 is bad."""
-        _let_threads_end()
-        batches, first, unread = iter(self._open(split).iter(batch_size=_ROWS)), 1, BadRows(bad.max_bad_rows)
-        while True:
-            with self._errors(split):
-                table = next(batches, None)
-            if table is None:
-                break
-            numbers = np.arange(first, first + len(table))
-            first += len(table)
-            whole, table = table, table.select([name for name in columns if name in table.column_names])
-            if others is not None:
-                more = whole.select([name for name in scalars(whole.schema) if name not in others]).to_pylist()
-                table = table.append_column(FIELDS, pa.array(map(json_of_scalars, more), pa.string()))
-            yield without_invalid(table, numbers, f"{self.label} {split}", unread)
-        bad.include(unread)
+                found = self._builder.as_streaming_dataset(split=split)
+            else:
+                self._builder.download_and_prepare()
+                found = self._builder.as_dataset(split=split)
+            yield found.with_format("arrow")
 
     @contextmanager
     def _errors(self, split: str = "") -> Iterator[None]:
@@ -180,6 +151,34 @@ class HubData:
             f"{what} cannot be read from the hub ({cause}): check the name and the network, or download "
             f"its files and set {self._key}=FOLDER"
         )
+
+
+class _Streamed:
+    """A split that `datasets` reads, as a `TableFile`."""
+
+    def __init__(self, data: HubData, split: str) -> None:
+        self._data, self._split, self.path = data, split, f"{data.label} {split}"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        with self._data.opened(self._split) as rows:  # a stream may not know its columns before it is read
+            return next(iter(rows.iter(batch_size=1))).schema if rows.features is None else rows.features.arrow_schema
+
+    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
+        """Up to 1,000 rows at a time."""
+        wanted = set(fields.names) | (set() if others is None else set(scalars(self.schema)) - others)
+        for table, numbers in checked(self._columns(wanted, bad), bad):
+            yield choose(table, fields, others), numbers
+
+    def _columns(self, names: Container[str], bad: BadRows) -> Tables:
+        _let_threads_end()
+        first = 1
+        with self._data.opened(self._split) as rows:
+            for table in rows.iter(batch_size=_ROWS):
+                numbers = np.arange(first, first + len(table))
+                first += len(table)
+                table = table.select([name for name in table.column_names if name in names])
+                yield without_invalid(table, numbers, self.path, bad)
 
 
 def _cause(error: BaseException) -> str:
@@ -223,10 +222,3 @@ def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -
             raise UserError(f"{data.label} has the splits {', '.join(found)}: choose with data.splits.train=SPLIT")
         names = {"train": found[0]}
     return names
-
-
-def _read_file(file: TableFile, fields: pa.Schema, others: frozenset[str] | None, bad: BadRows) -> Tables:
-    """The rows of a file, with the columns ``fields``; what the file or a row lacks is null."""
-    unread = BadRows(bad.max_bad_rows)
-    yield from file.read(fields, unread, others)
-    bad.include(unread)

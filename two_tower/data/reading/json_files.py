@@ -6,7 +6,8 @@ import codecs
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -14,12 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from two_tower.data.reading.content import chunks
-from two_tower.data.reading.formats import JsonRows, json_object
-from two_tower.data.reading.rows import Tables, first_lines, parse_each, read_rows
-from two_tower.data.reading.table_file import TableFile
+from two_tower.data.reading.formats import JsonRows, json_value
+from two_tower.data.reading.rows import TableFile, Tables, checked, parse_each, read_rows
 from two_tower.errors import BadRow, BadRows, UserError
 
-_BATCH_ROWS = 1000
 _FIRST_ROWS = 1000
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -28,53 +27,44 @@ class JsonFile(TableFile):
     """Objects whose fields are the columns; the first 1,000 name them."""
 
     @cached_property
+    def _lines(self) -> list[str]:
+        lines = self.start.decode("utf-8", "surrogateescape").split("\n", _FIRST_ROWS)
+        return [line for line in lines[:_FIRST_ROWS] if line.strip()]
+
+    @cached_property
     def _has_lines(self) -> bool:
         """Whether each line is an object, as the first tells that is not empty."""
-        lines = [line for line in first_lines(self.path, self.encoding) if line.strip()]
-        with suppress(ValueError, RecursionError):
-            if isinstance(json.loads(lines[0]), dict) or len(lines) > 1:
+        with suppress(BadRow):
+            if isinstance(json_value(self._lines[0]), dict) or len(self._lines) > 1:
                 return True
-        return not (lines[0].lstrip().startswith(b"[") or self._begins_an_object())
-
-    def _begins_an_object(self) -> bool:
-        """Whether the text can be read as objects over several lines, at least the first."""
-        with suppress(UserError):
-            return isinstance(next(self._objects(), None), dict)
-        return False
+        with suppress(UserError):  # objects over several lines, at least the first
+            return not (self._lines[0].lstrip().startswith("[") or isinstance(next(self._objects(), None), dict))
+        return True
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return pa.schema(list(_type_of(self._first_objects)))
-
-    @cached_property
-    def _first_objects(self) -> list[dict[str, Any]]:
-        found = []
-        if self._has_lines:
-            for line in first_lines(self.path, self.encoding):
-                with suppress(BadRow):
-                    found.append(json_object(line))
-        else:
-            found = [row for row in itertools.islice(self._objects(), _FIRST_ROWS) if isinstance(row, dict)]
+        found = [value for value in self._first_values() if isinstance(value, dict)]
         if not any(found):
             raise UserError(f"{self.path} holds no JSON object in its first lines: each row must be one, as in {{…}}")
-        return found
+        return pa.schema(list(_type_of(found)))
+
+    def _first_values(self) -> Iterator[object]:
+        if not self._has_lines:
+            yield from itertools.islice(self._objects(), _FIRST_ROWS)
+            return
+        for line in self._lines:
+            with suppress(BadRow):
+                yield json_value(line)
 
     def estimated_size(self) -> int | None:
         return super().estimated_size() if self._has_lines else None
 
     def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
         numbers = pa.schema(list(_with_numbers(pa.struct(list(fields)), pa.struct(list(self.schema)))))
-        row_format = JsonRows(fields, numbers, others)
+        rows = JsonRows(fields, numbers, others)
         if self._has_lines:
-            return read_rows(self.path, row_format, bad, self.encoding)
-        return self._read_objects(row_format, bad)
-
-    def _read_objects(self, row_format: JsonRows, bad: BadRows) -> Tables:
-        numbered, total = enumerate(self._objects(), 1), 0
-        while read := list(itertools.islice(numbered, _BATCH_ROWS)):
-            total += len(read)
-            yield parse_each(read, row_format.values, row_format.schema, self.path, bad)
-        bad.check(total)
+            return read_rows(self.path, rows, bad, self.encoding)
+        return checked(parse_each(enumerate(self._objects(), 1), rows.values, rows.schema, self.path, bad), bad)
 
     def _objects(self) -> Iterator[object]:
         """The values of the array, or those that follow each other."""
@@ -87,7 +77,7 @@ class JsonFile(TableFile):
                 at = rest.index("[") + 1 if opened else 0
             while (at := _BETWEEN.match(rest, at).end()) < len(rest):  # type: ignore[union-attr]
                 if opened and rest[at] == "]":
-                    rest, opened = rest[:at] + " " + rest[at + 1 :], False
+                    at, opened = at + 1, False
                     continue
                 try:
                     value, at = parse(rest, at)
@@ -124,20 +114,16 @@ def _with_numbers(wanted: pa.DataType, found: pa.DataType) -> pa.DataType:
     return found if pa.types.is_string(wanted) and pa.types.is_int64(found) else wanted
 
 
-def _type_of(values: list[Any]) -> pa.DataType:
+def _type_of(values: Sequence[Any]) -> pa.DataType:
     """The type of most of the values; string where all are null."""
-    kinds: tuple[Any, ...] = (str, list, dict, bool, (int, float))
-    groups = {
-        kind: [v for v in values if isinstance(v, kind) and (kind is bool or type(v) is not bool)] for kind in kinds
-    }
-    kind = max(groups, key=lambda kind: len(groups[kind]))
-    if kind is str or not groups[kind]:
-        return pa.string()
+    kinds = Counter(float if type(value) is int else type(value) for value in values)
+    kind = max((str, list, dict, bool, float), key=kinds.__getitem__)
+    most: list[Any] = [value for value in values if type(value) is kind]
     if kind is list:
-        return pa.list_(_type_of([item for value in groups[list] for item in value]))
+        return pa.list_(_type_of([*itertools.chain.from_iterable(most)]))
     if kind is dict:
-        names = dict.fromkeys(name for value in groups[dict] for name in value)
-        return pa.struct([(name, _type_of([value.get(name) for value in groups[dict]])) for name in names])
-    if kind is bool:
-        return pa.bool_()
-    return pa.int64() if all(type(value) is int for value in groups[kind]) else pa.float64()
+        names = dict.fromkeys(itertools.chain.from_iterable(most))
+        return pa.struct([(name, _type_of([value.get(name) for value in most])) for name in names])
+    if kind is float and not most:
+        return pa.int64()
+    return {str: pa.string(), bool: pa.bool_(), float: pa.float64()}[kind]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from two_tower.cache import notice
 from two_tower.data.base import QRELS
-from two_tower.data.reading.arrow import kept
+from two_tower.data.reading.arrow import kept, without_blank
 from two_tower.data.reading.content import File
 from two_tower.data.reading.delimited import DelimitedFile
 from two_tower.data.reading.names import GRADE, JUDGED, JUDGED_QUERY, plain
@@ -36,10 +36,10 @@ class QrelsFile(DelimitedFile):
         cells = [Counter(line.count(mark) + 1 for line in lines).most_common(1)[0][0] for mark in "\t,;|"]
         return words in _WITHOUT_HEADER and max(cells) < 3 and (words == 4 or max(cells) < 2)
 
-    def blocks(self, keep_returns: bool = False) -> Iterator[bytes]:
-        for block in super().blocks(keep_returns and not self._has_blanks):
-            tabs = (b"\t".join(line.split()) for line in block.split(b"\n"))
-            yield b"\n".join(tabs) if self._has_blanks else block
+    def blocks(self) -> Iterator[bytes]:
+        if not self._has_blanks:
+            return super().blocks()
+        return (b"\n".join(b"\t".join(line.split()) for line in block.split(b"\n")) for block in super().blocks())
 
     @cached_property
     def columns(self) -> list[str]:
@@ -78,9 +78,7 @@ def qrels_rows(path: File, encoding: str | None = None, names: Sequence[str] = Q
             cells += [] if len(cells) == 3 else [pa.chunked_array([pa.repeat("1", len(table))])]
             table = pa.table(cells, list(names))
             for name in names:
-                empty = pc.equal(table[name], "").to_numpy()
-                bad.add_where(empty, f"empty {name}", path, numbers)
-                table, numbers = kept(table, numbers, ~empty)
+                table, numbers = without_blank(table, numbers, [name], path, bad)
             yield _graded(table, numbers, path, bad)
 
     return Rows(path, read)
@@ -90,8 +88,8 @@ def _graded(table: pa.Table, numbers: np.ndarray, path: File, bad: BadRows) -> t
     """The rows with whole numbers as grades; those with words are bad."""
     *_, name = table.column_names
     good = pc.match_substring_regex(table[name], _NUMBER).to_numpy()
-    wrong = pa.array([f"grade {cell!r}" for cell in table[name].filter(pa.array(~good)).to_pylist()], pa.string())
-    bad.add_where(np.ones(len(wrong), bool), "value that is no whole number", path, numbers[~good], wrong)
+    for number, cell in zip(numbers[~good], table[name].filter(pa.array(~good)).to_pylist(), strict=True):
+        bad.add("value that is no whole number", path, int(number), f"grade {cell!r}")
     table, numbers = kept(table, numbers, good)
     grades = pc.cast(pc.replace_substring(table[name], ",", "."), pa.float64())
     fractions = pc.not_equal(pc.floor(grades), grades).to_numpy()

@@ -1,4 +1,4 @@
-"""Tolerant reading of files of lines: bad rows are counted and left out.
+"""Tolerant reading of tables, most of them files of lines: bad rows are counted and left out.
 
 A block of whole lines is parsed at once; only a block that is refused is parsed line by line, to find the bad
 rows and their numbers. Lines end with a line feed (U+0085 and U+2028 are text), or all with a carriage return. How a
@@ -7,21 +7,25 @@ line becomes a row is in `two_tower.data.reading.formats`.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from two_tower.data.reading.content import CHUNK_BYTES, File, chunks
-from two_tower.errors import BadRow, BadRows
+from two_tower.data.reading.arrow import without_blank
+from two_tower.data.reading.content import CHUNK_BYTES, UNPACK, File, chunks
+from two_tower.errors import BadRow, BadRows, UserError
 
 Tables = Iterator[tuple[pa.Table, np.ndarray]]  # rows, and the number of each (int64, from 1)
 
 _BLOCK_BYTES = CHUNK_BYTES
+_BATCH_ROWS = 10_000
 _FIRST_LINES = 1000
 
 
@@ -45,47 +49,124 @@ def read_all(parts: Iterable[Rows], bad: BadRows) -> Iterator[tuple[File | str, 
     bad.check(total)
 
 
+class TableFile(ABC):
+    """A file of rows with named columns, whatever its format; ``encoding`` is the user's, see `content.chunks`."""
+
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
+        self.path, self.encoding = path, encoding
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """The columns and what they hold, as far as the beginning of the file tells."""
+
+    @abstractmethod
+    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
+        """The columns ``fields``, of these types; what the file or a row lacks is null.
+
+        With ``others``, columns to leave out, a column `FIELDS` with a JSON object of all other scalars of each row.
+        """
+
+    def estimated_size(self) -> int | None:
+        """About how many rows there are; None where one would have to read them all."""
+        return estimated_lines(self.path)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The text in blocks of whole lines, see `line_blocks`."""
+        return line_blocks(self.path, self.encoding)
+
+    @cached_property
+    def start(self) -> bytes:
+        """The first block that is not empty; a UserError where there is none."""
+        found = next(filter(bytes.strip, self.blocks()), None)
+        if found is None:
+            raise UserError(f"{self.path} is empty: it must hold rows of text")
+        return found
+
+
 class RowFormat(ABC):
     """How lines become rows of ``schema``."""
 
     schema: pa.Schema
+    filled: Sequence[str] = ()  # the columns of texts that must hold more than white space
 
     @abstractmethod
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
         """All rows of whole lines that begin at ``starts``, or None where not every line is a good row."""
 
     @abstractmethod
-    def parse_line(self, line: bytes) -> Sequence[object]:
+    def parse_text(self, line: str) -> Sequence[object]:
         """The values of one row; a BadRow says why it cannot be used."""
+
+    def parse_line(self, line: bytes) -> Sequence[object]:
+        """`parse_text` of bytes, which may be no UTF-8."""
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
+        return self.parse_text(text)
+
+
+def checked(tables: Tables, bad: BadRows) -> Tables:
+    """The tables; at their end the bad rows are compared with all rows that were read.
+
+    ``bad`` takes the bad rows of the reader, and those that the caller finds meanwhile.
+    """
+    total, before = 0, bad.counts.total()
+    for table, numbers in tables:
+        total += len(table) + bad.counts.total() - before
+        yield table, numbers
+        before = bad.counts.total()
+    bad.check(total + bad.counts.total() - before)
 
 
 def read_rows(path: File, row_format: RowFormat, bad: BadRows, encoding: str | None = None, skip: int = 0) -> Tables:
     """Read a file in blocks of about 8 MiB, but not its ``skip`` first rows; empty lines are left out silently.
 
-    ``bad`` takes the bad rows, also those that the caller finds while it reads.
+    ``bad`` is as in `checked`.
     """
-    yield from parse_blocks(line_blocks(path, encoding), row_format, path, bad, skip)
+    for table, numbers in checked(parse_blocks(line_blocks(path, encoding), row_format, path, bad, skip), bad):
+        for name in row_format.filled:
+            table, numbers = without_blank(table, numbers, [name], path, bad)
+        yield table, numbers
 
 
 def parse_blocks(blocks: Iterable[bytes], row_format: RowFormat, path: File, bad: BadRows, skip: int = 0) -> Tables:
     """The rows of blocks of whole lines, see `read_rows`."""
-    total, first = 0, 1
+    first = 1
     for block in blocks:
         while skip and block:
             line, _, block = block.partition(b"\n")
             first, skip = first + 1, skip - bool(line.strip())
         starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
         starts = starts[starts < len(block)]
-        table, numbers = row_format.parse_block(block, starts), np.arange(first, first + len(starts))
-        if table is None:
-            lines = [(number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip()]
-            table, numbers = parse_each(lines, row_format.parse_line, row_format.schema, path, bad)
-            total += len(lines)
+        returns_within = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")  # where Arrow would end a line
+        table = None if returns_within else row_format.parse_block(block, starts)
+        if table is not None:
+            yield table, np.arange(first, first + len(starts))
         else:
-            total += len(table)
+            lines = ((number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip())
+            yield from parse_each(lines, row_format.parse_line, row_format.schema, path, bad)
         first += len(starts)
-        yield table, numbers
-    bad.check(total)
+
+
+def parse_each(
+    rows: Iterable[tuple[int, Any]], parse: Callable[[Any], Sequence[object]], schema: pa.Schema, place: File | str,
+    bad: BadRows,
+) -> Tables:  # fmt: skip
+    """What ``parse`` makes of rows with their numbers, 10,000 at a time; a BadRow that it raises is counted."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, _BATCH_ROWS)):
+        good, numbers = [], []
+        for number, row in batch:
+            try:
+                good.append(parse(row))
+                numbers.append(number)
+            except BadRow as error:
+                bad.add(error.kind, place, number, error.detail)
+        columns = zip(*good, strict=True) if good else [()] * len(schema)
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        yield pa.table(arrays, schema), np.array(numbers, np.int64)
 
 
 def rows_of_file(
@@ -95,27 +176,9 @@ def rows_of_file(
     """The rows of a file of lines; ``convert`` makes of the format's columns those that are wanted."""
 
     def read(bad: BadRows) -> Tables:
-        for table, numbers in read_rows(path, row_format, bad, encoding):
-            yield convert(table), numbers
+        return ((convert(table), numbers) for table, numbers in read_rows(path, row_format, bad, encoding))
 
     return Rows(path, read)
-
-
-def parse_each(
-    rows: Iterable[tuple[int, Any]], parse: Callable[[Any], Sequence[object]], schema: pa.Schema, place: File | str,
-    bad: BadRows,
-) -> tuple[pa.Table, np.ndarray]:  # fmt: skip
-    """What ``parse`` makes of rows with their numbers; a BadRow that it raises is counted."""
-    good, numbers = [], []
-    for number, row in rows:
-        try:
-            good.append(parse(row))
-            numbers.append(number)
-        except BadRow as error:
-            bad.add(error.kind, place, number, error.detail)
-    columns = zip(*good, strict=True) if good else [()] * len(schema)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-    return pa.table(arrays, schema), np.array(numbers, np.int64)
 
 
 def first_lines(path: File, encoding: str | None = None) -> list[bytes]:
@@ -128,20 +191,19 @@ def first_columns(path: File, encoding: str | None = None) -> int:
     return len(next(iter(first_lines(path, encoding)), b"").split(b"\t"))
 
 
-def line_blocks(path: File, encoding: str | None = None, keep_returns: bool = False) -> Iterator[bytes]:
+def line_blocks(path: File, encoding: str | None = None) -> Iterator[bytes]:
     """A file in blocks of whole lines, each of which ends with a line feed but perhaps the last.
 
-    Where all lines end with a carriage return, as on old Macintoshes, line feeds replace them, unless these are kept.
+    Where all lines end with a carriage return, as on old Macintoshes, line feeds replace them.
     """
-    rest, returns, end = b"", None, b"\n"
+    rest, returns = b"", None
     for chunk in chunks(path, encoding):
         if returns is None:
             returns = b"\r" in chunk and b"\n" not in chunk
-            end = b"\r" if returns and keep_returns else b"\n"
-        if returns and not keep_returns:
+        if returns:
             chunk = chunk.replace(b"\r", b"\n")
         for start in range(0, len(chunk), _BLOCK_BYTES):
-            block, newline, rest = (rest + chunk[start : start + _BLOCK_BYTES]).rpartition(end)
+            block, newline, rest = (rest + chunk[start : start + _BLOCK_BYTES]).rpartition(b"\n")
             if newline:
                 yield block + newline
     if rest:
@@ -152,6 +214,6 @@ def estimated_lines(path: Path, sample: int = 1 << 22) -> int | None:
     """About how many lines a file has, judged by its first ``sample`` bytes; None for a compressed one."""
     with path.open("rb") as file:
         start = file.read(sample)
-    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")):
+    if start.startswith(tuple(UNPACK)):
         return None
     return round(start.count(b"\n") * path.stat().st_size / max(1, len(start)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,20 +16,22 @@ from two_tower.data.base import CORPUS, FIELDS, QUERIES
 from two_tower.data.reading import names
 from two_tower.data.reading.arrow import (
     as_text,
+    column_types,
     empty,
     flat_lists,
     is_list,
+    kept,
     list_fields,
     list_lengths,
     list_type,
     text_of,
 )
-from two_tower.data.reading.groups import Groups
+from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.unique import hash_rows, hexadecimal
-from two_tower.errors import UserError, one_of
+from two_tower.errors import BadRows, UserError, one_of
 
 TEXT, TEXTS = pa.string(), pa.list_(pa.string())
-BEIR_QRELS = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
+_QRELS = pa.schema([("query-id", TEXT), ("corpus-id", TEXT), ("score", pa.int32())])
 _ENTRY = ("docid", "title", "text")  # the fields of Tevatron's passages
 
 _NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_passage)?s?(_?\d+)?")
@@ -42,12 +44,35 @@ _KNOWN = (
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Q queries and P passages that came with them."""
+
+    rows: np.ndarray  # (Q,) int64, number of each query's row in its file, from 1
+    queries: pa.Table  # Q rows of `QUERIES`: id, null where it is missing; text, null where the id is unknown
+    owner: np.ndarray  # (P,) int64, which of the Q queries a passage came with
+    grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
+    passages: pa.Table  # P rows of the schema `CORPUS`, perhaps with `FIELDS`
+
+    def with_queries(self, good: np.ndarray) -> Groups:
+        """These queries, (Q,) bool, and what came with them."""
+        if good.all():
+            return self
+        groups, (queries, rows) = self.with_passages(good[self.owner]), kept(self.queries, self.rows, good)
+        return replace(groups, rows=rows, queries=queries, owner=(np.cumsum(good) - 1)[groups.owner])
+
+    def with_passages(self, good: np.ndarray) -> Groups:
+        """All queries, with these of their passages, (P,) bool."""
+        passages, owner = kept(self.passages, self.owner, good)
+        return replace(self, owner=owner, grades=self.grades[good], passages=passages)
+
+
+@dataclass(frozen=True)
 class Schema(ABC):
     """Makes groups of rows."""
 
     fields: pa.Schema  # the columns that it reads, and what they hold where a file does not say so (JSON lines)
     needed: ClassVar[int]  # how many of the columns, the first ones, every file must have
-    has_ids: ClassVar[bool] = True  # whether queries and passages have ids; otherwise these are hashes of the texts
+    key = "id"  # passages are one and the same where their ids are, or "text": their texts
 
     @property
     def required(self) -> Sequence[str]:
@@ -58,6 +83,22 @@ class Schema(ABC):
         """Whether there may be passages that are neither relevant nor judged."""
         return len(self.fields) > self.needed
 
+    def read(self, rows: Rows, bad: BadRows) -> Iterator[Groups]:
+        """The groups of a file or stream whose columns are ``fields``; one is bad whose lists differ in length."""
+        for table, numbers in rows.read(bad):
+            with column_types(rows.place):
+                uneven = self._uneven(table)
+                bad.add_where(uneven, "lists of unequal length", rows.place, numbers)
+                yield self.groups(*kept(table, numbers, ~uneven))
+
+    def _uneven(self, table: pa.Table) -> np.ndarray:
+        uneven = np.zeros(len(table), bool)
+        for wanted, column in zip(self.fields, table.columns, strict=False):
+            found = [name for name in list_fields(wanted.type) if name in list_fields(column.type)]
+            if found and pa.types.is_struct(column.type):
+                uneven |= np.ptp([lengths for lengths, _ in flat_lists(column, found)], axis=0) > 0
+        return uneven
+
     @abstractmethod
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         """The groups of N rows, whose numbers are ``rows``, (N,) int64."""
@@ -65,25 +106,26 @@ class Schema(ABC):
 
 @dataclass(frozen=True)
 class TextColumns(Schema):
-    """Texts, or lists of texts, without ids: queries, relevant passages, perhaps others. Nulls are no passages."""
+    """Texts, or lists of texts, without ids: queries, relevant passages, perhaps others. Nulls are no passages.
+
+    The id of a query or a passage is a hash of its text.
+    """
 
     needed = 2
-    has_ids = False
+    key = "text"
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
-        query, *others = self.fields.names
-        columns = [_passages(table[name]) for name in others if name in table.column_names]
-        owner = np.concatenate([owner for owner, _ in columns])
-        texts = pa.concat_arrays([text_of(texts, name) for name, (_, texts) in zip(others, columns, strict=False)])
-        grades = (np.arange(len(owner)) < len(columns[0][0])).astype(np.int32)
-        keys = hash_rows(pa.chunked_array([texts]))
-        passages = pa.table([hexadecimal(keys), empty(len(texts)), texts], CORPUS)
-        if FIELDS in table.column_names:  # they belong to the relevant passages of their row
-            found = table[FIELDS].combine_chunks().take(pa.array(owner))
-            passages = passages.append_column(FIELDS, pc.if_else(pa.array(grades > 0), found, ""))
-        query_texts = text_of(table[query], query)
-        queries = pa.table([hexadecimal(hash_rows(pa.chunked_array([query_texts]))), query_texts], QUERIES)
-        return Groups(rows, queries, owner, grades, passages, keys)
+        query, positive, *_ = self.fields.names
+        lists = []
+        for name in self.fields.names[1:]:
+            owner, texts = _texts(table[name], name)
+            passages = pa.table([hexadecimal(hash_rows(texts)), empty(len(texts)), texts], CORPUS)
+            if FIELDS in table.column_names:  # they belong to the relevant passages of their row
+                found = table[FIELDS].take(pa.array(owner)) if name == positive else empty(len(owner))
+                passages = passages.append_column(FIELDS, found)
+            lists.append((owner, passages))
+        queries = text_of(table[query], query)
+        return _marked(rows, pa.table([hexadecimal(hash_rows(queries)), queries], QUERIES), lists)
 
 
 @dataclass(frozen=True)
@@ -95,12 +137,8 @@ class TevatronColumns(Schema):
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
         query_id, query, *others = self.fields.names
-        lists = [_entries(table[name], self.ids_only) for name in others if name in table.column_names]
-        owner = np.concatenate([owner for owner, _ in lists])
-        grades = (np.arange(len(owner)) < len(lists[0][0])).astype(np.int32)
-        passages = pa.concat_tables([passages for _, passages in lists])
         queries = pa.table([as_text(table[query_id], query_id), text_of(table[query], query)], QUERIES)
-        return Groups(rows, queries, owner, grades, passages, hash_rows(passages["id"]))
+        return _marked(rows, queries, [_entries(table[name], self.ids_only) for name in others])
 
 
 @dataclass(frozen=True)
@@ -110,27 +148,24 @@ class PassageColumns(Schema):
     needed = 2
 
     @classmethod
-    def from_names(cls, columns: Sequence[str]) -> PassageColumns:
-        """The columns among ``names`` that have usual ones."""
-        usual = (names.ID, names.TEXT, names.TITLE)
+    def from_names(cls, columns: Sequence[str], *usual: Sequence[str]) -> PassageColumns:
+        """The columns with ``usual`` names of ids, texts and perhaps titles."""
         return cls(pa.schema([(names.first_of(each, columns) or each[0], TEXT) for each in usual]))
 
     def groups(self, table: pa.Table, rows: np.ndarray) -> Groups:
-        ids, texts = (text_of(table[name], name) for name in self.required)
-        title = self.fields.names[-1]
-        titles = text_of(table[title], title) if title in table.column_names else empty(len(table))
-        passages = pa.table([ids, titles, texts], CORPUS)
+        ids, texts, *titles = (text_of(table[name], name) for name in self.fields.names)
+        passages = pa.table([ids, *(titles or [empty(len(ids))]), texts], CORPUS)
         if FIELDS in table.column_names:
             passages = passages.append_column(FIELDS, table[FIELDS])
-        nothing, grades = pa.nulls(len(table), pa.string()), np.zeros(len(table), np.int32)
-        queries = pa.table([nothing, nothing], QUERIES)
-        return Groups(rows, queries, np.arange(len(table)), grades, passages, hash_rows(passages["id"]))
+        nothing, grades = pa.nulls(len(ids), TEXT), np.zeros(len(ids), np.int32)
+        return Groups(rows, pa.table([nothing, nothing], QUERIES), np.arange(len(ids)), grades, passages)
 
 
 @dataclass(frozen=True)
 class QrelsColumns(Schema):
-    """The judgements `BEIR_QRELS`."""
+    """BEIR's judgements."""
 
+    fields: pa.Schema = field(default=_QRELS, init=False)
     queries: pa.Table  # rows of the schema `QUERIES`
     needed = 3
 
@@ -143,8 +178,7 @@ class QrelsColumns(Schema):
         except pa.ArrowInvalid as error:
             raise pa.ArrowInvalid(f"grades must be whole numbers: {error}") from error
         grades = pc.fill_null(scores, 0).to_numpy()
-        queries, passages = pa.table([query_ids, texts], QUERIES), _ids_alone(ids)
-        return Groups(rows, queries, np.arange(len(ids)), grades, passages, hash_rows(passages["id"]))
+        return Groups(rows, pa.table([query_ids, texts], QUERIES), np.arange(len(ids)), grades, _ids_alone(ids))
 
 
 def recognize(
@@ -169,24 +203,21 @@ def recognize(
 
 def _tevatron(schema: pa.Schema, query: str | None, negatives: Sequence[str] | None) -> TevatronColumns | None:
     """Tevatron's columns; the newer of its schemas has ids of passages, and may say ``query_text``."""
-    usual = ("query", "query_text") if query is None else (query,)
-    query = next((name for name in usual if name in schema.names), None)
+    query = next((name for name in ([query] if query else ("query", "query_text")) if name in schema.names), None)
     if query is None or "query_id" not in schema.names:
         return None
     for ending, ids_only in (("passages", False), ("document_ids", True)):
         positive, negative = f"positive_{ending}", f"negative_{ending}"
-        if positive not in schema.names:
-            continue
-        kind = schema.field(positive).type
+        kind = schema.field(positive).type if positive in schema.names else pa.null()
         if "docid" in list_fields(kind):
             wanted = list_type(kind, dict.fromkeys(_ENTRY, TEXT))
         elif ids_only and is_list(kind):
             wanted = TEXTS
         else:
             continue
-        fields = [("query_id", TEXT), (query, TEXT), (positive, wanted)]
+        fields = {"query_id": TEXT, query: TEXT, positive: wanted}
         if negative in (schema.names if negatives is None else negatives):
-            fields.append((negative, wanted))
+            fields[negative] = wanted
         return TevatronColumns(pa.schema(fields), ids_only)
     return None
 
@@ -208,27 +239,34 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or (is_list(kind) and _is_text(kind.value_type))
 
 
-def _passages(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """The row of each passage in a column of texts, or of lists of texts; and the passages."""
+def _marked(rows: np.ndarray, queries: pa.Table, lists: Sequence[tuple[np.ndarray, pa.Table]]) -> Groups:
+    """Groups whose passages come in several lists, each with their rows (P,); those of the first are marked."""
+    owner = np.concatenate([owner for owner, _ in lists])
+    grades = (np.arange(len(owner)) < len(lists[0][0])).astype(np.int32)
+    return Groups(rows, queries, owner, grades, pa.concat_tables([passages for _, passages in lists]))
+
+
+def _texts(column: pa.ChunkedArray, name: str = "") -> tuple[np.ndarray, pa.Array]:
+    """The row of each text in a column of texts, or of lists of texts; and the texts. Nulls are left out."""
     array = column.combine_chunks()
     owner = np.arange(len(array))
     if is_list(array.type):
         owner, array = np.repeat(owner, list_lengths(array)), pc.list_flatten(array)
     valid = array.is_valid()
-    return owner[valid.to_numpy(zero_copy_only=False)], array.filter(valid)
+    return owner[valid.to_numpy(zero_copy_only=False)], text_of(array.filter(valid), name)
 
 
 def _entries(column: pa.ChunkedArray, ids_only: bool) -> tuple[np.ndarray, pa.Table]:
     """The row of each of Tevatron's passages, and the passages as rows of `CORPUS`."""
     fields = list_fields(column.type)
     if not fields:  # ids; or no row has a passage, so that their type is not known
-        owner, ids = _passages(column) if is_list(column.type) else (np.empty(0, np.int64), pa.nulls(0))
-        return owner, _ids_alone(text_of(ids))
-    wanted = ["docid"] if ids_only else [name for name in _ENTRY if name in fields]
-    found = dict(zip(wanted, flat_lists(column, wanted), strict=True))
-    lengths, ids = found["docid"]
-    texts = [text_of(found[name][1]) if name in found else empty(len(ids)) for name in ("title", "text")]
-    return np.repeat(np.arange(len(lengths)), lengths), pa.table([text_of(ids), *texts], CORPUS)
+        owner, ids = _texts(column if is_list(column.type) else pa.chunked_array([pa.nulls(len(column), TEXT)]))
+        return owner, _ids_alone(ids)
+    wanted = ["docid", *(name for name in _ENTRY[1:] if name in fields and not ids_only)]
+    (lengths, ids), *others = flat_lists(column, wanted)
+    texts = {name: text_of(found) for name, (_, found) in zip(wanted[1:], others, strict=True)}
+    columns = [text_of(ids), *(texts.get(name, empty(len(ids))) for name in _ENTRY[1:])]
+    return np.repeat(np.arange(len(lengths)), lengths), pa.table(columns, CORPUS)
 
 
 def _ids_alone(ids: pa.Array) -> pa.Table:

@@ -16,14 +16,21 @@ import pyarrow.parquet as pq
 from two_tower.cache import file_fingerprint, notice
 from two_tower.data.base import FIELDS
 from two_tower.data.reading.archive import PACKED
-from two_tower.data.reading.arrow import blank, column_types, empty, is_text, kept, text_of, without_invalid
-from two_tower.data.reading.content import bare_name, chunks, kind_of, readable
+from two_tower.data.reading.arrow import (
+    column_types,
+    empty,
+    is_text,
+    scalars,
+    text_of,
+    without_blank,
+    without_invalid,
+)
+from two_tower.data.reading.content import bare_name, check_encoding, kind_of, readable
 from two_tower.data.reading.delimited import DelimitedFile
-from two_tower.data.reading.formats import json_of_scalars
+from two_tower.data.reading.formats import choose
 from two_tower.data.reading.json_files import JsonFile
 from two_tower.data.reading.names import first_of
-from two_tower.data.reading.rows import Rows, Tables
-from two_tower.data.reading.table_file import TableFile
+from two_tower.data.reading.rows import Rows, TableFile, Tables, checked
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.files import refuse_stand_in
 
@@ -45,31 +52,18 @@ class ParquetFile(TableFile):
             return int(pq.read_metadata(self.path).num_rows)
 
     def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
-        more = (
-            []
-            if others is None
-            else [f.name for f in self.schema if f.name not in others and not pa.types.is_nested(f.type)]
-        )
-        total, there = 0, [name for name in fields.names if name in self.schema.names]
+        wanted = set(fields.names) | (set() if others is None else set(scalars(self.schema)) - others)
+        columns = [name for name in self.schema.names if name in wanted]
+        for table, numbers in checked(self._columns(columns, bad), bad):
+            yield choose(table, fields, others), numbers
+
+    def _columns(self, names: Sequence[str], bad: BadRows) -> Tables:
+        first = 1
         with readable(self.path), pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[*there, *more]):
-                numbers = np.arange(total + 1, total + len(batch) + 1)
-                total += len(batch)
-                table, numbers = without_invalid(pa.Table.from_batches([batch]), numbers, self.path, bad)
-                found = table.select(there)
-                for name in set(fields.names) - set(there):
-                    found = found.append_column(name, pa.nulls(len(table), pa.string()))
-                found = found.select(fields.names)
-                if others is not None:
-                    texts = pa.array(map(json_of_scalars, table.select(more).to_pylist()), pa.string())
-                    found = found.append_column(FIELDS, texts)
-                yield found, numbers
-        bad.check(total)
-
-
-def scalars(schema: pa.Schema) -> list[str]:
-    """The columns that hold neither lists nor objects."""
-    return [field.name for field in schema if not pa.types.is_nested(field.type)]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                numbers = np.arange(first, first + len(batch))
+                first += len(batch)
+                yield without_invalid(pa.Table.from_batches([batch]), numbers, self.path, bad)
 
 
 def open_table(path: Path, encoding: str | None = None) -> TableFile:
@@ -81,14 +75,11 @@ def open_table(path: Path, encoding: str | None = None) -> TableFile:
     if start.startswith(b"PAR1") or kind_of(path) == ".parquet":
         refuse_stand_in(path, start)
         return ParquetFile(path)
-    text = next((text for chunk in chunks(path, encoding) if (text := chunk.lstrip())), b"")
-    if not text:
-        raise UserError(f"{path} is empty: it must hold rows of text")
-    if re.search(rb"^\s*[{\[]", text[:1_000_000], re.MULTILINE):
-        objects = JsonFile(path, encoding)
+    table = JsonFile(path, encoding)
+    if re.search(rb"^\s*[{\[]", table.start[:1_000_000], re.MULTILINE):
         with suppress(UserError):
-            if "json" in kind_of(path) or objects.schema:
-                return objects
+            if "json" in kind_of(path) or table.schema:
+                return table
     return DelimitedFile(path, encoding)
 
 
@@ -99,7 +90,8 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def open_tables(path: Path, encoding: str | None = None) -> list[TableFile]:
-    """A file, or the `data_files` of a folder."""
+    """A file, or the `data_files` of a folder; a ValueError where the ``encoding`` is unknown."""
+    check_encoding(encoding)
     if not path.is_dir():
         return [open_table(path, encoding)]
     if not (found := data_files(path)):
@@ -136,27 +128,23 @@ class RoleTables:
 
         Of each group of roles in ``filled`` one at least must hold more than white space.
         """
-        groups = [[role for role in group if role in self.columns] for group in filled]
-        read = partial(self._read, roles, [group for group in groups if group], fields and self.has_others)
+        read = partial(self._read, roles, filled, fields and self.has_others)
         return [Rows(file.path, partial(read, file)) for file in self.files]
 
     def _read(
         self, roles: Sequence[str], filled: Sequence[Sequence[str]], fields: bool, file: TableFile, bad: BadRows
     ) -> Tables:
-        wanted = pa.schema([(name, pa.string()) for name in self.columns.values()])
-        for table, numbers in file.read(wanted, bad, frozenset(self.columns.values()) if fields else None):
+        names, more = list(self.columns.values()), [FIELDS] if fields else []
+        wanted = pa.schema(dict.fromkeys(names, pa.string()))
+        for table, numbers in file.read(wanted, bad, frozenset(names) if fields else None):
             with column_types(file.path):
-                texts = {name: text_of(table[name], name) for name in wanted.names}
-            more = {FIELDS: table[FIELDS]} if fields else {}
-            table = pa.table([*texts.values(), *more.values()], [*texts, *more])
+                texts = [text_of(table[name], name) for name in names]
+            table = pa.table([*texts, *map(table.column, more)], [*names, *more])
             for group in filled:
-                names = [self.columns[role] for role in group]
-                wrong = np.logical_and.reduce([blank(table[name]) for name in names])
-                bad.add_where(wrong, f"empty {' and '.join(names)}", file.path, numbers)
-                table, numbers = kept(table, numbers, ~wrong)
-            nothing = empty(len(table))
-            found = [table[self.columns[role]] if role in self.columns else nothing for role in roles]
-            yield pa.table([*found, *(table[name] for name in more)], [*roles, *more]), numbers
+                if own := [self.columns[role] for role in group if role in self.columns]:
+                    table, numbers = without_blank(table, numbers, own, file.path, bad)
+            found = [table[self.columns[role]] if role in self.columns else empty(len(table)) for role in roles]
+            yield pa.table([*found, *map(table.column, more)], [*roles, *more]), numbers
 
     def estimated_size(self) -> int | None:
         sizes = [file.estimated_size() for file in self.files]
@@ -177,29 +165,21 @@ def find_columns(
 
     ``required`` roles must have a column; ``without_header`` are the roles of the two columns of a file without names.
     """
-    first = files[0]
-    wanted = [name for name in chosen.values() if name is not None]
-    by_number = isinstance(first, DelimitedFile) and wanted and all(name.isdecimal() for name in wanted)
-    if by_number and not set(wanted) & set(first.schema.names):
+    columns = {role: name for role, name in chosen.items() if name is not None}
+    first, numbers = files[0], {name for name in columns.values() if name.isdecimal()}
+    if isinstance(first, DelimitedFile) and len(columns) == len(numbers) > 0 and not numbers & {*first.schema.names}:
         files, usual = [_numbered(file) for file in files], {}
         first = files[0]
-    columns = _chosen(first, chosen)
+    _check_chosen(first, columns)
     free = [name for name in scalars(first.schema) if name not in columns.values()]
     for role, candidates in usual.items():
         found = first_of(candidates, free) or (first_of(candidates, first.schema.names) if role in required else None)
         if role not in columns and found is not None and found not in columns.values():
             columns[role] = found
             free = [name for name in free if name != found]
-    if (
-        not columns
-        and isinstance(first, DelimitedFile)
-        and first.has_no_header()
-        and len(first.first_rows[0]) == len(without_header)
-    ):
-        notice(
-            f"{first.path}: no usual name in the first line, so its columns are taken for "
-            f"{' and '.join(without_header)}."
-        )
+    if not columns and isinstance(first, DelimitedFile) and first.has_no_header(len(without_header)):
+        roles = " and ".join(without_header)
+        notice(f"{first.path}: no usual name in the first line, so its columns are taken for {roles}.")
         return RoleTables([_numbered(file) for file in files], dict(zip(without_header, "12", strict=True)))
     for file in files:
         _check(file, columns, usual, required)
@@ -212,17 +192,14 @@ def _numbered(file: TableFile) -> TableFile:
     return numbered
 
 
-def _chosen(file: TableFile, chosen: Mapping[str, str | None]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for role, name in chosen.items():
-        if name is None:
-            continue
+def _check_chosen(file: TableFile, columns: Mapping[str, str]) -> None:
+    """Raise a ValueError unless the file has these columns, and each one role."""
+    last = {name: role for role, name in columns.items()}
+    for role, name in columns.items():
         if name not in file.schema.names:
             raise ValueError(f"{role}_column={name} is no column of {file.path}; {one_of(name, file.schema.names)}")
-        if name in columns.values():
-            raise ValueError(f"{role}_column={name} has another role already: name different columns")
-        columns[role] = name
-    return columns
+        if last[name] != role:
+            raise ValueError(f"{last[name]}_column={name} has another role already: name different columns")
 
 
 def _check(
@@ -232,21 +209,16 @@ def _check(
     kinds = {field.name: field.type for field in file.schema}
     missing = [role for role in required if columns.get(role) not in kinds]
     if missing:
-        what = " and ".join(f"{_article(role)} {role} ({', '.join(usual.get(role, ())[:6])} …)" for role in required)
-        keys = " and ".join(f"data.{role}_column" for role in missing)
+        known = {role: ", ".join(usual.get(role, ())[:6]) for role in required}
+        what = " and ".join(f"{'an' if role == 'id' else 'a'} {role} ({names} …)" for role, names in known.items())
         there = " ".join(", ".join(kinds).split())[:200]
-        hint = f", or to the columns' numbers (data.{missing[0]}_column=1) if row 1 names none"
-        raise UserError(
-            f"{file.path}, row 1: has the fields {there}; expected {what}: set {keys}"
-            + (hint if isinstance(file, DelimitedFile) else "")
-        )
+        keys = " and ".join(f"data.{role}_column" for role in missing)
+        if isinstance(file, DelimitedFile):
+            keys += f", or to the columns' numbers (data.{missing[0]}_column=1) if row 1 names none"
+        raise UserError(f"{file.path}, row 1: has the fields {there}; expected {what}: set {keys}")
     for role, name in columns.items():
         if name in kinds and not is_text(kinds[name]):
             raise UserError(
                 f"Column {name!r} of {file.path} holds {kinds[name]}, not text or whole numbers: write it as text, or "
                 f"choose another with data.{role}_column"
             )
-
-
-def _article(role: str) -> str:
-    return "an" if role[0] in "aeiou" else "a"

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS, QRELS, QUERIES, Source
+from two_tower.data.base import CORPUS, QUERIES, Source
 from two_tower.data.reading.rows import Rows, read_all
-from two_tower.data.reading.unique import Numbering, Unique, keep_known
+from two_tower.data.reading.unique import Numbering, OneText, keep_known
 from two_tower.errors import BadRows, UserError
 
 _OTHER_TEXT = "id that another text had before"
@@ -51,17 +51,25 @@ class TableSource(Source):
         return self._read_passages(self._passage_rows(fields=True))
 
     def _read_passages(self, parts: Sequence[Rows]) -> Iterator[pa.RecordBatch]:
-        bad, unique = BadRows(self.max_bad_rows), Unique(width=len(CORPUS))
-        for place, table, numbers in read_all(parts, bad):
-            yield from unique.filter(table, numbers, bad, place, _OTHER_TEXT).to_batches()
-        if not len(unique.ids):
+        first = OneText()
+        for table in self._first_rows(parts, first):
+            yield from table.to_batches()
+        if not len(first.ids):
             raise UserError(f"{parts[0].place} holds no passage")
-        self._passages = unique.ids
-        self._report(self._place_of(parts), bad)
+        self._passages = first.ids
 
-    def _place_of(self, parts: Sequence[Rows]) -> object:
-        """What several files are called together."""
-        return parts[0].place if len(parts) == 1 else f"{self.name} ({len(parts)} files)"
+    def _first_rows(
+        self, parts: Sequence[Rows], first: OneText, queries: Numbering | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows of files that come for the first time; of judgements, those whose ``queries`` are known."""
+        bad = BadRows(self.max_bad_rows)
+        for place, table, numbers in read_all(parts, bad):
+            if queries is not None:
+                table, numbers = keep_known(table, numbers, "query_id", queries, bad, place)
+            new, wrong, _ = first.add(*table.columns[: len(CORPUS)])  # `FIELDS` may differ
+            bad.add_where(wrong, _OTHER_TEXT if queries is None else _OTHER_GRADE, place, numbers, table[0])
+            yield table.filter(pa.array(new))
+        self._report(parts[0].place if len(parts) == 1 else f"{self.name} ({len(parts)} files)", bad)
 
     def queries(self, split: str) -> pa.Table:
         judged = pc.unique(self.qrels(split)["query_id"])
@@ -71,29 +79,18 @@ class TableSource(Source):
     def qrels(self, split: str) -> pa.Table:
         """The judgements of a split; grade 0 (judged, but not relevant) is kept."""
         if split not in self._qrels:
-            self._qrels[split] = self._read_qrels(split)
+            rows, first = self._judgement_rows(split), OneText(columns=2)
+            tables = list(self._first_rows([rows], first, self._all_queries(split)[1]))
+            if not len(first.ids):
+                raise UserError(f"{rows.place} holds no judgement")
+            self._qrels[split] = pa.concat_tables(tables)
         return self._qrels[split]
 
     def _all_queries(self, split: str) -> tuple[pa.Table, Numbering]:
         """The queries of a split, judged or not, and their ids."""
-        parts = self._query_rows(split)
+        parts, first = self._query_rows(split), OneText()
         place = str(parts[0].place)
         if place not in self._queries:
-            bad, unique, tables = BadRows(self.max_bad_rows), Unique(), [QUERIES.empty_table()]
-            for where, table, numbers in read_all(parts, bad):
-                table = unique.filter(table, numbers, bad, where, _OTHER_TEXT)
-                tables.append(table.rename_columns(QUERIES.names))
-            self._report(self._place_of(parts), bad)
-            self._queries[place] = pa.concat_tables(tables), unique.ids
+            tables = [table.rename_columns(QUERIES.names) for table in self._first_rows(parts, first)]
+            self._queries[place] = pa.concat_tables([QUERIES.empty_table(), *tables]), first.ids
         return self._queries[place]
-
-    def _read_qrels(self, split: str) -> pa.Table:
-        rows, bad, unique = self._judgement_rows(split), BadRows(self.max_bad_rows), Unique(columns=2)
-        tables = [QRELS.empty_table()]
-        for table, numbers in rows.read(bad):
-            table, numbers = keep_known(table, numbers, "query_id", self._all_queries(split)[1], bad, rows.place)
-            tables.append(unique.filter(table, numbers, bad, rows.place, _OTHER_GRADE))
-        self._report(rows.place, bad)
-        if not len(unique.ids):
-            raise UserError(f"{rows.place} holds no judgement")
-        return pa.concat_tables(tables)

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from two_tower.data.reading.arrow import Column, kept
 from two_tower.errors import BadRows
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
@@ -46,33 +47,28 @@ def _hash_column(data: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> N
         hashes[row] = state ^ (state >> _SHIFT)
 
 
-def hash_rows(*columns: pa.ChunkedArray) -> np.ndarray:
+def hash_rows(*columns: Column) -> np.ndarray:
     """(N,) uint64: a hash of each row of (N,) columns without nulls; the same in every process.
 
     They are read as strings. Where one column's text ends and the next one's begins matters.
     """
     hashes = np.full(len(columns[0]), _SEED)
     for column in columns:
-        row = 0
-        for chunk in column.cast(pa.string()).chunks:
+        row, texts = 0, column.cast(pa.string())
+        for chunk in getattr(texts, "chunks", [texts]):
             _, offsets, data = chunk.buffers()
             if len(chunk):
-                _hash_column(
-                    np.frombuffer(data or b"", np.uint8),
-                    np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1],
-                    hashes[row : row + len(chunk)],
-                )
+                ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+                _hash_column(np.frombuffer(data or b"", np.uint8), ends, hashes[row : row + len(chunk)])
             row += len(chunk)
     return hashes
 
 
 def hexadecimal(hashes: np.ndarray) -> pa.StringArray:
     """(N,) uint64 as strings of 16 digits, the ids of what has none; the same in every version."""
-    high_byte_first = hashes.astype(">u8").view(np.uint8)
-    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
-    text = np.stack([digits[high_byte_first >> 4], digits[high_byte_first & 15]], axis=1)
+    digits = hashes.astype(">u8").tobytes().hex().encode()
     offsets = np.arange(len(hashes) + 1, dtype=np.int32) * 16
-    return pa.StringArray.from_buffers(len(hashes), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))
+    return pa.StringArray.from_buffers(len(hashes), pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -105,12 +101,6 @@ def _look_up(slots: np.ndarray, keys: np.ndarray, wanted: np.ndarray, numbers: n
         numbers[row] = slots[_slot_of(slots, keys, wanted[row])]
 
 
-@numba.njit(nogil=True, cache=True)
-def _place_all(slots: np.ndarray, keys: np.ndarray, size: int) -> None:
-    for row in range(size):
-        slots[_slot_of(slots, keys, keys[row])] = row
-
-
 class Numbering:
     """Numbers 64-bit keys 0, 1, 2 … as they come: a table with open addressing, up to 2/3 full.
 
@@ -141,46 +131,33 @@ class Numbering:
 
     def _reserve(self, size: int) -> None:
         if size > len(self._keys):
-            room = np.empty(max(size, len(self._keys) * 3 // 2), np.uint64)
-            room[: self._size] = self._keys[: self._size]
-            self._keys = room
-        if size * 3 > len(self._slots) * 2:
-            slots = len(self._slots)
-            while size * 3 > slots * 2:
-                slots *= 2
+            self._keys.resize(max(size, len(self._keys) * 3 // 2), refcheck=False)
+        slots = 1 << (size * 3 // 2).bit_length()
+        if slots > len(self._slots):
             self._slots = np.full(slots, -1, np.int32)
-            _place_all(self._slots, self._keys, self._size)
-
-
-class Unique:
-    """Lets the first row of each id, the first ``columns`` of a table, pass; ``ids`` are those that passed.
-
-    The first ``width`` columns decide whether two rows are one and the same; None = all.
-    """
-
-    def __init__(self, columns: int = 1, width: int | None = None) -> None:
-        self.columns, self._width, self.ids, self._rows = columns, width, Numbering(), Numbering()
-
-    def filter(self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object, kind: str) -> pa.Table:
-        """Leave out rows whose id came before; those that differ in another column from all before are bad."""
-        _, new = self.ids.add(hash_rows(*table.columns[: self.columns]))
-        bad.add_where(~new & self._rows.add(hash_rows(*table.columns[: self._width]))[1], kind, place, rows, table[0])
-        return table if new.all() else table.filter(pa.array(new))
+            _insert(self._slots, self._keys, 0, self._keys[: self._size], np.empty(self._size, np.int32))
 
 
 class OneText:
-    """Finds rows whose id came before with another text; unlike with `Unique`, repeated rows are good."""
+    """What the first row of each id holds: the id is in the first ``columns`` of a table, its text in the others."""
 
-    def __init__(self) -> None:
-        self._ids, self._rows, self._contradictions = Numbering(), Numbering(), Numbering()
+    def __init__(self, columns: int = 1) -> None:
+        self._columns, self.ids = columns, Numbering()
+        self._rows, self._contradictions = Numbering(), Numbering()
 
-    def contradictions(self, ids: pa.ChunkedArray, *texts: pa.ChunkedArray) -> np.ndarray:
-        """Which rows differ from the first one with their id in one of the texts, (N,) bool."""
-        rows = hash_rows(ids, *texts)
-        new_id = self._ids.add(hash_rows(ids))[1]
-        new_row = self._rows.add(rows)[1]
-        self._contradictions.add(rows[new_row & ~new_id])
-        return self._contradictions.find(rows) >= 0
+    def add(self, *columns: Column) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which rows are the first with their id, which contradict it for the first time, and which do at all.
+
+        (N,) bool each.
+        """
+        new, rows = self.ids.add(hash_rows(*columns[: self._columns]))[1], hash_rows(*columns)
+        wrong = self._rows.add(rows)[1] & ~new
+        self._contradictions.add(rows[wrong])
+        return new, wrong, self._contradictions.find(rows) >= 0
+
+    def contradictions(self, *columns: Column) -> np.ndarray:
+        """Which rows differ from the first one with their id, (N,) bool."""
+        return self.add(*columns)[2]
 
 
 def keep_known(
@@ -189,4 +166,4 @@ def keep_known(
     """The rows (N,) whose id in ``column`` is among ``ids``; the others are bad."""
     known = ids.find(hash_rows(table[column])) >= 0
     bad.add_where(~known, f"unknown {column}", place, rows, table[column])
-    return (table, rows) if known.all() else (table.filter(pa.array(known)), rows[known])
+    return kept(table, rows, known)

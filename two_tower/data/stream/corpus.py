@@ -169,7 +169,9 @@ def trained_tokenizer(source: Source, tokenizer: WordTokenizer, split: str) -> T
     key = key_of(LAYOUT, source.fingerprint(), split, *sorted(vars(tokenizer).items()))
     trained = Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
     if trained.rule and tokenizer.language is None:
-        log.info("%s: texts parsed as %s (tokenizer.language).", source.name, ", ".join(trained.rule.languages) or "none")
+        log.info(
+            "%s: texts parsed as %s (tokenizer.language).", source.name, ", ".join(trained.rule.languages) or "none"
+        )
     return trained
 
 

@@ -39,8 +39,7 @@ def token_hashes(tokens: Ragged) -> np.ndarray:
 
 def written_hashes(texts: pa.Array | pa.ChunkedArray, tokens: Ragged) -> np.ndarray:
     """(B,) uint64: equal for texts that are equal letter by letter; 0 for those without a word, which say nothing."""
-    hashes = hash_rows(texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts]))
-    return np.where(tokens.lengths.numpy() > 0, hashes, np.uint64(0))
+    return np.where(tokens.lengths.numpy() > 0, hash_rows(texts), np.uint64(0))
 
 
 class TokenWriter:
