@@ -134,7 +134,7 @@ def test_what_the_library_cannot_read(register: Register, tmp_path: Path, part: 
 
 
 def test_documents_come_in_batches(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("two_tower.data.ir_datasets._BATCH_ROWS", 2)
+    monkeypatch.setattr("two_tower.data.reading.rows._BATCH_ROWS", 2)
     batches = list(IrDatasets(register()).corpus())
     assert [len(batch) for batch in batches] == [2, 1]
     assert values(batches)[2] == ("d3", "Oak", "")

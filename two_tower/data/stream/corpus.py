@@ -164,15 +164,13 @@ def trained_tokenizer(source: Source, tokenizer: WordTokenizer, split: str) -> T
     """
 
     def train(folder: Path) -> None:
-        tokenizer.train(_TrainingTexts(source, split)).save(folder / "tokenizer.json")
+        trained = tokenizer.train(_TrainingTexts(source, split))
+        trained.save(folder / "tokenizer.json")
+        if trained.rule and tokenizer.language is None:
+            log.info("%s: texts parsed as %s.", source.name, ", ".join(trained.rule.languages) or "no language")
 
     key = key_of(LAYOUT, source.fingerprint(), split, *sorted(vars(tokenizer).items()))
-    trained = Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
-    if trained.rule and tokenizer.language is None:
-        log.info(
-            "%s: texts parsed as %s (tokenizer.language).", source.name, ", ".join(trained.rule.languages) or "none"
-        )
-    return trained
+    return Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
 
 
 @dataclass(frozen=True)
