@@ -21,6 +21,7 @@ from two_tower.errors import BadRow, BadRows, UserError
 
 _BAD_QUOTES = "malformed quoting"
 _CELL_CHARACTERS = 1 << 30  # the csv module allows 131,072 by default, and long documents have more
+_SAMPLE_BYTES = 1 << 20
 _SAMPLE_ROWS = 1000
 _SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own first line
 _NAME = re.compile(r"(?=.{1,40}$)(?!.* .*\.$)[^\W\d][^?!\n\"]*")  # no sentence, no number
@@ -38,7 +39,9 @@ class DelimitedFile(TableFile):
 
     @cached_property
     def _sample(self) -> str:
-        return self.start.decode("utf-8", "surrogateescape")
+        start = self.start()
+        end = start.rfind(b"\n", 0, _SAMPLE_BYTES) + 1 if len(start) > _SAMPLE_BYTES else 0
+        return start[: end or None].decode("utf-8", "surrogateescape")
 
     @cached_property
     def _separator(self) -> re.Match[str] | None:
@@ -76,7 +79,8 @@ class DelimitedFile(TableFile):
     @cached_property
     def first_rows(self) -> list[list[str]]:
         """Up to 1,000 rows, a header too."""
-        return self._rows(self._delimiter, self._always_quoted or bool(quoting(self.start, self._delimiter)))
+        sample = self._sample.encode("utf-8", "surrogateescape")
+        return self._rows(self._delimiter, self._always_quoted or bool(quoting(sample, self._delimiter)))
 
     @cached_property
     def _names(self) -> list[str]:

@@ -26,19 +26,19 @@ _BETWEEN = re.compile(r"[\s,]*")
 class JsonFile(TableFile):
     """Objects whose fields are the columns; the first 1,000 name them."""
 
-    @cached_property
     def _lines(self) -> list[str]:
-        lines = self.start.decode("utf-8", "surrogateescape").split("\n", _FIRST_ROWS)
+        lines = self.start().decode("utf-8", "surrogateescape").split("\n", _FIRST_ROWS)
         return [line for line in lines[:_FIRST_ROWS] if line.strip()]
 
     @cached_property
     def _has_lines(self) -> bool:
         """Whether each line is an object, as the first tells that is not empty."""
+        first, *others = self._lines()
         with suppress(BadRow):
-            if isinstance(json_value(self._lines[0]), dict) or len(self._lines) > 1:
+            if isinstance(json_value(first), dict) or others:
                 return True
         with suppress(UserError):  # objects over several lines, at least the first
-            return not (self._lines[0].lstrip().startswith("[") or isinstance(next(self._objects(), None), dict))
+            return not (first.lstrip().startswith("[") or isinstance(next(self._objects(), None), dict))
         return True
 
     @cached_property
@@ -52,7 +52,7 @@ class JsonFile(TableFile):
         if not self._has_lines:
             yield from itertools.islice(self._objects(), _FIRST_ROWS)
             return
-        for line in self._lines:
+        for line in self._lines():
             with suppress(BadRow):
                 yield json_value(line)
 

@@ -11,7 +11,6 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +74,8 @@ class TableFile(ABC):
         """The text in blocks of whole lines, see `line_blocks`."""
         return line_blocks(self.path, self.encoding)
 
-    @cached_property
     def start(self) -> bytes:
-        """The first block that is not empty; a UserError where there is none."""
+        """The first block that is not empty, read anew; a UserError where there is none."""
         found = next(filter(bytes.strip, self.blocks()), None)
         if found is None:
             raise UserError(f"{self.path} is empty: it must hold rows of text")

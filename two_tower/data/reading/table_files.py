@@ -76,7 +76,7 @@ def open_table(path: Path, encoding: str | None = None) -> TableFile:
         refuse_stand_in(path, start)
         return ParquetFile(path)
     table = JsonFile(path, encoding)
-    if re.search(rb"^\s*[{\[]", table.start[:1_000_000], re.MULTILINE):
+    if re.search(rb"^\s*[{\[]", table.start()[:1_000_000], re.MULTILINE):
         with suppress(UserError):
             if "json" in kind_of(path) or table.schema:
                 return table
