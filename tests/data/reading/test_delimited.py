@@ -77,6 +77,16 @@ def test_a_tsv_file_of_the_csv_module(tmp_path: Path, late: bool, monkeypatch: p
     assert values(Passages(path).corpus()) == [(i, title, text) for i, text, title in rows]
 
 
+def test_rows_before_the_first_quoted_one_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("two_tower.data.reading.rows._BLOCK_BYTES", 500)
+    path = tmp_path / "psgs.tsv"
+    rows = [("id", "text", "title"), *((str(i), f"plain {i}", "T") for i in range(4, 200)), *PASSAGES, ("x", "\n")]
+    path.write_text(written(rows, delimiter="\t"), encoding="utf-8", newline="")
+    file, bad = DelimitedFile(path), BadRows(0.01)
+    assert sum(len(table) for table, _ in file.read(file.schema, bad)) == 199
+    assert bad.counts == {"wrong number of columns": 1}
+
+
 @pytest.mark.parametrize(
     "text", ['7\t"To be or not to be"\n8\tThat\n', '7\t"He said\n8\tno" way\n', '7\t"a" b\n8\t"c" d\n']
 )
@@ -93,9 +103,9 @@ def test_quotes_that_no_program_wrote_stay(tmp_path: Path, text: str) -> None:
         "question|answer\nwho?|me, I\nyou?|no\n", "question\tanswer\r\nwho?\tme, I\r\nyou?\tno",
         '"question";"answer"\n"who?";"me, I"\n"you?";"no"\n', "\n\nquestion;answer\n\nwho?;me, I\nyou?;no\n\n",
         ",question,answer\n0,who?,\"me, I\"\n1,you?,no\n", "question;answer;\nwho?;me, I;\nyou?;no;\n",
-        '"question"\t"answer"\n"who?"\t"me, I"\n"you?"\t"no"\n',
+        '"question"\t"answer"\n"who?"\t"me, I"\n"you?"\t"no"\n', '"question"\t"answer"\r"who?"\t"me, I"\r"you?"\t"no"',
     ],
-    ids=range(9),
+    ids=range(10),
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a"])
 def test_the_rows_decide_the_form(tmp_path: Path, text: str, name: str) -> None:

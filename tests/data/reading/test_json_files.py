@@ -16,6 +16,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 FORMS: dict[str, Any] = {
     "lines": lambda rows: "".join(json.dumps(row) + "\n" for row in rows),
     "array": lambda rows: json.dumps(rows),
+    "array after empty lines": lambda rows: f"\n \n{json.dumps(rows)}",
     "indented array": lambda rows: json.dumps(rows, indent=2),
     "array of lines": lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n",
     "indented objects": lambda rows: "\n".join(json.dumps(row, indent=1) for row in rows),
