@@ -17,7 +17,6 @@ from two_tower.data.reading.rows import Rows, Tables, checked, parse_each
 from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRow, BadRows, UserError, nearest, one_of
 
-
 Entry = Any  # one of the library's named tuples
 
 

@@ -199,7 +199,7 @@ def _row_around(block: bytes, cell: re.Match[bytes], columns: int, delimiter: by
 
 
 def _has_quoted_column(block: bytes, delimiter: bytes) -> bool:
-    """Whether the same cell of all rows but perhaps the first is in quotes."""
+    """Whether the same cell of all rows but perhaps the first is in quotes, and not only quotes."""
     lines = [line.strip(b"\r").split(delimiter) for line in block.split(b"\n", _SAMPLE_ROWS)[1:_SAMPLE_ROWS] if line]
-    columns = zip(*lines, strict=False)
-    return len(lines) > 1 and any(all(c[:1] == b'"' == c[-1:] and len(c) > 1 for c in column) for column in columns)
+    quoted = (column for column in zip(*lines, strict=False) if all(re.fullmatch(rb'".*"', cell) for cell in column))
+    return len(lines) > 1 and any(any(cell.strip(b'"') for cell in column) for column in quoted)
