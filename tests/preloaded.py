@@ -16,11 +16,13 @@ import typer._adapters  # noqa: F401
 import two_tower
 from two_tower.config.compose import compose_raw
 from two_tower.ragged import Ragged
+from two_tower.tokenizer._languages import _identify
 
 for module in pkgutil.walk_packages(two_tower.__path__, "two_tower."):
     with suppress(ImportError):  # needs an extra
         importlib.import_module(module.name)
 compose_raw("train", [])
+_identify()  # reads its model
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
 pyarrow.array(np.zeros(1))

@@ -133,7 +133,7 @@ def write(folder: Path, passages: list[tuple[str, str]], queries: list[tuple[str
     return folder
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(collections())
 def test_random_collections(collection: tuple[list[tuple[str, str]], list[tuple[str, str]], Qrels]) -> None:
     folder = Path(tempfile.mkdtemp())

@@ -82,7 +82,7 @@ def _scratch(max_words: int) -> tuple[Array, Array, Array]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _equal(a: Array, b: Array) -> bool:
+def equal(a: Array, b: Array) -> bool:
     if len(a) != len(b):
         return False
     for k in range(len(a)):  # noqa: SIM110  (numba takes no generator)
@@ -100,7 +100,7 @@ def _find(slots: Array, words: Array, word_starts: Array, word: Array, h: np.uin
     while slots[s + ONE] != 0:
         if slots[s] == h and slots[s + ONE] & ONE == is_long:
             i = int(slots[s + ONE] >> ONE) - 1
-            if is_long == 0 or _equal(words[word_starts[i] : word_starts[i + 1]], word):
+            if is_long == 0 or equal(words[word_starts[i] : word_starts[i + 1]], word):
                 break
         s = (s + ONE + ONE) & mask
     return int(s)

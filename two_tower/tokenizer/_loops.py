@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from two_tower.tokenizer import _pairs as pairs
+from two_tower.tokenizer._hash_table import equal
 
 Array: TypeAlias = np.ndarray
 
@@ -106,7 +107,7 @@ def _find(key: Array, slots: Array, keys: Array, starts: Array) -> tuple[int, in
     s = _hash(key) & mask
     while slots[s] != 0:
         i = int(slots[s]) - 1
-        if np.array_equal(keys[starts[i] : starts[i + 1]], key):
+        if equal(keys[starts[i] : starts[i + 1]], key):
             return i, int(s)
         s = (s + np.uint64(1)) & mask
     return -1, int(s)
