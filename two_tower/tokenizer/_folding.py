@@ -24,6 +24,8 @@ from two_tower.tokenizer._rule import Rule, extends, split
 
 Array: TypeAlias = np.ndarray
 
+_BEFORE, _BEHIND = "ꀀ", "ꀁ"  # of the Yi script
+
 
 @functools.cache
 def shared(rule: Rule) -> Folding:
@@ -76,16 +78,17 @@ class Folding:
         with self._lock:
             expansions, entries, *_, growth = self._table
             entries, folded = entries.copy(), bytearray(expansions)
-            for code in codes:
-                if extends(code):
-                    entries[code] = loops.EXTENDS
-                    continue
-                new = self._letter(chr(code) if not 0xD800 <= code < 0xE000 else " ")  # half of a surrogate pair
+            letters = [code for code in codes if not extends(code)]
+            entries[[code for code in codes if extends(code)]] = loops.EXTENDS
+            # Half of a surrogate pair is only in bytes that are not UTF-8.
+            texts = [chr(code) if not 0xD800 <= code < 0xE000 else " " for code in letters]
+            for code, new in zip(letters, self._folded(texts), strict=True):
                 entries[code] = len(folded) << 8 | (len(new) + 1)
                 folded += new
                 # Two bytes is the shortest that a code point beyond ASCII can be.
                 growth = max(growth, -(-len(new) // (2 if code < 0x800 else 3)))
-            new_clusters = {key: self._letter(key.decode(errors="replace")) for key in clusters}
+            keys = [*clusters]
+            new_clusters = dict(zip(keys, self._folded([k.decode(errors="replace") for k in keys]), strict=True))
             new_symbols = {key: "\0".join(self._rule.words(key.decode(errors="replace"))).encode() for key in symbols}
             for key, new in itertools.chain(new_clusters.items(), new_symbols.items()):
                 growth = max(growth, -(-len(new) // max(1, sum(byte >= 128 for byte in key))))
@@ -94,9 +97,13 @@ class Folding:
             tables = _strings(self._clusters), _strings(self._symbols)
             self._table = np.frombuffer(bytes(folded), np.uint8), entries, *tables, growth
 
-    def _letter(self, letter: str) -> bytes:
-        """What the library makes of a letter and its marks between two digits, which never change or combine."""
-        return "\0".join(word for word, *_ in split(self._rule.letters, f"0{letter}0"))[1:-1].encode()
+    def _folded(self, letters: list[str]) -> list[bytes]:
+        """What the library makes of letters and their marks, each between two others that never change or combine."""
+        if not letters:
+            return []
+        text = " ".join(f"{_BEFORE}{letter}{_BEHIND}" for letter in letters)
+        words = "\0".join(word for word, *_ in split(self._rule.letters, text))
+        return [each.encode() for each in words[1:-1].split(f"{_BEHIND}\0{_BEFORE}")]
 
 
 def _strings(folded: dict[bytes, bytes]) -> loops.Strings:
