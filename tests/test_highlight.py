@@ -40,6 +40,7 @@ def test_inflections_and_parts_of_names_are_found_and_common_words_only_where_th
         ("ar", "كتب", "كَتَبَ الولد", ["كَتَبَ"]),
         ("he", "שלום", "שָׁלוֹם עולם", ["שָׁלוֹם"]),
         ("en", "👍", "👍🏽 👎", ["👍"]),
+        ("en", "<", "< >", ["<"]),
     ],
 )
 def test_words_of_many_languages(language: str, query: str, text: str, marks: list[str]) -> None:

@@ -51,7 +51,7 @@ class Highlighter:
 
     def _spans(self, text: str, initials: str) -> Iterable[tuple[str, int, int]]:
         """The words of a text and where they are; those that begin with other letters may be absent."""
-        if not text.isascii():
+        if not (text.isascii() and _ASCII_WORD.search(text)):  # symbols are words where there are no others
             return self._spelled.spans(text)
         runs = (match.span() for match in _ASCII_WORD.finditer(text))
         if self._rule.split_camel_case:
