@@ -33,7 +33,7 @@ class BM25:
     def __init__(self, documents: Texts, rule: Rule | None = None, k1: float = 0.9, b: float = 0.4) -> None:
         if not len(documents):
             raise UserError("BM25 needs at least one document, but the corpus is empty.")
-        self._documents, self._stems = len(documents), _Stems(rule or Rule.found(documents))
+        self._documents, self._stems = len(documents), _Stems(rule or Rule.found([documents]))
         ids = self._stems.learned(documents)
         self._weights, self._rows, self._starts = _postings(ids, self._stems.numbers, k1, b)
 
@@ -66,7 +66,8 @@ class BM25:
         try:
             with np.load(path) as kept:
                 of, documents, by = kept["about"].tolist()
-                kept_rule = Rule(**{**json.loads(by), "languages": tuple(json.loads(by)["languages"])})
+                settings = json.loads(by)
+                kept_rule = Rule(**{**settings, "languages": tuple(settings["languages"])})
                 if of != fingerprint or rule not in (None, kept_rule):
                     return None
                 stems, words = (kept[name].tobytes().decode() for name in ("stems", "words"))

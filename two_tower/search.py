@@ -26,6 +26,7 @@ from two_tower.index import VectorIndex, load_index
 from two_tower.ranking import Ranking, id_order
 from two_tower.run import Run
 from two_tower.store import VectorStore
+from two_tower.tokenizer.base import Rule
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -149,7 +150,8 @@ class Searcher:
 
     @cached_property
     def _highlighter(self) -> Highlighter:
-        return Highlighter(self.encoder.tokenizer.rule or self.bm25.rule)
+        texts = (full_text(table) for table in self.store.texts())
+        return Highlighter(self.encoder.tokenizer.rule or Rule.found(texts))
 
     @cached_property
     def _order(self) -> np.ndarray:

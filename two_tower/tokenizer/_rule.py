@@ -11,7 +11,7 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +66,11 @@ class Rule:
         return None
 
     @classmethod
-    def found(cls, texts: Texts) -> Rule:
+    def found(cls, batches: Iterable[Texts]) -> Rule:
         """That of the languages of some texts."""
         sample = Sample()
-        sample.add(texts)
+        for texts in batches:
+            sample.add(texts)
         return cls(languages=sample.languages())
 
     @property
