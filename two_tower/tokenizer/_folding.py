@@ -68,7 +68,8 @@ class Folding:
         entries = self._table[1]
         seen = np.unique(np.concatenate([loops.code_points(text) for text in texts]))
         codes = seen[entries[seen] == 0].tolist()
-        self._learn(codes)
+        if codes:
+            self._learn(codes)
         entries = self._table[1]
         spans = (text[start:end].tobytes() for text in texts for start, end in loops.clusters(text, entries))
         clusters = {span for span in spans if span not in self._clusters}

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numba
 import numpy as np
 
+from two_tower.tokenizer._bytes import equal, put
+
 Array: TypeAlias = np.ndarray
 ONE = np.uint64(1)
 
@@ -32,15 +34,8 @@ def _grown(array: Array, size: int) -> Array:
     if size <= len(array):
         return array
     result = np.empty(2 * size, array.dtype)
-    _copy(array, result)
+    put(array, result, 0)
     return result
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy(array: Array, result: Array) -> None:
-    """To the front of ``result``; numba takes seconds to compile the same with a slice."""
-    for i in range(len(array)):
-        result[i] = array[i]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -79,16 +74,6 @@ def _scan(folded: Array, hashes: Array, ends: Array, lengths: Array) -> int:
 @numba.njit(nogil=True, cache=True)
 def _scratch(max_words: int) -> tuple[Array, Array, Array]:
     return np.empty(max_words, np.uint64), np.empty(max_words, np.int64), np.empty(max_words, np.int64)
-
-
-@numba.njit(nogil=True, cache=True)
-def equal(a: Array, b: Array) -> bool:
-    if len(a) != len(b):
-        return False
-    for k in range(len(a)):  # noqa: SIM110  (numba takes no generator)
-        if a[k] != b[k]:
-            return False
-    return True
 
 
 @numba.njit(nogil=True, cache=True)
@@ -133,7 +118,7 @@ def count(folded: Array, table: HashTable) -> HashTable:
         slots[s], slots[s + 1] = hashes[j], np.uint64(2 * (size + 1) + (len(word) > 8))
         first, last = word_starts[size], word_starts[size] + len(word)
         words = _grown(words, last)
-        _copy(word, words[first:last])
+        put(word, words, first)
         word_starts, counts = _grown(word_starts, size + 2), _grown(counts, size + 1)
         word_starts[size + 1], counts[size] = last, 1
         size += 1

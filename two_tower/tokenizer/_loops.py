@@ -14,11 +14,10 @@ import numba
 import numpy as np
 
 from two_tower.tokenizer import _pairs as pairs
-from two_tower.tokenizer._hash_table import equal
+from two_tower.tokenizer._bytes import decode, equal, put
 
 Array: TypeAlias = np.ndarray
 
-REPLACEMENT = 0xFFFD  # stands for bytes that are not UTF-8
 #: What becomes of each ASCII character: a letter in lower case, a digit as it is, anything else 0. So do all rules.
 ASCII = np.array([ord(chr(c).lower()) if chr(c).isalnum() else 0 for c in range(128)], np.uint8)
 
@@ -31,19 +30,6 @@ Strings: TypeAlias = tuple[Array, Array, Array, Array, Array]
 #: ``symbols`` texts without a word; ``growth`` is the maximum number of folded bytes per byte that is not ASCII.
 Table: TypeAlias = tuple[Array, Array, Strings, Strings, int]
 EXTENDS = 1 << 8
-
-
-@numba.njit(nogil=True, cache=True)
-def _decode(text: Array, p: int) -> tuple[int, int]:
-    """The code point at ``p``, a byte >= 0x80, and its length; in broken UTF-8 it never reads past the end."""
-    lead = int(text[p])
-    size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-    if p + size > len(text):
-        return REPLACEMENT, len(text) - p
-    code = lead & (0x7F >> size)
-    for k in range(1, size):
-        code = (code << 6) | (int(text[p + k]) & 0x3F)
-    return (code if code <= 0x10FFFF else REPLACEMENT), size
 
 
 @numba.njit(nogil=True, cache=True)
@@ -126,26 +112,18 @@ def filled(keys: Array, starts: Array) -> Array:
 
 
 @numba.njit(nogil=True, cache=True)
-def _put(folded: Array, out: Array, n: int) -> int:
-    for byte in folded:
-        out[n] = byte
-        n += 1
-    return n
-
-
-@numba.njit(nogil=True, cache=True)
 def _put_string(key: Array, strings: Strings, out: Array, n: int) -> int:
     """Append the folded bytes of a string; -1 if it is not known."""
     slots, keys, starts, folded, folded_starts = strings
     i = _find(key, slots, keys, starts)[0]
-    return -1 if i < 0 else _put(folded[folded_starts[i] : folded_starts[i + 1]], out, n)
+    return -1 if i < 0 else put(folded[folded_starts[i] : folded_starts[i + 1]], out, n)
 
 
 @numba.njit(nogil=True, cache=True)
 def _cluster_end(text: Array, p: int, entries: Array) -> int:
     """Where the marks end that stand at ``p``."""
     while p < len(text) and text[p] >= 128:
-        code, size = _decode(text, p)
+        code, size = decode(text, p)
         if entries[code] != EXTENDS:
             break
         p += size
@@ -169,7 +147,7 @@ def _fold_any(text: Array, out: Array, table: Table, split_camel_case: bool) -> 
             n += 1
             p += 1
             continue
-        code, size = _decode(text, p)
+        code, size = decode(text, p)
         entry = int(entries[code])
         if entry == EXTENDS:
             p = _cluster_end(text, p, entries)
@@ -181,7 +159,7 @@ def _fold_any(text: Array, out: Array, table: Table, split_camel_case: bool) -> 
             if entry == 0:
                 complete = False
             else:
-                n = _put(expansions[entry >> 8 : (entry >> 8) + (entry & 0xFF) - 1], out, n)
+                n = put(expansions[entry >> 8 : (entry >> 8) + (entry & 0xFF) - 1], out, n)
             p += size
     return n if complete else -1
 
@@ -238,7 +216,7 @@ def fold(text: Array, starts: Array, table: Table, split_camel_case: bool, kinds
 def code_points(text: Array) -> Array:
     codes, n, p = np.empty(len(text), np.int64), 0, 0
     while p < len(text):
-        code, size = _decode(text, p) if text[p] >= 128 else (int(text[p]), 1)
+        code, size = decode(text, p) if text[p] >= 128 else (int(text[p]), 1)
         codes[n] = code
         n += 1
         p += size
@@ -256,5 +234,5 @@ def clusters(text: Array, entries: Array) -> Array:
             n, p = n + 1, end
         else:
             base = p
-            p += _decode(text, p)[1] if text[p] >= 128 else 1
+            p += decode(text, p)[1] if text[p] >= 128 else 1
     return spans[:n]

@@ -20,6 +20,8 @@ import numba
 import numpy as np
 import tokenizers
 
+from two_tower.tokenizer._bytes import decode, put
+
 Array: TypeAlias = np.ndarray
 
 HALVES, JOINT = "\ue000", "\ue001"  # stand between copies of a letter, and between letters of a run
@@ -106,25 +108,10 @@ def kinds() -> Array:
 
 @numba.njit(nogil=True, cache=True)
 def _code_point(text: Array, p: int) -> tuple[int, int]:
-    """The code point at ``p`` of valid UTF-8 and its length; at the end of the text 0 and 0."""
+    """The code point at ``p`` and its length; at the end of the text 0 and 0."""
     if p == len(text):
         return 0, 0
-    code = int(text[p])
-    if code < 0x80:
-        return code, 1
-    size = 2 if code < 0xE0 else 3 if code < 0xF0 else 4
-    code &= 0x7F >> size
-    for k in range(1, size):
-        code = (code << 6) | (int(text[p + k]) & 0x3F)
-    return code, size
-
-
-@numba.njit(nogil=True, cache=True)
-def _put(text: Array, start: int, end: int, out: Array, n: int) -> int:
-    for p in range(start, end):
-        out[n] = text[p]
-        n += 1
-    return n
+    return decode(text, p) if text[p] >= 128 else (int(text[p]), 1)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -136,7 +123,7 @@ def cut(text: Array, out: Array, kinds: Array) -> int:
         code, size = _code_point(text, p)
         kind = kinds[code]
         if kind < PAIRED:
-            n = _put(text, p, p + size, out, n)
+            n = put(text[p : p + size], out, n)
             p += size
             continue
         out[n] = 0
@@ -149,13 +136,13 @@ def cut(text: Array, out: Array, kinds: Array) -> int:
                 next_code, next_size = _code_point(text, end)
             next_kind = kinds[next_code]
             if kind == ALSO_WORD:
-                n = _put(text, p, p + size, out, n)
+                n = put(text[p : p + size], out, n)
                 out[n] = 0
                 n += 1
             elif is_first and next_kind < PAIRED:
-                n = _put(text, p, end, out, n)
+                n = put(text[p:end], out, n)
             if next_kind >= PAIRED:
-                n = _put(text, p, end + next_size, out, n)
+                n = put(text[p : end + next_size], out, n)
                 out[n] = 0
                 n += 1
             p, size, kind, is_first = end, next_size, next_kind, False
