@@ -64,16 +64,16 @@ class BadRow(Exception):
 
 
 class BadRows:
-    """The bad rows of one reading of a file: how many of each kind, and where the first ones are."""
+    """The bad rows of one reading of a file: how many of each kind, of how many rows, and where the first ones are."""
 
     def __init__(self, max_bad_rows: float) -> None:
         if not 0 <= max_bad_rows <= 1:
             raise ValueError(f"max_bad_rows={max_bad_rows} must be a fraction of the rows, from 0 to 1")
         self.max_bad_rows = max_bad_rows
+        self.rows = 0  # that were read so far, good or bad; whoever reads them counts them
         self.counts: Counter[str] = Counter()  # by kind
         self.examples: dict[str, list[str]] = {}  # the first of each kind, as ``FILE, row NUMBER: KIND (DETAIL)``
         self._first: tuple[int, str] | None = None
-        self._unread = 0
 
     def add(self, kind: str, file: object, row: int, detail: str = "") -> None:
         """Count one bad row; ``row`` is its number, from 1."""
@@ -92,23 +92,19 @@ class BadRows:
         for i in wrong.nonzero()[0]:
             self.add(kind, file, int(rows[i]), "" if details is None else details[int(i)].as_py())
 
-    def include(self, unread: BadRows) -> None:
-        """Take over rows that could not be read at all and are therefore missing from the total of `check`."""
-        self.counts += unread.counts
-        for kind, messages in unread.examples.items():
-            self.examples[kind] = [*self.examples.get(kind, ()), *messages][:_EXAMPLES]
-        self._first = min((first for first in (self._first, unread._first) if first), default=None)
-        self._unread += unread.counts.total()
+    def check(self, rows: int | None = None) -> None:
+        """At the end of a file: a UserError names the first bad row if there are more than the limit allows.
 
-    def check(self, total: int) -> None:
-        """Compare with the number of rows of the file, without those of `include`; a UserError names the first."""
-        bad, total = self.counts.total(), total + self._unread
-        if self._first is not None and bad > self.max_bad_rows * total:
-            remedy = "correct the file" + (" or raise the limit" if bad < total else "")
+        ``rows`` is how many there were, if they were not counted while they were read.
+        """
+        self.rows = self.rows if rows is None else rows
+        bad = self.counts.total()
+        if self._first is not None and bad > self.max_bad_rows * self.rows:
+            remedy = "correct the file" + (" or raise the limit" if bad < self.rows else "")
             if self.counts["invalid UTF-8"]:
                 remedy = "convert the file to UTF-8, or say what it is in with data.encoding=NAME (cp1251, shift_jis …)"
             excess = f"more than data.max_bad_rows={self.max_bad_rows:g} allows: {remedy}"
-            raise UserError(f"{self._first[1]}; {bad} of {total} rows are bad, {excess}")
+            raise UserError(f"{self._first[1]}; {bad} of {self.rows} rows are bad, {excess}")
 
     def summary(self) -> str | None:
         """One sentence for a warning, or None where every row is good."""

@@ -124,11 +124,11 @@ def test_bad_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes
 
 
 def test_each_file_of_lines_has_its_own_limit_and_row_numbers(tmp_path: Path) -> None:
-    for part, count in enumerate((1, 0, 2)):
+    for part, count in enumerate((1, 0, 3)):
         rows = [{"query": f"q{part} {i}", "positive": f"p {i}"} for i in range(1000)]
         path = write(tmp_path / f"train-{part}.jsonl", rows)
         path.write_text(path.read_text() + "{\n" * count)
-    message = r"train-2\.jsonl, row 1001: malformed JSON \(.*\); 2 of 1002 rows are bad"
+    message = r"train-2\.jsonl, row 1001: malformed JSON \(.*\); 3 of 2003 rows are bad"
     refused(tmp_path, message, dev_share=0)
     source = read(tmp_path, max_bad_rows=0.002)
     assert len(source.queries("train")) == 3000

@@ -20,8 +20,7 @@ from two_tower.data.base import SCORED_TRIPLETS, TEXT_TRIPLETS
 from two_tower.data.msmarco_passage import MsMarcoPassage
 from two_tower.data.reading import rows
 from two_tower.data.reading.download import Download
-from two_tower.data.reading.formats import DelimitedRows
-from two_tower.data.reading.rows import read_rows
+from two_tower.data.reading.triples import TriplesFile
 from two_tower.errors import BadRows
 
 YAML = Path(__file__).parents[2] / "conf" / "data" / "msmarco_passage.yaml"
@@ -211,13 +210,12 @@ cell = st.text(st.sampled_from("ab\"\\',; \r\x00\x0b\x85\u2028\ufeffé"), max_si
 def test_triples_equal_plain_splitting(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], block_bytes: int
 ) -> None:
-    lines = ["a\tb\tc", *lines]
+    lines = ["a b\tb\tc", *lines]
     path = write_text(tmp_path_factory.mktemp("triples") / "triples.tsv", "\n".join(lines))
     split = [line.removesuffix("\r").split("\t") for line in lines]
-    row_format = DelimitedRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_BLOCK_BYTES", block_bytes)
-        found = [row for table, _ in read_rows(path, row_format, BadRows(1)) for row in values(table)]
+        found = [row for table, _ in TriplesFile(path).read(BadRows(1)) for row in values(table)]
     assert found == [tuple(row) for row in split if len(row) == 3 and all(text.strip() for text in row)]
 
 

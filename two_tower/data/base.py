@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from two_tower.cache import key_of, notice
-from two_tower.errors import BadRows, at_least
+from two_tower.errors import BadRows, UserError, at_least, one_of
 from two_tower.store import split_rows
 
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -161,8 +161,13 @@ class Source(ABC):
         self._key_parts = [str(part) for part in parts]
         return key_of(READING, self.max_bad_rows, *parts)
 
+    def _no_split(self, split: str) -> UserError:
+        """What to raise where a split is asked for that does not exist."""
+        return UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
+
     def _report(self, file: object, bad: BadRows) -> None:
-        """Keep the bad rows of a file that was read to its end, and warn of them."""
+        """Keep the bad rows of a file that was read to its end, and warn of them; a UserError if they are too many."""
+        bad.check()
         self.bad_rows[str(file)] = bad
         if summary := bad.summary():
             notice(f"{file}: {summary}.")

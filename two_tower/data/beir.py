@@ -11,18 +11,17 @@ from pathlib import Path
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, SCORED_TRIPLETS, SPLITS, TRIPLETS
+from two_tower.data.base import CORPUS, SPLITS, TRIPLETS
 from two_tower.data.reading import names
 from two_tower.data.reading.content import bare_name
-from two_tower.data.reading.formats import DelimitedRows
 from two_tower.data.reading.qrels import qrels_rows
-from two_tower.data.reading.rows import Rows, first_lines, read_rows
+from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.table_files import RoleTables, find_columns, find_named, open_tables
 from two_tower.data.reading.tables import TableSource
+from two_tower.data.reading.triples import TriplesFile
 from two_tower.data.reading.unique import keep_known
-from two_tower.errors import BadRows, UserError, one_of
+from two_tower.errors import BadRows, UserError
 
-_TRIPLE_HEADER = ("query_id", "qid", "query")
 _USUAL_PASSAGE = {"id": names.ID, "title": names.TITLE, "text": names.TEXT}
 _USUAL_QUERY = {"query_id": names.QUERY_ID, "query": (*names.QUERY, *names.TEXT)}
 
@@ -58,7 +57,7 @@ class Beir(TableSource):
         return tuple(split for split in SPLITS if self._qrels_file(split) is not None)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows of ``triples.tsv`` whose ids are known; with margins where it has a fourth column."""
+        """The rows of ``triples.tsv`` whose ids are known."""
         path = find_named(self.path, "triples", (".tsv",))
         return None if path is None else self._read_triplets(path)
 
@@ -78,17 +77,14 @@ class Beir(TableSource):
     def _judgement_rows(self, split: str) -> Rows:
         path = self._qrels_file(split)
         if path is None:
-            raise UserError(f"{self.path} has no split {split!r}: {one_of(split, self.splits())}")
+            raise self._no_split(split)
         return qrels_rows(path, self.encoding)
 
     def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
         bad, queries = BadRows(self.max_bad_rows), self._all_queries("train")[1]
         if not len(self._passages):
             deque(self.corpus(), maxlen=0)  # reads it to its end
-        first = first_lines(path, self.encoding)[0].decode("utf-8", "replace").split("\t")
-        row_format = DelimitedRows(SCORED_TRIPLETS if len(first) == len(SCORED_TRIPLETS) else TRIPLETS)
-        skip = names.plain(first[0]) in _TRIPLE_HEADER
-        for table, numbers in read_rows(path, row_format, bad, self.encoding, skip):
+        for table, numbers in TriplesFile(path, self.encoding).read(bad):
             for column in TRIPLETS.names:
                 ids = queries if column == "query_id" else self._passages
                 table, numbers = keep_known(table, numbers, column, ids, bad, path)

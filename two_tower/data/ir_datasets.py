@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, TRIPLETS
-from two_tower.data.reading.rows import Rows, Tables, checked, parse_each
+from two_tower.data.reading.rows import Rows, Tables, parse_each
 from two_tower.data.reading.tables import TableSource
-from two_tower.errors import BadRow, BadRows, UserError, nearest, one_of
+from two_tower.errors import BadRow, BadRows, UserError, nearest
 
 Entry = Any  # one of the library's named tuples
 
@@ -52,7 +52,7 @@ class IrDatasets(TableSource):
         if "train" not in self.ids or not self._load(self.ids["train"]).has_docpairs():
             return None
         rows = self._rows(self.ids["train"], "docpairs", attrgetter("query_id", "doc_id_a", "doc_id_b"), TRIPLETS)
-        return (batch for table, _ in rows.read(BadRows(self.max_bad_rows)) for batch in table.to_batches())
+        return self._read_triplets(rows)
 
     def fingerprint(self) -> str:
         """Of the ids, the library's version and the parts that are one file each; the library checks the others."""
@@ -69,15 +69,21 @@ class IrDatasets(TableSource):
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in self.ids:
-            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.ids)}")
+            raise self._no_split(split)
         return self._rows(self.ids[split], "qrels", _judgement, QRELS)
+
+    def _read_triplets(self, rows: Rows) -> Iterator[pa.RecordBatch]:
+        bad = BadRows(self.max_bad_rows)
+        for table, _ in rows.read(bad):
+            yield from table.to_batches()
+        self._report(rows.place, bad)
 
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
         """A part of a collection; ``convert`` makes of an entry a row of ``schema``, or a BadRow."""
         place = f"{dataset_id} {kind}"
 
         def read(bad: BadRows) -> Tables:
-            return checked(parse_each(self._entries(dataset_id, kind), convert, schema, place, bad), bad)
+            return parse_each(self._entries(dataset_id, kind), convert, schema, place, bad)
 
         return Rows(place, read)
 

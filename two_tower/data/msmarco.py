@@ -75,11 +75,11 @@ class MsMarco(GroupSource):
     def fingerprint(self) -> str:
         return self._key("msmarco", self._data.fingerprint(), self.corpus_splits, self.unique_passages)
 
-    def _no_split(self, split: str) -> str:
+    def _no_split(self, split: str) -> UserError:
         if split == "test":
-            return f"The split test of {self.name} has no marked passages, so nothing can be evaluated on it"
+            return UserError(f"The split test of {self.name} has no marked passages: nothing can be evaluated on it")
         if split in SPLITS:
-            return f"The split {split} of {self.name} is not among data.corpus_splits"
+            return UserError(f"The split {split} of {self.name} is not among data.corpus_splits")
         return super()._no_split(split)
 
     def _parts(self, fields: bool = False) -> Iterator[Part]:

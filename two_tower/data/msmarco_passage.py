@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QUERIES, SPLITS, TEXT_TRIPLETS, TRIPLETS
+from two_tower.data.base import CORPUS, QUERIES, SPLITS
 from two_tower.data.reading.archive import Folder, Member
-from two_tower.data.reading.arrow import empty
 from two_tower.data.reading.content import File, check_encoding
+from two_tower.data.reading.delimited import TsvFile
 from two_tower.data.reading.download import Download
 from two_tower.data.reading.download import download as fetch
-from two_tower.data.reading.formats import DelimitedRows
 from two_tower.data.reading.qrels import qrels_rows
-from two_tower.data.reading.rows import Rows, first_columns, read_rows, rows_of_file
+from two_tower.data.reading.rows import Rows
+from two_tower.data.reading.table_files import RoleTables
 from two_tower.data.reading.tables import TableSource
+from two_tower.data.reading.triples import TriplesFile
 from two_tower.errors import BadRows, UserError, nearest, one_of
 
 _QUERY_FILES = {"train": "queries.train.tsv", "dev": "queries.dev.small.tsv", "test": "msmarco-test2019-queries.tsv"}
@@ -27,17 +28,6 @@ _QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test"
 _RELEVANT_GRADES = {"test": 2}
 _ARCHIVES = ("queries.tar.gz", "collectionandqueries.tar.gz")
 _TRAINING, _VALIDATION = ("queries.train", "qrels.train"), ("queries.dev", "qrels.dev")
-
-_TEXTS = DelimitedRows(QUERIES, filled=QUERIES.names)  # queries and passages
-_ID_TRIPLES = DelimitedRows(TRIPLETS, filled=TRIPLETS.names)
-# Hofstätter et al. 2020, arXiv:2010.02666: a teacher's scores of both passages before the ids.
-_SCORES = pa.schema([("positive_score", pa.float32()), ("negative_score", pa.float32())])
-_SCORED_TRIPLES = DelimitedRows(pa.schema([*_SCORES, *TRIPLETS]), filled=TRIPLETS.names)
-_TEXT_TRIPLES = DelimitedRows(TEXT_TRIPLETS, filled=TEXT_TRIPLETS.names)
-
-
-def _without_title(table: pa.Table) -> pa.Table:
-    return pa.table([table["id"], empty(len(table)), table["text"]], CORPUS)
 
 
 class MsMarcoPassage(TableSource):
@@ -86,12 +76,10 @@ class MsMarcoPassage(TableSource):
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of a file of ids, with margins where it has scores."""
-        row_format = self._format_of_triples()
-        return None if row_format in (None, _TEXT_TRIPLES) else self._read_triples(row_format)
+        return self._read_triples(texts=False)
 
     def text_triplets(self) -> Iterator[pa.RecordBatch] | None:
-        row_format = self._format_of_triples()
-        return self._read_triples(row_format) if row_format is _TEXT_TRIPLES else None
+        return self._read_triples(texts=True)
 
     def fingerprint(self) -> str:
         found = ((role, file) for role in self._files if (file := self._find(role)) is not None)
@@ -99,14 +87,18 @@ class MsMarcoPassage(TableSource):
         return self._key(self.encoding, *(f"{name} {file_fingerprint(path)}" for name, path in whole))
 
     def _passage_rows(self, fields: bool = False) -> list[Rows]:
-        return [rows_of_file(self._file("corpus"), _TEXTS, _without_title, self.encoding)]
+        return self._texts("corpus", CORPUS.names)
 
     def _query_rows(self, split: str) -> list[Rows]:
-        return [rows_of_file(self._file(f"queries.{split}"), _TEXTS, encoding=self.encoding)]
+        return self._texts(f"queries.{split}", QUERIES.names)
+
+    def _texts(self, role: str, names: Sequence[str]) -> list[Rows]:
+        file = TsvFile(self._file(role), self.encoding, QUERIES.names)
+        return RoleTables([file], dict(zip(QUERIES.names, QUERIES.names, strict=True))).rows(names, [["id"], ["text"]])
 
     def _judgement_rows(self, split: str) -> Rows:
         if split not in SPLITS:
-            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, self.splits())}")
+            raise self._no_split(split)
         return qrels_rows(self._file(f"qrels.{split}"), self.encoding)
 
     def _find(self, role: str) -> File | None:
@@ -126,7 +118,7 @@ class MsMarcoPassage(TableSource):
 
     def _check_any(self) -> None:
         """Refuse a folder that holds triples at most, with all that is missing."""
-        training = () if self._format_of_triples() is _TEXT_TRIPLES else _TRAINING
+        training = () if self._triples and self._triples.has_texts else _TRAINING
         names = [name for role in ("corpus", *training, *_VALIDATION) if (name := self._files[role]) is not None]
         if not any(self._folder.find(name) for name in names):
             raise UserError(
@@ -158,23 +150,17 @@ class MsMarcoPassage(TableSource):
     def _providers(self, name: str) -> dict[str, Download]:
         return {own: entry for own, entry in self.downloads.items() if entry.provides(own, name)}
 
-    def _format_of_triples(self) -> DelimitedRows | None:
-        """Ids behind a teacher's scores, ids (no cell holds white space) or texts."""
-        if self._files["triples"] is None:
-            return None
-        path = self._file("triples")
-        if first_columns(path, self.encoding) == len(_SCORED_TRIPLES.schema):
-            return _SCORED_TRIPLES
-        for table, _ in read_rows(path, _TEXT_TRIPLES, BadRows(1), self.encoding):
-            for row in table.slice(0, 1).to_pylist():
-                return _ID_TRIPLES if all(len(cell.split()) == 1 for cell in row.values()) else _TEXT_TRIPLES
-        raise UserError(f"{path} holds no triple")
+    @cached_property
+    def _triples(self) -> TriplesFile | None:
+        return None if self._files["triples"] is None else TriplesFile(self._file("triples"), self.encoding)
 
-    def _read_triples(self, row_format: DelimitedRows) -> Iterator[pa.RecordBatch]:
-        path, bad = self._file("triples"), BadRows(self.max_bad_rows)
-        for table, _ in read_rows(path, row_format, bad, self.encoding):
-            if row_format is _SCORED_TRIPLES:
-                margins = pc.subtract(*table.select(_SCORES.names).columns)
-                table = table.select(TRIPLETS.names).append_column("margin", margins)
+    def _read_triples(self, texts: bool) -> Iterator[pa.RecordBatch] | None:
+        if self._triples is None or self._triples.has_texts != texts:
+            return None
+        return self._batches(self._triples)
+
+    def _batches(self, triples: TriplesFile) -> Iterator[pa.RecordBatch]:
+        bad = BadRows(self.max_bad_rows)
+        for table, _ in triples.read(bad):
             yield from table.combine_chunks().to_batches()  # large ones, which are tokenized on several threads
-        self._report(path, bad)
+        self._report(triples.path, bad)

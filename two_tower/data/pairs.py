@@ -146,9 +146,9 @@ class PairsSource(Source):
                 found += how
             nothing = nothing and not len(table)
             yield table
+        self._report(self.path, bad)
         if nothing:
             raise UserError(f"{self.path} holds no row with a query and a passage")
-        self._report(self.path, bad)
         if self._corpus is not None:
             notice(
                 f"{self.path}: of the answers, {found[0]} are passages of {self._corpus.path} by their ids, "

@@ -48,9 +48,9 @@ class Passages(Source):
                 table, _ = leave_out(table, rows, wrong, "id that another row had before", place, bad, table["id"])
             empty = empty and not len(table)
             yield from table.to_batches()
+        self._report(self.path, bad)
         if empty:
             raise UserError(f"{self.path} holds no row with a passage")
-        self._report(self.path, bad)
 
     def search_corpus(self) -> Iterator[pa.RecordBatch]:
         return self.corpus(fields=True)

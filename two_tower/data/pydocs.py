@@ -29,7 +29,7 @@ from two_tower.console import counter
 from two_tower.data import _docstrings
 from two_tower.data._docstrings import Doc, words
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, Source, percentile
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError
 
 RULES = 1  # raise whenever the harvest gives other texts, so that no cache of older rules is read
 PASSAGE_WORDS = 120  # the start of a docstring says what it does; the rest is details and examples
@@ -118,7 +118,7 @@ class PyDocs(Source):
 
     def _of_split(self, split: str) -> pa.Table:
         if split not in SPLITS:
-            raise UserError(f"data=pydocs has no split {split!r}: {one_of(split, SPLITS)}")
+            raise self._no_split(split)
         query_ids = pc.binary_join_element_wise("q:", self._ids, "")
         own = [_split_of(name) == split for name in self._pairs["name"].to_pylist()]
         pairs = self._pairs.append_column("id", self._ids).append_column("query_id", query_ids)

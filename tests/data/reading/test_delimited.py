@@ -24,8 +24,10 @@ def written(rows: list[tuple[str, ...]], **form: object) -> str:
 
 def read(path: Path, text: str) -> list[tuple]:
     path.write_text(text, encoding="utf-8", newline="")
-    file = DelimitedFile(path)
-    return [row for table, _ in file.read(file.schema, BadRows(0)) for row in values(table)]
+    file, bad = DelimitedFile(path), BadRows(0)
+    found = [row for table, _ in file.read(file.schema, bad) for row in values(table)]
+    bad.check()
+    return found
 
 
 cell = st.text(st.sampled_from("ab\"'\t\n,;| \u2028é"), max_size=6)
@@ -84,7 +86,7 @@ def test_rows_before_the_first_quoted_one_count_too(tmp_path: Path, monkeypatch:
     path.write_text(written(rows, delimiter="\t"), encoding="utf-8", newline="")
     file, bad = DelimitedFile(path), BadRows(0.01)
     assert sum(len(table) for table, _ in file.read(file.schema, bad)) == 199
-    assert bad.counts == {"wrong number of columns": 1}
+    assert (bad.rows, bad.counts) == (200, {"wrong number of columns": 1})
 
 
 @pytest.mark.parametrize(

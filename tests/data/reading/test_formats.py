@@ -13,7 +13,7 @@ from two_tower.data.reading.rows import RowFormat
 from two_tower.errors import BadRow
 
 PASSAGE = JsonRows(pa.schema(dict.fromkeys(("_id", "text", "title"), pa.string())))
-GRADES = DelimitedRows(pa.schema([("query", pa.string()), ("document", pa.string()), ("grade", pa.int32())]))
+GRADES = DelimitedRows(["query", "document", "grade"])
 ENTRY = pa.struct([("docid", pa.string()), ("text", pa.string())])
 NESTED = pa.schema(
     [("id", pa.string()), ("grade", pa.int32()), ("ids", pa.list_(pa.string())), ("entries", pa.list_(ENTRY))]

@@ -22,7 +22,10 @@ HEADERS = [
 
 def read(path: Path, text: str | bytes, limit: float = 0) -> list[tuple]:
     write_text(path, text)
-    return [row for table, _ in qrels_rows(path).read(BadRows(limit)) for row in values(table)]
+    bad = BadRows(limit)
+    found = [row for table, _ in qrels_rows(path).read(bad) for row in values(table)]
+    bad.check()
+    return found
 
 
 def lines(rows: list[tuple], delimiter: str = "\t", quote: str = "") -> str:
@@ -67,9 +70,9 @@ def test_ids_are_kept_exactly(tmp_path_factory: pytest.TempPathFactory, cells: l
     ("row", "message"),
     [
         (("q9", "d9", "0.5"), r"row 4: grade 0\.5, but grades must be whole numbers"),
-        (("q9", "d9", "0,5"), r"row 4: grade 0,5, but grades must be whole numbers"),
+        (("q9", "d9", "0,5"), r"row 4: grade 0\.5, but grades must be whole numbers"),
         (("q9", "d9", ""), "row 4: empty grade; 1 of 4"),
-        (("q9", "d9", "high"), r"row 4: value that is no whole number \(grade 'high'\); 1 of 4"),
+        (("q9", "d9", "high"), r"row 4: value that is no number \(high\); 1 of 4"),
         (("q9", "d9"), r"row 4: wrong number of columns \(2 instead of 3\); 1 of 4"),
         (("", "d9", "1"), "row 4: empty query_id; 1 of 4"),
     ],
@@ -80,7 +83,7 @@ def test_what_cannot_be_taken(tmp_path: Path, row: tuple, message: str) -> None:
 
 def test_a_first_row_with_a_word_for_a_grade_is_no_header(tmp_path: Path) -> None:
     path = tmp_path / "dev.tsv"
-    check_refused(lambda: read(path, lines([("q9", "d9", "high"), *ROWS])), "row 1: value that is no whole")
+    check_refused(lambda: read(path, lines([("q9", "d9", "high"), *ROWS])), "row 1: value that is no number")
     check_refused(lambda: read(path, lines([("q1", "d1", "low")])), "1 of 1 rows are bad.*: correct the file$")
     check_refused(lambda: read(path, "q1\nq2\n"), "row 1: has q1; expected a query, a passage and a grade")
 

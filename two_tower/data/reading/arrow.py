@@ -15,6 +15,8 @@ from two_tower.errors import BadRows, UserError
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 
+_NUMBER = r"^[-+]?(\d+([.,]\d*)?|\.\d+)([eE][-+]?\d+)?$"
+
 
 def blank(column: Column) -> np.ndarray:
     """Which texts (N,) are null, empty or white space, (N,) bool."""
@@ -62,6 +64,18 @@ def without_blank(
     """The rows (N,) in which one of the columns of texts at least holds more than white space; the others are bad."""
     wrong = np.logical_and.reduce([blank(table[name]) for name in columns])
     return leave_out(table, rows, wrong, f"empty {' and '.join(columns)}", place, bad)
+
+
+def with_numbers(
+    table: pa.Table, rows: np.ndarray, columns: Sequence[str], place: object, bad: BadRows
+) -> tuple[pa.Table, np.ndarray]:
+    """The rows (N,) in which the columns of texts hold numbers, and these as float64; the others are bad."""
+    for name in columns:
+        wrong = ~pc.match_substring_regex(table[name], _NUMBER).to_numpy()
+        table, rows = leave_out(table, rows, wrong, "value that is no number", place, bad, table[name])
+        numbers = pc.cast(pc.replace_substring(table[name], ",", "."), pa.float64())
+        table = table.set_column(table.column_names.index(name), name, numbers)
+    return table, rows
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -145,7 +145,7 @@ def bare_name(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: File) -> str:
     """The ending of a file's name in lower case, without that of a compression: ``.jsonl`` of ``A.JSONL.GZ``."""
     name = Path(path.name.lower())
     return Path(name.stem).suffix if name.suffix in PACKED else name.suffix

@@ -13,10 +13,10 @@ from typing import Literal
 
 import pyarrow as pa
 
-from two_tower.data.reading.content import ENCODING, kind_of
+from two_tower.data.reading.content import ENCODING, File, kind_of
 from two_tower.data.reading.formats import DelimitedRows, choose
 from two_tower.data.reading.names import KNOWN, plain
-from two_tower.data.reading.rows import TableFile, Tables, checked, parse_blocks, parse_each
+from two_tower.data.reading.rows import LineFile, Tables, parse_blocks, parse_each
 from two_tower.errors import BadRow, BadRows, UserError
 
 _BAD_QUOTES = "malformed quoting"
@@ -27,15 +27,17 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own firs
 _NAME = re.compile(r"(?=.{1,40}$)(?!.* .*\.$)[^\W\d][^?!\n\"]*")  # no sentence, no number
 
 
-class DelimitedFile(TableFile):
+class DelimitedFile(LineFile):
     """Rows of cells between tabs, commas, semicolons or bars.
 
     The delimiter is the one that divides all rows alike. Commas and semicolons come with quotes; between tabs and bars
     a quote is text, unless the cells are quoted as a program would: see `quoting`. The first row names the columns,
-    unless these are named by their numbers, ``1``, ``2`` and so on (`numbered`).
+    unless there are ``names``.
     """
 
-    numbered = False
+    def __init__(self, path: File, encoding: str | None = None, names: Sequence[str] | None = None) -> None:
+        super().__init__(path, encoding)
+        self.names = names
 
     @cached_property
     def _sample(self) -> str:
@@ -73,28 +75,32 @@ class DelimitedFile(TableFile):
         return list(itertools.islice(filter(None, reader), _SAMPLE_ROWS)) or [[]]
 
     @property
-    def _always_quoted(self) -> bool:
-        return self._delimiter not in "\t|"
+    def _quoted(self) -> bool | None:
+        """Whether there are quotes; None where the cells must tell."""
+        return None if self._delimiter in "\t|" else True
 
     @cached_property
     def first_rows(self) -> list[list[str]]:
         """Up to 1,000 rows, a header too."""
         sample = self._sample.encode("utf-8", "surrogateescape")
-        return self._rows(self._delimiter, self._always_quoted or bool(quoting(sample, self._delimiter)))
+        return self._rows(self._delimiter, self._quoted or bool(quoting(sample, self._delimiter)))
 
     @cached_property
     def _names(self) -> list[str]:
-        first = self.first_rows[0]
-        if self.numbered:
-            return [str(number) for number in range(1, len(first) + 1)]
-        self._check_header(first)
-        return [cell.strip() for cell in first]
+        if self.names is not None:
+            return list(self.names)
+        self._check_header(self.first_rows[0])
+        return [cell.strip() for cell in self.first_rows[0]]
+
+    def numbered(self) -> DelimitedFile:
+        """The same file without a header: its columns are called ``1``, ``2`` and so on."""
+        return DelimitedFile(self.path, self.encoding, [str(i) for i, _ in enumerate(self.first_rows[0], 1)])
 
     def _check_header(self, cells: Sequence[str]) -> None:
         names = [cell.strip() for cell in cells if cell.strip()]
         if any("\udc80" <= character <= "\udcff" for character in "".join(names)):
             raise UserError(f"{self.path} has column names in an unknown encoding, which are not UTF-8: {ENCODING}")
-        if any('"' in name for name in names) and self._always_quoted:
+        if any('"' in name for name in names) and self._quoted:
             raise UserError(f"{self.path}, row 1: {_BAD_QUOTES} in the names of the columns: correct them")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{self.path} has two columns that are called {twice[0]!r}: rename one")
@@ -108,21 +114,21 @@ class DelimitedFile(TableFile):
         """Whether the first row is so many cells of data for sure: between tabs, and not all could be names."""
         first = self.first_rows[0]
         are_names = all(_NAME.fullmatch(cell.strip()) for cell in first)
-        return len(first) == columns and not self._always_quoted and not are_names
+        return len(first) == columns and not self._quoted and not are_names
 
-    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
+    def read(self, fields: pa.Schema, bad: BadRows, others: bool = False) -> Tables:
         named = [place for place, name in enumerate(self._names) if name]
-        for table, numbers in checked(self._cells(bad), bad):
+        for table, numbers in self._cells(bad):
             table = table.select(named).rename_columns(self.schema.names)
             yield choose(table, fields, others, nothing=""), numbers
 
     def _cells(self, bad: BadRows) -> Tables:
         """All columns, by their places; from the first block on that is quoted, as the csv module reads them."""
-        blocks, skip, line, quoted = self.blocks(), bool(self._separator) + (not self.numbered), 1, list[bytes]()
+        blocks, skip, line, quoted = self.blocks(), bool(self._separator) + (self.names is None), 1, list[bytes]()
 
         def unquoted() -> Iterator[bytes]:
             nonlocal line
-            told: bool | None = True if self._always_quoted else None
+            told = self._quoted
             for block in blocks:
                 told = quoting(block, self._delimiter) if told is None else told
                 if told:
@@ -138,12 +144,11 @@ class DelimitedFile(TableFile):
                 raise BadRow("invalid UTF-8") from error
             return row_format.values(cells)
 
-        places = pa.schema([(str(place), pa.string()) for place, _ in enumerate(self._names)])
-        row_format = DelimitedRows(places, delimiter=self._delimiter)
+        row_format = DelimitedRows([str(place) for place, _ in enumerate(self._names)], self._delimiter)
         yield from parse_blocks(unquoted(), row_format, self.path, bad, skip)
         rows = self._quoted_rows(itertools.chain(quoted, blocks), line, bad)
         rows = itertools.islice(rows, skip if line == 1 else 0, None)
-        yield from parse_each(rows, values, places, self.path, bad)
+        yield from parse_each(rows, values, row_format.schema, self.path, bad)
 
     def _quoted_rows(self, blocks: Iterable[bytes], first: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Each row that is not empty and the number of its first line; wrongly quoted lines are bad."""
@@ -158,7 +163,16 @@ class DelimitedFile(TableFile):
                 return
             except csv.Error as error:  # a quote that is not closed takes the following lines with it
                 for number in range(line, reader.line_num):
+                    bad.rows += 1
                     bad.add(_BAD_QUOTES, self.path, first + number, str(error))
+
+
+class TsvFile(DelimitedFile):
+    """Cells between tabs, without a header, in which a quote is text, as in the files of MS MARCO."""
+
+    _delimiter = "\t"
+    _separator = None
+    _quoted = False
 
 
 def quoting(block: bytes, delimiter: str) -> bool | None:

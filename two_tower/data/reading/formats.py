@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pv
 import pyarrow.json as pj
 
@@ -57,16 +56,16 @@ def json_of_scalars(row: Mapping[str, Any]) -> str:
     return json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace").decode() if kept else ""
 
 
-def choose(table: pa.Table, fields: pa.Schema, others: frozenset[str] | None, nothing: str | None = None) -> pa.Table:
+def choose(table: pa.Table, fields: pa.Schema, others: bool, nothing: str | None = None) -> pa.Table:
     """The columns ``fields``, null where there is none, and perhaps `FIELDS`; see `TableFile.read`.
 
     ``nothing`` is what a cell holds that is empty.
     """
     missing = pa.nulls(len(table), pa.string())
     chosen = [table[name] if name in table.column_names else missing for name in fields.names]
-    if others is None:
+    if not others:
         return pa.table(chosen, fields.names)
-    more = table.select([name for name in scalars(table.schema) if name not in others]).to_pylist()
+    more = table.select([name for name in scalars(table.schema) if name not in fields.names]).to_pylist()
     texts = [json_of_scalars({name: value for name, value in row.items() if value != nothing}) for row in more]
     return pa.table([*chosen, pa.array(texts, pa.string())], [*fields.names, FIELDS])
 
@@ -77,20 +76,18 @@ class JsonRows(RowFormat):
     The fields are strings, int32, lists and structs of these. An integer in place of a string becomes its decimal text;
     what is absent is null. ``numbers`` is the schema with int64 for strings that are probably all written as numbers:
     Arrow's parser does not read a number as a string, and the plain parser takes four times as long. With ``others``,
-    the fields that are to be left out of it, a column `FIELDS` holds all others that are scalars (`json_of_scalars`).
+    a column `FIELDS` holds all other fields that are scalars (`json_of_scalars`).
     """
 
-    def __init__(
-        self, fields: pa.Schema, numbers: pa.Schema | None = None, others: frozenset[str] | None = None
-    ) -> None:
+    def __init__(self, fields: pa.Schema, numbers: pa.Schema | None = None, others: bool = False) -> None:
         self._fields, self._numbers, self._others = fields, numbers or fields, others
-        self.schema = fields if others is None else fields.append(pa.field(FIELDS, pa.string()))
+        self.schema = fields.append(pa.field(FIELDS, pa.string())) if others else fields
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
         # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
         # objects on a line, or one on two, for rows.
         objects = (np.frombuffer(block, np.uint8)[starts] == ord("{")).all()
-        if not objects or self._others is not None:  # it would have to guess types, and makes dates of some texts
+        if not objects or self._others:  # it would have to guess types, and makes dates of some texts
             return None
         options = pj.ParseOptions(explicit_schema=self._numbers, unexpected_field_behavior="ignore")
         try:
@@ -108,9 +105,9 @@ class JsonRows(RowFormat):
         if not isinstance(row, dict):
             raise BadRow("malformed JSON", "not an object")
         found = [_fitted(row.get(field.name), field.type, field.name) for field in self._fields]
-        if self._others is None:
+        if not self._others:
             return found
-        return [*found, json_of_scalars({name: row[name] for name in row if name not in self._others})]
+        return [*found, json_of_scalars({name: row[name] for name in row if name not in self._fields.names})]
 
 
 def _fitted(value: object, kind: pa.DataType, name: str) -> object:
@@ -125,14 +122,24 @@ def _fitted(value: object, kind: pa.DataType, name: str) -> object:
         if not isinstance(value, dict):
             raise BadRow("field that is no object", name)
         return {field.name: _fitted(value.get(field.name), field.type, f"{name}.{field.name}") for field in kind}
-    return number(str(value), name, kind) if pa.types.is_int32(kind) else _json_text(value, name)
+    return _whole(value, name) if pa.types.is_int32(kind) else _json_text(value, name)
+
+
+def _whole(value: object, name: str) -> int:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not number.is_integer() or not -(2**31) <= number < 2**31:
+        raise BadRow("value that is no whole number", f"{name} {str(value)!r}")
+    return int(number)
 
 
 class DelimitedRows(RowFormat):
-    """Values between delimiters without quoting (a quote is text); text, int32 and float32 columns."""
+    """Columns of texts between delimiters without quoting: a quote is text."""
 
-    def __init__(self, schema: pa.Schema, filled: Sequence[str] = (), delimiter: str = "\t") -> None:
-        self.schema, self.filled, self.delimiter = schema, filled, delimiter
+    def __init__(self, names: Sequence[str], delimiter: str = "\t") -> None:
+        self.schema, self.delimiter = pa.schema(dict.fromkeys(names, pa.string())), delimiter
 
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
         if block.startswith(b"\xef\xbb\xbf"):  # Arrow leaves out a byte order mark
@@ -147,30 +154,13 @@ class DelimitedRows(RowFormat):
             )
         except pa.ArrowInvalid:
             return None
-        floats = (table[field.name] for field in self.schema if field.type == pa.float32())
-        odd = any(not pc.all(pc.is_finite(column)).as_py() for column in floats)
-        return table if len(table) == len(starts) and not odd else None
+        return table if len(table) == len(starts) else None
 
     def parse_text(self, line: str) -> Sequence[object]:
         return self.values(line.removesuffix("\r").split(self.delimiter))
 
-    def values(self, cells: Sequence[str]) -> Sequence[object]:
-        """The values of the cells of a row."""
+    def values(self, cells: Sequence[str]) -> Sequence[str]:
+        """The cells of a row, if it has as many as there are columns."""
         if len(cells) != len(self.schema):
             raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
-        return [
-            cell if pa.types.is_string(field.type) else number(cell, field.name, field.type)
-            for cell, field in zip(cells, self.schema, strict=True)
-        ]
-
-
-def number(cell: str, name: str, kind: pa.DataType) -> float:
-    """The number that a cell holds, whole for int32; a BadRow where it holds none."""
-    whole = pa.types.is_int32(kind)
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not (value.is_integer() and -(2**31) <= value < 2**31 if whole else math.isfinite(value)):
-        raise BadRow(f"value that is no {'whole ' if whole else ''}number", f"{name} {cell!r}")
-    return int(value) if whole else value
+        return cells

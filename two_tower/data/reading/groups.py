@@ -20,7 +20,7 @@ from two_tower.data.reading.arrow import blank
 from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.schemas import Groups, Schema
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows
-from two_tower.errors import BadRows, UserError, one_of
+from two_tower.errors import BadRows, UserError
 from two_tower.ragged import expand_ranges
 
 _QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 with 10 passages each
@@ -94,10 +94,6 @@ class GroupSource(Source):
         Where some are passages only they come first, and are all passages that there are.
         """
 
-    def _no_split(self, split: str) -> str:
-        """Why there is no such split, as the first part of a sentence."""
-        return f"{self.name} has no split {split!r}"
-
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
         """Here a source may split off other splits."""
         return links
@@ -113,12 +109,10 @@ class GroupSource(Source):
         index = _Index(self.repeated_queries)
         for part in parts:
             index.has_corpus |= part.split is None
-            bad, unread, total = BadRows(self.max_bad_rows), BadRows(self.max_bad_rows), 0
-            for groups in part.schema.read(part.rows, unread):
-                total += len(groups.passages) + (len(groups.rows) if part.split else 0)
+            bad = BadRows(self.max_bad_rows)
+            for groups in part.schema.read(part.rows, bad):
+                bad.rows += len(groups.passages) if part.split else 0
                 yield from index.add(part, groups, bad).to_batches()
-            bad.include(unread)
-            bad.check(total)
             self._report(part.rows.place, bad)
         if not index.documents:
             raise UserError(f"{self.name} holds no passage")
@@ -166,7 +160,7 @@ class GroupSource(Source):
 
     def _judged(self, split: str) -> tuple[Links, pa.Array]:
         if split not in self.splits():
-            raise UserError(f"{self._no_split(split)}: {one_of(split, self.splits())}")
+            raise self._no_split(split)
         if self._ids is None:
             deque(self.corpus(), maxlen=0)  # reads it to its end
         links = self._links.get(split)

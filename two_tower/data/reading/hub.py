@@ -10,25 +10,22 @@ import atexit
 import logging
 import re
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.base import SPLITS
-from two_tower.data.reading.arrow import scalars, without_invalid
 from two_tower.data.reading.content import bare_name, check_encoding
-from two_tower.data.reading.formats import choose
 from two_tower.data.reading.qrels import qrels_rows
-from two_tower.data.reading.rows import Rows, TableFile, Tables, checked
+from two_tower.data.reading.rows import Rows, TableFile
 from two_tower.data.reading.schemas import QrelsColumns, Schema
-from two_tower.data.reading.table_files import ParquetFile, data_files, open_table
-from two_tower.errors import BadRows, UserError, one_of
+from two_tower.data.reading.table_files import ColumnFile, data_files, open_table
+from two_tower.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder, IterableDataset
@@ -84,7 +81,7 @@ class HubData:
         return {str(split): list(files) for split, files in self._builder.config.data_files.items()}
 
     @cached_property
-    def _tables(self) -> Mapping[str, Sequence[TableFile | _Streamed]]:
+    def _tables(self) -> Mapping[str, Sequence[TableFile]]:
         """Each split's local files, or what the library reads."""
         if self.local is None:
             return {split: [_Streamed(self, split)] for split in self.files}
@@ -106,11 +103,10 @@ class HubData:
         With ``others``, a column `FIELDS` has all other scalars.
         """
         tables = self._tables[split]
-        if isinstance(schema, QrelsColumns) and not any(isinstance(t, ParquetFile | _Streamed) for t in tables):
-            return [qrels_rows(Path(table.path), self.encoding, schema.fields.names) for table in tables]
+        if isinstance(schema, QrelsColumns) and not any(isinstance(table, ColumnFile) for table in tables):
+            return [qrels_rows(Path(str(table.path)), self.encoding, schema.fields.names) for table in tables]
         self.require(split, schema.required)
-        left = frozenset(schema.fields.names) if others else None
-        return [Rows(table.path, partial(table.read, schema.fields, others=left)) for table in tables]
+        return [Rows(table.path, partial(table.read, schema.fields, others=others)) for table in tables]
 
     def fingerprint(self) -> str:
         """A hash of the local files' contents, or the commit on the hub; nothing is downloaded for it."""
@@ -153,8 +149,8 @@ class HubData:
         )
 
 
-class _Streamed:
-    """A split that `datasets` reads, as a `TableFile`."""
+class _Streamed(ColumnFile):
+    """A split that `datasets` reads."""
 
     def __init__(self, data: HubData, split: str) -> None:
         self._data, self._split, self.path = data, split, f"{data.label} {split}"
@@ -164,21 +160,11 @@ class _Streamed:
         with self._data.opened(self._split) as rows:  # a stream may not know its columns before it is read
             return next(iter(rows.iter(batch_size=1))).schema if rows.features is None else rows.features.arrow_schema
 
-    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
-        """Up to 1,000 rows at a time."""
-        wanted = set(fields.names) | (set() if others is None else set(scalars(self.schema)) - others)
-        for table, numbers in checked(self._columns(wanted, bad), bad):
-            yield choose(table, fields, others), numbers
-
-    def _columns(self, names: Container[str], bad: BadRows) -> Tables:
+    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
         _let_threads_end()
-        first = 1
         with self._data.opened(self._split) as rows:
             for table in rows.iter(batch_size=_ROWS):
-                numbers = np.arange(first, first + len(table))
-                first += len(table)
-                table = table.select([name for name in table.column_names if name in names])
-                yield without_invalid(table, numbers, self.path, bad)
+                yield table.select([name for name in names if name in table.column_names])
 
 
 def _cause(error: BaseException) -> str:

@@ -16,14 +16,14 @@ import pyarrow as pa
 
 from two_tower.data.reading.content import chunks
 from two_tower.data.reading.formats import JsonRows, json_value
-from two_tower.data.reading.rows import TableFile, Tables, checked, parse_each, read_rows
+from two_tower.data.reading.rows import LineFile, Tables, parse_blocks, parse_each
 from two_tower.errors import BadRow, BadRows, UserError
 
 _FIRST_ROWS = 1000
 _BETWEEN = re.compile(r"[\s,]*")
 
 
-class JsonFile(TableFile):
+class JsonFile(LineFile):
     """Objects whose fields are the columns; the first 1,000 name them."""
 
     def _lines(self) -> list[str]:
@@ -59,12 +59,12 @@ class JsonFile(TableFile):
     def estimated_size(self) -> int | None:
         return super().estimated_size() if self._has_lines else None
 
-    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
+    def read(self, fields: pa.Schema, bad: BadRows, others: bool = False) -> Tables:
         numbers = pa.schema(list(_with_numbers(pa.struct(list(fields)), pa.struct(list(self.schema)))))
         rows = JsonRows(fields, numbers, others)
         if self._has_lines:
-            return read_rows(self.path, rows, bad, self.encoding)
-        return checked(parse_each(enumerate(self._objects(), 1), rows.values, rows.schema, self.path, bad), bad)
+            return parse_blocks(self.blocks(), rows, self.path, bad)
+        return parse_each(enumerate(self._objects(), 1), rows.values, rows.schema, self.path, bad)
 
     def _objects(self) -> Iterator[object]:
         """The values of the array, or those that follow each other."""

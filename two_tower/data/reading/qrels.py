@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from two_tower.cache import notice
 from two_tower.data.base import QRELS
-from two_tower.data.reading.arrow import kept, without_blank
+from two_tower.data.reading.arrow import with_numbers, without_blank
 from two_tower.data.reading.content import File
 from two_tower.data.reading.delimited import DelimitedFile
 from two_tower.data.reading.names import GRADE, JUDGED, JUDGED_QUERY, plain
@@ -20,7 +20,6 @@ from two_tower.data.reading.rows import Rows, Tables, first_lines
 from two_tower.errors import BadRows, UserError
 
 _EXPECTED = "expected a query, a passage and a grade (or TREC's four columns; two where all are relevant)"
-_NUMBER = r"^[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?$"
 _WITHOUT_HEADER = {2: "12", 3: "123", 4: "134"}  # the columns of query, passage and grade
 
 
@@ -45,10 +44,9 @@ class QrelsFile(DelimitedFile):
     def columns(self) -> list[str]:
         """The columns of query, passage and, unless all are relevant, grade."""
         first, *below = self.first_rows
-        names = [plain(cell) for cell in first]
-        self.numbered = not self._names_columns(first, below)
-        found = [[cell for cell, name in zip(first, names, strict=True) if name in usual] for usual in JUDGED]
-        if self.numbered or not all(len(cells) == 1 for cells in found[: min(3, len(first))]):
+        self.names = None if self._names_columns(first, below) else self.numbered().names
+        found = [[cell for cell in first if plain(cell) in usual] for usual in JUDGED]
+        if self.names is not None or not all(len(cells) == 1 for cells in found[: min(3, len(first))]):
             if len(first) not in _WITHOUT_HEADER:
                 shown = first[0][:100] if len(first) == 1 else f"{len(first)} columns"
                 raise UserError(f"{self.path}, row 1: has {shown}; {_EXPECTED}")
@@ -69,7 +67,7 @@ def qrels_rows(path: File, encoding: str | None = None, names: Sequence[str] = Q
     """The judgements of a file, rows of `QRELS` with these ``names``; a UserError where a grade is a fraction."""
 
     def read(bad: BadRows) -> Tables:
-        file = QrelsFile(path, encoding)  # type: ignore[arg-type]  # of a `Path`, what a member of an archive has too
+        file = QrelsFile(path, encoding)
         fields = pa.schema(dict.fromkeys(file.columns, pa.string()))
         if len(fields) == 2:
             notice(f"{path}: no grades, so every passage that is listed is taken as relevant.")
@@ -84,19 +82,15 @@ def qrels_rows(path: File, encoding: str | None = None, names: Sequence[str] = Q
     return Rows(path, read)
 
 
-def _graded(table: pa.Table, numbers: np.ndarray, path: File, bad: BadRows) -> tuple[pa.Table, np.ndarray]:
+def _graded(table: pa.Table, rows: np.ndarray, path: File, bad: BadRows) -> tuple[pa.Table, np.ndarray]:
     """The rows with whole numbers as grades; those with words are bad."""
     *_, name = table.column_names
-    good = pc.match_substring_regex(table[name], _NUMBER).to_numpy()
-    for number, cell in zip(numbers[~good], table[name].filter(pa.array(~good)).to_pylist(), strict=True):
-        bad.add("value that is no whole number", path, int(number), f"grade {cell!r}")
-    table, numbers = kept(table, numbers, good)
-    grades = pc.cast(pc.replace_substring(table[name], ",", "."), pa.float64())
-    fractions = pc.not_equal(pc.floor(grades), grades).to_numpy()
+    table, rows = with_numbers(table, rows, [name], path, bad)
+    fractions = pc.not_equal(pc.floor(table[name]), table[name]).to_numpy()
     if fractions.any():
         first = int(np.flatnonzero(fractions)[0])
         raise UserError(
-            f"{path}, row {numbers[first]}: grade {table[name][first]}, but grades must be whole numbers: round or "
+            f"{path}, row {rows[first]}: grade {table[name][first]}, but grades must be whole numbers: round or "
             "multiply them all"
         )
-    return table.set_column(2, name, pc.cast(grades, pa.int32())), numbers
+    return table.set_column(2, name, pc.cast(table[name], pa.int32())), rows

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from two_tower.data.reading.arrow import without_blank
 from two_tower.data.reading.content import CHUNK_BYTES, UNPACK, File, chunks
 from two_tower.errors import BadRow, BadRows, UserError
 
@@ -37,22 +36,14 @@ class Rows:
 
 
 def read_all(parts: Iterable[Rows], bad: BadRows) -> Iterator[tuple[File | str, pa.Table, np.ndarray]]:
-    """The rows of several tables, each with its place, under one limit of bad rows."""
-    total = 0
-    for part in parts:
-        unread = BadRows(1)
-        for table, numbers in part.read(unread):
-            total += len(table)
-            yield part.place, table, numbers
-        bad.include(unread)
-    bad.check(total)
+    """The rows of several tables, each with its place."""
+    return ((part.place, table, numbers) for part in parts for table, numbers in part.read(bad))
 
 
 class TableFile(ABC):
-    """A file of rows with named columns, whatever its format; ``encoding`` is the user's, see `content.chunks`."""
+    """Rows with named columns, whatever their format."""
 
-    def __init__(self, path: Path, encoding: str | None = None) -> None:
-        self.path, self.encoding = path, encoding
+    path: File | str
 
     @property
     @abstractmethod
@@ -60,15 +51,28 @@ class TableFile(ABC):
         """The columns and what they hold, as far as the beginning of the file tells."""
 
     @abstractmethod
-    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
+    def read(self, fields: pa.Schema, bad: BadRows, others: bool = False) -> Tables:
         """The columns ``fields``, of these types; what the file or a row lacks is null.
 
-        With ``others``, columns to leave out, a column `FIELDS` with a JSON object of all other scalars of each row.
+        With ``others``, a column `FIELDS` with a JSON object of all other scalars of each row.
         """
 
     def estimated_size(self) -> int | None:
         """About how many rows there are; None where one would have to read them all."""
-        return estimated_lines(self.path)
+        return None
+
+
+class LineFile(TableFile):
+    """A file of lines; ``encoding`` is the user's, see `content.chunks`."""
+
+    path: File
+
+    def __init__(self, path: File, encoding: str | None = None) -> None:
+        self.path, self.encoding = path, encoding
+
+    def estimated_size(self) -> int | None:
+        """None for a compressed file."""
+        return estimated_lines(self.path) if isinstance(self.path, Path) else None
 
     def blocks(self) -> Iterator[bytes]:
         """The text in blocks of whole lines, see `line_blocks`."""
@@ -86,7 +90,6 @@ class RowFormat(ABC):
     """How lines become rows of ``schema``."""
 
     schema: pa.Schema
-    filled: Sequence[str] = ()  # the columns of texts that must hold more than white space
 
     @abstractmethod
     def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
@@ -105,32 +108,8 @@ class RowFormat(ABC):
         return self.parse_text(text)
 
 
-def checked(tables: Tables, bad: BadRows) -> Tables:
-    """The tables; at their end the bad rows are compared with all rows that were read.
-
-    ``bad`` takes the bad rows of the reader, and those that the caller finds meanwhile.
-    """
-    total, before = 0, bad.counts.total()
-    for table, numbers in tables:
-        total += len(table) + bad.counts.total() - before
-        yield table, numbers
-        before = bad.counts.total()
-    bad.check(total + bad.counts.total() - before)
-
-
-def read_rows(path: File, row_format: RowFormat, bad: BadRows, encoding: str | None = None, skip: int = 0) -> Tables:
-    """Read a file in blocks of about 8 MiB, but not its ``skip`` first rows; empty lines are left out silently.
-
-    ``bad`` is as in `checked`.
-    """
-    for table, numbers in checked(parse_blocks(line_blocks(path, encoding), row_format, path, bad, skip), bad):
-        for name in row_format.filled:
-            table, numbers = without_blank(table, numbers, [name], path, bad)
-        yield table, numbers
-
-
 def parse_blocks(blocks: Iterable[bytes], row_format: RowFormat, path: File, bad: BadRows, skip: int = 0) -> Tables:
-    """The rows of blocks of whole lines, see `read_rows`."""
+    """The rows of blocks of whole lines, but not the ``skip`` first; empty lines are left out silently."""
     first = 1
     for block in blocks:
         while skip and block:
@@ -141,6 +120,7 @@ def parse_blocks(blocks: Iterable[bytes], row_format: RowFormat, path: File, bad
         returns_within = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")  # where Arrow would end a line
         table = None if returns_within else row_format.parse_block(block, starts)
         if table is not None:
+            bad.rows += len(table)
             yield table, np.arange(first, first + len(starts))
         else:
             lines = ((number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip())
@@ -155,6 +135,7 @@ def parse_each(
     """What ``parse`` makes of rows with their numbers, 10,000 at a time; a BadRow that it raises is counted."""
     rows = iter(rows)
     while batch := list(itertools.islice(rows, _BATCH_ROWS)):
+        bad.rows += len(batch)
         good, numbers = [], []
         for number, row in batch:
             try:
@@ -167,26 +148,9 @@ def parse_each(
         yield pa.table(arrays, schema), np.array(numbers, np.int64)
 
 
-def rows_of_file(
-    path: File, row_format: RowFormat, convert: Callable[[pa.Table], pa.Table] = lambda table: table,
-    encoding: str | None = None,
-) -> Rows:  # fmt: skip
-    """The rows of a file of lines; ``convert`` makes of the format's columns those that are wanted."""
-
-    def read(bad: BadRows) -> Tables:
-        return ((convert(table), numbers) for table, numbers in read_rows(path, row_format, bad, encoding))
-
-    return Rows(path, read)
-
-
 def first_lines(path: File, encoding: str | None = None) -> list[bytes]:
     """Up to 1,000 lines from the start of a file, at most 8 MiB of them."""
     return next(line_blocks(path, encoding), b"").split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
-
-
-def first_columns(path: File, encoding: str | None = None) -> int:
-    """How many tab-separated cells the first line of a file has; 1 for an empty file."""
-    return len(next(iter(first_lines(path, encoding)), b"").split(b"\t"))
 
 
 def line_blocks(path: File, encoding: str | None = None) -> Iterator[bytes]:

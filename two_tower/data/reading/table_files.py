@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,7 +31,7 @@ from two_tower.data.reading.delimited import DelimitedFile
 from two_tower.data.reading.formats import choose
 from two_tower.data.reading.json_files import JsonFile
 from two_tower.data.reading.names import first_of
-from two_tower.data.reading.rows import Rows, TableFile, Tables, checked
+from two_tower.data.reading.rows import LineFile, Rows, TableFile, Tables
 from two_tower.errors import BadRows, UserError, one_of
 from two_tower.files import refuse_stand_in
 
@@ -39,8 +40,28 @@ _DESCRIPTIONS = ("dataset_infos.json", "dataset_dict.json", "state.json")  # of 
 _BATCH_ROWS = 10_000
 
 
-class ParquetFile(TableFile):
-    """A Parquet file; its columns keep their own types."""
+class ColumnFile(TableFile):
+    """A table whose columns have types of their own."""
+
+    @abstractmethod
+    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """All rows of these columns, some at a time."""
+
+    def read(self, fields: pa.Schema, bad: BadRows, others: bool = False) -> Tables:
+        wanted, first = {*fields.names, *(scalars(self.schema) if others else ())}, 1
+        for table in self.tables([name for name in self.schema.names if name in wanted]):
+            bad.rows += len(table)
+            numbers = np.arange(first, first + len(table))
+            first += len(table)
+            table, numbers = without_invalid(table, numbers, self.path, bad)
+            yield choose(table, fields, others), numbers
+
+
+class ParquetFile(ColumnFile):
+    """A Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -51,19 +72,10 @@ class ParquetFile(TableFile):
         with readable(self.path):
             return int(pq.read_metadata(self.path).num_rows)
 
-    def read(self, fields: pa.Schema, bad: BadRows, others: frozenset[str] | None = None) -> Tables:
-        wanted = set(fields.names) | (set() if others is None else set(scalars(self.schema)) - others)
-        columns = [name for name in self.schema.names if name in wanted]
-        for table, numbers in checked(self._columns(columns, bad), bad):
-            yield choose(table, fields, others), numbers
-
-    def _columns(self, names: Sequence[str], bad: BadRows) -> Tables:
-        first = 1
+    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
         with readable(self.path), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names):
-                numbers = np.arange(first, first + len(batch))
-                first += len(batch)
-                yield without_invalid(pa.Table.from_batches([batch]), numbers, self.path, bad)
+                yield pa.Table.from_batches([batch])
 
 
 def open_table(path: Path, encoding: str | None = None) -> TableFile:
@@ -136,7 +148,7 @@ class RoleTables:
     ) -> Tables:
         names, more = list(self.columns.values()), [FIELDS] if fields else []
         wanted = pa.schema(dict.fromkeys(names, pa.string()))
-        for table, numbers in file.read(wanted, bad, frozenset(names) if fields else None):
+        for table, numbers in file.read(wanted, bad, fields):
             with column_types(file.path):
                 texts = [text_of(table[name], name) for name in names]
             table = pa.table([*texts, *map(table.column, more)], [*names, *more])
@@ -152,8 +164,9 @@ class RoleTables:
 
     def fingerprint(self) -> list[str]:
         """Of each file its name and a hash of its bytes; and how it is read."""
-        files = [f"{file.path.name} {file_fingerprint(file.path)}" for file in self.files]
-        encodings = {file.encoding for file in self.files} - {None}
+        paths = [Path(str(file.path)) for file in self.files]
+        files = [f"{path.name} {file_fingerprint(path)}" for path in paths]
+        encodings = {file.encoding for file in self.files if isinstance(file, LineFile)} - {None}
         return [*files, str(dict(self.columns)), *map(str, encodings)]
 
 
@@ -168,7 +181,7 @@ def find_columns(
     columns = {role: name for role, name in chosen.items() if name is not None}
     first, numbers = files[0], {name for name in columns.values() if name.isdecimal()}
     if isinstance(first, DelimitedFile) and len(columns) == len(numbers) > 0 and not numbers & {*first.schema.names}:
-        files, usual = [_numbered(file) for file in files], {}
+        files, usual = _numbered(files), {}
         first = files[0]
     _check_chosen(first, columns)
     free = [name for name in scalars(first.schema) if name not in columns.values()]
@@ -180,16 +193,14 @@ def find_columns(
     if not columns and isinstance(first, DelimitedFile) and first.has_no_header(len(without_header)):
         roles = " and ".join(without_header)
         notice(f"{first.path}: no usual name in the first line, so its columns are taken for {roles}.")
-        return RoleTables([_numbered(file) for file in files], dict(zip(without_header, "12", strict=True)))
+        return RoleTables(_numbered(files), dict(zip(without_header, "12", strict=True)))
     for file in files:
         _check(file, columns, usual, required)
     return RoleTables(files, {role: columns[role] for role in chosen if role in columns})
 
 
-def _numbered(file: TableFile) -> TableFile:
-    numbered = DelimitedFile(file.path, file.encoding)
-    numbered.numbered = True
-    return numbered
+def _numbered(files: Sequence[TableFile]) -> list[TableFile]:
+    return [file.numbered() if isinstance(file, DelimitedFile) else file for file in files]
 
 
 def _check_chosen(file: TableFile, columns: Mapping[str, str]) -> None:
