@@ -11,20 +11,27 @@ from hypothesis import strategies as st
 from rows import write_text
 
 from two_tower.data.reading import rows
-from two_tower.data.reading.formats import DelimitedRows, JsonRows
-from two_tower.data.reading.rows import line_blocks, parse_blocks
+from two_tower.data.reading.delimited import DelimitedFile
+from two_tower.data.reading.json_files import JsonFile, JsonRows
+from two_tower.data.reading.rows import Tables, parse_lines
 from two_tower.errors import BadRows, UserError
 
 PASSAGE = JsonRows(pa.schema(dict.fromkeys(("_id", "text", "title"), pa.string())))
-GRADES = DelimitedRows(["query", "document", "grade"])
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-def read(path: Path, row_format: rows.RowFormat, bad: BadRows | None = None, skip: int = 0) -> list[tuple]:
+def read(path: Path, bad: BadRows | None = None) -> list[tuple]:
     """(line number, value, value, …) of every row."""
+    bad = bad or BadRows(1)
+    return listed(
+        part for first, block in JsonFile(path).blocks() for part in parse_lines(block, first, PASSAGE, path, bad)
+    )
+
+
+def listed(tables: Tables) -> list[tuple]:
     found: list[tuple] = []
-    for table, numbers in parse_blocks(line_blocks(path), row_format, path, bad or BadRows(1), skip):
+    for table, numbers in tables:
         assert len(table) == len(numbers)
         found += zip(numbers.tolist(), *(column.to_pylist() for column in table.columns), strict=True)
     return found
@@ -69,7 +76,7 @@ def test_any_mixture_of_lines_and_any_block_size(
     bad = BadRows(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_BLOCK_BYTES", block_bytes)
-        found = read(path, PASSAGE, bad)
+        found = read(path, bad)
     good, wrong = reference(content if b"\n" in content else content.replace(b"\r", b"\n"))
     assert found == good
     assert (bad.rows, bad.counts.total()) == (len(good) + len(wrong), len(wrong))
@@ -80,14 +87,15 @@ def test_any_mixture_of_lines_and_any_block_size(
 
 
 def test_byte_order_mark_is_no_text(tmp_path: Path) -> None:
-    assert read(write_text(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD), PASSAGE) == [(1, "a", "x y", "T")]
+    assert read(write_text(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD)) == [(1, "a", "x y", "T")]
 
 
 def test_tsv_rows_of_all_kinds(tmp_path: Path) -> None:
     content = b'QID\tdocument\tgrade\r\nq\td\t1\r\nq\td\n\nq\te\t1.0\nq\t\xff\t1\nq\t"h\t-1\n'
     bad = BadRows(1)
     expected = [(2, "q", "d", "1"), (5, "q", "e", "1.0"), (7, "q", '"h', "-1")]
-    assert read(write_text(tmp_path / "dev.tsv", content), GRADES, bad, skip=1) == expected
+    file = DelimitedFile(write_text(tmp_path / "dev.tsv", content))
+    assert listed(file.read(file.schema, bad)) == expected
     assert bad.counts == {"wrong number of columns": 1, "invalid UTF-8": 1}
 
 
@@ -100,7 +108,7 @@ def test_a_cut_damaged_or_missing_file_is_named(tmp_path: Path, content: bytes |
     if content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"corpus\.jsonl\.gz" + " cannot be read to its end" * bool(content)):
-        read(path, PASSAGE)
+        read(path)
 
 
 def test_the_summary_counts_all_and_shows_few() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from two_tower.data.base import FIELDS
 from two_tower.errors import BadRows, UserError
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -113,6 +116,31 @@ def column_types(label: object) -> Iterator[None]:
 def scalars(schema: pa.Schema) -> list[str]:
     """The columns that hold neither lists nor objects."""
     return [field.name for field in schema if not pt.is_nested(field.type)]
+
+
+def json_of_scalars(row: Mapping[str, Any]) -> str:
+    """The texts, numbers and booleans of a row as a JSON object; "" where there are none. Dates become texts."""
+    kept = {
+        name: value if isinstance(value, (str, int, float)) else str(value)
+        for name, value in row.items()
+        if not (value is None or isinstance(value, (list, dict, bytes)))
+        and not (isinstance(value, float) and not math.isfinite(value))
+    }
+    return json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace").decode() if kept else ""
+
+
+def choose(table: pa.Table, fields: pa.Schema, others: bool, nothing: str | None = None) -> pa.Table:
+    """The columns ``fields``, null where there is none, and perhaps `FIELDS`; see `TableFile.read`.
+
+    ``nothing`` is what a cell holds that is empty.
+    """
+    missing = pa.nulls(len(table), pa.string())
+    chosen = [table[name] if name in table.column_names else missing for name in fields.names]
+    if not others:
+        return pa.table(chosen, fields.names)
+    more = table.select([name for name in scalars(table.schema) if name not in fields.names]).to_pylist()
+    texts = [json_of_scalars({name: value for name, value in row.items() if value != nothing}) for row in more]
+    return pa.table([*chosen, pa.array(texts, pa.string())], [*fields.names, FIELDS])
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.csv as pv
 
+from two_tower.data.reading.arrow import choose
 from two_tower.data.reading.content import ENCODING, File, kind_of
-from two_tower.data.reading.formats import DelimitedRows, choose
 from two_tower.data.reading.names import KNOWN, plain
-from two_tower.data.reading.rows import LineFile, Tables, parse_blocks, parse_each
+from two_tower.data.reading.rows import LineFile, RowFormat, Tables, parse_each, parse_lines
 from two_tower.errors import BadRow, BadRows, UserError
 
 _BAD_QUOTES = "malformed quoting"
@@ -41,9 +42,7 @@ class DelimitedFile(LineFile):
 
     @cached_property
     def _sample(self) -> str:
-        start = self.start()
-        end = start.rfind(b"\n", 0, _SAMPLE_BYTES) + 1 if len(start) > _SAMPLE_BYTES else 0
-        return start[: end or None].decode("utf-8", "surrogateescape")
+        return _start(self.start())
 
     @cached_property
     def _separator(self) -> re.Match[str] | None:
@@ -66,18 +65,13 @@ class DelimitedFile(LineFile):
                     best, score = delimiter, found
         return best
 
-    def _rows(self, delimiter: str, quoted: bool) -> list[list[str]]:
-        """The rows of the sample that are not empty, at least one."""
-        csv.field_size_limit(_CELL_CHARACTERS)
-        rule: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        start = self._separator.end() if self._separator else 0
-        reader = csv.reader(io.StringIO(self._sample[start:], newline=""), delimiter=delimiter, quoting=rule)
-        return list(itertools.islice(filter(None, reader), _SAMPLE_ROWS)) or [[]]
-
     @property
     def _quoted(self) -> bool | None:
         """Whether there are quotes; None where the cells must tell."""
         return None if self._delimiter in "\t|" else True
+
+    def _rows(self, delimiter: str, quoted: bool) -> list[list[str]]:
+        return _rows(self._sample[self._separator.end() if self._separator else 0 :], delimiter, quoted)
 
     @cached_property
     def first_rows(self) -> list[list[str]]:
@@ -124,31 +118,20 @@ class DelimitedFile(LineFile):
 
     def _cells(self, bad: BadRows) -> Tables:
         """All columns, by their places; from the first block on that is quoted, as the csv module reads them."""
-        blocks, skip, line, quoted = self.blocks(), bool(self._separator) + (self.names is None), 1, list[bytes]()
-
-        def unquoted() -> Iterator[bytes]:
-            nonlocal line
-            told = self._quoted
-            for block in blocks:
-                told = quoting(block, self._delimiter) if told is None else told
-                if told:
-                    quoted.append(block)
-                    return
-                yield block
-                line += block.count(b"\n")
-
-        def values(cells: list[str]) -> Sequence[object]:
-            try:
-                "".join(cells).encode()
-            except UnicodeEncodeError as error:
-                raise BadRow("invalid UTF-8") from error
-            return row_format.values(cells)
-
         row_format = DelimitedRows([str(place) for place, _ in enumerate(self._names)], self._delimiter)
-        yield from parse_blocks(unquoted(), row_format, self.path, bad, skip)
-        rows = self._quoted_rows(itertools.chain(quoted, blocks), line, bad)
-        rows = itertools.islice(rows, skip if line == 1 else 0, None)
-        yield from parse_each(rows, values, row_format.schema, self.path, bad)
+        blocks, quoted, skip = self.blocks(), self._quoted, bool(self._separator) + (self.names is None)
+        for first, block in blocks:
+            quoted = quoting(block, self._delimiter) if quoted is None else quoted
+            if quoted:
+                rows = self._quoted_rows(itertools.chain([block], (block for _, block in blocks)), first, bad)
+                rows = itertools.islice(rows, skip, None)
+                yield from parse_each(rows, row_format.values, row_format.schema, self.path, bad)
+                return
+            while skip and block:
+                line, _, block = block.partition(b"\n")
+                first, skip = first + 1, skip - bool(line.strip())
+            if block:
+                yield from parse_lines(block, first, row_format, self.path, bad)
 
     def _quoted_rows(self, blocks: Iterable[bytes], first: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Each row that is not empty and the number of its first line; wrongly quoted lines are bad."""
@@ -175,45 +158,76 @@ class TsvFile(DelimitedFile):
     _quoted = False
 
 
+class DelimitedRows(RowFormat):
+    """Columns of texts between delimiters without quoting: a quote is text."""
+
+    def __init__(self, names: Sequence[str], delimiter: str = "\t") -> None:
+        self.schema, self.delimiter = pa.schema(dict.fromkeys(names, pa.string())), delimiter
+
+    def parse_block(self, block: bytes, lines: int) -> pa.Table | None:
+        if block.startswith(b"\xef\xbb\xbf"):  # Arrow leaves out a byte order mark
+            return None
+        types = {field.name: field.type for field in self.schema}
+        return pv.read_csv(
+            pa.BufferReader(block),
+            pv.ReadOptions(column_names=self.schema.names),
+            pv.ParseOptions(delimiter=self.delimiter, quote_char=False, double_quote=False),
+            pv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+        )
+
+    def parse_text(self, line: str) -> Sequence[object]:
+        return self.values(line.removesuffix("\r").split(self.delimiter))
+
+    def values(self, cells: Sequence[str]) -> Sequence[str]:
+        """The cells of a row, if it has as many as there are columns."""
+        try:
+            "".join(cells).encode()
+        except UnicodeEncodeError as error:
+            raise BadRow("invalid UTF-8") from error
+        if len(cells) != len(self.schema):
+            raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
+        return cells
+
+
+def _start(block: bytes) -> str:
+    """Whole lines from the start of a block, about 1 MiB."""
+    end = block.rfind(b"\n", 0, _SAMPLE_BYTES) + 1 if len(block) > _SAMPLE_BYTES else 0
+    return block[: end or None].decode("utf-8", "surrogateescape")
+
+
+def _rows(text: str, delimiter: str, quoted: bool) -> list[list[str]]:
+    """Up to 1,000 rows that are not empty, at least one."""
+    csv.field_size_limit(_CELL_CHARACTERS)
+    rule: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=rule)
+    return list(itertools.islice(filter(None, reader), _SAMPLE_ROWS)) or [[]]
+
+
 def quoting(block: bytes, delimiter: str) -> bool | None:
     """Whether cells that begin with a quote are quoted; None where no cell tells.
 
-    For sure a program has quoted a cell that has doubled quotes in it, or a delimiter or line break for which its row
-    would have another number of cells; and cells that are all quoted, of a first row or of a column. A text that only
-    begins and ends with quotes is as it was written.
+    For sure a program has quoted cells that have doubled quotes in them, those without whose quotes the rows would have
+    other numbers of cells, and those that are all quoted, of a first row or of a column. A text that only begins and
+    ends with quotes is as it was written.
     """
     if b'"' not in block:
         return None
-    mark, edge = delimiter.encode(), re.escape(delimiter).encode()
-    starts = re.compile(rb'(?:^|(?<=[\n\r])|(?<=%b))"' % edge)
-    cell = re.compile(rb'"((?:[^"]|"")*+)"(?=%b|[\r\n]|\Z)' % edge)
-    first = block.partition(b"\n")[0].strip(b"\r").split(mark)
-    signs, broken, at = 10 * all(re.fullmatch(rb'"[^"]*"', name) for name in first), 0, 0
-    while (start := starts.search(block, at)) and signs + broken < _SAMPLE_ROWS:
-        found = cell.match(block, start.start())
-        if found is None:
-            broken, at = broken + (block.find(b'"', start.end()) >= 0), start.end()  # the next block may close it
-            continue
-        at, inner = found.end(), found[1]
-        if b"\n" in inner or mark in inner:
-            odd = _row_around(block, found, len(first), mark)
-            signs, broken = signs + odd, broken + (not odd)
-        elif b'""' in inner and inner.strip(b'"'):
-            signs += 1
-    if signs or broken:
-        return signs > broken
-    return _has_quoted_column(block, mark) or None
+    start = 0 if b'"' in block[:_SAMPLE_BYTES] else block.rfind(b"\n", 0, block.index(b'"')) + 1
+    text, edge = _start(block[start:]), rf"[^{re.escape(delimiter)}\r\n]"
+    cells = re.findall(rf'(?<!{edge})("(?:[^"]|"")*+(?:"(?!{edge})|\Z)|")', text)
+    signs = sum('""' in cell[1:-1] and cell.strip('"') != "" for cell in cells) - cells.count('"')
+    plain, quoted = (_rows(text, delimiter, quotes) for quotes in (False, True))
+    columns = Counter(map(len, quoted)).most_common(1)[0][0]
+    signs += _regularity(quoted, columns) - _regularity(plain, columns)
+    if not start and all(re.fullmatch(r'"[^"]*"', name) for name in plain[0]):
+        signs += 10
+    if signs:
+        return signs > 0
+    below = list(zip(*plain[1:], strict=False)) if len(plain) > 2 else []
+    in_quotes = [column for column in below if all(re.fullmatch(r'".*"', cell) for cell in column)]
+    return any(any(cell.strip('"') for cell in column) for column in in_quotes) or None
 
 
-def _row_around(block: bytes, cell: re.Match[bytes], columns: int, delimiter: bytes) -> bool:
-    """Whether the lines of a cell have another number of cells than the first line, if its quotes are text."""
-    start, end = block.rfind(b"\n", 0, cell.start()) + 1, block.find(b"\n", cell.end())
-    lines = block[start : end if end >= 0 else len(block)].split(b"\n")
-    return any(line.count(delimiter) + 1 != columns for line in lines)
-
-
-def _has_quoted_column(block: bytes, delimiter: bytes) -> bool:
-    """Whether the same cell of all rows but perhaps the first is in quotes, and not only quotes."""
-    lines = [line.strip(b"\r").split(delimiter) for line in block.split(b"\n", _SAMPLE_ROWS)[1:_SAMPLE_ROWS] if line]
-    quoted = (column for column in zip(*lines, strict=False) if all(re.fullmatch(rb'".*"', cell) for cell in column))
-    return len(lines) > 1 and any(any(cell.strip(b'"') for cell in column) for column in quoted)
+def _regularity(rows: Sequence[Sequence[str]], columns: int) -> int:
+    """How many rows have so many cells, minus how many have another number."""
+    return 2 * sum(len(row) == columns for row in rows) - len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,12 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json as pj
 
+from two_tower.data.base import FIELDS
+from two_tower.data.reading.arrow import json_of_scalars
 from two_tower.data.reading.content import chunks
-from two_tower.data.reading.formats import JsonRows, json_value
-from two_tower.data.reading.rows import LineFile, Tables, parse_blocks, parse_each
+from two_tower.data.reading.rows import LineFile, RowFormat, Tables, parse_each, parse_lines
 from two_tower.errors import BadRow, BadRows, UserError
 
 _FIRST_ROWS = 1000
@@ -62,9 +65,11 @@ class JsonFile(LineFile):
     def read(self, fields: pa.Schema, bad: BadRows, others: bool = False) -> Tables:
         numbers = pa.schema(list(_with_numbers(pa.struct(list(fields)), pa.struct(list(self.schema)))))
         rows = JsonRows(fields, numbers, others)
-        if self._has_lines:
-            return parse_blocks(self.blocks(), rows, self.path, bad)
-        return parse_each(enumerate(self._objects(), 1), rows.values, rows.schema, self.path, bad)
+        if not self._has_lines:
+            yield from parse_each(enumerate(self._objects(), 1), rows.values, rows.schema, self.path, bad)
+            return
+        for first, block in self.blocks():
+            yield from parse_lines(block, first, rows, self.path, bad)
 
     def _objects(self) -> Iterator[object]:
         """The values of the array, or those that follow each other."""
@@ -127,3 +132,88 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
     if kind is float and not most:
         return pa.int64()
     return {str: pa.string(), bool: pa.bool_(), float: pa.float64()}[kind]
+
+
+class JsonRows(RowFormat):
+    """One JSON object per line, with fields of given types; other fields are ignored, whatever they hold.
+
+    The fields are strings, int32, lists and structs of these. An integer in place of a string becomes its decimal text;
+    what is absent is null. ``numbers`` is the schema with int64 for strings that are probably all written as numbers:
+    Arrow's parser does not read a number as a string, and the plain parser takes four times as long. With ``others``,
+    a column `FIELDS` holds all other fields that are scalars (`json_of_scalars`).
+    """
+
+    def __init__(self, fields: pa.Schema, numbers: pa.Schema | None = None, others: bool = False) -> None:
+        self._fields, self._numbers, self._others = fields, numbers or fields, others
+        self.schema = fields.append(pa.field(FIELDS, pa.string())) if others else fields
+
+    def parse_block(self, block: bytes, lines: int) -> pa.Table | None:
+        # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
+        # objects on a line, or one on two, for rows.
+        objects = block.startswith(b"{") + block.count(b"\n{")
+        if objects != lines or self._others:  # it would have to guess types, and makes dates of some texts
+            return None
+        options = pj.ParseOptions(explicit_schema=self._numbers, unexpected_field_behavior="ignore")
+        table = pj.read_json(pa.BufferReader(block), parse_options=options)
+        table.validate(full=True)  # UTF-8 is checked here only
+        return table.cast(self.schema)
+
+    def parse_text(self, line: str) -> Sequence[object]:
+        return self.values(json_value(line))
+
+    def values(self, row: object) -> Sequence[object]:
+        """The values of what was parsed."""
+        if not isinstance(row, dict):
+            raise BadRow("malformed JSON", "not an object")
+        found = [_fitted(row.get(field.name), field.type, field.name) for field in self._fields]
+        if not self._others:
+            return found
+        return [*found, json_of_scalars({name: row[name] for name in row if name not in self._fields.names})]
+
+
+def _fitted(value: object, kind: pa.DataType, name: str) -> object:
+    """The value in a form from which Arrow makes this type."""
+    if value is None:
+        return None
+    if pa.types.is_list(kind):
+        if not isinstance(value, list):
+            raise BadRow("field that is no list", name)
+        return [_fitted(item, kind.value_type, name) for item in value]
+    if pa.types.is_struct(kind):
+        if not isinstance(value, dict):
+            raise BadRow("field that is no object", name)
+        return {field.name: _fitted(value.get(field.name), field.type, f"{name}.{field.name}") for field in kind}
+    return _whole(value, name) if pa.types.is_int32(kind) else _json_text(value, name)
+
+
+def _whole(value: object, name: str) -> int:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not number.is_integer() or not -(2**31) <= number < 2**31:
+        raise BadRow("value that is no whole number", f"{name} {str(value)!r}")
+    return int(number)
+
+
+def json_value(line: str) -> object:
+    """What a line of JSON holds; a BadRow says why that is nothing."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BadRow("malformed JSON", f"{error.msg.removesuffix(' at')} at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadRow("malformed JSON", str(error)) from error
+
+
+def _json_text(value: object, name: str) -> str:
+    if type(value) is int:  # ids are numbers in some collections; bool is a subclass
+        value = str(value)
+    if not isinstance(value, str):
+        shown = "" if isinstance(value, (list, dict)) else f" {json.dumps(value)}"
+        raise BadRow("field that is no text", f"{name}{shown}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("invalid UTF-8", f"half a surrogate pair in {name}") from error
+    return value

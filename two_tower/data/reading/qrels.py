@@ -35,10 +35,10 @@ class QrelsFile(DelimitedFile):
         cells = [Counter(line.count(mark) + 1 for line in lines).most_common(1)[0][0] for mark in "\t,;|"]
         return words in _WITHOUT_HEADER and max(cells) < 3 and (words == 4 or max(cells) < 2)
 
-    def blocks(self) -> Iterator[bytes]:
-        if not self._has_blanks:
-            return super().blocks()
-        return (b"\n".join(b"\t".join(line.split()) for line in block.split(b"\n")) for block in super().blocks())
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        for first, block in super().blocks():
+            lines = (b"\t".join(line.split()) for line in block.split(b"\n")) if self._has_blanks else ()
+            yield first, b"\n".join(lines) or block
 
     @cached_property
     def columns(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 A block of whole lines is parsed at once; only a block that is refused is parsed line by line, to find the bad
 rows and their numbers. Lines end with a line feed (U+0085 and U+2028 are text), or all with a carriage return. How a
-line becomes a row is in `two_tower.data.reading.formats`.
+line becomes a row is a `RowFormat`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,26 +75,29 @@ class LineFile(TableFile):
         """None for a compressed file."""
         return estimated_lines(self.path) if isinstance(self.path, Path) else None
 
-    def blocks(self) -> Iterator[bytes]:
-        """The text in blocks of whole lines, see `line_blocks`."""
-        return line_blocks(self.path, self.encoding)
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """The text in blocks of whole lines, see `line_blocks`, each with the number of its first line."""
+        first = 1
+        for block in line_blocks(self.path, self.encoding):
+            yield first, block
+            first += block.count(b"\n")
 
     def start(self) -> bytes:
         """The first block that is not empty, read anew; a UserError where there is none."""
-        found = next(filter(bytes.strip, self.blocks()), None)
+        found = next((block for _, block in self.blocks() if block.strip()), None)
         if found is None:
             raise UserError(f"{self.path} is empty: it must hold rows of text")
         return found
 
 
 class RowFormat(ABC):
-    """How lines become rows of ``schema``."""
+    """How lines become rows of ``schema``: by Arrow's parser, or by a plain one that says what is wrong with a line."""
 
     schema: pa.Schema
 
     @abstractmethod
-    def parse_block(self, block: bytes, starts: np.ndarray) -> pa.Table | None:
-        """All rows of whole lines that begin at ``starts``, or None where not every line is a good row."""
+    def parse_block(self, block: bytes, lines: int) -> pa.Table | None:
+        """All rows of whole lines; None, an ArrowInvalid or too few rows where not every line is a good row."""
 
     @abstractmethod
     def parse_text(self, line: str) -> Sequence[object]:
@@ -108,24 +112,18 @@ class RowFormat(ABC):
         return self.parse_text(text)
 
 
-def parse_blocks(blocks: Iterable[bytes], row_format: RowFormat, path: File, bad: BadRows, skip: int = 0) -> Tables:
-    """The rows of blocks of whole lines, but not the ``skip`` first; empty lines are left out silently."""
-    first = 1
-    for block in blocks:
-        while skip and block:
-            line, _, block = block.partition(b"\n")
-            first, skip = first + 1, skip - bool(line.strip())
-        starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1])
-        starts = starts[starts < len(block)]
-        returns_within = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")  # where Arrow would end a line
-        table = None if returns_within else row_format.parse_block(block, starts)
-        if table is not None:
-            bad.rows += len(table)
-            yield table, np.arange(first, first + len(starts))
-        else:
-            lines = ((number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip())
-            yield from parse_each(lines, row_format.parse_line, row_format.schema, path, bad)
-        first += len(starts)
+def parse_lines(block: bytes, first: int, row_format: RowFormat, path: File, bad: BadRows) -> Tables:
+    """The rows of whole lines, the ``first`` of which has this number; empty lines are left out silently."""
+    lines, table = block.count(b"\n") + (block[-1:] != b"\n"), None
+    returns_within = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")  # where Arrow would end a line
+    with suppress(pa.ArrowInvalid):
+        table = None if returns_within else row_format.parse_block(block, lines)
+    if table is not None and len(table) == lines:
+        bad.rows += lines
+        yield table, np.arange(first, first + lines)
+    else:
+        numbered = ((number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip())
+        yield from parse_each(numbered, row_format.parse_line, row_format.schema, path, bad)
 
 
 def parse_each(

@@ -18,6 +18,7 @@ from two_tower.cache import file_fingerprint, notice
 from two_tower.data.base import FIELDS
 from two_tower.data.reading.archive import PACKED
 from two_tower.data.reading.arrow import (
+    choose,
     column_types,
     empty,
     is_text,
@@ -28,7 +29,6 @@ from two_tower.data.reading.arrow import (
 )
 from two_tower.data.reading.content import bare_name, check_encoding, kind_of, readable
 from two_tower.data.reading.delimited import DelimitedFile
-from two_tower.data.reading.formats import choose
 from two_tower.data.reading.json_files import JsonFile
 from two_tower.data.reading.names import first_of
 from two_tower.data.reading.rows import LineFile, Rows, TableFile, Tables
