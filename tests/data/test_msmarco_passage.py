@@ -183,8 +183,9 @@ def test_a_wrong_setting_is_named(folder: Path, arguments: dict[str, Any], answe
 
 
 def test_a_file_without_triples_is_named(folder: Path) -> None:
-    (folder / TEXTS).write_bytes(b"\n")
-    check_refused(MsMarcoPassage(str(folder), triples=TEXTS).text_triplets, r"small\.tsv holds no triple")
+    for text, message in ((b"a\tb\n", r"small\.tsv holds no triple"), (b"\n", r"small\.tsv is empty")):
+        (folder / TEXTS).write_bytes(text)
+        check_refused(MsMarcoPassage(str(folder), triples=TEXTS).text_triplets, message)
 
 
 @pytest.mark.parametrize("form", ["plain", "packed"])

@@ -6,7 +6,8 @@ import pytest
 from rows import Values, bad_summary, check_refused, values, write_rows
 
 from two_tower.data.passages import Passages
-from two_tower.data.reading.rows import estimated_lines
+from two_tower.data.reading import rows
+from two_tower.data.reading.delimited import TsvFile
 
 ROWS = [("a", "One", "the first"), ("b", "", "the second, with a comma"), ("c", "Three", "ünïcode 東京")]
 
@@ -67,8 +68,9 @@ def test_its_fingerprint_is_of_the_text_and_of_how_it_is_read(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("sample", [1000, 1 << 22])
-def test_lines_are_estimated_by_the_beginning(tmp_path: Path, sample: int) -> None:
+def test_lines_are_estimated_by_the_beginning(tmp_path: Path, sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_SAMPLE_BYTES", sample)
     path = tmp_path / "lines.txt"
     for count in (0, 5000):
         path.write_text("".join(f"a line with number {number:06}\n" for number in range(count)))
-        assert estimated_lines(path, sample) == pytest.approx(count, rel=0.05)
+        assert TsvFile(path).estimated_size() == pytest.approx(count, rel=0.05)

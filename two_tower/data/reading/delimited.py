@@ -76,8 +76,10 @@ class DelimitedFile(LineFile):
     @cached_property
     def first_rows(self) -> list[list[str]]:
         """Up to 1,000 rows, a header too."""
-        sample = self._sample.encode("utf-8", "surrogateescape")
-        return self._rows(self._delimiter, self._quoted or bool(quoting(sample, self._delimiter)))
+        quoted = self._quoted
+        if quoted is None:
+            quoted = quoting(self._sample.encode("utf-8", "surrogateescape"), self._delimiter)
+        return self._rows(self._delimiter, bool(quoted))
 
     @cached_property
     def _names(self) -> list[str]:

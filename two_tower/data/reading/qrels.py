@@ -16,7 +16,7 @@ from two_tower.data.reading.arrow import with_numbers, without_blank
 from two_tower.data.reading.content import File
 from two_tower.data.reading.delimited import DelimitedFile
 from two_tower.data.reading.names import GRADE, JUDGED, JUDGED_QUERY, plain
-from two_tower.data.reading.rows import Rows, Tables, first_lines
+from two_tower.data.reading.rows import Rows, Tables
 from two_tower.errors import BadRows, UserError
 
 _EXPECTED = "expected a query, a passage and a grade (or TREC's four columns; two where all are relevant)"
@@ -28,12 +28,10 @@ class QrelsFile(DelimitedFile):
 
     @cached_property
     def _has_blanks(self) -> bool:
-        lines = [line.decode("utf-8", "replace") for line in first_lines(self.path, self.encoding) if line.strip()]
-        if not lines:
-            raise UserError(f"{self.path} holds no judgement: {_EXPECTED}")
-        words = Counter(len(line.split()) for line in lines).most_common(1)[0][0]
-        cells = [Counter(line.count(mark) + 1 for line in lines).most_common(1)[0][0] for mark in "\t,;|"]
-        return words in _WITHOUT_HEADER and max(cells) < 3 and (words == 4 or max(cells) < 2)
+        rows = DelimitedFile(self.path, self.encoding).first_rows
+        cells = Counter(map(len, rows)).most_common(1)[0][0]
+        words = Counter(len(" ".join(row).split()) for row in rows).most_common(1)[0][0]
+        return words in _WITHOUT_HEADER and cells < 3 and (words == 4 or cells < 2)
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         for first, block in super().blocks():

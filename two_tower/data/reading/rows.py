@@ -25,7 +25,7 @@ Tables = Iterator[tuple[pa.Table, np.ndarray]]  # rows, and the number of each (
 
 _BLOCK_BYTES = CHUNK_BYTES
 _BATCH_ROWS = 10_000
-_FIRST_LINES = 1000
+_SAMPLE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,33 @@ class LineFile(TableFile):
         self.path, self.encoding = path, encoding
 
     def estimated_size(self) -> int | None:
-        """None for a compressed file."""
-        return estimated_lines(self.path) if isinstance(self.path, Path) else None
+        """Judged by the first bytes; None for a compressed file."""
+        if not isinstance(self.path, Path):
+            return None
+        with self.path.open("rb") as file:
+            start = file.read(_SAMPLE_BYTES)
+        if start.startswith(tuple(UNPACK)):
+            return None
+        return round(start.count(b"\n") * self.path.stat().st_size / max(1, len(start)))
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
-        """The text in blocks of whole lines, see `line_blocks`, each with the number of its first line."""
-        first = 1
-        for block in line_blocks(self.path, self.encoding):
-            yield first, block
-            first += block.count(b"\n")
+        """The text in blocks of whole lines, each with the number of its first line; the last may lack its line feed.
+
+        Where all lines end with a carriage return, as on old Macintoshes, line feeds replace them.
+        """
+        first, rest, returns = 1, b"", None
+        for chunk in chunks(self.path, self.encoding):
+            if returns is None:
+                returns = b"\r" in chunk and b"\n" not in chunk
+            if returns:
+                chunk = chunk.replace(b"\r", b"\n")
+            for start in range(0, len(chunk), _BLOCK_BYTES):
+                block, newline, rest = (rest + chunk[start : start + _BLOCK_BYTES]).rpartition(b"\n")
+                if newline:
+                    yield first, block + newline
+                    first += block.count(b"\n") + 1
+        if rest:
+            yield first, rest
 
     def start(self) -> bytes:
         """The first block that is not empty, read anew; a UserError where there is none."""
@@ -144,36 +162,3 @@ def parse_each(
         columns = zip(*good, strict=True) if good else [()] * len(schema)
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
         yield pa.table(arrays, schema), np.array(numbers, np.int64)
-
-
-def first_lines(path: File, encoding: str | None = None) -> list[bytes]:
-    """Up to 1,000 lines from the start of a file, at most 8 MiB of them."""
-    return next(line_blocks(path, encoding), b"").split(b"\n", _FIRST_LINES)[:_FIRST_LINES]
-
-
-def line_blocks(path: File, encoding: str | None = None) -> Iterator[bytes]:
-    """A file in blocks of whole lines, each of which ends with a line feed but perhaps the last.
-
-    Where all lines end with a carriage return, as on old Macintoshes, line feeds replace them.
-    """
-    rest, returns = b"", None
-    for chunk in chunks(path, encoding):
-        if returns is None:
-            returns = b"\r" in chunk and b"\n" not in chunk
-        if returns:
-            chunk = chunk.replace(b"\r", b"\n")
-        for start in range(0, len(chunk), _BLOCK_BYTES):
-            block, newline, rest = (rest + chunk[start : start + _BLOCK_BYTES]).rpartition(b"\n")
-            if newline:
-                yield block + newline
-    if rest:
-        yield rest
-
-
-def estimated_lines(path: Path, sample: int = 1 << 22) -> int | None:
-    """About how many lines a file has, judged by its first ``sample`` bytes; None for a compressed one."""
-    with path.open("rb") as file:
-        start = file.read(sample)
-    if start.startswith(tuple(UNPACK)):
-        return None
-    return round(start.count(b"\n") * path.stat().st_size / max(1, len(start)))

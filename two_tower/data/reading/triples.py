@@ -9,7 +9,7 @@ from two_tower.data.reading.arrow import kept, with_numbers, without_blank
 from two_tower.data.reading.content import File
 from two_tower.data.reading.delimited import TsvFile
 from two_tower.data.reading.names import plain
-from two_tower.data.reading.rows import Tables, first_lines
+from two_tower.data.reading.rows import Tables
 from two_tower.errors import BadRows, UserError
 
 _HEADER = ("query_id", "qid", "query")
@@ -25,9 +25,9 @@ class TriplesFile:
     """
 
     def __init__(self, path: File, encoding: str | None = None) -> None:
-        lines = [line.decode("utf-8", "replace").split("\t") for line in first_lines(path, encoding)]
-        self._has_header = plain(lines[0][0]) in _HEADER
-        good = (row for row in lines[self._has_header :] if len(row) in _COLUMNS and all(map(str.strip, row)))
+        rows = TsvFile(path, encoding).first_rows
+        self._has_header = plain(rows[0][0]) in _HEADER
+        good = (row for row in rows[self._has_header :] if len(row) in _COLUMNS and all(map(str.strip, row)))
         first = next(good, None)
         if first is None:
             raise UserError(f"{path} holds no triple: a line is a query, its answer and another passage")
