@@ -72,33 +72,18 @@ def hexadecimal(hashes: np.ndarray) -> pa.StringArray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _slot_of(slots: np.ndarray, keys: np.ndarray, key: np.uint64) -> np.uint64:
-    """The slot that holds the number of ``key``, or the free one (-1) where it belongs."""
+def _look_up(slots: np.ndarray, keys: np.ndarray, size: int, wanted: np.ndarray, numbers: np.ndarray, add: bool) -> int:
+    """The numbers of ``wanted`` keys, -1 for those that are not there; perhaps they are added, -1 - number then."""
     mask = np.uint64(len(slots) - 1)
-    slot = key & mask
-    while slots[slot] >= 0 and keys[slots[slot]] != key:
-        slot = (slot + np.uint64(1)) & mask
-    return slot
-
-
-@numba.njit(nogil=True, cache=True)
-def _insert(slots: np.ndarray, keys: np.ndarray, size: int, added: np.ndarray, numbers: np.ndarray) -> int:
-    for row in range(len(added)):
-        slot = _slot_of(slots, keys, added[row])
-        if slots[slot] < 0:
-            keys[size] = added[row]
-            slots[slot] = size
-            size += 1
-            numbers[row] = -1 - slots[slot]  # the first time
-        else:
-            numbers[row] = slots[slot]
-    return size
-
-
-@numba.njit(nogil=True, cache=True)
-def _look_up(slots: np.ndarray, keys: np.ndarray, wanted: np.ndarray, numbers: np.ndarray) -> None:
     for row in range(len(wanted)):
-        numbers[row] = slots[_slot_of(slots, keys, wanted[row])]
+        slot = wanted[row] & mask
+        while slots[slot] >= 0 and keys[slots[slot]] != wanted[row]:
+            slot = (slot + np.uint64(1)) & mask
+        numbers[row] = slots[slot]
+        if add and numbers[row] < 0:
+            keys[size], slots[slot], numbers[row] = wanted[row], size, -1 - size
+            size += 1
+    return size
 
 
 class Numbering:
@@ -119,14 +104,14 @@ class Numbering:
         """The number of each of (K,) uint64 keys, (K,) int32, and whether this is its first time, (K,) bool."""
         self._reserve(self._size + len(keys))
         numbers = np.empty(len(keys), np.int32)
-        self._size = _insert(self._slots, self._keys, self._size, keys, numbers)
+        self._size = _look_up(self._slots, self._keys, self._size, keys, numbers, True)
         new = numbers < 0
         return np.where(new, -1 - numbers, numbers), new
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """The number of each key, (K,) int32; -1 for those that never came."""
         numbers = np.empty(len(keys), np.int32)
-        _look_up(self._slots, self._keys, keys, numbers)
+        _look_up(self._slots, self._keys, self._size, keys, numbers, False)
         return numbers
 
     def _reserve(self, size: int) -> None:
@@ -135,7 +120,7 @@ class Numbering:
         slots = 1 << (size * 3 // 2).bit_length()
         if slots > len(self._slots):
             self._slots = np.full(slots, -1, np.int32)
-            _insert(self._slots, self._keys, 0, self._keys[: self._size], np.empty(self._size, np.int32))
+            _look_up(self._slots, self._keys, 0, self._keys[: self._size], np.empty(self._size, np.int32), True)
 
 
 class OneText:
