@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data.reading.delimited import DelimitedRows
+from two_tower.data.reading.delimited import TsvFile
 from two_tower.data.reading.json_files import JsonRows
-from two_tower.data.reading.rows import RowFormat
-from two_tower.errors import BadRow
+from two_tower.errors import BadRow, BadRows
 
 PASSAGE = JsonRows(pa.schema(dict.fromkeys(("_id", "text", "title"), pa.string())))
-GRADES = DelimitedRows(["query", "document", "grade"])
 ENTRY = pa.struct([("docid", pa.string()), ("text", pa.string())])
 NESTED = pa.schema(
     [("id", pa.string()), ("grade", pa.int32()), ("ids", pa.list_(pa.string())), ("entries", pa.list_(ENTRY))]
@@ -32,8 +30,8 @@ def test_both_json_parsers_agree(objects: list[dict]) -> None:
     for ascii_only in (True, False):
         lines = [json.dumps(o, ensure_ascii=ascii_only).encode() for o in objects]
         block = b"\n".join(lines) + b"\n"
-        fast = PASSAGE.parse_block(block, len(lines))
-        assert values(fast) == [PASSAGE.parse_line(line) for line in lines]
+        fast = PASSAGE.at_once(block, len(lines))
+        assert values(fast) == [PASSAGE.parse(line) for line in lines]
 
 
 def or_null(values: st.SearchStrategy) -> st.SearchStrategy:
@@ -59,9 +57,9 @@ def test_both_parsers_of_nested_objects_agree(rows: list[dict]) -> None:
     block = b"\n".join(lines) + b"\n"
     plain = [
         [pa.scalar(v, kind).as_py() for v, kind in zip(row, NESTED.types, strict=True)]
-        for row in map(nested.parse_line, lines)
+        for row in map(nested.parse, lines)
     ]
-    assert values(nested.parse_block(block, len(lines))) == plain
+    assert values(nested.at_once(block, len(lines))) == plain
 
 
 @pytest.mark.parametrize(
@@ -81,15 +79,20 @@ def test_both_parsers_of_nested_objects_agree(rows: list[dict]) -> None:
     ],
     ids=range(11),
 )
-def test_what_is_wrong_with_a_line(row_format: RowFormat, line: bytes, kind: str, detail: str) -> None:
+def test_what_is_wrong_with_a_line(row_format: JsonRows, line: bytes, kind: str, detail: str) -> None:
     with pytest.raises(BadRow) as error:
-        row_format.parse_line(line)
+        row_format.parse(line)
     assert error.value.kind == kind
     assert detail in error.value.detail
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", '"b', "c,d", "'", "é\u2028"]), text, st.integers(-3, 3)), min_size=1))
-def test_both_tsv_parsers_agree(cells: list[tuple[str, str, int]]) -> None:
-    lines = ["\t".join([a, b.translate({9: " ", 10: " ", 13: " "}), str(n)]).encode() for a, b, n in cells]
-    block = b"\n".join(lines) + b"\n"
-    assert values(GRADES.parse_block(block, len(lines))) == [GRADES.parse_line(line) for line in lines]
+def test_both_tsv_parsers_agree(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, int]]) -> None:
+    rows = [(a, b.translate({9: " ", 10: " ", 13: " "}), str(n)) for a, b, n in cells]
+    lines = ["\t".join(row) for row in rows]
+    for bad_line in ([], ["only one"]):  # with a bad line, the block is parsed line by line
+        path = tmp_path_factory.mktemp("tsv") / "a.tsv"
+        path.write_text("\n".join([*lines, *bad_line]), encoding="utf-8", newline="")
+        file, bad = TsvFile(path, "utf-8", ["query", "document", "grade"]), BadRows(1)
+        assert [tuple(row) for table, _ in file.read(file.schema, bad) for row in values(table)] == rows
+        assert bad.counts.total() == len(bad_line)

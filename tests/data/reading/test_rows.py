@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,10 +24,12 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 def read(path: Path, bad: BadRows | None = None) -> list[tuple]:
     """(line number, value, value, …) of every row."""
-    bad = bad or BadRows(1)
-    return listed(
-        part for first, block in JsonFile(path).blocks() for part in parse_lines(block, first, PASSAGE, path, bad)
+    file, bad = JsonFile(path), bad or BadRows(1)
+    tables = (
+        parse_lines(block, first, PASSAGE.at_once, PASSAGE.parse, PASSAGE.schema, path, bad)
+        for first, block in file.blocks()
     )
+    return listed(chain.from_iterable(tables))
 
 
 def listed(tables: Tables) -> list[tuple]:

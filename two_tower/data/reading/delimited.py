@@ -17,7 +17,7 @@ import pyarrow.csv as pv
 from two_tower.data.reading.arrow import choose
 from two_tower.data.reading.content import ENCODING, File, kind_of
 from two_tower.data.reading.names import KNOWN, plain
-from two_tower.data.reading.rows import LineFile, RowFormat, Tables, parse_each, parse_lines
+from two_tower.data.reading.rows import LineFile, Tables, parse_each, parse_lines
 from two_tower.errors import BadRow, BadRows, UserError
 
 _BAD_QUOTES = "malformed quoting"
@@ -118,22 +118,49 @@ class DelimitedFile(LineFile):
             table = table.select(named).rename_columns(self.schema.names)
             yield choose(table, fields, others, nothing=""), numbers
 
+    @property
+    def _places(self) -> pa.Schema:
+        return pa.schema([(str(place), pa.string()) for place, _ in enumerate(self._names)])
+
     def _cells(self, bad: BadRows) -> Tables:
         """All columns, by their places; from the first block on that is quoted, as the csv module reads them."""
-        row_format = DelimitedRows([str(place) for place, _ in enumerate(self._names)], self._delimiter)
         blocks, quoted, skip = self.blocks(), self._quoted, bool(self._separator) + (self.names is None)
         for first, block in blocks:
             quoted = quoting(block, self._delimiter) if quoted is None else quoted
             if quoted:
                 rows = self._quoted_rows(itertools.chain([block], (block for _, block in blocks)), first, bad)
-                rows = itertools.islice(rows, skip, None)
-                yield from parse_each(rows, row_format.values, row_format.schema, self.path, bad)
+                yield from parse_each(itertools.islice(rows, skip, None), self._checked, self._places, self.path, bad)
                 return
             while skip and block:
                 line, _, block = block.partition(b"\n")
                 first, skip = first + 1, skip - bool(line.strip())
             if block:
-                yield from parse_lines(block, first, row_format, self.path, bad)
+                yield from parse_lines(block, first, self._at_once, self._parse, self._places, self.path, bad)
+
+    def _at_once(self, block: bytes, lines: int) -> pa.Table | None:
+        if block.startswith(b"\xef\xbb\xbf"):  # Arrow leaves out a byte order mark
+            return None
+        types = dict.fromkeys(self._places.names, pa.string())
+        return pv.read_csv(
+            pa.BufferReader(block),
+            pv.ReadOptions(column_names=self._places.names),
+            pv.ParseOptions(delimiter=self._delimiter, quote_char=False, double_quote=False),
+            pv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+        )
+
+    def _parse(self, line: bytes) -> Sequence[str]:
+        return self._checked(line.decode("utf-8", "surrogateescape").removesuffix("\r").split(self._delimiter))
+
+    def _checked(self, cells: Sequence[str]) -> Sequence[str]:
+        """The cells of a row, if it is valid UTF-8 and has as many as there are columns."""
+        text = self._delimiter.join(cells)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadRow("invalid UTF-8", f"byte {len(text[: error.start].encode()) + 1}") from error
+        if len(cells) != len(self._names):
+            raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self._names)}")
+        return cells
 
     def _quoted_rows(self, blocks: Iterable[bytes], first: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Each row that is not empty and the number of its first line; wrongly quoted lines are bad."""
@@ -158,37 +185,6 @@ class TsvFile(DelimitedFile):
     _delimiter = "\t"
     _separator = None
     _quoted = False
-
-
-class DelimitedRows(RowFormat):
-    """Columns of texts between delimiters without quoting: a quote is text."""
-
-    def __init__(self, names: Sequence[str], delimiter: str = "\t") -> None:
-        self.schema, self.delimiter = pa.schema(dict.fromkeys(names, pa.string())), delimiter
-
-    def parse_block(self, block: bytes, lines: int) -> pa.Table | None:
-        if block.startswith(b"\xef\xbb\xbf"):  # Arrow leaves out a byte order mark
-            return None
-        types = {field.name: field.type for field in self.schema}
-        return pv.read_csv(
-            pa.BufferReader(block),
-            pv.ReadOptions(column_names=self.schema.names),
-            pv.ParseOptions(delimiter=self.delimiter, quote_char=False, double_quote=False),
-            pv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-        )
-
-    def parse_text(self, line: str) -> Sequence[object]:
-        return self.values(line.removesuffix("\r").split(self.delimiter))
-
-    def values(self, cells: Sequence[str]) -> Sequence[str]:
-        """The cells of a row, if it has as many as there are columns."""
-        try:
-            "".join(cells).encode()
-        except UnicodeEncodeError as error:
-            raise BadRow("invalid UTF-8") from error
-        if len(cells) != len(self.schema):
-            raise BadRow("wrong number of columns", f"{len(cells)} instead of {len(self.schema)}")
-        return cells
 
 
 def _start(block: bytes) -> str:

@@ -19,7 +19,7 @@ import pyarrow.json as pj
 from two_tower.data.base import FIELDS
 from two_tower.data.reading.arrow import json_of_scalars
 from two_tower.data.reading.content import chunks
-from two_tower.data.reading.rows import LineFile, RowFormat, Tables, parse_each, parse_lines
+from two_tower.data.reading.rows import LineFile, Tables, parse_each, parse_lines
 from two_tower.errors import BadRow, BadRows, UserError
 
 _FIRST_ROWS = 1000
@@ -69,7 +69,7 @@ class JsonFile(LineFile):
             yield from parse_each(enumerate(self._objects(), 1), rows.values, rows.schema, self.path, bad)
             return
         for first, block in self.blocks():
-            yield from parse_lines(block, first, rows, self.path, bad)
+            yield from parse_lines(block, first, rows.at_once, rows.parse, rows.schema, self.path, bad)
 
     def _objects(self) -> Iterator[object]:
         """The values of the array, or those that follow each other."""
@@ -134,7 +134,7 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
     return {str: pa.string(), bool: pa.bool_(), float: pa.float64()}[kind]
 
 
-class JsonRows(RowFormat):
+class JsonRows:
     """One JSON object per line, with fields of given types; other fields are ignored, whatever they hold.
 
     The fields are strings, int32, lists and structs of these. An integer in place of a string becomes its decimal text;
@@ -147,7 +147,8 @@ class JsonRows(RowFormat):
         self._fields, self._numbers, self._others = fields, numbers or fields, others
         self.schema = fields.append(pa.field(FIELDS, pa.string())) if others else fields
 
-    def parse_block(self, block: bytes, lines: int) -> pa.Table | None:
+    def at_once(self, block: bytes, lines: int) -> pa.Table | None:
+        """All rows of a block of whole lines; see `parse_lines`."""
         # Every line must begin with its object: Arrow (26.0) crashes on a first line ``null``, and takes two
         # objects on a line, or one on two, for rows.
         objects = block.startswith(b"{") + block.count(b"\n{")
@@ -158,8 +159,12 @@ class JsonRows(RowFormat):
         table.validate(full=True)  # UTF-8 is checked here only
         return table.cast(self.schema)
 
-    def parse_text(self, line: str) -> Sequence[object]:
-        return self.values(json_value(line))
+    def parse(self, line: bytes) -> Sequence[object]:
+        """The values of one row; a BadRow says why it cannot be used."""
+        try:
+            return self.values(json_value(line.decode()))
+        except UnicodeDecodeError as error:
+            raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
 
     def values(self, row: object) -> Sequence[object]:
         """The values of what was parsed."""

@@ -1,8 +1,7 @@
 """Tolerant reading of tables, most of them files of lines: bad rows are counted and left out.
 
 A block of whole lines is parsed at once; only a block that is refused is parsed line by line, to find the bad
-rows and their numbers. Lines end with a line feed (U+0085 and U+2028 are text), or all with a carriage return. How a
-line becomes a row is a `RowFormat`.
+rows and their numbers. Lines end with a line feed (U+0085 and U+2028 are text), or all with a carriage return.
 """
 
 from __future__ import annotations
@@ -108,40 +107,25 @@ class LineFile(TableFile):
         return found
 
 
-class RowFormat(ABC):
-    """How lines become rows of ``schema``: by Arrow's parser, or by a plain one that says what is wrong with a line."""
+def parse_lines(
+    block: bytes, first: int, at_once: Callable[[bytes, int], pa.Table | None],
+    parse: Callable[[bytes], Sequence[object]], schema: pa.Schema, path: File, bad: BadRows,
+) -> Tables:  # fmt: skip
+    """The rows of a block of whole lines, the ``first`` of which has this number; empty lines are left out silently.
 
-    schema: pa.Schema
-
-    @abstractmethod
-    def parse_block(self, block: bytes, lines: int) -> pa.Table | None:
-        """All rows of whole lines; None, an ArrowInvalid or too few rows where not every line is a good row."""
-
-    @abstractmethod
-    def parse_text(self, line: str) -> Sequence[object]:
-        """The values of one row; a BadRow says why it cannot be used."""
-
-    def parse_line(self, line: bytes) -> Sequence[object]:
-        """`parse_text` of bytes, which may be no UTF-8."""
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise BadRow("invalid UTF-8", f"byte {error.start + 1}") from error
-        return self.parse_text(text)
-
-
-def parse_lines(block: bytes, first: int, row_format: RowFormat, path: File, bad: BadRows) -> Tables:
-    """The rows of whole lines, the ``first`` of which has this number; empty lines are left out silently."""
+    ``at_once`` is Arrow's parser, which takes a block and how many lines it has; where not every line is a good row, it
+    gives None, an ArrowInvalid or another number of rows. Then ``parse`` takes line by line, as in `parse_each`.
+    """
     lines, table = block.count(b"\n") + (block[-1:] != b"\n"), None
     returns_within = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")  # where Arrow would end a line
     with suppress(pa.ArrowInvalid):
-        table = None if returns_within else row_format.parse_block(block, lines)
+        table = None if returns_within else at_once(block, lines)
     if table is not None and len(table) == lines:
         bad.rows += lines
         yield table, np.arange(first, first + lines)
     else:
         numbered = ((number, line) for number, line in enumerate(block.split(b"\n"), first) if line.strip())
-        yield from parse_each(numbered, row_format.parse_line, row_format.schema, path, bad)
+        yield from parse_each(numbered, parse, schema, path, bad)
 
 
 def parse_each(
