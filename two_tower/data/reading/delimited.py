@@ -212,7 +212,7 @@ def quoting(block: bytes, delimiter: str) -> bool | None:
         return None
     start = 0 if b'"' in block[:_SAMPLE_BYTES] else block.rfind(b"\n", 0, block.index(b'"')) + 1
     text, edge = _start(block[start:]), rf"[^{re.escape(delimiter)}\r\n]"
-    cells = re.findall(rf'(?<!{edge})("(?:[^"]|"")*+(?:"(?!{edge})|\Z)|")', text)
+    cells = re.findall(rf'"(?<!{edge}")(?:(?:[^"]|"")*+(?:"(?!{edge})|\Z))?', text)
     signs = sum('""' in cell[1:-1] and cell.strip('"') != "" for cell in cells) - cells.count('"')
     plain, quoted = (_rows(text, delimiter, quotes) for quotes in (False, True))
     columns = Counter(map(len, quoted)).most_common(1)[0][0]
