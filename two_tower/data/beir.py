@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from two_tower.data.base import CORPUS, SPLITS, TRIPLETS
 from two_tower.data.reading import names
 from two_tower.data.reading.content import bare_name
 from two_tower.data.reading.qrels import qrels_rows
-from two_tower.data.reading.rows import Rows
+from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.table_files import RoleTables, find_columns, find_named, open_tables
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.triples import TriplesFile
@@ -59,7 +59,7 @@ class Beir(TableSource):
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of ``triples.tsv`` whose ids are known."""
         path = find_named(self.path, "triples", (".tsv",))
-        return None if path is None else self._read_triplets(path)
+        return None if path is None else self._batches(Rows(path, partial(self._known_triplets, path)))
 
     def fingerprint(self) -> str:
         tables = [self._corpus] + ([self._questions] if find_named(self.path, "queries") else [])
@@ -80,16 +80,15 @@ class Beir(TableSource):
             raise self._no_split(split)
         return qrels_rows(path, self.encoding)
 
-    def _read_triplets(self, path: Path) -> Iterator[pa.RecordBatch]:
-        bad, queries = BadRows(self.max_bad_rows), self._all_queries("train")[1]
+    def _known_triplets(self, path: Path, bad: BadRows) -> Tables:
+        _, queries = self._all_queries("train")
         if not len(self._passages):
             deque(self.corpus(), maxlen=0)  # reads it to its end
         for table, numbers in TriplesFile(path, self.encoding).read(bad):
             for column in TRIPLETS.names:
                 ids = queries if column == "query_id" else self._passages
                 table, numbers = keep_known(table, numbers, column, ids, bad, path)
-            yield from table.to_batches()
-        self._report(path, bad)
+            yield table, numbers
 
     def _table(
         self, name: str, chosen: dict[str, str | None], usual: dict[str, tuple[str, ...]], required: tuple[str, str]

@@ -51,8 +51,8 @@ class IrDatasets(TableSource):
         """The document pairs of the training split; whether their ids exist is not checked."""
         if "train" not in self.ids or not self._load(self.ids["train"]).has_docpairs():
             return None
-        rows = self._rows(self.ids["train"], "docpairs", attrgetter("query_id", "doc_id_a", "doc_id_b"), TRIPLETS)
-        return self._read_triplets(rows)
+        columns = attrgetter("query_id", "doc_id_a", "doc_id_b")
+        return self._batches(self._rows(self.ids["train"], "docpairs", columns, TRIPLETS))
 
     def fingerprint(self) -> str:
         """Of the ids, the library's version and the parts that are one file each; the library checks the others."""
@@ -71,12 +71,6 @@ class IrDatasets(TableSource):
         if split not in self.ids:
             raise self._no_split(split)
         return self._rows(self.ids[split], "qrels", _judgement, QRELS)
-
-    def _read_triplets(self, rows: Rows) -> Iterator[pa.RecordBatch]:
-        bad = BadRows(self.max_bad_rows)
-        for table, _ in rows.read(bad):
-            yield from table.to_batches()
-        self._report(rows.place, bad)
 
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
         """A part of a collection; ``convert`` makes of an entry a row of ``schema``, or a BadRow."""

@@ -21,7 +21,7 @@ from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.table_files import RoleTables
 from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.triples import TriplesFile
-from two_tower.errors import BadRows, UserError, nearest, one_of
+from two_tower.errors import UserError, nearest, one_of
 
 _QUERY_FILES = {"train": "queries.train.tsv", "dev": "queries.dev.small.tsv", "test": "msmarco-test2019-queries.tsv"}
 _QRELS_FILES = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv", "test": "2019qrels-pass.txt"}
@@ -157,10 +157,4 @@ class MsMarcoPassage(TableSource):
     def _read_triples(self, texts: bool) -> Iterator[pa.RecordBatch] | None:
         if self._triples is None or self._triples.has_texts != texts:
             return None
-        return self._batches(self._triples)
-
-    def _batches(self, triples: TriplesFile) -> Iterator[pa.RecordBatch]:
-        bad = BadRows(self.max_bad_rows)
-        for table, _ in triples.read(bad):
-            yield from table.combine_chunks().to_batches()  # large ones, which are tokenized on several threads
-        self._report(triples.path, bad)
+        return self._batches(Rows(self._triples.path, self._triples.read))

@@ -94,3 +94,10 @@ class TableSource(Source):
             tables = [table.rename_columns(QUERIES.names) for table in self._first_rows(parts, first)]
             self._queries[place] = pa.concat_tables([QUERIES.empty_table(), *tables]), first.ids
         return self._queries[place]
+
+    def _batches(self, rows: Rows) -> Iterator[pa.RecordBatch]:
+        """All rows of a table, in batches as large as they are read: large ones are tokenized on several threads."""
+        bad = BadRows(self.max_bad_rows)
+        for table, _ in rows.read(bad):
+            yield from table.combine_chunks().to_batches()
+        self._report(rows.place, bad)
