@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS, Source
+from two_tower.data.base import CORPUS
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import leave_out
 from two_tower.data.reading.content import bare_name
-from two_tower.data.reading.rows import read_all
+from two_tower.data.reading.rows import Rows, Tables
 from two_tower.data.reading.table_files import find_columns, open_tables
-from two_tower.data.reading.unique import Numbering, hash_rows
+from two_tower.data.reading.tables import TableSource
 from two_tower.errors import BadRows, UserError
 
 _USUAL = {"text": names.TEXT, "title": names.TITLE, "id": names.ID}
 
 
-class Passages(Source):
+class Passages(TableSource):
     """A table with a passage in each row, in a file or in the files of a folder; of id and text it needs no header."""
 
     def __init__(
@@ -35,34 +34,26 @@ class Passages(Source):
     def estimated_size(self) -> int | None:
         return self.table.estimated_size()
 
-    def corpus(self, fields: bool = False) -> Iterator[pa.RecordBatch]:
-        bad, seen, empty = BadRows(self.max_bad_rows), Numbering(), True
-        for place, table, rows in read_all(self.table.rows(CORPUS.names, [("id",), ("text",)], fields), bad):
-            if "id" not in self.table:
-                numbers = pc.cast(pa.array(rows), pa.string())
-                several = len(self.table.files) > 1
-                ids = pc.binary_join_element_wise(Path(str(place)).name, numbers, ":") if several else numbers
-                table = table.set_column(0, "id", ids)
-            else:
-                wrong = ~seen.add(hash_rows(table["id"]))[1]
-                table, _ = leave_out(table, rows, wrong, "id that another row had before", place, bad, table["id"])
-            empty = empty and not len(table)
-            yield from table.to_batches()
-        self._report(self.path, bad)
-        if empty:
-            raise UserError(f"{self.path} holds no row with a passage")
-
-    def search_corpus(self) -> Iterator[pa.RecordBatch]:
-        return self.corpus(fields=True)
-
     def splits(self) -> tuple[str, ...]:
         return ()
 
-    def queries(self, split: str) -> pa.Table:
-        raise UserError(f"{self.name} holds passages only, no queries: data=passages is for embed.py")
-
-    def qrels(self, split: str) -> pa.Table:
-        return self.queries(split)
-
     def fingerprint(self) -> str:
         return self._key(*self.table.fingerprint())
+
+    def _passage_rows(self, fields: bool = False) -> list[Rows]:
+        tables = self.table.rows(CORPUS.names, [("id",), ("text",)], fields)
+        return tables if "id" in self.table else [Rows(rows.place, partial(self._numbered, rows)) for rows in tables]
+
+    def _numbered(self, rows: Rows, bad: BadRows) -> Tables:
+        """Rows with their numbers as ids, behind the name of their file where there are several."""
+        for table, numbers in rows.read(bad):
+            ids = pc.cast(pa.array(numbers), pa.string())
+            if len(self.table.files) > 1:
+                ids = pc.binary_join_element_wise(Path(str(rows.place)).name, ids, ":")
+            yield table.set_column(0, "id", ids), numbers
+
+    def _query_rows(self, split: str) -> list[Rows]:
+        return [self._judgement_rows(split)]
+
+    def _judgement_rows(self, split: str) -> Rows:
+        raise UserError(f"{self.name} holds passages only, no queries: data=passages is for embed.py")
