@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import notice
-from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, TRIPLETS, Source, draw_dev, percentiles
+from two_tower.data.base import CORPUS, FIELDS, QRELS, TRIPLETS, draw_dev, percentiles
 from two_tower.data.passages import Passages
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import empty, leave_out
+from two_tower.data.reading.arrow import blank, empty, kept, leave_out
 from two_tower.data.reading.content import bare_name
-from two_tower.data.reading.rows import read_all
+from two_tower.data.reading.rows import Rows, Tables, read_all
 from two_tower.data.reading.table_files import find_columns, open_tables
+from two_tower.data.reading.tables import TableSource
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows, hexadecimal
-from two_tower.errors import BadRows, UserError, one_of
+from two_tower.errors import BadRows, UserError
 
 _USUAL = {"query": names.QUERY, "positive": names.POSITIVE, "title": names.TITLE, "negative": names.NEGATIVE}
 _ROLES = (*_USUAL, "query_id", "passage_id")
@@ -28,7 +29,7 @@ _TEXTS_OF = {"query_id": ("query",), "passage_id": ("title", "positive")}
 _SPLITS = ("train", "dev")
 
 
-class PairsSource(Source):
+class PairsSource(TableSource):
     """A table with a query and one passage that answers it in each row, in a file or in the files of a folder.
 
     Equal passages are one document, equal queries one query with several relevant documents. All passages are in the
@@ -57,80 +58,74 @@ class PairsSource(Source):
             required = ("query", "passage_id")
         self.table = find_columns(tables, chosen, usual, required, ("query", "positive"))
 
-    def corpus(self, fields: bool = False) -> Iterator[pa.RecordBatch]:
-        seen = Numbering()
-        fields = fields and (self.table.has_others or (self._corpus is not None and self._corpus.table.has_others))
-        columns = [*CORPUS.names, FIELDS] if fields else CORPUS.names
-        for batch in () if self._corpus is None else self._corpus.corpus(fields):
-            seen.add(hash_rows(pa.chunked_array([batch["id"]])))
-            yield from _with_fields(pa.Table.from_batches([batch]), columns).to_batches()
-        for table in self._pairs(fields):
-            passages = table.rename_columns({"passage_id": "id", "positive": "text"})
-            negatives = table.filter(pc.not_equal(table["negative"], ""))
-            others = pa.table([negatives["negative_id"], empty(len(negatives)), negatives["negative"]], CORPUS)
-            both = pa.concat_tables([_with_fields(passages, columns), _with_fields(others, columns)])
-            new = seen.add(hash_rows(both["id"]))[1] & pc.not_equal(both["text"], "").to_numpy()
-            yield from both.filter(pa.array(new)).to_batches()
-
-    def search_corpus(self) -> Iterator[pa.RecordBatch]:
-        return self.corpus(fields=True)
-
     def splits(self) -> tuple[str, ...]:
         return _SPLITS
 
-    def queries(self, split: str) -> pa.Table:
-        """The queries of a split, in the order of their first rows."""
-        return self._part(split)[1]
-
-    def qrels(self, split: str) -> pa.Table:
-        return self._part(split)[2]
-
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        return self._triplets() if "negative" in self.table else None
+        return self._batches(Rows(self.path, self._triplets)) if "negative" in self.table else None
 
     def fingerprint(self) -> str:
         corpus = [] if self._corpus is None else self._corpus.table.fingerprint()
         return self._key(*self.table.fingerprint(), *corpus, self.dev_share, self.dev_seed)
 
-    def _triplets(self) -> Iterator[pa.RecordBatch]:
-        ids = self._part("train")[0]
-        for table in self._pairs():
-            wanted = _among(ids, table["query_id"]) & pc.not_equal(table["negative"], "").to_numpy()
-            triplets = table.select(["query_id", "passage_id", "negative_id"]).rename_columns(TRIPLETS.names)
-            yield from triplets.filter(pa.array(wanted)).to_batches()
+    def _passage_rows(self, fields: bool = False) -> list[Rows]:
+        return [Rows(self.path, partial(self._passages_of, fields))]
 
-    def _part(self, split: str) -> tuple[Numbering, pa.Table, pa.Table]:
-        """The ids of the queries of a split, the queries, and their judgements."""
+    def _query_rows(self, split: str) -> list[Rows]:
+        return [Rows(self.path, self._queries_of)]
+
+    def _judgement_rows(self, split: str) -> Rows:
         if split not in _SPLITS:
-            raise UserError(f"{self.name} has no split {split!r}: {one_of(split, _SPLITS)}")
-        return self._parts[split]
+            raise self._no_split(split)
+        return Rows(self.path, partial(self._judgements, split))
+
+    def _passages_of(self, fields: bool, bad: BadRows) -> Tables:
+        """The passages of the corpus, whose bad rows it counts itself, and those of the pairs that it lacks."""
+        if self._corpus is not None:
+            for batch in self._corpus.search_corpus() if fields else self._corpus.corpus():
+                yield pa.Table.from_batches([batch]), np.arange(len(batch))
+        for table, rows in self._pairs(bad, fields):
+            nothing = empty(len(table))
+            positives = table.rename_columns({"passage_id": "id", "positive": "text"})
+            negatives = pa.table([table["negative_id"], nothing, table["negative"]], CORPUS)
+            if FIELDS in table.column_names:
+                negatives = negatives.append_column(FIELDS, nothing)
+            both = pa.concat_tables([positives.select(negatives.column_names), negatives])
+            yield kept(both, np.tile(rows, 2), ~blank(both["text"]))
+
+    def _queries_of(self, bad: BadRows) -> Tables:
+        return ((table.select(["query_id", "query"]), rows) for table, rows in self._pairs(bad))
+
+    def _judgements(self, split: str, bad: BadRows) -> Tables:
+        for table, rows in self._pairs_of(split, bad):
+            grades = pa.repeat(pa.scalar(1, pa.int32()), len(table))
+            yield pa.table([table["query_id"], table["passage_id"], grades], QRELS), rows
+
+    def _triplets(self, bad: BadRows) -> Tables:
+        for table, rows in self._pairs_of("train", bad):
+            triplets = table.select(["query_id", "passage_id", "negative_id"]).rename_columns(TRIPLETS.names)
+            yield kept(triplets, rows, ~blank(triplets["negative_id"]))
+
+    def _pairs_of(self, split: str, bad: BadRows) -> Tables:
+        _, ids = self._all_queries(split)
+        for table, rows in self._pairs(bad):
+            is_dev = self._is_dev[ids.find(hash_rows(table["query_id"]))]
+            yield kept(table, rows, is_dev == (split == "dev"))
 
     @cached_property
-    def _parts(self) -> dict[str, tuple[Numbering, pa.Table, pa.Table]]:
-        seen_queries, seen_pairs, queries, pairs = Numbering(), Numbering(), [], []
-        for table in self._pairs():
-            queries.append(_first_times(seen_queries, table.select(["query_id", "query"]), 1))
-            pairs.append(_first_times(seen_pairs, table.select(["query_id", "passage_id"]), 2))
-        distinct = pa.concat_tables(queries).rename_columns(QUERIES.names)
-        grades = pa.repeat(pa.scalar(1, pa.int32()), sum(map(len, pairs)))
-        qrels = pa.table([*pa.concat_tables(pairs).columns, grades], QRELS)
-        is_dev, parts = self._draw_dev(distinct["text"]), {}
-        for split, chosen in (("train", ~is_dev), ("dev", is_dev)):
-            ids, own = Numbering(), distinct.filter(pa.array(chosen))
-            ids.add(hash_rows(own["id"]))
-            parts[split] = ids, own, qrels.filter(pa.array(_among(ids, qrels["query_id"])))
-        return parts
-
-    def _draw_dev(self, queries: pa.ChunkedArray) -> np.ndarray:
-        """Which queries are of dev, (Q,) bool: at least one is and one is not."""
-        draws = percentiles(queries.to_pylist(), self.dev_seed)
+    def _is_dev(self) -> np.ndarray:
+        """Which of all queries are of dev, (Q,) bool: at least one is and one is not."""
+        draws = percentiles(self._all_queries("dev")[0]["text"].to_pylist(), self.dev_seed)
         if draws.min() == draws.max():
             raise UserError(f"{self.path} holds only one query: training and validation need one each at least")
         return (draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())) & (draws != draws.max())
 
-    def _pairs(self, fields: bool = False) -> Iterator[pa.Table]:
-        """The good rows: id and text of query, positive and negative, and the title; "" for what is missing."""
-        bad, nothing, found = BadRows(self.max_bad_rows), True, np.zeros(3, int)
+    def _pairs(self, bad: BadRows, fields: bool = False) -> Tables:
+        """The good rows: id and text of query, positive and negative, and the title; "" for what is missing.
+
+        A passage that the corpus has comes with its id there and without a text.
+        """
+        nothing, found = True, np.zeros(3, int)
         own = ("query_id",) if self._corpus else _TEXTS_OF  # a passage's id may be of the corpus, with its text
         checks = {role: OneText() for role in own if role in self.table}
         filled = [("query",), ("positive", "passage_id")] if self._corpus else [("query",), ("positive",)]
@@ -145,8 +140,7 @@ class PairsSource(Source):
                 table, rows, how = self._looked_up(table, rows, bad, place)
                 found += how
             nothing = nothing and not len(table)
-            yield table
-        self._report(self.path, bad)
+            yield table, rows
         if nothing:
             raise UserError(f"{self.path} holds no row with a query and a passage")
         if self._corpus is not None:
@@ -162,22 +156,27 @@ class PairsSource(Source):
         for role, texts in _TEXTS_OF.items():
             hashes = hexadecimal(hash_rows(*(columns[text] for text in texts)))
             columns[role] = pc.if_else(pc.equal(columns[role], ""), hashes, columns[role])
-        negatives = hash_rows(pa.chunked_array([empty(len(table))]), columns["negative"])
-        return pa.table({**columns, "negative_id": hexadecimal(negatives)})
+        negatives = hexadecimal(hash_rows(pa.chunked_array([empty(len(table))]), columns["negative"]))
+        return pa.table({**columns, "negative_id": pc.if_else(pc.equal(columns["negative"], ""), "", negatives)})
 
     def _looked_up(
         self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object
     ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
         """The rows with the ids that their passages have in the corpus; how many were found by id, text, and not."""
         ids, texts, names_of = self._known
-        by_id = _among(ids, table["passage_id"])
+        by_id = ids.find(hash_rows(table["passage_id"])) >= 0
         by_text = np.where(by_id, -1, texts.find(hash_rows(table["positive"])))
         new = ~by_id & (by_text < 0)
-        lost = new & pc.equal(table["positive"], "").to_numpy()
-        for column, text in (("passage_id", by_text), ("negative_id", texts.find(hash_rows(table["negative"])))):
-            own = names_of.take(pa.array(text, mask=text < 0))
-            table = table.set_column(table.column_names.index(column), column, pc.coalesce(own, table[column]))
-        table, rows = leave_out(table, rows, lost, "unknown passage_id", place, bad, table["passage_id"])
+        lost = new & blank(table["positive"])
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        negative = texts.find(hash_rows(columns["negative"]))
+        for role, text, at, known in (
+            ("passage_id", "positive", by_text, ~new), ("negative_id", "negative", negative, negative >= 0),
+        ):  # fmt: skip
+            columns[role] = pc.coalesce(names_of.take(pa.array(at, mask=at < 0)), columns[role])
+            columns[text] = pc.if_else(pa.array(known), "", columns[text])
+        kind, details = "unknown passage_id", table["passage_id"]
+        table, rows = leave_out(pa.table(columns), rows, lost, kind, place, bad, details)
         return table, rows, np.array([by_id, by_text >= 0, new & ~lost]).sum(axis=1)
 
     @cached_property
@@ -191,20 +190,3 @@ class PairsSource(Source):
             _, new = texts.add(hash_rows(pc.utf8_trim_whitespace(table["text"])))
             first.append(table["id"].filter(pa.array(new)).combine_chunks())
         return ids, texts, pa.concat_arrays(first)
-
-
-def _among(ids: Numbering, column: pa.ChunkedArray) -> np.ndarray:
-    """Which of (N,) ids are known, (N,) bool."""
-    return ids.find(hash_rows(column)) >= 0
-
-
-def _first_times(seen: Numbering, table: pa.Table, columns: int) -> pa.Table:
-    """The rows whose first ``columns`` have not been seen before."""
-    return table.filter(pa.array(seen.add(hash_rows(*table.columns[:columns]))[1]))
-
-
-def _with_fields(table: pa.Table, columns: list[str]) -> pa.Table:
-    """These columns, "" for `FIELDS` where there are none."""
-    if FIELDS in columns and FIELDS not in table.column_names:
-        table = table.append_column(FIELDS, empty(len(table)))
-    return table.select(columns)
