@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from two_tower.data.base import QUERIES, SPLITS, draw_dev, percentiles
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import scalars
 from two_tower.data.reading.groups import GroupSource, Links, Part
 from two_tower.data.reading.hub import HubData, split_names
 from two_tower.data.reading.schemas import PassageColumns, QrelsColumns, Schema, TevatronColumns, recognize
@@ -106,11 +105,6 @@ class HuggingFace(GroupSource):
     def _parts(self, fields: bool = False) -> Iterator[Part]:
         groups = [(split, self._rows, name, self._schema) for split, name in self._names.items()]
         corpus = _passages(self._corpus, names.ID, names.TEXT, names.TITLE) if self._corpus else []
-        if fields:
-            fields = any(
-                not isinstance(schema, TevatronColumns) and set(scalars(data.schema(name))) - {*schema.fields.names}
-                for _, data, name, schema in corpus or groups
-            )
         for split, data, name, schema in (*corpus, *groups):
             others = fields and (split is None or not corpus)
             yield from (Part(split, rows, schema) for rows in data.rows(name, schema, others))

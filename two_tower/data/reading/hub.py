@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.base import SPLITS
+from two_tower.data.reading.arrow import scalars
 from two_tower.data.reading.content import bare_name, check_encoding
 from two_tower.data.reading.qrels import qrels_rows
 from two_tower.data.reading.rows import Rows, TableFile
@@ -100,12 +101,13 @@ class HubData:
     def rows(self, split: str, schema: Schema, others: bool = False) -> list[Rows]:
         """The rows of each file of a split, with the columns of a schema; local files have any form of judgements.
 
-        With ``others``, a column `FIELDS` has all other scalars.
+        With ``others``, a column `FIELDS` has all other scalars, if there are any.
         """
         tables = self._tables[split]
         if isinstance(schema, QrelsColumns) and not any(isinstance(table, ColumnFile) for table in tables):
             return [qrels_rows(Path(str(table.path)), self.encoding, schema.fields.names) for table in tables]
         self.require(split, schema.required)
+        others = others and any(set(scalars(table.schema)) - {*schema.fields.names} for table in tables)
         return [Rows(table.path, partial(table.read, schema.fields, others=others)) for table in tables]
 
     def fingerprint(self) -> str:
