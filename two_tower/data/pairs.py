@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import notice
-from two_tower.data.base import CORPUS, FIELDS, QRELS, TRIPLETS, draw_dev, percentiles
+from two_tower.data.base import CORPUS, FIELDS, TRIPLETS, draw_dev, percentiles
 from two_tower.data.passages import Passages
 from two_tower.data.reading import names
-from two_tower.data.reading.arrow import blank, empty, kept, leave_out
+from two_tower.data.reading.arrow import Column, blank, empty, kept, leave_out
 from two_tower.data.reading.content import bare_name
 from two_tower.data.reading.rows import Rows, Tables, read_all
 from two_tower.data.reading.table_files import find_columns, open_tables
@@ -61,8 +61,14 @@ class PairsSource(TableSource):
     def splits(self) -> tuple[str, ...]:
         return _SPLITS
 
+    def qrels(self, split: str) -> pa.Table:
+        if split not in _SPLITS:
+            raise self._no_split(split)
+        judged = super().qrels("")  # of both, which are read together
+        return judged.filter(pa.array(self._among(split, judged["query_id"])))
+
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
-        return self._batches(Rows(self.path, self._triplets)) if "negative" in self.table else None
+        return self._triplets() if "negative" in self.table else None
 
     def fingerprint(self) -> str:
         corpus = [] if self._corpus is None else self._corpus.table.fingerprint()
@@ -72,12 +78,13 @@ class PairsSource(TableSource):
         return [Rows(self.path, partial(self._passages_of, fields))]
 
     def _query_rows(self, split: str) -> list[Rows]:
-        return [Rows(self.path, self._queries_of)]
+        return [self._columns("query_id", "query")]
 
     def _judgement_rows(self, split: str) -> Rows:
-        if split not in _SPLITS:
-            raise self._no_split(split)
-        return Rows(self.path, partial(self._judgements, split))
+        return self._columns("query_id", "passage_id", "grade")
+
+    def _columns(self, *names: str) -> Rows:
+        return Rows(self.path, lambda bad: ((table.select(names), rows) for table, rows in self._pairs(bad)))
 
     def _passages_of(self, fields: bool, bad: BadRows) -> Tables:
         """The passages of the corpus, whose bad rows it counts itself, and those of the pairs that it lacks."""
@@ -93,24 +100,15 @@ class PairsSource(TableSource):
             both = pa.concat_tables([positives.select(negatives.column_names), negatives])
             yield kept(both, np.tile(rows, 2), ~blank(both["text"]))
 
-    def _queries_of(self, bad: BadRows) -> Tables:
-        return ((table.select(["query_id", "query"]), rows) for table, rows in self._pairs(bad))
+    def _triplets(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches(self._columns("query_id", "passage_id", "negative_id")):
+            wanted = self._among("train", batch["query_id"]) & ~blank(batch["negative_id"])
+            yield batch.rename_columns(TRIPLETS.names).filter(pa.array(wanted))
 
-    def _judgements(self, split: str, bad: BadRows) -> Tables:
-        for table, rows in self._pairs_of(split, bad):
-            grades = pa.repeat(pa.scalar(1, pa.int32()), len(table))
-            yield pa.table([table["query_id"], table["passage_id"], grades], QRELS), rows
-
-    def _triplets(self, bad: BadRows) -> Tables:
-        for table, rows in self._pairs_of("train", bad):
-            triplets = table.select(["query_id", "passage_id", "negative_id"]).rename_columns(TRIPLETS.names)
-            yield kept(triplets, rows, ~blank(triplets["negative_id"]))
-
-    def _pairs_of(self, split: str, bad: BadRows) -> Tables:
+    def _among(self, split: str, query_ids: Column) -> np.ndarray:
+        """Which (N,) queries are of a split, (N,) bool."""
         _, ids = self._all_queries(split)
-        for table, rows in self._pairs(bad):
-            is_dev = self._is_dev[ids.find(hash_rows(table["query_id"]))]
-            yield kept(table, rows, is_dev == (split == "dev"))
+        return self._is_dev[ids.find(hash_rows(query_ids))] == (split == "dev")
 
     @cached_property
     def _is_dev(self) -> np.ndarray:
@@ -121,7 +119,7 @@ class PairsSource(TableSource):
         return (draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())) & (draws != draws.max())
 
     def _pairs(self, bad: BadRows, fields: bool = False) -> Tables:
-        """The good rows: id and text of query, positive and negative, and the title; "" for what is missing.
+        """The good rows: id and text of query, positive and negative, title, grade; "" for what is missing.
 
         A passage that the corpus has comes with its id there and without a text.
         """
@@ -157,7 +155,8 @@ class PairsSource(TableSource):
             hashes = hexadecimal(hash_rows(*(columns[text] for text in texts)))
             columns[role] = pc.if_else(pc.equal(columns[role], ""), hashes, columns[role])
         negatives = hexadecimal(hash_rows(pa.chunked_array([empty(len(table))]), columns["negative"]))
-        return pa.table({**columns, "negative_id": pc.if_else(pc.equal(columns["negative"], ""), "", negatives)})
+        columns["negative_id"] = pc.if_else(pc.equal(columns["negative"], ""), "", negatives)
+        return pa.table({**columns, "grade": pa.repeat(pa.scalar(1, pa.int32()), len(table))})
 
     def _looked_up(
         self, table: pa.Table, rows: np.ndarray, bad: BadRows, place: object

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS, QUERIES, Source
+from two_tower.data.base import CORPUS, QRELS, QUERIES, Source
 from two_tower.data.reading.rows import Rows, read_all
 from two_tower.data.reading.unique import Numbering, OneText, keep_known
 from two_tower.errors import BadRows, UserError
@@ -83,7 +83,7 @@ class TableSource(Source):
             tables = list(self._first_rows([rows], first, self._all_queries(split)[1]))
             if not len(first.ids):
                 raise UserError(f"{rows.place} holds no judgement")
-            self._qrels[split] = pa.concat_tables(tables)
+            self._qrels[split] = pa.concat_tables(tables).rename_columns(QRELS.names)
         return self._qrels[split]
 
     def _all_queries(self, split: str) -> tuple[pa.Table, Numbering]:
