@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from two_tower.cache import notice
 from two_tower.data.base import QRELS, TRIPLETS, Source
@@ -21,7 +23,6 @@ from two_tower.data.reading.rows import Rows
 from two_tower.data.reading.schemas import Groups, Schema
 from two_tower.data.reading.unique import Numbering, OneText, hash_rows
 from two_tower.errors import BadRows, UserError
-from two_tower.ragged import expand_ranges
 
 _QUERIES_AT_ONCE = 4096  # queries whose triplets make a batch: 40,000 with 10 passages each
 
@@ -37,36 +38,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Links:
-    """The passages of each query of a split, in rows of the queries and of the corpus, behind which lie absent ones."""
+    """The queries of a split, and the passages of each."""
 
     queries: pa.Table  # Q rows of the schema `QUERIES`
-    query_rows: np.ndarray  # (L,) int32, ascending
-    document_rows: np.ndarray  # (L,) int32; ascending for each query, no pair twice
-    grades: np.ndarray  # (L,) int32; above 0 is relevant
-    documents: int  # of the corpus; later rows are of passages that are judged, but not there
+    # In rows of the queries and of the corpus, behind which lie absent passages: query, document, grade (above 0 is
+    # relevant). In ascending order, no pair twice.
+    table: pa.Table
 
-    def where(self, kept: np.ndarray) -> Links:
-        """All queries, and these of the links, (L,) bool."""
-        query_rows, document_rows, grades = self.query_rows[kept], self.document_rows[kept], self.grades[kept]
-        return replace(self, query_rows=query_rows, document_rows=document_rows, grades=grades)
+    @property
+    def marked(self) -> pa.Table:
+        """Those that are relevant."""
+        return self.table.filter(pc.greater(self.table["grade"], 0))
 
     def part(self, chosen: np.ndarray) -> Links:
         """The links of the chosen queries, (Q,) bool."""
-        links, rows = self.where(chosen[self.query_rows]), (np.cumsum(chosen) - 1).astype(np.int32)
-        return replace(links, queries=self.queries.filter(pa.array(chosen)), query_rows=rows[links.query_rows])
-
-    def triplets(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every (query, relevant passage, other passage) of the queries ``first`` to ``stop``, (T,) int32 rows each."""
-        begin, end = np.searchsorted(self.query_rows, (first, stop))
-        query, document = self.query_rows[begin:end], self.document_rows[begin:end]
-        relevant = self.grades[begin:end] > 0
-        positives, negatives = np.flatnonzero(relevant), np.flatnonzero(~relevant)
-        # The negatives of a query lie together: for each positive, where they begin and end.
-        starts = np.searchsorted(query[negatives], query[positives])
-        ends = np.searchsorted(query[negatives], query[positives], side="right")
-        owner, place = expand_ranges(starts, ends)
-        positive, negative = positives[owner], negatives[place]
-        return query[positive], document[positive], document[negative]
+        query_rows = self.table["query"].to_numpy()
+        table = self.table.set_column(0, "query", pa.array(np.cumsum(chosen)[query_rows] - 1))
+        return Links(self.queries.filter(pa.array(chosen)), table.filter(pa.array(chosen[query_rows])))
 
 
 class GroupSource(Source):
@@ -83,7 +71,8 @@ class GroupSource(Source):
 
     def __init__(self, name: str, max_bad_rows: float) -> None:
         super().__init__(name, max_bad_rows)
-        self._ids: pa.Array | None = None
+        self._ids: pa.Array | None = None  # of the corpus, then of passages that it lacks
+        self._documents = 0  # of the corpus
         self._links: dict[str, Links] = {}  # of queries that have a marked passage
         self._notices: list[str] = []
 
@@ -117,15 +106,15 @@ class GroupSource(Source):
         if not index.documents:
             raise UserError(f"{self.name} holds no passage")
         if self._ids is None:
-            self._ids = pa.concat_arrays(index.ids)
-            links = {split: found.build(index.documents) for split, found in index.links.items()}
+            self._ids, self._documents = pa.concat_arrays(index.ids), index.documents
+            links = {split: found.build() for split, found in index.links.items()}
             for split, found in self._divided(links).items():
                 self._keep_answered(split, found)
         for text in self._notices:
             notice(text)
 
     def _keep_answered(self, split: str, links: Links) -> None:
-        answered = np.isin(np.arange(len(links.queries)), links.query_rows[links.grades > 0])
+        answered = np.isin(np.arange(len(links.queries)), links.marked["query"])
         self._links[split] = links.part(answered)
         if split in self.splits() and not answered.all():
             self._notices.append(
@@ -140,9 +129,9 @@ class GroupSource(Source):
     def qrels(self, split: str) -> pa.Table:
         """The judgements of a split, query by query; grade 0 is given, but not relevant."""
         links, ids = self._judged(split)
-        links = links if self.judged_negatives else links.where(links.grades > 0)
-        query_ids = links.queries["id"].take(pa.array(links.query_rows))
-        return pa.table([query_ids, ids.take(pa.array(links.document_rows)), pa.array(links.grades)], QRELS)
+        table = links.table if self.judged_negatives else links.marked
+        query_ids = links.queries["id"].take(table["query"])
+        return pa.table([query_ids, ids.take(table["document"]), table["grade"]], QRELS)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """Every (query, marked passage, unmarked passage) of ``train``, query by query."""
@@ -150,13 +139,16 @@ class GroupSource(Source):
 
     def _triplets(self) -> Iterator[pa.RecordBatch]:
         links, ids = self._judged("train")
-        links = links.where(links.document_rows < links.documents)
-        for first in range(0, len(links.queries), _QUERIES_AT_ONCE):
-            query, positive, negative = links.triplets(first, first + _QUERIES_AT_ONCE)
-            if len(query):
-                query_ids = links.queries["id"].take(pa.array(query)).combine_chunks()
-                columns = [query_ids, ids.take(pa.array(positive)), ids.take(pa.array(negative))]
-                yield pa.RecordBatch.from_arrays(columns, schema=TRIPLETS)
+        present = links.table.filter(pc.less(links.table["document"], self._documents))
+        starts = np.arange(0, len(links.queries) + _QUERIES_AT_ONCE, _QUERIES_AT_ONCE)
+        for start, end in pairwise(np.searchsorted(present["query"], starts)):
+            own = present.slice(start, end - start)
+            marked = pc.greater(own["grade"], 0)
+            others = own.filter(pc.invert(marked)).rename_columns(["query", "other", "other grade"])
+            found = own.filter(marked).join(others, "query", join_type="inner")
+            found = found.sort_by([(name, "ascending") for name in ("query", "document", "other")]).combine_chunks()
+            columns = [links.queries["id"].take(found["query"]), ids.take(found["document"]), ids.take(found["other"])]
+            yield from pa.table(columns, TRIPLETS).to_batches()
 
     def _judged(self, split: str) -> tuple[Links, pa.Array]:
         if split not in self.splits():
@@ -164,7 +156,7 @@ class GroupSource(Source):
         if self._ids is None:
             deque(self.corpus(), maxlen=0)  # reads it to its end
         links = self._links.get(split)
-        if links is None or not (links.grades[links.document_rows < links.documents] > 0).any():
+        if links is None or not pc.any(pc.less(links.marked["document"], self._documents)).as_py():
             raise UserError(f"No query of {self.name}, split {split}, has a passage that is marked as its answer")
         assert self._ids is not None
         return links, self._ids
@@ -184,14 +176,12 @@ class _LinksBuilder:
         links = [numbers[groups.owner], document_rows, groups.grades]
         self._links.append(pa.table(links, ["query", "document", "grade"]))
 
-    def build(self, documents: int) -> Links:
+    def build(self) -> Links:
         """The links in order, each pair once, with the highest of its grades."""
         pairs = ["query", "document"]
         links = pa.concat_tables(self._links).group_by(pairs).aggregate([("grade", "max")])
-        links = links.sort_by([(name, "ascending") for name in pairs])
-        query_rows, document_rows, grades = (column.to_numpy() for column in links.columns)
-        queries = pa.concat_tables(self._queries).combine_chunks()
-        return Links(queries, query_rows, document_rows, grades, documents)
+        links = links.sort_by([(name, "ascending") for name in pairs]).rename_columns([*pairs, "grade"])
+        return Links(pa.concat_tables(self._queries).combine_chunks(), links.combine_chunks())
 
 
 class _Index:
