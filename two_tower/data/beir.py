@@ -100,8 +100,7 @@ class Beir(TableSource):
 
     def _qrels_file(self, split: str) -> Path | None:
         """``qrels/SPLIT.tsv`` or a file called much like it, in that folder or with ``qrels`` in its name."""
-        folder = self.path / "qrels"
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        files = sorted((self.path / "qrels").glob("*"))
         files += [path for path in sorted(self.path.iterdir()) if "qrels" in path.name.lower()]
         words = [(re.split(r"\W|_", bare_name(path).lower()), path) for path in files if path.is_file()]
         found = ((own != [name], path) for name in SPLITS.get(split, ()) for own, path in words if name in own)

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, TRIPLETS
-from two_tower.data.reading.rows import Rows, Tables, parse_each
+from two_tower.data.reading.rows import Rows, parse_each
 from two_tower.data.reading.tables import TableSource
-from two_tower.errors import BadRow, BadRows, UserError, nearest
+from two_tower.errors import BadRow, UserError, nearest
 
 Entry = Any  # one of the library's named tuples
 
@@ -75,11 +75,7 @@ class IrDatasets(TableSource):
     def _rows(self, dataset_id: str, kind: str, convert: Callable[[Entry], tuple], schema: pa.Schema) -> Rows:
         """A part of a collection; ``convert`` makes of an entry a row of ``schema``, or a BadRow."""
         place = f"{dataset_id} {kind}"
-
-        def read(bad: BadRows) -> Tables:
-            return parse_each(self._entries(dataset_id, kind), convert, schema, place, bad)
-
-        return Rows(place, read)
+        return Rows(place, lambda bad: parse_each(self._entries(dataset_id, kind), convert, schema, place, bad))
 
     def _path(self, dataset_id: str, kind: str) -> Path | None:
         """The file of a part of a collection, downloaded if necessary; None where it is not one file."""

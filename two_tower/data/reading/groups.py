@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -199,9 +199,9 @@ class _Index:
         """Take groups in; returns the passages that are new, rows of the schema `CORPUS`."""
         absent = self.has_corpus and part.split is not None  # then passages that are new are not there
         if part.split is not None:
-            groups = self._good_queries(part, part.split, groups, bad)
+            groups = self._good_queries(part.split, groups, part.rows.place, bad)
         if not absent:
-            groups = self._good_passages(part, groups, bad)
+            groups = self._good_passages(part.schema.key, groups, part.rows.place, bad)
         numbers, new = self._passages.add(hash_rows(groups.passages[part.schema.key]))
         if part.split is not None:
             self.links[part.split].add(groups, numbers)
@@ -213,33 +213,20 @@ class _Index:
         self.documents += len(passages)
         return passages
 
-    def _good_queries(self, part: Part, split: str, groups: Groups, bad: BadRows) -> Groups:
-        checks: dict[str, Callable[[pa.Table], np.ndarray]] = {
-            "missing query_id": lambda queries: queries["id"].is_null().to_numpy(),
-            "unknown query_id": lambda queries: queries["text"].is_null().to_numpy(),
-            "query without text": lambda queries: blank(queries["text"]),
-            "query_id that another query had before": lambda queries: self._repeated(split, queries),
-        }
-        for kind, check in checks.items():
-            wrong = check(groups.queries)
-            bad.add_where(wrong, kind, part.rows.place, groups.rows, groups.queries["id"])
-            groups = groups.with_queries(~wrong)
-        return groups
+    def _good_queries(self, split: str, groups: Groups, place: object, bad: BadRows) -> Groups:
+        groups = groups.without_queries(groups.queries["id"].is_null().to_numpy(), "missing query_id", place, bad)
+        groups = groups.without_queries(groups.queries["text"].is_null().to_numpy(), "unknown query_id", place, bad)
+        groups = groups.without_queries(blank(groups.queries["text"]), "query without text", place, bad)
+        before = self._query_texts[split if self._repeated_queries else ""]
+        new, _, contradicts = before.add(*groups.queries.columns)
+        wrong = contradicts if self._repeated_queries else ~new
+        return groups.without_queries(wrong, "query_id that another query had before", place, bad)
 
-    def _repeated(self, split: str, queries: pa.Table) -> np.ndarray:
-        """Which queries have an id that came before, though it must not."""
-        new, _, contradicts = self._query_texts[split if self._repeated_queries else ""].add(*queries.columns)
-        return contradicts if self._repeated_queries else ~new
-
-    def _good_passages(self, part: Part, groups: Groups, bad: BadRows) -> Groups:
-        ids, titles, texts = groups.passages.columns[:3]
-        place, rows, missing = part.rows.place, groups.rows[groups.owner], blank(ids)
-        bad.add_where(missing, "missing passage id", place, rows)
-        wrong = blank(titles) & blank(texts) & ~missing
-        bad.add_where(wrong, "empty passage", place, rows, ids)
-        groups = groups.with_passages(~(missing | wrong))
-        if part.schema.key == "id":
-            wrong = self._passage_texts.contradictions(*groups.passages.columns[:3])
-            kind, rows = "passage id that another text had before", groups.rows[groups.owner]
-            bad.add_where(wrong, kind, place, rows, groups.passages["id"])
-        return groups
+    def _good_passages(self, key: str, groups: Groups, place: object, bad: BadRows) -> Groups:
+        groups = groups.without_passages(blank(groups.passages["id"]), "missing passage id", place, bad)
+        nothing = blank(groups.passages["title"]) & blank(groups.passages["text"])
+        groups = groups.without_passages(nothing, "empty passage", place, bad)
+        if key == "text":
+            return groups
+        wrong = self._passage_texts.contradictions(*groups.passages.columns[:3])
+        return groups.without_passages(wrong, "passage id that another text had before", place, bad)

@@ -21,6 +21,7 @@ from two_tower.data.reading.arrow import (
     flat_lists,
     is_list,
     kept,
+    leave_out,
     list_fields,
     list_lengths,
     list_type,
@@ -53,15 +54,18 @@ class Groups:
     grades: np.ndarray  # (P,) int32; above 0 for a passage that is marked as an answer
     passages: pa.Table  # P rows of the schema `CORPUS`, perhaps with `FIELDS`
 
-    def with_queries(self, good: np.ndarray) -> Groups:
-        """These queries, (Q,) bool, and what came with them."""
-        if good.all():
-            return self
-        groups, (queries, rows) = self.with_passages(good[self.owner]), kept(self.queries, self.rows, good)
-        return replace(groups, rows=rows, queries=queries, owner=(np.cumsum(good) - 1)[groups.owner])
+    def without_queries(self, wrong: np.ndarray, kind: str, place: object, bad: BadRows) -> Groups:
+        """Those queries are left out, (Q,) bool, with all that came with them; they are bad rows."""
+        groups = self._of_passages(~wrong[self.owner])
+        queries, rows = leave_out(self.queries, self.rows, wrong, kind, place, bad, self.queries["id"])
+        return replace(groups, rows=rows, queries=queries, owner=(np.cumsum(~wrong) - 1)[groups.owner])
 
-    def with_passages(self, good: np.ndarray) -> Groups:
-        """All queries, with these of their passages, (P,) bool."""
+    def without_passages(self, wrong: np.ndarray, kind: str, place: object, bad: BadRows) -> Groups:
+        """Those passages are left out, (P,) bool, but no query; they are bad rows."""
+        bad.add_where(wrong, kind, place, self.rows[self.owner], self.passages["id"])
+        return self._of_passages(~wrong)
+
+    def _of_passages(self, good: np.ndarray) -> Groups:
         passages, owner = kept(self.passages, self.owner, good)
         return replace(self, owner=owner, grades=self.grades[good], passages=passages)
 
