@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +20,11 @@ import pyarrow as pa
 from two_tower.cache import file_fingerprint, key_of
 from two_tower.data.base import SPLITS
 from two_tower.data.reading.arrow import scalars
-from two_tower.data.reading.content import bare_name, check_encoding
+from two_tower.data.reading.content import check_encoding
 from two_tower.data.reading.qrels import qrels_rows
 from two_tower.data.reading.rows import Rows, TableFile
 from two_tower.data.reading.schemas import QrelsColumns, Schema
-from two_tower.data.reading.table_files import ColumnFile, data_files, open_table
+from two_tower.data.reading.table_files import ColumnFile, open_table
 from two_tower.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -67,18 +66,17 @@ class HubData:
         with self._errors():
             if self.local is None:
                 return load_dataset_builder(self.path, self.name, revision=self.revision)
+            # "/.", for else it refuses a folder that has a loading script, NAME/NAME.py, whatever else is there.
             inner = self.local / self.name if self.name else self.local
             if inner.is_dir():
-                return load_dataset_builder(str(inner))
-            return load_dataset_builder(str(self.local), self.name)  # its README says which files those are
+                return load_dataset_builder(f"{inner}/.")
+            return load_dataset_builder(f"{self.local}/.", self.name)  # its README says which files those are
 
     @cached_property
     def files(self) -> Mapping[str, list[str]]:
         """The files of each split, by the library's names of splits."""
         if self.local is not None and self.local.is_file():
             return {"train": [str(self.local)]}
-        if self.local is not None and (files := _files_beside_a_script(self.local / (self.name or ""))):
-            return files
         return {str(split): list(files) for split, files in self._builder.config.data_files.items()}
 
     @cached_property
@@ -180,19 +178,6 @@ def _let_threads_end() -> None:
     # Arrow closes a streamed Parquet file in another thread; if Python ends first, the process aborts (2 of 8
     # programs that ended right after reading, none of 20 that waited).
     atexit.register(time.sleep, 0.1)
-
-
-def _files_beside_a_script(folder: Path) -> dict[str, list[str]]:
-    """By split, the data files of a folder that has a loading script, which the library no longer runs; else none."""
-    files: dict[str, list[str]] = {}
-    if not (folder / f"{folder.resolve().name}.py").is_file():
-        return files
-    for path in data_files(folder):
-        words = re.split(r"\W|_", bare_name(path).lower())
-        split = next((name for usual in SPLITS.values() for name in usual if name in words), "")
-        files.setdefault(split, []).append(str(path))
-    others = files.pop("", [])  # of no split: perhaps a corpus
-    return files or {"train": others}
 
 
 def split_names(data: HubData, chosen: Mapping[str, str | None] | None = None) -> dict[str, str]:
