@@ -95,19 +95,19 @@ class HuggingFace(GroupSource):
 
     def _beir_queries(self) -> pa.Table:
         tables = [QUERIES.empty_table()]
-        for _, data, name, schema in _passages(self._beir[1], names.QUERY_ID, (*names.TEXT, *names.QUERY)):
-            for rows in data.rows(name, schema):
-                bad = BadRows(self.max_bad_rows)
-                tables += [groups.passages.select(QUERIES.names) for groups in schema.read(rows, bad)]
-                self._report(rows.place, bad)
+        for part in _passages(self._beir[1], False, names.QUERY_ID, (*names.TEXT, *names.QUERY)):
+            bad = BadRows(self.max_bad_rows)
+            tables += [groups.passages.select(QUERIES.names) for groups in part.schema.read(part.rows, bad)]
+            self._report(part.rows.place, bad)
         return pa.concat_tables(tables).combine_chunks()
 
     def _parts(self, fields: bool = False) -> Iterator[Part]:
-        groups = [(split, self._rows, name, self._schema) for split, name in self._names.items()]
-        corpus = _passages(self._corpus, names.ID, names.TEXT, names.TITLE) if self._corpus else []
-        for split, data, name, schema in (*corpus, *groups):
-            others = fields and (split is None or not corpus)
-            yield from (Part(split, rows, schema) for rows in data.rows(name, schema, others))
+        schema = self._schema
+        if self._corpus is not None:
+            yield from _passages(self._corpus, fields, names.ID, names.TEXT, names.TITLE)
+        for split, name in self._names.items():
+            tables = self._rows.rows(name, schema, others=fields and self._corpus is None)
+            yield from (Part(split, rows, schema) for rows in tables)
 
     def _divided(self, links: dict[str, Links]) -> dict[str, Links]:
         if not self._divides_train:
@@ -117,6 +117,8 @@ class HuggingFace(GroupSource):
         return {**links, "train": train.part(~dev), "dev": train.part(dev)}
 
 
-def _passages(data: HubData, *usual: Sequence[str]) -> list[tuple[None, HubData, str, Schema]]:
+def _passages(data: HubData, fields: bool, *usual: Sequence[str]) -> Iterator[Part]:
     """The tables of ids and texts of a data set, whose columns have usual names."""
-    return [(None, data, name, PassageColumns.from_names(data.schema(name).names, *usual)) for name in data.files]
+    for name in data.files:
+        schema = PassageColumns.from_names(data.schema(name).names, *usual)
+        yield from (Part(None, rows, schema) for rows in data.rows(name, schema, fields))

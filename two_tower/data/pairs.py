@@ -140,6 +140,7 @@ class PairsSource(TableSource):
             nothing = nothing and not len(table)
             yield table, rows
         if nothing:
+            bad.check()  # else it is not said what is wrong with all rows
             raise UserError(f"{self.path} holds no row with a query and a passage")
         if self._corpus is not None:
             notice(

@@ -53,7 +53,7 @@ class Links:
     def part(self, chosen: np.ndarray) -> Links:
         """The links of the chosen queries, (Q,) bool."""
         query_rows = self.table["query"].to_numpy()
-        table = self.table.set_column(0, "query", pa.array(np.cumsum(chosen)[query_rows] - 1))
+        table = self.table.set_column(0, "query", pa.array((np.cumsum(chosen) - 1).astype(np.int32)[query_rows]))
         return Links(self.queries.filter(pa.array(chosen)), table.filter(pa.array(chosen[query_rows])))
 
 
