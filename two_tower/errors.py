@@ -92,8 +92,12 @@ class BadRows:
         for i in wrong.nonzero()[0]:
             self.add(kind, file, int(rows[i]), "" if details is None else details[int(i)].as_py())
 
-    def check(self) -> None:
-        """At the end of a file: a UserError names the first bad row if there are more than the limit allows."""
+    def check(self, rows: int | None = None) -> None:
+        """At the end of a file: a UserError names the first bad row if there are more than the limit allows.
+
+        ``rows`` is how many there were, for a reader that has not counted them.
+        """
+        self.rows = self.rows if rows is None else rows
         bad = self.counts.total()
         if self._first is not None and bad > self.max_bad_rows * self.rows:
             remedy = "correct the file" + (" or raise the limit" if bad < self.rows else "")

@@ -136,7 +136,6 @@ def test_bad_rows_are_allowed_up_to_the_limit() -> None:
     bad.add("malformed JSON", "train.jsonl", 3)
     bad.rows = 20
     bad.check()
-    bad.rows = 19
     with pytest.raises(UserError, match=r"train\.jsonl, row 3: malformed JSON; 2 of 19 rows are bad"):
-        bad.check()
+        bad.check(19)
     assert "2 bad rows were left out: 1 with empty passage, 1 with malformed JSON" in str(bad.summary())
