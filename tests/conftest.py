@@ -22,6 +22,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+import quick_lightning  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

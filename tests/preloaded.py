@@ -9,6 +9,7 @@ import bm25s  # noqa: F401
 import numpy as np
 import pyarrow
 import quick_hydra  # noqa: F401
+import quick_lightning  # noqa: F401
 import rich._emoji_codes  # noqa: F401
 import torch.profiler  # noqa: F401
 import typer._adapters  # noqa: F401
