@@ -4,6 +4,7 @@ import gc
 import importlib
 import pkgutil
 from contextlib import suppress
+from importlib import metadata
 
 import bm25s  # noqa: F401
 import numpy as np
@@ -24,6 +25,7 @@ for module in pkgutil.walk_packages(two_tower.__path__, "two_tower."):
         importlib.import_module(module.name)
 compose_raw("train", [])
 _identify()  # reads its model
+metadata.entry_points(group="lightning.pytorch.callbacks_factory")
 
 Ragged.from_numpy(np.zeros(1, np.int32), np.arange(2)).select(np.zeros(1, np.int64))
 pyarrow.array(np.zeros(1))
