@@ -70,12 +70,13 @@ def make_source(config: Mapping[str, Any]) -> Source:
     return build("data", {k: v for k, v in config.items() if k not in LOADER_KEYS})
 
 
-def data_facts(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What tells whether a run's data has changed; None where it cannot be read, which is said when it is."""
+def try_source(config: Mapping[str, Any]) -> tuple[Source, dict[str, Any]] | tuple[None, None]:
+    """The data and what tells whether it has changed; None where it cannot be read, which is said when it is."""
     try:
-        return make_source(config["data"]).facts()
+        source = make_source(config["data"])
+        return source, source.facts()
     except UserError:
-        return None
+        return None, None
 
 
 def own_config(run: Run) -> dict[str, Any]:
@@ -99,12 +100,12 @@ def own_source(run: Run) -> Source:
     return source
 
 
-def make_data(config: Mapping[str, Any], tokenizer_path: Path) -> TripletData:
-    """The data module of a configuration; reads nothing yet."""
+def make_data(config: Mapping[str, Any], tokenizer_path: Path, source: Source | None = None) -> TripletData:
+    """The data module of a configuration, on its source if it is open already; reads nothing yet."""
     negatives, loss = build("negatives", config["negatives"]), build("loss", config["loss"])
-    in_batch = negatives.in_batch_negatives
+    in_batch, source = negatives.in_batch_negatives, make_source(config["data"]) if source is None else source
     return TripletData(
-        make_source(config["data"]), build("tokenizer", config["tokenizer"]), tokenizer_path, negatives,
+        source, build("tokenizer", config["tokenizer"]), tokenizer_path, negatives,
         loss.in_batch_negatives if in_batch is None else in_batch, _loader(config), seed=config["seed"],
     )  # fmt: skip
 

@@ -191,8 +191,9 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _git_revision() -> str | None:
-    """Commit of the code, with ``+`` where files differ from it; None outside a repository."""
+    """Commit of the code that this process runs, with ``+`` where files differ from it; None outside a repository."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
     folder = Path(__file__).parent
     try:

@@ -23,7 +23,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     import torch
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from two_tower.assemble import data_facts, make_data, make_model, make_trainer, one_process, summary, try_parts
+    from two_tower.assemble import make_data, make_model, make_trainer, one_process, summary, try_parts, try_source
     from two_tower.config import build
     from two_tower.console import say, set_mode, show_log, work_alone
     from two_tower.logger import logged
@@ -37,7 +37,8 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     show_log()
     try_parts(config)
     run, extensible = Run(Path(config["run_dir"])), not build("scheduler", config["scheduler"]).needs_length
-    if not run.start(config, composition, data_facts(config), extensible):
+    source, facts = try_source(config)
+    if not run.start(config, composition, facts, extensible):
         say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
         return run.read_results()
 
@@ -48,7 +49,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         trainer = make_trainer(config, run, validation)
         if config["init_from"] and not run.tokenizer.exists():  # the weights belong to its words
             shutil.copy(Run.existing(config["init_from"]).tokenizer, run.tokenizer)
-        data = make_data(config, run.tokenizer)
+        data = make_data(config, run.tokenizer, source)
         data.trainer = trainer  # which part of a batch is this process' own
         model = make_model(config, data)
         if has_usual_length(config["trainer"]):
