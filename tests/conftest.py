@@ -30,7 +30,7 @@ atexit.register(gc.freeze)  # as commands do, see `two_tower.errors.exit_statuse
 gc.disable()  # until all is imported, of which nothing is garbage
 #: Tests of what takes longest to compile after installation. They come first, so that of two processes each compiles
 #: a part and finds the other's; training would make both compile the same at once.
-COMPILING = ("test_tokenizer", "test_recurrent", "test_nearest", "test_towers", "test_row_optimizers", "test_bm25")
+COMPILING = ("test_tokenizer", "test_recurrent", "test_nearest", "test_bm25", "test_towers", "test_row_optimizers")
 hypothesis.settings.register_profile("tests", max_examples=50, deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tests")
 

@@ -58,10 +58,10 @@ class Folding:
         while True:
             table = self._table
             folded, folded_starts, lacking = loops.fold(text, starts, table, camel, kinds)
-            if not len(lacking):
+            if not lacking.any():
                 return folded, folded_starts
             if self._table is table:  # else another thread has learned something, perhaps just this
-                self._learn_texts([text[starts[i] : starts[i + 1]] for i in lacking])
+                self._learn_texts([text[starts[i] : starts[i + 1]] for i in np.flatnonzero(lacking)])
 
     def _learn_texts(self, texts: list[Array]) -> None:
         """Ask for what is not known of texts: code points, letters with marks; if it is neither, for symbols."""

@@ -180,8 +180,8 @@ def fold(text: Array, starts: Array, table: Table, split_camel_case: bool, kinds
     words, never a read out of bounds.
 
     Returns:
-        The folded bytes, a 0 after each text; (B + 1,) int64, where each text starts in them; (L,) int64, the texts
-        of which the table lacks something, which are empty in the result.
+        The folded bytes, a 0 after each text; (B + 1,) int64, where each text starts in them; (B,) bool, of which texts
+        the table lacks something: they are empty in the result.
     """
     high = 0
     for byte in text[starts[0] : starts[-1]]:
@@ -209,7 +209,7 @@ def fold(text: Array, starts: Array, table: Table, split_camel_case: bool, kinds
         out[n] = 0
         n += 1
         out_starts[i + 1] = n
-    return out[:n], out_starts, np.flatnonzero(lacking)
+    return out[:n], out_starts, lacking
 
 
 @numba.njit(nogil=True, cache=True)
