@@ -1,17 +1,17 @@
 """Gradient caching: the gradients of the same chunks without it, in the memory of one chunk."""
 
-import json
-import subprocess
-import sys
+import ctypes
+import re
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from forked import FORKS, find_server
 from test_train import fit
 from torch import Tensor
 from training import losses
@@ -141,44 +141,45 @@ def test_a_run_has_the_same_losses(more: list[str], collection: Path, tmp_path: 
     assert chunks == pytest.approx(whole, rel=0.01 if more[1:] else 1e-4)
 
 
-# A process of its own, in which memory that is freed goes back at once.
-MEASURE = """
-import atexit, ctypes, gc, json, re
-import numpy as np, torch
-from two_tower.gradient_cache import encode_in_chunks
-from two_tower.ragged import Ragged
-from two_tower.tower.recurrent import RecurrentTower
-from two_tower.tower.base import WordTable
+def megabytes(name: str) -> float:
+    found = re.search(name + r":\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
 
-atexit.register(gc.freeze)  # as commands do
-libc = ctypes.CDLL("libc.so.6")
-libc.mallopt(-3, 1 << 16), libc.mallopt(-1, 1 << 16)  # large pieces come from the system one by one
-tower = RecurrentTower(WordTable(500, 128), 128, "gru")
 
-def megabytes(name):
-    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-
-def peak(texts, size):
-    ids = np.random.default_rng(0).integers(0, 500, 50 * texts).astype(np.int32)
+def peak(tower: Tower, count: int, size: int | None) -> float:
+    """How much more memory is used at most while so many texts are encoded and their vectors' gradients computed."""
+    ids = np.random.default_rng(0).integers(0, 500, 50 * count).astype(np.int32)
     tokens = Ragged.from_numpy(ids, np.arange(0, len(ids) + 1, 50))
     tower.zero_grad()
-    libc.malloc_trim(0)
-    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = megabytes("VmRSS")
     vectors = encode_in_chunks(tower, tokens, size)
     vectors.backward(torch.ones_like(vectors))
     return megabytes("VmHWM") - before
 
-peak(128, 32)
-print(json.dumps([peak(64, None), peak(512, 64), peak(256, None)]))
-"""
+
+def measure(answer: Connection) -> None:
+    """In a process of its own, in which memory that is freed goes back at once."""
+    libc = ctypes.CDLL("libc.so.6")
+    for setting in (-3, -1):
+        libc.mallopt(setting, 1 << 16)  # large pieces come from the system one by one
+    tower = RecurrentTower(WordTable(500, 128), 128, "gru")
+    peak(tower, 128, 32)
+    answer.send([peak(tower, 64, None), peak(tower, 512, 64), peak(tower, 256, None)])
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux' own figures")
 def test_a_large_batch_needs_the_memory_of_a_chunk() -> None:
     """Of all that is allocated, vectors and gradients included, whoever allocates it."""
-    ended = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True)
-    small, large, uncached = json.loads(ended.stdout)
+    find_server()
+    figures, answer = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=measure, args=(answer,))
+    process.start()
+    answer.close()
+    small, large, uncached = figures.recv()
+    process.join()
     assert small > 8
     assert large <= 1.3 * small
     assert uncached > 3 * small  # negative control

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
-from forked import FORKS
+from forked import FORKS, find_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import Killed, killed_after
@@ -226,6 +226,7 @@ def test_jobs_of_a_process_are_runs_of_their_own_without_chatter_and_a_failed_on
 
 
 def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:
+    find_server()
     process = FORKS.Process(target=log_until_killed, args=(tmp_path, (4, 9, 14)))
     process.start()
     written: list[WandbRun] = []
