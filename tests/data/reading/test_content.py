@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rows import check_refused, values
 
@@ -179,6 +179,8 @@ def test_an_unknown_encoding_is_named(tmp_path: Path) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map("x{}\n".format))
+@example("x\0\n")
+@example("x\0y\0\n")
 def test_utf8_passes_through_unchanged(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("content") / "a.txt"
     path.write_bytes(text.encode())

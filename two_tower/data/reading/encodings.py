@@ -16,7 +16,7 @@ _MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
 }  # fmt: skip
-_SAMPLE_BYTES = 1 << 16
+_SAMPLE_BYTES, _FEW_BYTES = 1 << 16, 64
 _CONTROLS = re.compile(rb"[\x01-\x08\x0e-\x1f]")  # high bytes of Greek, Cyrillic, Hebrew, Arabic and Thai in UTF-16
 
 # The letters beyond ASCII of languages that are written in Windows-1252. Other code pages have other letters at these
@@ -42,8 +42,8 @@ def unicode_form(start: bytes) -> tuple[str | None, int]:
             return name, len(mark)
     sample = start[: _SAMPLE_BYTES if len(start) > _SAMPLE_BYTES else len(start) // 2 * 2]
     zeros = sample[1::2].count(0), sample[::2].count(0)
-    if not max(zeros) or 10 * min(zeros) > max(zeros):
-        return None, 0
+    if not max(zeros) or 10 * min(zeros) > max(zeros) or (len(start) % 2 and len(start) < _FEW_BYTES):
+        return None, 0  # an odd number of bytes is no UTF-16, or more of it that was cut off
     name = "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
     odd = decoded(sample, "utf-8") is None or 10 * len(_CONTROLS.findall(sample)) > len(sample)
     has_lines = any(mark in (decoded(sample, name) or "") for mark in "\r\n{[")
