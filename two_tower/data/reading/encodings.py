@@ -59,6 +59,8 @@ def decoded(start: bytes, encoding: str) -> str | None:
 
 def guess(block: bytes) -> str:
     """``utf-8`` or ``cp1252``, by a part of a file that is ASCII before it; ``utf-8`` where that is unsure."""
+    if decoded(block, "utf-8") is not None:  # nearly always, and soon seen
+        return "utf-8"
     beyond = "".join(_BEYOND_ASCII.findall(codecs.utf_8_decode(block, "surrogateescape", False)[0]))
     broken = sum(map(beyond.count, map(chr, range(0xDC80, 0xDD00))))
     return "cp1252" if 2 * broken > len(beyond) and _is_cp1252(block) else "utf-8"

@@ -30,8 +30,8 @@ class JsonFile(LineFile):
     """Objects whose fields are the columns; the first 1,000 name them."""
 
     def _lines(self) -> list[str]:
-        lines = self.start().decode("utf-8", "surrogateescape").split("\n", _FIRST_ROWS)
-        return [line for line in lines[:_FIRST_ROWS] if line.strip()]
+        lines = self.start().split(b"\n", _FIRST_ROWS)[:_FIRST_ROWS]
+        return [line.decode("utf-8", "surrogateescape") for line in lines if line.strip()]
 
     @cached_property
     def _has_lines(self) -> bool:

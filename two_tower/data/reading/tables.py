@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.data.base import CORPUS, QRELS, QUERIES, Source
+from two_tower.data.reading.arrow import kept
 from two_tower.data.reading.rows import Rows, read_all
 from two_tower.data.reading.unique import Numbering, OneText, keep_known
 from two_tower.errors import BadRows, UserError
@@ -68,7 +69,7 @@ class TableSource(Source):
                 table, numbers = keep_known(table, numbers, "query_id", queries, bad, place)
             new, wrong, _ = first.add(*table.columns[: len(CORPUS)])  # `FIELDS` may differ
             bad.add_where(wrong, _OTHER_TEXT if queries is None else _OTHER_GRADE, place, numbers, table[0])
-            yield table.filter(pa.array(new))
+            yield kept(table, numbers, new)[0]
         self._report(parts[0].place if len(parts) == 1 else f"{self.name} ({len(parts)} files)", bad)
 
     def queries(self, split: str) -> pa.Table:

@@ -138,7 +138,8 @@ class OneText:
         new, rows = self.ids.add(hash_rows(*columns[: self._columns]))[1], hash_rows(*columns)
         wrong = self._rows.add(rows)[1] & ~new
         self._contradictions.add(rows[wrong])
-        return new, wrong, self._contradictions.find(rows) >= 0
+        ever = self._contradictions.find(rows) >= 0 if len(self._contradictions) else wrong
+        return new, wrong, ever
 
     def contradictions(self, *columns: Column) -> np.ndarray:
         """Which rows differ from the first one with their id, (N,) bool."""
