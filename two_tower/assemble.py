@@ -224,9 +224,14 @@ def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> st
     return (
         f"{data.source.name}: {len(data.training_set.examples):,} training examples in {data.batches_per_epoch} "
         f"batches of {data.batches.batch_size}, {len(data.validation):,} validation queries, {len(data.corpus):,} "
-        f"passages, {len(data.tokenizer):,} words. "
+        f"passages{_kept_out(data)}, {len(data.tokenizer):,} words. "
         f"{tower}, {parameters / 1e6:.1f} million parameters, {config['similarity']}, {model.device}."
     )
+
+
+def _kept_out(data: TripletData) -> str:
+    kept_out = len(data.searched) - len(data.corpus)
+    return f" (and {kept_out:,} that only validation sees)" if kept_out else ""
 
 
 def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:

@@ -152,17 +152,18 @@ class CheckTable:
 
     def __init__(self, metrics: Sequence[str], queries: int, documents: int, split: str, all_documents: int) -> None:
         self._columns = {metric: max(len(metric), 5) + 2 for metric in metrics}
-        self._documents = f"{documents:>11,}"  # in every line, since a metric means nothing without it
+        self._documents = documents  # in every line, since a metric means nothing without it
         ranked = against(documents, all_documents)
         say(f"\nValidation: {queries:,} queries of '{split}', each against {ranked}", style="bold")
         heads = "".join(f"{metric:>{width}}" for metric, width in self._columns.items())
         say(f"{'':<14}{'documents':>11}{heads}{'loss':>10}{'seconds':>9}", style="dim")
 
     def row(
-        self, name: str, means: Mapping[str, float], seconds: float = 0.0, best: bool = False, loss: float | None = None
-    ) -> None:
+        self, name: str, means: Mapping[str, float], seconds: float = 0.0, best: bool = False,
+        loss: float | None = None, documents: int | None = None,
+    ) -> None:  # fmt: skip
         """Print one line; the best check so far carries a star."""
         values = "".join(f"{means[metric]:>{width}.3f}" for metric, width in self._columns.items())
         loss_cell = " " * 10 if loss is None else f"{loss:>10.4f}"
         time_cell = f"{seconds:>9.1f}" if seconds else " " * 9
-        say(f"{name:<14}{self._documents}{values}{loss_cell}{time_cell}{'  *' if best else ''}")
+        say(f"{name:<14}{documents or self._documents:>11,}{values}{loss_cell}{time_cell}{'  *' if best else ''}")

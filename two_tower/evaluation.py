@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,12 @@ from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
+from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, is_new
 
 PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
+
+BRIEF_METRICS = ("mrr@10", "recall@100", "ndcg@10")
+_SYSTEMS = ("hybrid", "dense", "bm25")  # each is tested against those behind it
 
 
 def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
@@ -38,31 +43,64 @@ def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid:
     """
     run = Run.existing(path)
     source, settings = make_source(data) if data else own_source(run), data or read(run.config)["data"]
-    ranked = _RankedSplit(Encoder.load(run), source, split, settings.get("exclude_same_id", False))
-    per_query: dict[str, PerQuery] = {"dense": ranked.dense.per_query, "bm25": ranked.bm25.per_query}
-    facts: dict[str, Any] = {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}
-    if hybrid:
-        fusion = _fusion(run, ranked)
-        per_query["hybrid"] = ranked.fused(fusion)
-        facts |= {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
-        facts["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
-    figures = {f"{system}/{name}": values for system, its in per_query.items() for name, values in its.items()}
-    p_values = {
-        f"{system}/{metric}/p_vs_{other}": randomisation_test(values, per_query[other][metric])
-        for system, other in (("dense", "bm25"), ("hybrid", "bm25"), ("hybrid", "dense"))
-        for metric, values in per_query.get(system, {}).items()
-    }
-    return _with_intervals(figures) | p_values | facts
+    ranked = _RankedSplit.load(Encoder.load(run), source, split, settings.get("exclude_same_id", False))
+    fusion = _fusion(run, ranked) if hybrid else None
+    results: dict[str, Any] = _figures(ranked.per_query(fusion))
+    results |= {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}
+    if fusion is not None:
+        results |= {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
+        results["fusion/chosen_here"] = (fusion.data, fusion.split) == (source.fingerprint(), split)
+    return results | _of_groups(ranked, run.read_learned(), fusion)
+
+
+def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion | None) -> dict[str, Any]:
+    """The figures of the queries whose passages were learned from, and of those whose passages are new."""
+    if learned is None:
+        return {}
+    new = is_new(ranked.corpus, learned)
+    results: dict[str, Any] = {"learned_documents": int((~new).sum())}
+    groups = QueryGroups.find(ranked.corpus, ranked.queries, new)
+    if groups is None or not groups.seen.any():
+        return results
+    among_new = _RankedSplit(ranked.encoder, groups.corpus, groups.split)
+    for group in GROUPS:
+        queries, its = groups.of(group), among_new if group == NEW else ranked
+        systems = {
+            f"{system}_{group}": {metric: values[queries] for metric, values in per_query.items()}
+            for system, per_query in its.per_query(fusion).items()
+        }
+        results |= {f"queries_{group}": int(queries.sum()), **_figures(systems)}
+    return results
+
+
+def _figures(systems: Mapping[str, PerQuery]) -> dict[str, float]:
+    """Means of several systems with their intervals, and p-values of tests against each other."""
+    results = _with_intervals({f"{system}/{name}": v for system, its in systems.items() for name, v in its.items()})
+    ordered = sorted(systems, key=lambda system: _SYSTEMS.index(system.partition("_")[0]))
+    for system, other in itertools.combinations(ordered, 2):
+        for metric, values in systems[system].items():
+            p_value = randomisation_test(values, systems[other][metric])
+            results[f"{system}/{metric}/p_vs_{other.partition('_')[0]}"] = p_value
+    return results
 
 
 class _RankedSplit:
-    """The queries of a split, ranked by a run's towers and by BM25 over all passages of a source."""
+    """The queries of a split, ranked by a run's towers and by BM25 over all passages of a corpus."""
 
-    def __init__(self, encoder: Encoder, source: Source, split: str, exclude_same_id: bool) -> None:
-        self.encoder, self.corpus = encoder, Corpus.load(source, encoder.tokenizer)
-        self.queries = Split.load(self.corpus, split, encoder.tokenizer, exclude_same_id)
-        self.dense = rank_split(encoder.model, self.corpus, self.queries, DEPTH)
-        self.bm25 = rank_split_by_bm25(self.corpus, self.queries, encoder.tokenizer, DEPTH)
+    def __init__(self, encoder: Encoder, corpus: Corpus, queries: Split) -> None:
+        self.encoder, self.corpus, self.queries = encoder, corpus, queries
+        self.dense = rank_split(encoder.model, corpus, queries, DEPTH)
+        self.bm25 = rank_split_by_bm25(corpus, queries, encoder.tokenizer, DEPTH)
+
+    @classmethod
+    def load(cls, encoder: Encoder, source: Source, split: str, exclude_same_id: bool) -> _RankedSplit:
+        corpus = Corpus.load(source, encoder.tokenizer)
+        return cls(encoder, corpus, Split.load(corpus, split, encoder.tokenizer, exclude_same_id))
+
+    def per_query(self, fusion: Fusion | None) -> dict[str, PerQuery]:
+        """The figures of both, and perhaps of their fusion."""
+        systems: dict[str, PerQuery] = {"dense": self.dense.per_query, "bm25": self.bm25.per_query}
+        return systems | ({} if fusion is None else {"hybrid": self.fused(fusion)})
 
     def fused(self, fusion: Fusion) -> PerQuery:
         qrels = self.queries.qrels
@@ -86,7 +124,7 @@ def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
         exclude, queries = config["data"].get("exclude_same_id", False), ranked.queries
         same = (split, exclude) == (queries.name, queries.same is not None)
         same = same and source.fingerprint() == ranked.corpus.source.fingerprint()
-        own = ranked if same else _RankedSplit(ranked.encoder, source, split, exclude)
+        own = ranked if same else _RankedSplit.load(ranked.encoder, source, split, exclude)
     except UserError as error:
         remark = "--hybrid chooses its weight once, on the run's own data, which cannot be read"
         raise UserError(f"{remark}: {error}") from error
@@ -117,6 +155,7 @@ def describe(results: Mapping[str, Any]) -> list[str]:
         "",
         _line("", heads),
         *(_line(metric, [_cell(results, f"{system}/{metric}") for system in systems]) for metric in DEFAULT_METRICS),
+        *_group_lines(results, systems, heads),
     ]
     if "fusion/method" not in results:
         return lines
@@ -125,6 +164,24 @@ def describe(results: Mapping[str, Any]) -> list[str]:
     lines += ["", f"hybrid: {how}, chosen by {metric} on '{split}' of the run's own data (hybrid.json)."]
     if results["fusion/chosen_here"]:
         lines.append("It was chosen on these very queries, which flatters its figures: those of another split do not.")
+    return lines
+
+
+def _group_lines(results: Mapping[str, Any], systems: Sequence[str], heads: Sequence[str]) -> list[str]:
+    """How many of the passages the run was trained on, and what that is worth."""
+    if "learned_documents" not in results:
+        return []
+    learned, documents = results["learned_documents"], results["documents"]
+    lines = ["", f"The run was trained on {learned:,} of the {documents:,} passages."]
+    if f"queries_{NEW}" not in results:
+        return lines
+    lines.append(
+        f"{results['queries_seen']:,} queries have their answers among these (seen); those of "
+        f"{results['queries_unseen']:,} are new (unseen), and are ranked once more among the new passages only."
+    )
+    for metric in BRIEF_METRICS:
+        lines += ["", _line(metric, heads)]
+        lines += [_line(NAMES[g], [_cell(results, f"{system}_{g}/{metric}") for system in systems]) for g in GROUPS]
     return lines
 
 

@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from two_tower.config.saved import Composition, differences, leaves, read, to_yaml
 from two_tower.console import first_process
 from two_tower.errors import UserError
-from two_tower.files import read_json, write_json, write_text
+from two_tower.files import atomic_path, read_json, write_json, write_text
 
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "tokenizers", "bm25s", "faiss-cpu")
 HOLD_SECONDS = 10  # a killed process may leave children that hold the folder for some seconds
@@ -39,6 +40,7 @@ class Run:
         self.metrics, self.index, self.checkpoints = path / "metrics.csv", path / "index", path / "checkpoints"
         self.best, self.last = self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt"
         self.data = path / "data.json"  # what `Source.facts` said when the run began
+        self.learned = path / "learned.npy"  # ascending hashes of the passages that it learned from
         self.hybrid = path / "hybrid.json"  # how its tower and BM25 are fused
         self.doctor, self.signals = path / "doctor.json", path / "signals.json"
         self.similarities = path / "similarities.svg"
@@ -142,14 +144,26 @@ class Run:
         """
         if self.last.exists() or self.best.exists() or not first_process():
             return
-        written = self.config, self.environment, self.tokenizer, self.metrics, self.data, self.doctor, self.signals
-        for file in (*written, self._lock_file):
+        written = [self.config, self.environment, self.tokenizer, self.metrics, self.data, self.doctor, self.signals]
+        for file in (*written, self.learned, self._lock_file):
             file.unlink(missing_ok=True)
         for name in ("wandb", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for folder in (self.checkpoints, self.path):
             if not any(folder.iterdir()):
                 folder.rmdir()
+
+    def keep_learned(self, texts: np.ndarray, before: Path | None = None) -> None:
+        """Keep which texts the run learns from, by hashes (`Corpus.written`), beside those of the run ``before`` it."""
+        learned = np.unique(texts)
+        if before is not None and (earlier := Run(before).read_learned()) is not None:
+            learned = np.union1d(learned, earlier)
+        with atomic_path(self.learned) as temporary, temporary.open("wb") as file:
+            np.save(file, learned)
+
+    def read_learned(self) -> np.ndarray | None:
+        """The ascending hashes of all texts that the run has learned from; None of a run that has not kept them."""
+        return np.load(self.learned, mmap_mode="r") if self.learned.exists() else None
 
     def read_results(self) -> dict[str, Any]:
         return read_json(self.results)

@@ -52,6 +52,8 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         data = make_data(config, run.tokenizer, source)
         data.trainer = trainer  # which part of a batch is this process' own
         model = make_model(config, data)
+        if trainer.is_global_zero:
+            run.keep_learned(data.corpus.written, config["init_from"])
         if has_usual_length(config["trainer"]):
             trainer.fit_loop.max_epochs = usual_epochs(data.batches_per_epoch, trainer.accumulate_grad_batches)
         say(summary(config, data, model))

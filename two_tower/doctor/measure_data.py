@@ -34,7 +34,7 @@ def measure_data(data: TripletData) -> DataSignals:
     queries, positives = _training_pairs(data)
     own, chance = (_shared(queries, positives, tokenizer, shift) for shift in (0, len(queries) // 2))
     query_rows, document_rows = (rows[:VALIDATION_PAIRS] for rows in data.validation.relevant)
-    validation = data.validation.tokens.select(query_rows), data.corpus.tokens.select(document_rows)
+    validation = data.validation.tokens.select(query_rows), data.searched.tokens.select(document_rows)
     validation_queries, documents = _evenly(data.validation.tokens, TEXTS), _evenly(data.corpus.tokens, TEXTS)
     # They are cut already: a text that is as long as the limit counts as longer.
     query_facts, document_facts = (
@@ -96,7 +96,7 @@ def _copied(queries: Ragged, positives: Ragged, tokenizer: Tokenizer) -> float:
 
 
 def _unjudged_copies(data: TripletData) -> float:
-    judged, written = Judged.from_split(data.corpus, data.validation), data.corpus.written[:MAX_TEXTS]
+    judged, written = Judged.from_split(data.searched, data.validation), data.searched.written[:MAX_TEXTS]
     return mean(counted.unjudged_copies(judged, np.sort(written[np.isin(written, judged.documents)])))
 
 
@@ -109,7 +109,7 @@ def _crowd(data: TripletData) -> float:
 
 def _leaked(data: TripletData) -> tuple[float, float]:
     """Shares of the validation queries that are training queries, and that share a relevant passage with them."""
-    trained, validation = _trained_queries(data), Judged.from_split(data.corpus, data.validation)
+    trained, validation = _trained_queries(data), Judged.from_split(data.searched, data.validation)
     nothing = Judged(trained, np.zeros(0, np.int64), np.zeros(0, np.uint64))
     leaked, with_answer = counted.leakage(nothing, validation)
     if leaked.any() and not data.trains_on_texts:  # only now: to look up all training passages takes a while

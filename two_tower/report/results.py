@@ -15,6 +15,7 @@ from two_tower.console import against, command, name_of_check, say, say_next
 from two_tower.files import finite, write_json, write_text
 from two_tower.logger import RunLogger
 from two_tower.run import Run
+from two_tower.validation._groups import GROUPS, NAMES
 from two_tower.validation.full import FullValidation
 
 
@@ -29,6 +30,8 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         **{k: v for k, v in best.items() if k.startswith("hybrid/")},
         **{f"untrained/{m}": v for m, v in validation.untrained.items()},
         **{f"bm25/{m}": v for m, v in validation.bm25.items()},
+        **{k: v for k, v in best.items() if k.startswith("val_")},
+        **validation.groups,
         # Of the history, which a run that is continued after its last epoch still has.
         "train/loss": next((row["loss"] for row in reversed(history) if "loss" in row), math.nan),
         "train/triplets_per_second": speed.triplets_per_second,
@@ -42,6 +45,7 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         "queries": validation.queries,
         "documents": validation.documents,
         "all_documents": validation.all_documents,
+        **({"new_documents": validation.new_documents} if validation.new_documents else {}),
     }
     if trainer.is_global_zero:
         reason = stopping.reason if stopping else ""
@@ -111,12 +115,20 @@ def report_page(name: str, results: Mapping[str, Any], validation: FullValidatio
 
 
 def _table(validation: FullValidation) -> list[str]:
-    metrics, rows = validation.metrics, [("BM25", validation.bm25), ("untrained", validation.untrained)]
+    metrics, rows = validation.metrics, list[tuple[str, int, Mapping[str, float]]]()
+
+    def add(name: str, means: Mapping[str, float], system: str, groups: Mapping[str, float]) -> None:
+        rows.append((name, validation.documents, means))
+        for group in GROUPS:
+            own = {m: groups[key] for m in metrics if (key := f"{system}_{group}/{m}") in groups}
+            rows.append((NAMES[group], validation.ranked(group), own))
+
+    add("BM25", validation.bm25, "bm25", validation.groups)
+    add("untrained", validation.untrained, "untrained", validation.groups)
     for row in validation.history:
-        rows.append((name_of_check(row) + (" *" if row is validation.best else ""), row))
+        add(name_of_check(row) + (" *" if row is validation.best else ""), row, "val", row)
         if "hybrid_seconds" in row:
-            rows.append(("with BM25", {m: row[f"hybrid/{m}"] for m in metrics}))
+            rows.append(("with BM25", validation.documents, {m: row[f"hybrid/{m}"] for m in metrics}))
     lines = [["", "documents", *metrics], ["---", *["---:"] * (len(metrics) + 1)]]
-    documents = f"{validation.documents:,}"
-    lines += [[name, documents, *(f"{means[m]:.3f}" for m in metrics)] for name, means in rows if means]
+    lines += [[name, f"{ranked:,}", *(f"{means[m]:.3f}" for m in metrics)] for name, ranked, means in rows if means]
     return ["| " + " | ".join(cells) + " |" for cells in lines]

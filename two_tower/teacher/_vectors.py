@@ -58,8 +58,8 @@ class TeacherStore:
                 f"A teacher's vectors belong to rows of queries and passages, and {data.source.name} trains on "
                 "triplets of texts: use another negatives= than given, or loss=margin_mse."
             )
-        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages", data.source.fingerprint())
-        name = key_of(data.source.fingerprint(), data.loader.train_split, data.train.texts.to_pylist())
+        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages", data.learned.fingerprint())
+        name = key_of(data.learned.fingerprint(), data.loader.train_split, data.train.texts.to_pylist())
         return cls(teacher_vectors(teacher, data.train.texts, "queries", name), corpus)
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:

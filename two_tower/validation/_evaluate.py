@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class Evaluation:
     per_query: dict[str, np.ndarray]  # metric → (Q,) float64
     ranking: Ranking  # the top documents of every query and the ranks of the judged ones
     seconds: float
+    groups: dict[str, float] = field(default_factory=dict)  # ``GROUP/METRIC`` → mean, see `QueryGroups`
 
     @classmethod
     def from_ranking(

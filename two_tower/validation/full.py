@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from two_tower.console import CheckTable, name_of_check
@@ -21,10 +22,22 @@ from two_tower.model import TwoTower
 from two_tower.ranking import Ranking, write_run
 from two_tower.run import Run
 from two_tower.validation._evaluate import Evaluation, fuse_cross_fitted, rank_split, rank_split_by_bm25
+from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, is_new
 
 # The attributes that are kept in checkpoints: what a continued run cannot measure again, as the towers are trained by
 # then, and what was ranked, for a run that was interrupted after its last epoch (`on_train_start` is not called then).
-_STATE = ("untrained", "bm25", "history", "split", "queries", "documents", "all_documents", "overhead_seconds")
+_STATE = (
+    "untrained",
+    "bm25",
+    "groups",
+    "history",
+    "split",
+    "queries",
+    "documents",
+    "all_documents",
+    "new_documents",
+    "overhead_seconds",
+)
 
 
 class FullValidation(Callback):
@@ -32,7 +45,8 @@ class FullValidation(Callback):
 
     Evaluates at the end of every epoch, and within epochs every ``every_n_steps`` optimizer steps. Each evaluation logs
     ``val/METRIC``; ``untrained/METRIC`` and ``bm25/METRIC`` are logged once. The one with the best ``monitor``, never
-    the untrained, writes its ranking to ``run.trec`` and each query's figures to ``per_query.csv``.
+    the untrained, writes its ranking to ``run.trec`` and each query's figures to ``per_query.csv``. Where passages are
+    kept out of training, all three are logged for each group of queries too, as ``val_unseen/METRIC`` (`QueryGroups`).
 
     Other callbacks that ask for ``validation`` in their constructor get this one. It comes first in the trainer's
     list, so their ``on_train_batch_end`` and ``on_train_epoch_end`` see an evaluation that was just made.
@@ -56,11 +70,14 @@ class FullValidation(Callback):
             parse(name)
         self.untrained: dict[str, float] = {}  # metric → value before training
         self.bm25: dict[str, float] = {}  # metric → value of the lexical baseline; empty without it
+        # Of both for each group of queries, ``untrained_GROUP/METRIC`` and ``bm25_GROUP/METRIC`` → value.
+        self.groups: dict[str, float] = {}
         # ``epoch`` (1.5 is in the middle of the second), ``step``, ``seconds``, ``loss`` (of the last step), metric →
-        # value and, with ``hybrid``, ``hybrid/METRIC`` → value and ``hybrid_seconds``.
+        # value, ``val_GROUP/METRIC`` → value and, with ``hybrid``, ``hybrid/METRIC`` → value and ``hybrid_seconds``.
         self.history: list[dict[str, float]] = []
         # The split's name, its queries, the passages that each is ranked against, and those of the corpus.
         self.split, self.queries, self.documents, self.all_documents = "", 0, 0, 0
+        self.new_documents = 0  # of those that are ranked, the ones that are kept out of training
         self.overhead_seconds = 0.0  # that all this took from training
         self.corpus: Corpus  # this and the next are set when training starts
         self.queries_split: Split  # with judgements in rows of ``corpus``
@@ -71,6 +88,7 @@ class FullValidation(Callback):
         # ends early or gradients accumulate.
         self.just_evaluated = False
         self._table: CheckTable | None = None
+        self._query_groups: QueryGroups | None = None
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -85,11 +103,12 @@ class FullValidation(Callback):
     @property
     def logged(self) -> list[str]:
         """The names under which each evaluation is logged."""
-        return [f"{kind}/{name}" for kind in ("val", *(["hybrid"] if self.hybrid else [])) for name in self.metrics]
+        kinds = ["val", *(["hybrid"] if self.hybrid else []), *(f"val_{group}" for group in GROUPS)]
+        return [f"{kind}/{name}" for kind in kinds for name in self.metrics]
 
     def collection(self, data: TripletData) -> tuple[Corpus, Split]:
         """The passages that are ranked, and the queries with judgements in rows of these; a subclass may take fewer."""
-        return data.corpus, data.validation
+        return data.searched, data.validation
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure BM25 and the untrained towers, unless a continued run knows them already."""
@@ -97,7 +116,11 @@ class FullValidation(Callback):
             data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
             self.corpus, self.queries_split = self.collection(data)
             self.split, self.queries = self.queries_split.name, len(self.queries_split)
-            self.documents, self.all_documents = len(self.corpus), len(data.corpus)
+            self.documents, self.all_documents = len(self.corpus), len(data.searched)
+            if data.learned is not data.source:
+                new = is_new(self.corpus, np.unique(data.corpus.written))
+                self._query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
+                self.new_documents = len(self._query_groups.corpus) if self._query_groups else 0
             if trainer.is_global_zero:
                 self._table = CheckTable(self.metrics, self.queries, self.documents, self.split, self.all_documents)
             if self.with_bm25:
@@ -106,24 +129,36 @@ class FullValidation(Callback):
                 self._measure_untrained(trainer, pl_module)
             else:
                 self._show("untrained", self.untrained)
+                self._show_groups("untrained", self.groups)
             for row in self.history:
                 self._show_row(row)
 
     def _measure_bm25(self, data: TripletData, pl_module: L.LightningModule) -> None:
-        self.bm25_evaluation = rank_split_by_bm25(
-            self.corpus, self.queries_split, data.tokenizer, self._top_k, self.metrics, pl_module.device
-        )
+        def rank(corpus: Corpus, split: Split) -> Evaluation:
+            return rank_split_by_bm25(corpus, split, data.tokenizer, self._top_k, self.metrics, pl_module.device)
+
+        self.bm25_evaluation = self._with_groups(rank)
         self.bm25 = self.bm25_evaluation.means
+        self.groups |= _prefixed("bm25", self.bm25_evaluation.groups)
         self._show("BM25", self.bm25, self.bm25_evaluation.seconds)
+        self._show_groups("bm25", self.groups)
+
+    def _with_groups(self, rank: Callable[[Corpus, Split], Evaluation]) -> Evaluation:
+        """What ``rank`` makes of all passages and queries, with the figures of their groups."""
+        whole = rank(self.corpus, self.queries_split)
+        return whole if self._query_groups is None else self._query_groups.measure(rank, whole)
 
     def _measure_untrained(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.baseline = self._rank(pl_module)
         self.untrained = self.baseline.means
         figures = {f"untrained/{k}": v for k, v in self.untrained.items()}
         figures |= {f"bm25/{k}": v for k, v in self.bm25.items()}
+        self.groups |= _prefixed("untrained", self.baseline.groups)
+        figures |= self.groups
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=0)
         self._show("untrained", self.untrained, self.baseline.seconds)
+        self._show_groups("untrained", self.groups)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
         self.just_evaluated = False
@@ -150,7 +185,9 @@ class FullValidation(Callback):
         with self._counting_seconds():
             self.latest = self._rank(pl_module)
             row = {"epoch": epoch, "step": trainer.global_step, "seconds": self.latest.seconds, **self.latest.means}
-            metrics = {f"val/{k}": v for k, v in self.latest.means.items()}
+            groups = _prefixed("val", self.latest.groups)
+            row |= groups
+            metrics = {f"val/{k}": v for k, v in self.latest.means.items()} | groups
             if self.hybrid:
                 fused = self._fuse(self.latest, pl_module)
                 hybrid = {f"hybrid/{k}": v for k, v in fused.means.items()}
@@ -168,7 +205,8 @@ class FullValidation(Callback):
         self.just_evaluated = True
 
     def _rank(self, pl_module: L.LightningModule) -> Evaluation:
-        return rank_split(cast(TwoTower, pl_module), self.corpus, self.queries_split, self._top_k, self.metrics)
+        model = cast(TwoTower, pl_module)
+        return self._with_groups(lambda corpus, split: rank_split(model, corpus, split, self._top_k, self.metrics))
 
     def _fuse(self, dense: Evaluation, pl_module: L.LightningModule) -> Evaluation:
         assert self.bm25_evaluation is not None
@@ -192,13 +230,24 @@ class FullValidation(Callback):
 
     def _show_row(self, row: dict[str, float]) -> None:
         self._show(name_of_check(row), row, row["seconds"], row is self.best, row.get("loss"))
+        self._show_groups("val", row)
         if "hybrid_seconds" in row:
             hybrid = {name: row[f"hybrid/{name}"] for name in self.metrics}
             self._show("  with BM25", hybrid, row["hybrid_seconds"])
 
-    def _show(self, name: str, means: dict[str, float], *rest: Any) -> None:  # noqa: ANN401
+    def _show_groups(self, system: str, figures: dict[str, float]) -> None:
+        for group in GROUPS:
+            if f"{system}_{group}/{self.monitor}" in figures:
+                means = {name: figures[f"{system}_{group}/{name}"] for name in self.metrics}
+                self._show(f"  {NAMES[group]}", means, documents=self.ranked(group))
+
+    def ranked(self, group: str) -> int:
+        """How many passages the queries of a group are ranked against."""
+        return self.new_documents if group == NEW else self.documents
+
+    def _show(self, name: str, means: dict[str, float], *rest: Any, **more: Any) -> None:  # noqa: ANN401
         if self._table is not None:
-            self._table.row(name, means, *rest)
+            self._table.row(name, means, *rest, **more)
 
     @contextmanager
     def _counting_seconds(self) -> Iterator[None]:
@@ -211,3 +260,8 @@ class FullValidation(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
+
+
+def _prefixed(system: str, groups: dict[str, float]) -> dict[str, float]:
+    """``GROUP/METRIC`` as ``SYSTEM_GROUP/METRIC``."""
+    return {f"{system}_{name}": value for name, value in groups.items()}

@@ -18,6 +18,7 @@ from two_tower.data.stream.batch import Batches, BatchLoader
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.data.stream.token_store import TokenWriter
 from two_tower.data.stream.triplets import EveryPassage, ExampleSubset, TrainingSet
+from two_tower.data.stream.unseen import learned_part
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, NegativeMask, Negatives, Positives
 from two_tower.tokenizer.base import Tokenizer
@@ -96,32 +97,45 @@ class TripletData(L.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer, trained if its file does not exist yet."""
         if not self._tokenizer_path.exists():
-            trained_tokenizer(self.source, self._tokenizer, self.loader.train_split).save(self._tokenizer_path)
+            trained_tokenizer(self.learned, self._tokenizer, self.loader.train_split).save(self._tokenizer_path)
         return Tokenizer.load(self._tokenizer_path)
 
     def open(self) -> None:
         """Parse and tokenize what is not in the token store yet, and open everything; logs how much that was."""
         start, before = time.perf_counter(), TokenWriter.written
-        _ = self.corpus, self.training_set, self.validation
+        _ = self.corpus, self.training_set, self.validation, self.searched
         log.info(
             "%s: %d texts parsed and tokenised, the others from the token store; open after %.2f s.",
             self.source.name, TokenWriter.written - before, time.perf_counter() - start,
         )  # fmt: skip
 
     @cached_property
+    def learned(self) -> Source:
+        """What may be learned of the source; nothing else reaches the vocabulary, the towers or what is mined."""
+        return learned_part(self.source, self.loader)
+
+    @cached_property
     def corpus(self) -> Corpus:
-        return Corpus.load(self.source, self.tokenizer)
+        """The passages that are learned."""
+        return Corpus.load(self.learned, self.tokenizer)
+
+    @cached_property
+    def searched(self) -> Corpus:
+        """The passages that validation ranks, also those that are kept out of training."""
+        return self.corpus if self.learned is self.source else Corpus.load(self.source, self.tokenizer)
 
     @cached_property
     def train(self) -> Split:
-        return self._split(self.loader.train_split)
+        """The training queries, with judgements in rows of ``corpus``."""
+        return self._split(self.corpus, self.loader.train_split)
 
     @cached_property
     def validation(self) -> Split:
-        return self._split(self.loader.validation_split)
+        """The validation queries, with judgements in rows of ``searched``."""
+        return self._split(self.searched, self.loader.validation_split)
 
-    def _split(self, name: str) -> Split:
-        return Split.load(self.corpus, name, self.tokenizer, self.loader.exclude_same_id)
+    def _split(self, corpus: Corpus, name: str) -> Split:
+        return Split.load(corpus, name, self.tokenizer, self.loader.exclude_same_id)
 
     @property
     def batches(self) -> Batches:
@@ -162,7 +176,7 @@ class TripletData(L.LightningDataModule):
         if not self.negatives.needs_triplets:
             training = triplets.judged_pairs(self.corpus, self.train)
         elif self.trains_on_texts:
-            training = triplets.text_triplets(self.source, self.tokenizer)
+            training = triplets.text_triplets(self.learned, self.tokenizer)
         else:
             training = triplets.id_triplets(self.corpus, self.train)
         if 0 < self.loader.max_examples < len(training.examples):
@@ -191,7 +205,7 @@ class TripletData(L.LightningDataModule):
             pairs=split.relevant,
             positives=positives,
             rule=words.rule,
-            fingerprint=key_of(self.source.fingerprint(), split.name, words.fingerprint, split.same is not None),
+            fingerprint=key_of(self.learned.fingerprint(), split.name, words.fingerprint, split.same is not None),
             folder=self._tokenizer_path.parent / "negatives",
         )
 
