@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from doctor.cases import replaced
 from test_identity import write_pairs
 
 from two_tower.data.passages import Passages
-from two_tower.doctor.base import Probe, Signals
+from two_tower.doctor.base import Probe, Signals, UnseenSignals
 from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.facts import inspect
 from two_tower.doctor.measure_step import standard_errors_below
@@ -210,3 +211,27 @@ def test_a_short_run_is_judged_at_its_end_only() -> None:
     assert diagnose(Signals(probes=[probe(2), probe(8, loss=1.5)], total_steps=8)) == []
     right = [probe(2), probe(8, accuracy=0.4)]
     assert diagnose(Signals(probes=right, total_steps=8)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "figures", "remedy"),
+    [
+        ({"embedding": {"pull": None}}, (0.86, 0.64, 0.83, 0.84), "embedding.pull=1; tower.lexical_dims=256"),
+        ({"embedding": {"_target_": "x.RandomEmbedding"}}, (0.86, 0.64, math.nan, math.nan), "embedding=transformer"),
+        ({"embedding": {"pull": 1}, "tower": {"lexical_dims": 64}}, (0.8, 0.7, 0.8, 0.8), r"embedding.pull=3$"),
+        ({}, (0.86, 0.64, 0.86, 0.65), None),  # BM25 finds them worse, too
+        ({}, (0.86, 0.82, 0.83, 0.83), None),
+        ({}, (0.64, 0.86, 0.83, 0.83), None),
+    ],
+)
+def test_what_is_known_by_heart(settings: dict[str, Any], figures: tuple[float, ...], remedy: str | None) -> None:
+    signals = Signals(config=settings, unseen=UnseenSignals(*figures, error=0.02))
+    found = [finding for finding in diagnose(signals) if finding.id == "memorised"]
+    assert len(found) == (remedy is not None)
+    if remedy is not None:
+        assert re.search(remedy, found[0].remedy)
+        assert "nan" not in found[0].evidence
+        assert f"is {figures[0]:.3f} for queries whose passages were learned from" in found[0].evidence
+    again = Signals.from_plain(signals.to_plain(), settings)
+    assert again.unseen == signals.unseen
+    assert not [f for f in diagnose(Signals(unseen=UnseenSignals(*figures, error=0.2))) if f.id == "memorised"]

@@ -1,5 +1,6 @@
 """Queries for passages that were learned from and for new ones: figures by plain loops, the same after training."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,11 @@ def test_figures_are_those_of_plain_loops(
     assert results["new_documents"] == len(ids)
     assert f"{'  among new':<14}{len(ids):>11}" in table
     assert "| among new | 30 |" in (run / "report.md").read_text()
-    assert {key.partition("/")[0] for key in results} >= {
-        f"{s}_{g}" for s in ("val", "untrained", "bm25") for g in GROUPS
-    }
+    kinds = {f"{system}_{group}" for system in ("val", "untrained", "bm25") for group in GROUPS}
+    assert {key.partition("/")[0] for key in results} >= kinds
+    signals = json.loads((run / "signals.json").read_text())["unseen"]
+    names = {"seen": "val_seen", "unseen": "val_unseen", "bm25_seen": "bm25_seen", "bm25_unseen": "bm25_unseen"}
+    assert {k: signals[k] for k in names} == pytest.approx({k: results[f"{v}/mrr@10"] for k, v in names.items()})
 
 
 def test_evaluate_finds_the_groups_again(

@@ -212,6 +212,10 @@ class Doctor(Callback):
         self.signals.checks.append(check)
         if row is validation.best:
             self._best = values
+            if validation.query_groups is not None and validation.query_groups.seen.any():
+                bm25 = validation.bm25_evaluation
+                baseline = None if bm25 is None else bm25.per_query[monitor]
+                self.signals.unseen = measure_step.by_group(validation.query_groups, values, baseline)
         self._right = []
 
     def _examine(self, trainer: L.Trainer) -> None:

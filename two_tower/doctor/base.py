@@ -145,6 +145,23 @@ class Check:
 
 
 @dataclass
+class UnseenSignals:
+    """The monitored metric at the best check, by whether the passages that are looked for were learned from."""
+
+    seen: float
+    unseen: float
+    bm25_seen: float  # of BM25 for the same queries; NaN where it is not measured
+    bm25_unseen: float
+    error: float  # standard error of what `memorised` gives
+
+    @property
+    def memorised(self) -> float:
+        """How much more the towers lose with new passages than BM25 does, which knows none."""
+        bm25 = self.bm25_seen - self.bm25_unseen
+        return self.seen - self.unseen - (0.0 if math.isnan(bm25) else bm25)
+
+
+@dataclass
 class Clock:
     """Where the time goes: medians of the parts of a step in seconds, so that one slow step does not count."""
 
@@ -188,6 +205,7 @@ class Signals:
     checks: list[Check] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
     index: IndexSignals | None = None
+    unseen: UnseenSignals | None = None  # None where all passages are learned
     total_steps: int | None = None  # of the whole training, None if unknown
     monitor: str = "mrr@10"  # the metric that decides which check is best
     similarity: str = "cosine"
@@ -215,6 +233,7 @@ class Signals:
     def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any]) -> Signals:
         """What `to_plain` gave."""
         parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals, "clock": Clock}
+        parts["unseen"] = UnseenSignals
         rows: dict[str, Any] = {"steps": Step, "probes": Probe, "checks": Check}
         single = {name: kind(**plain[name]) for name, kind in parts.items() if plain.get(name)}
         lists = {name: [kind(**row) for row in plain.get(name, ())] for name, kind in rows.items()}

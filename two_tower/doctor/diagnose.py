@@ -216,8 +216,8 @@ DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
     embedding_mismatch, unknown_words, truncated, edges.no_negatives, training.learning_rate_too_high,
     training.no_gradient, edges.unchanged, training.learning_rate_too_low, edges.one_candidate,
     training.hardest_negative_collapse, training.false_negatives, training.collapsed, training.stuck_at_chance,
-    training.stuck_at_margin, training.easy_negatives, overfitting, edges.too_short, edges.few_validation_queries,
-    data_bound,
+    training.stuck_at_margin, training.easy_negatives, overfitting, edges.memorised, edges.too_short,
+    edges.few_validation_queries, data_bound,
 )  # fmt: skip
 
 _CAUSES = {

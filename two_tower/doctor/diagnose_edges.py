@@ -11,6 +11,7 @@ from two_tower.trainer import FEWEST_STEPS
 FEW_QUERIES = 20  # validation queries with which a figure means nothing
 # Steps; the share of the first loss below which, and of queries above chance from which something is learnt.
 SHORT, MOVED, ABOVE_CHANCE = 50, 0.95, 0.1
+BY_HEART, CERTAIN = 0.05, 2  # loss on new passages, and its standard errors, from which it says something
 COPIED, CROWD = 0.05, 0.01  # shares of the relevant passages of the validation queries, of all passages
 
 
@@ -101,6 +102,27 @@ def few_validation_queries(signals: Signals) -> Finding | None:
     few = count < FEW_QUERIES
     cause = "a figure of so few is chance" if few else "differences of some hundredths are chance"
     return Finding(evidence, cause, remedy, severity="warning" if few else "info")
+
+
+def memorised(signals: Signals) -> Finding | None:
+    """The towers know the passages of training by heart, and find new ones worse."""
+    unseen = signals.unseen
+    if unseen is None or unseen.memorised < max(BY_HEART, CERTAIN * unseen.error):
+        return None
+    evidence = f"{signals.monitor} is {unseen.seen:.3f} for queries whose passages were learned from, and "
+    evidence += f"{unseen.unseen:.3f} for those whose passages were kept out"
+    if not math.isnan(unseen.bm25_seen):
+        evidence += f" (BM25: {unseen.bm25_seen:.3f} and {unseen.bm25_unseen:.3f})"
+    pull = signals.setting("embedding.pull")
+    if pull:
+        remedy = f"embedding.pull={3 * pull:g}"
+    elif signals.component("embedding") == "RandomEmbedding":
+        remedy = "embedding=transformer or glove with embedding.pull=1: words then share what they learn"
+    else:
+        remedy = "embedding.pull=1"
+    if not signals.setting("tower.lexical_dims"):
+        remedy += "; tower.lexical_dims=256 finds the exact words of new passages"
+    return Finding(evidence + ".", "the word vectors know the passages of training by heart", remedy)
 
 
 def copies(signals: Signals) -> Finding | None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.data.stream.batch import Batch
-from two_tower.doctor.base import Clock
+from two_tower.doctor.base import Clock, UnseenSignals
 from two_tower.model import TwoTower
 from two_tower.optimizer.base import RowOptimizer
+from two_tower.validation._groups import QueryGroups
 
 ROWS = 64  # rows of a word table whose change is measured
 GRADIENTS = 2048  # rows of a sparse gradient that its norm is estimated from
@@ -109,6 +110,16 @@ def standard_errors_below(values: np.ndarray, before: np.ndarray | None) -> floa
     difference = before - values
     error = float(difference.std()) / math.sqrt(max(1, len(values)))
     return float(difference.mean()) / error if error > 0 else 0.0
+
+
+def by_group(groups: QueryGroups, values: np.ndarray, bm25: np.ndarray | None) -> UnseenSignals:
+    """The signals of (Q,) figures of the towers and of BM25."""
+    seen, unseen = groups.seen, groups.unseen
+    baseline = np.full(len(values), math.nan) if bm25 is None else bm25
+    compared = values - np.nan_to_num(baseline)
+    error = math.sqrt(sum(compared[mask].var() / mask.sum() for mask in (seen, unseen)))
+    means = [float(of[mask].mean()) for of in (values, baseline) for mask in (seen, unseen)]
+    return UnseenSignals(means[0], means[1], means[2], means[3], error)
 
 
 def untouched(trainer: L.Trainer) -> float:

@@ -87,8 +87,8 @@ class FullValidation(Callback):
         # Whether the hook that now runs made an evaluation. Never true twice for one evaluation, even when an epoch
         # ends early or gradients accumulate.
         self.just_evaluated = False
+        self.query_groups: QueryGroups | None = None  # None where all passages are learned
         self._table: CheckTable | None = None
-        self._query_groups: QueryGroups | None = None
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -119,8 +119,8 @@ class FullValidation(Callback):
             self.documents, self.all_documents = len(self.corpus), len(data.searched)
             if data.learned is not data.source:
                 new = is_new(self.corpus, np.unique(data.corpus.written))
-                self._query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
-                self.new_documents = len(self._query_groups.corpus) if self._query_groups else 0
+                self.query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
+                self.new_documents = len(self.query_groups.corpus) if self.query_groups else 0
             if trainer.is_global_zero:
                 self._table = CheckTable(self.metrics, self.queries, self.documents, self.split, self.all_documents)
             if self.with_bm25:
@@ -146,7 +146,7 @@ class FullValidation(Callback):
     def _with_groups(self, rank: Callable[[Corpus, Split], Evaluation]) -> Evaluation:
         """What ``rank`` makes of all passages and queries, with the figures of their groups."""
         whole = rank(self.corpus, self.queries_split)
-        return whole if self._query_groups is None else self._query_groups.measure(rank, whole)
+        return whole if self.query_groups is None else self.query_groups.measure(rank, whole)
 
     def _measure_untrained(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.baseline = self._rank(pl_module)
