@@ -321,3 +321,19 @@ def test_a_run_made_twice_counts_once(make: Make, caplog: pytest.LogCaptureFixtu
     assert "again is left out: it is " in caplog.text
     (row,) = leaderboard([runs[0], make("on another machine", WIDE[2])]).rows  # the same seed, other figures
     assert len(row.runs) == 2
+
+
+def test_new_passages_have_a_table_of_their_own(make: Make) -> None:
+    runs = [make(f"{i}", WIDE[i], seed=i) for i in range(2)] + [make("whole", NARROW[0], tower__dim=8)]
+    assert "New passages" not in markdown_page(leaderboard(runs))
+    for number, run in enumerate(runs[:2]):
+        results = json.loads((run / "results.json").read_text())
+        figures = {"val_seen": 0.5, "val_unseen": 0.25, "val_new": 0.75, "bm25_seen": 0.5, "bm25_unseen": 0.125}
+        results |= {f"{name}/mrr@10": figure + number / 100 for name, figure in figures.items()}
+        (run / "results.json").write_text(json.dumps(results))
+    page = markdown_page(leaderboard(runs)).partition("## New passages")[2].partition("## ")[0]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line]
+    assert table[0] == ["configuration", "seen", "unseen", "among new"]
+    assert table[2:] == [["tower.dim=64", "0.5050", "0.2550", "0.7550"], ["BM25 on the same", "0.5050", "0.1300", ""]]
+    assert "<h2>New passages</h2>" in html_page(leaderboard(runs))
+    assert leaderboard(runs).rows[0].runs[0].to_dict()["val_unseen/mrr@10"] == 0.25

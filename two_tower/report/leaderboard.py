@@ -56,6 +56,11 @@ class Row:
         known = [run.results["seconds"] for run in self.runs if run.results.get("seconds") is not None]
         return float(np.mean(known)) if known else None
 
+    def figure(self, key: str) -> float | None:
+        """The mean over the runs of a figure of ``results.json``; None where a run lacks it."""
+        found = [run.results[key] for run in self.runs if key in run.results]
+        return float(np.mean(found)) if len(found) == len(self.runs) else None
+
     def run_means(self, metric: str) -> list[float]:
         return [float(run.per_query.values[metric].mean()) for run in self.runs]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from two_tower.plot import COLOURS, SERIES, STYLE, WIDTH, Picture, Scale
+from two_tower.report.blocks import Block, Heading, Table, html, markdown
 from two_tower.report.leaderboard import Comparison, Leaderboard, PValue, Row
+from two_tower.validation._groups import GROUPS, NAMES
 
 LEVEL = 0.05  # p-values below are called more than chance
 MAX_NAMES = 4  # of rows in a sentence
@@ -30,39 +29,22 @@ th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--faint); text-alig
 svg { width: 100%; margin: .5rem 0; }
 """
 
-
-class Heading(NamedTuple):
-    """The title of a section."""
-
-    text: str
-    level: int = 2
-
-
-class Table(NamedTuple):
-    """Cells of plain text; the first ``left`` columns are words, the others numbers."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    left: int = 1
-
-
 Points = Sequence[tuple[float, float]]
-Block: TypeAlias = Heading | Table | Picture | str  # text is a paragraph; Markdown has no pictures
 
 
 def markdown_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
     """The leaderboard as Markdown; ``failed``: ``job: error`` for each job of a sweep that ended without results."""
-    return _markdown([*_content(board), *_failed(failed)])
+    return markdown([*_content(board), *_failed(failed)])
 
 
 def brief_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
     """The first table of the leaderboard and what it says, as Markdown."""
-    return _markdown([*_head(board), *_failed(failed)])
+    return markdown([*_head(board), *_failed(failed)])
 
 
 def html_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
     """The leaderboard as one HTML document with plots, which loads nothing from elsewhere."""
-    body = "\n".join(map(_html, [*_content(board), *_failed(failed)]))
+    body = "\n".join(map(html, [*_content(board), *_failed(failed)]))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -93,6 +75,7 @@ def _content(board: Leaderboard) -> list[Block]:
         "its figure flatters it: report that of  two-tower evaluate RUN --split test.",
         Heading("All metrics"),
         _all_metrics(board),
+        *_new_passages(board),
         *[block for comparison in board.comparisons for block in _query_by_query(comparison, board.metric)],
         Heading("Runs"),
         Table(["run", "configuration", "seed", board.metric], runs, left=2),
@@ -168,6 +151,21 @@ def _all_metrics(board: Leaderboard) -> Table:
     return Table(["configuration", *metrics], rows)
 
 
+def _new_passages(board: Leaderboard) -> list[Block]:
+    """How well passages are found that were kept out of training, where some were."""
+    columns, rows = {NAMES[group]: f"_{group}/{board.metric}" for group in GROUPS}, list[list[str]]()
+    for row in board.rows:
+        for name, system in ((row.name, "val"), ("  BM25 on the same", "bm25")):
+            figures = [row.figure(system + key) for key in columns.values()]
+            if any(figure is not None for figure in figures):
+                rows.append([name, *("" if figure is None else f"{figure:.4f}" for figure in figures)])
+    if not rows:
+        return []
+    about = f"{board.metric} of the queries whose passages were learned from (seen), and of those whose passages were "
+    about += "kept out of training (unseen); these are ranked once more among the new passages only."
+    return [Heading("New passages"), about, Table(["configuration", *columns], rows)]
+
+
 def _query_by_query(comparison: Comparison, metric: str) -> list[Block]:
     a, b = comparison.a, comparison.b
     counts = f"better on {comparison.wins:,} queries, worse on {comparison.losses:,}, equal on {comparison.ties:,}."
@@ -188,42 +186,6 @@ def _p(test: PValue | None) -> str:
     if test is None:
         return ""
     return "< 0.0001" if test.holm < 1e-4 else f"{test.holm:.2g}"
-
-
-def _markdown(blocks: Iterable[Block]) -> str:
-    texts = [
-        "#" * b.level + f" {b.text}" if isinstance(b, Heading) else _markdown_table(b) if isinstance(b, Table) else b
-        for b in blocks
-        if not isinstance(b, Picture)
-    ]
-    return "\n\n".join(texts) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    """Aligned, so that a terminal shows it as well."""
-    cells = [[re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    aligned = ["<"] * table.left + [">"] * (len(widths) - table.left)
-    lines = [[f"{c:{side}{w}}" for c, side, w in zip(row, aligned, widths, strict=True)] for row in cells]
-    rule = ["-" * w if side == "<" else "-" * (w - 1) + ":" for side, w in zip(aligned, widths, strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
-
-
-def _html(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
-    if isinstance(block, Picture):
-        return block.element()
-    return _html_table(block) if isinstance(block, Table) else f"<p>{escape(block)}</p>"
-
-
-def _html_table(table: Table) -> str:
-    def line(tag: str, row: Sequence[str]) -> str:
-        starts = [f"<{tag}>" if i < table.left else f'<{tag} class="number">' for i in range(len(row))]
-        return "<tr>" + "".join(f"{s}{escape(c)}</{tag}>" for s, c in zip(starts, row, strict=True)) + "</tr>"
-
-    rows = [line("th", table.head), *(line("td", row) for row in table.rows)]
-    return '<div class="table"><table>\n' + "\n".join(rows) + "\n</table></div>"
 
 
 def pictures(board: Leaderboard) -> dict[str, Picture]:

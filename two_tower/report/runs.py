@@ -39,7 +39,7 @@ class FinishedRun:
     data: dict[str, Any] | None  # what told its data apart when it began, see `two_tower.data.base.Source.facts`
 
     def to_dict(self) -> dict[str, Any]:
-        figures = {key: value for key, value in self.results.items() if key.startswith("val/")}
+        figures = {key: value for key, value in self.results.items() if key.startswith(("val/", "val_"))}
         own = {"seed": self.config.get("seed"), "seconds": self.results.get("seconds"), "findings": self.findings}
         return {"path": str(self.path), **own, **figures}
 
