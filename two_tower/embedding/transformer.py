@@ -27,7 +27,7 @@ class TransformerEmbedding(PartialEmbedding):
         if not len(rows):
             raise UserError("The vocabulary is empty: there is no word for embedding=transformer.")
         texts = pa.array([words[row] for row in rows], pa.string())
-        of_teacher = teacher_vectors(self._teacher, texts, "words", tokenizer.fingerprint)
+        of_teacher = teacher_vectors(self._teacher, texts, "words")
         vectors, known = np.zeros((len(words), width), np.float32), np.zeros(len(words), bool)
         vectors[rows], known[rows] = _principal_components(of_teacher.take(np.arange(len(rows))), width), True
         return Pretrained(vectors, known, len(rows), len(rows))

@@ -1,22 +1,25 @@
-"""A teacher's vectors of many texts: computed once, stored in half precision, resumed after an interruption."""
+"""A teacher's vectors of many texts, in half precision: each is encoded once, whichever collections hold it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+import xxhash
 from filelock import FileLock
 from torch import Tensor
 
-from two_tower.cache import cache_folder, key_of
+from two_tower.cache import cache_folder
 from two_tower.console import counter
+from two_tower.data.reading.unique import Numbering, hash_rows
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
+from two_tower.files import atomic_path
 from two_tower.loss.base import TeacherBatch
-from two_tower.store import Manifest, VectorStore
 from two_tower.teacher.base import Teacher
 
 SHARD_ROWS = 4096  # texts of a shard: an interruption loses no more than that, some minutes of a large model
@@ -24,22 +27,23 @@ BLOCK = 256  # texts encoded between two moves of the progress bar
 
 
 class TeacherVectors:
-    """Vectors by row from memory-mapped shards, (rows, T) float16 each."""
+    """Vectors by row from memory-mapped shards, (n, T) float16 each; ``places`` (N,) are the rows' own in these."""
 
-    def __init__(self, shards: Sequence[np.ndarray], dim: int) -> None:
-        self._shards, self.dim = shards, dim
+    def __init__(self, shards: Sequence[np.ndarray], dim: int, places: np.ndarray | None = None) -> None:
+        self._shards, self.dim, self._places = shards, dim, places
         self._starts = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._places is None else len(self._places)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(B, T) float32 vectors of (B,) int64 rows, in any order."""
+        places = rows if self._places is None else self._places[rows]
         out = np.empty((len(rows), self.dim), np.float32)
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        shards = np.searchsorted(self._starts, places, side="right") - 1
         for shard in np.unique(shards):
             in_shard = shards == shard
-            out[in_shard] = self._shards[shard][rows[in_shard] - self._starts[shard]]
+            out[in_shard] = self._shards[shard][places[in_shard] - self._starts[shard]]
         return out
 
 
@@ -58,9 +62,8 @@ class TeacherStore:
                 f"A teacher's vectors belong to rows of queries and passages, and {data.source.name} trains on "
                 "triplets of texts: use another negatives= than given, or loss=margin_mse."
             )
-        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages", data.learned.fingerprint())
-        name = key_of(data.learned.fingerprint(), data.loader.train_split, data.train.texts.to_pylist())
-        return cls(teacher_vectors(teacher, data.train.texts, "queries", name), corpus)
+        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages")
+        return cls(teacher_vectors(teacher, data.train.texts, "queries"), corpus)
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
         """The teacher's vectors of a batch with (B,) and (N,) int64 rows."""
@@ -68,36 +71,68 @@ class TeacherStore:
         return TeacherBatch(*(torch.from_numpy(v.take(rows.cpu().numpy())).to(rows.device) for v, rows in pairs))
 
 
-def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, fingerprint: str) -> TeacherVectors:
-    """The teacher's vectors of (N,) texts, from the cache or computed now; of several processes one computes them."""
-    key = key_of(teacher.fingerprint(), what, fingerprint)
-    path = cache_folder() / "teacher" / key
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{key}.lock")):
-        if (path / "manifest.json").exists():
-            store = VectorStore.open(path)
-        else:
-            manifest = Manifest(teacher.fingerprint(), "", fingerprint, "cosine", teacher.dim, SHARD_ROWS, "float16")
-            store = VectorStore(path, manifest)
-        if not store.manifest.complete:
-            store.verify()
-            _complete(store, teacher, texts, what)
-    return TeacherVectors(store.raw(), store.manifest.dim)
+def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str) -> TeacherVectors:
+    """The teacher's vectors of (N,) texts, called ``what`` in messages, from the cache or computed now.
+
+    Of several processes that need them one computes them.
+    """
+    folder = cache_folder() / "teacher" / teacher.fingerprint()
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = hash_rows(texts)
+    with FileLock(folder / ".lock"):
+        known = _KnownTexts(folder)
+        rows = np.unique(hashes, return_index=True)[1]
+        rows = np.sort(rows[known.find(hashes[rows]) < 0])
+        if len(rows):
+            known.add(teacher, texts.take(pa.array(rows)), hashes[rows], what)
+    return TeacherVectors(known.vectors, teacher.dim, known.find(hashes))
 
 
-def _complete(store: VectorStore, teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str) -> None:
-    with counter(f"{teacher.name} encodes", what, len(texts)) as progress:
-        for number, start in enumerate(range(0, len(texts), SHARD_ROWS)):
-            part = texts.slice(start, SHARD_ROWS).to_pylist()
-            if store.has(number):
-                progress(len(part))
-                continue
-            # Texts of similar length together: less padding inside the model.
-            order = np.argsort([-len(text) for text in part], kind="stable")
-            vectors = np.empty((len(part), store.manifest.dim), np.float32)
-            for first in range(0, len(part), BLOCK):
-                rows = order[first : first + BLOCK]
-                vectors[rows] = teacher.encode([part[row] for row in rows])
-                progress(len(rows))
-            store.write(number, vectors, pa.table({"id": [str(start + row) for row in range(len(part))]}))
-    store.finish()
+class _KnownTexts:
+    """What a teacher has encoded: shards of vectors, beside each the hashes of their texts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.vectors: list[np.ndarray] = []
+        self._places = Numbering()  # of the texts in all shards, by their hashes
+        for path in sorted(folder.glob("texts-*.npy")):
+            self._open(path.stem.partition("-")[2])
+
+    def find(self, hashes: np.ndarray) -> np.ndarray:
+        """(N,) int32 places of texts in all shards; -1 for those that are not there."""
+        return self._places.find(hashes)
+
+    def add(self, teacher: Teacher, texts: pa.Array | pa.ChunkedArray, hashes: np.ndarray, what: str) -> None:
+        """Encode (N,) texts, a shard at a time."""
+        with counter(f"{teacher.name} encodes", what, len(texts)) as progress:
+            for start in range(0, len(texts), SHARD_ROWS):
+                part = texts.slice(start, SHARD_ROWS).to_pylist()
+                # Texts of similar length together: less padding inside the model.
+                order = np.argsort([-len(text) for text in part], kind="stable")
+                vectors = np.empty((len(part), teacher.dim), np.float16)
+                for first in range(0, len(part), BLOCK):
+                    rows = order[first : first + BLOCK]
+                    vectors[rows] = teacher.encode([part[row] for row in rows])
+                    progress(len(rows))
+                self._write(f"{len(self.vectors):05}", vectors, hashes[start : start + SHARD_ROWS])
+
+    def _write(self, number: str, vectors: np.ndarray, hashes: np.ndarray) -> None:
+        """The vectors first: a shard is there once its texts are. A last hash is that of the vectors themselves."""
+        check = np.array([xxhash.xxh3_64_intdigest(vectors.data)], np.uint64)
+        for name, values in (("vectors", vectors), ("texts", np.append(hashes, check))):
+            with atomic_path(self._folder / f"{name}-{number}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, values)
+        self._open(number)
+
+    def _open(self, number: str) -> None:
+        path = self._folder / f"vectors-{number}.npy"
+        try:
+            *hashes, check = np.load(self._folder / f"texts-{number}.npy")
+            vectors = np.load(path, mmap_mode="r")
+            whole = (len(vectors), xxhash.xxh3_64_intdigest(np.ascontiguousarray(vectors).data)) == (len(hashes), check)
+        except (OSError, ValueError, EOFError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path} is not as it was written: delete the folder {self._folder}, and it is made anew")
+        self.vectors.append(vectors)
+        self._places.add(np.array(hashes, np.uint64))
