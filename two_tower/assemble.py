@@ -34,6 +34,7 @@ from two_tower.run import Run
 from two_tower.similarity import Similarity, SimilarityName
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tokenizer.base import Tokenizer
+from two_tower.tower._mapped import MappedWords
 from two_tower.tower.base import Tower, WordTable, word_tables
 from two_tower.trainer import USUAL_EPOCHS, RowDDP, check_keys, has_usual_length
 from two_tower.validation.full import FullValidation
@@ -51,7 +52,7 @@ def try_parts(config: Mapping[str, Any]) -> None:
     for group in ("tokenizer", "negatives", "scheduler"):
         build(group, config[group])
     embedding: Embedding = build("embedding", config["embedding"])
-    towers = _towers(config, 2, embedding.dim, embedding.frozen)
+    towers = _towers(config, 2, embedding.dim, embedding)
     loss = build("loss", config["loss"])
     if config["data"].get("examples") == "passages" and "vectors" not in loss.needs:
         raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
@@ -114,13 +115,19 @@ def _loader(config: Mapping[str, Any]) -> Loader:
     return call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS})
 
 
-def _towers(config: Mapping[str, Any], vocabulary_size: int, width: int, frozen: bool = False) -> tuple[Tower, Tower]:
-    """Query and document tower with empty word tables of ``width`` dimensions; two of their own start equal."""
+def _towers(
+    config: Mapping[str, Any], vocabulary_size: int, width: int, embedding: Embedding | None = None
+) -> tuple[Tower, Tower]:
+    """Query and document tower with empty word tables of ``width`` dimensions; two of their own start equal.
+
+    They are to be used, or trained as the ``embedding`` says.
+    """
+    pull = embedding.pull if embedding else None
 
     def tower() -> Tower:
-        words = WordTable(vocabulary_size, width)
+        words = WordTable(vocabulary_size, width) if pull is None else MappedWords(vocabulary_size, width, pull)
         built: Tower = build("tower", config["tower"], offer={"words": words})  # a transformer has its own
-        words.freeze(frozen)
+        words.freeze(embedding is not None and embedding.frozen)
         return built
 
     query_tower = tower()
@@ -137,7 +144,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     torch.manual_seed(config["seed"])
     size = len(data.tokenizer)
     embedding: Embedding = build("embedding", config["embedding"])
-    towers = _towers(config, size, embedding.dim, embedding.frozen)
+    towers = _towers(config, size, embedding.dim, embedding)
     tables = [table for tower in dict.fromkeys(towers) for table in word_tables(tower).values()]
     if tables:  # a transformer has none
         vectors = embedding.vectors(data.tokenizer, data.corpus)

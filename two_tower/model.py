@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -20,7 +21,8 @@ from two_tower.optimizer.base import clip_gradients, learning_rate, parameter_gr
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore
-from two_tower.tower.base import Tower
+from two_tower.tower._mapped import fold
+from two_tower.tower.base import Tower, word_tables
 
 # Texts encoded together outside training: few enough for the CPU's cache, and for a progress bar that moves.
 ENCODE_BATCH = 2048
@@ -60,6 +62,7 @@ class TwoTower(L.LightningModule):
         self._seed, self._facts = seed, dict(facts or {})
         self._encode_chunk, self.cross_batch, self.teacher = encode_chunk, cross_batch, teacher
         self.figures: dict[str, Tensor] = {}  # of the latest step, to be logged
+        self._folds = False
 
     @property
     def shared(self) -> bool:
@@ -117,8 +120,18 @@ class TwoTower(L.LightningModule):
             raise UserError(f"{name} must return a LossOutput: the value to minimize, a scalar, and a dict of numbers")
         loss, diagnostics = output
         figures = {**diagnostics, "loss": loss.detach()}
+        if (penalty := self._penalty(batch)) is not None:
+            loss, figures["pull"] = loss + penalty, penalty.detach()
         self.figures = {f"train/{name}": torch.as_tensor(value) for name, value in figures.items()}
         return loss
+
+    def _penalty(self, batch: Batch) -> Tensor | None:
+        """What the word tables add to the loss, each for the words of the batch that it is asked for."""
+        sides = {self.query_tower: [batch.queries.ids]}
+        sides.setdefault(self.document_tower, []).append(batch.documents.ids)
+        found = [t.penalty(torch.cat(ids)) for tower, ids in sides.items() for t in word_tables(tower).values()]
+        added = [penalty for penalty in found if penalty is not None]
+        return torch.stack(added).sum() if added else None
 
     def _loss_input(self, encoded: EncodedBatch) -> LossInput:
         teacher = TeacherBatch()
@@ -156,6 +169,17 @@ class TwoTower(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["two_tower"] = self._facts
+        if self._folds and (maps := fold(self, checkpoint["state_dict"])):
+            checkpoint["two_tower"] = {**self._facts, "maps": maps}
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Within it, checkpoints hold ordinary word tables: to use, not to continue from."""
+        self._folds = True
+        try:
+            yield
+        finally:
+            self._folds = False
 
 
 def is_row_due(trainer: L.Trainer) -> bool:

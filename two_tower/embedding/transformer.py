@@ -16,9 +16,12 @@ from two_tower.tokenizer.base import Tokenizer
 class TransformerEmbedding(PartialEmbedding):
     """The teacher's vector of each word, centred, of length 1, as in model2vec (Tulkens and van Dongen 2024)."""
 
-    def __init__(self, teacher: Teacher, dim: int, weights: Weights = "idf", freeze: bool | int = False) -> None:
+    def __init__(
+        self, teacher: Teacher, dim: int, weights: Weights = "idf", freeze: bool | int = False,
+        pull: float | None = None,
+    ) -> None:  # fmt: skip
         # Only the unknown word has no vector, and it means nothing: zero.
-        super().__init__(teacher.name, min(dim, teacher.dim), dim, "zero", True, weights, freeze)
+        super().__init__(teacher.name, min(dim, teacher.dim), dim, "zero", True, weights, freeze, pull)
         self._teacher = teacher
 
     def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:

@@ -27,9 +27,9 @@ class Word2VecEmbedding(PartialEmbedding):
     def __init__(
         self, dim: int, missing: Missing = "random", normalize: bool = True, skip_gram: bool = True, window: int = 5,
         negative: int = 5, epochs: int = 5, seed: int = 0, workers: int = 1,
-        weights: Weights = "idf", freeze: bool | int = False,
+        weights: Weights = "idf", freeze: bool | int = False, pull: float | None = None,
     ) -> None:  # fmt: skip
-        super().__init__("word2vec", dim, dim, missing, normalize, weights, freeze)
+        super().__init__("word2vec", dim, dim, missing, normalize, weights, freeze, pull)
         numbers = {"window": window, "negative": negative, "epochs": epochs, "workers": workers}
         at_least(1, **numbers)
         self._settings = {"vector_size": dim, "sg": int(skip_gram), "seed": seed, **numbers}
