@@ -5,7 +5,7 @@ The same functions serve training and the loading of a finished run, so both hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def try_parts(config: Mapping[str, Any]) -> None:
     for group in ("tokenizer", "negatives", "scheduler"):
         build(group, config[group])
     embedding: Embedding = build("embedding", config["embedding"])
-    towers = _towers(config, 2, embedding.dim, embedding)
+    towers = _towers(config, ["", "a"], embedding.dim, embedding)
     loss = build("loss", config["loss"])
     if config["data"].get("examples") == "passages" and "vectors" not in loss.needs:
         raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
@@ -116,16 +116,17 @@ def _loader(config: Mapping[str, Any]) -> Loader:
 
 
 def _towers(
-    config: Mapping[str, Any], vocabulary_size: int, width: int, embedding: Embedding | None = None
+    config: Mapping[str, Any], spelling: Sequence[str], width: int, embedding: Embedding | None = None
 ) -> tuple[Tower, Tower]:
     """Query and document tower with empty word tables of ``width`` dimensions; two of their own start equal.
 
     They are to be used, or trained as the ``embedding`` says.
     """
-    pull = embedding.pull if embedding else None
+    size, pull = len(spelling), embedding.pull if embedding else None
 
     def tower() -> Tower:
-        words = WordTable(vocabulary_size, width) if pull is None else MappedWords(vocabulary_size, width, pull)
+        words = WordTable(size, width) if pull is None else MappedWords(size, width, pull)
+        words.spelling = spelling
         built: Tower = build("tower", config["tower"], offer={"words": words})  # a transformer has its own
         words.freeze(embedding is not None and embedding.frozen)
         return built
@@ -144,7 +145,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     torch.manual_seed(config["seed"])
     size = len(data.tokenizer)
     embedding: Embedding = build("embedding", config["embedding"])
-    towers = _towers(config, size, embedding.dim, embedding)
+    towers = _towers(config, data.tokenizer.spelling, embedding.dim, embedding)
     tables = [table for tower in dict.fromkeys(towers) for table in word_tables(tower).values()]
     if tables:  # a transformer has none
         vectors = embedding.vectors(data.tokenizer, data.corpus)
@@ -162,7 +163,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         *towers, Similarity(config["similarity"]), loss,
         build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
         facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint, "width": embedding.dim},
-        encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data),
+        encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data, towers[1].dim),
         teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
     )  # fmt: skip
 
@@ -216,11 +217,11 @@ def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation
     )  # fmt: skip
 
 
-def _cross_batch(config: Mapping[str, Any], data: TripletData) -> CrossBatchNegatives | None:
+def _cross_batch(config: Mapping[str, Any], data: TripletData, dim: int) -> CrossBatchNegatives | None:
     size, cross_device = config["cross_batch_memory"], config["cross_device"]
     if not size and not cross_device:
         return None
-    memory = CrossBatchMemory(size, config["tower"]["dim"]) if size else None
+    memory = CrossBatchMemory(size, dim) if size else None
     return CrossBatchNegatives(data.negative_mask, cross_device, memory, config["cross_batch_start"])
 
 
@@ -253,7 +254,7 @@ def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
     # Only the towers': a loss' learned numbers and remembered vectors are for training.
     state = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("query_tower.", "document_tower."))}
     # The word vectors' width is a fact: the file that they once came from need not exist any more.
-    towers = _towers(config, len(tokenizer), checkpoint["two_tower"]["width"])
+    towers = _towers(config, tokenizer.spelling, checkpoint["two_tower"]["width"])
     model = TwoTower(*towers, Similarity(config["similarity"]))
     model.load_state_dict(state)
     return model.eval().requires_grad_(False), tokenizer

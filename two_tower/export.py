@@ -25,6 +25,30 @@ from two_tower.tower.transformer import TransformerTower
 
 # Where Sentence Transformers 5 has its modules; later versions know these names too.
 PACKAGE = "sentence_transformers.models"
+# The library has no module that scales two parts of a vector: the exported folder brings its own.
+HALVES = "two_tower_halves"
+HALVES_CODE = '''"""Scales the first dimensions of a text's vector to length 1, the others to another length."""
+
+import torch
+from sentence_transformers.models import Module
+from torch.nn.functional import normalize
+
+
+class Halves(Module):
+    config_keys = ["dim", "scale"]
+
+    def __init__(self, dim, scale):
+        super().__init__()
+        self.dim, self.scale = dim, scale
+
+    def forward(self, features):
+        vectors = features["sentence_embedding"]
+        halves = normalize(vectors[:, : self.dim], dim=1), self.scale * normalize(vectors[:, self.dim :], dim=1)
+        return {**features, "sentence_embedding": torch.cat(halves, dim=1)}
+
+    def save(self, output_path, *args, safe_serialization=True, **kwargs):
+        self.save_config(output_path)
+'''
 # What a transformer's tokenizer consists of besides tokenizer.json.
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json")
 
@@ -79,6 +103,9 @@ def export_run(run: Path | str, path: Path) -> list[str]:
     else:
         queries = _modules(model.query_tower, model.similarity, words, words.query_tokens)
         _write_router(path, {"query": queries, "document": documents})
+    if any(module.kind == HALVES for module in documents):
+        write_text(path / f"{HALVES}.py", HALVES_CODE)
+        remarks.append("It holds code, for the lexical half: load it with trust_remote_code=True.")
     name = model.similarity.name
     facts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": name, "__version__": {}}
     write_json(path / "config_sentence_transformers.json", facts)
@@ -97,19 +124,24 @@ def _modules(tower: Tower, similarity: Similarity, words: Tokenizer, limit: int)
 
 
 def _average(tower: AverageTower, similarity: Similarity, definition: Mapping[str, Any]) -> list[_Module]:
-    """A plain mean of vectors times their weights: for cosine a text's total weight makes no difference."""
-    weights = tower.words.log_weights.exp()
+    """A plain mean of vectors times their weights: where lengths are set later, total weights make no difference."""
+    weights, lexical = tower.words.log_weights.exp(), tower.lexical
+    if lexical and tower.tanh:
+        raise UserError("An average with tower.tanh=true and a lexical half cannot be exported: leave one of them out.")
     if bool((weights == weights[0]).all()):
         weights = torch.ones_like(weights)
-    elif similarity.name != "cosine" or tower.tanh:
+    elif lexical is None and (similarity.name != "cosine" or tower.tanh):
         what = "tower.tanh=true" if tower.tanh else f"similarity={similarity.name}"
         works = "similarity=cosine without tanh works, and so does embedding.weights=uniform tower.learn_weights=false"
         why = f"Sentence Transformers' plain mean gives vectors of other lengths ({works})"
         raise UserError(f"A weighted average with {what} cannot be exported: {why}.")
-    table = {"embedding.weight": tower.words.vectors * weights[:, None]}
+    vectors = tower.words.vectors if lexical is None else torch.cat([tower.words.vectors, lexical.rows()], dim=1)
+    table = {"embedding.weight": vectors * weights[:, None]}
     modules = [_Module("StaticEmbedding", weights=table, tokenizer=definition)]
     if tower.tanh or not isinstance(tower.projection, nn.Identity):
         modules.append(_dense(tower, "activation.Tanh" if tower.tanh else "linear.Identity"))
+    if lexical:
+        modules.append(_Module(HALVES, {"dim": tower.dim - lexical.dims, "scale": lexical.scale}))
     return modules
 
 
@@ -126,15 +158,20 @@ def _transformer(tower: TransformerTower, definition: Mapping[str, Any], limit: 
 
 def _dense(tower: AverageTower | TransformerTower, activation: str) -> _Module:
     matrix = tower.projection.weight if isinstance(tower.projection, nn.Linear) else torch.eye(tower.dim)
+    if isinstance(tower, AverageTower) and tower.lexical:
+        matrix = torch.block_diag(matrix, torch.eye(tower.lexical.dims))
     settings: dict[str, Any] = {"in_features": matrix.shape[1], "out_features": tower.dim, "bias": False}
     settings["activation_function"] = f"torch.nn.modules.{activation}"
     return _Module("Dense", settings, {"linear.weight": matrix})
 
 
+def _class(kind: str) -> str:
+    return f"{HALVES}.Halves" if kind == HALVES else f"{PACKAGE}.{kind}"
+
+
 def _write_list(path: Path, modules: Sequence[tuple[str, str]]) -> None:
     listed = [
-        {"idx": i, "name": str(i), "path": folder, "type": f"{PACKAGE}.{kind}"}
-        for i, (kind, folder) in enumerate(modules)
+        {"idx": i, "name": str(i), "path": folder, "type": _class(kind)} for i, (kind, folder) in enumerate(modules)
     ]
     write_text(path / "modules.json", json.dumps(listed, indent=2))
 
@@ -145,7 +182,7 @@ def _write_router(path: Path, routes: Mapping[str, Sequence[_Module]]) -> None:
         names = [f"{route}_{i}_{module.kind}" for i, module in enumerate(modules)]
         for name, module in zip(names, modules, strict=True):
             module.write(path / name)
-            types[name] = f"{PACKAGE}.{module.kind}"
+            types[name] = _class(module.kind)
         structure[route] = names
     parameters = {"default_route": "document", "allow_empty_key": True}
     write_json(path / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})

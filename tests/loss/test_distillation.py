@@ -1,5 +1,7 @@
 """The distillation loss equals its definition, written as loops in double precision."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,13 @@ def test_other_dimensions_start_at_the_best_map(dim: int) -> None:
     again = make(dim, cosine=1)
     again.load_state_dict(loss.state_dict())
     assert again.fitted
+
+
+def test_no_teacher_has_a_say_in_a_lexical_half() -> None:
+    batch = input_of(4, 6, 0)
+    halves = [torch.cat([v, 0.5 * unit(len(v), 3)], 1) / 1.25**0.5 for v in (batch.queries, batch.documents)]
+    with_half = replace(batch, queries=halves[0], documents=halves[1])
+    torch.testing.assert_close(make(**WEIGHTS)(with_half).loss, make(**WEIGHTS)(batch).loss)
 
 
 def test_it_adds_to_losses_of_judgements_and_shortens() -> None:

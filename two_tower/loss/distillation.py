@@ -36,7 +36,8 @@ class DistillationLoss(Loss):
     - ``margin``: mean squared difference of ``s_ii - s_ij`` and the teacher's, over the negatives j.
 
     Judgements only decide which query and passage share a batch; ``data.examples=passages`` does without them. In a
-    matryoshka, shortened vectors learn from ``kl`` and ``margin`` alone.
+    matryoshka, shortened vectors learn from ``kl`` and ``margin`` alone. Of longer vectors the first ``dim`` numbers
+    count: the rest is a lexical half, of which no teacher knows.
 
     Hinton et al. 2015, arXiv:1503.02531; vectors: Reimers and Gurevych 2020, arXiv:2004.09813; margins: Hofstätter et
     al. 2020, arXiv:2010.02666.
@@ -56,6 +57,8 @@ class DistillationLoss(Loss):
     def forward(self, batch: LossInput) -> LossOutput:
         if batch.teacher is None or batch.teacher.queries is None or batch.teacher.documents is None:
             raise ValueError("DistillationLoss needs the teacher's vectors of the batch")
+        if batch.queries.shape[1] > self.dim:
+            batch = batch.leading(self.dim)
         taught = (batch.teacher.queries, batch.teacher.documents)
         terms = self._of_scores(batch.scores, taught[0] @ taught[1].T, batch.negatives)
         if batch.queries.shape[1] == self.dim:  # not shortened: the projection fits

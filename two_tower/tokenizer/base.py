@@ -213,6 +213,11 @@ class Tokenizer:
             words[i] = word
         return words
 
+    @property
+    def spelling(self) -> list[str]:
+        """The vocabulary with an empty string for the unknown word, which is none."""
+        return [word if i != self.unknown_id else "" for i, word in enumerate(self.vocabulary)]
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any rule, word or limit, and with nothing else."""

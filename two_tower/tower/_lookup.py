@@ -66,7 +66,7 @@ def _weighted_sum(rows: Array, factors: Array, table: Array, out: Array) -> None
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def _pool_rows(
+def pool_rows(
     ids: Array, offsets: Array, first: int, last: int, vectors: Array, weights: Array, means: Array, totals: Array
 ) -> None:
     """Texts ``first`` to ``last``: ``means[b] = sum_t w_t v_t / W_b`` and ``totals[b] = W_b = sum_t w_t``.
@@ -148,7 +148,7 @@ def _pool_gradients(
     rows: Array, starts: Array, texts: Array, first: int, last: int,
     grads: Array, scale: Array, pull: Array, vectors: Array, weights: Array, grad_vectors: Array, grad_weights: Array,
 ) -> None:  # fmt: skip
-    """The derivative of `_pool_rows`, summed over the tokens of each row i; g_b is the gradient of mean m_b.
+    """The derivative of `pool_rows`, summed over the tokens of each row i; g_b is the gradient of mean m_b.
 
         d v_i      =  w_i sum_b g_b / W_b
         d log w_i  =  w_i sum_b g_b · (v_i - m_b) / W_b  =  v_i · d v_i - w_i sum_b (g_b · m_b) / W_b
@@ -187,7 +187,7 @@ class _Pool(torch.autograd.Function):
         # NumPy, and only the tokens' weights: torch would split the exponentials among its threads, and the
         # wait for a busy core took 8 ms; those of 400,000 words would take longer than to pool a query.
         weights = np.exp(logs.take(tokens))
-        in_token_parts(lambda a, b: _pool_rows(tokens, starts, a, b, table, weights, *out), starts)
+        in_token_parts(lambda a, b: pool_rows(tokens, starts, a, b, table, weights, *out), starts)
         return means
 
     @staticmethod

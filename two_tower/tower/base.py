@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -39,6 +40,7 @@ class WordTable(nn.Module):
 
     pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
     coverage: float | None = None  # share of the corpus' tokens whose word has a pretrained vector, if there are any
+    spelling: Sequence[str] = ()  # the V words, "" for the unknown one; for towers that read it
 
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from two_tower.threads import each
 from two_tower.tower import _recurrence as recurrence
 from two_tower.tower import base
 from two_tower.tower._cells import CELLS
+from two_tower.tower._lexical import LexicalHalf
 from two_tower.tower.base import Tower, WordTable
 
 
@@ -31,8 +32,9 @@ class RecurrentTower(Tower):
         self, words: WordTable, dim: int, cell: Literal["rnn", "gru", "lstm"] = "gru", hidden: int | None = None,
         layers: int = 1, bidirectional: bool = False, pooling: Literal["last", "mean", "max", "attention"] = "mean",
         dropout: float = 0.0, encode_dtype: Literal["float32", "bfloat16"] = "float32", refine: bool = False,
+        lexical_dims: int = 0, lexical_scale: float = 0.5,
     ) -> None:  # fmt: skip
-        super().__init__(dim)
+        super().__init__(dim + lexical_dims)
         at_least(1, hidden=hidden, layers=layers)
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout={dropout} must be from 0 to 1")
@@ -59,10 +61,12 @@ class RecurrentTower(Tower):
         if refine:
             nn.init.zeros_(projection.weight)
         self.projection = projection if refine or total != dim else nn.Identity()
+        self.lexical = LexicalHalf(words, lexical_dims, lexical_scale) if lexical_dims else None
 
     def forward(self, tokens: Ragged) -> Tensor:
         vectors = self._read(tokens)
-        return self.words.pool(tokens) + vectors if self.refine else vectors
+        vectors = self.words.pool(tokens) + vectors if self.refine else vectors
+        return self.lexical(vectors, tokens, self.words.log_weights) if self.lexical else vectors
 
     def _read(self, tokens: Ragged) -> Tensor:
         """The network's part, (B, D)."""
