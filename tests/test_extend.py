@@ -14,10 +14,13 @@ from test_train import fit
 
 from two_tower import extend
 from two_tower.data.beir import Beir
+from two_tower.data.stream.corpus import Corpus
+from two_tower.embedding.transformer import TransformerEmbedding
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.extend import SubwordVectors, extend_run
 from two_tower.run import Run
+from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
 A, B, C = word(0), word(1), word(2)
 KNOWN = [f"{A} {B} {C}", f"{B}", ""]
@@ -103,3 +106,44 @@ def test_a_new_word_gets_what_ridge_regression_says(monkeypatch: pytest.MonkeyPa
     solved = [lsqr(rows(words), column, damp=extend.RIDGE**0.5, atol=1e-12, btol=1e-12)[0] for column in wanted.T]
     theirs = rows(["walkable", "swimming", "unpainted"]) @ np.stack(solved, axis=1) + mean
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4)
+
+
+TAUGHT = ["teacher=sentence_transformer", "embedding=transformer", "embedding.pull=1", "tokenizer.min_frequency=1"]
+
+
+@pytest.mark.parametrize(("dim", "shared"), [(16, "true"), (12, "false"), (20, "true")])
+def test_a_teachers_vectors_of_new_words_go_through_the_map(
+    dim: int, shared: str, collection: Path, further: Path, tmp_path: Path, transformer_folder: Path
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
+    overrides = [*TAUGHT, f"teacher.model={transformer_folder}", f"tower.dim={dim}", f"shared_towers={shared}"]
+    fit(collection, tmp_path / "run", *overrides)
+    found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
+    assert "the teacher's through the run's map" in str(found)
+    facts = torch.load(tmp_path / "more" / "checkpoints" / "best.ckpt", weights_only=True)["two_tower"]
+    assert "origin" in facts  # so that it can be extended again
+    source, tokenizer = Beir(str(further)), Encoder.load(Run(tmp_path / "more")).tokenizer
+    embedding = TransformerEmbedding(SentenceTransformerTeacher(str(transformer_folder)), dim)
+    (first,) = embedding.further([A], facts["origin"])[:, : min(dim, 16)]
+    of_all = Encoder.load(Run(tmp_path / "more")).model
+    for side in ("query_tower", "document_tower"):
+        table, matrix = getattr(of_all, side).words, facts["maps"][f"{side}.words"]
+        row = tokenizer.vocabulary.index("zebrafish")
+        start = table.vectors[row] @ torch.linalg.inv(matrix).T
+        wanted = embedding.further(["zebrafish"], facts["origin"])[0]
+        torch.testing.assert_close(start[: min(dim, 16)], wanted[: min(dim, 16)], atol=1e-3, rtol=1e-3)
+    own = embedding.vectors(tokenizer, Corpus.load(source, tokenizer))[tokenizer.vocabulary.index(A)]
+    assert float(torch.cosine_similarity(own[: len(first)].abs(), first.abs(), dim=0)) > 0.9  # of another mean
+
+
+def test_without_its_teacher_new_words_are_made_of_their_parts(
+    collection: Path, further: Path, tmp_path: Path, transformer_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
+    teacher = tmp_path / "teacher"
+    shutil.copytree(transformer_folder, teacher)
+    fit(collection, tmp_path / "run", *TAUGHT, f"teacher.model={teacher}", "trainer.max_steps=1")
+    shutil.rmtree(teacher)
+    found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
+    assert "made of its parts" in str(found)
+    assert "Until then new words get vectors made of their parts" in caplog.text

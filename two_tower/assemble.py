@@ -162,10 +162,17 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     return TwoTower(
         *towers, Similarity(config["similarity"]), loss,
         build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
-        facts={"config": dict(config), "tokenizer": data.tokenizer.fingerprint, "width": embedding.dim},
+        facts=_facts(config, data.tokenizer, embedding),
         encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data, towers[1].dim),
         teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
     )  # fmt: skip
+
+
+def _facts(config: Mapping[str, Any], tokenizer: Tokenizer, embedding: Embedding) -> dict[str, Any]:
+    """What a checkpoint holds besides weights; with maps of the words' first vectors, how new words get theirs."""
+    facts = {"config": dict(config), "tokenizer": tokenizer.fingerprint, "width": embedding.dim}
+    shared = embedding.pull is not None and embedding.origin is not None
+    return {**facts, "origin": dict(embedding.origin or {})} if shared else facts
 
 
 def _start_from(run: Run, towers: tuple[Tower, Tower]) -> None:

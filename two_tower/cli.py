@@ -204,7 +204,7 @@ def extend(
     overrides: Overrides = None,
     data: BeirFolder = None,
 ) -> None:
-    """Give the new words of further passages vectors made of their parts, without training."""
+    """Give the new words of further passages vectors, by their parts or a teacher, without training."""
     from two_tower.assemble import make_source
     from two_tower.console import command, counter, say, say_next
     from two_tower.extend import extend_run

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from two_tower.assemble import load_model
+from two_tower.config import build, read
 from two_tower.console import Advance
 from two_tower.data.base import Source, full_text
+from two_tower.embedding.base import Further
 from two_tower.errors import UserError
 from two_tower.files import file_hash, require_new, write_text
 from two_tower.fusion import Fusion
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
-from two_tower.tower.base import Tower, word_tables
+from two_tower.tower.base import WordTable, word_tables
+
+log = logging.getLogger(__name__)
 
 RAREST = 0.1  # share of the vocabulary, its end, whose mean weight new words get: they are about as rare
 
@@ -36,18 +42,21 @@ class Extension:
     tokens: int  # words of all passages
     unknown: int  # those among them that the run did not know
     words: int  # different unknown words
+    mapped: bool = False  # whether their vectors are the teacher's, through the run's map
 
     def __str__(self) -> str:
         share = self.unknown / max(1, self.tokens)
         unknown = f"{self.unknown:,} of {self.tokens:,} words of the passages ({share:.2%}) were unknown"
-        return f"{unknown}, {self.words:,} different ones; each has a vector now, made of its parts."
+        how = "the teacher's through the run's map" if self.mapped else "made of its parts"
+        return f"{unknown}, {self.words:,} different ones; each has a vector now, {how}."
 
 
 def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | None = None) -> Extension:
     """Write a run folder whose vocabulary holds the new words of a source's passages as well.
 
-    Their vectors come from the parts that they share with known words (see `SubwordVectors`), their weights are those
-    of the rarest known words. All others, and the vectors of texts without new words, stay as in the best checkpoint.
+    Where the run learned a map of a teacher's vectors of words, new words have theirs from the teacher through the map,
+    else from the parts that they share with known words (see `SubwordVectors`). Their weights are those of the rarest
+    known words. All others, and the vectors of texts without new words, stay as in the best checkpoint.
     """
     require_new(path)
     old, new = Run.existing(run), Run(path)
@@ -60,12 +69,18 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     words = sorted(fresh, key=lambda word: (-fresh[word], word))
     if not words:
         raise UserError(f"{old.path} knows every word of {source.name}: there is nothing to add.")
-    state, rows = model.state_dict(), {tower: _new_rows(tower, tokenizer, words) for tower in set(towers.values())}
-    for key in state:
-        side, _, name = key.partition(".")
-        if side in towers and name in rows[towers[side]]:
-            state[key] = torch.cat([state[key], rows[towers[side]][name]])
     facts = torch.load(old.best, map_location="cpu", weights_only=True)["two_tower"]
+    start, maps = _further(old, facts, words), facts.get("maps", {})
+    state, rows = model.state_dict(), dict[WordTable, tuple[Tensor, Tensor]]()  # shared towers have one table
+    for side, tower in towers.items():
+        for name, table in word_tables(tower).items():
+            place = f"{side}.{name}"
+            if table not in rows:
+                vectors = _of_parts(table, tokenizer, words) if start is None else start @ maps[place].T
+                rarest = table.log_weights[-max(1, round(RAREST * (len(tokenizer) - 1))) :]
+                weights = rarest.mean().expand(len(words))
+                rows[table] = torch.cat([table.vectors, vectors]), torch.cat([table.log_weights, weights])
+            state[f"{place}.vectors"], state[f"{place}.log_weights"] = rows[table]
     extended = tokenizer.extended(words)
     new.checkpoints.mkdir(parents=True)
     extended.save(new.tokenizer)
@@ -75,7 +90,7 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     if fusion := Fusion.read(old.hybrid, file_hash(old.best)):
         replace(fusion, checkpoint=file_hash(new.best)).write(new.hybrid)
     write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
-    return Extension(sum(counts.values()), sum(fresh.values()), len(fresh))
+    return Extension(sum(counts.values()), sum(fresh.values()), len(fresh), start is not None)
 
 
 def _texts(source: Source, progress: Advance | None) -> Iterator[Texts]:
@@ -85,16 +100,23 @@ def _texts(source: Source, progress: Advance | None) -> Iterator[Texts]:
             progress(len(batch))
 
 
-def _new_rows(tower: Tower, tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, Tensor]:
-    """The rows of new words for each parameter of a tower's word tables, by name."""
-    rows: dict[str, Tensor] = {}
-    for name, table in word_tables(tower).items():
-        known = [i for i in range(len(tokenizer)) if i != tokenizer.unknown_id]
-        parts = SubwordVectors([tokenizer.vocabulary[i] for i in known], table.vectors[known])
-        rows[f"{name}.vectors"] = parts(words)
-        rarest = table.log_weights[-max(1, round(RAREST * len(known))) :]
-        rows[f"{name}.log_weights"] = rarest.mean().expand(len(words))
-    return rows
+def _further(run: Run, facts: Mapping[str, Any], words: Sequence[str]) -> Tensor | None:
+    """The first vectors of new words, for the run's maps; None where it has none, or the embedding can give none."""
+    if "origin" not in facts:
+        return None
+    config = read(run.config)
+    try:
+        embedding: Further = build("embedding", config["embedding"])
+    except UserError as error:
+        log.warning("%s Until then new words get vectors made of their parts.", error)
+        return None
+    torch.manual_seed(config["seed"])
+    return embedding.further(words, facts["origin"])
+
+
+def _of_parts(table: WordTable, tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
+    known = [i for i in range(len(tokenizer)) if i != tokenizer.unknown_id]
+    return SubwordVectors([tokenizer.vocabulary[i] for i in known], table.vectors[known])(words)
 
 
 class SubwordVectors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -35,7 +36,9 @@ class Embedding(ABC):
     """
 
     pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
-    coverage: float | None = None  # share of the corpus' tokens whose word has one, known once `vectors` has run
+    # Known once `vectors` has run: the share of the corpus' tokens whose word has one, and what `Further` needs.
+    coverage: float | None = None
+    origin: Mapping[str, Tensor] | None = None
 
     def __init__(
         self, dim: int, weights: Weights = "idf", freeze: bool | int = False, pull: float | None = None
@@ -77,6 +80,14 @@ def _document_frequency(ids: np.ndarray, offsets: np.ndarray, vocabulary_size: i
     return counts
 
 
+class Further(ABC):
+    """An embedding that can give words their vectors after training, by what it kept as ``origin``."""
+
+    @abstractmethod
+    def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
+        """(W, D) float32, as `Embedding.vectors` would have given them to W words of the vocabulary."""
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """Pretrained vectors for words of a vocabulary."""
@@ -114,8 +125,7 @@ class PartialEmbedding(Embedding):
         length = float(vectors[known].norm(dim=1).mean())
         if self.normalize:
             centred = vectors[known] - vectors[known].mean(dim=0)
-            unit = torch.nn.functional.normalize(centred, dim=1)
-            vectors[known] = unit * math.sqrt(self.pretrained_dims / self.dim)
+            vectors[known] = self._scaled(centred)
         elif length > LONG:
             log.info("Their mean length is %.1f: embedding.normalize=true makes it 1 and often does better.", length)
         if self.missing != "zero":
@@ -123,6 +133,13 @@ class PartialEmbedding(Embedding):
         if self.missing == "random":
             noise = torch.randn(int((~known).sum()), vectors.shape[1])
             vectors[~known] += noise * vectors[known].std(dim=0, correction=0)
+        return self._widened(vectors)
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        """Vectors of about length 1 with the random dimensions."""
+        return torch.nn.functional.normalize(vectors, dim=1) * math.sqrt(self.pretrained_dims / self.dim)
+
+    def _widened(self, vectors: Tensor) -> Tensor:
         extra = torch.randn(len(vectors), self.dim - self.pretrained_dims) * self.dim**-0.5
         return torch.cat([vectors, extra], dim=1)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.base import PartialEmbedding, Pretrained, Weights
+from two_tower.embedding.base import Further, PartialEmbedding, Pretrained, Weights
 from two_tower.errors import UserError
 from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.base import Teacher
 from two_tower.tokenizer.base import Tokenizer
 
 
-class TransformerEmbedding(PartialEmbedding):
+class TransformerEmbedding(PartialEmbedding, Further):
     """The teacher's vector of each word, centred, of length 1, as in model2vec (Tulkens and van Dongen 2024)."""
 
     def __init__(
@@ -29,20 +33,30 @@ class TransformerEmbedding(PartialEmbedding):
         rows = np.array([row for row, word in enumerate(words) if word and row != tokenizer.unknown_id], np.int64)
         if not len(rows):
             raise UserError("The vocabulary is empty: there is no word for embedding=transformer.")
-        texts = pa.array([words[row] for row in rows], pa.string())
-        of_teacher = teacher_vectors(self._teacher, texts, "words")
+        of_teacher = self._of_teacher([words[row] for row in rows])
+        mean = of_teacher.mean(0)
+        centred = of_teacher - mean
+        self.origin = {"mean": torch.from_numpy(mean)}
+        if width < centred.shape[1]:
+            components = _principal_components(centred, width)
+            self.origin["components"] = torch.from_numpy(components)
+            centred = np.ascontiguousarray(centred @ components)
         vectors, known = np.zeros((len(words), width), np.float32), np.zeros(len(words), bool)
-        vectors[rows], known[rows] = _principal_components(of_teacher.take(np.arange(len(rows))), width), True
+        vectors[rows], known[rows] = centred, True
         return Pretrained(vectors, known, len(rows), len(rows))
 
+    def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
+        centred = torch.from_numpy(self._of_teacher(words)) - origin["mean"]
+        return self._widened(self._scaled(centred @ origin["components"] if "components" in origin else centred))
 
-def _principal_components(vectors: np.ndarray, width: int) -> np.ndarray:
-    """The vectors (V, T), less their mean, in their first ``width`` principal components; unchanged where that is T."""
-    centred = vectors - vectors.mean(0)
-    if width == vectors.shape[1]:
-        return centred
+    def _of_teacher(self, words: Sequence[str]) -> np.ndarray:
+        vectors = teacher_vectors(self._teacher, pa.array(words, pa.string()), "words")
+        return vectors.take(np.arange(len(words)))
+
+
+def _principal_components(centred: np.ndarray, width: int) -> np.ndarray:
+    """The first ``width`` principal components of vectors (V, T) whose mean is 0, as columns (T, width)."""
     _, directions = np.linalg.eigh(centred.T @ centred)  # ascending
     components = directions[:, ::-1][:, :width]
     # A component's sign is arbitrary, and another library might choose another.
-    components = components * np.sign(components[np.abs(components).argmax(0), np.arange(width)])
-    return np.ascontiguousarray(centred @ components)
+    return components * np.sign(components[np.abs(components).argmax(0), np.arange(width)])
