@@ -1,5 +1,6 @@
 """Word vectors that share a map: what they compute, what training costs and keeps, what a finished run holds."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -153,8 +154,13 @@ def test_the_words_of_a_finished_run_are_where_another_starts(collection: Path, 
     assert torch.equal(state(begun, "best")["query_tower.words.vectors"], first["query_tower.words.vectors"])
 
 
-def test_frozen_words_keep_their_map_until_their_epoch(collection: Path, tmp_path: Path) -> None:
-    fit(collection, tmp_path / "run", PULL, "embedding.freeze=3")
+def test_frozen_words_keep_their_map_until_their_epoch(
+    collection: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "two_tower"):
+        fit(collection, tmp_path / "run", PULL, "embedding.freeze=3")
+    (said,) = (message for message in caplog.messages if "Parameter group shared/dense" in message)
+    assert "256 of them frozen until epoch 3." in said
     last = state(tmp_path / "run")
     assert torch.equal(last["query_tower.words.map"], torch.eye(16))
     with pytest.raises(UserError, match=r"embedding\.pull=-1\.0 must be at least 0"):

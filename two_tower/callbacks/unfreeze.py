@@ -25,7 +25,8 @@ class Unfreeze(Callback):
         self.epoch = 1 if freeze is False else None if freeze is True else freeze
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        vectors = {id(table.vectors) for table in word_tables(pl_module).values()}
+        tables = word_tables(pl_module).values()
+        vectors = {id(p) for table in tables for p in table.parameters() if p is not table.log_weights}
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 log.info("%s", self._describe(group, vectors))

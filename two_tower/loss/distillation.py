@@ -57,9 +57,9 @@ class DistillationLoss(Loss):
     def forward(self, batch: LossInput) -> LossOutput:
         if batch.teacher is None or batch.teacher.queries is None or batch.teacher.documents is None:
             raise ValueError("DistillationLoss needs the teacher's vectors of the batch")
+        taught = (batch.teacher.queries, batch.teacher.documents)
         if batch.queries.shape[1] > self.dim:
             batch = batch.leading(self.dim)
-        taught = (batch.teacher.queries, batch.teacher.documents)
         terms = self._of_scores(batch.scores, taught[0] @ taught[1].T, batch.negatives)
         if batch.queries.shape[1] == self.dim:  # not shortened: the projection fits
             terms |= self._of_vectors((batch.queries, batch.documents), taught)

@@ -57,13 +57,13 @@ class LexicalHalf(nn.Module):
             weights = np.exp(log_weights.detach().numpy().take(ids))
             blocks = [_pooled(codes.take(ids), offsets, weights, self.patterns.numpy()) for codes in self.codes.numpy()]
             return torch.from_numpy(np.concatenate(blocks, axis=1))
-        ids, starts = tokens.ids.long(), tokens.offsets[:-1]
-        factors = log_weights[ids].exp().to(self.patterns.dtype)
+        rows, starts = tokens.ids.long(), tokens.offsets[:-1]
+        factors = log_weights[rows].exp().to(self.patterns.dtype)
 
-        def sums(rows: Tensor) -> Tensor:
-            return F.embedding_bag(rows, self.patterns, starts, mode="sum", per_sample_weights=factors)
+        def sums(codes: Tensor) -> Tensor:
+            return F.embedding_bag(codes, self.patterns, starts, mode="sum", per_sample_weights=factors)
 
-        return torch.cat([sums(codes[ids].long()) for codes in self.codes], dim=1)
+        return torch.cat([sums(codes[rows].long()) for codes in self.codes], dim=1)
 
 
 def _pooled(rows: Array, offsets: Array, weights: Array, table: Array) -> Array:
