@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from two_tower.cache import entry, file_fingerprint, key_of, notice
 from two_tower.console import counter
 from two_tower.data.base import Loader, PartOfSource, Source, full_text
-from two_tower.data.reading.rows import line_blocks
+from two_tower.data.reading.delimited import TsvFile
 from two_tower.data.reading.unique import hash_rows
-from two_tower.errors import UserError
+from two_tower.errors import BadRows, UserError
 
 _PARTS = ("rows", "ids", "texts")
 
@@ -60,8 +60,10 @@ def _choose(folder: Path, source: Source, share: float, file: Path | None) -> No
 
 
 def _hashes_of_lines(file: Path) -> np.ndarray:
-    lines = [line.strip() for block in line_blocks(file) for line in block.decode("utf-8", "replace").split("\n")]
-    return hash_rows(pa.array(lines, pa.string()))
+    lines = TsvFile(file, names=["id"])
+    return np.concatenate([
+        hash_rows(pc.utf8_trim_whitespace(table["id"])) for table, _ in lines.read(lines.schema, BadRows(1))
+    ])  # fmt: skip
 
 
 class LearnedPart(PartOfSource):
