@@ -153,10 +153,10 @@ class Run:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
-    def keep_learned(self, texts: np.ndarray, before: Path | None = None) -> None:
+    def keep_learned(self, texts: np.ndarray, before: Path | str | None = None) -> None:
         """Keep which texts the run learns from, by hashes (`Corpus.written`), beside those of the run ``before`` it."""
         learned = np.unique(texts)
-        if before is not None and (earlier := Run(before).read_learned()) is not None:
+        if before is not None and (earlier := Run(Path(before)).read_learned()) is not None:
             learned = np.union1d(learned, earlier)
         with atomic_path(self.learned) as temporary, temporary.open("wb") as file:
             np.save(file, learned)
