@@ -17,11 +17,11 @@ from two_tower.data.stream.batch import Batch
 from two_tower.errors import UserError
 from two_tower.gradient_cache import encode_in_chunks
 from two_tower.loss.base import Loss, LossInput, LossOutput, TeacherBatch
-from two_tower.optimizer.base import clip_gradients, learning_rate, parameter_groups
+from two_tower.optimizer.base import clip_gradients, coalesced, learning_rate, parameter_groups
 from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore
-from two_tower.tower._mapped import fold
+from two_tower.tower._mapped import MappedWords, fold
 from two_tower.tower.base import Tower, word_tables
 
 # Texts encoded together outside training: few enough for the CPU's cache, and for a progress bar that moves.
@@ -120,18 +120,8 @@ class TwoTower(L.LightningModule):
             raise UserError(f"{name} must return a LossOutput: the value to minimize, a scalar, and a dict of numbers")
         loss, diagnostics = output
         figures = {**diagnostics, "loss": loss.detach()}
-        if (penalty := self._penalty(batch)) is not None:
-            loss, figures["pull"] = loss + penalty, penalty.detach()
         self.figures = {f"train/{name}": torch.as_tensor(value) for name, value in figures.items()}
         return loss
-
-    def _penalty(self, batch: Batch) -> Tensor | None:
-        """What the word tables add to the loss, each for the words of the batch that it is asked for."""
-        sides = {self.query_tower: [batch.queries.ids]}
-        sides.setdefault(self.document_tower, []).append(batch.documents.ids)
-        found = [t.penalty(torch.cat(ids)) for tower, ids in sides.items() for t in word_tables(tower).values()]
-        added = [penalty for penalty in found if penalty is not None]
-        return torch.stack(added).sum() if added else None
 
     def _loss_input(self, encoded: EncodedBatch) -> LossInput:
         teacher = TeacherBatch()
@@ -153,6 +143,13 @@ class TwoTower(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # The rate of word tables is logged without their scale.
         self.figures["train/learning_rate"] = torch.tensor(learning_rate(optimizer.param_groups))
+        pulls = []
+        for table in word_tables(self).values():
+            if isinstance(table, MappedWords) and table.pull and table.vectors.grad is not None:
+                table.vectors.grad = coalesced(table.vectors.grad)
+                pulls.append(table.add_pull(table.vectors.grad))
+        if pulls:
+            self.figures["train/pull"] = torch.stack(pulls).sum()
 
     def on_train_batch_end(self, *_: object) -> None:
         # Lightning takes 0.8 ms to log a value, an eighth of a step for all of them, and forgets those of other steps.

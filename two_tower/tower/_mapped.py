@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
-from two_tower.tower._lookup import Lookup, pool
+from two_tower.tower._lookup import pool
 from two_tower.tower.base import WordTable, word_tables
 
 
@@ -19,7 +18,7 @@ class MappedWords(WordTable):
 
     What a word table learns for itself holds for the passages of training, what all words share holds for others too
     (docs/embeddings.md). ``start`` is T, (V, D), and stays; ``map`` is W, (D, D), and starts as the identity;
-    ``vectors`` is D, starts as zeros and is kept small by `penalty`. A step costs the same with any number of words:
+    ``vectors`` is D, starts as zeros and is kept small by `add_pull`. A step costs the same with any number of words:
     pooling is linear, so T and D are pooled by themselves and W multiplies a vector per text.
     """
 
@@ -48,12 +47,17 @@ class MappedWords(WordTable):
     def lookup(self, ids: Tensor) -> Tensor:
         return F.linear(self.start[ids.long()], self.map) + super().lookup(ids)
 
-    def penalty(self, ids: Tensor) -> Tensor | None:
-        if not (self.pull and self.vectors.requires_grad):
-            return None
-        used = torch.from_numpy(np.unique(ids.cpu().numpy())).to(ids.device)
-        own = Lookup.apply(used, self.vectors)
-        return self.pull * own.square().sum() / max(1, len(used))
+    @torch.no_grad()
+    def add_pull(self, grad: Tensor) -> Tensor:
+        """Add the gradient of ``pull`` times the mean of |D_i|² over the rows of ``grad``; returns that mean so weighted.
+
+        ``grad`` is the coalesced gradient of ``vectors``, so only words of the batch are pulled. As a part of the loss
+        it would be a sparse gradient more for autograd to sum, which takes longer than all the rest of a step.
+        """
+        own = self.vectors[grad.indices()[0]]
+        factor = self.pull / max(1, len(own))
+        grad.values().add_(own, alpha=2 * factor)
+        return factor * torch.linalg.vector_norm(own).square()
 
     @torch.no_grad()
     def whole(self) -> Tensor:

@@ -70,10 +70,6 @@ class WordTable(nn.Module):
         """The tokens' vectors: ``ids`` (T,) → (T, D)."""
         return Lookup.apply(ids, self.vectors)
 
-    def penalty(self, ids: Tensor) -> Tensor | None:
-        """What training adds to the loss of a batch with the tokens ``ids`` (T,); None where there is nothing."""
-        return None
-
     def distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Each word of ``ids`` (T,) once: the vectors (R, D), and the row among them of each token, (T,) integers."""
         if on_cpu(self.vectors):
