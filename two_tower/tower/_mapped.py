@@ -49,7 +49,7 @@ class MappedWords(WordTable):
 
     @torch.no_grad()
     def add_pull(self, grad: Tensor) -> Tensor:
-        """Add the gradient of ``pull`` times the mean of |D_i|² over the rows of ``grad``; returns that mean so weighted.
+        """Add the gradient of ``pull`` times the mean of |D_i|² over ``grad``'s rows; returns the number itself.
 
         ``grad`` is the coalesced gradient of ``vectors``, so only words of the batch are pulled. As a part of the loss
         it would be a sparse gradient more for autograd to sum, which takes longer than all the rest of a step.
