@@ -85,8 +85,9 @@ def extend_run(run: Path | str, source: Source, path: Path, progress: Advance | 
     new.checkpoints.mkdir(parents=True)
     extended.save(new.tokenizer)
     torch.save({"state_dict": state, "two_tower": {**facts, "tokenizer": extended.fingerprint}}, new.best)
-    if old.data.exists():
-        shutil.copy(old.data, new.data)
+    for kept, its in ((old.data, new.data), (old.learned, new.learned)):
+        if kept.exists():
+            shutil.copy(kept, its)
     if fusion := Fusion.read(old.hybrid, file_hash(old.best)):
         replace(fusion, checkpoint=file_hash(new.best)).write(new.hybrid)
     write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
