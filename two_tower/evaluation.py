@@ -39,7 +39,9 @@ def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid:
     The keys are ``SYSTEM/METRIC`` of ``dense``, ``bm25`` and perhaps ``hybrid``, with the ends of its 95 % bootstrap
     interval (``…/low``, ``…/high``) and p-values of the paired randomisation test, uncorrected, for the difference from
     the others (``…/p_vs_bm25``, ``…/p_vs_dense``); ``documents``, ``queries``, ``split``; with the hybrid
-    ``fusion/method``, ``/weight``, ``/split``, ``/metric`` and ``/chosen_here``: on these very queries.
+    ``fusion/method``, ``/weight``, ``/split``, ``/metric`` and ``/chosen_here``: on these very queries. Of a collection
+    that holds passages which the run has not learned from, ``learned_documents``; and if it holds both kinds,
+    ``SYSTEM_GROUP/METRIC`` and ``queries_GROUP`` for each group of `QueryGroups`.
     """
     run = Run.existing(path)
     source, settings = make_source(data) if data else own_source(run), data or read(run.config)["data"]
@@ -58,7 +60,7 @@ def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion 
     if learned is None:
         return {}
     new = is_new(ranked.corpus, learned)
-    results: dict[str, Any] = {"learned_documents": int((~new).sum())}
+    results: dict[str, Any] = {"learned_documents": int((~new).sum())} if new.any() else {}
     groups = QueryGroups.find(ranked.corpus, ranked.queries, new)
     if groups is None or not groups.seen.any():
         return results

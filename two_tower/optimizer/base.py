@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from two_tower.errors import UserError, one_of
-from two_tower.tower._lookup import distinct_rows, on_cpu, sparse, sum_by_row
 
 
 class RowOptimizer(torch.optim.Optimizer):
@@ -120,11 +119,6 @@ def coalesced(grad: Tensor) -> Tensor:
         return grad
     if bool((grad._indices()[0].diff() > 0).all()):
         return grad._coalesced_(True)
-    indices, values = grad._indices()[0], grad._values()
-    if values.dim() == 2 and on_cpu(values):  # torch takes twice as long
-        rows = distinct_rows(indices.numpy(), len(grad))
-        summed = sum_by_row(indices.numpy(), values.numpy(), rows, len(grad))
-        return sparse(torch.from_numpy(rows), summed, tuple(grad.shape))
     return grad.coalesce()
 
 
