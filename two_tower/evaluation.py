@@ -66,12 +66,9 @@ def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion 
         return results
     among_new = _RankedSplit(ranked.encoder, groups.corpus, groups.split)
     for group in GROUPS:
-        queries, its = groups.of(group), among_new if group == NEW else ranked
-        systems = {
-            f"{system}_{group}": {metric: values[queries] for metric, values in per_query.items()}
-            for system, per_query in its.per_query(fusion).items()
-        }
-        results |= {f"queries_{group}": int(queries.sum()), **_figures(systems)}
+        its = (among_new if group == NEW else ranked).per_query(fusion)
+        systems = {f"{system}_{group}": groups.per_query(group, values) for system, values in its.items()}
+        results |= {f"queries_{group}": int(groups.of(group).sum()), **_figures(systems)}
     return results
 
 

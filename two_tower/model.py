@@ -63,6 +63,7 @@ class TwoTower(L.LightningModule):
         self._encode_chunk, self.cross_batch, self.teacher = encode_chunk, cross_batch, teacher
         self.figures: dict[str, Tensor] = {}  # of the latest step, to be logged
         self._folds = False
+        self._pulled = [t for t in word_tables(self).values() if isinstance(t, MappedWords) and t.pull]
 
     @property
     def shared(self) -> bool:
@@ -144,8 +145,8 @@ class TwoTower(L.LightningModule):
         # The rate of word tables is logged without their scale.
         self.figures["train/learning_rate"] = torch.tensor(learning_rate(optimizer.param_groups))
         pulls = []
-        for table in word_tables(self).values():
-            if isinstance(table, MappedWords) and table.pull and table.vectors.grad is not None:
+        for table in self._pulled:
+            if table.vectors.grad is not None:
                 table.vectors.grad = coalesced(table.vectors.grad)
                 pulls.append(table.add_pull(table.vectors.grad))
         if pulls:

@@ -200,6 +200,9 @@ class PartOfSource(Source):
     def queries(self, split: str) -> pa.Table:
         return self.source.queries(split)
 
+    def relevant_grade(self, split: str) -> int:
+        return self.source.relevant_grade(split)
+
     def fingerprint(self) -> str:
         rows = xxhash.xxh3_128_hexdigest(self.rows.astype(np.int64).tobytes())
         return key_of("part", self.source.fingerprint(), rows)

@@ -83,8 +83,8 @@ class PairsSource(TableSource):
     def _judgement_rows(self, split: str) -> Rows:
         return self._columns("query_id", "passage_id", "grade")
 
-    def _columns(self, *names: str) -> Rows:
-        return Rows(self.path, lambda bad: ((table.select(names), rows) for table, rows in self._pairs(bad)))
+    def _columns(self, *chosen: str) -> Rows:
+        return Rows(self.path, lambda bad: ((table.select(chosen), rows) for table, rows in self._pairs(bad)))
 
     def _passages_of(self, fields: bool, bad: BadRows) -> Tables:
         """The passages of the corpus, whose bad rows it counts itself, and those of the pairs that it lacks."""

@@ -232,8 +232,8 @@ class Signals:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any]) -> Signals:
         """What `to_plain` gave."""
-        parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals, "clock": Clock}
-        parts["unseen"] = UnseenSignals
+        parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals}
+        parts |= {"unseen": UnseenSignals, "clock": Clock}
         rows: dict[str, Any] = {"steps": Step, "probes": Probe, "checks": Check}
         single = {name: kind(**plain[name]) for name, kind in parts.items() if plain.get(name)}
         lists = {name: [kind(**row) for row in plain.get(name, ())] for name, kind in rows.items()}

@@ -15,7 +15,7 @@ from two_tower.console import against, command, name_of_check, say, say_next
 from two_tower.files import finite, write_json, write_text
 from two_tower.logger import RunLogger
 from two_tower.run import Run
-from two_tower.validation._groups import GROUPS, NAMES
+from two_tower.validation._groups import NAMES, means_by_group
 from two_tower.validation.full import FullValidation
 
 
@@ -119,9 +119,8 @@ def _table(validation: FullValidation) -> list[str]:
 
     def add(name: str, means: Mapping[str, float], system: str, groups: Mapping[str, float]) -> None:
         rows.append((name, validation.documents, means))
-        for group in GROUPS:
-            own = {m: groups[key] for m in metrics if (key := f"{system}_{group}/{m}") in groups}
-            rows.append((NAMES[group], validation.ranked(group), own))
+        for group, its in means_by_group(system, groups, metrics).items():
+            rows.append((NAMES[group], validation.ranked(group), its))
 
     add("BM25", validation.bm25, "bm25", validation.groups)
     add("untrained", validation.untrained, "untrained", validation.groups)

@@ -127,12 +127,13 @@ class _KnownTexts:
     def _open(self, number: str) -> None:
         path = self._folder / f"vectors-{number}.npy"
         try:
-            *hashes, check = np.load(self._folder / f"texts-{number}.npy")
+            texts = np.load(self._folder / f"texts-{number}.npy")
+            hashes, check = texts[:-1], texts[-1]
             vectors = np.load(path, mmap_mode="r")
             whole = (len(vectors), xxhash.xxh3_64_intdigest(np.ascontiguousarray(vectors).data)) == (len(hashes), check)
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, IndexError):
             whole = False
         if not whole:
             raise UserError(f"{path} is not as it was written: delete the folder {self._folder}, and it is made anew")
         self.vectors.append(vectors)
-        self._places.add(np.array(hashes, np.uint64))
+        self._places.add(hashes)

@@ -86,7 +86,7 @@ def pool_rows(
                 row[j] *= scale
 
 
-def distinct_rows(ids: Array, size: int) -> Array:
+def _distinct_rows(ids: Array, size: int) -> Array:
     """The distinct values of ``ids``, all below ``size``: ascending, int64."""
     used = np.zeros(size, np.bool_)
     used[ids] = True
@@ -173,7 +173,7 @@ def _arrays(*tensors: Tensor) -> tuple[Array, ...]:
     return tuple(t.detach().numpy() for t in tensors)
 
 
-def sparse(rows: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+def _sparse(rows: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     """A coalesced sparse gradient: ``rows`` (R,) ascending and distinct, ``values`` (R, …)."""
     return torch.sparse_coo_tensor(rows.unsqueeze(0), values, size, is_coalesced=True, check_invariants=False)
 
@@ -195,7 +195,7 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, grad_BD: Tensor) -> tuple:  # noqa: ANN401
         ids, offsets, vectors, log_weights, means, totals = _arrays(*ctx.saved_tensors)
         (grads,) = _arrays(grad_BD.contiguous())
-        rows = distinct_rows(ids, len(vectors))
+        rows = _distinct_rows(ids, len(vectors))
         starts, texts = _group_by_row(ids, offsets, rows, len(vectors))
         scale = np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0).take(texts)
         pull = np.einsum("bd,bd->b", means, grads)
@@ -208,8 +208,8 @@ class _Pool(torch.autograd.Function):
         in_token_parts(work, starts)
         used, of_vectors, of_weights = map(torch.from_numpy, (rows, grad_vectors, grad_weights))
         _, _, vectors_learn, weights_learn = ctx.needs_input_grad
-        grad_table = sparse(used, of_vectors, vectors.shape) if vectors_learn else None
-        return None, None, grad_table, sparse(used, of_weights, log_weights.shape) if weights_learn else None
+        grad_table = _sparse(used, of_vectors, vectors.shape) if vectors_learn else None
+        return None, None, grad_table, _sparse(used, of_weights, log_weights.shape) if weights_learn else None
 
 
 class Lookup(torch.autograd.Function):
@@ -226,12 +226,12 @@ class Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:  # noqa: ANN401
         (ids,) = ctx.saved_tensors
         if grad.dim() == 2 and on_cpu(grad := grad.contiguous()):
-            rows = distinct_rows(ids.numpy(), ctx.size[0])
+            rows = _distinct_rows(ids.numpy(), ctx.size[0])
             summed = sum_by_row(ids.numpy(), grad.numpy(), rows, ctx.size[0])
-            return None, sparse(torch.from_numpy(rows), summed, ctx.size)
+            return None, _sparse(torch.from_numpy(rows), summed, ctx.size)
         used, place = torch.unique(ids.long(), return_inverse=True)
         summed = grad.new_zeros((len(used), *ctx.size[1:])).index_add_(0, place, grad)
-        return None, sparse(used, summed, ctx.size)
+        return None, _sparse(used, summed, ctx.size)
 
 
 def sum_by_row(ids: Array, grads: Array, distinct: Array, size: int) -> Tensor:

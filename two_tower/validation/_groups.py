@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ NAMES = {SEEN: "seen", UNSEEN: "unseen", NEW: "among new"}  # for people
 
 
 def is_new(corpus: Corpus, learned: np.ndarray) -> np.ndarray:
-    """(N,) bool: the passages whose text, letter by letter, is not among those of the hashes ``learned``, ascending.
+    """(N,) bool: the passages whose text, letter by letter, is not among those of the hashes ``learned``.
 
     One without words can be neither learned nor found.
     """
@@ -58,10 +58,18 @@ class QueryGroups:
             f"{group}/{metric}": value
             for group in GROUPS
             if self.of(group).any()
-            for metric, value in mean(self.per_query(group, among_new if group == NEW else whole)).items()
+            for metric, value in mean(self.per_query(group, (among_new if group == NEW else whole).per_query)).items()
         }
         return replace(whole, groups=figures, seconds=whole.seconds + among_new.seconds)
 
-    def per_query(self, group: str, evaluation: Evaluation) -> dict[str, np.ndarray]:
-        """Metric → values of the queries of a group."""
-        return {name: values[self.of(group)] for name, values in evaluation.per_query.items()}
+    def per_query(self, group: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of the values of all queries, by metric, those of a group."""
+        return {metric: its[self.of(group)] for metric, its in values.items()}
+
+
+def means_by_group(system: str, figures: Mapping[str, float], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Group → metric → mean, of flat figures ``SYSTEM_GROUP/METRIC``; groups that have none are left out."""
+    means = {
+        group: {m: figures[key] for m in metrics if (key := f"{system}_{group}/{m}") in figures} for group in GROUPS
+    }
+    return {group: its for group, its in means.items() if its}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from two_tower.console import CheckTable, name_of_check
@@ -22,22 +21,14 @@ from two_tower.model import TwoTower
 from two_tower.ranking import Ranking, write_run
 from two_tower.run import Run
 from two_tower.validation._evaluate import Evaluation, fuse_cross_fitted, rank_split, rank_split_by_bm25
-from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, is_new
+from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, is_new, means_by_group
 
 # The attributes that are kept in checkpoints: what a continued run cannot measure again, as the towers are trained by
 # then, and what was ranked, for a run that was interrupted after its last epoch (`on_train_start` is not called then).
 _STATE = (
-    "untrained",
-    "bm25",
-    "groups",
-    "history",
-    "split",
-    "queries",
-    "documents",
-    "all_documents",
-    "new_documents",
+    "untrained", "bm25", "groups", "history", "split", "queries", "documents", "all_documents", "new_documents",
     "overhead_seconds",
-)
+)  # fmt: skip
 
 
 class FullValidation(Callback):
@@ -118,7 +109,7 @@ class FullValidation(Callback):
             self.split, self.queries = self.queries_split.name, len(self.queries_split)
             self.documents, self.all_documents = len(self.corpus), len(data.searched)
             if data.learned is not data.source:
-                new = is_new(self.corpus, np.unique(data.corpus.written))
+                new = is_new(self.corpus, data.corpus.written)
                 self.query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
                 self.new_documents = len(self.query_groups.corpus) if self.query_groups else 0
             if trainer.is_global_zero:
@@ -235,11 +226,9 @@ class FullValidation(Callback):
             hybrid = {name: row[f"hybrid/{name}"] for name in self.metrics}
             self._show("  with BM25", hybrid, row["hybrid_seconds"])
 
-    def _show_groups(self, system: str, figures: dict[str, float]) -> None:
-        for group in GROUPS:
-            if f"{system}_{group}/{self.monitor}" in figures:
-                means = {name: figures[f"{system}_{group}/{name}"] for name in self.metrics}
-                self._show(f"  {NAMES[group]}", means, documents=self.ranked(group))
+    def _show_groups(self, system: str, figures: Mapping[str, float]) -> None:
+        for group, means in means_by_group(system, figures, self.metrics).items():
+            self._show(f"  {NAMES[group]}", means, documents=self.ranked(group))
 
     def ranked(self, group: str) -> int:
         """How many passages the queries of a group are ranked against."""

@@ -84,9 +84,6 @@ class LearnedPart(PartOfSource):
     def qrels(self, split: str) -> pa.Table:
         return self._of(split)[1]
 
-    def relevant_grade(self, split: str) -> int:
-        return self.source.relevant_grade(split)
-
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         return self._without(self.source.triplets(), ("positive_id", "negative_id"), self._ids)
 
