@@ -12,13 +12,14 @@ from conftest import word
 from scipy.sparse.linalg import lsqr
 from test_train import fit
 
-from two_tower import extend
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus
+from two_tower.embedding import _parts
+from two_tower.embedding._parts import SubwordVectors
 from two_tower.embedding.transformer import TransformerEmbedding
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.extend import SubwordVectors, extend_run
+from two_tower.extend import extend_run
 from two_tower.run import Run
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
@@ -41,7 +42,7 @@ def further(collection: Path, tmp_path: Path) -> Path:
 def test_words_are_added_and_old_texts_stay(overrides: str, collection: Path, further: Path, tmp_path: Path) -> None:
     fit(collection, tmp_path / "run", "tokenizer.min_frequency=1", "trainer.max_epochs=1", overrides)
     found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
-    assert (found.unknown, found.words) == (4, 3)
+    assert (found.facts["unknown"], len(found.words)) == (4, 3)
     assert "3 different ones" in str(found)
     old, new = (Encoder.load(Run(tmp_path / name)) for name in ("run", "more"))
     assert new.tokenizer.vocabulary == [*old.tokenizer.vocabulary, "quixotically", "quixotic", "zebrafish"]
@@ -82,7 +83,7 @@ def compositional() -> tuple[list[str], torch.Tensor]:
 
 
 def test_a_new_word_gets_what_ridge_regression_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extend, "STEPS", 300)
+    monkeypatch.setattr(_parts, "STEPS", 300)
     words, vectors = compositional()
     made = SubwordVectors(words, vectors)
     assert made([]).shape == (0, 24)
@@ -103,7 +104,7 @@ def test_a_new_word_gets_what_ridge_regression_says(monkeypatch: pytest.MonkeyPa
         return out
 
     mean, wanted = vectors.mean(0).numpy(), (vectors - vectors.mean(0)).numpy()
-    solved = [lsqr(rows(words), column, damp=extend.RIDGE**0.5, atol=1e-12, btol=1e-12)[0] for column in wanted.T]
+    solved = [lsqr(rows(words), column, damp=_parts.RIDGE**0.5, atol=1e-12, btol=1e-12)[0] for column in wanted.T]
     theirs = rows(["walkable", "swimming", "unpainted"]) @ np.stack(solved, axis=1) + mean
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4)
 

@@ -29,6 +29,7 @@ from two_tower.files import find_again
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
+from two_tower.new_words import NewWords
 from two_tower.optimizer.base import parameter_groups
 from two_tower.run import Run
 from two_tower.similarity import Similarity, SimilarityName
@@ -249,8 +250,11 @@ def _kept_out(data: TripletData) -> str:
     return f" (and {kept_out:,} that only validation sees)" if kept_out else ""
 
 
-def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
-    """The best model of a run, ready for use, and its tokenizer; a UserError if they do not belong together."""
+def load_model(run: Run, further: NewWords | None = None) -> tuple[TwoTower, Tokenizer]:
+    """The best model of a run, ready for use, and its tokenizer; a UserError if they do not belong together.
+
+    With ``further`` words they know these as well.
+    """
     config, tokenizer = read(run.config), Tokenizer.load(run.tokenizer)
     try:
         checkpoint = torch.load(run.best, map_location="cpu", weights_only=True)
@@ -260,6 +264,8 @@ def load_model(run: Run) -> tuple[TwoTower, Tokenizer]:
         raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
     # Only the towers': a loss' learned numbers and remembered vectors are for training.
     state = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("query_tower.", "document_tower."))}
+    if further is not None:
+        state, tokenizer = further.add_to(state), tokenizer.extended(further.words)
     # The word vectors' width is a fact: the file that they once came from need not exist any more.
     towers = _towers(config, tokenizer.spelling, checkpoint["two_tower"]["width"])
     model = TwoTower(*towers, Similarity(config["similarity"]))

@@ -206,16 +206,13 @@ def extend(
 ) -> None:
     """Give the new words of further passages vectors, by their parts or a teacher, without training."""
     from two_tower.assemble import make_source
-    from two_tower.console import command, counter, say, say_next
+    from two_tower.console import command, say, say_next
     from two_tower.extend import extend_run
 
     overrides = _with_folder(overrides or [], data)
     if not overrides:
         raise UserError("Say whose words are to be added: --data FOLDER, or data=SOURCE with its settings.")
-    source = make_source(_data_of(overrides))
-    with counter(f"Reading {source.name}", "passages", source.estimated_size()) as progress:
-        found = extend_run(run, source, path, progress)
-    say(str(found))
+    say(str(extend_run(run, make_source(_data_of(overrides)), path)))
     say_next(command("python", "embed.py", f"run={path}", *overrides))
 
 

@@ -32,17 +32,20 @@ def embed(config: dict[str, Any]) -> Path:
 
     run = Run.existing(Path(config["run"]).expanduser())
     path = Path(config["output"] or run.index).expanduser()
-    encoder = Encoder.load(run)
     source = make_source(config["data"]) if config.get("data") else own_source(run)
+    encoder = Encoder.of_index(run, path)
+    if encoder.words is None or not encoder.words.are_of(run, source):
+        encoder = Encoder.of_collection(run, source)
+    if encoder.words is not None:
+        say(str(encoder.words), style="dim")
     validated_against = run.read_results().get("all_documents") if run.complete else None
     total = source.estimated_size() if config.get("data") else validated_against
 
     with counter(f"Embedding {source.name}", "passages", total) as progress:
         store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
     if encoder.unknown:
-        remedy = "; two-tower extend gives new words vectors of their own" if encoder.tokenizer.rule else ""
         share = f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%})"
-        say(f"{share} are not in the run's vocabulary and were left to its unknown word{remedy}.", style="dim")
+        say(f"{share} are not in the run's vocabulary and were left to its unknown word.", style="dim")
     if is_made(path, config["index"]):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         archive_index(run, path)

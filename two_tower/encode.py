@@ -20,6 +20,7 @@ from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
 from two_tower.files import file_hash
 from two_tower.model import TwoTower
+from two_tower.new_words import NewWords, is_learned
 from two_tower.ragged import Ragged
 from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore
@@ -29,26 +30,43 @@ from two_tower.tokenizer.base import Texts, Tokenizer
 # Texts that a thread tokenizes, then pools, at most. It should alternate rarely, since the tokenizer's table and the
 # word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 ms with 4,096, 257 ms with 8,192).
 CHUNK = 8192
+WORDS = "words.safetensors"  # beside the vectors of a collection with new words
 MIN_CHUNK = 1024  # fewer texts are not worth another thread: these take 4 ms
 
 
 class Encoder:
-    """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint."""
+    """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint, ``words`` are known besides its own."""
 
-    def __init__(self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "") -> None:
-        self.model, self.tokenizer, self.fingerprint = model.eval(), tokenizer, fingerprint
+    def __init__(
+        self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "", words: NewWords | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.fingerprint, self.words = model.eval(), tokenizer, fingerprint, words
         self.tokens = self.unknown = 0  # of all passages encoded so far: tokens, and those outside the vocabulary
         self._counting = Lock()
 
     @classmethod
-    def load(cls, run: Run) -> Encoder:
+    def load(cls, run: Run, words: NewWords | None = None) -> Encoder:
         """The best checkpoint of a run; a UserError if its numbers are none."""
-        encoder = cls(*load_model(run), file_hash(run.best))
+        encoder = cls(*load_model(run, words), file_hash(run.best), words)
         if encoder.broken:
             broken = f"{encoder.broken:.1%} of the numbers of {run.best} are NaN or infinite"
             remedy = f"{command('two-tower', 'doctor', run.path)}  says why"
             raise UserError(f"{broken}, so that nothing can be found:  {remedy}")
         return encoder
+
+    @classmethod
+    def of_collection(cls, run: Run, source: Source) -> Encoder:
+        """The best checkpoint of a run, with the new words of a collection that it was not trained on."""
+        encoder = cls.load(run)
+        if is_learned(run, source):
+            return encoder
+        words = NewWords.find(run, encoder.model, encoder.tokenizer, source)
+        return encoder if words is None else cls.load(run, words)
+
+    @classmethod
+    def of_index(cls, run: Run, path: Path) -> Encoder:
+        """The best checkpoint of a run, with the new words of the index in a folder."""
+        return cls.load(run, NewWords.read(path / WORDS))
 
     @property
     def broken(self) -> float:
@@ -98,7 +116,7 @@ class Encoder:
         return Manifest(**self._facts(), corpus=source.fingerprint(), shard_rows=shard_rows, dtype=dtype)
 
     def mismatches(self, manifest: Manifest) -> list[str]:
-        """Which of ``tokenizer``, ``checkpoint``, ``similarity`` and ``dim`` of a store are not this run's."""
+        """Which facts of a store's manifest are others: checkpoint, tokenizer, similarity, dim or words."""
         return [key for key, value in self._facts().items() if getattr(manifest, key) != value]
 
     def _facts(self) -> dict[str, Any]:
@@ -107,6 +125,7 @@ class Encoder:
             "checkpoint": self.fingerprint,
             "similarity": self.model.similarity.name,
             "dim": self.model.document_tower.dim,
+            "words": "" if self.words is None else self.words.fingerprint,
         }
 
 
@@ -124,6 +143,8 @@ def embed_corpus(
     path.mkdir(parents=True, exist_ok=True)
     for stale in path.glob(".*.tmp"):  # of a process that was killed
         stale.unlink(missing_ok=True)
+    if encoder.words is not None:
+        encoder.words.write(path / WORDS)
     _write_shards(store, encoder, source, progress)
     if not store.manifest.shards:
         raise UserError(f"The corpus of {source.name} is empty: there is nothing to embed.")

@@ -45,7 +45,9 @@ def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid:
     """
     run = Run.existing(path)
     source, settings = make_source(data) if data else own_source(run), data or read(run.config)["data"]
-    ranked = _RankedSplit.load(Encoder.load(run), source, split, settings.get("exclude_same_id", False))
+    ranked = _RankedSplit.load(
+        Encoder.of_collection(run, source), source, split, settings.get("exclude_same_id", False)
+    )
     fusion = _fusion(run, ranked) if hybrid else None
     results: dict[str, Any] = _figures(ranked.per_query(fusion))
     results |= {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}

@@ -73,7 +73,7 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
             signals.alone = difference_alone(encoder.model, texts)
         folder = Path(index) if index else run.index
         if not signals.broken and (index or (folder / "manifest.json").exists()):
-            signals.index = _index_signals(folder, encoder)
+            signals.index = _index_signals(folder, run)
     told = _told(run)
     found = {f.id: replace(f, step=told[f.id].step) if f.id in told else f for f in diagnose(signals)}
     passed = [f for f in told.values() if f.severity == "info" and f.id not in found]
@@ -128,9 +128,9 @@ def _told(run: Run) -> dict[str, Finding]:
         return {}
 
 
-def _index_signals(folder: Path, encoder: Encoder) -> IndexSignals:
+def _index_signals(folder: Path, run: Run) -> IndexSignals:
     try:
-        store = VectorStore.open(folder)
+        store, encoder = VectorStore.open(folder), Encoder.of_index(run, folder)
         mismatches = [f"it was made with another {key}" for key in encoder.mismatches(store.manifest)]
         signals = IndexSignals(str(folder), mismatches)
         if store.manifest.dim == encoder.model.document_tower.dim:

@@ -20,6 +20,7 @@ from two_tower.console import command, counter
 from two_tower.data.base import FIELDS, full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of, printable
+from two_tower.files import file_hash
 from two_tower.fusion import DEPTH, Fusion
 from two_tower.highlight import Highlighter, Marks
 from two_tower.index import VectorIndex, load_index
@@ -218,17 +219,18 @@ def load_searchers(runs: Iterable[Path | str], indexes: Sequence[Path | str] = (
     stores = {Path(index): _store(Path(index), folders) for index in indexes}
     searchers = []
     for run in folders:
-        encoder = Encoder.load(run)
-        made = [path for path in stores if stores[path].manifest.checkpoint == encoder.fingerprint or len(folders) == 1]
+        checkpoint = file_hash(run.best)
+        made = [path for path in stores if stores[path].manifest.checkpoint == checkpoint or len(folders) == 1]
         own = [] if made else [_store(run.index, [run])]
-        searchers += [_searcher(run, encoder, store) for store in [*map(stores.pop, made), *own]]
+        searchers += [_searcher(run, store) for store in [*map(stores.pop, made), *own]]
     if stores:
         names = ", ".join(str(run.path) for run in folders)
         raise UserError(f"{next(iter(stores))} was made by none of {names}: name the run that made it, too")
     return searchers
 
 
-def _searcher(run: Run, encoder: Encoder, store: VectorStore) -> Searcher:
+def _searcher(run: Run, store: VectorStore) -> Searcher:
+    encoder = Encoder.of_index(run, store.path)
     for key in encoder.mismatches(store.manifest):
         raise UserError(f"{store.path} was made with another {key} than that of {run.path}: embed again.")
     store.verify()

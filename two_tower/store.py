@@ -43,6 +43,7 @@ class Manifest:
     dim: int
     shard_rows: int  # the last shard may hold fewer
     dtype: str = "float32"
+    words: str = ""  # digest of those known beside the run's own, if there are any
     shards: dict[str, Shard] = field(default_factory=dict)  # by the name of their vectors' file, in order
     complete: bool = False
     format: int = FORMAT

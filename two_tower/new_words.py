@@ -1,0 +1,167 @@
+"""Words of another collection that a run's vocabulary lacks: vectors and weights for them, without training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from two_tower.config import build, read
+from two_tower.console import Advance, counter
+from two_tower.data.base import Source, full_text
+from two_tower.embedding._parts import SubwordVectors
+from two_tower.embedding.base import Further
+from two_tower.errors import UserError
+from two_tower.files import atomic_path, file_hash, read_json
+from two_tower.model import TwoTower
+from two_tower.run import Run
+from two_tower.tokenizer.base import Texts, Tokenizer
+from two_tower.tower.base import WordTable, word_tables
+
+log = logging.getLogger(__name__)
+
+MOST_WORDS = 500_000  # the most frequent ones; the others stay unknown
+_KEYS = ("vectors", "log_weights")  # of a word table
+RAREST = 0.1  # share of the vocabulary, its end, whose mean weight new words get: they are about as rare
+
+
+@dataclass(frozen=True)
+class NewWords:
+    """Words beside a run's vocabulary, with a row of each of its word tables.
+
+    Where the run learned a map of a teacher's vectors of words, new words have theirs from the teacher through the map,
+    else from the parts that they share with known words (see `SubwordVectors`). Their weights are those of the rarest
+    known words. The vectors of texts without new words stay as they are.
+    """
+
+    words: Sequence[str]  # W of them, the most frequent first
+    rows: Mapping[str, tuple[Tensor, Tensor]]  # of each table: vectors (W, D) and log weights (W,)
+    facts: Mapping[str, Any]  # what they were found in: ``checkpoint``, ``corpus``, ``tokens``, ``unknown``, ``mapped``
+
+    @classmethod
+    def find(cls, run: Run, model: TwoTower, tokenizer: Tokenizer, source: Source) -> NewWords | None:
+        """The new words of a source's passages; None where there are none, or words are not what the run reads."""
+        tables = dict(_tables(model))
+        if tokenizer.rule is None or not tables:
+            return None
+        with counter(f"Looking for new words in {source.name}", "passages", source.estimated_size()) as progress:
+            counts = tokenizer.count(_texts(source, progress))
+        known = set(tokenizer.vocabulary)
+        fresh = {word: count for word, count in counts.items() if word not in known}
+        if not fresh:
+            return None
+        words = sorted(fresh, key=lambda word: (-fresh[word], word))[:MOST_WORDS]
+        facts = torch.load(run.best, map_location="cpu", weights_only=True, mmap=True)["two_tower"]
+        start, maps = _further(run, facts, words), facts.get("maps", {})
+        rows = dict[WordTable, tuple[Tensor, Tensor]]()  # shared towers have one table
+        for place, table in tables.items():
+            if table not in rows:
+                vectors = _of_parts(table, tokenizer, words) if start is None else start @ maps[place].T
+                rarest = table.log_weights[-max(1, round(RAREST * (len(tokenizer) - 1))) :]
+                rows[table] = vectors, rarest.mean().expand(len(words))
+        found = {"tokens": sum(counts.values()), "unknown": sum(fresh.values()), "mapped": start is not None}
+        identity = {"checkpoint": file_hash(run.best), "corpus": source.fingerprint()}
+        return cls(words, {place: rows[table] for place, table in tables.items()}, identity | found)
+
+    def add_to(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of a model that knows these words, from the ``state`` of the run's."""
+        more = self._tensors()
+        return {name: torch.cat([value, more[name]]) if name in more else value for name, value in state.items()}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        rows = ((place, zip(_KEYS, row, strict=True)) for place, row in self.rows.items())
+        return {f"{place}.{key}": values.contiguous() for place, row in rows for key, values in row}
+
+    def are_of(self, run: Run, source: Source) -> bool:
+        """Whether they were found for this run in this collection."""
+        return (self.facts["checkpoint"], self.facts["corpus"]) == (file_hash(run.best), source.fingerprint())
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any word or number."""
+        digest = xxhash.xxh3_64("\0".join(self.words).encode())
+        for values in self._tensors().values():
+            digest.update(values.numpy().data)
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write them, atomically, as a safetensors file."""
+        stored = {id(row): place for place, row in self.rows.items()}  # once, what towers share
+        places = {place: stored[id(row)] for place, row in self.rows.items()}
+        parts = {"words": self.words, "facts": dict(self.facts), "places": places}
+        tensors = {name: v for name, v in self._tensors().items() if name.rpartition(".")[0] in places.values()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {name: json.dumps(part) for name, part in parts.items()})
+
+    @classmethod
+    def read(cls, path: Path) -> NewWords | None:
+        """What `write` wrote; None if there is no such file."""
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                parts = {name: json.loads(part) for name, part in file.metadata().items()}
+                stored = {each: _row(file.get_tensor, each) for each in {*parts["places"].values()}}
+            return cls(parts["words"], {place: stored[its] for place, its in parts["places"].items()}, parts["facts"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({error}): delete its folder and embed again.") from error
+
+    def __str__(self) -> str:
+        tokens, unknown, words = self.facts["tokens"], self.facts["unknown"], len(self.words)
+        share = f"{unknown:,} of {tokens:,} words of the passages ({unknown / max(1, tokens):.2%}) were unknown"
+        how = "the teacher's through the run's map" if self.facts["mapped"] else "made of its parts"
+        return f"{share}, {words:,} different ones; each has a vector now, {how}."
+
+
+def is_learned(run: Run, source: Source) -> bool:
+    """Whether a source is what the run was trained on, all of it."""
+    data, facts = read(run.config)["data"], read_json(run.data)
+    if data.get("unseen_share") or data.get("unseen_ids"):
+        return False
+    return facts is None or facts["fingerprint"] == source.facts()["fingerprint"]
+
+
+def _row(tensor: Callable[[str], Tensor], place: str) -> tuple[Tensor, Tensor]:
+    vectors, log_weights = (tensor(f"{place}.{key}") for key in _KEYS)
+    return vectors, log_weights
+
+
+def _tables(model: TwoTower) -> Iterator[tuple[str, WordTable]]:
+    """The word tables, by their places in the model's state; shared towers have theirs in two places."""
+    for side, tower in (("query_tower", model.query_tower), ("document_tower", model.document_tower)):
+        for name, table in word_tables(tower).items():
+            yield f"{side}.{name}", table
+
+
+def _texts(source: Source, progress: Advance) -> Iterator[Texts]:
+    for batch in source.corpus():
+        yield full_text(batch)
+        progress(len(batch))
+
+
+def _further(run: Run, facts: Mapping[str, Any], words: Sequence[str]) -> Tensor | None:
+    """The first vectors of new words, for the run's maps; None where it has none, or the embedding can give none."""
+    if "origin" not in facts:
+        return None
+    config = read(run.config)
+    try:
+        embedding: Further = build("embedding", config["embedding"])
+    except UserError as error:
+        log.warning("%s Until then new words get vectors made of their parts.", error)
+        return None
+    torch.manual_seed(config["seed"])
+    return embedding.further(words, facts["origin"])
+
+
+def _of_parts(table: WordTable, tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
+    known = [i for i in range(len(tokenizer)) if i != tokenizer.unknown_id]
+    return SubwordVectors([tokenizer.vocabulary[i] for i in known], table.vectors[known])(words)
