@@ -22,7 +22,7 @@ from two_tower.config.build import call
 from two_tower.console import Mode, on_terminal, say
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
 from two_tower.data.base import LOADER_KEYS, Loader, Source
-from two_tower.data.stream.module import TripletData
+from two_tower.data.stream.module import Taught, TripletData
 from two_tower.embedding.base import Embedding
 from two_tower.errors import UserError
 from two_tower.files import find_again
@@ -109,6 +109,7 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path, source: Source | 
     return TripletData(
         source, build("tokenizer", config["tokenizer"]), tokenizer_path, negatives,
         loss.in_batch_negatives if in_batch is None else in_batch, _loader(config), seed=config["seed"],
+        taught=Taught(build("embedding", config["embedding"]).common_words, config["teacher"].get("sample")),
     )  # fmt: skip
 
 

@@ -52,6 +52,19 @@ def test_a_whole_folder(folder: Path, compressed: bool) -> None:
     assert not bad_summary(source)
 
 
+def test_any_other_file_of_judgements_is_a_split_by_its_name(folder: Path) -> None:
+    before = Beir(str(folder)).fingerprint()
+    for name in ("trec-dl-2019.tsv", "dev-hard.tsv", "README.txt"):
+        shutil.copy(folder / "qrels" / "dev.tsv", folder / "qrels" / name)
+    source = Beir(str(folder))
+    assert source.splits() == ("train", "dev", "dev-hard", "trec-dl-2019")
+    for own in ("dev-hard", "trec-dl-2019"):
+        assert source.qrels(own) == source.qrels("dev")
+        assert source.queries(own) == source.queries("dev")
+    assert source.fingerprint() != before
+    check_split_refused(source, "trec-dl-2020", "did you mean 'trec-dl-2019'")
+
+
 def test_dev_may_be_called_validation(folder: Path) -> None:
     for old, new in (("dev", "validation"), ("validation", "val")):
         (folder / f"qrels/{old}.tsv").rename(folder / f"qrels/{new}.tsv")

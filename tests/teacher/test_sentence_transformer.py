@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from conftest import composed
 
 from two_tower.config import build
@@ -73,3 +74,15 @@ def test_a_package_brings_a_model() -> None:
     near, far = documents @ query
     assert teacher.dim == 384
     assert near > far + 0.2
+
+
+def test_its_common_words_are_its_whole_words(teacher_folder: Path, tmp_path: Path) -> None:
+    assert SentenceTransformerTeacher(str(teacher_folder)).common_words() == ["token"]  # letters are no words
+    for mark in ("\u2581", "\u0120"):
+        pieces = {"<s>": 0, f"{mark}the": 1, "ing": 2, f"{mark}Straße": 3, f"{mark}a": 4, mark: 5, f"{mark}2b": 6}
+        model = tokenizers.Tokenizer(tokenizers.models.WordLevel(pieces, unk_token="<s>"))
+        folder = shutil.copytree(teacher_folder, tmp_path / str(ord(mark)))
+        model.save(str(folder / "tokenizer.json"))
+        assert SentenceTransformerTeacher(str(folder)).common_words() == ["the", "Straße"]
+    (folder / "tokenizer.json").unlink()
+    assert SentenceTransformerTeacher(str(folder)).common_words() == []

@@ -141,3 +141,27 @@ def test_the_doctor_does_not_judge_it_by_scores(taught: list[str], collection: P
     signals = json.loads((tmp_path / "run" / "signals.json").read_text())
     assert len(signals["probes"]) >= 3
     assert all(probe["loss"] > 0 and probe["trivial"] == 0 for probe in signals["probes"])
+
+
+def test_a_sample_of_passages_is_enough(
+    taught: list[str], collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is searched, and the teacher's own words are known though no text has them."""
+    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
+    seen: list[str] = []
+    encode = SentenceTransformerTeacher.encode
+
+    def note(self: SentenceTransformerTeacher, texts: Any) -> Any:  # noqa: ANN401
+        seen.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(SentenceTransformerTeacher, "encode", note)
+    results = fit(collection, tmp_path / "run", *taught, "teacher.sample=40", "trainer.max_epochs=1")
+    _, tokenizer = load_model(Run(tmp_path / "run"))
+    assert results["documents"] == 240
+    assert tokenizer.vocabulary[-1] == "token"
+    texts = [text for text in seen if len(text.split()) > 1]
+    assert 40 < len(texts) <= 2 * 40
+    for refused in (["data.examples=judged"], ["negatives=random"]):
+        with pytest.raises(UserError, match=r"teacher\.sample leaves passages without"):
+            fit(collection, tmp_path / "other", *taught, "teacher.sample=40", *refused)

@@ -106,3 +106,10 @@ def test_a_damaged_part_is_told() -> None:
 def test_without_a_teacher_it_says_what_to_do() -> None:
     with pytest.raises(UserError, match="add teacher=sentence_transformer"):
         teacher_vectors(NoTeacher(), TEXTS, "texts")
+
+
+def test_of_a_sample_only_the_sample_is_encoded() -> None:
+    teacher, rows = Recorder(), np.array([0, 5, 16])
+    made = teacher_vectors(teacher, TEXTS, "texts", rows)
+    assert len(teacher.seen) == 3
+    np.testing.assert_allclose(made.take(rows), [vector_of(TEXTS[int(row)].as_py()) for row in rows], atol=1e-3)

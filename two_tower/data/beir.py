@@ -54,7 +54,7 @@ class Beir(TableSource):
         return self._corpus.estimated_size()
 
     def splits(self) -> tuple[str, ...]:
-        return tuple(split for split in SPLITS if self._qrels_file(split) is not None)
+        return tuple(self._qrels_files)
 
     def triplets(self) -> Iterator[pa.RecordBatch] | None:
         """The rows of ``triples.tsv`` whose ids are known."""
@@ -63,7 +63,7 @@ class Beir(TableSource):
 
     def fingerprint(self) -> str:
         tables = [self._corpus] + ([self._questions] if find_named(self.path, "queries") else [])
-        paths = (find_named(self.path, "triples", (".tsv",)), *map(self._qrels_file, SPLITS))
+        paths = (find_named(self.path, "triples", (".tsv",)), *self._qrels_files.values())
         files = [f"{path.relative_to(self.path)} {file_fingerprint(path)}" for path in paths if path]
         return self._key(*(part for table in tables for part in table.fingerprint()), *files)
 
@@ -75,10 +75,9 @@ class Beir(TableSource):
         return self._questions.rows(roles, [roles[:1], roles[1:]])
 
     def _judgement_rows(self, split: str) -> Rows:
-        path = self._qrels_file(split)
-        if path is None:
+        if split not in self._qrels_files:
             raise self._no_split(split)
-        return qrels_rows(path, self.encoding)
+        return qrels_rows(self._qrels_files[split], self.encoding)
 
     def _known_triplets(self, path: Path, bad: BadRows) -> Tables:
         _, queries = self._all_queries("train")
@@ -98,10 +97,20 @@ class Beir(TableSource):
             raise UserError(f"{self.path / name}.jsonl does not exist: data.path must be a BEIR folder")
         return find_columns(open_tables(path, self.encoding), chosen, usual, required, required)
 
-    def _qrels_file(self, split: str) -> Path | None:
-        """``qrels/SPLIT.tsv`` or a file called much like it, in that folder or with ``qrels`` in its name."""
-        files = sorted((self.path / "qrels").glob("*"))
-        files += [path for path in sorted(self.path.iterdir()) if "qrels" in path.name.lower()]
-        words = [(re.split(r"\W|_", bare_name(path).lower()), path) for path in files if path.is_file()]
-        found = ((own != [name], path) for name in SPLITS.get(split, ()) for own, path in words if name in own)
-        return min(found, default=(False, None), key=lambda each: each[0])[1]
+    @cached_property
+    def _qrels_files(self) -> dict[str, Path]:
+        """Split → ``qrels/SPLIT.tsv``, or a file called much like it, in that folder or with ``qrels`` in its name.
+
+        A file in that folder which is none of the usual splits is a split by its own name.
+        """
+        inside = [path for path in sorted((self.path / "qrels").glob("[!.]*")) if path.is_file()]
+        inside = [path for path in inside if not path.name.lower().startswith("readme")]
+        named = [path for path in sorted(self.path.iterdir()) if path.is_file() and "qrels" in path.name.lower()]
+        words = [(re.split(r"\W|_", bare_name(path).lower()), path) for path in (*inside, *named)]
+        files = {}
+        for split, usual in SPLITS.items():
+            found = [(own != [name], path) for name in usual for own, path in words if name in own]
+            if found:
+                files[split] = min(found, key=lambda each: each[0])[1]
+        others = [path for path in inside if path not in files.values()]
+        return files | {bare_name(path): path for path in others if bare_name(path) not in files}

@@ -52,6 +52,10 @@ class Embedding(ABC):
         self.dim, self.weights, self.pull = dim, weights, pull
         self.frozen = freeze is True or freeze > 1  # when training starts
 
+    def common_words(self) -> Sequence[str]:
+        """Words that it knows and a query may hold even where no passage does."""
+        return []
+
     @abstractmethod
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
         """(V, D) float32, row i for word i of the vocabulary; random numbers come from torch's global generator."""

@@ -22,11 +22,14 @@ class TransformerEmbedding(PartialEmbedding, Further):
 
     def __init__(
         self, teacher: Teacher, dim: int, weights: Weights = "idf", freeze: bool | int = False,
-        pull: float | None = None,
+        pull: float | None = None, common_words: bool = True,
     ) -> None:  # fmt: skip
         # Only the unknown word has no vector, and it means nothing: zero.
         super().__init__(teacher.name, min(dim, teacher.dim), dim, "zero", True, weights, freeze, pull)
-        self._teacher = teacher
+        self._teacher, self._has_common_words = teacher, common_words
+
+    def common_words(self) -> Sequence[str]:
+        return self._teacher.common_words() if self._has_common_words else []
 
     def pretrained(self, tokenizer: Tokenizer, corpus: Corpus) -> Pretrained:
         words, width = tokenizer.vocabulary, self.pretrained_dims

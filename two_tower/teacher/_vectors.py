@@ -62,8 +62,9 @@ class TeacherStore:
                 f"A teacher's vectors belong to rows of queries and passages, and {data.source.name} trains on "
                 "triplets of texts: use another negatives= than given, or loss=margin_mse."
             )
-        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages")
-        return cls(teacher_vectors(teacher, data.train.texts, "queries"), corpus)
+        queries, passages = data.taught_rows
+        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages", passages)
+        return cls(teacher_vectors(teacher, data.train.texts, "queries", queries), corpus)
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
         """The teacher's vectors of a batch with (B,) and (N,) int64 rows."""
@@ -71,20 +72,23 @@ class TeacherStore:
         return TeacherBatch(*(torch.from_numpy(v.take(rows.cpu().numpy())).to(rows.device) for v, rows in pairs))
 
 
-def teacher_vectors(teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str) -> TeacherVectors:
+def teacher_vectors(
+    teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, rows: np.ndarray | None = None
+) -> TeacherVectors:
     """The teacher's vectors of (N,) texts, called ``what`` in messages, from the cache or computed now.
 
-    Of several processes that need them one computes them.
+    Given (n,) ``rows``, only these texts are sure to have one. Of several processes that need them one computes them.
     """
     folder = cache_folder() / "teacher" / teacher.fingerprint()
     folder.mkdir(parents=True, exist_ok=True)
     hashes = hash_rows(texts)
     with FileLock(folder / ".lock"):
         known = _KnownTexts(folder)
-        rows = np.unique(hashes, return_index=True)[1]
-        rows = np.sort(rows[known.find(hashes[rows]) < 0])
-        if len(rows):
-            known.add(teacher, texts.take(pa.array(rows)), hashes[rows], what)
+        wanted = np.arange(len(hashes)) if rows is None else rows
+        wanted = wanted[np.unique(hashes[wanted], return_index=True)[1]]
+        wanted = np.sort(wanted[known.find(hashes[wanted]) < 0])
+        if len(wanted):
+            known.add(teacher, texts.take(pa.array(wanted)), hashes[wanted], what)
     return TeacherVectors(known.vectors, teacher.dim, known.find(hashes))
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 from two_tower.cache import entry, file_fingerprint, key_of
 from two_tower.errors import UserError, at_least
 from two_tower.teacher.base import Teacher
 
 # The same weights in two formats; a folder may hold both.
+_BEGINS = ("\u2581", "\u0120")  # "▁" of SentencePiece, "Ġ" of byte-level pieces
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 NEEDS = 'pip install -e ".[teacher]"'
 
@@ -24,13 +26,14 @@ class SentenceTransformerTeacher(Teacher):
     """A model that `sentence_transformers.SentenceTransformer` loads (Reimers and Gurevych 2019, arXiv:1908.10084)."""
 
     def __init__(
-        self, model: Path | str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None
-    ) -> None:
-        at_least(1, max_tokens=max_tokens, batch_size=batch_size)
+        self, model: Path | str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None,
+        sample: int | None = None,
+    ) -> None:  # fmt: skip
+        at_least(1, max_tokens=max_tokens, batch_size=batch_size, sample=sample)
         if importlib.util.find_spec("sentence_transformers") is None:
             raise UserError(f"teacher=sentence_transformer needs its package: {NEEDS}")
         self.name, self.max_tokens, self.batch_size, self.device = str(model), max_tokens, batch_size, device
-        self._folder = _local(self.name)
+        self._folder, self.sample = _local(self.name), sample
 
     @cached_property
     def folder(self) -> Path:
@@ -67,6 +70,18 @@ class SentenceTransformerTeacher(Teacher):
             list(texts), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
         )
         return vectors.astype(np.float32, copy=False)
+
+    def common_words(self) -> list[str]:
+        file = self.folder / "tokenizer.json"
+        pieces = tokenizers.Tokenizer.from_file(str(file)).get_vocab() if file.exists() else {}
+        # Pieces that begin a word have a mark, or those that continue one have.
+        marked = any(piece.startswith(_BEGINS) for piece in pieces)
+        words = [
+            piece.lstrip("".join(_BEGINS))
+            for piece in sorted(pieces, key=pieces.__getitem__)
+            if piece.startswith(_BEGINS) or not marked
+        ]
+        return [word for word in words if len(word) > 1 and word.isalpha()]
 
     @cached_property
     def _model(self) -> Any:  # noqa: ANN401

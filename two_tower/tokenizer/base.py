@@ -188,6 +188,11 @@ class Tokenizer:
         assert self.rule is not None
         return hash_table.spelled(count_words(self.rule, texts))
 
+    def spelled(self, words: Sequence[str]) -> list[str]:
+        """Those of some words that are not known, as `count` spells them; only with a `rule`."""
+        known = set(self.vocabulary)
+        return [word for word in self.count([words]) if word not in known]
+
     def extended(self, words: Sequence[str]) -> Tokenizer:
         """The same tokenizer with more words, spelled as `count` does, none of them known; only with a `rule`."""
         model, size = self._definition["model"], len(self)

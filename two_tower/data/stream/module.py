@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,17 +22,27 @@ from two_tower.data.stream.triplets import EveryPassage, ExampleSubset, Training
 from two_tower.data.stream.unseen import learned_part
 from two_tower.errors import UserError, one_of
 from two_tower.negatives.base import Collection, NegativeMask, Negatives, Positives
+from two_tower.negatives.in_batch import InBatchNegatives
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 
 log = logging.getLogger(__name__)
 
-USUAL_BATCH, FEWEST_BATCHES = 512, 4  # examples in a batch where none are asked for; batches an epoch of few examples
+# Examples in a batch where none are asked for: judged pairs, passages for a teacher; batches of few in an epoch.
+USUAL_BATCH, TAUGHT_BATCH, FEWEST_BATCHES = 512, 2048, 4
 
 
-def usual_batch(examples: int) -> int:
+def usual_batch(examples: int, most: int = USUAL_BATCH) -> int:
     """The size of a batch where none is asked for: so that few examples, too, make several steps an epoch."""
-    return max(1, min(USUAL_BATCH, examples, max(FEWEST_BATCHES, examples // FEWEST_BATCHES)))
+    return max(1, min(most, examples, max(FEWEST_BATCHES, examples // FEWEST_BATCHES)))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher brings into training besides its vectors."""
+
+    common_words: Callable[[], Sequence[str]] = list  # to be in the vocabulary whether or not the texts have them
+    sample: int | None = None  # passages to learn from; None for all
 
 
 class TripletData(L.LightningDataModule):
@@ -46,10 +57,11 @@ class TripletData(L.LightningDataModule):
         in_batch_negatives: bool,
         loader: Loader,
         seed: int = 0,
+        taught: Taught = Taught(),
     ) -> None:
         super().__init__()
         self.source, self.negatives, self.in_batch_negatives = source, negatives, in_batch_negatives
-        self.loader, self.seed = loader, seed
+        self.loader, self.seed, self.taught = loader, seed, taught
         self._tokenizer, self._tokenizer_path = tokenizer, tokenizer_path
         self._check_negatives()
         self._check_splits()
@@ -87,6 +99,13 @@ class TripletData(L.LightningDataModule):
                 "data.examples=passages brings in passages without mined or given negatives: use negatives=in_batch "
                 "or random."
             )
+        if self.taught.sample is not None and not (
+            loader.examples == "passages" and isinstance(negatives, InBatchNegatives)
+        ):
+            raise UserError(
+                "teacher.sample leaves passages without a teacher's vectors, which these negatives bring in: use "
+                "data.examples=passages negatives=in_batch."
+            )
 
     @property
     def trains_on_texts(self) -> bool:
@@ -97,7 +116,11 @@ class TripletData(L.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer, trained if its file does not exist yet."""
         if not self._tokenizer_path.exists():
-            trained_tokenizer(self.learned, self._tokenizer, self.loader.train_split).save(self._tokenizer_path)
+            trained = trained_tokenizer(self.learned, self._tokenizer, self.loader.train_split)
+            room = self._tokenizer.vocabulary_size - len(trained)
+            if trained.rule and (common := trained.spelled(self.taught.common_words())[:room]):
+                trained = trained.extended(common)
+            trained.save(self._tokenizer_path)
         return Tokenizer.load(self._tokenizer_path)
 
     def open(self) -> None:
@@ -145,7 +168,8 @@ class TripletData(L.LightningDataModule):
         if self._batches is not None and (self._batches.rank, self._batches.ranks) == place:
             return self._batches
         examples = len(self.training_set.examples)
-        size = self.loader.batch_size or usual_batch(examples // place[1])
+        most = USUAL_BATCH if self.loader.examples == "judged" else TAUGHT_BATCH
+        size = self.loader.batch_size or usual_batch(examples // place[1], most)
         batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, *place)
         if len(batches) == 0:
             raise UserError(
@@ -168,7 +192,17 @@ class TripletData(L.LightningDataModule):
         """The examples of an epoch."""
         if self.loader.examples == "judged":
             return self.judged
-        return replace(self.judged, examples=EveryPassage(len(self.corpus), len(self.train)), judged=False)
+        return replace(self.judged, examples=self._every_passage, judged=False)
+
+    @property
+    def taught_rows(self) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """The rows of the queries and of the passages that a teacher must encode; None for all."""
+        return self._every_passage.rows() if self.taught.sample else (None, None)
+
+    @property
+    def _every_passage(self) -> EveryPassage:
+        passages, sample = len(self.corpus), self.taught.sample
+        return EveryPassage(min(passages, sample or passages), passages, len(self.train))
 
     @cached_property
     def judged(self) -> TrainingSet:

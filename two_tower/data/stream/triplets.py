@@ -79,12 +79,32 @@ class ExampleSubset(_Counted):
 
 @dataclass(frozen=True, eq=False)
 class EveryPassage(_Counted):
-    """Every passage once, each with an unrelated training query, to learn from a teacher; all come equally often."""
+    """Every passage once, each with an unrelated training query, to learn from a teacher; all come equally often.
 
+    Or ``count`` of the ``passages`` and as many of the ``queries``, both spread evenly.
+    """
+
+    passages: int
     queries: int
 
     def take(self, positions: np.ndarray) -> ExampleRows:
-        return ExampleRows(positions * STRIDE % self.queries, positions)
+        queries = min(self.count, self.queries)
+        return ExampleRows(
+            self._spread(positions * STRIDE % queries, queries, self.queries),
+            self._spread(positions, self.count, self.passages),
+        )
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The different rows of queries and of passages, ascending int64."""
+        queries = min(self.count, self.queries)
+        return (
+            self._spread(np.arange(queries), queries, self.queries),
+            self._spread(np.arange(self.count), self.count, self.passages),
+        )
+
+    @staticmethod
+    def _spread(positions: np.ndarray, count: int, over: int) -> np.ndarray:
+        return positions * over // count
 
 
 @dataclass(frozen=True, eq=False)
