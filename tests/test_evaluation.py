@@ -131,20 +131,40 @@ def test_intervals_lie_around_their_means(run: Path) -> None:
 
 
 def test_own_queries_choose_the_weight(run: Path, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = write_hard(tmp_path / "other", 120)
-    abroad = evaluate_run(run, beir(other), "dev", hybrid=True)  # the first to ask for it
+    test = evaluate_run(run, None, "test", hybrid=True)  # the first to ask for it
     stored = (run / "hybrid.json").read_bytes()
-    assert (abroad["fusion/split"], abroad["fusion/metric"]) == ("dev", "mrr@10")
+    assert (test["fusion/split"], test["fusion/metric"]) == ("dev", "mrr@10")
     monkeypatch.setattr(evaluation, "tune", lambda *_, **__: pytest.fail("chosen again"))
-    test, dev = (evaluate_run(run, None, split, hybrid=True) for split in ("test", "dev"))
-    assert {r["fusion/weight"] for r in (abroad, test, dev)} == {json.loads(stored)["weight"]}
-    assert [r["fusion/chosen_here"] for r in (abroad, test, dev)] == [False, False, True]
+    dev = evaluate_run(run, None, "dev", hybrid=True)
+    assert {r["fusion/weight"] for r in (test, dev)} == {json.loads(stored)["weight"]}
+    assert [r["fusion/chosen_here"] for r in (test, dev)] == [False, True]
+    abroad = evaluate_run(run, beir(write_hard(tmp_path / "other", 120)), "dev", hybrid=True)
+    assert (abroad["fusion/weight"], abroad["fusion/split"], abroad["fusion/chosen_here"]) == (0.5, "", False)
+    assert "whatever the queries" in describe(abroad)[-1]
+    abroad["hybrid/mrr@10"] = abroad["bm25/mrr@10"] - 0.01
+    assert "It is below BM25 here (mrr@10" in describe(abroad)[-1]
     assert (run / "hybrid.json").read_bytes() == stored
     monkeypatch.undo()
     (run / "hybrid.json").unlink()
     results = evaluate_run(run, beir(hard), "dev", hybrid=True)
     assert "chosen on these very queries" in describe(results)[-1]
     assert (run / "hybrid.json").read_bytes() == stored
+
+
+def test_queries_of_new_passages_choose_for_other_collections_too(hard: Path, tmp_path: Path) -> None:
+    new = [json.loads(line)["_id"] for line in (hard / "corpus.jsonl").read_text().splitlines()][::2]
+    (tmp_path / "ids").write_text("\n".join(new))
+    few, many = tmp_path / "few", tmp_path / "many"
+    for run, enough in ((few, 50), (many, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluation, "JUDGED_ENOUGH", enough)
+            fit(hard, run, "trainer.max_epochs=2", "tower.dim=8", f"data.unseen_ids={tmp_path / 'ids'}")
+            evaluate_run(run, None, "test", hybrid=True)
+            results = evaluate_run(run, beir(write_hard(tmp_path / f"other{enough}", 120)), "test", hybrid=True)
+        stored = json.loads((run / "hybrid.json").read_text())
+        assert stored["unseen"] is (run == many)
+        used = (results["fusion/split"], results["fusion/weight"])
+        assert used == (("dev", stored["weight"]) if stored["unseen"] else ("", 0.5))
 
 
 def test_irrelevant_grades_do_not_choose(run: Path, hard: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 from two_tower.assemble import make_source, own_source
 from two_tower.cache import notice
 from two_tower.config import read
-from two_tower.data.base import Source
+from two_tower.data.base import JUDGED_ENOUGH, Source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, in_a_sentence
-from two_tower.fusion import DEPTH, Fusion, Judged, tune
+from two_tower.files import read_json
+from two_tower.fusion import DEPTH, EVEN, Fusion, Judged, tune
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
 from two_tower.run import Run
@@ -108,17 +109,27 @@ class _RankedSplit:
         ranking = fusion(self.dense.ranking, self.bm25.ranking, order=self.corpus.order, pairs=qrels.pairs)
         return from_ranks(ranking.ranks, qrels, DEFAULT_METRICS, self.queries.threshold)
 
-    def best_fusion(self, metric: str) -> Fusion:
+    def best_fusion(self, metric: str, learned: np.ndarray | None) -> Fusion:
+        """Chosen on the queries whose passages are not among the ``learned`` ones, if there are enough of them."""
+        groups = None
+        if learned is not None:
+            groups = QueryGroups.find(self.corpus, self.queries, is_new(self.corpus, learned))
+        unseen = groups.unseen if groups and groups.unseen.sum() >= JUDGED_ENOUGH else None
         judged = Judged(self.corpus.order, self.queries.qrels, metric, self.queries.name, self.queries.threshold)
-        best = tune(self.dense.ranking, self.bm25.ranking, judged)
-        return replace(best, data=self.corpus.source.fingerprint(), checkpoint=self.encoder.fingerprint)
+        best = tune(self.dense.ranking, self.bm25.ranking, judged, unseen)
+        data, checkpoint = self.corpus.source.fingerprint(), self.encoder.fingerprint
+        return replace(best, data=data, checkpoint=checkpoint, unseen=unseen is not None)
 
 
 def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
-    # As the run's folder says, or chosen now, on its own validation queries.
-    if stored := Fusion.read(run.hybrid, ranked.encoder.fingerprint):
+    """As the run's folder says, or chosen now, on its own validation queries; `EVEN` if these say nothing of others."""
+    config, stored = read(run.config), Fusion.read(run.hybrid, ranked.encoder.fingerprint)
+    keeps_out = config["data"].get("unseen_share") or config["data"].get("unseen_ids")
+    own_data = (read_json(run.data) or {}).get("fingerprint")
+    if own_data not in (None, ranked.corpus.source.fingerprint()) and not (stored.unseen if stored else keeps_out):
+        return EVEN
+    if stored:
         return stored
-    config = read(run.config)
     split = config["data"]["validation_split"]
     try:
         source = own_source(run)
@@ -129,7 +140,7 @@ def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
     except UserError as error:
         remark = "--hybrid chooses its weight once, on the run's own data, which cannot be read"
         raise UserError(f"{remark}: {error}") from error
-    fusion = own.best_fusion(config["validation"]["monitor"])
+    fusion = own.best_fusion(config["validation"]["monitor"], run.read_learned())
     try:
         fusion.write(run.hybrid)
     except OSError as error:  # it is chosen anew each time
@@ -162,7 +173,14 @@ def describe(results: Mapping[str, Any]) -> list[str]:
         return lines
     weight, split, metric = (results[f"fusion/{key}"] for key in ("weight", "split", "metric"))
     how = "reciprocal rank fusion" if weight is None else f"a weighted sum of scores, {weight:g} for the tower"
-    lines += ["", f"hybrid: {how}, chosen by {metric} on '{split}' of the run's own data (hybrid.json)."]
+    why = f"chosen by {metric} on '{split}' of the run's own data (hybrid.json)"
+    if not split:
+        why = "whatever the queries: the run's own look for passages that it has learned from"
+    lines += ["", f"hybrid: {how}, {why}."]
+    hybrid, bm25 = results["hybrid/mrr@10"], results["bm25/mrr@10"]
+    if hybrid < bm25:
+        figures = f"mrr@10 {hybrid:.3f}, BM25 {bm25:.3f}"
+        lines.append(f"It is below BM25 here ({figures}): search these passages by BM25, or train a run on them.")
     if results["fusion/chosen_here"]:
         lines.append("It was chosen on these very queries, which flatters its figures: those of another split do not.")
     return lines

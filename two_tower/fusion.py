@@ -94,6 +94,7 @@ class Fusion:
     metric: str  # what was best there
     data: str = ""  # fingerprint of the collection they belong to
     checkpoint: str = ""  # checksum of the towers
+    unseen: bool = False  # whether these queries look for passages that the towers have not learned
 
     def __call__(self, tower: Ranking, bm25: Ranking, *, order: np.ndarray, pairs: RowPairs | None = None) -> Ranking:
         """The fused ranking; arguments as in `fuse`. Candidates beyond the depth are left out."""
@@ -120,6 +121,10 @@ class Fusion:
             raise UserError(f"{path} cannot be read ({error}): delete it, and the weight is chosen again.") from error
 
 
+# Where no queries can choose. A tower's own queries flatter it: it knows their passages, and not those of others.
+EVEN = Fusion("weighted_sum", 0.5, DEPTH, "", "")
+
+
 @dataclass(frozen=True)
 class Judged:
     """Judgements of Q queries, and what a fusion chosen on them maximizes."""
@@ -131,11 +136,17 @@ class Judged:
     threshold: int = 1  # the lowest grade that is relevant
 
 
-def tune(tower: Ranking, bm25: Ranking, judged: Judged, depth: int = DEPTH) -> Fusion:
+def tune(
+    tower: Ranking, bm25: Ranking, judged: Judged, queries: np.ndarray | None = None, depth: int = DEPTH
+) -> Fusion:
     """Choose what is best for the queries of one split: reciprocal ranks, or a weight among 0, .05 … 1.
 
-    Of equally good weights it takes the middle one, and reciprocal ranks only where they beat all weights.
+    Of equally good weights it takes the middle one, and reciprocal ranks only where they beat all weights. Given a
+    (Q,) bool mask, only these queries count.
     """
+    if queries is not None:
+        judged = replace(judged, qrels=_select_qrels(judged.qrels, queries))
+        tower, bm25 = _select(tower, queries), _select(bm25, queries)
     metric, split, qrels = judged.metric, judged.split, judged.qrels
 
     def value(fusion: Fusion) -> float:
@@ -162,8 +173,7 @@ def cross_fit(tower: Ranking, bm25: Ranking, judged: Judged) -> np.ndarray:
     ranks = np.zeros(len(qrels.query_rows), np.int64)
     for half in (False, True):
         theirs, own = half_of != half, half_of == half
-        tuned_on = replace(judged, qrels=_select_qrels(qrels, theirs))
-        fusion = tune(_select(tower, theirs), _select(bm25, theirs), tuned_on)
+        fusion = tune(tower, bm25, judged, theirs)
         pairs = _select_qrels(qrels, own).pairs
         fused = fusion(_select(tower, own), _select(bm25, own), order=judged.order, pairs=pairs)
         ranks[own[qrels.query_rows]] = fused.ranks

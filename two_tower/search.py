@@ -21,7 +21,7 @@ from two_tower.data.base import FIELDS, full_text
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, one_of, printable
 from two_tower.files import file_hash
-from two_tower.fusion import DEPTH, Fusion
+from two_tower.fusion import EVEN, Fusion
 from two_tower.highlight import Highlighter, Marks
 from two_tower.index import VectorIndex, load_index
 from two_tower.ranking import Ranking, id_order
@@ -77,13 +77,13 @@ class Answer:
 
 
 class Searcher:
-    """A run's encoder, its index, and the passages; ``fusion`` with BM25 is by ranks if not given."""
+    """A run's encoder, its index, and the passages; ``fusion`` with BM25 is even if not given."""
 
     def __init__(
         self, encoder: Encoder, index: VectorIndex, store: VectorStore, name: str = "", fusion: Fusion | None = None
     ) -> None:
         self.encoder, self.index, self.store, self.name = encoder, index, store, name
-        self.fusion = fusion or Fusion("reciprocal_rank", None, DEPTH, "", "")
+        self.fusion = fusion or EVEN
 
     @classmethod
     def load(cls, run: Path | str, index: Path | str | None = None) -> Searcher:
@@ -99,7 +99,7 @@ class Searcher:
         """The ``k`` best passages of each query.
 
         ``dense`` finds nothing for a query without a known word, ``bm25`` no passage without a word of the query.
-        ``hybrid`` fuses the best 100 of both as ``two-tower evaluate --hybrid`` has chosen, else by reciprocal ranks.
+        ``hybrid`` fuses the best 100 of both as ``two-tower evaluate --hybrid`` has chosen, else evenly.
         """
         if mode not in MODES:
             raise UserError(f"mode={mode} does not exist; {one_of(mode, MODES)}.")
@@ -236,7 +236,10 @@ def _searcher(run: Run, store: VectorStore) -> Searcher:
     store.verify()
     own = store.path.name == run.index.name
     name = (store.path.parent if own else store.path).resolve().name
-    return Searcher(encoder, load_index(store.path), store, name, Fusion.read(run.hybrid, encoder.fingerprint))
+    fusion = Fusion.read(run.hybrid, encoder.fingerprint)
+    if fusion and not fusion.unseen and fusion.data != store.manifest.corpus:
+        fusion = None
+    return Searcher(encoder, load_index(store.path), store, name, fusion)
 
 
 def _store(path: Path, runs: Sequence[Run]) -> VectorStore:
