@@ -193,3 +193,10 @@ def transformer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(transformer_folder: Path) -> Path:
+    """A BERT of 16 dimensions, of which Sentence Transformers takes the mean."""
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
+    return transformer_folder

@@ -94,7 +94,7 @@ def _signals(run: Run, config: Mapping[str, Any]) -> Signals:
 def _with_nan(value: Any) -> Any:  # noqa: ANN401
     """JSON's null, which stands for a number that does not exist; lists and settings keep theirs."""
     if isinstance(value, dict):
-        keep = ("data", "words", "index", "unseen", "total_steps", "coverage")
+        keep = ("data", "words", "index", "unseen", "total_steps", "coverage", "teaching", "own")
         return {k: v if v is None and k in keep else _with_nan(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_with_nan(v) for v in value]

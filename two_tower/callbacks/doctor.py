@@ -21,7 +21,7 @@ from two_tower.doctor import measure_step
 from two_tower.doctor.base import Check, Finding, Signals, Step
 from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone, look
-from two_tower.doctor.measure_data import measure_data, measure_words, some_texts
+from two_tower.doctor.measure_data import measure_data, measure_teaching, measure_words, own_of_words, some_texts
 from two_tower.doctor.record import Record, report
 from two_tower.logger import run_loggers
 from two_tower.loss.base import LossInput, LossOutput
@@ -108,6 +108,7 @@ class Doctor(Callback):
                 data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
                 signals.data = measure_data(data)
                 signals.words = measure_words(signals.config, data, model)
+                signals.teaching = measure_teaching(data, model)
                 signals.alone = difference_alone(model, some_texts(data))
                 self._examine(trainer)
         self._watch.start()
@@ -244,6 +245,8 @@ class Doctor(Callback):
             with self._spending():
                 if self.signals.checks:
                     self.signals.checks[-1].untouched = measure_step.untouched(trainer)
+                if self.signals.words is not None:
+                    self.signals.words.own = own_of_words(pl_module)
                 self._examine(trainer)
                 self._record.finish(self.signals, trainer.loggers)
 

@@ -66,10 +66,21 @@ class WordSignals:
     apart: float = math.nan  # the same of words from different passages
     error: float = math.nan  # standard error of the difference of the two
     direction: float = math.nan  # mean cosine of two words' vectors, not centred: near 1, all point in one direction
+    own: float | None = None  # with a map of all words, known at the end: the length of what each has besides, of 1
 
     @property
     def meaningful(self) -> bool:  # whether words that are used together have vectors that are nearer than by chance
         return self.together - self.apart > 4 * self.error
+
+
+@dataclass
+class TeachingSignals:
+    """What a run learns from a teacher."""
+
+    texts: int  # passages that have its vectors
+    passages: int  # of the collection
+    pieces: float  # that a word of the passages is to it, on average; NaN if it does not tell
+    unread: float  # share of these that it does not know
 
 
 @dataclass
@@ -195,6 +206,7 @@ class Signals:
     config: Mapping[str, Any] = field(default_factory=dict)  # plain values; may lack anything
     data: DataSignals | None = None  # None before training has started
     words: WordSignals | None = None  # None where there is no word table
+    teaching: TeachingSignals | None = None  # None without a teacher
     # Largest difference between the vector of a text by itself and in a batch, in relation to its length.
     alone: float = math.nan
     broken: float = 0.0  # share of the numbers of the checkpoint that are NaN or infinite
@@ -233,7 +245,7 @@ class Signals:
     def from_plain(cls, plain: Mapping[str, Any], config: Mapping[str, Any]) -> Signals:
         """What `to_plain` gave."""
         parts: dict[str, Any] = {"data": DataSignals, "words": WordSignals, "index": IndexSignals}
-        parts |= {"unseen": UnseenSignals, "clock": Clock}
+        parts |= {"unseen": UnseenSignals, "clock": Clock, "teaching": TeachingSignals}
         rows: dict[str, Any] = {"steps": Step, "probes": Probe, "checks": Check}
         single = {name: kind(**plain[name]) for name, kind in parts.items() if plain.get(name)}
         lists = {name: [kind(**row) for row in plain.get(name, ())] for name, kind in rows.items()}

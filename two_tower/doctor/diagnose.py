@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from two_tower.doctor import diagnose_edges as edges
+from two_tower.doctor import diagnose_teacher as teacher
 from two_tower.doctor import diagnose_training as training
 from two_tower.doctor.base import DataSignals, Finding, Signals
 
@@ -213,11 +214,11 @@ def data_bound(signals: Signals) -> Finding | None:
 #: All diagnoses, in the order in which they are told: causes before consequences. Their names are the findings' ids.
 DIAGNOSES: tuple[Callable[[Signals], Finding | None], ...] = (
     edges.not_finite, edges.data_changed, serving_mismatch, batch_dependent, misaligned_pairs, leakage, edges.copies,
-    embedding_mismatch, unknown_words, truncated, edges.no_negatives, training.learning_rate_too_high,
-    training.no_gradient, edges.unchanged, training.learning_rate_too_low, edges.one_candidate,
-    training.hardest_negative_collapse, training.false_negatives, training.collapsed, training.stuck_at_chance,
-    training.stuck_at_margin, training.easy_negatives, overfitting, edges.memorised, edges.too_short,
-    edges.few_validation_queries, data_bound,
+    embedding_mismatch, teacher.foreign_teacher, teacher.few_taught, unknown_words, truncated, edges.no_negatives,
+    training.learning_rate_too_high, training.no_gradient, edges.unchanged, training.learning_rate_too_low,
+    edges.one_candidate, training.hardest_negative_collapse, training.false_negatives, training.collapsed,
+    training.stuck_at_chance, training.stuck_at_margin, training.easy_negatives, overfitting, edges.memorised,
+    teacher.held_by_pull, edges.too_short, edges.few_validation_queries, data_bound,
 )  # fmt: skip
 
 _CAUSES = {

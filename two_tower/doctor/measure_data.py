@@ -11,10 +11,12 @@ from torch import nn
 
 from two_tower.data.stream.module import TripletData
 from two_tower.doctor import texts as counted
-from two_tower.doctor.base import DataSignals, WordSignals
+from two_tower.doctor.base import DataSignals, TeachingSignals, WordSignals
 from two_tower.doctor.texts import Judged, mean
+from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.tokenizer.base import Tokenizer
+from two_tower.tower._mapped import MappedWords
 from two_tower.tower.base import word_tables
 
 PAIRS, VALIDATION_PAIRS = 192, 64  # that are compared word by word; a share is then right to 3 and 5 %
@@ -155,6 +157,26 @@ def measure_words(config: Mapping[str, Any], data: TripletData, model: nn.Module
     together, apart = _cosines(centred[0], centred[1]), _cosines(centred[0], centred[2])
     error, direction = _standard_error(together - apart), mean(_cosines(vectors[1], vectors[2]))
     return WordSignals(pretrained, frozen, table.coverage, mean(together), mean(apart), error, direction)
+
+
+def measure_teaching(data: TripletData, model: TwoTower) -> TeachingSignals | None:
+    """The signals of the teacher; None without one."""
+    teacher, rows = model.teacher, data.taught_rows[1]
+    if teacher is None:
+        return None
+    taught = len(data.corpus) if rows is None else len(rows)
+    return TeachingSignals(taught, len(data.corpus), teacher.pieces, teacher.unread)
+
+
+@torch.no_grad()
+def own_of_words(model: nn.Module) -> float | None:
+    """How long what words learned by themselves is, in relation to their vectors; None where they share no map."""
+    table = next((t for t in word_tables(model).values() if isinstance(t, MappedWords)), None)
+    if table is None:
+        return None
+    learned = (table.vectors != 0).any(dim=1)
+    whole = float(table.whole()[learned].norm(dim=1).mean())
+    return float(table.vectors[learned].norm(dim=1).mean()) / max(whole, 1e-12)
 
 
 def _neighbours(tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from two_tower.errors import UserError
 from two_tower.files import atomic_path
 from two_tower.loss.base import TeacherBatch
 from two_tower.teacher.base import Teacher
+from two_tower.tokenizer.base import Tokenizer
 
 SHARD_ROWS = 4096  # texts of a shard: an interruption loses no more than that, some minutes of a large model
+READ_TEXTS = 256  # of which it is told how the teacher reads them
 BLOCK = 256  # texts encoded between two moves of the progress bar
 
 
@@ -53,6 +56,8 @@ class TeacherStore:
 
     queries: TeacherVectors
     documents: TeacherVectors
+    pieces: float = math.nan  # that a word of the passages is to it, on average; NaN if it does not tell
+    unread: float = math.nan  # share of these that it does not know
 
     @classmethod
     def prepare(cls, teacher: Teacher, data: TripletData) -> TeacherStore:
@@ -63,13 +68,23 @@ class TeacherStore:
                 "triplets of texts: use another negatives= than given, or loss=margin_mse."
             )
         queries, passages = data.taught_rows
-        corpus = teacher_vectors(teacher, data.corpus.texts(), "passages", passages)
-        return cls(teacher_vectors(teacher, data.train.texts, "queries", queries), corpus)
+        texts = data.corpus.texts()
+        of_queries = teacher_vectors(teacher, data.train.texts, "queries", queries)
+        of_passages = teacher_vectors(teacher, texts, "passages", passages)
+        return cls(of_queries, of_passages, *_reading(teacher, texts, data.tokenizer))
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
         """The teacher's vectors of a batch with (B,) and (N,) int64 rows."""
         pairs = ((self.queries, query_rows), (self.documents, document_rows))
         return TeacherBatch(*(torch.from_numpy(v.take(rows.cpu().numpy())).to(rows.device) for v, rows in pairs))
+
+
+def _reading(teacher: Teacher, texts: pa.ChunkedArray, tokenizer: Tokenizer) -> tuple[float, float]:
+    """Into how many pieces the teacher cuts a word of some texts, and the share of these that it does not know."""
+    rows = np.unique(np.linspace(0, len(texts) - 1, READ_TEXTS).astype(np.int64))
+    some = texts.take(pa.array(rows))
+    words, read = len(tokenizer.encode(some).ids), teacher.pieces(some.to_pylist())
+    return (math.nan, math.nan) if read is None or not words else (read[0] / words, read[1] / max(1, read[0]))
 
 
 def teacher_vectors(

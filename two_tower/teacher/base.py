@@ -24,6 +24,10 @@ class Teacher(ABC):
         """Words that it reads as one piece each, the most common ones of its languages; none if it does not tell."""
         return []
 
+    def pieces(self, texts: Sequence[str]) -> tuple[int, int] | None:
+        """How many pieces it reads in texts, and how many of these it does not know; None if it does not tell."""
+        return None
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A short hash that changes whenever a vector might."""

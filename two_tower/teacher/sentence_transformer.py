@@ -18,6 +18,7 @@ from two_tower.teacher.base import Teacher
 
 # The same weights in two formats; a folder may hold both.
 _BEGINS = ("\u2581", "\u0120")  # "▁" of SentencePiece, "Ġ" of byte-level pieces
+_UNKNOWN = ("[UNK]", "<unk>")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 NEEDS = 'pip install -e ".[teacher]"'
 
@@ -71,9 +72,21 @@ class SentenceTransformerTeacher(Teacher):
         )
         return vectors.astype(np.float32, copy=False)
 
-    def common_words(self) -> list[str]:
+    @cached_property
+    def _tokenizer(self) -> tokenizers.Tokenizer | None:
         file = self.folder / "tokenizer.json"
-        pieces = tokenizers.Tokenizer.from_file(str(file)).get_vocab() if file.exists() else {}
+        return tokenizers.Tokenizer.from_file(str(file)) if file.exists() else None
+
+    def pieces(self, texts: Sequence[str]) -> tuple[int, int] | None:
+        if self._tokenizer is None:
+            return None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        read = [t for each in self._tokenizer.encode_batch(list(texts), add_special_tokens=False) for t in each.tokens]
+        return len(read), sum(token in _UNKNOWN for token in read)
+
+    def common_words(self) -> list[str]:
+        pieces = {} if self._tokenizer is None else self._tokenizer.get_vocab()
         # Pieces that begin a word have a mark, or those that continue one have.
         marked = any(piece.startswith(_BEGINS) for piece in pieces)
         words = [
