@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
 from two_tower.callbacks.speed import TrainingProgress
 from two_tower.config import build, read
-from two_tower.config.build import call
+from two_tower.config.build import call, target_of
 from two_tower.console import Mode, on_terminal, say
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
 from two_tower.data.base import LOADER_KEYS, Loader, Source
@@ -106,11 +106,19 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path, source: Source | 
     """The data module of a configuration, on its source if it is open already; reads nothing yet."""
     negatives, loss = build("negatives", config["negatives"]), build("loss", config["loss"])
     in_batch, source = negatives.in_batch_negatives, make_source(config["data"]) if source is None else source
+    embedding: Embedding = build("embedding", config["embedding"])
     return TripletData(
-        source, build("tokenizer", config["tokenizer"]), tokenizer_path, negatives,
+        source, build("tokenizer", _tokenizer(config, embedding)), tokenizer_path, negatives,
         loss.in_batch_negatives if in_batch is None else in_batch, _loader(config), seed=config["seed"],
-        taught=Taught(build("embedding", config["embedding"]).common_words, config["teacher"].get("sample")),
+        taught=Taught(embedding.common_words, config["teacher"].get("sample")),
     )  # fmt: skip
+
+
+def _tokenizer(config: Mapping[str, Any], embedding: Embedding) -> dict[str, Any]:
+    """The settings of the tokenizer, with what the other parts need where it is null."""
+    special = getattr(target_of(config["tower"]), "special_tokens", False)
+    needs = {"min_frequency": embedding.rarest_word, "special_tokens": special}
+    return {key: needs.get(key) if value is None else value for key, value in config["tokenizer"].items()}
 
 
 def _loader(config: Mapping[str, Any]) -> Loader:

@@ -4,16 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import configure, write_collection
+from conftest import configure, word, write_collection
 from killing import assert_same_weights, killed_after
 from test_train import fit
-from training import history, state
+from training import embedded, history, state
 
 from two_tower.assemble import load_model, make_data, make_model
+from two_tower.encode import Encoder
 from two_tower.errors import UserError
+from two_tower.evaluation import evaluate_run
+from two_tower.export import export_run
 from two_tower.run import Run
+from two_tower.search import Searcher
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
 
@@ -165,3 +170,35 @@ def test_a_sample_of_passages_is_enough(
     for refused in (["data.examples=judged"], ["negatives=random"]):
         with pytest.raises(UserError, match=r"teacher\.sample leaves passages without"):
             fit(collection, tmp_path / "other", *taught, "teacher.sample=40", *refused)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["tokenizer=subword", "tokenizer.path=TEACHER", "tower.lexical_scale=0.3"],
+        ["experiment=distil_gru", "tower.hidden=4", "embedding.freeze=2"],
+        ["shared_towers=false", "tower.tanh=true", "similarity=dot", "tower.lexical_dims=0"],
+        ["tower.token_dropout=0.1", "teacher.sample=100", "embedding.common_words=false"],
+    ],
+    ids=lambda more: " ".join(more)[:50],
+)
+def test_the_preset_works_with_other_keys(
+    more: list[str], teacher_folder: Path, collection: Path, tmp_path: Path
+) -> None:
+    """Trained, embedded, searched, evaluated on another collection, and exported where the tower can be."""
+    more = [each.replace("TEACHER", str(teacher_folder)) for each in more]
+    preset = ["experiment=distil_average"] if "experiment=distil_gru" not in more else []
+    options = [*preset, f"teacher.model={teacher_folder}", "tower.dim=12", "trainer.max_epochs=2", *more]
+    run = tmp_path / "run"
+    fit(collection, run, *options)
+    embedded(run)
+    assert Searcher.load(run).search(["a question"], mode="hybrid")
+    other = write_collection(tmp_path / "other", 100)
+    assert evaluate_run(run, {"_target_": "two_tower.data.beir.Beir", "path": str(other)}, "dev")["dense/mrr@10"] > 0
+    from sentence_transformers import SentenceTransformer
+
+    if "experiment=distil_gru" not in more and "tower.tanh=true" not in more:
+        export_run(run, tmp_path / "exported")
+        library = SentenceTransformer(str(tmp_path / "exported"), trust_remote_code=True, device="cpu")
+        texts = ["token of some words", word(0)]
+        np.testing.assert_allclose(library.encode(texts), Encoder.load(Run(run)).documents(texts), atol=1e-5)

@@ -144,9 +144,12 @@ def unknown_words(signals: Signals) -> Finding | None:
     if data is None or max(data.unknown_in_queries, data.unknown_in_documents) <= UNKNOWN:
         return None
     size, min_frequency = signals.setting("tokenizer.vocabulary_size"), signals.setting("tokenizer.min_frequency")
+    any_word = min_frequency == 1 or (
+        min_frequency is None and signals.component("embedding") == "TransformerEmbedding"
+    )
     if size is not None and size < VOCABULARY / 10:
         remedy = f"tokenizer.vocabulary_size={VOCABULARY}"
-    elif min_frequency is not None and min_frequency > 1:
+    elif size is not None and not any_word:
         remedy = "tokenizer.min_frequency=1"
     else:
         remedy = "tokenizer=subword tokenizer.path=FOLDER"

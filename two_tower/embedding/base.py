@@ -35,6 +35,7 @@ class Embedding(ABC):
     With a ``pull`` the words share a map of their vectors, see `two_tower.tower._mapped.MappedWords`.
     """
 
+    rarest_word: int | None = None  # occurrences that a word needs for a vector that means something; None: as usual
     pretrained_dims: int = 0  # leading dimensions copied from pretrained vectors
     # Known once `vectors` has run: the share of the corpus' tokens whose word has one, and what `Further` needs.
     coverage: float | None = None

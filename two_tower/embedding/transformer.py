@@ -20,6 +20,8 @@ from two_tower.tokenizer.base import Tokenizer
 class TransformerEmbedding(PartialEmbedding, Further):
     """The teacher's vector of each word, centred, of length 1, as in model2vec (Tulkens and van Dongen 2024)."""
 
+    rarest_word = 1
+
     def __init__(
         self, teacher: Teacher, dim: int, weights: Weights = "idf", freeze: bool | int = False,
         pull: float | None = None, common_words: bool = True,
@@ -36,7 +38,8 @@ class TransformerEmbedding(PartialEmbedding, Further):
         rows = np.array([row for row, word in enumerate(words) if word and row != tokenizer.unknown_id], np.int64)
         if not len(rows):
             raise UserError("The vocabulary is empty: there is no word for embedding=transformer.")
-        of_teacher = self._of_teacher([words[row] for row in rows])
+        # Of a tokenizer of pieces, those within a word or at its beginning have a mark, which is no text.
+        of_teacher = self._of_teacher([words[row] if tokenizer.rule else words[row].lstrip("#▁Ġ") for row in rows])
         mean = of_teacher.mean(0)
         centred = of_teacher - mean
         self.origin = {"mean": torch.from_numpy(mean)}

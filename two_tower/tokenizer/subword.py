@@ -13,12 +13,15 @@ from two_tower.tokenizer.base import Texts, Tokenizer, truncation
 
 
 class SubwordTokenizer:
-    """Takes the `tokenizer.json` of a model's folder; the special tokens that it adds count as tokens."""
+    """Takes the `tokenizer.json` of a model's folder; the special tokens that it adds, if any, count as tokens."""
 
-    def __init__(self, path: Path | None, query_tokens: int = 64, document_tokens: int = 256) -> None:
+    def __init__(
+        self, path: Path | None, query_tokens: int = 64, document_tokens: int = 256, special_tokens: bool | None = True
+    ) -> None:
         if path is None:
             raise ValueError("path is not set: give the folder of a transformer")
         self.path, self.query_tokens, self.document_tokens = Path(path), query_tokens, document_tokens
+        self.special_tokens = bool(special_tokens)
         settings = self.path / "tokenizer_config.json"
         max_tokens = int(_object(settings).get("model_max_length", 1e30)) if settings.exists() else int(1e30)
         at_least(1, query_tokens=query_tokens, document_tokens=document_tokens)
@@ -36,7 +39,8 @@ class SubwordTokenizer:
     def _definition(self) -> dict[str, Any]:
         if not self.path.is_dir():
             raise ValueError(f"path={self.path} is not a folder: give the folder of a transformer")
-        return _object(self.path / "tokenizer.json")
+        definition = _object(self.path / "tokenizer.json")
+        return definition if self.special_tokens else {**definition, "post_processor": None}
 
 
 def _object(path: Path) -> dict[str, Any]:

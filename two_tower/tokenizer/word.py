@@ -14,6 +14,8 @@ from two_tower.tokenizer._hash_table import HashTable, spelled
 from two_tower.tokenizer._rule import Rule
 from two_tower.tokenizer.base import Texts, Tokenizer, count_words, truncation
 
+USUAL_FREQUENCY = 2  # occurrences that a word must have
+
 #: The word of id 0, which stands for every word that is not in the vocabulary. No text can contain it.
 UNKNOWN = "[UNK]"
 
@@ -26,16 +28,17 @@ class WordTokenizer:
     """
 
     def __init__(
-        self, vocabulary_size: int = 400_000, min_frequency: int = 2, split_camel_case: bool = False,
+        self, vocabulary_size: int = 400_000, min_frequency: int | None = None, split_camel_case: bool = False,
         strip_accents: bool = True, language: str | Sequence[str] = "auto", query_tokens: int = 64,
         document_tokens: int = 256,
     ) -> None:  # fmt: skip
-        self.vocabulary_size, self.min_frequency = vocabulary_size, min_frequency
+        self.vocabulary_size = vocabulary_size
+        self.min_frequency = USUAL_FREQUENCY if min_frequency is None else min_frequency
         self.split_camel_case, self.strip_accents = split_camel_case, strip_accents
         self.language = languages.checked(language)
         self.query_tokens, self.document_tokens = query_tokens, document_tokens
         at_least(2, vocabulary_size=vocabulary_size)
-        at_least(1, min_frequency=min_frequency, query_tokens=query_tokens, document_tokens=document_tokens)
+        at_least(1, min_frequency=self.min_frequency, query_tokens=query_tokens, document_tokens=document_tokens)
 
     def train(self, texts: Iterable[Texts]) -> Tokenizer:
         """Count the words of batches of texts, and keep the most frequent ones.

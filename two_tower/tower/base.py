@@ -22,6 +22,7 @@ class Tower(nn.Module, ABC):
 
     # Whether several threads may encode different texts at once, each on one core; one batch may use all cores itself.
     parallel_by_text: ClassVar[bool] = False
+    special_tokens: ClassVar[bool] = False  # whether it expects those that a tokenizer of pieces puts around a text
 
     def __init__(self, dim: int) -> None:
         super().__init__()

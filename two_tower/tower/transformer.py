@@ -49,6 +49,8 @@ def _load(path: Path) -> Any:  # noqa: ANN401
 class TransformerTower(Tower):
     """A transformer over the text's tokens, special ones included, then a linear projection where the sizes differ."""
 
+    special_tokens = True
+
     def __init__(self, path: Path, dim: int, pooling: Literal["mean", "cls", "last"] = "mean") -> None:
         super().__init__(dim)
         self.pooling = pooling

@@ -117,9 +117,9 @@ class TripletData(L.LightningDataModule):
         """The run's tokenizer, trained if its file does not exist yet."""
         if not self._tokenizer_path.exists():
             trained = trained_tokenizer(self.learned, self._tokenizer, self.loader.train_split)
-            room = self._tokenizer.vocabulary_size - len(trained)
-            if trained.rule and (common := trained.spelled(self.taught.common_words())[:room]):
-                trained = trained.extended(common)
+            if trained.rule:  # else pieces make up any word
+                room = self._tokenizer.vocabulary_size - len(trained)
+                trained = trained.extended(trained.spelled(self.taught.common_words())[:room])
             trained.save(self._tokenizer_path)
         return Tokenizer.load(self._tokenizer_path)
 
