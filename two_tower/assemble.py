@@ -23,7 +23,7 @@ from two_tower.console import Mode, on_terminal, say
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
 from two_tower.data.base import LOADER_KEYS, Loader, Source
 from two_tower.data.stream.module import Taught, TripletData
-from two_tower.embedding.base import Embedding
+from two_tower.embedding.base import Embedding, Further
 from two_tower.errors import UserError
 from two_tower.files import find_again
 from two_tower.logger import make_loggers
@@ -181,8 +181,8 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
 def _facts(config: Mapping[str, Any], tokenizer: Tokenizer, embedding: Embedding) -> dict[str, Any]:
     """What a checkpoint holds besides weights; with maps of the words' first vectors, how new words get theirs."""
     facts = {"config": dict(config), "tokenizer": tokenizer.fingerprint, "width": embedding.dim}
-    shared = embedding.pull is not None and embedding.origin is not None
-    return {**facts, "origin": dict(embedding.origin or {})} if shared else facts
+    fits = isinstance(embedding, Further) and not (embedding.needs_map and embedding.pull is None)
+    return {**facts, "origin": dict(embedding.origin or {})} if fits else facts
 
 
 def _start_from(run: Run, towers: tuple[Tower, Tower]) -> None:

@@ -23,7 +23,7 @@ from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
-from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, is_new
+from two_tower.validation._groups import GROUPS, NAMES, NEW, SEEN, QueryGroups, is_new
 
 PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
 
@@ -65,10 +65,10 @@ def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion 
     new = is_new(ranked.corpus, learned)
     results: dict[str, Any] = {"learned_documents": int((~new).sum())} if new.any() else {}
     groups = QueryGroups.find(ranked.corpus, ranked.queries, new)
-    if groups is None or not groups.seen.any():
+    if groups is None or new.all():
         return results
     among_new = _RankedSplit(ranked.encoder, groups.corpus, groups.split)
-    for group in GROUPS:
+    for group in (group for group in GROUPS if groups.of(group).any()):
         its = (among_new if group == NEW else ranked).per_query(fusion)
         systems = {f"{system}_{group}": groups.per_query(group, values) for system, values in its.items()}
         results |= {f"queries_{group}": int(groups.of(group).sum()), **_figures(systems)}
@@ -195,12 +195,13 @@ def _group_lines(results: Mapping[str, Any], systems: Sequence[str], heads: Sequ
     if f"queries_{NEW}" not in results:
         return lines
     lines.append(
-        f"{results['queries_seen']:,} queries have their answers among these (seen); those of "
+        f"{results.get(f'queries_{SEEN}', 0):,} queries have their answers among these (seen); those of "
         f"{results['queries_unseen']:,} are new (unseen), and are ranked once more among the new passages only."
     )
+    groups = [group for group in GROUPS if f"queries_{group}" in results]
     for metric in BRIEF_METRICS:
         lines += ["", _line(metric, heads)]
-        lines += [_line(NAMES[g], [_cell(results, f"{system}_{g}/{metric}") for system in systems]) for g in GROUPS]
+        lines += [_line(NAMES[g], [_cell(results, f"{system}_{g}/{metric}") for system in systems]) for g in groups]
     return lines
 
 

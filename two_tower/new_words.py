@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MOST_WORDS = 500_000  # the most frequent ones; the others stay unknown
 _KEYS = ("vectors", "log_weights")  # of a word table
+_MAPPED = "the teacher's through the run's map"
 RAREST = 0.1  # share of the vocabulary, its end, whose mean weight new words get: they are about as rare
 
 
@@ -38,14 +39,15 @@ RAREST = 0.1  # share of the vocabulary, its end, whose mean weight new words ge
 class NewWords:
     """Words beside a run's vocabulary, with a row of each of its word tables.
 
-    Where the run learned a map of a teacher's vectors of words, new words have theirs from the teacher through the map,
-    else from the parts that they share with known words (see `SubwordVectors`). Their weights are those of the rarest
-    known words. The vectors of texts without new words stay as they are.
+    Where the run learned a map of a teacher's vectors of words, new words have theirs from the teacher through the map;
+    where its vectors were drawn at random, theirs are; else they are made of the parts that they share with known words
+    (see `SubwordVectors`). Their weights are those of the rarest known words. The vectors of texts without new words
+    stay as they are.
     """
 
     words: Sequence[str]  # W of them, the most frequent first
     rows: Mapping[str, tuple[Tensor, Tensor]]  # of each table: vectors (W, D) and log weights (W,)
-    facts: Mapping[str, Any]  # what they were found in: ``checkpoint``, ``corpus``, ``tokens``, ``unknown``, ``mapped``
+    facts: Mapping[str, Any]  # what they were found in: ``checkpoint``, ``corpus``, ``tokens``, ``unknown``, ``how``
 
     @classmethod
     def find(cls, run: Run, model: TwoTower, tokenizer: Tokenizer, source: Source) -> NewWords | None:
@@ -65,10 +67,13 @@ class NewWords:
         rows = dict[WordTable, tuple[Tensor, Tensor]]()  # shared towers have one table
         for place, table in tables.items():
             if table not in rows:
-                vectors = _of_parts(table, tokenizer, words) if start is None else start @ maps[place].T
+                vectors = _of_parts(table, tokenizer, words) if start is None else start
+                if start is not None and place in maps:
+                    vectors = start @ maps[place].T
                 rarest = table.log_weights[-max(1, round(RAREST * (len(tokenizer) - 1))) :]
                 rows[table] = vectors, rarest.mean().expand(len(words))
-        found = {"tokens": sum(counts.values()), "unknown": sum(fresh.values()), "mapped": start is not None}
+        how = "made of its parts" if start is None else _MAPPED if maps else "drawn at random as all were"
+        found = {"tokens": sum(counts.values()), "unknown": sum(fresh.values()), "how": how}
         identity = {"checkpoint": file_hash(run.best), "corpus": source.fingerprint()}
         return cls(words, {place: rows[table] for place, table in tables.items()}, identity | found)
 
@@ -100,7 +105,7 @@ class NewWords:
         parts = {"words": self.words, "facts": dict(self.facts), "places": places}
         tensors = {name: v for name, v in self._tensors().items() if name.rpartition(".")[0] in places.values()}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {name: json.dumps(part) for name, part in parts.items()})
+            save_file(tensors, temporary, {"new_words": json.dumps(parts)})  # of several keys the order is by chance
 
     @classmethod
     def read(cls, path: Path) -> NewWords | None:
@@ -109,7 +114,7 @@ class NewWords:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                parts = {name: json.loads(part) for name, part in file.metadata().items()}
+                parts = json.loads(file.metadata()["new_words"])
                 stored = {each: _row(file.get_tensor, each) for each in {*parts["places"].values()}}
             return cls(parts["words"], {place: stored[its] for place, its in parts["places"].items()}, parts["facts"])
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -118,8 +123,7 @@ class NewWords:
     def __str__(self) -> str:
         tokens, unknown, words = self.facts["tokens"], self.facts["unknown"], len(self.words)
         share = f"{unknown:,} of {tokens:,} words of the passages ({unknown / max(1, tokens):.2%}) were unknown"
-        how = "the teacher's through the run's map" if self.facts["mapped"] else "made of its parts"
-        return f"{share}, {words:,} different ones; each has a vector now, {how}."
+        return f"{share}, {words:,} different ones; each has a vector now, {self.facts['how']}."
 
 
 def is_learned(run: Run, source: Source) -> bool:
@@ -152,13 +156,12 @@ def _further(run: Run, facts: Mapping[str, Any], words: Sequence[str]) -> Tensor
     """The first vectors of new words, for the run's maps; None where it has none, or the embedding can give none."""
     if "origin" not in facts:
         return None
-    config = read(run.config)
     try:
-        embedding: Further = build("embedding", config["embedding"])
+        embedding: Further = build("embedding", read(run.config)["embedding"])
     except UserError as error:
         log.warning("%s Until then new words get vectors made of their parts.", error)
         return None
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(xxhash.xxh3_64_intdigest("\0".join(words).encode()) >> 1)  # other numbers than training drew
     return embedding.further(words, facts["origin"])
 
 

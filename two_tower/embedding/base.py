@@ -88,6 +88,8 @@ def _document_frequency(ids: np.ndarray, offsets: np.ndarray, vocabulary_size: i
 class Further(ABC):
     """An embedding that can give words their vectors after training, by what it kept as ``origin``."""
 
+    needs_map: bool = True  # where words share none, vectors that training has moved are of another kind than these
+
     @abstractmethod
     def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
         """(W, D) float32, as `Embedding.vectors` would have given them to W words of the vocabulary."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.base import Embedding
+from two_tower.embedding.base import Embedding, Further
 from two_tower.tokenizer.base import Tokenizer
 
 
-class RandomEmbedding(Embedding):
+class RandomEmbedding(Embedding, Further):
     """Vectors drawn from a normal distribution, of unit length on average: nearly orthogonal, they tell words apart."""
 
+    needs_map = False
+
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
-        return torch.randn(len(tokenizer), self.dim) * self.dim**-0.5
+        self.origin = {}
+        return self._drawn(len(tokenizer))
+
+    def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
+        return self._drawn(len(words))
+
+    def _drawn(self, count: int) -> Tensor:
+        return torch.randn(count, self.dim) * self.dim**-0.5
