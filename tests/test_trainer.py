@@ -95,3 +95,11 @@ def test_the_mean_is_that_of_dense_gradients(touched: list[list[int]]) -> None:
             if found.is_sparse:
                 assert found.indices()[0].tolist() == sorted({row for rows in touched for row in rows})
     assert all(own[4].grad is None for own in ranks)
+
+
+@pytest.mark.parametrize(
+    ("batches", "taught", "epochs"),
+    [(17, 0, 8), (4, 0, 25), (1, 0, 100), (15, 2048, 8), (4, 675, 75), (4, 2048, 30), (1000, 2048, 8)],
+)
+def test_small_collections_are_read_more_often(batches: int, taught: int, epochs: int) -> None:
+    assert trainer.usual_epochs(batches, taught=taught) == epochs

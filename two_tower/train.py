@@ -55,8 +55,9 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         if trainer.is_global_zero:
             run.keep_learned(data.corpus.written, config["init_from"])
         if has_usual_length(config["trainer"]):
-            taught, batches = data.loader.examples == "passages", data.batches_per_epoch
-            trainer.fit_loop.max_epochs = usual_epochs(batches, trainer.accumulate_grad_batches, taught)
+            taught = data.batches.batch_size if data.loader.examples == "passages" else 0
+            epochs = usual_epochs(data.batches_per_epoch, trainer.accumulate_grad_batches, taught)
+            trainer.fit_loop.max_epochs = epochs
         say(summary(config, data, model))
         with logged(trainer, config):
             trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)

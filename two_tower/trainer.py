@@ -35,7 +35,9 @@ _REFUSED = {  # keys of the Trainer that would do nothing here, or break what is
     "use_distributed_sampler": "each process has its own part of a batch anyway",
     "val_check_interval": "use validation.every_n_steps",
 }
-USUAL_EPOCHS, FEWEST_STEPS, FEWEST_TAUGHT_STEPS = 8, 100, 300
+USUAL_EPOCHS, FEWEST_STEPS = 8, 100
+# Passages for a teacher are not learned by heart as soon as judged pairs are: so many steps, or passages in all.
+TAUGHT_STEPS, TAUGHT_PASSAGES = 300, 240_000
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16")
 
 
@@ -61,13 +63,13 @@ def has_usual_length(trainer: Mapping[str, Any]) -> bool:
     return trainer.get("max_epochs") is None and trainer.get("max_steps", -1) == -1 and not trainer.get("max_time")
 
 
-def usual_epochs(batches: int, accumulated: int = 1, taught: bool = False) -> int:
+def usual_epochs(batches: int, accumulated: int = 1, taught: int = 0) -> int:
     """How many epochs of ``batches`` to train where nothing says so: few examples need more of them.
 
-    Passages that are ``taught`` by a teacher are not learned by heart as soon as judged pairs are, and gain from more.
+    ``taught`` are the passages in a batch for a teacher, if the examples are such.
     """
-    fewest = FEWEST_TAUGHT_STEPS if taught else FEWEST_STEPS
-    return max(USUAL_EPOCHS, math.ceil(fewest * accumulated / batches))
+    more = min(TAUGHT_STEPS, TAUGHT_PASSAGES // taught) if taught else 0
+    return max(USUAL_EPOCHS, math.ceil(max(FEWEST_STEPS, more) * accumulated / batches))
 
 
 class RowDDP(DDPStrategy):

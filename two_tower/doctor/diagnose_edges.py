@@ -50,8 +50,8 @@ def unchanged(signals: Signals) -> Finding | None:
 
 def no_negatives(signals: Signals) -> Finding | None:
     """No negative, or one alone where the loss compares with many."""
-    if not signals.probes or signals.probes[-1].candidates > 1:
-        return None
+    if not signals.probes or signals.probes[-1].candidates > 1 or signals.teaching is not None:
+        return None  # who learns from a teacher needs none
     probe, size = signals.probes[-1], signals.setting("data.batch_size")
     of_batch = signals.setting("negatives.in_batch_negatives") is not False
     remedy = "data.batch_size=32, or as much of that as there are examples" if size else "more pairs and passages"

@@ -17,6 +17,8 @@ from two_tower.data.stream.batch import Batch
 from two_tower.doctor.base import Clock, UnseenSignals
 from two_tower.model import TwoTower
 from two_tower.optimizer.base import RowOptimizer
+from two_tower.tower._mapped import MappedWords
+from two_tower.tower.base import word_tables
 from two_tower.validation._groups import QueryGroups
 
 ROWS = 64  # rows of a word table whose change is measured
@@ -74,22 +76,26 @@ class Weights:
 
     def __init__(self, model: TwoTower, batch: Batch) -> None:
         ids = batch.documents.ids[: 4 * ROWS].unique()[:ROWS].long()
-        self._before: list[tuple[str, nn.Parameter, Tensor | None, Tensor]] = []
+        # What a word has besides the map of all starts as nothing: its change is seen beside the whole vector.
+        mapped = {id(t.vectors): t for t in word_tables(model).values() if isinstance(t, MappedWords)}
+        self._before: list[tuple[str, nn.Parameter, Tensor | None, Tensor, float]] = []
         for part, parameter in parts_of(model):
             table = getattr(parameter, "is_word_table", False)
             rows = ids if table else None
             # Of words only the vectors: their weights are of another size.
             if parameter.requires_grad and not (table and parameter.dim() == 1):
-                self._before.append((part, parameter, rows, _some(parameter, rows).clone()))
+                before = _some(parameter, rows).clone()
+                whole = mapped[id(parameter)].lookup(ids).detach() if id(parameter) in mapped else before
+                self._before.append((part, parameter, rows, before, float(whole.double().square().sum())))
 
     def changes(self) -> dict[str, float]:
         """Part of the model → length of the change in relation to what was changed."""
         sums: dict[str, list[float]] = {}
-        for part, parameter, rows, before in self._before:
+        for part, parameter, rows, before, size in self._before:
             after = _some(parameter, rows)
             squares = sums.setdefault(part, [0.0, 0.0])
             squares[0] += float((after.double() - before.double()).square().sum())  # a wild step must not overflow
-            squares[1] += float(before.double().square().sum())
+            squares[1] += size
         return {part: (change / size) ** 0.5 for part, (change, size) in sums.items() if size > 0}
 
 
