@@ -88,10 +88,15 @@ EXPERIMENTS = {
             "a free vector for each word": (_DISTIL, *_FREE),
             "a map that all words share, and a part of each that is pulled to 0": (_DISTIL, "tower.lexical_dims=0"),
             "**`distil_average`**: the same and 256 dimensions for exact words": (_DISTIL,),
-            "`distil_gru`": ("experiment=distil_gru",),
         },
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
         _TEST,
+    ),
+    "recurrent": Experiment(
+        {"`distil_gru`": ("experiment=distil_gru",)},
+        {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
+        _TEST,
+        seeds=(0,),
     ),
     "small": Experiment(
         {"`distil_average`": (_DISTIL,), "… without the dimensions for exact words": (_DISTIL, "tower.lexical_dims=0")},

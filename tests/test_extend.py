@@ -47,12 +47,13 @@ def test_words_are_added_and_old_texts_stay(overrides: str, collection: Path, fu
     old, new = (Encoder.load(Run(tmp_path / name)) for name in ("run", "more"))
     assert new.tokenizer.vocabulary == [*old.tokenizer.vocabulary, "quixotically", "quixotic", "zebrafish"]
     assert new.fingerprint != old.fingerprint
-    for side in ("queries", "documents"):
-        np.testing.assert_array_equal(getattr(new, side)(KNOWN), getattr(old, side)(KNOWN))
+    for side in ("queries", "documents"):  # but for the words' frequencies, of which two more passages change little
+        np.testing.assert_allclose(getattr(new, side)(KNOWN), getattr(old, side)(KNOWN), atol=1e-3)
     np.testing.assert_array_equal(old.documents([f"{A} quixotic"]), old.documents([f"{A} zebrafish"]))
-    for tower in (new.model.query_tower, new.model.document_tower):
-        table = tower.words
-        assert torch.equal(table.log_weights[-1], table.log_weights[-3])
+    for side in ("query_tower", "document_tower"):
+        before, table = getattr(old.model, side).words, getattr(new.model, side).words
+        assert torch.equal(table.vectors[: len(before.vectors)], before.vectors)
+        assert torch.equal(table.log_weights[-1], table.log_weights[-3])  # each is in one passage
         assert bool(table.vectors.isfinite().all())
     assert not list((tmp_path / "more").glob("results.json"))
 

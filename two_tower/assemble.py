@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import Tensor
 
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
 from two_tower.callbacks.speed import TrainingProgress
@@ -157,9 +158,11 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     embedding: Embedding = build("embedding", config["embedding"])
     towers = _towers(config, data.tokenizer.spelling, embedding.dim, embedding)
     tables = [table for tower in dict.fromkeys(towers) for table in word_tables(tower).values()]
+    idf: dict[str, Tensor] = {}
     if tables:  # a transformer has none
         vectors = embedding.vectors(data.tokenizer, data.corpus)
         weights = embedding.token_weights(data.corpus.tokens, size)
+        idf = {} if weights is None else {"idf": weights}  # other collections have others
         for table in tables:
             table.initialize(vectors, weights, embedding.pretrained_dims, embedding.coverage)
     loss: Loss = build("loss", config["loss"])
@@ -172,7 +175,7 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
     return TwoTower(
         *towers, Similarity(config["similarity"]), loss,
         build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
-        facts=_facts(config, data.tokenizer, embedding),
+        facts=_facts(config, data.tokenizer, embedding) | idf,
         encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data, towers[1].dim),
         teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from two_tower.data.stream.token_store import prefetch
 from two_tower.errors import UserError
 from two_tower.files import file_hash
 from two_tower.model import TwoTower
-from two_tower.new_words import NewWords, is_learned
+from two_tower.new_words import NewWords
 from two_tower.ragged import Ragged
 from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore
@@ -58,7 +58,7 @@ class Encoder:
     def of_collection(cls, run: Run, source: Source) -> Encoder:
         """The best checkpoint of a run, with the new words of a collection that it was not trained on."""
         encoder = cls.load(run)
-        if is_learned(run, source):
+        if run.has_learned(source.fingerprint()):
             return encoder
         words = NewWords.find(run, encoder.model, encoder.tokenizer, source)
         return encoder if words is None else cls.load(run, words)

@@ -17,7 +17,6 @@ from two_tower.data.base import JUDGED_ENOUGH, Source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, in_a_sentence
-from two_tower.files import read_json
 from two_tower.fusion import DEPTH, EVEN, Fusion, Judged, tune
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
@@ -123,13 +122,15 @@ class _RankedSplit:
 
 def _fusion(run: Run, ranked: _RankedSplit) -> Fusion:
     """As the run's folder says, or chosen now, on its own validation queries; `EVEN` if these say nothing of others."""
-    config, stored = read(run.config), Fusion.read(run.hybrid, ranked.encoder.fingerprint)
-    keeps_out = config["data"].get("unseen_share") or config["data"].get("unseen_ids")
-    own_data = (read_json(run.data) or {}).get("fingerprint")
-    if own_data not in (None, ranked.corpus.source.fingerprint()) and not (stored.unseen if stored else keeps_out):
-        return EVEN
-    if stored:
-        return stored
+    fusion = Fusion.read(run.hybrid, ranked.encoder.fingerprint)
+    known = run.has_learned(ranked.corpus.source.fingerprint())
+    if fusion is None and (known or run.keeps_out):
+        fusion = _chosen(run, ranked)
+    return fusion if fusion is not None and (known or fusion.unseen) else EVEN
+
+
+def _chosen(run: Run, ranked: _RankedSplit) -> Fusion:
+    config = read(run.config)
     split = config["data"]["validation_split"]
     try:
         source = own_source(run)

@@ -25,14 +25,15 @@ def extend_run(run: Path | str, source: Source, path: Path) -> NewWords:
     if tokenizer.rule is None:
         raise UserError(f"{old.path} splits words into pieces: no word is new to it, it needs no extension.")
     words = NewWords.find(old, model, tokenizer, source)
-    if words is None:
+    if words is None or not words.words:
         raise UserError(f"{old.path} knows every word of {source.name}: there is nothing to add.")
     facts = torch.load(old.best, map_location="cpu", weights_only=True, mmap=True)["two_tower"]
     extended = tokenizer.extended(words.words)
     new.checkpoints.mkdir(parents=True)
     extended.save(new.tokenizer)
     state = words.add_to(model.state_dict())
-    torch.save({"state_dict": state, "two_tower": {**facts, "tokenizer": extended.fingerprint}}, new.best)
+    facts |= {"tokenizer": extended.fingerprint} | ({} if words.idf is None else {"idf": words.idf})
+    torch.save({"state_dict": state, "two_tower": facts}, new.best)
     for kept, its in ((old.data, new.data), (old.learned, new.learned)):
         if kept.exists():
             shutil.copy(kept, its)

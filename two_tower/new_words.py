@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
@@ -19,9 +20,9 @@ from two_tower.config import build, read
 from two_tower.console import Advance, counter
 from two_tower.data.base import Source, full_text
 from two_tower.embedding._parts import SubwordVectors
-from two_tower.embedding.base import Further
+from two_tower.embedding.base import Further, idf_of
 from two_tower.errors import UserError
-from two_tower.files import atomic_path, file_hash, read_json
+from two_tower.files import atomic_path, file_hash
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
@@ -30,39 +31,43 @@ from two_tower.tower.base import WordTable, word_tables
 log = logging.getLogger(__name__)
 
 MOST_WORDS = 500_000  # the most frequent ones; the others stay unknown
+ADAPTED = 0.5  # of how much rarer or more frequent a known word is in the collection than it was in training
+RAREST = 10  # the last of so many parts of a vocabulary holds its rarest words
 _KEYS = ("vectors", "log_weights")  # of a word table
 _MAPPED = "the teacher's through the run's map"
-RAREST = 0.1  # share of the vocabulary, its end, whose mean weight new words get: they are about as rare
 
 
 @dataclass(frozen=True)
 class NewWords:
-    """Words beside a run's vocabulary, with a row of each of its word tables.
+    """What a run needs for another collection: words beside its own, and weights that know the frequencies there.
 
     Where the run learned a map of a teacher's vectors of words, new words have theirs from the teacher through the map;
     where its vectors were drawn at random, theirs are; else they are made of the parts that they share with known words
-    (see `SubwordVectors`). Their weights are those of the rarest known words. The vectors of texts without new words
-    stay as they are.
+    (see `SubwordVectors`). Their weights are their idf in the collection; those of known words are half way between
+    what was learned and what that would be with the idf of the collection (measured in docs/experiments.md). With
+    uniform weights, all stay as they are, and a new word has that of the rarest known ones.
     """
 
     words: Sequence[str]  # W of them, the most frequent first
-    rows: Mapping[str, tuple[Tensor, Tensor]]  # of each table: vectors (W, D) and log weights (W,)
+    rows: Mapping[str, tuple[Tensor, Tensor]]  # of each table: vectors (W, D), log weights of all words (V + W,)
     facts: Mapping[str, Any]  # what they were found in: ``checkpoint``, ``corpus``, ``tokens``, ``unknown``, ``how``
+    idf: Tensor | None = None  # (V + W,) of all words in the collection, if the run has that of its own
 
     @classmethod
     def find(cls, run: Run, model: TwoTower, tokenizer: Tokenizer, source: Source) -> NewWords | None:
-        """The new words of a source's passages; None where there are none, or words are not what the run reads."""
+        """Those of a source's passages; None where words are not what the run reads."""
         tables = dict(_tables(model))
         if tokenizer.rule is None or not tables:
             return None
+        passages = _Texts(source)
         with counter(f"Looking for new words in {source.name}", "passages", source.estimated_size()) as progress:
-            counts = tokenizer.count(_texts(source, progress))
+            found = tokenizer.frequencies(passages.read(progress))
         known = set(tokenizer.vocabulary)
-        fresh = {word: count for word, count in counts.items() if word not in known}
-        if not fresh:
-            return None
-        words = sorted(fresh, key=lambda word: (-fresh[word], word))[:MOST_WORDS]
+        unknown = {word: counts[0] for word, counts in found.items() if word not in known}
+        words = sorted(unknown, key=lambda word: (-unknown[word], word))[:MOST_WORDS]
         facts = torch.load(run.best, map_location="cpu", weights_only=True, mmap=True)["two_tower"]
+        frequencies = np.array([found.get(word, (0, 0))[1] for word in (*tokenizer.vocabulary, *words)])
+        idf = idf_of(frequencies, passages.count) if "idf" in facts else None
         start, maps = _further(run, facts, words), facts.get("maps", {})
         rows = dict[WordTable, tuple[Tensor, Tensor]]()  # shared towers have one table
         for place, table in tables.items():
@@ -70,17 +75,20 @@ class NewWords:
                 vectors = _of_parts(table, tokenizer, words) if start is None else start
                 if start is not None and place in maps:
                     vectors = start @ maps[place].T
-                rarest = table.log_weights[-max(1, round(RAREST * (len(tokenizer) - 1))) :]
-                rows[table] = vectors, rarest.mean().expand(len(words))
+                rows[table] = vectors, _log_weights(table, len(words), facts.get("idf"), idf)
         how = "made of its parts" if start is None else _MAPPED if maps else "drawn at random as all were"
-        found = {"tokens": sum(counts.values()), "unknown": sum(fresh.values()), "how": how}
+        tokens = sum(occurrences for occurrences, _ in found.values())
         identity = {"checkpoint": file_hash(run.best), "corpus": source.fingerprint()}
-        return cls(words, {place: rows[table] for place, table in tables.items()}, identity | found)
+        told = {**identity, "tokens": tokens, "unknown": sum(unknown.values()), "how": how}
+        return cls(words, {place: rows[table] for place, table in tables.items()}, told, idf)
 
     def add_to(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state of a model that knows these words, from the ``state`` of the run's."""
-        more = self._tensors()
-        return {name: torch.cat([value, more[name]]) if name in more else value for name, value in state.items()}
+        known = dict(state)
+        for place, (vectors, log_weights) in self.rows.items():
+            known[f"{place}.vectors"] = torch.cat([state[f"{place}.vectors"], vectors])
+            known[f"{place}.log_weights"] = log_weights
+        return known
 
     def _tensors(self) -> dict[str, Tensor]:
         rows = ((place, zip(_KEYS, row, strict=True)) for place, row in self.rows.items())
@@ -123,15 +131,9 @@ class NewWords:
     def __str__(self) -> str:
         tokens, unknown, words = self.facts["tokens"], self.facts["unknown"], len(self.words)
         share = f"{unknown:,} of {tokens:,} words of the passages ({unknown / max(1, tokens):.2%}) were unknown"
-        return f"{share}, {words:,} different ones; each has a vector now, {self.facts['how']}."
-
-
-def is_learned(run: Run, source: Source) -> bool:
-    """Whether a source is what the run was trained on, all of it."""
-    data, facts = read(run.config)["data"], read_json(run.data)
-    if data.get("unseen_share") or data.get("unseen_ids"):
-        return False
-    return facts is None or facts["fingerprint"] == source.facts()["fingerprint"]
+        return f"{share}, {words:,} different ones" + (
+            f"; each has a vector now, {self.facts['how']}." if words else "."
+        )
 
 
 def _row(tensor: Callable[[str], Tensor], place: str) -> tuple[Tensor, Tensor]:
@@ -146,10 +148,27 @@ def _tables(model: TwoTower) -> Iterator[tuple[str, WordTable]]:
             yield f"{side}.{name}", table
 
 
-def _texts(source: Source, progress: Advance) -> Iterator[Texts]:
-    for batch in source.corpus():
-        yield full_text(batch)
-        progress(len(batch))
+def _log_weights(table: WordTable, new: int, before: Tensor | None, now: Tensor | None) -> Tensor:
+    """The weights of V known and W ``new`` words, by the idf ``before`` (V,) in training and ``now`` (V + W,)."""
+    learned = table.log_weights
+    if before is None or now is None:
+        return torch.cat([learned, learned[-max(1, len(learned) // RAREST) :].mean().expand(new)])
+    beyond = (learned - before.log()).mean()  # what training made of idf
+    known, fresh = now[: len(learned)], now[len(learned) :]
+    return torch.cat([learned + ADAPTED * (known / before).log(), fresh.log() + beyond])
+
+
+class _Texts:
+    """The texts of a source's passages, counted as they are read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self.count = source, 0
+
+    def read(self, progress: Advance) -> Iterator[Texts]:
+        for batch in self._source.corpus():
+            yield full_text(batch)
+            self.count += len(batch)
+            progress(len(batch))
 
 
 def _further(run: Run, facts: Mapping[str, Any], words: Sequence[str]) -> Tensor | None:

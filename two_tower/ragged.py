@@ -33,6 +33,18 @@ def _select(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.
     return out, out_offsets
 
 
+@numba.njit(nogil=True, cache=True)
+def _frequencies(ids: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
+    counts, last = np.zeros(size, np.int64), np.full(size, -1, np.int64)
+    for text in range(len(offsets) - 1):
+        for t in range(offsets[text], offsets[text + 1]):
+            word = ids[t]
+            if last[word] != text:
+                last[word] = text
+                counts[word] += 1
+    return counts
+
+
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """A batch of token sequences."""
@@ -93,6 +105,10 @@ class Ragged:
         offsets = self.offsets[start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         return Ragged(self.ids[first:last], offsets - first)
+
+    def frequencies(self, size: int) -> np.ndarray:
+        """In how many texts each id below ``size`` occurs, (size,) int64; memory does not grow with the texts."""
+        return _frequencies(self.ids.numpy(), self.offsets.numpy(), size)
 
     def any(self, mask: np.ndarray) -> np.ndarray:
         """(B,) bool: which texts have a token where ``mask`` (T,) bool is true; on a CPU."""

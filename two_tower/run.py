@@ -165,6 +165,17 @@ class Run:
         """The ascending hashes of all texts that the run has learned from; None of a run that has not kept them."""
         return np.load(self.learned, mmap_mode="r") if self.learned.exists() else None
 
+    @property
+    def keeps_out(self) -> bool:
+        """Whether passages of its own data were kept out of training."""
+        data = read(self.config)["data"]
+        return bool(data.get("unseen_share") or data.get("unseen_ids"))
+
+    def has_learned(self, collection: str) -> bool:
+        """Whether a collection, by its fingerprint, is what the run was trained on, all of it."""
+        data = read_json(self.data)
+        return not self.keeps_out and (data is None or data["fingerprint"] == collection)
+
     def read_results(self) -> dict[str, Any]:
         return read_json(self.results)
 

@@ -237,7 +237,7 @@ def _searcher(run: Run, store: VectorStore) -> Searcher:
     own = store.path.name == run.index.name
     name = (store.path.parent if own else store.path).resolve().name
     fusion = Fusion.read(run.hybrid, encoder.fingerprint)
-    if fusion and not fusion.unseen and fusion.data != store.manifest.corpus:
+    if fusion and not (fusion.unseen or run.has_learned(store.manifest.corpus)):
         fusion = None
     return Searcher(encoder, load_index(store.path), store, name, fusion)
 

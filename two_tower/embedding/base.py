@@ -68,21 +68,12 @@ class Embedding(ABC):
 
 def inverse_document_frequency(documents: Ragged, vocabulary_size: int) -> Tensor:
     """``log(1 + N / (1 + df))`` of every word, (V,) float32 > 0, over N documents of which df hold the word."""
-    frequency = _document_frequency(documents.ids.numpy(), documents.offsets.numpy(), vocabulary_size)
-    return torch.from_numpy(np.log1p(len(documents) / (1 + frequency))).float()
+    return idf_of(documents.frequencies(vocabulary_size), len(documents))
 
 
-@numba.njit(nogil=True, cache=True)
-def _document_frequency(ids: np.ndarray, offsets: np.ndarray, vocabulary_size: int) -> np.ndarray:
-    """In how many texts each word occurs, (V,) int64; memory does not grow with the texts."""
-    counts, last = np.zeros(vocabulary_size, np.int64), np.full(vocabulary_size, -1, np.int64)
-    for text in range(len(offsets) - 1):
-        for t in range(offsets[text], offsets[text + 1]):
-            word = ids[t]
-            if last[word] != text:
-                last[word] = text
-                counts[word] += 1
-    return counts
+def idf_of(frequencies: np.ndarray, documents: int) -> Tensor:
+    """``log(1 + N / (1 + df))`` of (V,) words, each in df of N documents; float32 > 0."""
+    return torch.from_numpy(np.log1p(documents / (1 + frequencies))).float()
 
 
 class Further(ABC):

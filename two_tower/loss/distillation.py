@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from two_tower.loss.base import Loss, LossInput, LossOutput, check_above_0, checked_weights, diagnostics
 
 TERMS = ("cosine", "kl", "contrastive", "margin")
-EQUAL_TEXTS = 0.9999  # two texts whose teacher vectors have this cosine are equal
 RIDGE = 1e-3  # regularization of the first projection, relative to the vectors' mean square
 
 
@@ -60,19 +59,20 @@ class DistillationLoss(Loss):
         taught = (batch.teacher.queries, batch.teacher.documents)
         if batch.queries.shape[1] > self.dim:
             batch = batch.leading(self.dim)
-        terms = self._of_scores(batch.scores, taught[0] @ taught[1].T, batch.negatives)
+        terms = self._of_scores(batch.scores, (taught[0] / self.temperature) @ taught[1].T, batch.negatives)
         if batch.queries.shape[1] == self.dim:  # not shortened: the projection fits
             terms |= self._of_vectors((batch.queries, batch.documents), taught)
         loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return LossOutput(loss, diagnostics(batch) | {name: value.detach() for name, value in terms.items()})
 
     def _of_scores(self, scores_BN: Tensor, taught_BN: Tensor, negatives_BN: Tensor) -> dict[str, Tensor]:
+        """``taught_BN`` is divided by the temperature already."""
         terms = {}
         if self.weights["kl"]:
-            student, teacher = (torch.log_softmax(s / self.temperature, 1) for s in (scores_BN, taught_BN))
+            student, teacher = (torch.log_softmax(s, 1) for s in (scores_BN / self.temperature, taught_BN))
             terms["kl"] = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         if self.weights["margin"]:
-            margins = (s.diagonal().unsqueeze(1) - s for s in (scores_BN, taught_BN))
+            margins = (s.diagonal().unsqueeze(1) - s for s in (scores_BN, self.temperature * taught_BN))
             student, teacher = (torch.where(negatives_BN, margin, 0) for margin in margins)
             terms["margin"] = (student - teacher).square().sum() / negatives_BN.sum().clamp(min=1)
         return terms
@@ -89,9 +89,8 @@ class DistillationLoss(Loss):
             cosines = [(v * w).sum(1).mean() for v, w in zip((q_BT, d_NT), taught, strict=True)]
             terms["cosine"] = 2 - torch.stack(cosines).sum()
         if self.weights["contrastive"]:
-            rivals = taught[1] @ taught[1].T < EQUAL_TEXTS
-            rivals.fill_diagonal_(True)
-            logits = torch.where(rivals, d_NT @ taught[1].T / self.temperature, -torch.inf)
+            logits = (d_NT / self.temperature) @ taught[1].T
+            logits[_copies(taught[1])] = -torch.inf
             terms["contrastive"] = F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
         return terms
 
@@ -103,3 +102,15 @@ class DistillationLoss(Loss):
         square.diagonal().add_(RIDGE * square.diagonal().mean() + 1e-12)
         self.projection.weight.copy_(torch.linalg.solve(square, x.T @ y).T)
         self.fitted.fill_(True)
+
+
+def _copies(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """The pairs of different rows (i, j) that are equal, both ways: a text has one vector, whichever row it is in."""
+    bits = vectors.contiguous().view(torch.int32 if vectors.dtype == torch.float32 else torch.int16).long()
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(bits.device)
+    _, group, counts = torch.unique((bits * factors).sum(1), return_inverse=True, return_counts=True)
+    rows = torch.nonzero(counts[group] > 1)[:, 0]
+    equal = group[rows].unsqueeze(1) == group[rows]
+    i, j = torch.nonzero(equal.fill_diagonal_(False), as_tuple=True)
+    return rows[i], rows[j]

@@ -188,6 +188,18 @@ class Tokenizer:
         assert self.rule is not None
         return hash_table.spelled(count_words(self.rule, texts))
 
+    def frequencies(self, texts: Iterable[Texts]) -> dict[str, tuple[int, int]]:
+        """How often each word of batches of texts occurs, known or not, and in how many texts; only with a `rule`."""
+        assert self.rule is not None
+        found = dict[str, tuple[int, int]]()
+        for batch in texts:
+            tokens, occurrences = numbered_words(self.rule, batch)
+            texts_with = tokens.frequencies(len(occurrences)).tolist()
+            for (word, count), holding in zip(occurrences.items(), texts_with, strict=True):
+                before = found.get(word, (0, 0))
+                found[word] = before[0] + count, before[1] + holding
+        return found
+
     def spelled(self, words: Sequence[str]) -> list[str]:
         """Those of some words that are not known, as `count` spells them; only with a `rule`."""
         known = set(self.vocabulary)
