@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.subsets import answers_of, write_subset
 from two_tower.console import say
@@ -41,11 +41,18 @@ class Column:
     key: str  # of `evaluate_run`, or "seconds"
 
 
+class Row(NamedTuple):
+    """A row of a table."""
+
+    label: str
+    overrides: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Towers that are trained and evaluated alike."""
 
-    rows: Mapping[str, Sequence[str]]  # what the table calls it → overrides
+    rows: Mapping[str, Row]
     variants: Mapping[str, Callable[[Folders], Sequence[str]]]  # name → overrides for the data
     columns: Sequence[Column]
     split: str = "test"  # that is evaluated
@@ -70,9 +77,9 @@ def _subset(name: str) -> Callable[[Folders], list[str]]:
     return overrides
 
 
-_DISTIL = "experiment=distil_average"
-_FREE = ("embedding.pull=null", "tower.lexical_dims=0", "optimizer.lr=0.01", "optimizer.embedding_lr_scale=1")
-_UNTRAINED = ("tower.lexical_dims=0", "optimizer.lr=1e-9", "trainer.max_steps=1", "trainer.max_epochs=-1")
+_DISTIL, _NO_LEXICAL = "experiment=distil_average", "tower.lexical_dims=0"
+_FREE = ("embedding.pull=null", _NO_LEXICAL, "optimizer.lr=0.01", "optimizer.embedding_lr_scale=1")
+_UNTRAINED = (_NO_LEXICAL, "optimizer.lr=1e-9", "trainer.max_steps=1", "trainer.max_epochs=-1")
 MSMARCO = "msmarco-small"
 _TEST = (
     Column("seen", "seen", "dense/mrr@10"), Column("Recall@100", "seen", "dense/recall@100"),
@@ -84,37 +91,40 @@ _TEST = (
 EXPERIMENTS = {
     "unseen": Experiment(
         {
-            "start: the teacher's word vectors, idf weights": (_DISTIL, *_UNTRAINED),
-            "a free vector for each word": (_DISTIL, *_FREE),
-            "a map that all words share, and a part of each that is pulled to 0": (_DISTIL, "tower.lexical_dims=0"),
-            "**`distil_average`**: the same and 256 dimensions for exact words": (_DISTIL,),
+            "start": Row("start: the teacher's word vectors, idf weights", (_DISTIL, *_UNTRAINED)),
+            "free": Row("a free vector for each word", (_DISTIL, *_FREE)),
+            "map": Row("a map that all words share, and a part of each that is pulled to 0", (_DISTIL, _NO_LEXICAL)),
+            "distil_average": Row("**`distil_average`**: the same and 256 dimensions for exact words", (_DISTIL,)),
         },
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
         _TEST,
     ),
     "recurrent": Experiment(
-        {"`distil_gru`": ("experiment=distil_gru",)},
+        {"distil_gru": Row("`distil_gru`", ("experiment=distil_gru",))},
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
         _TEST,
         seeds=(0,),
     ),
     "small": Experiment(
-        {"`distil_average`": (_DISTIL,), "… without the dimensions for exact words": (_DISTIL, "tower.lexical_dims=0")},
+        {
+            "distil_average": Row("`distil_average`", (_DISTIL,)),
+            "map": Row("… without the dimensions for exact words", (_DISTIL, _NO_LEXICAL)),
+        },
         {"medquad": _subset("medquad"), "pydocs": _subset("pydocs")},
         [Column(f"{name}{what}", name, f"{key}/mrr@10")
          for name in ("medquad", "pydocs") for what, key in (("", "dense"), (", hybrid", "hybrid"))],
         split="dev",
     ),
     "sample": Experiment(
-        {f"{count:,}": (_DISTIL, f"teacher.sample={count}") for count in (2_500, 5_000, 10_000, 20_000)}
-        | {"all": (_DISTIL,)},
+        {str(n): Row(f"{n:,}", (_DISTIL, f"teacher.sample={n}")) for n in (2_500, 5_000, 10_000, 20_000)}
+        | {"all": Row("all", (_DISTIL,))},
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "dev")},
         [Column("seen", "seen", "dense/mrr@10"), Column("not seen", "unseen", "dense/mrr@10")],
         split="dev",
         seeds=(0,),
     ),
     "judged": Experiment(
-        {"average": (), "gru": ("tower=gru",), "lstm": ("tower=lstm",), "rnn": ("tower=rnn",)},
+        {"average": Row("average"), **{t: Row(t, (f"tower={t}",)) for t in ("gru", "lstm", "rnn")}},
         {name: _data(name) for name in (MSMARCO, "msmarco-v11")} | {"pydocs": lambda _: ["data=pydocs"]},
         [Column(f"{name}, {what}", name, f"{key}/mrr@10") for name in (MSMARCO, "msmarco-v11", "pydocs")
          for what, key in (("before", "untrained"), ("best", "dense"))],
@@ -127,11 +137,11 @@ def run(name: str, folders: Folders, work: Path) -> None:
     """Train and evaluate what of an experiment is not stored yet."""
     experiment = EXPERIMENTS[name]
     for seed in experiment.seeds:
-        for row, overrides in experiment.rows.items():
+        for row, (_, overrides) in experiment.rows.items():
             for variant, data in experiment.variants.items():
                 if _found(stored(), name, row, variant, seed):
                     continue
-                folder = work / f"{name}-{list(experiment.rows).index(row)}-{variant}-{seed}"
+                folder = work / f"{name}-{row}-{variant}-{seed}"
                 _train([*overrides, *data(folders), f"seed={seed}", f"run_dir={folder}"])
                 own = json.loads((folder / "results.json").read_text(encoding="utf-8"))
                 found = evaluate_run(folder, None, experiment.split, hybrid=True)
@@ -193,10 +203,10 @@ def table(rows: Sequence[Stored], name: str) -> str:
     experiment = EXPERIMENTS[name]
     lines = [["", *(column.head for column in experiment.columns)]]
     lines.append(["---", *("---:" for _ in experiment.columns)])
-    for row in experiment.rows:
+    for row, (label, _) in experiment.rows.items():
         cells = [figure(rows, name, row, column.variant, column.key) for column in experiment.columns]
         if any(cells):
-            lines.append([row, *cells])
+            lines.append([label, *cells])
     last, bm25 = next(reversed(experiment.rows)), list[str]()
     for column in experiment.columns:
         key = re.sub(r"^(dense|hybrid|untrained)", "bm25", column.key)
@@ -212,7 +222,8 @@ def filled(page: str, rows: Sequence[Stored]) -> str:
         return f"{match[1]}\n{table(rows, match[2])}\n{match[3]}"
 
     def single(match: re.Match[str]) -> str:
-        return f"{figure(rows, *(part.strip() for part in match[2].split('|')))}{match[1]}"
+        name, row, variant, key = (part.strip() for part in match[2].split("|"))
+        return f"{figure(rows, name, row, variant, key).partition(' ± ')[0]}{match[1]}"
 
     page = re.sub(r"(<!-- figures (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
     return re.sub(r"(?:< )?[-.,\d]+(?: ± [.\d]+)?( ?<!-- (\w+ \|[^>]*?) -->)", single, page)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import Column, Experiment, figure, filled, table
+from benchmarks.experiments import Column, Experiment, Row, figure, filled, table
 from benchmarks.subsets import answers_of, write_subset
 from two_tower.data.beir import Beir
 
@@ -36,8 +36,10 @@ def test_figures_are_means_with_deviations() -> None:
 
 def test_tables_and_single_figures_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = [Column("MRR@10", "seen", "dense/mrr@10"), Column("time", "seen", "seconds")]
-    monkeypatch.setitem(experiments.EXPERIMENTS, "x", Experiment({"a": (), "b": (), "c": ()}, {}, columns))
-    head, a, b = "| | MRR@10 | time |\n| --- | ---: | ---: |", "| a | .550 ± .071 | 40 s |", "| b | .750 | 40 s |"
+    monkeypatch.setitem(
+        experiments.EXPERIMENTS, "x", Experiment({"a": Row("A"), "b": Row("b"), "c": Row("c")}, {}, columns)
+    )
+    head, a, b = "| | MRR@10 | time |\n| --- | ---: | ---: |", "| A | .550 ± .071 | 40 s |", "| b | .750 | 40 s |"
     wanted = f"{head}\n{a}\n{b}\n| *BM25* | *.699* | |"
     assert table(ROWS, "x") == wanted
     page = "# A page\n\n<!-- figures x -->\nold\n<!-- end -->\n\n"
@@ -64,7 +66,9 @@ def test_an_experiment_is_run_once(collection: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(experiments, "FIGURES", tmp_path / "figures.json")
     small = ("trainer.max_epochs=1", "tower.dim=8", "data.batch_size=32", "trainer=cpu")
     variants = {"all": experiments._data("beir")}
-    monkeypatch.setitem(experiments.EXPERIMENTS, "x", Experiment({"a": small}, variants, [], split="dev", seeds=(3,)))
+    monkeypatch.setitem(
+        experiments.EXPERIMENTS, "x", Experiment({"a": Row("A", small)}, variants, [], split="dev", seeds=(3,))
+    )
     for _ in range(2):
         experiments.run("x", {"beir": collection}, tmp_path / "runs")
     (row,) = json.loads((tmp_path / "figures.json").read_text())
