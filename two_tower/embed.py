@@ -33,9 +33,7 @@ def embed(config: dict[str, Any]) -> Path:
     run = Run.existing(Path(config["run"]).expanduser())
     path = Path(config["output"] or run.index).expanduser()
     source = make_source(config["data"]) if config.get("data") else own_source(run)
-    encoder = Encoder.of_index(run, path)
-    if encoder.words is None or not encoder.words.are_of(run, source):
-        encoder = Encoder.of_collection(run, source)
+    encoder = Encoder.of_collection(run, source, path)
     if encoder.words is not None:
         say(str(encoder.words), style="dim")
     validated_against = run.read_results().get("all_documents") if run.complete else None

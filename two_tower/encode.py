@@ -55,18 +55,20 @@ class Encoder:
         return encoder
 
     @classmethod
-    def of_collection(cls, run: Run, source: Source) -> Encoder:
-        """The best checkpoint of a run, with the new words of a collection that it was not trained on."""
-        encoder = cls.load(run)
-        if run.has_learned(source.fingerprint()):
-            return encoder
-        words = NewWords.find(run, encoder.model, encoder.tokenizer, source)
-        return encoder if words is None else cls.load(run, words)
+    def of_collection(cls, run: Run, source: Source, index: Path | None = None) -> Encoder:
+        """The best checkpoint of a run, with the new words of a collection that it was not trained on.
 
-    @classmethod
-    def of_index(cls, run: Run, path: Path) -> Encoder:
-        """The best checkpoint of a run, with the new words of the index in a folder."""
-        return cls.load(run, NewWords.read(path / WORDS))
+        They are read from the folder of its ``index``, if they are there.
+        """
+        if run.has_learned(source.fingerprint()):
+            return cls.load(run)
+        words = NewWords.read(index / WORDS) if index else None
+        if words is None or not words.are_of(run, source):
+            encoder = cls.load(run)
+            words = NewWords.find(run, encoder.model, encoder.tokenizer, source)
+            if words is None:
+                return encoder
+        return cls.load(run, words)
 
     @property
     def broken(self) -> float:

@@ -20,9 +20,10 @@ from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
 from two_tower.doctor.diagnose import diagnose
 from two_tower.doctor.measure_batch import difference_alone
 from two_tower.doctor.measure_data import measure_data, some_texts
-from two_tower.encode import Encoder
+from two_tower.encode import WORDS, Encoder
 from two_tower.errors import UserError
 from two_tower.files import file_hash
+from two_tower.new_words import NewWords
 from two_tower.run import Run
 from two_tower.store import VectorStore
 
@@ -130,7 +131,7 @@ def _told(run: Run) -> dict[str, Finding]:
 
 def _index_signals(folder: Path, run: Run) -> IndexSignals:
     try:
-        store, encoder = VectorStore.open(folder), Encoder.of_index(run, folder)
+        store, encoder = VectorStore.open(folder), Encoder.load(run, NewWords.read(folder / WORDS))
         mismatches = [f"it was made with another {key}" for key in encoder.mismatches(store.manifest)]
         signals = IndexSignals(str(folder), mismatches)
         if store.manifest.dim == encoder.model.document_tower.dim:

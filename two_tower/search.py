@@ -18,12 +18,12 @@ import pyarrow as pa
 from two_tower.bm25 import BM25
 from two_tower.console import command, counter
 from two_tower.data.base import FIELDS, full_text
-from two_tower.encode import Encoder
+from two_tower.encode import WORDS, Encoder
 from two_tower.errors import UserError, one_of, printable
-from two_tower.files import file_hash
 from two_tower.fusion import EVEN, Fusion
 from two_tower.highlight import Highlighter, Marks
 from two_tower.index import VectorIndex, load_index
+from two_tower.new_words import NewWords
 from two_tower.ranking import Ranking, id_order
 from two_tower.run import Run
 from two_tower.store import VectorStore
@@ -219,18 +219,19 @@ def load_searchers(runs: Iterable[Path | str], indexes: Sequence[Path | str] = (
     stores = {Path(index): _store(Path(index), folders) for index in indexes}
     searchers = []
     for run in folders:
-        checkpoint = file_hash(run.best)
-        made = [path for path in stores if stores[path].manifest.checkpoint == checkpoint or len(folders) == 1]
+        encoder = Encoder.load(run)  # of all its indexes but those with words of their own
+        made = [path for path in stores if stores[path].manifest.checkpoint == encoder.fingerprint or len(folders) == 1]
         own = [] if made else [_store(run.index, [run])]
-        searchers += [_searcher(run, store) for store in [*map(stores.pop, made), *own]]
+        searchers += [_searcher(run, encoder, store) for store in [*map(stores.pop, made), *own]]
     if stores:
         names = ", ".join(str(run.path) for run in folders)
         raise UserError(f"{next(iter(stores))} was made by none of {names}: name the run that made it, too")
     return searchers
 
 
-def _searcher(run: Run, store: VectorStore) -> Searcher:
-    encoder = Encoder.of_index(run, store.path)
+def _searcher(run: Run, encoder: Encoder, store: VectorStore) -> Searcher:
+    if words := NewWords.read(store.path / WORDS):
+        encoder = Encoder.load(run, words)
     for key in encoder.mismatches(store.manifest):
         raise UserError(f"{store.path} was made with another {key} than that of {run.path}: embed again.")
     store.verify()

@@ -202,3 +202,24 @@ def test_the_preset_works_with_other_keys(
         library = SentenceTransformer(str(tmp_path / "exported"), trust_remote_code=True, device="cpu")
         texts = ["token of some words", word(0)]
         np.testing.assert_allclose(library.encode(texts), Encoder.load(Run(run)).documents(texts), atol=1e-5)
+
+
+def test_neither_map_nor_words_depend_on_what_is_kept_out(teacher_folder: Path, tmp_path: Path) -> None:
+    """Other texts of the passages kept out, other validation queries and judgements: the same weights, bit for bit."""
+    first, second = (write_collection(tmp_path / name / "mine", 120) for name in "ab")
+    out = [f"d{i}" for i in range(0, 120, 5)]
+    (tmp_path / "ids").write_text("\n".join(out))
+    rows = [json.loads(line) for line in (second / "corpus.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["_id"] in out:
+            row["title"], row["text"] = "", f"quite another zebrafish {row['_id']}"
+    (second / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = (second / "qrels" / "dev.tsv").read_text().splitlines()
+    (second / "qrels" / "dev.tsv").write_text("\n".join([judged[0], *judged[1::2]]) + "\n")
+    options = ["experiment=distil_average", f"teacher.model={teacher_folder}", "tower.dim=16", "trainer.max_epochs=2"]
+    for folder in (first, second):
+        fit(folder, folder.parent / "run", *options, f"data.unseen_ids={tmp_path / 'ids'}")
+    assert_same_weights(first.parent / "run", second.parent / "run")
+    one, other = ((folder.parent / "run" / "tokenizer.json").read_bytes() for folder in (first, second))
+    assert one == other
+    assert b"zebrafish" not in other
