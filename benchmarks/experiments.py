@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.peers import figures
 from benchmarks.subsets import answers_of, write_subset
+from two_tower.assemble import LOADER_KEYS, make_source
+from two_tower.config.compose import composed
 from two_tower.console import say
+from two_tower.data.base import Source
 from two_tower.evaluation import evaluate_run
 from two_tower.files import write_text
 
@@ -46,6 +50,7 @@ class Row(NamedTuple):
 
     label: str
     overrides: tuple[str, ...] = ()
+    peer: str = ""  # one of `peers` instead of a run of ours; it has no seeds
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,9 @@ EXPERIMENTS = {
             "free": Row("a free vector for each word", (_DISTIL, *_FREE)),
             "map": Row("a map that all words share, and a part of each that is pulled to 0", (_DISTIL, _NO_LEXICAL)),
             "distil_average": Row("**`distil_average`**: the same and 256 dimensions for exact words", (_DISTIL,)),
+            "model2vec": Row("model2vec's distillation of the teacher", peer="model2vec"),
+            "static": Row("Sentence Transformers' static model, trained on the teacher's vectors", peer="static"),
+            "teacher": Row("*the teacher itself*", peer="teacher"),
         },
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
         _TEST,
@@ -109,6 +117,7 @@ EXPERIMENTS = {
         {
             "distil_average": Row("`distil_average`", (_DISTIL,)),
             "map": Row("… without the dimensions for exact words", (_DISTIL, _NO_LEXICAL)),
+            "teacher": Row("*the teacher itself*", peer="teacher"),
         },
         {"medquad": _subset("medquad"), "pydocs": _subset("pydocs")},
         [Column(f"{name}{what}", name, f"{key}/mrr@10")
@@ -137,9 +146,12 @@ def run(name: str, folders: Folders, work: Path) -> None:
     """Train and evaluate what of an experiment is not stored yet."""
     experiment = EXPERIMENTS[name]
     for seed in experiment.seeds:
-        for row, (_, overrides) in experiment.rows.items():
+        for row, (_, overrides, peer) in experiment.rows.items():
             for variant, data in experiment.variants.items():
-                if _found(stored(), name, row, variant, seed):
+                if _found(stored(), name, row, variant, None if peer else seed):
+                    continue
+                if peer:
+                    _store(name, row, variant, None, *figures(peer, _source(data(folders)), experiment.split))
                     continue
                 folder = work / f"{name}-{row}-{variant}-{seed}"
                 _train([*overrides, *data(folders), f"seed={seed}", f"run_dir={folder}"])
@@ -149,6 +161,11 @@ def run(name: str, folders: Folders, work: Path) -> None:
                 _store(name, row, variant, seed, own["seconds"], found)
 
 
+def _source(data: Sequence[str]) -> Source:
+    kept = [each for each in data if not each.startswith("data.unseen")]
+    return make_source(composed(kept, {"data": LOADER_KEYS})["data"])
+
+
 def _train(overrides: Sequence[str]) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *overrides, "callbacks.samples.console=never", "console=quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -156,13 +173,13 @@ def _train(overrides: Sequence[str]) -> None:
 
 def _store(name: str, row: str, variant: str, seed: int | None, seconds: float, found: Mapping[str, Any]) -> None:
     shown = [k for k in found if any(f"/{m}" in k for m in METRICS) and not k.endswith(("/low", "/high"))]
-    figures = {key: round(found[key], 4) for key in shown}
-    figures |= {key: found[key] for key in ("queries", "documents", "fusion/weight") if key in found}
-    result = Stored(experiment=name, row=row, variant=variant, seed=seed, seconds=round(seconds), figures=figures)
+    kept = {key: round(found[key], 4) for key in shown}
+    kept |= {key: found[key] for key in ("queries", "documents", "fusion/weight") if key in found}
+    result = Stored(experiment=name, row=row, variant=variant, seed=seed, seconds=round(seconds), figures=kept)
     rows = [*stored(), result]
     rows.sort(key=lambda each: (each["experiment"], each["variant"], each["row"], each["seed"] or 0))
     write_text(FIGURES, "[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in rows) + "\n]\n")
-    say(f"{name}: {row}, {variant}, seed {seed}: MRR@10 {figures['dense/mrr@10']:.3f}")
+    say(f"{name}: {row}, {variant}, seed {seed}: MRR@10 {kept['dense/mrr@10']:.3f}")
 
 
 def stored() -> list[Stored]:
@@ -171,10 +188,9 @@ def stored() -> list[Stored]:
 
 
 def _found(rows: Iterable[Stored], name: str, row: str, variant: str, seed: int | None = None) -> list[Stored]:
-    return [
-        each for each in rows
-        if (each["experiment"], each["row"], each["variant"]) == (name, row, variant) and seed in (None, each["seed"])
-    ]  # fmt: skip
+    wanted = (name, row, variant)
+    same = [each for each in rows if (each["experiment"], each["row"], each["variant"]) == wanted]
+    return [each for each in same if seed is None or each["seed"] == seed]
 
 
 def figure(rows: Iterable[Stored], name: str, row: str, variant: str, key: str) -> str:
@@ -203,11 +219,11 @@ def table(rows: Sequence[Stored], name: str) -> str:
     experiment = EXPERIMENTS[name]
     lines = [["", *(column.head for column in experiment.columns)]]
     lines.append(["---", *("---:" for _ in experiment.columns)])
-    for row, (label, _) in experiment.rows.items():
+    for row, (label, *_) in experiment.rows.items():
         cells = [figure(rows, name, row, column.variant, column.key) for column in experiment.columns]
         if any(cells):
             lines.append([label, *cells])
-    last, bm25 = next(reversed(experiment.rows)), list[str]()
+    last, bm25 = [*experiment.rows][-1], list[str]()
     for column in experiment.columns:
         key = re.sub(r"^(dense|hybrid|untrained)", "bm25", column.key)
         found = next((f for row in (last, *experiment.rows) if (f := figure(rows, name, row, column.variant, key))), "")
@@ -223,10 +239,10 @@ def filled(page: str, rows: Sequence[Stored]) -> str:
 
     def single(match: re.Match[str]) -> str:
         name, row, variant, key = (part.strip() for part in match[2].split("|"))
-        return f"{figure(rows, name, row, variant, key).partition(' ± ')[0]}{match[1]}"
+        return f"{figure(rows, name, row, variant, key).partition(' ± ')[0] or '?'}{match[1]}"
 
     page = re.sub(r"(<!-- figures (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
-    return re.sub(r"(?:< )?[-.,\d]+(?: ± [.\d]+)?( ?<!-- (\w+ \|[^>]*?) -->)", single, page)
+    return re.sub(r"(?:\?|(?:< )?[-.,\d]+)( ?<!-- (\w+ \|[^>]*?) -->)", single, page)
 
 
 def fill() -> None:

@@ -43,7 +43,7 @@ def test_tables_and_single_figures_are_filled_in(monkeypatch: pytest.MonkeyPatch
     wanted = f"{head}\n{a}\n{b}\n| *BM25* | *.699* | |"
     assert table(ROWS, "x") == wanted
     page = "# A page\n\n<!-- figures x -->\nold\n<!-- end -->\n\n"
-    page += "It is .123 ± .001<!-- x | b | seen | dense/mrr@10 --> of 7."
+    page += "It is .123<!-- x | b | seen | dense/mrr@10 --> of 7."
     once = filled(page, ROWS)
     assert f"<!-- figures x -->\n{wanted}\n<!-- end -->" in once
     assert "It is .750<!-- x | b | seen | dense/mrr@10 --> of 7." in once

@@ -49,7 +49,7 @@ def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid:
         Encoder.of_collection(run, source), source, split, settings.get("exclude_same_id", False)
     )
     fusion = _fusion(run, ranked) if hybrid else None
-    results: dict[str, Any] = _figures(ranked.per_query(fusion))
+    results: dict[str, Any] = figures_of(ranked.per_query(fusion))
     results |= {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}
     if fusion is not None:
         results |= {f"fusion/{key}": getattr(fusion, key) for key in ("method", "weight", "split", "metric")}
@@ -70,11 +70,11 @@ def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion 
     for group in (group for group in GROUPS if groups.of(group).any()):
         its = (among_new if group == NEW else ranked).per_query(fusion)
         systems = {f"{system}_{group}": groups.per_query(group, values) for system, values in its.items()}
-        results |= {f"queries_{group}": int(groups.of(group).sum()), **_figures(systems)}
+        results |= {f"queries_{group}": int(groups.of(group).sum()), **figures_of(systems)}
     return results
 
 
-def _figures(systems: Mapping[str, PerQuery]) -> dict[str, float]:
+def figures_of(systems: Mapping[str, PerQuery]) -> dict[str, float]:
     """Means of several systems with their intervals, and p-values of tests against each other."""
     results = _with_intervals({f"{system}/{name}": v for system, its in systems.items() for name, v in its.items()})
     ordered = sorted(systems, key=lambda system: _SYSTEMS.index(system.partition("_")[0]))

