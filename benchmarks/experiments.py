@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.peers import figures
 from benchmarks.subsets import answers_of, write_subset
+from two_tower import new_words
 from two_tower.assemble import LOADER_KEYS, make_source
 from two_tower.config.compose import composed
 from two_tower.console import say
@@ -51,6 +52,7 @@ class Row(NamedTuple):
     label: str
     overrides: tuple[str, ...] = ()
     peer: str = ""  # one of `peers` instead of a run of ours; it has no seeds
+    adapted: float = new_words.ADAPTED  # how far token weights follow another collection
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Experiment:
     columns: Sequence[Column]
     split: str = "test"  # that is evaluated
     seeds: Sequence[int] = SEEDS
+    runs: str = ""  # whose runs are evaluated on the variants' collections, instead of training any
 
 
 def _data(name: str, *more: str) -> Callable[[Folders], list[str]]:
@@ -107,6 +110,18 @@ EXPERIMENTS = {
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
         _TEST,
     ),
+    "elsewhere": Experiment(
+        {
+            "learned": Row("token weights as learned", adapted=0.0),
+            "half": Row("**half way to the idf of the collection**"),
+            "idf": Row("with the idf of the collection", adapted=1.0),
+        },
+        {"medquad": _data("medquad"), "pydocs": lambda _: ["data=pydocs"]},
+        [Column(f"{name}{what}", name, f"{key}/mrr@10")
+         for name in ("medquad", "pydocs") for what, key in (("", "dense"), (", hybrid", "hybrid"))],
+        split="dev",
+        runs="unseen-distil_average-seen",
+    ),
     "recurrent": Experiment(
         {"distil_gru": Row("`distil_gru`", ("experiment=distil_gru",))},
         {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
@@ -146,17 +161,20 @@ def run(name: str, folders: Folders, work: Path) -> None:
     """Train and evaluate what of an experiment is not stored yet."""
     experiment = EXPERIMENTS[name]
     for seed in experiment.seeds:
-        for row, (_, overrides, peer) in experiment.rows.items():
+        for row, (_, overrides, peer, adapted) in experiment.rows.items():
             for variant, data in experiment.variants.items():
                 if _found(stored(), name, row, variant, None if peer else seed):
                     continue
                 if peer:
                     _store(name, row, variant, None, *figures(peer, _source(data(folders)), experiment.split))
                     continue
-                folder = work / f"{name}-{row}-{variant}-{seed}"
-                _train([*overrides, *data(folders), f"seed={seed}", f"run_dir={folder}"])
+                folder = work / f"{experiment.runs or f'{name}-{row}-{variant}'}-{seed}"
+                if not experiment.runs:
+                    _train([*overrides, *data(folders), f"seed={seed}", f"run_dir={folder}"])
                 own = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-                found = evaluate_run(folder, None, experiment.split, hybrid=True)
+                config = composed(data(folders), {"data": LOADER_KEYS})["data"] if experiment.runs else None
+                new_words.ADAPTED = adapted
+                found = evaluate_run(folder, config, experiment.split, hybrid=True)
                 found |= {key: value for key, value in own.items() if key.startswith("untrained/")}
                 _store(name, row, variant, seed, own["seconds"], found)
 

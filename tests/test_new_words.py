@@ -22,10 +22,16 @@ from two_tower.run import Run
 from two_tower.search import Searcher, load_searchers
 
 
+@pytest.fixture(scope="module")
+def once(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    fit(collection, path, "tokenizer.min_frequency=1", "trainer.max_epochs=1", "tower.lexical_dims=64")
+    return path
+
+
 @pytest.fixture
-def trained(collection: Path, tmp_path: Path) -> Run:
-    fit(collection, tmp_path / "run", "tokenizer.min_frequency=1", "trainer.max_epochs=1", "tower.lexical_dims=64")
-    return Run(tmp_path / "run")
+def trained(once: Path, tmp_path: Path) -> Run:
+    return Run(shutil.copytree(once, tmp_path / "run"))
 
 
 @pytest.fixture
