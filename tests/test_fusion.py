@@ -112,18 +112,20 @@ def test_the_tuned_weight_is_the_best_of_all() -> None:
         systems.append(Ranking(best, np.float32(size * np.take_along_axis(scores, best, 1)), np.zeros(0, np.int64)))
     left, right = systems
 
-    def value(fusion: Fusion) -> float:
+    def values(fusion: Fusion) -> np.ndarray:
         fused = fusion(left, right, order=np.arange(200), pairs=(qrels.query_rows, qrels.document_rows))
-        return from_ranks(fused.ranks, qrels, ["mrr@10"])["mrr@10"].mean()
+        return from_ranks(fused.ranks, qrels, ["mrr@10"])["mrr@10"]
 
     tuned = tune(left, right, Judged(np.arange(200), qrels, "mrr@10", "dev"), depth=40)
     assert (tuned.depth, tuned.split, tuned.metric) == (40, "dev", "mrr@10")
     others = [Fusion("weighted_sum", round(0.05 * i, 2), 40, "dev", "mrr@10") for i in range(21)]
-    others.append(Fusion("reciprocal_rank", None, 40, "dev", "mrr@10"))
-    values = {other.weight: value(other) for other in others}
-    assert value(tuned) == values[tuned.weight] == max(values.values())
-    assert len(set(values.values())) > 5
-    assert values[0] < values[tuned.weight] > values[1]
+    each = {other.weight: values(other) for other in others}
+    best = max(each.values(), key=np.mean)
+    good = [w for w, its in each.items() if (best - its).mean() <= 1.645 * (best - its).std() / 60**0.5]
+    assert tuned.weight == min(good, key=lambda weight: abs(weight - 0.5))
+    assert len({its.mean() for its in each.values()}) > 5
+    assert 1 < len(good) < 15
+    assert each[0].mean() < each[tuned.weight].mean() > each[1].mean()
 
 
 # A query's ranking with document 0 first, and with 1 first.
@@ -135,10 +137,10 @@ def first_is_relevant(documents: int) -> Judged:
     return Judged(np.arange(documents), qrels, "mrr@10", "dev")
 
 
-def test_of_equal_weights_it_is_the_middle_one() -> None:
+def test_of_equal_weights_it_is_the_one_nearest_to_even() -> None:
     # At .5 the sums of one system's first and the other's are equal: the larger place, which is wrong, comes first.
-    for tower, bm25, best in ((FIRST, FIRST, range(21)), (FIRST, SECOND, range(11, 21)), (SECOND, FIRST, range(10))):
-        assert tune(tower, bm25, first_is_relevant(2)).weight == pytest.approx(best[len(best) // 2] / 20)
+    for tower, bm25, best in ((FIRST, FIRST, 10), (FIRST, SECOND, 11), (SECOND, FIRST, 9)):
+        assert tune(tower, bm25, first_is_relevant(2)).weight == pytest.approx(best / 20)
 
 
 def test_reciprocal_ranks_are_chosen_where_they_are_better() -> None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from two_tower.errors import UserError
 from two_tower.files import write_json
-from two_tower.metrics import Qrels, from_ranks, mean
+from two_tower.metrics import Qrels, from_ranks
 from two_tower.ranking import Ranking, RowPairs
 
 DEPTH = 100  # documents that each system proposes
+CERTAIN = 1.645  # standard errors that a difference exceeds by chance in 5 of 100 cases
 WEIGHTS = tuple(i / 20 for i in range(21))
 
 
@@ -139,25 +140,35 @@ class Judged:
 def tune(
     tower: Ranking, bm25: Ranking, judged: Judged, queries: np.ndarray | None = None, depth: int = DEPTH
 ) -> Fusion:
-    """Choose what is best for the queries of one split: reciprocal ranks, or a weight among 0, .05 … 1.
+    """Choose what suits the queries of one split: reciprocal ranks, or a weight among 0, .05 … 1.
 
-    Of equally good weights it takes the middle one, and reciprocal ranks only where they beat all weights. Given a
-    (Q,) bool mask, only these queries count.
+    Of the weights that are not worse than the best one by more than chance (p < .05, paired by query) it takes the one
+    nearest to even: the best of few queries is best by chance, and other queries are not those. Reciprocal ranks are
+    taken only where they beat the best weight by more than chance. Given a (Q,) bool mask, only these queries count.
     """
     if queries is not None:
         judged = replace(judged, qrels=_select_qrels(judged.qrels, queries))
         tower, bm25 = _select(tower, queries), _select(bm25, queries)
     metric, split, qrels = judged.metric, judged.split, judged.qrels
 
-    def value(fusion: Fusion) -> float:
+    def values(fusion: Fusion) -> np.ndarray:
         ranking = fusion(tower, bm25, order=judged.order, pairs=qrels.pairs)
-        return mean(from_ranks(ranking.ranks, qrels, [metric], judged.threshold))[metric]
+        return from_ranks(ranking.ranks, qrels, [metric], judged.threshold)[metric]
 
     sums = [Fusion("weighted_sum", weight, depth, split, metric) for weight in WEIGHTS]
-    values = [value(fusion) for fusion in sums]
-    equal = [fusion for fusion, its in zip(sums, values, strict=True) if its == max(values)]
+    figures = [values(fusion) for fusion in sums]
+    best = max(figures, key=np.mean)
     by_rank = Fusion("reciprocal_rank", None, depth, split, metric)
-    return by_rank if value(by_rank) > max(values) else equal[len(equal) // 2]
+    if _is_better(values(by_rank), best):
+        return by_rank
+    near = [fusion for fusion, its in zip(sums, figures, strict=True) if not _is_better(best, its)]
+    return min(near, key=lambda fusion: abs((fusion.weight or 0.0) - 0.5))
+
+
+def _is_better(values: np.ndarray, others: np.ndarray) -> bool:
+    """Whether (Q,) figures are larger than others of the same queries by more than chance."""
+    difference = values - others
+    return bool(difference.mean() > CERTAIN * difference.std() / len(difference) ** 0.5)
 
 
 def cross_fit(tower: Ranking, bm25: Ranking, judged: Judged) -> np.ndarray:

@@ -54,7 +54,7 @@ def fused(dense: Ranking, bm25: Ranking, split: Split, weight: float | None) -> 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletData) -> None:
+def test_each_half_is_fused_as_suits_the_other(seed: int, data: TripletData) -> None:
     split = make_split(data, seed)
     dense, bm25 = evaluation(split, 0.6, seed + 100), evaluation(split, 0.9, seed + 200)
     ways = [*(i / 20 for i in range(21)), None]
@@ -62,10 +62,12 @@ def test_each_half_is_fused_as_is_best_for_the_other(seed: int, data: TripletDat
     found, second = fuse_cross_fitted(dense, bm25, split, ORDER, "mrr@10"), halves(QUERIES)
     assert abs(int(second.sum()) * 2 - QUERIES) == 1
     for half in (second, ~second):
-        elsewhere = {way: values["mrr@10"][~half].mean() for way, values in tried.items()}
-        best = [way for way in ways if elsewhere[way] == pytest.approx(max(elsewhere.values()), abs=1e-12)]
-        same = ([(found.per_query[m][half] == tried[way][m][half]).all() for m in DEFAULT_METRICS] for way in best)
-        assert any(map(all, same))
+        elsewhere = {way: values["mrr@10"][~half] for way, values in tried.items()}
+        weights = [way for way in ways if way is not None]
+        losses = {way: max((elsewhere[w] for w in weights), key=np.mean) - elsewhere[way] for way in ways}
+        good = [w for w in weights if losses[w].mean() <= 1.645 * losses[w].std() / len(losses[w]) ** 0.5]
+        way = min(good, key=lambda weight: abs(weight - 0.5))  # reciprocal ranks are never far better here
+        assert all((found.per_query[m][half] == tried[way][m][half]).all() for m in DEFAULT_METRICS)
     assert found.means == {name: pytest.approx(values.mean()) for name, values in found.per_query.items()}
 
 
