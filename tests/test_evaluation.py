@@ -13,6 +13,7 @@ from test_train import fit
 
 from two_tower import evaluation
 from two_tower.bm25 import BM25
+from two_tower.data.base import Source
 from two_tower.data.beir import Beir
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
@@ -61,9 +62,12 @@ def beir(folder: Path) -> dict[str, str]:
     return {"_target_": "two_tower.data.beir.Beir", "path": str(folder)}
 
 
-def scores(run: Path, folder: Path, split: str) -> tuple[Scores, Scores, dict[str, dict[str, int]]]:
-    """Scores of the towers and of BM25, and the judgements; every text encoded on its own."""
-    source, encoder = Beir(str(folder)), Encoder.load(Run(run))
+def scores(
+    run: Path, folder: Path, split: str, of: Source | None = None
+) -> tuple[Scores, Scores, dict[str, dict[str, int]]]:
+    """Scores of the towers and of BM25, and the judgements; each text encoded alone, by the words ``of`` a source."""
+    source = Beir(str(folder))
+    encoder = Encoder.of_collection(Run(run), of or source)
     rows = [row for batch in source.corpus() for row in batch.to_pylist()]
     passages = {row["id"]: f"{row['title']} {row['text']}" for row in rows}
     vectors = {name: encoder.documents([text])[0] for name, text in passages.items()}
