@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import composed
 
 from benchmarks import experiments
 from benchmarks.experiments import Column, Experiment, Row, figure, filled, table
 from benchmarks.subsets import answers_of, write_subset
 from two_tower.data.beir import Beir
+from two_tower.train import train
 
 
 @pytest.mark.parametrize("page", experiments.PAGES)
@@ -69,6 +71,7 @@ def test_an_experiment_is_run_once(collection: Path, tmp_path: Path, monkeypatch
     monkeypatch.setitem(
         experiments.EXPERIMENTS, "x", Experiment({"a": Row("A", small)}, variants, [], split="dev", seeds=(3,))
     )
+    monkeypatch.setattr(experiments, "_train", lambda overrides: train(composed(*overrides)))  # in this process
     for _ in range(2):
         experiments.run("x", {"beir": collection}, tmp_path / "runs")
     (row,) = json.loads((tmp_path / "figures.json").read_text())
