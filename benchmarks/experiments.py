@@ -219,7 +219,7 @@ def figure(rows: Iterable[Stored], name: str, row: str, variant: str, key: str) 
     if not values:
         return ""
     if key == "seconds":
-        return f"{statistics.mean(values):.0f} s"
+        return f"{statistics.mean(values):.0f} s" if max(values) else ""
     if key in ("queries", "documents"):
         return f"{values[0]:,}"
     if "/p_vs_" in key:
