@@ -122,3 +122,17 @@ def test_uniform_weights_stay(collection: Path, other: Path, tmp_path: Path) -> 
     words = Encoder.of_collection(Run(tmp_path / "flat"), Beir(str(other))).words
     assert words is not None
     assert not any(float(weights.abs().max()) for _, weights in words.rows.values())
+
+
+def test_a_collection_without_new_words_has_weights_of_its_own(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text(json.dumps({"_id": "1", "text": f"{word(0)} {word(1)}"}) + "\n")
+    encoder = Encoder.of_collection(trained, Passages(str(tmp_path / "few.jsonl")))
+    assert encoder.words is not None
+    assert not encoder.words.words
+    assert str(encoder.words) == "0 of 2 words of the passages (0.00%) were unknown."
+    text = [f"{word(0)} {word(5)}"]
+    assert not np.array_equal(encoder.documents(text), Encoder.load(trained).documents(text))
+    encoder.words.write(tmp_path / "words.safetensors")
+    again = NewWords.read(tmp_path / "words.safetensors")
+    assert again is not None
+    assert again.fingerprint == encoder.words.fingerprint

@@ -72,9 +72,10 @@ class NewWords:
         rows = dict[WordTable, tuple[Tensor, Tensor]]()  # shared towers have one table
         for place, table in tables.items():
             if table not in rows:
-                vectors = _of_parts(table, tokenizer, words) if start is None else start
-                if start is not None and place in maps:
-                    vectors = start @ maps[place].T
+                if start is None:
+                    vectors = _of_parts(table, tokenizer, words)
+                else:
+                    vectors = start @ maps[place].T if place in maps else start
                 rows[table] = vectors, _log_weights(table, len(words), facts.get("idf"), idf)
         how = "made of its parts" if start is None else _MAPPED if maps else "drawn at random as all were"
         tokens = sum(occurrences for occurrences, _ in found.values())
@@ -185,5 +186,7 @@ def _further(run: Run, facts: Mapping[str, Any], words: Sequence[str]) -> Tensor
 
 
 def _of_parts(table: WordTable, tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
+    if not words:
+        return table.vectors[:0]
     known = [i for i in range(len(tokenizer)) if i != tokenizer.unknown_id]
     return SubwordVectors([tokenizer.vocabulary[i] for i in known], table.vectors[known])(words)
