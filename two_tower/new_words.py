@@ -132,9 +132,8 @@ class NewWords:
     def __str__(self) -> str:
         tokens, unknown, words = self.facts["tokens"], self.facts["unknown"], len(self.words)
         share = f"{unknown:,} of {tokens:,} words of the passages ({unknown / max(1, tokens):.2%}) were unknown"
-        return f"{share}, {words:,} different ones" + (
-            f"; each has a vector now, {self.facts['how']}." if words else "."
-        )
+        how = f", {words:,} different ones; each has a vector now, {self.facts['how']}" if words else ""
+        return f"{share}{how}."
 
 
 def _row(tensor: Callable[[str], Tensor], place: str) -> tuple[Tensor, Tensor]:
