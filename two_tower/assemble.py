@@ -107,18 +107,21 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path, source: Source | 
     """The data module of a configuration, on its source if it is open already; reads nothing yet."""
     negatives, loss = build("negatives", config["negatives"]), build("loss", config["loss"])
     in_batch, source = negatives.in_batch_negatives, make_source(config["data"]) if source is None else source
-    embedding: Embedding = build("embedding", config["embedding"])
+
+    def common_words() -> Sequence[str]:  # for a new tokenizer: a finished run does without its teacher, or its file
+        return build("embedding", config["embedding"]).common_words()
+
     return TripletData(
-        source, build("tokenizer", _tokenizer(config, embedding)), tokenizer_path, negatives,
+        source, build("tokenizer", _tokenizer(config)), tokenizer_path, negatives,
         loss.in_batch_negatives if in_batch is None else in_batch, _loader(config), seed=config["seed"],
-        taught=Taught(embedding.common_words, config["teacher"].get("sample")),
+        taught=Taught(common_words, config["teacher"].get("sample")),
     )  # fmt: skip
 
 
-def _tokenizer(config: Mapping[str, Any], embedding: Embedding) -> dict[str, Any]:
+def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the tokenizer, with what the other parts need where it is null."""
-    special = getattr(target_of(config["tower"]), "special_tokens", False)
-    needs = {"min_frequency": embedding.rarest_word, "special_tokens": special}
+    rarest = getattr(target_of(config["embedding"]), "rarest_word", None)
+    needs = {"min_frequency": rarest, "special_tokens": getattr(target_of(config["tower"]), "special_tokens", False)}
     return {key: needs.get(key) if value is None else value for key, value in config["tokenizer"].items()}
 
 

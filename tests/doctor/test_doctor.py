@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import configure
+from conftest import configure, word
 from doctor.cases import own_tower, replaced
 from killing import assert_same_weights, killed_after
 from test_train import STEPS_PER_EPOCH, fit
@@ -260,3 +260,11 @@ def test_a_part_that_is_not_trained_is_named() -> None:
     frozen = Signals(probes=[probe(2, frozen={"towers words": 0.9, "towers": 0.9})])
     (found,) = diagnose(frozen)
     assert (found.id, "90% of the numbers of the towers are" in found.evidence) == ("no_gradient", True)
+
+
+def test_a_finished_run_does_without_the_file_of_its_vectors(collection: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("".join(f"{word(i)} {i} 1 2 {-i}\n" for i in range(60)))
+    fit(collection, tmp_path / "run", "embedding=pretrained", f"embedding.path={vectors}")
+    vectors.unlink()
+    assert examine(tmp_path / "run").unchecked == []

@@ -64,19 +64,25 @@ def test_a_continued_run_ends_as_if_it_never_stopped(taught: list[str], collecti
     assert any("projection" in key for key in state(tmp_path / "cut"))
 
 
-def test_no_query_of_dev_or_test_and_no_judgement_of_them_is_learned_from(
-    taught: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The teacher never sees them, and other judgements of them change nothing."""
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that the teacher encodes from now on; nothing is in the cache."""
     monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
-    seen: list[str] = []
+    texts_seen: list[str] = []
     encode = SentenceTransformerTeacher.encode
 
     def note(self: SentenceTransformerTeacher, texts: Any) -> Any:  # noqa: ANN401
-        seen.extend(texts)
+        texts_seen.extend(texts)
         return encode(self, texts)
 
     monkeypatch.setattr(SentenceTransformerTeacher, "encode", note)
+    return texts_seen
+
+
+def test_no_query_of_dev_or_test_and_no_judgement_of_them_is_learned_from(
+    taught: list[str], tmp_path: Path, seen: list[str]
+) -> None:
+    """The teacher never sees them, and other judgements of them change nothing."""
     weights = []
     for name in ("first", "second"):
         folder = write_collection(tmp_path / name, documents=120, triples=False)
@@ -148,19 +154,8 @@ def test_the_doctor_does_not_judge_it_by_scores(taught: list[str], collection: P
     assert all(probe["loss"] > 0 and probe["trivial"] == 0 for probe in signals["probes"])
 
 
-def test_a_sample_of_passages_is_enough(
-    taught: list[str], collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_of_passages_is_enough(taught: list[str], collection: Path, tmp_path: Path, seen: list[str]) -> None:
     """Everything is searched, and the teacher's own words are known though no text has them."""
-    monkeypatch.setenv("TWO_TOWER_CACHE", str(tmp_path / "cache"))
-    seen: list[str] = []
-    encode = SentenceTransformerTeacher.encode
-
-    def note(self: SentenceTransformerTeacher, texts: Any) -> Any:  # noqa: ANN401
-        seen.extend(texts)
-        return encode(self, texts)
-
-    monkeypatch.setattr(SentenceTransformerTeacher, "encode", note)
     results = fit(collection, tmp_path / "run", *taught, "teacher.sample=40", "trainer.max_epochs=1")
     _, tokenizer = load_model(Run(tmp_path / "run"))
     assert results["documents"] == 240

@@ -18,8 +18,6 @@ class Teacher(ABC):
     def dim(self) -> int:
         """Dimensions of a vector."""
 
-    sample: int | None = None  # passages that are encoded and learned from, spread evenly over all; None for all
-
     def common_words(self) -> list[str]:
         """Words that it reads as one piece each, the most common ones of its languages; none if it does not tell."""
         return []

@@ -24,7 +24,11 @@ NEEDS = 'pip install -e ".[teacher]"'
 
 
 class SentenceTransformerTeacher(Teacher):
-    """A model that `sentence_transformers.SentenceTransformer` loads (Reimers and Gurevych 2019, arXiv:1908.10084)."""
+    """A model that `sentence_transformers.SentenceTransformer` loads (Reimers and Gurevych 2019, arXiv:1908.10084).
+
+    ``sample`` says of which passages the data makes examples (see `two_tower.data.stream.module.Taught`), not how they
+    are encoded.
+    """
 
     def __init__(
         self, model: Path | str, max_tokens: int = 192, batch_size: int = 64, device: str | None = None,
@@ -34,7 +38,7 @@ class SentenceTransformerTeacher(Teacher):
         if importlib.util.find_spec("sentence_transformers") is None:
             raise UserError(f"teacher=sentence_transformer needs its package: {NEEDS}")
         self.name, self.max_tokens, self.batch_size, self.device = str(model), max_tokens, batch_size, device
-        self._folder, self.sample = _local(self.name), sample
+        self._folder = _local(self.name)
 
     @cached_property
     def folder(self) -> Path:

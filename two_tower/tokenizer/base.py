@@ -183,11 +183,6 @@ class Tokenizer:
         limits = {**(self._definition.get("truncation") or {}), **truncation(max_tokens, max_tokens)}
         return {**self._definition, "truncation": limits}
 
-    def count(self, texts: Iterable[Texts]) -> dict[str, int]:
-        """How often each word of batches of texts occurs, known or not; only with a `rule`."""
-        assert self.rule is not None
-        return hash_table.spelled(count_words(self.rule, texts))
-
     def frequencies(self, texts: Iterable[Texts]) -> dict[str, tuple[int, int]]:
         """How often each word of batches of texts occurs, known or not, and in how many texts; only with a `rule`."""
         assert self.rule is not None
@@ -201,12 +196,12 @@ class Tokenizer:
         return found
 
     def spelled(self, words: Sequence[str]) -> list[str]:
-        """Those of some words that are not known, as `count` spells them; only with a `rule`."""
+        """Those of some words that are not known, as `frequencies` spells them; only with a `rule`."""
         known = set(self.vocabulary)
-        return [word for word in self.count([words]) if word not in known]
+        return [word for word in self.frequencies([words]) if word not in known]
 
     def extended(self, words: Sequence[str]) -> Tokenizer:
-        """The same tokenizer with more words, spelled as `count` does, none of them known; only with a `rule`."""
+        """The same tokenizer with more words, spelled as `frequencies` does, none of them known; only with a `rule`."""
         model, size = self._definition["model"], len(self)
         more = {word: size + i for i, word in enumerate(words)}
         return Tokenizer({**self._definition, "model": {**model, "vocab": {**model["vocab"], **more}}})

@@ -88,23 +88,15 @@ class EveryPassage(_Counted):
     queries: int
 
     def take(self, positions: np.ndarray) -> ExampleRows:
-        queries = min(self.count, self.queries)
-        return ExampleRows(
-            self._spread(positions * STRIDE % queries, queries, self.queries),
-            self._spread(positions, self.count, self.passages),
-        )
+        return ExampleRows(*self._spread(positions * STRIDE % min(self.count, self.queries), positions))
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """The different rows of queries and of passages, ascending int64."""
-        queries = min(self.count, self.queries)
-        return (
-            self._spread(np.arange(queries), queries, self.queries),
-            self._spread(np.arange(self.count), self.count, self.passages),
-        )
+        return self._spread(np.arange(min(self.count, self.queries)), np.arange(self.count))
 
-    @staticmethod
-    def _spread(positions: np.ndarray, count: int, over: int) -> np.ndarray:
-        return positions * over // count
+    def _spread(self, queries: np.ndarray, passages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of those that are used, counted from 0."""
+        return queries * self.queries // min(self.count, self.queries), passages * self.passages // self.count
 
 
 @dataclass(frozen=True, eq=False)
