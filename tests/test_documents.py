@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from conftest import composed
 
-from benchmarks import experiments
-from benchmarks.experiments import Column, Experiment, Row, figure, filled, table
+from benchmarks import experiments, tables
 from benchmarks.subsets import answers_of, write_subset
+from benchmarks.tables import Column, Experiment, Row, figure, filled, table
 from two_tower.data.beir import Beir
 from two_tower.train import train
 
 
-@pytest.mark.parametrize("page", experiments.PAGES)
+@pytest.mark.parametrize("page", tables.PAGES)
 def test_the_documents_show_what_is_stored(page: str) -> None:
-    text = (experiments.ROOT / page).read_text(encoding="utf-8")
-    assert filled(text, experiments.stored()) == text, "run  python -m benchmarks.experiments fill"
+    text = (tables.ROOT / page).read_text(encoding="utf-8")
+    assert filled(text, tables.stored(), experiments.EXPERIMENTS) == text, "run  python -m benchmarks.experiments fill"
 
 
 ROWS = [
@@ -36,20 +36,18 @@ def test_figures_are_means_with_deviations() -> None:
     assert figure(ROWS, "x", "c", "seen", "dense/mrr@10") == figure(ROWS, "x", "a", "seen", "dense/absent") == ""
 
 
-def test_tables_and_single_figures_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_and_single_figures_are_filled_in() -> None:
     columns = [Column("MRR@10", "seen", "dense/mrr@10"), Column("time", "seen", "seconds")]
-    monkeypatch.setitem(
-        experiments.EXPERIMENTS, "x", Experiment({"a": Row("A"), "b": Row("b"), "c": Row("c")}, {}, columns)
-    )
+    shown = {"x": Experiment({"a": Row("A"), "b": Row("b"), "c": Row("c")}, {}, columns)}
     head, a, b = "| | MRR@10 | time |\n| --- | ---: | ---: |", "| A | .550 ± .071 | 40 s |", "| b | .750 | 40 s |"
     wanted = f"{head}\n{a}\n{b}\n| *BM25* | *.699* | |"
-    assert table(ROWS, "x") == wanted
+    assert table(ROWS, "x", shown["x"]) == wanted
     page = "# A page\n\n<!-- figures x -->\nold\n<!-- end -->\n\n"
     page += "It is .123<!-- x | b | seen | dense/mrr@10 --> of 7."
-    once = filled(page, ROWS)
+    once = filled(page, ROWS, shown)
     assert f"<!-- figures x -->\n{wanted}\n<!-- end -->" in once
     assert "It is .750<!-- x | b | seen | dense/mrr@10 --> of 7." in once
-    assert filled(once, ROWS) == once
+    assert filled(once, ROWS, shown) == once
 
 
 def test_parts_of_collections(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +63,7 @@ def test_parts_of_collections(collection: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_experiment_is_run_once(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiments, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(tables, "FIGURES", tmp_path / "figures.json")
     small = ("trainer.max_epochs=1", "tower.dim=8", "data.batch_size=32", "trainer=cpu")
     variants = {"all": experiments._data("beir")}
     monkeypatch.setitem(

@@ -39,7 +39,7 @@ class BestCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
         if self._validation.just_evaluated and self._validation.best is self._validation.history[-1]:
             with cast(TwoTower, pl_module).folded():
-                trainer.save_checkpoint(self._path)
+                trainer.save_checkpoint(self._path, weights_only=True)
 
     on_train_epoch_end = on_train_batch_end
 
