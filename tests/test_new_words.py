@@ -61,7 +61,7 @@ def test_another_collection_is_embedded_and_searched_with_its_words(trained: Run
     assert not any(answer.notes for answer in found)
     before, now = Encoder.load(trained), Encoder.load(trained, words)
     known = [word(0), f"{word(1)} {word(2)}", ""]
-    np.testing.assert_allclose(now.documents(known), before.documents(known), atol=1e-3)
+    np.testing.assert_array_equal(now.documents(known), before.documents(known))  # most passages are known
     embed(composed(f"run={trained.path}", program="embed"))  # its own collection has none
     assert not (trained.index / WORDS).exists()
     assert len(load_searchers([trained.path], [tmp_path / "index", trained.index])) == 2
@@ -94,7 +94,7 @@ def test_words_that_cannot_be_read_are_named(trained: Run, other: Path, tmp_path
 
 
 def test_weights_are_between_what_was_learned_and_the_collections_idf(trained: Run, tmp_path: Path) -> None:
-    """A word that every second passage has counts less there, one that none has counts more."""
+    """A word that every second passage has counts less there, one that none has counts more; by powers of 4."""
     texts = [f"{word(0)} {'common' if i % 4 else 'rare'} {word(i)}" for i in range(1, 21)]
     (tmp_path / "mine.jsonl").write_text(
         "".join(json.dumps({"_id": str(i), "text": t}) + "\n" for i, t in enumerate(texts))
@@ -106,15 +106,33 @@ def test_weights_are_between_what_was_learned_and_the_collections_idf(trained: R
     learned = encoder.model.query_tower.words.log_weights
     (_, weights), *_ = words.rows.values()
     idf = torch.load(trained.best, weights_only=True)["two_tower"]["idf"]
-    frequencies = dict.fromkeys(encoder.tokenizer.vocabulary, 0) | {word(i): 1 for i in range(1, 21)} | {word(0): 20}
+    frequencies = dict.fromkeys(encoder.tokenizer.vocabulary, 0) | {word(i): 1 for i in range(1, 21)} | {word(0): 16}
     for place, each in enumerate(encoder.tokenizer.vocabulary):
-        there = math.log1p(20 / (1 + frequencies[each]))
+        there = math.log1p(16 / (1 + frequencies[each]))
         assert float(weights[place] - learned[place]) == pytest.approx(0.5 * math.log(there / idf[place]), abs=1e-5), (
             each
         )
     beyond = float((learned - idf.log()).mean())
-    for place, count in ((-2, 15), (-1, 5)):
-        assert float(weights[place]) == pytest.approx(math.log(math.log1p(20 / (1 + count))) + beyond, abs=1e-5)
+    for place, count in ((-2, 16), (-1, 4)):
+        assert float(weights[place]) == pytest.approx(math.log(math.log1p(16 / (1 + count))) + beyond, abs=1e-5)
+
+
+@pytest.mark.parametrize("familiar", [True, False])
+def test_a_passage_more_leaves_the_vectors_of_others(familiar: bool, trained: Run, other: Path, tmp_path: Path) -> None:
+    """In the run's own collection and elsewhere."""
+    folder = other if familiar else shutil.copytree(other, tmp_path / "elsewhere")
+    if not familiar:
+        rows = [{"_id": str(i), "text": f"{word(i)} quixotic{i % 7} {word(i + 1)} elsewhere"} for i in range(40)]
+        (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [row["text"] for row in map(json.loads, (folder / "corpus.jsonl").read_text().splitlines())]
+    before = Encoder.of_collection(trained, Beir(str(folder)))
+    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"_id": "another", "text": f"{word(0)} umbrella"}) + "\n")
+    after = Encoder.of_collection(trained, Beir(str(folder)))
+    assert before.words is not None
+    assert after.words is not None
+    assert {*after.words.words} - {*before.words.words} == {"umbrella"}
+    np.testing.assert_array_equal(before.documents(texts), after.documents(texts))
 
 
 def test_uniform_weights_stay(collection: Path, other: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import numba
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
@@ -71,7 +72,7 @@ def inverse_document_frequency(documents: Ragged, vocabulary_size: int) -> Tenso
     return idf_of(documents.frequencies(vocabulary_size), len(documents))
 
 
-def idf_of(frequencies: np.ndarray, documents: int) -> Tensor:
+def idf_of(frequencies: np.ndarray, documents: float) -> Tensor:
     """``log(1 + N / (1 + df))`` of (V,) words, each in df of N documents; float32 > 0."""
     return torch.from_numpy(np.log1p(documents / (1 + frequencies))).float()
 
@@ -84,6 +85,14 @@ class Further(ABC):
     @abstractmethod
     def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
         """(W, D) float32, as `Embedding.vectors` would have given them to W words of the vocabulary."""
+
+
+def drawn(words: Sequence[str], dim: int) -> Tensor:
+    """(W, dim) float32, normally distributed; those of a word follow from its spelling, whichever the others are."""
+    generator, rows = torch.Generator(), torch.empty(len(words), dim)
+    for word, row in zip(words, rows, strict=True):
+        row.normal_(generator=generator.manual_seed(xxhash.xxh3_64_intdigest(word.encode()) >> 1))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,11 @@ class PartialEmbedding(Embedding):
         """Vectors of about length 1 with the random dimensions."""
         return torch.nn.functional.normalize(vectors, dim=1) * math.sqrt(self.pretrained_dims / self.dim)
 
-    def _widened(self, vectors: Tensor) -> Tensor:
-        extra = torch.randn(len(vectors), self.dim - self.pretrained_dims) * self.dim**-0.5
-        return torch.cat([vectors, extra], dim=1)
+    def _widened(self, vectors: Tensor, words: Sequence[str] | None = None) -> Tensor:
+        """With random dimensions behind them, those of each of the ``words`` its own."""
+        dims = self.dim - self.pretrained_dims
+        extra = torch.randn(len(vectors), dims) if words is None else drawn(words, dims)
+        return torch.cat([vectors, extra * self.dim**-0.5], dim=1)
 
 
 def _report(name: str, pretrained: Pretrained, tokenizer: Tokenizer, documents: Ragged, missing: str) -> float:

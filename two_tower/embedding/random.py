@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from two_tower.data.stream.corpus import Corpus
-from two_tower.embedding.base import Embedding, Further
+from two_tower.embedding.base import Embedding, Further, drawn
 from two_tower.tokenizer.base import Tokenizer
 
 
@@ -19,10 +19,7 @@ class RandomEmbedding(Embedding, Further):
 
     def vectors(self, tokenizer: Tokenizer, corpus: Corpus) -> Tensor:
         self.origin = {}
-        return self._drawn(len(tokenizer))
+        return torch.randn(len(tokenizer), self.dim) * self.dim**-0.5
 
     def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
-        return self._drawn(len(words))
-
-    def _drawn(self, count: int) -> Tensor:
-        return torch.randn(count, self.dim) * self.dim**-0.5
+        return drawn(words, self.dim) * self.dim**-0.5

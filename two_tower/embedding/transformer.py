@@ -53,7 +53,7 @@ class TransformerEmbedding(PartialEmbedding, Further):
 
     def further(self, words: Sequence[str], origin: Mapping[str, Tensor]) -> Tensor:
         centred = torch.from_numpy(self._of_teacher(words)) - origin["mean"]
-        return self._widened(self._scaled(centred @ origin["components"] if "components" in origin else centred))
+        return self._widened(self._scaled(centred @ origin["components"] if "components" in origin else centred), words)
 
     def _of_teacher(self, words: Sequence[str]) -> np.ndarray:
         vectors = teacher_vectors(self._teacher, pa.array(words, pa.string()), "words")
