@@ -14,6 +14,7 @@ from tower.test_recurrent import make as recurrent
 
 from two_tower.ragged import Ragged
 from two_tower.tower._lookup import Lookup, pool
+from two_tower.tower._products import FEW
 from two_tower.tower.average import AverageTower
 from two_tower.tower.base import Tower, WordTable, padded
 from two_tower.tower.transformer import TransformerTower
@@ -72,6 +73,19 @@ def test_a_text_has_one_vector(tower: Tower, texts: Texts, threads: int, recorde
     tolerance = 0 if type(tower) is AverageTower and isinstance(tower.projection, nn.Identity) else 1e-5
     torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
     torch.testing.assert_close(together[order], shuffled, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in TOWERS if name != "of the docs"])
+def test_a_vector_has_the_same_bits_whatever_it_is_encoded_with(name: str) -> None:
+    numbers = torch.randn(600, DIM)
+    if not torch.equal(numbers[:FEW] @ numbers[:8].T, (numbers @ numbers[:8].T)[:FEW]):
+        pytest.skip("the matrix products of this machine depend on their number of rows")
+    tower, batch = TOWERS[name]().eval(), random_batch(300, 30)
+    with torch.inference_mode():
+        together = tower(batch)
+        for count in (1, 2, 3, 5, 7, 11, 13, FEW, 101):
+            rows = torch.randperm(len(batch))[:count]
+            assert torch.equal(tower(batch.select(rows)), together[rows]), count
 
 
 def test_a_text_without_tokens_is_zero_and_trains(tower: Tower) -> None:

@@ -20,6 +20,7 @@ from two_tower.ragged import Ragged
 from two_tower.threads import each
 from two_tower.tower._cells import Array, Cell, Grads, Inputs, Step
 from two_tower.tower._lookup import sum_by_row
+from two_tower.tower._products import multiply
 
 # Texts that run together: few enough that a step's numbers stay in a core's cache, enough for matrix products.
 BLOCK = 256
@@ -75,20 +76,12 @@ class _Trace:
         return gates[now], states[last], states[now], memory[last], memory[now]
 
 
-def _multiply(states: Tensor, weight: Tensor, out: Tensor) -> None:
-    """``out = states @ weight``, rounded to bfloat16 on the way if the weight is."""
-    if weight.dtype == states.dtype:
-        torch.mm(states, weight, out=out)
-    else:
-        out.copy_(states.to(weight.dtype) @ weight)
-
-
 def _run(cell: Cell, block: Block, products: Inputs, weight: Tensor, states: Array, keep: bool) -> _Trace:
     """Run a block forward; ``weight`` is (M, G). Writes the state after each token into ``states`` (T, M)."""
     trace = _Trace(block, cell, len(weight), keep)
     for step, n in enumerate(block.running):
         if step:
-            _multiply(trace.states[trace[step - 1]][:n], weight, trace.gates[trace[step]])
+            multiply(trace.states[trace[step - 1]][:n], weight, trace.gates[trace[step]])
         else:
             trace.gates[trace[step]] = 0
         cell.step((block.at, step * block.stride), products, trace.arrays(step), states)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from two_tower.ragged import Ragged
 from two_tower.tower._lexical import LexicalHalf
+from two_tower.tower._products import Projection
 from two_tower.tower.base import Tower, WordTable
 
 
@@ -28,7 +29,7 @@ class AverageTower(Tower):
         self.words, self.tanh, self.token_dropout = words, tanh, token_dropout
         words.log_weights.requires_grad_(learn_weights)
         width = words.vectors.shape[1]
-        self.projection = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
+        self.projection = nn.Identity() if width == dim else Projection(width, dim)
         self.lexical = LexicalHalf(words, lexical_dims, lexical_scale) if lexical_dims else None
 
     def forward(self, tokens: Ragged) -> Tensor:

@@ -15,6 +15,7 @@ from two_tower.tower import _recurrence as recurrence
 from two_tower.tower import base
 from two_tower.tower._cells import CELLS
 from two_tower.tower._lexical import LexicalHalf
+from two_tower.tower._products import Projection, linear
 from two_tower.tower.base import Tower, WordTable
 
 
@@ -57,7 +58,7 @@ class RecurrentTower(Tower):
         self.dropout = nn.Dropout(dropout)
         if pooling == "attention":
             self.attention = nn.Parameter(torch.zeros(total))
-        projection = nn.Linear(total, dim, bias=False)
+        projection = Projection(total, dim)
         if refine:
             nn.init.zeros_(projection.weight)
         self.projection = projection if refine or total != dim else nn.Identity()
@@ -97,7 +98,7 @@ class RecurrentTower(Tower):
         if not self._compiled:
             return [inputs for _ in self._networks(layer)]
         weights = [tuple(network.parameters()) for network in self._networks(layer)]
-        return [nn.functional.linear(inputs, weight, bias).float() for weight, _, bias, _ in weights]
+        return [linear(inputs, weight, bias).float() for weight, _, bias, _ in weights]
 
     def _vectors(self, products: list[Tensor], tokens: Ragged) -> Tensor:
         """The pooled states (B, M) of the last layer; ids are rows of the first layer's ``products``."""
@@ -132,7 +133,7 @@ class RecurrentTower(Tower):
             return _side_by_side([end(values, tokens) for end, values in ends])
         both = _side_by_side(states)
         if self.pooling == "attention":
-            return base.attention_mean(both, tokens, both @ self.attention)
+            return base.attention_mean(both, tokens, (both * self.attention).sum(1))
         return base.mean_state(both, tokens) if self.pooling == "mean" else base.largest_state(both, tokens)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from two_tower.errors import UserError
 from two_tower.ragged import Ragged
+from two_tower.tower._products import Projection
 from two_tower.tower.base import Tower, first_state, last_state, mean_state, padded
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class TransformerTower(Tower):
         self._pad = config.pad_token_id or 0  # some models number the positions by it
         if config.hidden_size != dim:
             log.info("tower.dim=%d: a projection from the model's %d dimensions is learned.", dim, config.hidden_size)
-        self.projection = nn.Identity() if config.hidden_size == dim else nn.Linear(config.hidden_size, dim, bias=False)
+        self.projection = nn.Identity() if config.hidden_size == dim else Projection(config.hidden_size, dim)
 
     def forward(self, tokens: Ragged) -> Tensor:
         out = next(self.transformer.parameters()).new_zeros(len(tokens), self.transformer.config.hidden_size)
