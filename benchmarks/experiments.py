@@ -50,12 +50,12 @@ def _subset(name: str) -> Callable[[Folders], list[str]]:
 _DISTIL, _NO_LEXICAL = "experiment=distil_average", "tower.lexical_dims=0"
 _FREE = ("embedding.pull=null", _NO_LEXICAL, "optimizer.lr=0.01", "optimizer.embedding_lr_scale=1")
 _UNTRAINED = (_NO_LEXICAL, "optimizer.lr=1e-9", "trainer.max_steps=1", "trainer.max_epochs=-1")
-_LONG = "trainer.max_epochs=24"
+_LONG = "trainer.max_epochs=16"
 _RECURRENT = {
     "average": Row("`distil_average`, 8 epochs", (_DISTIL,)),
-    "average_long": Row("… 24 epochs", (_DISTIL, _LONG)),
+    "average_long": Row("… 16 epochs", (_DISTIL, _LONG)),
     "gru": Row("`distil_gru`, 8 epochs", ("experiment=distil_gru",)),
-    "gru_long": Row("… 24 epochs", ("experiment=distil_gru", _LONG)),
+    "gru_long": Row("… 16 epochs", ("experiment=distil_gru", _LONG)),
 }
 MSMARCO = "msmarco-small"
 _TEST = (

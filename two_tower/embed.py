@@ -1,6 +1,7 @@
 """``two-tower embed``, the same as ``python embed.py``: encode a corpus with a run's document tower and index it.
 
-The same command again continues an interrupted one, or says that it is done.
+The same command again continues an interrupted one, or says that it is done. Where the collection has changed, it
+encodes what is new.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ def embed(config: dict[str, Any]) -> Path:
     from two_tower.assemble import make_source, own_source
     from two_tower.console import command, counter, say, say_next
     from two_tower.encode import Encoder, embed_corpus
+    from two_tower.files import settle
     from two_tower.index import is_made, make_index
     from two_tower.logger import archive_index
+    from two_tower.renewal import Earlier, beside, put_in_place
     from two_tower.run import Run
 
     run = Run.existing(Path(config["run"]).expanduser())
@@ -39,18 +42,29 @@ def embed(config: dict[str, Any]) -> Path:
     validated_against = run.read_results().get("all_documents") if run.complete else None
     total = source.estimated_size() if config.get("data") else validated_against
 
+    dtype = config.get("dtype", "float32")
+    manifest = encoder.manifest(source, config["shard_rows"], dtype)
+    settle(path)
+    earlier = Earlier.find(path, run, encoder, manifest)
+    # What is there stays whole and in use until its successor is.
+    folder = beside(path, manifest) if earlier else path
     with counter(f"Embedding {source.name}", "passages", total) as progress:
-        store = embed_corpus(encoder, source, path, config["shard_rows"], progress, config.get("dtype", "float32"))
+        numbers = earlier.numbers if earlier else None
+        store = embed_corpus(encoder, source, folder, config["shard_rows"], progress, dtype, numbers)
+    if earlier:
+        say(f"{path}: {earlier.changes(store)}; {earlier.encoded:,} encoded.")
     if encoder.unknown:
         share = f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%})"
         say(f"{share} are not in the run's vocabulary and were left to its unknown word.", style="dim")
-    if is_made(path, config["index"]):
+    if not earlier and is_made(path, config["index"]):
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         archive_index(run, path)
         return path
     queries = _queries(run, encoder)
     with counter("Indexing", "vectors", store.manifest.rows) as progress:
-        report = make_index(config["index"], store, queries, progress)
+        report = make_index(config["index"], store, queries, progress, earlier.store.path if earlier else None)
+    if earlier:
+        put_in_place(folder, path)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
     archive_index(run, path)

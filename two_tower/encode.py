@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from two_tower.model import TwoTower
 from two_tower.new_words import NewWords
 from two_tower.ragged import Ragged
 from two_tower.run import Run
-from two_tower.store import Manifest, VectorStore
+from two_tower.store import Manifest, Numbers, VectorStore
 from two_tower.threads import each
 from two_tower.tokenizer.base import Texts, Tokenizer
 
@@ -32,6 +32,8 @@ from two_tower.tokenizer.base import Texts, Tokenizer
 CHUNK = 8192
 WORDS = "words.safetensors"  # beside the vectors of a collection with new words
 MIN_CHUNK = 1024  # fewer texts are not worth another thread: these take 4 ms
+
+OfPassages: TypeAlias = Callable[[pa.Table, Advance | None], Numbers]  # the vectors of some passages
 
 
 class Encoder:
@@ -108,6 +110,10 @@ class Encoder:
         each(encode, range(0, len(column), size))
         return vectors
 
+    def numbers(self, dtype: str) -> OfPassages:
+        """A function that gives passages their vectors as a store of that type keeps them."""
+        return lambda passages, progress: Numbers.of(self.documents(full_text(passages), progress), dtype)
+
     def _count(self, tokens: Ragged) -> None:
         unknown = int(np.count_nonzero(tokens.ids.numpy() == self.tokenizer.unknown_id))
         with self._counting:
@@ -133,11 +139,12 @@ class Encoder:
 
 def embed_corpus(
     encoder: Encoder, source: Source, path: Path,
-    shard_rows: int, progress: Advance | None = None, dtype: str = "float32",
+    shard_rows: int, progress: Advance | None = None, dtype: str = "float32", numbers: OfPassages | None = None,
 ) -> VectorStore:  # fmt: skip
     """Encode every passage of a source into the store in a folder; finished shards of the same source are kept.
 
-    Up to three shards are in memory at a time: the next is read and the last one written while one is encoded.
+    ``numbers`` gives the vectors of passages in place of the ``encoder``, where some are known already. Up to three
+    shards are in memory at a time: the next is read and the last one written while one is encoded.
     """
     store = _opened(VectorStore(path, encoder.manifest(source, shard_rows, dtype)))
     if store.manifest.complete:
@@ -147,7 +154,7 @@ def embed_corpus(
         stale.unlink(missing_ok=True)
     if encoder.words is not None:
         encoder.words.write(path / WORDS)
-    _write_shards(store, encoder, source, progress)
+    _write_shards(store, numbers or encoder.numbers(dtype), source, progress)
     if not store.manifest.shards:
         raise UserError(f"The corpus of {source.name} is empty: there is nothing to embed.")
     store.finish()
@@ -166,7 +173,7 @@ def _opened(new: VectorStore) -> VectorStore:
     return store
 
 
-def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress: Advance | None) -> None:
+def _write_shards(store: VectorStore, encode: OfPassages, source: Source, progress: Advance | None) -> None:
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(lambda: None)
         for number, passages in enumerate(prefetch(_shards(source, store.manifest.shard_rows))):
@@ -174,9 +181,9 @@ def _write_shards(store: VectorStore, encoder: Encoder, source: Source, progress
                 if progress:
                     progress(passages.num_rows)
                 continue
-            vectors = encoder.documents(full_text(passages), progress)
+            numbers = encode(passages, progress)
             writing.result()
-            writing = pool.submit(store.write, number, vectors, passages)
+            writing = pool.submit(store.write, number, numbers, passages)
         writing.result()
 
 

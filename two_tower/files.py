@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import xxhash
 
 from two_tower.errors import UserError, naming
 
+_HERE, _SWAP = -100, 2  # AT_FDCWD: paths from the working folder; RENAME_EXCHANGE and RENAME_SWAP
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml|head|body)\b", re.IGNORECASE)
 
 
@@ -36,6 +39,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def exchange(path: Path, other: Path) -> None:
+    """Let two files or folders beside each other have each other's names: at once, where the system knows how.
+
+    Elsewhere ``other`` is away for a moment; `settle` puts it back if the process ends then.
+    """
+    names = os.fsencode(path), os.fsencode(other)
+    library: Any = ctypes.CDLL(None) if sys.platform in ("linux", "darwin") else None
+    if hasattr(library, "renameat2") and not library.renameat2(_HERE, names[0], _HERE, names[1], _SWAP):
+        return
+    if hasattr(library, "renamex_np") and not library.renamex_np(*names, _SWAP):
+        return
+    away = _away(other)
+    other.rename(away)
+    path.rename(other)
+    away.rename(path)
+
+
+def settle(path: Path) -> None:
+    """Undo what is left of an `exchange` that did not end, by which ``path`` would have been replaced."""
+    if not path.exists() and _away(path).exists():
+        _away(path).rename(path)
+
+
+def _away(path: Path) -> Path:
+    return path.with_name(f".{path.name}.away")
 
 
 def require_new(path: Path) -> None:

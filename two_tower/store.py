@@ -32,6 +32,41 @@ class Shard:
     scales: str = ""  # int8 only
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """Vectors as they are stored."""
+
+    values: np.ndarray  # (n, D)
+    scales: np.ndarray | None = None  # (n,) float32, the factor of each vector; int8 only
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, dtype: str) -> Numbers:
+        """Those of (n, D) float32 vectors."""
+        if dtype != "int8":
+            return cls(vectors.astype(dtype, copy=False))
+        scales = np.abs(vectors).max(1, initial=0) / np.float32(127)
+        steps = np.divide(vectors, scales[:, None], out=np.zeros_like(vectors), where=scales[:, None] > 0)
+        return cls(np.rint(steps).astype(np.int8), scales)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Numbers]) -> Numbers:
+        """One after the other."""
+        scales = [part.scales for part in parts if part.scales is not None]
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate(scales) if scales else None)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: np.ndarray) -> Numbers:
+        """Those of some rows (m,), in their order."""
+        return Numbers(self.values[rows], None if self.scales is None else self.scales[rows])
+
+    def vectors(self) -> np.ndarray:
+        """(n, D) float32; memory-mapped if they are stored so."""
+        vectors = self.values.astype(np.float32, copy=False)
+        return vectors if self.scales is None else vectors * self.scales[:, None]
+
+
 @dataclass
 class Manifest:
     """What the vectors of a store were made from; stores with equal sources hold equal vectors."""
@@ -91,7 +126,7 @@ class VectorStore:
     def has(self, number: int) -> bool:  # a finished shard
         return _name("vectors", number) in self.manifest.shards
 
-    def write(self, number: int, vectors: np.ndarray, passages: pa.Table) -> None:
+    def write(self, number: int, vectors: np.ndarray | Numbers, passages: pa.Table) -> None:
         """Add a finished shard: its (rows, D) float32 vectors and the passages, as their source gives them.
 
         The manifest names the shard only once all its files are whole.
@@ -100,9 +135,9 @@ class VectorStore:
         # Not compressed, so that it can be mapped.
         with atomic_path(texts) as temporary, pa.ipc.new_file(temporary, passages.schema) as file:
             file.write_table(passages)
-        numbers, scales = _quantized(vectors, self.manifest.dtype)
-        checksum = self._save(_name("vectors", number), numbers)
-        scales_checksum = "" if scales is None else self._save(_name("scales", number), scales)
+        numbers = vectors if isinstance(vectors, Numbers) else Numbers.of(vectors, self.manifest.dtype)
+        checksum = self._save(_name("vectors", number), numbers.values)
+        scales_checksum = "" if numbers.scales is None else self._save(_name("scales", number), numbers.scales)
         shard = Shard(len(vectors), checksum, file_hash(texts), scales_checksum)
         self.manifest.shards[_name("vectors", number)] = shard
         write_json(self.path / "manifest.json", asdict(self.manifest))
@@ -122,15 +157,15 @@ class VectorStore:
 
     def vectors(self) -> Iterator[np.ndarray]:
         """The vectors of each shard, (rows, D) float32; memory-mapped if they are stored so."""
-        for number, numbers in enumerate(self.raw()):
-            vectors = numbers.astype(np.float32, copy=False)
-            if self.manifest.dtype == "int8":
-                vectors = vectors * self._load(_name("scales", number), (len(numbers),))[:, None]
-            yield vectors
+        return (numbers.vectors() for numbers in self.numbers())
 
-    def raw(self) -> list[np.ndarray]:
-        """The numbers of each shard as stored, memory-mapped; for float16 and float32 these are the vectors."""
-        return [self._load(name, (shard.rows, self.manifest.dim)) for name, shard in self.manifest.shards.items()]
+    def numbers(self) -> list[Numbers]:
+        """The vectors of each shard as they are stored, memory-mapped."""
+        found, with_scales = [], self.manifest.dtype == "int8"
+        for number, (name, shard) in enumerate(self.manifest.shards.items()):
+            values = self._load(name, (shard.rows, self.manifest.dim))
+            found.append(Numbers(values, self._load(_name("scales", number), (shard.rows,)) if with_scales else None))
+        return found
 
     def _load(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         try:
@@ -183,15 +218,6 @@ class VectorStore:
 
 def _name(kind: str, number: int) -> str:
     return f"{kind}-{number:05d}.{'arrow' if kind == 'passages' else 'npy'}"
-
-
-def _quantized(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """(rows, D) float32 vectors as they are stored, and for int8 their scales (rows,)."""
-    if dtype != "int8":
-        return vectors.astype(dtype, copy=False), None
-    scales = np.abs(vectors).max(1, initial=0) / np.float32(127)
-    steps = np.divide(vectors, scales[:, None], out=np.zeros_like(vectors), where=scales[:, None] > 0)
-    return np.rint(steps).astype(np.int8), scales
 
 
 def split_rows(pieces: Iterable[Any], rows: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:

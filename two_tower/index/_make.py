@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from two_tower.cache import key_of
 from two_tower.config import build, read, to_yaml
 from two_tower.console import Advance
 from two_tower.errors import UserError
-from two_tower.files import file_hash, write_json, write_text
+from two_tower.files import file_hash, read_json, write_json, write_text
 from two_tower.index._copies import COPIES, Copies, DistinctVectors
 from two_tower.index.base import MEASURE_KEYS, VectorIndex
 from two_tower.index.faiss import faiss_threads
@@ -96,10 +97,15 @@ class Sample:
 
 
 def make_index(
-    config: Mapping[str, Any], store: VectorStore, queries: Queries | None, progress: Advance | None = None
+    config: Mapping[str, Any],
+    store: VectorStore,
+    queries: Queries | None,
+    progress: Advance | None = None,
+    earlier: Path | None = None,
 ) -> Report:
     """Build, save and measure an index of a complete store, in its folder; ``config`` is the group ``index``.
 
+    ``earlier`` is the folder of the index that this one will replace; it is taken over if nothing that counts is new.
     ``index.yaml`` appears last, so its presence means that the index is whole.
     """
     index, folder = _built(config), store.path
@@ -109,6 +115,13 @@ def make_index(
     if size < 1:
         raise UserError(f"index.sample={size} must be at least 1.")
     (folder / "index.yaml").unlink(missing_ok=True)
+    if earlier is not None:
+        for name in index.carried:
+            _copy(earlier / name, folder)
+        if index.file and _serves(earlier, store) and is_made(earlier, config):
+            for name in (index.file, COPIES, "report.json", "index.yaml"):
+                _copy(earlier / name, folder)
+            return Report(**read_json(folder / "report.json"))
     start = time.perf_counter()
     (folder / COPIES).unlink(missing_ok=True)
     copies = index.copies = Copies.find(store)
@@ -172,6 +185,17 @@ def is_made(folder: Path, config: Mapping[str, Any]) -> bool:
         return read(folder / "index.yaml").get("index") == dict(config) and bool(load_index(folder))
     except UserError:
         return False
+
+
+def _serves(earlier: Path, store: VectorStore) -> bool:
+    """Whether the index in a folder is one of these vectors and ids too."""
+    its = VectorStore.open(earlier)
+    return its.manifest.complete and _identity(its) == _identity(store) and its.ids().equals(store.ids())
+
+
+def _copy(file: Path, folder: Path) -> None:
+    if file.is_file():
+        shutil.copy(file, folder)
 
 
 def _built(config: Mapping[str, Any]) -> VectorIndex:

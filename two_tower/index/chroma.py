@@ -26,6 +26,8 @@ IDENTITY = "chroma.json"  # beside the vectors: the collection's own id, since a
 class ChromaIndex(VectorIndex):
     """A collection whose ids are the rows of the store."""
 
+    carried = (IDENTITY,)
+
     def __init__(
         self, host: str | None = None, port: int = 8000, ssl: bool = False, token_variable: str = "CHROMA_TOKEN",
         tenant: str = "default_tenant", database: str = "default_database", collection: str = "passages",
