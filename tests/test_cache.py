@@ -1,13 +1,17 @@
 """Cache entries are whole or absent, made once, and never stale."""
 
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from two_tower import cache as kept
 from two_tower.cache import entry, file_fingerprint, key_of, notice
+from two_tower.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +103,63 @@ def test_notices_of_inner_entries_are_kept(caplog: pytest.LogCaptureFixture, mon
     entry("outer", "key", lambda folder: None)
     notice("a stray remark")
     assert [record.message for record in caplog.records] == ["row 3 is bad", "a stray remark"]
+
+
+def made(key: str, size: int = 1000, kind: str = "kind", age: float = 3600) -> Path:
+    def make(folder: Path) -> None:
+        (folder / ("texts-00000.npy" if key == "dear" else "a")).write_bytes(bytes(size))
+
+    path = entry(kind, key, make)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_what_was_not_used_for_longest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, dear, young, used = made("old"), made("dear", kind="teacher", age=1e6), made("young", age=1), made("used")
+    entry("kind", "used", lambda _: None)
+    monkeypatch.setenv("TWO_TOWER_CACHE_LIMIT", "3.5KB")
+    new = made("new", age=0)
+    assert [path.exists() for path in (old, dear, young, used, new)] == [False, False, True, True, True]
+    monkeypatch.setenv("TWO_TOWER_CACHE_LIMIT", "2KB")
+    last = made("last")
+    assert all(path.exists() for path in (young, used, new, last))  # all are in use
+
+
+def test_a_teachers_vectors_go_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    dear, other, earlier = made("dear", kind="teacher", age=1e6), made("other"), made("earlier", kind="teacher")
+    monkeypatch.setenv("TWO_TOWER_CACHE_LIMIT", "2 kb")
+    new = made("new")
+    assert [path.exists() for path in (dear, other, earlier, new)] == [True, False, False, True]
+
+
+def test_the_cache_is_cleared_whole_or_by_kinds(cache: Path) -> None:
+    for key, kind in (("a", "corpus"), ("b", "corpus"), ("c", "bm25")):
+        made(key, kind=kind)
+    with pytest.raises(UserError, match="nothing of the kind split; it has bm25, corpus"):
+        kept.clear(["split"])
+    assert sum(each.bytes for each in kept.clear(["corpus"])) == 2000
+    assert [each.kind for each in kept.entries()] == ["bm25"]
+    kept.clear()
+    assert not kept.entries()
+    entry("bm25", "c", lambda folder: (folder / "a").touch())
+    assert (cache / "bm25" / "c" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20GB", 20e9), ("1.5 mb", 1.5e6), ("300", 300), ("7B", 7), ("none", math.inf)]
+)
+def test_limits_are_read(text: str, size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE_LIMIT", text)
+    assert kept.limit() == size
+
+
+def test_a_limit_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWO_TOWER_CACHE_LIMIT", "much")
+    with pytest.raises(UserError, match="TWO_TOWER_CACHE_LIMIT=much is no size"):
+        kept.limit()
+
+
+def test_sizes_are_for_people() -> None:
+    assert [kept.size_of(count) for count in (0, 999, 1e3, 2.345e9, math.inf)] == [
+        "0 bytes", "999 bytes", "1 KB", "2.35 GB", "any size",
+    ]  # fmt: skip

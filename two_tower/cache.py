@@ -1,7 +1,8 @@
 """Prepared data on disk: made once, found again by what it was made of, whole or absent.
 
 An entry is a folder named by a hash of everything that decides its content. So an entry is never stale: other
-input has another name. Warnings that came up while it was made are repeated whenever it is opened.
+input has another name. Warnings that came up while it was made are repeated whenever it is opened. All entries
+together stay within a limit: those that were used last are kept.
 """
 
 from __future__ import annotations
@@ -9,19 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from two_tower.errors import UserError, in_a_sentence, naming
 from two_tower.files import file_hash, write_json, write_text
 
 log = logging.getLogger(__name__)
 
+VARIABLE = "TWO_TOWER_CACHE_LIMIT"
+DEFAULT = "20GB"
+IN_USE = 600.0  # seconds after its last use during which an entry is not deleted: a process may be reading it
+_UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+# What costs most to make again, by the byte: deleted last.
+_DEAR = ("teacher",)
 _NOTICES = "notices.json"
 _said: set[str] = set()  # notices that this process has logged
 _of_entry: ContextVar[list[str] | None] = ContextVar("_of_entry", default=None)
@@ -65,6 +77,8 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
         with FileLock(path.with_name(f".{key}.lock")):
             if not path.is_dir():
                 _make(path, make)
+                keep_limit()
+    mark_used(path)
     if (path / _NOTICES).exists():
         for text in json.loads((path / _NOTICES).read_text(encoding="utf-8"))["notices"]:
             notice(text)
@@ -88,6 +102,87 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
     if notices:
         write_json(temporary / _NOTICES, {"notices": notices})
     temporary.rename(path)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An entry of the cache."""
+
+    path: Path
+    kind: str
+    bytes: int
+    used: float  # seconds since 1970, of the last use
+
+
+def entries() -> list[Kept]:
+    """All entries; a kind of single files is one."""
+    found = []
+    for kind in sorted(cache_folder().glob("[!.]*/")):
+        paths = [*kind.glob("[!.]*")]
+        for path in paths if all(path.is_dir() for path in paths) else [kind]:
+            # Earlier versions kept a teacher's vectors by collection, which nothing reads any more.
+            by_collection = kind.name == "teacher" and not any(path.glob("texts-*"))
+            with suppress(FileNotFoundError):  # which another process has just deleted
+                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                found.append(Kept(path, "earlier-teacher" if by_collection else kind.name, size, path.stat().st_mtime))
+    return found
+
+
+def size_of(count: float) -> str:
+    """Bytes for people."""
+    if count == math.inf:
+        return "any size"
+    unit = next((unit for unit in reversed(_UNITS) if count >= _UNITS[unit]), "")
+    return f"{count / _UNITS[unit]:.3g} {unit or 'bytes'}"
+
+
+def limit() -> float:
+    """The most bytes that the cache may hold, from `VARIABLE`."""
+    text = os.environ.get(VARIABLE) or DEFAULT
+    if text == "none":
+        return math.inf
+    if not (read := re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)?", text, re.IGNORECASE)):
+        raise UserError(f"{VARIABLE}={text} is no size: write it as in 20GB or 500MB, or none for no limit")
+    return float(read[1]) * _UNITS[(read[2] or "").upper().removeprefix("B")]
+
+
+def keep_limit() -> None:
+    """Delete what was not used for longest, until the rest is within the limit or in use."""
+    kept = entries()
+    excess, now = sum(each.bytes for each in kept) - limit(), time.time()
+    for each in sorted(kept, key=lambda each: (each.kind in _DEAR, each.used)):
+        if excess <= 0:
+            return
+        if now - each.used > IN_USE and _delete(each.path):
+            excess -= each.bytes
+
+
+def clear(kinds: Iterable[str] = ()) -> list[Kept]:
+    """Delete the entries of some kinds, or all; returns those that are gone."""
+    kept, kinds = entries(), [*kinds]
+    known = sorted({each.kind for each in kept})
+    for kind in kinds:
+        if kind not in known:
+            raise UserError(f"The cache holds nothing of the kind {kind}; it has {', '.join(known) or 'nothing'}.")
+    return [each for each in kept if (not kinds or each.kind in kinds) and _delete(each.path)]
+
+
+def _delete(path: Path) -> bool:
+    """Whether an entry is gone, that no other process is making or adding to."""
+    lock = path / ".lock" if (path / ".lock").exists() else path.with_name(f".{path.name}.lock")
+    gone = path.with_name(f".{path.name}.tmp")
+    with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)  # no process finds half of it
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
+    return False
+
+
+def mark_used(path: Path) -> None:
+    """Note that an entry is used now."""
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(path)
 
 
 def file_fingerprint(path: Path) -> str:

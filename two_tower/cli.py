@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,9 @@ import typer
 from two_tower.errors import UserError, exit_statuses, one_of
 
 app = typer.Typer(name="two-tower", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app = typer.Typer()
+data_app, cache_app = typer.Typer(), typer.Typer()
 app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -225,6 +227,35 @@ def export(run: RunFolder, path: Annotated[Path, typer.Argument(help="new folder
     for remark in export_run(run, path):
         say(remark)
     say(f'{path}: load it with  sentence_transformers.SentenceTransformer("{path}")')
+
+
+@cache_app.callback(invoke_without_command=True)
+def cache(context: typer.Context) -> None:
+    """What is kept of prepared data, and how large it may grow."""
+    from two_tower.cache import VARIABLE, cache_folder, entries, limit, size_of
+    from two_tower.console import say
+
+    if context.invoked_subcommand:
+        return
+    kept = entries()
+    kinds = {kind: [each for each in kept if each.kind == kind] for kind in dict.fromkeys(each.kind for each in kept)}
+    most, total = limit(), sum(each.bytes for each in kept)
+    say(f"{cache_folder()}: {size_of(total)} of {size_of(most)} at most ({VARIABLE})")
+    for kind, its in sorted(kinds.items(), key=lambda pair: -sum(each.bytes for each in pair[1])):
+        days = (time.time() - max(each.used for each in its)) / 86_400
+        say(f"  {kind:<14} {len(its):>6,} {size_of(sum(each.bytes for each in its)):>9}   used {days:.0f} days ago")
+
+
+@cache_app.command("clear")
+def clear_cache(
+    kinds: Annotated[list[str] | None, typer.Argument(help="what to delete; all if none is named")] = None,
+) -> None:
+    """Delete prepared data; what is needed again is made again."""
+    from two_tower.cache import clear, size_of
+    from two_tower.console import say
+
+    gone = clear(kinds or [])
+    say(f"{len(gone):,} entries deleted, {size_of(sum(each.bytes for each in gone))}.")
 
 
 @data_app.command("inspect")

@@ -14,7 +14,7 @@ import xxhash
 from filelock import FileLock
 from torch import Tensor
 
-from two_tower.cache import cache_folder
+from two_tower.cache import cache_folder, keep_limit, mark_used
 from two_tower.console import counter
 from two_tower.data.reading.unique import Numbering, hash_rows
 from two_tower.data.stream.module import TripletData
@@ -104,6 +104,8 @@ def teacher_vectors(
         wanted = np.sort(wanted[known.find(hashes[wanted]) < 0])
         if len(wanted):
             known.add(teacher, texts.take(pa.array(wanted)), hashes[wanted], what)
+            keep_limit()
+    mark_used(folder)
     return TeacherVectors(known.vectors, teacher.dim, known.find(hashes))
 
 
