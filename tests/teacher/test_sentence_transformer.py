@@ -11,6 +11,7 @@ from conftest import composed
 
 from two_tower.config import build
 from two_tower.errors import UserError
+from two_tower.teacher import sentence_transformer
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
 TEXTS = ["a token", "tokeniser", "", "some longer text of more words", "é"]
@@ -51,6 +52,33 @@ def test_the_fingerprint_changes_with_what_changes_vectors(teacher_folder: Path,
     content[-1] ^= 1
     weights.write_bytes(content)
     assert SentenceTransformerTeacher(str(copy)).fingerprint() != first
+
+
+def test_bfloat16_is_near_and_off_by_a_key(teacher_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself where the processor has products of it."""
+    whole = SentenceTransformerTeacher(str(teacher_folder), dtype="float32")
+    rounded = SentenceTransformerTeacher(str(teacher_folder), dtype="bfloat16")
+    assert rounded.fingerprint() != whole.fingerprint()
+    vectors = rounded.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    assert (vectors != whole.encode(TEXTS)).any()
+    assert ((vectors * whole.encode(TEXTS)).sum(1) > 0.999).all()
+    for has, same in ((True, rounded), (False, whole)):
+        monkeypatch.setattr(sentence_transformer, "_has_bfloat16_products", lambda has=has: has)
+        assert SentenceTransformerTeacher(str(teacher_folder), device="cpu").fingerprint() == same.fingerprint()
+        off = SentenceTransformerTeacher(str(teacher_folder), device="cpu", dtype="float32")
+        assert off.fingerprint() == whole.fingerprint()
+
+
+def test_texts_are_read_together_by_their_tokens(teacher_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentence_transformer, "_CPU_TOKENS", 12)
+    teacher = SentenceTransformerTeacher(str(teacher_folder), max_tokens=6, batch_size=4)
+    together, encode = list[int](), teacher._model.encode
+    monkeypatch.setattr(
+        teacher._model, "encode", lambda some, **rest: together.append(len(some)) or encode(some, **rest)
+    )
+    teacher.encode(["token " * 9] * 3 + ["a"] * 9)
+    assert together == [2, 2, 4, 4]  # of six tokens each two, of three four, which are more
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_folder: Path) -> None:
