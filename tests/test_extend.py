@@ -12,6 +12,7 @@ from conftest import word
 from scipy.sparse.linalg import lsqr
 from test_train import fit
 
+from two_tower.assemble import load_model
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus
 from two_tower.embedding import _parts
@@ -20,6 +21,7 @@ from two_tower.embedding.transformer import TransformerEmbedding
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.extend import extend_run
+from two_tower.new_words import NewWords, facts_of
 from two_tower.run import Run
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
 
@@ -149,3 +151,27 @@ def test_without_its_teacher_new_words_are_made_of_their_parts(
     found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
     assert "made of its parts" in str(found)
     assert "Until then new words get vectors made of their parts" in caplog.text
+
+
+@pytest.mark.parametrize("overrides", [[], ["shared_towers=false"]])
+def test_training_goes_on_with_new_words(
+    overrides: list[str], collection: Path, further: Path, tmp_path: Path, transformer_folder: Path
+) -> None:
+    """They start where a search would have them, and more of them go through both maps."""
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
+    taught = [*TAUGHT, *overrides, f"teacher.model={transformer_folder}", "tower.dim=16"]
+    fit(collection, tmp_path / "run", *taught)
+    found = NewWords.find(Run(tmp_path / "run"), *load_model(Run(tmp_path / "run")), Beir(str(further)))
+    assert found is not None
+    begin = [*taught, f"init_from={tmp_path / 'run'}"]
+    fit(further, tmp_path / "still", *begin, "optimizer.lr=1e-12", "trainer.max_steps=1")
+    for place, (vectors, log_weights) in found.rows.items():
+        state = torch.load(tmp_path / "still" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        torch.testing.assert_close(state[f"{place}.vectors"][-len(vectors) :], vectors, atol=1e-6, rtol=0)
+        torch.testing.assert_close(state[f"{place}.log_weights"], log_weights, atol=1e-6, rtol=0)
+    fit(further, tmp_path / "more", *begin, "optimizer.lr=0.01", "trainer.max_steps=5")
+    before, after = (facts_of(Run(tmp_path / name)) for name in ("run", "more"))
+    assert torch.equal(before["origin"]["mean"], after["origin"]["mean"])
+    last = torch.load(tmp_path / "more" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for place in found.rows:
+        torch.testing.assert_close(after["maps"][place], last[f"{place}.map"] @ before["maps"][place])

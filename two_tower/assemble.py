@@ -30,7 +30,7 @@ from two_tower.files import find_again
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
-from two_tower.new_words import NewWords
+from two_tower.new_words import NewWords, facts_of
 from two_tower.optimizer.base import parameter_groups
 from two_tower.run import Run
 from two_tower.similarity import Similarity, SimilarityName
@@ -153,8 +153,11 @@ def _towers(
     return query_tower, document_tower
 
 
-def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
-    """A model to train: word tables initialised from the embedding group and the corpus."""
+def make_model(config: Mapping[str, Any], data: TripletData, further: NewWords | None = None) -> TwoTower:
+    """A model to train: word tables initialised from the embedding group and the corpus, or from another run.
+
+    ``further`` are the words that this run lacks.
+    """
     data.open()
     torch.manual_seed(config["seed"])
     size = len(data.tokenizer)
@@ -173,12 +176,19 @@ def make_model(config: Mapping[str, Any], data: TripletData) -> TwoTower:
         lacks = f"This loss learns from a teacher's scores of triples, and {data.source.name} brings none"
         remedy = "a column of margins (data=beir) or two of scores (data=msmarco_passage)"
         raise UserError(f"{lacks}: use negatives=given and triples with {remedy}.")
+    facts = _facts(config, data.tokenizer, embedding) | idf
     if config["init_from"]:
-        _start_from(Run.existing(config["init_from"]), towers)
+        before = Run.existing(config["init_from"])
+        _start_from(before, towers, further)
+        earlier = facts_of(before)
+        if facts.keys() & earlier.keys() >= {
+            "origin"
+        }:  # new words to come go through its maps, then through this one's
+            facts |= {key: earlier[key] for key in ("origin", "maps") if key in earlier}
     return TwoTower(
         *towers, Similarity(config["similarity"]), loss,
         build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
-        facts=_facts(config, data.tokenizer, embedding) | idf,
+        facts=facts,
         encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data, towers[1].dim),
         teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
     )  # fmt: skip
@@ -191,9 +201,9 @@ def _facts(config: Mapping[str, Any], tokenizer: Tokenizer, embedding: Embedding
     return {**facts, "origin": dict(embedding.origin or {})} if fits else facts
 
 
-def _start_from(run: Run, towers: tuple[Tower, Tower]) -> None:
+def _start_from(run: Run, towers: tuple[Tower, Tower], further: NewWords | None) -> None:
     """Give towers the weights of another run's best checkpoint; they must be built alike."""
-    other = load_model(run)[0]
+    other = load_model(run, further)[0]
     try:
         for own, its in zip(towers, (other.query_tower, other.document_tower), strict=True):
             own.load_state_dict(its.state_dict())

@@ -13,7 +13,7 @@ from two_tower.data.base import Source
 from two_tower.errors import UserError
 from two_tower.files import file_hash, require_new, write_text
 from two_tower.fusion import Fusion
-from two_tower.new_words import NewWords
+from two_tower.new_words import NewWords, facts_of
 from two_tower.run import Run
 
 
@@ -27,7 +27,7 @@ def extend_run(run: Path | str, source: Source, path: Path) -> NewWords:
     words = NewWords.find(old, model, tokenizer, source)
     if words is None or not words.words:
         raise UserError(f"{old.path} knows every word of {source.name}: there is nothing to add.")
-    facts = torch.load(old.best, map_location="cpu", weights_only=True, mmap=True)["two_tower"]
+    facts = facts_of(old)
     extended = tokenizer.extended(words.words)
     new.checkpoints.mkdir(parents=True)
     extended.save(new.tokenizer)

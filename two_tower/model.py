@@ -168,6 +168,8 @@ class TwoTower(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["two_tower"] = self._facts
         if self._folds and (maps := fold(self, checkpoint["state_dict"])):
+            earlier = self._facts.get("maps", {})  # of the run that this one started from
+            maps = {place: own @ earlier[place] if place in earlier else own for place, own in maps.items()}
             checkpoint["two_tower"] = {**self._facts, "maps": maps}
 
     @contextmanager

@@ -72,7 +72,7 @@ class NewWords:
         known = set(tokenizer.vocabulary)
         unknown = {word: counts[0] for word, counts in found.items() if word not in known}
         words = sorted(unknown, key=lambda word: (-unknown[word], word))[:MOST_WORDS]
-        facts = torch.load(run.best, map_location="cpu", weights_only=True, mmap=True)["two_tower"]
+        facts = facts_of(run)
         frequencies = np.array([found.get(word, (0, 0))[1] for word in (*tokenizer.vocabulary, *words)])
         idf = facts.get("idf")
         if idf is not None and passages.learned >= FAMILIAR * passages.count:
@@ -145,6 +145,12 @@ class NewWords:
         share = f"{unknown:,} of {tokens:,} words of the passages ({unknown / max(1, tokens):.2%}) were unknown"
         how = f", {words:,} different ones; each has a vector now, {self.facts['how']}" if words else ""
         return f"{share}{how}."
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """What the best checkpoint of a run holds besides weights."""
+    facts: dict[str, Any] = torch.load(run.best, map_location="cpu", weights_only=True, mmap=True)["two_tower"]
+    return facts
 
 
 def _row(tensor: Callable[[str], Tensor], place: str) -> tuple[Tensor, Tensor]:

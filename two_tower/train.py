@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from two_tower.config.build import Composed, Types
 from two_tower.config.entry import Job, run_hydra, this_job
 from two_tower.config.saved import Composition, digest
 from two_tower.errors import UserError
 from two_tower.report.sweep import TrainingSweep
+
+if TYPE_CHECKING:
+    from two_tower.data.base import Source
+    from two_tower.new_words import NewWords
+    from two_tower.run import Run
 
 
 def train(config: dict[str, Any], composition: Composition | None = None) -> dict[str, Any]:
@@ -47,11 +51,10 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     try:
         validation = build("validation", config["validation"], run=run)
         trainer = make_trainer(config, run, validation)
-        if config["init_from"] and not run.tokenizer.exists():  # the weights belong to its words
-            shutil.copy(Run.existing(config["init_from"]).tokenizer, run.tokenizer)
         data = make_data(config, run.tokenizer, source)
+        further = _further_words(Run.existing(config["init_from"]), run, data.learned) if config["init_from"] else None
         data.trainer = trainer  # which part of a batch is this process' own
-        model = make_model(config, data)
+        model = make_model(config, data, further)
         if trainer.is_global_zero:
             run.keep_learned(data.corpus.written, config["init_from"])
         if has_usual_length(config["trainer"]):
@@ -74,6 +77,18 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         raise KeyboardInterrupt(f"at step {trainer.global_step}") from None
     finally:
         run.release()
+
+
+def _further_words(before: Run, run: Run, source: Source) -> NewWords | None:
+    """The words of a source that the run to start from lacks; the new run's tokenizer knows both."""
+    from two_tower.assemble import load_model
+    from two_tower.new_words import NewWords
+
+    model, tokenizer = load_model(before)
+    words = None if before.has_learned(source.fingerprint()) else NewWords.find(before, model, tokenizer, source)
+    if not run.tokenizer.exists():
+        (tokenizer.extended(words.words) if words else tokenizer).save(run.tokenizer)
+    return words
 
 
 def resolve(composed: Composed) -> dict[str, Any]:
