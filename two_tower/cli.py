@@ -200,22 +200,22 @@ def dashboard(
 
 
 @app.command()
-def extend(
+def update(
     run: RunFolder,
     path: Annotated[Path, typer.Argument(help="new run folder", show_default=False)],
     overrides: Overrides = None,
     data: BeirFolder = None,
 ) -> None:
-    """Give the new words of further passages vectors, by their parts or a teacher, without training."""
-    from two_tower.assemble import make_source
-    from two_tower.console import command, say, say_next
-    from two_tower.extend import extend_run
+    """Let a run follow its collection: new passages and words, some steps of training, a fresh index."""
+    from two_tower.console import command, say_next, show_log
+    from two_tower.update import update_run
 
     overrides = _with_folder(overrides or [], data)
     if not overrides:
-        raise UserError("Say whose words are to be added: --data FOLDER, or data=SOURCE with its settings.")
-    say(str(extend_run(run, make_source(_data_of(overrides)), path)))
-    say_next(command("python", "embed.py", f"run={path}", *overrides))
+        raise UserError("Say what the collection is now: --data FOLDER, or data=SOURCE with its settings.")
+    show_log()
+    update_run(run, _data_of(overrides), path)
+    say_next(command("two-tower", "compare", run, path))
 
 
 @app.command()

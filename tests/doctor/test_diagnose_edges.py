@@ -25,10 +25,10 @@ from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.evaluation import evaluate_run
 from two_tower.examine import examine
-from two_tower.extend import extend_run
 from two_tower.report.results import verdict
 from two_tower.run import Run
 from two_tower.train import train
+from two_tower.update import add_words
 
 
 def document(run: Path) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_a_copy_of_a_run_keeps_how_it_is_fused(collection: Path, tmp_path: Path)
     before = evaluate_run(run, None, "test", hybrid=True)
     path = tmp_path / "more.jsonl"
     path.write_text('{"_id": "1", "text": "zebrafish quixotic"}\n')
-    extend_run(run, Passages(str(path)), new)
+    add_words(Run(run), Passages(str(path)), Run(new))
     for name in ("hybrid.json", "data.json"):
         assert (new / name).exists()
     after = evaluate_run(new, None, "test", hybrid=True)

@@ -22,7 +22,7 @@ _BEGINS = ("\u2581", "\u0120")  # "▁" of SentencePiece, "Ġ" of byte-level pie
 _UNKNOWN = ("[UNK]", "<unk>")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # Tokens that a model reads together, padding included.
-_CPU_TOKENS, _TOKENS = 4096, 32_768
+_CPU_TOKENS, _TOKENS = 2048, 32_768
 NEEDS = 'pip install -e ".[teacher]"'
 
 

@@ -1,4 +1,4 @@
-"""`two-tower extend` and what `embed.py` says of unknown words."""
+"""`two-tower update` and what `embed.py` says of unknown words."""
 
 import json
 from collections.abc import Callable
@@ -20,15 +20,17 @@ def test_new_passages_are_embedded_with_their_words(collection: Path, tmp_path: 
     assert before.status == 0
     assert "2 of 5 words of the passages (40.00%) were unknown" in " ".join((before.out + before.err).split())
     assert "each has a vector now, drawn at random as all were" in " ".join((before.out + before.err).split())
-    extended = call("two-tower", "extend", "run", "more", *data)
-    assert extended.status == 0, extended.err
-    assert "2 of 5 words of the passages (40.00%) were unknown" in " ".join((extended.out + extended.err).split())
-    after = call("embed.py", "run=more", *data)
-    assert after.status == 0, after.err
-    assert "vocabulary" not in after.out + after.err
+    updated = call("two-tower", "update", "run", "more", *data)
+    assert updated.status == 0, updated.err
+    assert "2 of 5 words of the passages (40.00%) were unknown" in " ".join((updated.out + updated.err).split())
+    assert "vocabulary" not in updated.out + updated.err  # it is embedded, too
     found = call("two-tower", "search", "more", "zebrafish", "-k", "1")
     assert found.status == 0, found.err
     assert f"{word(0)} zebrafish" in found.out
-    mistake = call("two-tower", "extend", "run", "other")
-    assert mistake.status == 2
-    assert "Say whose words are to be added" in mistake.err
+    for arguments, said in (
+        (["more", *data], "more exists already"),
+        (["other"], "Say what the collection is now"),
+    ):
+        mistake = call("two-tower", "update", "run", *arguments)
+        assert mistake.status == 2
+        assert said in mistake.err

@@ -1,4 +1,4 @@
-"""A run that learns the words of further passages without training."""
+"""A run follows its collection: words without training, or some steps of it."""
 
 import itertools
 import json
@@ -8,22 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import word
+from conftest import composed, word
 from scipy.sparse.linalg import lsqr
 from test_train import fit
 
+from two_tower import update
 from two_tower.assemble import load_model
+from two_tower.config import read
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus
+from two_tower.embed import embed
 from two_tower.embedding import _parts
 from two_tower.embedding._parts import SubwordVectors
 from two_tower.embedding.transformer import TransformerEmbedding
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
-from two_tower.extend import extend_run
+from two_tower.index.faiss import HnswIndex
 from two_tower.new_words import NewWords, facts_of
 from two_tower.run import Run
+from two_tower.search import Searcher
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
+from two_tower.update import add_words
 
 A, B, C = word(0), word(1), word(2)
 KNOWN = [f"{A} {B} {C}", f"{B}", ""]
@@ -43,7 +48,7 @@ def further(collection: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("overrides", ["tower=gru", "shared_towers=false"])
 def test_words_are_added_and_old_texts_stay(overrides: str, collection: Path, further: Path, tmp_path: Path) -> None:
     fit(collection, tmp_path / "run", "tokenizer.min_frequency=1", "trainer.max_epochs=1", overrides)
-    found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
+    found = add_words(Run(tmp_path / "run"), Beir(str(further)), Run(tmp_path / "more"))
     assert (found.facts["unknown"], len(found.words)) == (4, 3)
     assert "3 different ones" in str(found)
     old, new = (Encoder.load(Run(tmp_path / name)) for name in ("run", "more"))
@@ -63,14 +68,12 @@ def test_words_are_added_and_old_texts_stay(overrides: str, collection: Path, fu
 def test_what_cannot_be_extended(collection: Path, further: Path, tmp_path: Path, transformer_folder: Path) -> None:
     fit(collection, tmp_path / "run", "tokenizer.min_frequency=1", "trainer.max_steps=1")
     with pytest.raises(UserError, match="knows every word of"):
-        extend_run(tmp_path / "run", Beir(str(collection)), tmp_path / "more")
+        add_words(Run(tmp_path / "run"), Beir(str(collection)), Run(tmp_path / "more"))
     assert not (tmp_path / "more").exists()
-    with pytest.raises(UserError, match="exists already"):
-        extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "run")
     pieces = ["tokenizer=subword", f"tokenizer.path={transformer_folder}"]
     fit(collection, tmp_path / "pieces", "trainer.max_steps=1", *pieces)
     with pytest.raises(UserError, match="splits words into pieces"):
-        extend_run(tmp_path / "pieces", Beir(str(further)), tmp_path / "more")
+        add_words(Run(tmp_path / "pieces"), Beir(str(further)), Run(tmp_path / "more"))
 
 
 STEMS = ["walk", "jump", "climb", "swim", "dance", "laugh", "paint", "build", "stretch", "whisper"]
@@ -122,7 +125,7 @@ def test_a_teachers_vectors_of_new_words_go_through_the_map(
     pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
     overrides = [*TAUGHT, f"teacher.model={transformer_folder}", f"tower.dim={dim}", f"shared_towers={shared}"]
     fit(collection, tmp_path / "run", *overrides)
-    found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
+    found = add_words(Run(tmp_path / "run"), Beir(str(further)), Run(tmp_path / "more"))
     assert "the teacher's through the run's map" in str(found)
     facts = torch.load(tmp_path / "more" / "checkpoints" / "best.ckpt", weights_only=True)["two_tower"]
     assert "origin" in facts  # so that it can be extended again
@@ -148,7 +151,7 @@ def test_without_its_teacher_new_words_are_made_of_their_parts(
     shutil.copytree(transformer_folder, teacher)
     fit(collection, tmp_path / "run", *TAUGHT, f"teacher.model={teacher}", "trainer.max_steps=1")
     shutil.rmtree(teacher)
-    found = extend_run(tmp_path / "run", Beir(str(further)), tmp_path / "more")
+    found = add_words(Run(tmp_path / "run"), Beir(str(further)), Run(tmp_path / "more"))
     assert "made of its parts" in str(found)
     assert "Until then new words get vectors made of their parts" in caplog.text
 
@@ -175,3 +178,26 @@ def test_training_goes_on_with_new_words(
     last = torch.load(tmp_path / "more" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for place in found.rows:
         torch.testing.assert_close(after["maps"][place], last[f"{place}.map"] @ before["maps"][place])
+
+
+def test_a_taught_run_follows_its_collection(
+    collection: Path, further: Path, tmp_path: Path, transformer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns from the new passages as well, from its weights, and is embedded as before."""
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[teacher]'")
+    taught = [*TAUGHT, f"teacher.model={transformer_folder}", "loss=distillation", "data.examples=passages"]
+    fit(collection, tmp_path / "run", *taught, "data.unseen_share=0.1")
+    embed(composed(f"run={tmp_path / 'run'}", "dtype=int8", "index=hnsw", program="embed"))
+    monkeypatch.setattr(update, "STEPS", 3)
+    update.update_run(tmp_path / "run", composed("data=beir", f"data.path={further}")["data"], tmp_path / "more")
+    run = Run(tmp_path / "more")
+    config, results = read(run.config), run.read_results()
+    assert results["best_step"] <= 3
+    assert (config["data"]["examples"], config["data"]["unseen_share"]) == ("passages", 0)
+    assert run.has_learned(Beir(str(further)).fingerprint())
+    searcher = Searcher.load(run.path)
+    assert (searcher.passages, searcher.store.manifest.dtype) == (242, "int8")
+    assert isinstance(searcher.index, HnswIndex)
+    assert not searcher.search(["zebrafish quixotic"])[0].notes
+    with pytest.raises(UserError, match="exists already"):
+        update.update_run(run.path, config["data"], run.path)

@@ -1,0 +1,89 @@
+"""``two-tower update``: a run that follows its collection, in a fraction of the time that one from scratch takes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from two_tower.assemble import load_model, make_source
+from two_tower.config import read
+from two_tower.config.compose import compose_raw
+from two_tower.console import say
+from two_tower.data.base import LOADER_KEYS, Source
+from two_tower.embed import embed, resolve
+from two_tower.errors import UserError
+from two_tower.files import file_hash, require_new, write_text
+from two_tower.fusion import Fusion
+from two_tower.new_words import NewWords, facts_of
+from two_tower.run import Run
+from two_tower.store import VectorStore
+from two_tower.train import train
+
+# Of distillation, on old and new passages; the rate as a part of that from scratch, at which the passages that the run
+# knew already are found worse afterwards (measured in docs/experiments.md).
+STEPS, RATE = 60, 0.6
+ALL = {"unseen_share": 0.0, "unseen_ids": None}  # every passage is to be learned
+
+
+def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> None:
+    """Write the folder of a run that knows a changed collection, with its index.
+
+    ``data`` is the configuration of a source. A run that learned passages from a teacher goes on with that, from its
+    weights, on all of them. Another, or one whose new data has no queries, is given vectors for new words.
+    """
+    require_new(path)
+    before, source = Run.existing(run), make_source(data)
+    config = read(before.config)
+    loader = {key: config["data"][key] for key in LOADER_KEYS} | ALL
+    splits = {loader["train_split"], loader["validation_split"]}
+    taught = loader["examples"] == "passages" and splits <= {*source.splits()}
+    if taught:
+        length = {"max_steps": STEPS, "max_epochs": -1, "max_time": None}
+        slower = {"lr": RATE * config["optimizer"]["lr"]}
+        changed = {"data": {**data, **loader}, "init_from": str(before.path), "run_dir": str(path)}
+        changed |= {"trainer": {**config["trainer"], **length}, "optimizer": {**config["optimizer"], **slower}}
+        train({**config, **changed})
+    else:
+        say(str(add_words(before, source, Run(path))))
+    embed({**_usual_embedding(), **_embedding_of(before), "run": str(path), "data": None if taught else dict(data)})
+
+
+def _usual_embedding() -> dict[str, Any]:
+    return resolve(compose_raw("embed", ["run=RUN"]))
+
+
+def _embedding_of(run: Run) -> dict[str, Any]:
+    """How the index of a run was made; empty if it has none."""
+    if not (run.index / "index.yaml").exists():
+        return {}
+    manifest = VectorStore.open(run.index).manifest
+    kept = {"shard_rows": manifest.shard_rows, "dtype": manifest.dtype}
+    return {**kept, "index": read(run.index / "index.yaml")["index"]}
+
+
+def add_words(old: Run, source: Source, new: Run) -> NewWords:
+    """Write a run whose vocabulary holds the new words of a source's passages as well, without training."""
+    model, tokenizer = load_model(old)
+    if tokenizer.rule is None:
+        raise UserError(f"{old.path} splits words into pieces: no word is new to it, embed.py needs nothing more.")
+    words = NewWords.find(old, model, tokenizer, source)
+    if words is None or not words.words:
+        raise UserError(f"{old.path} knows every word of {source.name}: embed.py needs nothing more.")
+    facts, extended = facts_of(old), tokenizer.extended(words.words)
+    new.checkpoints.mkdir(parents=True)
+    extended.save(new.tokenizer)
+    state = words.add_to(model.state_dict())
+    facts |= {"tokenizer": extended.fingerprint} | ({} if words.idf is None else {"idf": words.idf})
+    torch.save({"state_dict": state, "two_tower": facts}, new.best)
+    for kept, its in ((old.data, new.data), (old.learned, new.learned)):
+        if kept.exists():
+            shutil.copy(kept, its)
+    if fusion := Fusion.read(old.hybrid, file_hash(old.best)):
+        replace(fusion, checkpoint=file_hash(new.best)).write(new.hybrid)
+    write_text(new.config, old.config.read_text(encoding="utf-8"))  # last: without it the folder is no run
+    return words
