@@ -50,6 +50,7 @@ def _subset(name: str) -> Callable[[Folders], list[str]]:
 _DISTIL, _NO_LEXICAL = "experiment=distil_average", "tower.lexical_dims=0"
 _FREE = ("embedding.pull=null", _NO_LEXICAL, "optimizer.lr=0.01", "optimizer.embedding_lr_scale=1")
 _UNTRAINED = (_NO_LEXICAL, "optimizer.lr=1e-9", "trainer.max_steps=1", "trainer.max_epochs=-1")
+_BEST = "unseen-distil_average-seen"  # runs that others are made of
 _LONG = "trainer.max_epochs=16"
 _RECURRENT = {
     "average": Row("`distil_average`, 8 epochs", (_DISTIL,)),
@@ -81,24 +82,23 @@ EXPERIMENTS = {
     ),
     "elsewhere": Experiment(
         {
-            "learned": Row("token weights as learned", adapted=0.0),
-            "half": Row("**half way to the idf of the collection**"),
-            "idf": Row("with the idf of the collection", adapted=1.0),
+            "learned": Row("token weights as learned", adapted=0.0, runs=_BEST),
+            "half": Row("**half way to the idf of the collection**", runs=_BEST),
+            "idf": Row("with the idf of the collection", adapted=1.0, runs=_BEST),
         },
         {"medquad": _data("medquad"), "pydocs": lambda _: ["data=pydocs"]},
         [Column(f"{name}{what}", name, f"{key}/mrr@10")
          for name in ("medquad", "pydocs") for what, key in (("", "dense"), (", hybrid", "hybrid"))],
         split="dev",
-        runs="unseen-distil_average-seen",
     ),
     "costs": Experiment(
-        {"map": Row("without dimensions for exact words"), "distil_average": Row("with 256 of them")},
+        {"map": Row("without dimensions for exact words", runs="unseen-{row}-seen"),
+         "distil_average": Row("with 256 of them", runs="unseen-{row}-seen")},
         {MSMARCO: _data(MSMARCO)},
         [Column("passages/s", MSMARCO, "cost/passages_per_second"), Column("bytes a passage", MSMARCO, "cost/bytes"),
          Column("ms a query", MSMARCO, "cost/dense_ms"), Column("hybrid: bytes", MSMARCO, "cost/hybrid_bytes"),
          Column("hybrid: ms", MSMARCO, "cost/hybrid_ms")],
         seeds=(0,),
-        runs="unseen-{row}-seen",
         measure=costs,
     ),
     "recurrent": Experiment(
@@ -110,13 +110,24 @@ EXPERIMENTS = {
         seeds=(0,),
     ),
     "order": Experiment(
-        {**_RECURRENT, "teacher": Row("*the teacher itself*", peer="teacher")},
+        {**{name: row._replace(runs="recurrent-{row}-{variant}") for name, row in _RECURRENT.items()},
+         "teacher": Row("*the teacher itself*", peer="teacher")},
         {"unseen": lambda folders: ["data=beir", f"data.path={order_matters(folders[MSMARCO], 'test')}"]},
         [Column("MRR@10", "unseen", "dense/mrr@10"), Column("Recall@100", "unseen", "dense/recall@100"),
          Column("hybrid", "unseen", "hybrid/mrr@10")],
         split="order",
         seeds=(0,),
-        runs="recurrent-{row}-unseen",
+    ),
+    "update": Experiment(
+        {
+            "before": Row("the run before", runs="unseen-distil_average-unseen"),
+            "update": Row("**`two-tower update`**", runs="unseen-distil_average-unseen", updates=True),
+            "scratch": Row("from scratch", runs=_BEST),
+        },
+        {"all": _data(MSMARCO)},
+        [Column("old passages (`dev`)", "all", "val/mrr@10"), Column("new passages (`test`)", "all", "dense/mrr@10"),
+         Column("Recall@100", "all", "dense/recall@100"), Column("hybrid", "all", "hybrid/mrr@10"),
+         Column("seconds", "all", "seconds")],
     ),
     "small": Experiment(
         {
@@ -151,25 +162,38 @@ def run(name: str, folders: Folders, work: Path) -> None:
     """Train and evaluate what of an experiment is not stored yet."""
     experiment = EXPERIMENTS[name]
     for seed in experiment.seeds:
-        for row, (_, overrides, peer, adapted) in experiment.rows.items():
+        for row_name, row in experiment.rows.items():
             for variant, data in experiment.variants.items():
-                if found_of(stored(), name, row, variant, None if peer else seed):
+                if found_of(stored(), name, row_name, variant, None if row.peer else seed):
                     continue
-                if peer:
-                    _keep(name, row, variant, None, *figures(peer, _source(data(folders)), experiment.split))
+                if row.peer:
+                    figured = figures(row.peer, _source(data(folders)), experiment.split)
+                    _keep(name, row_name, variant, None, *figured)
                     continue
-                folder = work / f"{experiment.runs.format(row=row) or f'{name}-{row}-{variant}'}-{seed}"
-                if not experiment.runs:
-                    _train([*overrides, *data(folders), f"seed={seed}", f"run_dir={folder}"])
+                folder = _made(name, row_name, variant, seed, data(folders), work)
                 own = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-                config = _config(data(folders)) if experiment.runs else None
-                new_words.ADAPTED = adapted
+                new_words.ADAPTED = row.adapted
                 if experiment.measure:
                     found = experiment.measure(folder, experiment.split)
                 else:
+                    config = _config(data(folders)) if row.runs and not row.updates else None
                     found = evaluate_run(folder, config, experiment.split, hybrid=True)
                 found |= {key: value for key, value in own.items() if key.startswith(("untrained/", "val/"))}
-                _keep(name, row, variant, seed, own["seconds"], found)
+                _keep(name, row_name, variant, seed, own["seconds"], found)
+
+
+def _made(name: str, row: str, variant: str, seed: int, data: Sequence[str], work: Path) -> Path:
+    """The folder of a row's run, trained if need be."""
+    _, overrides, _, _, runs, updates = EXPERIMENTS[name].rows[row]
+    own, other = work / f"{name}-{row}-{variant}-{seed}", work / f"{runs.format(row=row, variant=variant)}-{seed}"
+    if runs and not updates:
+        return other
+    if not (own / "results.json").exists():
+        if updates:
+            _command(["-m", "two_tower", "update", str(other), str(own), *data])
+        else:
+            _train([*overrides, *data, f"seed={seed}", f"run_dir={own}"])
+    return own
 
 
 def _config(data: Sequence[str]) -> Mapping[str, Any]:
@@ -183,8 +207,11 @@ def _source(data: Sequence[str]) -> Source:
 
 
 def _train(overrides: Sequence[str]) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *overrides, "callbacks.samples.console=never", "console=quiet"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _command([str(ROOT / "train.py"), *overrides, "callbacks.samples.console=never", "console=quiet"])
+
+
+def _command(arguments: Sequence[str]) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def _keep(name: str, row: str, variant: str, seed: int | None, seconds: float, found: Found) -> None:

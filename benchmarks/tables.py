@@ -43,6 +43,8 @@ class Row(NamedTuple):
     overrides: tuple[str, ...] = ()
     peer: str = ""  # one of `peers` instead of a run of ours; it has no seeds
     adapted: float = new_words.ADAPTED  # how far token weights follow another collection
+    runs: str = ""  # those of another experiment ({row} and {variant} are names) instead of training any
+    updates: bool = False  # whether these are updated for the variant's data first
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,6 @@ class Experiment:
     columns: Sequence[Column]
     split: str = "test"  # that is evaluated
     seeds: Sequence[int] = SEEDS
-    runs: str = ""  # those of another experiment ({row} is the name of the row), instead of training any
     measure: Callable[[Path, str], Found] | None = None  # instead of an evaluation
 
 
