@@ -314,6 +314,28 @@ def test_one_name_for_two_collections_is_never_averaged(make: Make) -> None:
     assert len(leaderboard([paths[0], make("other", NARROW[0], data__path="elsewhere")]).rows) == 2
 
 
+def test_a_run_and_its_update_are_compared_on_the_queries_they_share(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = make("before", WIDE[0], documents=100)
+    ids = [f"q{i}" for i in range(2, 12)]
+    after = make("after", NARROW[0], BM25[::-1], ids, documents=120, init_from=str(before))
+    for path in (before, after):
+        (path / "data.json").write_text(json.dumps({"name": "mine", "fingerprint": path.name, "parts": []}))
+    board = leaderboard([before, after])
+    assert board.queries == 8
+    wanted = {"before": WIDE[0][2:], "after": NARROW[0][:8]}
+    for row in board.rows:
+        ranks = wanted[row.runs[0].path.name]
+        np.testing.assert_allclose(row.values, [float(value) for value in values(ranks)])
+    assert f"{before} among 100, {after} among 120" in caplog.text
+    assert "on the 8 queries of all of them" in caplog.text
+    with pytest.raises(UserError, match="they share no query"):
+        leaderboard([before, make("gone", WIDE[1], ids=[f"new{i}" for i in range(10)], init_from=str(before))])
+    with pytest.raises(UserError, match="validated with 100 and 120 documents"):
+        leaderboard([before, make("other", NARROW[0], documents=120)])
+
+
 def test_a_run_made_twice_counts_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     runs = [make("one", WIDE[0]), make("again", WIDE[0]), make("two", WIDE[1], seed=1)]
     (row,) = leaderboard(runs).rows

@@ -48,13 +48,43 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     """Read runs that may be compared, their queries in the order of the first one's.
 
     A folder of runs, of a sweep for example, stands for all finished ones in it; others are left out with a warning.
+    A run and those that started from it may have seen a collection at different times: then the queries count that all
+    of them have, which is said.
     """
     folders = {folder.resolve(): folder for path in paths for folder in _folders(path)}
     runs = [_read(folder) for folder in folders.values()]
     if not runs:
         raise UserError(f"{', '.join(map(str, paths))} holds no finished run: give folders that train.py wrote.")
-    _check_same_data(runs)
-    return [runs[0], *(_aligned(run, runs[0]) for run in runs[1:])]
+    if len(runs) > 1 and all(_is_related(run, runs) for run in runs):
+        runs = _on_shared_queries(runs)
+    else:
+        _check_same_data(runs)
+        for run in runs[1:]:
+            _check_same_validation(run, runs[0])
+    return [runs[0], *(_aligned(run, runs[0].per_query.ids) for run in runs[1:])]
+
+
+def _is_related(run: FinishedRun, runs: Sequence[FinishedRun]) -> bool:
+    """Whether a run started from another of these, or another from it."""
+
+    def starts(one: FinishedRun, other: FinishedRun) -> bool:
+        begun = one.config.get("init_from")
+        return begun is not None and Path(begun).resolve() == other.path.resolve()
+
+    return any(starts(run, other) or starts(other, run) for other in runs)
+
+
+def _on_shared_queries(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    shared = set.intersection(*(set(run.per_query.ids) for run in runs))
+    if not shared:
+        raise UserError(f"{' and '.join(str(run.path) for run in runs)} cannot be compared: they share no query.")
+    passages = [run.results.get("documents") for run in runs]
+    if len({*passages}) > 1 or any(len(run.per_query.ids) > len(shared) for run in runs):
+        known = ", ".join(f"{run.path} among {count:,}" for run, count in zip(runs, passages, strict=True) if count)
+        log.warning("The runs searched a collection at different times (%s): on the %s queries of all of them.",
+                    known, f"{len(shared):,}")  # fmt: skip
+    ids = [query for query in runs[0].per_query.ids if query in shared]
+    return [_aligned(run, ids) for run in runs]
 
 
 def _check_same_data(runs: Sequence[FinishedRun]) -> None:
@@ -127,31 +157,37 @@ def read_history(path: Path) -> dict[str, list[tuple[float, float]]]:
     return history
 
 
-def _aligned(run: FinishedRun, first: FinishedRun) -> FinishedRun:
-    """The run with its queries in the order of the first one's; a UserError if they may not be compared."""
+def _check_same_validation(run: FinishedRun, first: FinishedRun) -> None:
+    """Raise a UserError for runs that were validated on other queries or passages."""
     both = f"{first.path} and {run.path}"
     for what in ("documents", "queries"):
         a, b = first.results.get(what), run.results.get(what)
         if a != b:
             raise UserError(f"{both} cannot be compared: they were validated with {a} and {b} {what}.")
-    places = {query: place for place, query in enumerate(run.per_query.ids)}
-    if set(places) != set(first.per_query.ids):
+    if {*run.per_query.ids} != {*first.per_query.ids}:
         raise UserError(f"{both} cannot be compared: they were validated on different queries.")
     a, b = (each.config["validation"].get("sample_seed") for each in (first, run))
     if a is not None and b is not None and a != b:
         raise UserError(f"{both} cannot be compared: they ranked different samples (validation.sample_seed={a}, {b}).")
-    order = np.array([places[query] for query in first.per_query.ids], np.int64)
+    _same_bm25(first, _aligned(run, first.per_query.ids))
+
+
+def _aligned(run: FinishedRun, ids: Sequence[str]) -> FinishedRun:
+    """The run with these of its queries, in this order."""
+    places = {query: place for place, query in enumerate(run.per_query.ids)}
+    order = np.array([places[query] for query in ids], np.int64)
     values = {name: column[order] for name, column in run.per_query.values.items()}
-    _same_bm25(first, run, values)
-    return replace(run, per_query=PerQuery(first.per_query.ids, values, first.per_query.texts))
+    texts = [run.per_query.texts[place] for place in order.tolist()] if run.per_query.texts else []
+    return replace(run, per_query=PerQuery([*ids], values, texts))
 
 
-def _same_bm25(first: FinishedRun, run: FinishedRun, values: dict[str, np.ndarray]) -> None:
+def _same_bm25(first: FinishedRun, run: FinishedRun) -> None:
     """BM25 knows no seed and no tower: where it differs, the texts behind equal ids do."""
     keys = ("split_camel_case", "strip_accents", "language")
     a, b = ({key: each.config["tokenizer"].get(key) for key in keys} for each in (first, run))
     if a != b:  # BM25 reads the same words as the tower
         return
+    values = run.per_query.values
     for name in values.keys() & first.per_query.values.keys():
         if name.startswith("bm25/") and (values[name] != first.per_query.values[name]).mean() > _ROUNDING:
             both = f"{first.path} and {run.path} cannot be compared"
