@@ -86,11 +86,13 @@ def serve(
     max_queue: Annotated[int, typer.Option(min=1, help="most requests that wait")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="longest time of a search, in seconds")] = 10.0,
     index: Indexes = None,
+    watch: Annotated[bool, typer.Option("--watch", help="take up an index that embed.py has renewed")] = False,
 ) -> None:
-    """Serve runs over HTTP: a JSON API and a search page."""
+    """Serve runs over HTTP: a JSON API and a search page. SIGHUP makes it take up its indexes anew."""
     from two_tower.serve import Limits, serve
 
-    serve(runs, host, port, Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue), bm25, index or [])
+    limits = Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue)
+    serve(runs, host, port, limits, bm25, index or [], watch)
 
 
 @app.command()

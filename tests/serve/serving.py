@@ -47,10 +47,10 @@ class Service:
 
 
 @contextmanager
-def served(runs: Runs, limits: Limits | None = None) -> Iterator[Service]:
+def served(runs: Runs, limits: Limits | None = None, watch: bool = False) -> Iterator[Service]:
     """Serve runs in a thread; imports within, so that tests are skipped where the service is not installed."""
     from benchmarks.serve import served_app
     from two_tower.serve.app import create_app
 
-    with served_app(create_app(runs, limits)) as url:
+    with served_app(create_app(runs, limits, watch)) as url:
         yield Service(url)

@@ -85,7 +85,9 @@ def test_facts_notes_and_defaults(service: Service) -> None:
     defaults = service.ask("/search?q=bababa")[1]
     assert (defaults["run"], defaults["mode"], len(defaults["hits"])) == ("first", "dense", 10)
     assert list(defaults["hits"][0])[:5] == ["rank", "id", "score", "title", "text"]
-    assert service.ask("/health")[1] == {"status": "ok", "runs": ["first", "second"]}
+    health = service.ask("/health")[1]
+    assert (health["status"], health["runs"]) == ("ok", ["first", "second"])
+    assert {name: index["passages"] for name, index in health["indexes"].items()} == {"first": 243, "second": 243}
     first, second = service.ask("/runs")[1]
     assert (first["name"], first["passages"], first["index"]) == ("first", 243, "flat")
     assert first["corpus"] == second["corpus"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +41,16 @@ class SearchParams(NamedTuple):
 
 
 class Runs:
-    """One or more searchers by name, the first by default; those with equal names get a number."""
+    """One or more searchers by name, the first by default; those with equal names get a number.
 
-    def __init__(self, searchers: Iterable[Searcher], bm25: bool = True) -> None:
-        self._by_name = by_name(searchers)
+    ``load`` gives them as they are on disk now.
+    """
+
+    def __init__(
+        self, searchers: Iterable[Searcher], bm25: bool = True, load: Callable[[], Iterable[Searcher]] | None = None
+    ) -> None:
+        self._by_name, self._load = by_name(searchers), load
+        self.since = _now()
         if not self._by_name:
             raise UserError("There is no run to serve.")
         self.default = next(iter(self._by_name))
@@ -62,6 +70,23 @@ class Runs:
                 for queries in (["warm up"], ["warm", "up"]):  # one and several are searched in different ways
                     self.search(SearchParams(name, mode, 1), queries)
 
+    def renew(self) -> None:
+        """Search the indexes as they are on disk once they are warm; a UserError says why they cannot be loaded."""
+        assert self._load is not None
+        fresh = Runs(self._load(), "bm25" in self.modes)
+        fresh.warm()
+        self._by_name, self.default, self.since = fresh._by_name, fresh.default, fresh.since
+
+    def indexes(self) -> dict[str, dict[str, Any]]:
+        """Which state of its collection each index is of."""
+        return {
+            name: {"passages": searcher.passages, "corpus": searcher.store.manifest.corpus} for name, searcher in self
+        }
+
+    def states(self) -> dict[str, tuple[int, int] | None]:
+        """For each index what changes with it."""
+        return {name: _state(searcher.store.path / "index.yaml") for name, searcher in self}
+
     def params(self, run: str | None, mode: str, k: int) -> SearchParams:
         """How to search; a UserError if there is no such run or mode here."""
         name = self.default if run is None else run
@@ -73,7 +98,10 @@ class Runs:
         raise UserError(f"mode={mode} does not exist here; {one_of(mode, self.modes)}")
 
     def search(self, params: SearchParams, queries: Sequence[str]) -> list[Answer]:
-        return self._by_name[params.run].search(queries, params.k, params.mode)
+        searcher = self._by_name.get(params.run)
+        if searcher is None:  # it went while the query waited
+            raise UserError(f"run={params.run} is not served here any more.")
+        return searcher.search(queries, params.k, params.mode)
 
     def describe(self) -> list[dict[str, Any]]:
         """What a client needs to choose between them."""
@@ -92,11 +120,18 @@ class Runs:
 
 
 def serve(
-    paths: Sequence[Path], host: str, port: int, limits: Limits, bm25: bool = True, indexes: Sequence[Path] = ()
+    paths: Sequence[Path],
+    host: str,
+    port: int,
+    limits: Limits,
+    bm25: bool = True,
+    indexes: Sequence[Path] = (),
+    watch: bool = False,
 ) -> None:
     """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first.
 
-    ``indexes`` are folders that embed.py wrote, see `two_tower.search.load_searchers`.
+    ``indexes`` are folders that embed.py wrote, see `two_tower.search.load_searchers`. SIGHUP, or with ``watch`` a
+    change of their folders, makes the service take them up anew.
     """
     try:
         import uvicorn
@@ -105,11 +140,12 @@ def serve(
     except ModuleNotFoundError as error:
         raise UserError(f'two-tower serve needs {error.name}: pip install -e ".[serve]"') from error
     with _bound(host, port) as listener:  # at once, not after the seconds that loading takes
-        runs = Runs(load_searchers(paths, indexes), bm25)
+        load = partial(load_searchers, paths, indexes)
+        runs = Runs(load(), bm25, load)
         say("Warming up …", style="dim")
         runs.warm()
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-        config = uvicorn.Config(create_app(runs, limits), timeout_graceful_shutdown=GRACE, **quiet)
+        config = uvicorn.Config(create_app(runs, limits, watch), timeout_graceful_shutdown=GRACE, **quiet)
         listener.listen(2048)
         for name, searcher in runs:
             say(f"{name}: {searcher.passages:,} passages")
@@ -119,6 +155,18 @@ def serve(
         with _signals_ignored():
             uvicorn.Server(config).run(sockets=[listener])
     say("Stopped.", style="dim")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:  # it is being replaced
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -22,6 +22,7 @@ from two_tower.errors import UserError
 from two_tower.search import Answer, Hit, Mode
 from two_tower.serve import Limits, Runs, SearchParams
 from two_tower.serve.batcher import Batcher, QueueFull
+from two_tower.serve.renewal import renewed
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +71,19 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
-    """The application that searches with warm runs."""
+def create_app(runs: Runs, limits: Limits | None = None, watch: bool = False) -> FastAPI:
+    """The application that searches with warm runs; see `two_tower.serve.renewal.renewed` for ``watch``."""
     limits = limits or Limits()
-    metrics = Metrics({name: searcher.passages for name, searcher in runs})
+    metrics = Metrics()
+    metrics.count(runs)
     batcher: _Batcher = Batcher(runs.search, limits.queue, limits.batch, metrics.batch.observe)
     metrics.waiting.set_function(lambda: batcher.waiting)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
-        yield
+        async with renewed(runs, watch, lambda: metrics.count(runs)):
+            yield
         await batcher.stop()
 
     # No viewer at /docs: FastAPI's own loads its scripts from another site.
@@ -98,7 +101,7 @@ def create_app(runs: Runs, limits: Limits | None = None) -> FastAPI:
 class Metrics:
     """Counts and times of one service, for Prometheus."""
 
-    def __init__(self, passages: dict[str, int]) -> None:
+    def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
         help_text = "Requests answered, by path and HTTP status."
         self.requests = Counter("two_tower_requests", help_text, ["path", "status"], registry=own)
@@ -107,9 +110,13 @@ class Metrics:
         help_text = "Queries searched for together."
         self.batch = Histogram("two_tower_batch_queries", help_text, registry=own, buckets=_SIZES)
         self.waiting = Gauge("two_tower_waiting_requests", "Requests that wait to be searched for.", registry=own)
-        size = Gauge("two_tower_passages", "Passages that a run searches.", ["run"], registry=own)
-        for run, number in passages.items():
-            size.labels(run).set(number)
+        self.passages = Gauge("two_tower_passages", "Passages that a run searches.", ["run"], registry=own)
+
+    def count(self, runs: Runs) -> None:
+        """Note how many passages there are now."""
+        self.passages.clear()
+        for name, searcher in runs:
+            self.passages.labels(name).set(searcher.passages)
 
 
 class Guard:
@@ -212,7 +219,7 @@ def _add_search(app: FastAPI, search: Search, limits: Limits) -> None:
 def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics) -> None:
     @app.get("/health", summary="Whether the service answers")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "runs": [name for name, _ in runs]}
+        return {"status": "ok", "runs": [name for name, _ in runs], "indexes": runs.indexes(), "since": runs.since}
 
     @app.get("/runs", summary="What can be searched, and how")
     async def describe() -> list[dict[str, Any]]:
