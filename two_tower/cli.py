@@ -216,8 +216,8 @@ def update(
     if not overrides:
         raise UserError("Say what the collection is now: --data FOLDER, or data=SOURCE with its settings.")
     show_log()
-    update_run(run, _data_of(overrides), path)
-    say_next(command("two-tower", "compare", run, path))
+    if update_run(run, _data_of(overrides), path):
+        say_next(command("two-tower", "compare", run, path))
 
 
 @app.command()

@@ -30,11 +30,12 @@ STEPS, RATE = 60, 0.6
 ALL = {"unseen_share": 0.0, "unseen_ids": None}  # every passage is to be learned
 
 
-def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> None:
+def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
     """Write the folder of a run that knows a changed collection, with its index.
 
     ``data`` is the configuration of a source. A run that learned passages from a teacher goes on with that, from its
-    weights, on all of them. Another, or one whose new data has no queries, is given vectors for new words.
+    weights, on all of them. Another, or one whose new data has no queries, is given vectors for new words. Returns
+    whether it was trained.
     """
     require_new(path)
     before, source = Run.existing(run), make_source(data)
@@ -51,6 +52,7 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> None:
     else:
         say(str(add_words(before, source, Run(path))))
     embed({**_usual_embedding(), **_embedding_of(before), "run": str(path), "data": None if taught else dict(data)})
+    return taught
 
 
 def _usual_embedding() -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_what_is_wrong_with_a_run(collection: Path, tmp_path: Path, call: Call, 
     refused("trainer.max_steps: 3 → 4", "train.py", *base, "trainer.max_steps=4", f"run_dir={run}")
     refused("/dev/null/x cannot be used: Not a directory", "embed.py", f"run={run}", "output=/dev/null/x")
     assert call("embed.py", f"run={run}").status == 0
-    refused("made with another shard_rows", "embed.py", f"run={run}", "shard_rows=7")
+    refused("made with another dtype", "embed.py", f"run={run}", "dtype=int8")
     (run / "checkpoints" / "best.ckpt").write_text("no checkpoint")
     refused("best.ckpt cannot be read as a checkpoint", "two-tower", "search", run, "x")
 

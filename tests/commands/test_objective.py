@@ -80,7 +80,7 @@ def climber(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("climber")
 def test_a_sweeper_learns_the_best_figure_of_each_job(small: Path, tmp_path: Path, call: Call) -> None:
     monitor = "recall@1"  # not what is watched by default
-    values = "['optimizer.lr=1e-9','optimizer.lr=0.02','tower.dim=nonsense','negatives.count=0']"
+    values = "['optimizer.lr=1e-9','optimizer.lr=0.04','tower.dim=nonsense','negatives.count=0']"
     command = [*options(small), "trainer.max_epochs=3", f"validation.monitor={monitor}"]
     command += ["hydra/sweeper=climber", f"hydra.sweeper.values={values}", "optimizer.lr=0.001", "negatives=random"]
     ended = call("train.py", *command)
@@ -90,7 +90,7 @@ def test_a_sweeper_learns_the_best_figure_of_each_job(small: Path, tmp_path: Pat
     assert len(failed) == 2
     assert one_line(ended.err, "2 of", "jobs failed", "tower.dim=nonsense", "negatives.count=0")
     assert poor < good
-    for value, rate in ((poor, "1e-9"), (good, "0.02")):
+    for value, rate in ((poor, "1e-9"), (good, "0.04")):
         (metrics,) = (tmp_path / "s").glob(f"*lr={rate}*/metrics.csv")
         with metrics.open() as file:
             checks = [float(row[f"val/{monitor}"]) for row in csv.DictReader(file) if row[f"val/{monitor}"]]

@@ -49,7 +49,7 @@ def test_the_best_check_is_the_checkpoint_and_the_ranking_and_the_cost_is_told(
     fit: Fixture, by_loops: Fixture, run_file: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["validation.every_n_steps=1", "validation.monitor=ndcg@10", "trainer.log_every_n_steps=1"]
-    results = fit(tmp_path / "run", *options, "scheduler=none", "optimizer.lr=0.1", "validation.hybrid=true")
+    results = fit(tmp_path / "run", *options, "scheduler=none", "optimizer.lr=0.2", "validation.hybrid=true")
     rows, history = rows_with("val/mrr@10", tmp_path / "run"), kept(tmp_path / "run")["history"]
     values = [float(row["val/ndcg@10"]) for row in rows]
     assert len(values) == 2 * BATCHES

@@ -51,10 +51,11 @@ class LastCheckpoint(Checkpoint):
     Ctrl-C and SIGTERM wait for the end of the running step, save, and then stop the run; a second Ctrl-C stops at
     once. If one of several processes is asked to stop, all save and stop after the same step.
 
-    Three things of Lightning's would make a continued run differ from an uninterrupted one:
+    Four things of Lightning's would make a continued run differ from an uninterrupted one:
 
     - It steps schedules that wait for a metric (plateau) after the last hook in which a checkpoint can be written.
       So the checkpoint of an epoch keeps the metrics they have not seen, and `on_train_start` makes up for it.
+    - In the epoch that a run is continued in the middle of, it does not step them at all.
     - It hands a step's figures to the loggers after that hook, too; `_log_step` does so before.
     - What was logged after the last checkpoint is logged again: loggers are flushed before one, and rewound to it.
 
@@ -108,6 +109,8 @@ class LastCheckpoint(Checkpoint):
         self._unseen_metrics = {name: float(value) for name, value in metrics.items() if name in monitored}
         self._save(trainer)
         self._unseen_metrics = {}
+        if trainer.fit_loop.restarting:
+            trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
 
     def _save(self, trainer: L.Trainer) -> None:
         for logger in run_loggers(trainer.loggers):
