@@ -15,13 +15,18 @@ from two_tower.search import Answer, Mode, by_name, load_searchers
 SHOWN = 200  # characters of a passage
 
 
-def ask(run: Path, indexes: Sequence[Path], query: str | None, k: int, mode: Mode, as_json: bool) -> None:
-    """Print the ``k`` best passages of each index for a query; without one, for each that is typed or piped in."""
+def ask(
+    run: Path, indexes: Sequence[Path], query: str | None, k: int, mode: Mode, as_json: bool, where: Sequence[str] = ()
+) -> None:
+    """Print the ``k`` best passages of each index for a query; without one, for each that is typed or piped in.
+
+    ``where`` are conditions on their fields, see `two_tower.search.Searcher.search`.
+    """
     if query is None and as_json and sys.stdin.isatty():
         raise UserError('--json needs a query on the command line: two-tower search RUN "query" --json')
     searchers = by_name(load_searchers([run], indexes))
     for question in _lines() if query is None else [query]:
-        answers = {name: each.search([question], k, mode)[0] for name, each in searchers.items()}
+        answers = {name: each.search([question], k, mode, where)[0] for name, each in searchers.items()}
         if as_json:
             _print(question, answers)
             continue

@@ -27,6 +27,9 @@ Index = Annotated[Path | None, typer.Option(help="folder that embed.py wrote, if
 Indexes = Annotated[
     list[Path] | None, typer.Option("--index", help="folder that embed.py wrote, if not RUN/index; may be repeated")
 ]
+Filters = Annotated[
+    list[str] | None, typer.Option("--filter", help="only passages with such a field: lang=de, year>=2020; repeatable")
+]
 BeirFolder = Annotated[Path | None, typer.Option(help="folder in the BEIR layout")]
 Overrides = Annotated[
     list[str] | None,
@@ -67,12 +70,16 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
     index: Indexes = None,
     hybrid: Hybrid = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="only passages with this field: lang=de, year>=2020; repeatable"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages nearest to a query, in each index for itself."""
     from two_tower.ask import ask
 
-    ask(run, index or [], query, k, "hybrid" if hybrid else "dense", as_json)
+    ask(run, index or [], query, k, "hybrid" if hybrid else "dense", as_json, where or [])
 
 
 @app.command()

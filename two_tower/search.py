@@ -20,6 +20,7 @@ from two_tower.console import command, counter
 from two_tower.data.base import FIELDS, full_text
 from two_tower.encode import WORDS, Encoder
 from two_tower.errors import UserError, one_of, printable
+from two_tower.filters import first_fitting, matching, nearest_fitting
 from two_tower.fusion import EVEN, Fusion
 from two_tower.highlight import Highlighter, Marks
 from two_tower.index import VectorIndex, load_index
@@ -32,6 +33,8 @@ from two_tower.tokenizer.base import Rule
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Scalar: TypeAlias = str | int | float | bool | None
+FEW = 20_000  # passages that are compared one by one where a filter leaves no more
+FILTERS = 32  # whose passages are kept
 URL_FIELDS = ("url", "link", "source")
 
 
@@ -84,6 +87,7 @@ class Searcher:
     ) -> None:
         self.encoder, self.index, self.store, self.name = encoder, index, store, name
         self.fusion = fusion or EVEN
+        self._filters: dict[tuple[str, ...], np.ndarray] = {}
 
     @classmethod
     def load(cls, run: Path | str, index: Path | str | None = None) -> Searcher:
@@ -95,8 +99,10 @@ class Searcher:
     def passages(self) -> int:  # how many are searched
         return self.store.manifest.rows
 
-    def search(self, queries: Sequence[str], k: int = 10, mode: Mode = "dense") -> list[Answer]:
-        """The ``k`` best passages of each query.
+    def search(
+        self, queries: Sequence[str], k: int = 10, mode: Mode = "dense", where: Sequence[str] = ()
+    ) -> list[Answer]:
+        """The ``k`` best passages of each query, of those whose fields meet all conditions ``where`` (``lang=de``).
 
         ``dense`` finds nothing for a query without a known word, ``bm25`` no passage without a word of the query.
         ``hybrid`` fuses the best 100 of both as ``two-tower evaluate --hybrid`` has chosen, else evenly.
@@ -109,15 +115,21 @@ class Searcher:
             return []
         queries = [printable(query) for query in queries]
         rank = {"dense": self._dense, "bm25": self._bm25, "hybrid": self._hybrid}[mode]
-        notes, ranking = self._notes(queries, mode), rank(queries, k)
+        fitting = self._fitting(tuple(where)) if where else None
+        notes, ranking = self._notes(queries, mode), rank(queries, k, fitting)
+        passages = self.passages if fitting is None else int(fitting.sum())
         for sentences, rows in zip(notes, ranking.rows[:, :k], strict=True):
             count = int((rows >= 0).sum())
-            if count < min(k, self.passages) and (count or not sentences):  # else it is said why nothing was found
+            if passages < min(k, self.passages):
+                sentences.append(f"{passages:,} passages match the filter.")
+            elif count < min(k, passages) and (count or not sentences):  # else it is said why nothing was found
                 sentences.append(self._too_few(count, k, mode))
         found = zip(queries, ranking.rows[:, :k], ranking.scores[:, :k], notes, strict=True)
         return [Answer(query, self._hits(query, rows, scores), its_notes) for query, rows, scores, its_notes in found]
 
-    def _dense(self, queries: Sequence[str], k: int) -> Ranking:
+    def _dense(self, queries: Sequence[str], k: int, fitting: np.ndarray | None) -> Ranking:
+        if fitting is not None:
+            return self._dense_among(queries, k, fitting)
         scores, rows = self.index.search(self.encoder.queries(queries), k)
         rows = np.where(self.encoder.known(queries)[:, None], rows, -1)
         # Among equal scores the larger id comes first, as everywhere.
@@ -125,12 +137,34 @@ class Searcher:
         rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         return Ranking(rows, scores, ranks=np.zeros(0, np.int64))
 
-    def _bm25(self, queries: Sequence[str], k: int) -> Ranking:
-        return self.bm25.rank(queries, order=self._order, k=min(k, self.passages))
+    def _dense_among(self, queries: Sequence[str], k: int, fitting: np.ndarray) -> Ranking:
+        """Exact where few passages are left, else the first ones of the index that fit."""
+        if fitting.sum() > FEW:
+            return first_fitting(lambda depth: self._dense(queries, depth, None), k, fitting)
+        found = nearest_fitting(self.store, self.encoder.queries(queries), k, fitting, self._order)
+        rows = np.where(self.encoder.known(queries)[:, None], found.rows, -1)
+        return Ranking(rows, np.where(rows >= 0, found.scores, -np.inf), found.ranks)
 
-    def _hybrid(self, queries: Sequence[str], k: int) -> Ranking:
+    def _bm25(self, queries: Sequence[str], k: int, fitting: np.ndarray | None) -> Ranking:
+        def best(depth: int) -> Ranking:
+            return self.bm25.rank(queries, order=self._order, k=min(depth, self.passages))
+
+        return best(k) if fitting is None else first_fitting(best, k, fitting)
+
+    def _hybrid(self, queries: Sequence[str], k: int, fitting: np.ndarray | None) -> Ranking:
         depth = min(max(k, self.fusion.depth), self.passages)
-        return self.fusion(self._dense(queries, depth), self._bm25(queries, depth), order=self._order)
+        if fitting is not None and not fitting.any():
+            return self._dense(queries, k, fitting)
+        dense, bm25 = (rank(queries, depth, fitting) for rank in (self._dense, self._bm25))
+        return self.fusion(dense, bm25, order=self._order)
+
+    def _fitting(self, where: tuple[str, ...]) -> np.ndarray:
+        """(N,) bool: the passages that meet all conditions; the last ones are kept."""
+        if where not in self._filters:
+            self._filters[where] = matching(self.store, where)
+            if len(self._filters) > FILTERS:
+                del self._filters[next(iter(self._filters))]
+        return self._filters[where]
 
     @cached_property
     def bm25(self) -> BM25:

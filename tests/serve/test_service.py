@@ -235,5 +235,16 @@ def test_each_index_is_served_by_the_run_that_made_it(
         assert [run["name"] for run in service.ask("/runs")[1]] == ["faq", "second"]
         hits = service.ask("/search?q=bababa&k=100&run=faq")[1]["hits"]
         assert {"URL": "https://example.org/ü", "views": 3, "share": None} in [hit["fields"] for hit in hits]
+        fitting = service.ask("/search?q=bababa&k=100&run=faq&filter=views%3E2&filter=URL!=x")[1]["hits"]
+        assert fitting == service.ask("/search", json.dumps(
+            {"query": "bababa", "k": 100, "run": "faq", "filter": ["views>2", "URL!=x"]}
+        ))[1]["hits"]  # fmt: skip
+        assert {hit["fields"].get("views") for hit in fitting} == {3}
+        for where, said in (
+            ("view=3", "No passage has a field view; did you mean 'views'"),
+            ("views", "cannot be read"),
+        ):
+            status, answer, _ = service.ask(f"/search?q=bababa&run=faq&filter={where}")
+            assert (status, said in answer["detail"]) == (422, True), answer
         schemas = service.ask("/openapi.json")[1]["components"]["schemas"]
         assert schemas["Hit"]["properties"]["fields"]["type"] == "object"

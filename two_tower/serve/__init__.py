@@ -38,6 +38,7 @@ class SearchParams(NamedTuple):
     run: str
     mode: Mode
     k: int
+    where: tuple[str, ...] = ()  # conditions on the passages' fields
 
 
 class Runs:
@@ -87,21 +88,21 @@ class Runs:
         """For each index what changes with it."""
         return {name: _state(searcher.store.path / "index.yaml") for name, searcher in self}
 
-    def params(self, run: str | None, mode: str, k: int) -> SearchParams:
+    def params(self, run: str | None, mode: str, k: int, where: Sequence[str] = ()) -> SearchParams:
         """How to search; a UserError if there is no such run or mode here."""
         name = self.default if run is None else run
         if name not in self._by_name:
             raise UserError(f"run={name} is not served here; {one_of(name, self._by_name)}")
         for known in self.modes:
             if mode == known:
-                return SearchParams(name, known, k)
+                return SearchParams(name, known, k, tuple(where))
         raise UserError(f"mode={mode} does not exist here; {one_of(mode, self.modes)}")
 
     def search(self, params: SearchParams, queries: Sequence[str]) -> list[Answer]:
         searcher = self._by_name.get(params.run)
         if searcher is None:  # it went while the query waited
             raise UserError(f"run={params.run} is not served here any more.")
-        return searcher.search(queries, params.k, params.mode)
+        return searcher.search(queries, params.k, params.mode, params.where)
 
     def describe(self) -> list[dict[str, Any]]:
         """What a client needs to choose between them."""

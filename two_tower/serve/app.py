@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi import Query as From
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +20,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from two_tower.errors import UserError
+from two_tower.filters import FilterError
 from two_tower.search import Answer, Hit, Mode
 from two_tower.serve import Limits, Runs, SearchParams
 from two_tower.serve.batcher import Batcher, QueueFull
@@ -41,7 +43,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 _Batcher = Batcher[SearchParams, str, Answer]
-Search = Callable[[str, int, str, str | None], Awaitable[Response]]
+Search = Callable[[str, int, str, str | None, list[str]], Awaitable[Response]]
 
 
 class Reply(BaseModel):
@@ -65,7 +67,7 @@ class Problem(BaseModel):
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large."},
-    422: {"model": Problem, "description": "The query, k, run or mode is not valid."},
+    422: {"model": Problem, "description": "The query, k, run, mode or filter is not valid."},
     503: {"model": Problem, "description": "Too many requests wait, or the index does not answer."},
     504: {"model": Problem, "description": "The search took too long."},
 }
@@ -174,9 +176,9 @@ class Guard:
 
 
 def _search(runs: Runs, batcher: _Batcher, limits: Limits) -> Search:
-    async def search(query: str, k: int, mode: str, run: str | None) -> Response:
+    async def search(query: str, k: int, mode: str, run: str | None, where: list[str]) -> Response:
         try:
-            params = runs.params(run, mode, k)
+            params = runs.params(run, mode, k, where)
         except UserError as error:
             raise HTTPException(422, str(error)) from error
         try:
@@ -185,6 +187,8 @@ def _search(runs: Runs, batcher: _Batcher, limits: Limits) -> Search:
             raise HTTPException(503, "Too many requests wait; try again in a second.", {"retry-after": "1"}) from None
         except TimeoutError:
             raise HTTPException(504, f"The search took longer than {limits.seconds:g} seconds.") from None
+        except FilterError as error:
+            raise HTTPException(422, str(error)) from error
         except UserError as error:  # a database that no longer answers, an index that was taken away
             raise HTTPException(503, str(error)) from error
         return JSONResponse({**answer.to_dict(), "run": params.run, "mode": params.mode})
@@ -197,6 +201,7 @@ def _add_search(app: FastAPI, search: Search, limits: Limits) -> None:
     K = Annotated[int, Field(ge=1, le=limits.k, description="how many passages")]
     How = Annotated[str, Field(description="dense: by vectors; bm25: by words; hybrid: both")]
     Run = Annotated[str | None, Field(description="a run's name, see /runs; the first by default")]
+    Where = Annotated[list[str], Field(max_length=16, description="conditions on fields: lang=de, year>=2020")]
 
     class Question(BaseModel):
         """A question."""
@@ -206,14 +211,18 @@ def _add_search(app: FastAPI, search: Search, limits: Limits) -> None:
         k: K = 10
         mode: How = "dense"
         run: Run = None
+        filter: Where = []
 
     @app.get("/search", response_model=Reply, responses=_PROBLEMS, summary="Find the passages nearest to a query")
-    async def get_search(q: Query, k: K = 10, mode: How = "dense", run: Run = None) -> Response:
-        return await search(q, k, mode, run)
+    async def get_search(
+        q: Query, k: K = 10, mode: How = "dense", run: Run = None,
+        where: Annotated[Where, From(alias="filter")] = [],  # noqa: B006 (FastAPI copies it)
+    ) -> Response:  # fmt: skip
+        return await search(q, k, mode, run, where)
 
     @app.post("/search", response_model=Reply, responses=_PROBLEMS, summary="The same, from a JSON document")
     async def post_search(question: Question) -> Response:
-        return await search(question.query, question.k, question.mode, question.run)
+        return await search(question.query, question.k, question.mode, question.run, question.filter)
 
 
 def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics) -> None:

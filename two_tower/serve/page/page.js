@@ -138,10 +138,12 @@ function column(way, answer, others) {
   return section;
 }
 
-async function answerOf(way, query, k) {
+async function answerOf(way, query, k, filters) {
   const start = performance.now();
   try {
-    const answer = await ask(`search?${new URLSearchParams({ q: query, k, run: way.run, mode: way.mode })}`);
+    const parameters = new URLSearchParams({ q: query, k, run: way.run, mode: way.mode });
+    for (const filter of filters) parameters.append("filter", filter);
+    const answer = await ask(`search?${parameters}`);
     return { ...answer, milliseconds: performance.now() - start };
   } catch (error) {
     return { problem: error.message };
@@ -157,7 +159,9 @@ async function search(remember) {
   const query = $("query").value.trim();
   const k = $("k").value || "10";
   const chosen = chosenWays();
+  const filters = $("filter").value.split(/\s+and\s+/i).map((each) => each.trim()).filter(Boolean);
   const parameters = new URLSearchParams({ q: query, k });
+  for (const filter of filters) parameters.append("filter", filter);
   for (const way of chosen) parameters.append("in", way.id);
   if (remember && `?${parameters}` !== location.search) history.pushState(null, "", `?${parameters}`);
   document.title = query ? `${query} – Two-tower search` : "Two-tower search";
@@ -168,7 +172,7 @@ async function search(remember) {
     return;
   }
   say("Searching …");
-  const answers = await Promise.all(chosen.map((way) => answerOf(way, query, k)));
+  const answers = await Promise.all(chosen.map((way) => answerOf(way, query, k, filters)));
   if (mine !== latest) return;
   const found = chosen.map((way, i) => ({ way, answer: answers[i] }));
   $("columns").replaceChildren(...found.map((one) => column(one.way, one.answer, found.filter((other) => other !== one))));
@@ -227,6 +231,7 @@ function read() {
   const parameters = new URLSearchParams(location.search);
   $("query").value = parameters.get("q") ?? "";
   $("k").value = parameters.get("k") ?? "10";
+  $("filter").value = parameters.getAll("filter").join(" and ");
   const chosen = parameters.getAll("in");
   for (const box of $("ways").querySelectorAll("input")) if (chosen.length) box.checked = chosen.includes(box.value);
 }
