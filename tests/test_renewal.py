@@ -166,6 +166,27 @@ def test_a_state_that_is_past_is_not_continued(
     assert_as_from_scratch(run, file, output)
 
 
+def test_what_a_process_left_that_was_killed_at_its_very_end_is_deleted(
+    runs: dict[str, Path], rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, output = runs["average"], tmp_path / "index"
+    embed_rows(run, write(tmp_path / "mine.jsonl", rows), output)
+    file = write(tmp_path / "mine.jsonl", changed(rows))
+    exchange = files.exchange
+
+    def interrupted(*folders: Path) -> None:
+        exchange(*folders)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("two_tower.renewal.exchange", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embed_rows(run, file, output)
+    monkeypatch.undo()
+    assert (tmp_path / ".index.next").exists()
+    embed_rows(run, file, output)
+    assert_as_from_scratch(run, file, output)
+
+
 def test_another_run_is_still_refused(runs: dict[str, Path], rows: list[Row], tmp_path: Path) -> None:
     file, output = write(tmp_path / "mine.jsonl", rows), tmp_path / "index"
     embed_rows(runs["average"], file, output)

@@ -6,6 +6,7 @@ encodes what is new.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,6 +58,7 @@ def embed(config: dict[str, Any]) -> Path:
         share = f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%})"
         say(f"{share} are not in the run's vocabulary and were left to its unknown word.", style="dim")
     if not earlier and is_made(path, config["index"]):
+        shutil.rmtree(beside(path, manifest), ignore_errors=True)  # of a process that was killed at its very end
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         archive_index(run, path)
         return path

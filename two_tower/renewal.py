@@ -14,6 +14,7 @@ from two_tower.data.base import full_text
 from two_tower.data.reading.unique import hash_rows
 from two_tower.data.stream.corpus import rows_of
 from two_tower.encode import WORDS, Encoder
+from two_tower.errors import UserError
 from two_tower.files import exchange
 from two_tower.new_words import NewWords
 from two_tower.run import Run
@@ -130,10 +131,14 @@ def _tables(encoder: Encoder) -> list[WordTable]:
 
 
 def beside(path: Path, now: Manifest) -> Path:
-    """Where the next state of the index in ``path`` is written, until it is whole."""
+    """Where the next state of the index in ``path`` is written until it is whole; that of others there is deleted."""
     folder = path.with_name(f".{path.name}.next")
-    if (folder / "manifest.json").exists() and VectorStore.open(folder).manifest.source() != now.source():
-        shutil.rmtree(folder)  # of a state that is past
+    try:
+        same = VectorStore.open(folder).manifest.source() == now.source()
+    except UserError:
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 
