@@ -36,6 +36,7 @@ _UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 _DEAR = ("teacher",)
 _NOTICES = "notices.json"
 _said: set[str] = set()  # notices that this process has logged
+_written = {"bytes": math.inf}  # by this process since it counted all
 _of_entry: ContextVar[list[str] | None] = ContextVar("_of_entry", default=None)
 
 
@@ -77,7 +78,7 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
         with FileLock(path.with_name(f".{key}.lock")):
             if not path.is_dir():
                 _make(path, make)
-                keep_limit()
+                keep_limit(path)
     mark_used(path)
     if (path / _NOTICES).exists():
         for text in json.loads((path / _NOTICES).read_text(encoding="utf-8"))["notices"]:
@@ -123,9 +124,13 @@ def entries() -> list[Kept]:
             # Earlier versions kept a teacher's vectors by collection, which nothing reads any more.
             by_collection = kind.name == "teacher" and not any(path.glob("texts-*"))
             with suppress(FileNotFoundError):  # which another process has just deleted
-                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-                found.append(Kept(path, "earlier-teacher" if by_collection else kind.name, size, path.stat().st_mtime))
+                kind_name = "earlier-teacher" if by_collection else kind.name
+                found.append(Kept(path, kind_name, _size(path), path.stat().st_mtime))
     return found
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def size_of(count: float) -> str:
@@ -146,9 +151,15 @@ def limit() -> float:
     return float(read[1]) * _UNITS[(read[2] or "").upper().removeprefix("B")]
 
 
-def keep_limit() -> None:
-    """Delete what was not used for longest, until the rest is within the limit or in use."""
-    kept = entries()
+def keep_limit(new: Path) -> None:
+    """Delete what was not used for longest, until the rest is within the limit or in use; ``new`` was just written.
+
+    All are counted by the first entry that a process writes, and then whenever it has written a hundredth of the limit.
+    """
+    _written["bytes"] += _size(new)
+    if _written["bytes"] < limit() / 100:
+        return
+    kept, _written["bytes"] = entries(), 0
     excess, now = sum(each.bytes for each in kept) - limit(), time.time()
     for each in sorted(kept, key=lambda each: (each.kind in _DEAR, each.used)):
         if excess <= 0:

@@ -18,9 +18,10 @@ from test_train import fit
 
 from two_tower.embed import embed
 from two_tower.search import load_searchers
-from two_tower.serve import Runs
+from two_tower.serve import Runs, renewal
 
-renewal = pytest.importorskip("two_tower.serve.renewal", reason="needs pip install -e '.[serve]'")
+for package in ("fastapi", "uvicorn"):
+    pytest.importorskip(package, reason="needs the service: pip install -e '.[serve]'")
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def teacher_vectors(
         wanted = np.sort(wanted[known.find(hashes[wanted]) < 0])
         if len(wanted):
             known.add(teacher, texts.take(pa.array(wanted)), hashes[wanted], what)
-            keep_limit()
+            keep_limit(folder)
     mark_used(folder)
     return TeacherVectors(known.vectors, teacher.dim, known.find(hashes))
 
