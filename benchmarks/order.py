@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers import rank_by, teacher_encoder
+from benchmarks.peers import opened, rank_by, teacher_encoder
+from benchmarks.subsets import write_qrels
 from two_tower.cache import cache_folder, key_of
 from two_tower.data.beir import Beir
-from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
 from two_tower.metrics import from_ranks
-from two_tower.tokenizer.word import WordTokenizer
 
 WORSE = 0.5  # reciprocal rank that a query loses with its words in another order
 
@@ -27,9 +26,7 @@ def order_matters(folder: Path, split: str) -> Path:
     path = cache_folder() / "experiments" / f"order-{key_of(source.fingerprint(), split, WORSE)}"
     if (path / "qrels" / "order.tsv").exists():
         return path
-    tokenizer = trained_tokenizer(source, WordTokenizer(min_frequency=1), "train")
-    corpus = Corpus.load(source, tokenizer)
-    queries = Split.load(corpus, split, tokenizer)
+    _, corpus, queries = opened(source, split)
     encode, texts = teacher_encoder(), queries.texts.to_pylist()
     passages = encode(corpus.texts().to_pylist())
 
@@ -44,8 +41,7 @@ def order_matters(folder: Path, split: str) -> Path:
         (path / file.name).unlink(missing_ok=True)
         (path / file.name).symlink_to(file.resolve())
     rows = [row for row in source.qrels(split).to_pylist() if row["query_id"] in chosen]
-    judged = "".join(f"{row['query_id']}\t{row['document_id']}\t{row['grade']}\n" for row in rows)
-    (path / "qrels" / "order.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+    write_qrels(path, "order", [(row["query_id"], row["document_id"], row["grade"]) for row in rows])
     return path
 
 

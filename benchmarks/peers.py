@@ -22,6 +22,7 @@ from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import teacher_vectors
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher
+from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 from two_tower.validation._evaluate import rank_split_by_bm25
 
@@ -31,9 +32,7 @@ EPOCHS, BATCH, RATE = 8, 2048, 0.05  # of the static model; of .5, .2, .05 and .
 
 def figures(peer: str, source: Source, split: str) -> tuple[float, dict[str, Any]]:
     """Seconds of training, and what `two_tower.evaluation.evaluate_run` gives, with scores that weigh equally."""
-    tokenizer = trained_tokenizer(source, WordTokenizer(min_frequency=1), "train")
-    corpus = Corpus.load(source, tokenizer)
-    queries = Split.load(corpus, split, tokenizer)
+    tokenizer, corpus, queries = opened(source, split)
     start = time.perf_counter()
     encode = {"teacher": lambda _: teacher_encoder(), "model2vec": _model2vec, "static": _static}[peer](source)
     seconds = time.perf_counter() - start
@@ -44,6 +43,13 @@ def figures(peer: str, source: Source, split: str) -> tuple[float, dict[str, Any
     systems = {n: from_ranks(r.ranks, queries.qrels, DEFAULT_METRICS, queries.threshold) for n, r in ranked.items()}
     found = figures_of({**systems, "bm25": bm25.per_query})
     return seconds, found | {"queries": len(queries), "documents": len(corpus)}
+
+
+def opened(source: Source, split: str) -> tuple[Tokenizer, Corpus, Split]:
+    """A collection and queries of it, by its own words."""
+    tokenizer = trained_tokenizer(source, WordTokenizer(min_frequency=1), "train")
+    corpus = Corpus.load(source, tokenizer)
+    return tokenizer, corpus, Split.load(corpus, split, tokenizer)
 
 
 def rank_by(asked: np.ndarray, passages: np.ndarray, corpus: Corpus, queries: Split) -> Ranking:

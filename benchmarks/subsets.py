@@ -48,9 +48,14 @@ def write_subset(name: str, folder: Path | None, passages: int, queries: int, tr
     texts = {s: dict(zip(*(source.queries(s)[c].to_pylist() for c in ("id", "text")), strict=True)) for s in chosen}
     _write_rows(path / "queries.jsonl", [{"_id": q, "text": texts[s][q]} for s, ids in chosen.items() for q in ids])
     for split, ids in chosen.items():
-        judged = "".join(f"{q}\t{d}\t1\n" for q in ids for d in relevant[split][q] if d in kept)
-        (path / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+        write_qrels(path, split, [(q, d, 1) for q in ids for d in relevant[split][q] if d in kept])
     return path
+
+
+def write_qrels(folder: Path, split: str, judged: list[tuple[str, str, int]]) -> None:
+    """The judgements of a split in a BEIR folder: query, passage, grade."""
+    lines = "".join(f"{query}\t{document}\t{grade}\n" for query, document, grade in judged)
+    (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}", encoding="utf-8")
 
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:

@@ -57,6 +57,15 @@ def embed_rows(run: Path, file: Path, output: Path, *options: str) -> None:
     embed(composed(f"run={run}", f"output={output}", *data, *options, program="embed"))
 
 
+@pytest.fixture
+def begun(runs: dict[str, Path], rows: list[Row], tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A run, the file of its passages, which has changed since, and the index that was made before."""
+    run, file, output = runs["average"], tmp_path / "mine.jsonl", tmp_path / "index"
+    embed_rows(run, write(file, rows), output)
+    write(file, changed(rows))
+    return run, file, output
+
+
 def assert_as_from_scratch(run: Path, file: Path, output: Path, *options: str) -> None:
     fresh = output.with_name("fresh")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -131,12 +140,10 @@ def test_passages_with_a_word_that_means_something_else_now_are_encoded(
 
 
 def test_the_old_state_is_whole_until_the_new_one_is(
-    runs: dict[str, Path], rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begun: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, output = runs["average"], tmp_path / "index"
-    embed_rows(run, write(tmp_path / "mine.jsonl", rows), output)
+    run, file, output = begun
     before = {path.name: path.read_bytes() for path in output.iterdir()}
-    file = write(tmp_path / "mine.jsonl", changed(rows))
     for part in ("store.VectorStore.finish", "index.faiss.FaissIndex.build", "renewal.exchange"):
         monkeypatch.setattr(f"two_tower.{part}", _interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -152,11 +159,9 @@ def _interrupted(*_: object) -> None:
 
 
 def test_a_state_that_is_past_is_not_continued(
-    runs: dict[str, Path], rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begun: tuple[Path, Path, Path], rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, output = runs["average"], tmp_path / "index"
-    embed_rows(run, write(tmp_path / "mine.jsonl", rows), output)
-    file = write(tmp_path / "mine.jsonl", changed(rows))
+    run, file, output = begun
     monkeypatch.setattr("two_tower.store.VectorStore.finish", _interrupted)
     with pytest.raises(KeyboardInterrupt):
         embed_rows(run, file, output)
@@ -167,11 +172,9 @@ def test_a_state_that_is_past_is_not_continued(
 
 
 def test_what_a_process_left_that_was_killed_at_its_very_end_is_deleted(
-    runs: dict[str, Path], rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begun: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, output = runs["average"], tmp_path / "index"
-    embed_rows(run, write(tmp_path / "mine.jsonl", rows), output)
-    file = write(tmp_path / "mine.jsonl", changed(rows))
+    run, file, output = begun
     exchange = files.exchange
 
     def interrupted(*folders: Path) -> None:
@@ -182,7 +185,7 @@ def test_what_a_process_left_that_was_killed_at_its_very_end_is_deleted(
     with pytest.raises(KeyboardInterrupt):
         embed_rows(run, file, output)
     monkeypatch.undo()
-    assert (tmp_path / ".index.next").exists()
+    assert output.with_name(".index.next").exists()
     embed_rows(run, file, output)
     assert_as_from_scratch(run, file, output)
 

@@ -181,9 +181,8 @@ def make_model(config: Mapping[str, Any], data: TripletData, further: NewWords |
         before = Run.existing(config["init_from"])
         _start_from(before, towers, further)
         earlier = facts_of(before)
-        if facts.keys() & earlier.keys() >= {
-            "origin"
-        }:  # new words to come go through its maps, then through this one's
+        if "origin" in facts and "origin" in earlier:
+            # New words to come go through its maps, then through this one's.
             facts |= {key: earlier[key] for key in ("origin", "maps") if key in earlier}
     return TwoTower(
         *towers, Similarity(config["similarity"]), loss,

@@ -70,10 +70,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="how many passages")] = 10,
     index: Indexes = None,
     hybrid: Hybrid = False,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--filter", help="only passages with this field: lang=de, year>=2020; repeatable"),
-    ] = None,
+    where: Filters = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages nearest to a query, in each index for itself."""

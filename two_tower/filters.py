@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from two_tower.data.base import FIELDS
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError, one_of, printable
 from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.store import VectorStore
@@ -23,6 +23,9 @@ _WRITTEN = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", r
 _HOLDS = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+
+
+Scalar: TypeAlias = str | int | float | bool | None
 
 
 class FilterError(UserError):
@@ -44,7 +47,7 @@ class Condition:
             raise FilterError(f"The filter '{text}' cannot be read: write FIELD=VALUE, or with !=, <, <=, > or >=.")
         return cls(*read.groups())
 
-    def holds(self, fields: Mapping[str, Any]) -> bool:
+    def holds(self, fields: Mapping[str, Scalar]) -> bool:
         """Of a passage's fields; one that is not there is unequal to everything, and neither more nor less."""
         found = fields.get(self.name)
         if found is None:
@@ -57,12 +60,18 @@ class Condition:
         return bool(_HOLDS[self.operator](str(found), self.value))
 
 
+def fields_of(document: str | None) -> dict[str, Scalar]:
+    """A passage's fields from their JSON; a NaN or half a surrogate, which an answer may not hold, is replaced."""
+    loaded = json.loads(document or "{}", parse_constant=lambda _: None)
+    return {printable(k): printable(v) if isinstance(v, str) else v for k, v in loaded.items()}
+
+
 def matching(store: VectorStore, written: Sequence[str]) -> np.ndarray:
     """(N,) bool: the passages for which all conditions hold; a FilterError names one that no passage could meet."""
     conditions, names, masks = [Condition.read(text) for text in written], set[str](), []
     for table in store.texts():
         documents = table[FIELDS].to_pylist() if FIELDS in table.column_names else [None] * len(table)
-        read = [json.loads(document or "{}") for document in documents]
+        read = [fields_of(document) for document in documents]
         names |= {name for fields in read for name in fields}
         masks.append([all(condition.holds(fields) for condition in conditions) for fields in read])
     for condition in conditions:

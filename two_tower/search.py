@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from two_tower.console import command, counter
 from two_tower.data.base import FIELDS, full_text
 from two_tower.encode import WORDS, Encoder
 from two_tower.errors import UserError, one_of, printable
-from two_tower.filters import first_fitting, matching, nearest_fitting
+from two_tower.filters import Scalar, fields_of, first_fitting, matching, nearest_fitting
 from two_tower.fusion import EVEN, Fusion
 from two_tower.highlight import Highlighter, Marks
 from two_tower.index import VectorIndex, load_index
@@ -32,7 +31,6 @@ from two_tower.tokenizer.base import Rule
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-Scalar: TypeAlias = str | int | float | bool | None
 FEW = 20_000  # passages that are compared one by one where a filter leaves no more
 FILTERS = 32  # whose passages are kept
 URL_FIELDS = ("url", "link", "source")
@@ -233,15 +231,11 @@ class Searcher:
         found, mark = rows >= 0, self._highlighter.marker(query)
         passages = self.store.passages(rows[found].tolist())
         return [
-            Hit(rank, p["id"], score, p["title"], p["text"], mark(p["title"]), mark(p["text"]), _fields(p.get(FIELDS)))
+            Hit(
+                rank, p["id"], score, p["title"], p["text"], mark(p["title"]), mark(p["text"]), fields_of(p.get(FIELDS))
+            )
             for rank, (p, score) in enumerate(zip(passages, scores[found].tolist(), strict=True), start=1)
         ]
-
-
-def _fields(document: str | None) -> dict[str, Scalar]:
-    """A passage's fields from their JSON; a NaN or half a surrogate, which an answer may not hold, is replaced."""
-    loaded = json.loads(document or "{}", parse_constant=lambda _: None)
-    return {printable(k): printable(v) if isinstance(v, str) else v for k, v in loaded.items()}
 
 
 def load_searchers(runs: Iterable[Path | str], indexes: Sequence[Path | str] = ()) -> list[Searcher]:

@@ -51,12 +51,9 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
         train({**config, **changed})
     else:
         say(str(add_words(before, source, Run(path))))
-    embed({**_usual_embedding(), **_embedding_of(before), "run": str(path), "data": None if taught else dict(data)})
+    usual = resolve(compose_raw("embed", ["run=RUN"]))
+    embed({**usual, **_embedding_of(before), "run": str(path), "data": None if taught else dict(data)})
     return taught
-
-
-def _usual_embedding() -> dict[str, Any]:
-    return resolve(compose_raw("embed", ["run=RUN"]))
 
 
 def _embedding_of(run: Run) -> dict[str, Any]:

@@ -55,13 +55,14 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     runs = [_read(folder) for folder in folders.values()]
     if not runs:
         raise UserError(f"{', '.join(map(str, paths))} holds no finished run: give folders that train.py wrote.")
+    ids = runs[0].per_query.ids
     if len(runs) > 1 and all(_is_related(run, runs) for run in runs):
-        runs = _on_shared_queries(runs)
+        ids = _shared_queries(runs)
     else:
         _check_same_data(runs)
         for run in runs[1:]:
             _check_same_validation(run, runs[0])
-    return [runs[0], *(_aligned(run, runs[0].per_query.ids) for run in runs[1:])]
+    return [_aligned(run, ids) for run in runs]
 
 
 def _is_related(run: FinishedRun, runs: Sequence[FinishedRun]) -> bool:
@@ -74,7 +75,8 @@ def _is_related(run: FinishedRun, runs: Sequence[FinishedRun]) -> bool:
     return any(starts(run, other) or starts(other, run) for other in runs)
 
 
-def _on_shared_queries(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+def _shared_queries(runs: Sequence[FinishedRun]) -> list[str]:
+    """The queries that all runs have; says what differs."""
     shared = set.intersection(*(set(run.per_query.ids) for run in runs))
     if not shared:
         raise UserError(f"{' and '.join(str(run.path) for run in runs)} cannot be compared: they share no query.")
@@ -83,8 +85,7 @@ def _on_shared_queries(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
         known = ", ".join(f"{run.path} among {count:,}" for run, count in zip(runs, passages, strict=True) if count)
         log.warning("The runs searched a collection at different times (%s): on the %s queries of all of them.",
                     known, f"{len(shared):,}")  # fmt: skip
-    ids = [query for query in runs[0].per_query.ids if query in shared]
-    return [_aligned(run, ids) for run in runs]
+    return [query for query in runs[0].per_query.ids if query in shared]
 
 
 def _check_same_data(runs: Sequence[FinishedRun]) -> None:
