@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
@@ -128,7 +128,29 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], out: Conne
     os.environ.update(environment)
     program = arguments[0]
     sys.argv = [program if program == "two-tower" else str(ROOT / program), *arguments[1:]]
-    {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]()
+    main = {"train.py": train.main, "embed.py": embed.main, "two-tower": cli.main}[program]
+    if "TORCHRUN" in environment:
+        _torchrun(int(environment["TORCHRUN"]), main)
+    else:
+        main()
+
+
+def _torchrun(ranks: int, main: Callable[[], None]) -> None:
+    """What ``torchrun --standalone --nproc-per-node RANKS --max-restarts 1`` does, but that it forks the processes."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": str(os.getpid())}
+    elastic_launch(
+        LaunchConfig(1, 1, ranks, max_restarts=1, monitor_interval=0.1, start_method="fork", **rendezvous),
+        _torchrun_rank,
+    )(main)
+
+
+def _torchrun_rank(main: Callable[[], None]) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only.rank = int(os.environ["RANK"])  # Lightning asks the environment for it as it is imported
+    main()
 
 
 def _rank(arguments: list[str], environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -17,6 +17,7 @@ from two_tower.callbacks import checkpoint, mining
 from two_tower.data.stream.batch import Batch
 
 MINING, SEARCH = "mining", mining.search
+LAST = "SIGKILL of the last"
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
@@ -34,13 +35,14 @@ class Recorder(Callback):
     write these last. Each interruption happens once: not in a process that finds its step written down.
 
     ``interruptions`` are ``STEPS_DONE:SIGNAL``. SIGKILL goes to all processes of the run, any other signal to the
-    first of them only. ``STEPS_DONE:mining`` kills all in the middle of the first mining of negatives, due then.
+    first of them only. ``STEPS_DONE:mining`` kills all in the middle of the first mining of negatives, due then, and
+    ``STEPS_DONE:SIGKILL of the last`` the last process alone.
     """
 
     def __init__(self, folder: str, interruptions: list[str]) -> None:
         self._folder = Path(folder)
         pairs = [pair.split(":") for pair in interruptions]
-        self._signals = {int(step): signal.Signals[name] for step, name in pairs if name != MINING}
+        self._signals = {int(step): name for step, name in pairs if name != MINING}
         self._in_mining = any(name == MINING for _, name in pairs)
         self._mark = self._folder / "killed-in-mining"
         self._known: set[int] = set()
@@ -72,13 +74,14 @@ class Recorder(Callback):
             file.write(json.dumps(line) + "\n")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
-        number = self._signals.get(trainer.global_step)
-        if number is None or trainer.global_step - 1 in self._known or not trainer.is_global_zero:
+        name = self._signals.get(trainer.global_step)
+        who = trainer.world_size - 1 if name == LAST else 0
+        if name is None or trainer.global_step - 1 in self._known or trainer.global_rank != who:
             return
-        if number is signal.SIGKILL:
-            os.killpg(0, number)
+        if name == "SIGKILL":
+            os.killpg(0, signal.SIGKILL)
         else:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGKILL if name == LAST else signal.Signals[name])
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._path.with_suffix(".weights").write_text(digest(pl_module.state_dict()))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from two_tower import distributed, trainer
+from two_tower.errors import UserError
 
 ROWS, DIM = 9, 3
 
@@ -103,3 +104,20 @@ def test_the_mean_is_that_of_dense_gradients(touched: list[list[int]]) -> None:
 )
 def test_small_collections_are_read_more_often(batches: int, taught: int, epochs: int) -> None:
     assert trainer.usual_epochs(batches, taught=taught) == epochs
+
+
+SLURM = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "x"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize("variables", [SLURM, TORCHRUN], ids=["srun", "torchrun"])
+def test_processes_are_as_many_as_were_started(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two machines with four each; that torchrun's train together is held by test_kill.py."""
+    assert trainer.launched({"devices": "auto", "num_nodes": None}) == {"num_nodes": 1}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for keys in ({"devices": "auto", "num_nodes": None}, {"devices": 4, "num_nodes": 2}):
+        assert trainer.launched(keys) == {"devices": 4, "num_nodes": 2}
+    assert trainer.launched({"devices": [0, 1, 2, 3]}) == {"num_nodes": 2}  # these very ones
+    with pytest.raises(UserError, match=r"trainer\.num_nodes=3 is not what .*run has started, 2"):
+        trainer.launched({"devices": 4, "num_nodes": 3})

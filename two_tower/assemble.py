@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.accelerators import MPSAccelerator
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from torch import Tensor
 
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
@@ -38,7 +38,7 @@ from two_tower.teacher._vectors import TeacherStore
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tower._mapped import MappedWords
 from two_tower.tower.base import Tower, WordTable, word_tables
-from two_tower.trainer import USUAL_EPOCHS, RowDDP, check_keys, has_usual_length
+from two_tower.trainer import USUAL_EPOCHS, RowDDP, check_keys, has_usual_length, launched
 from two_tower.validation.full import FullValidation
 
 # The keys of conf/train.yaml that belong to no group, with their types.
@@ -126,7 +126,7 @@ def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loader(config: Mapping[str, Any]) -> Loader:
-    return call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS})
+    return call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS if key in config["data"]})
 
 
 def _towers(
@@ -221,16 +221,25 @@ def _devices(trainer: Mapping[str, Any]) -> dict[str, Any]:
     more: dict[str, Any] = {"plugins": [AtomicCheckpointIO()]}
     if one_process(trainer):
         more["plugins"].append(LightningEnvironment())  # not SLURM's, nor torchrun's
-    elif trainer.get("strategy") in (None, "auto"):
+        return more | _on_apple(trainer)
+    if SLURMEnvironment.detect():  # a run continues from its own last checkpoint
+        more["plugins"].append(SLURMEnvironment(auto_requeue=False))
+    more |= launched(trainer)
+    if trainer.get("strategy") in (None, "auto"):
         more["strategy"] = RowDDP()
+    return more | _on_apple(trainer)
+
+
+def _on_apple(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The accelerator on a machine whose GPU cannot train."""
     accelerator, lacks = trainer.get("accelerator", "auto"), "has neither float64 nor sparse gradients"
     apple = MPSAccelerator.is_available() and not torch.cuda.is_available()
     if accelerator == "mps" or (accelerator == "gpu" and apple):
         raise UserError(f"trainer.accelerator={accelerator} is Apple's GPU here, {lacks}: set trainer=cpu.")
     if accelerator == "auto" and apple:
         say(f"Training on the CPU: Apple's GPU {lacks}.")
-        more["accelerator"] = "cpu"
-    return more
+        return {"accelerator": "cpu"}
+    return {}
 
 
 def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
@@ -243,7 +252,7 @@ def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation
     wanted = settings.get("enable_progress_bar")
     bar = on_terminal() if wanted is None else wanted
     return build(
-        "trainer", settings, **_devices(settings), enable_progress_bar=bar, default_root_dir=run.path,
+        "trainer", {**settings, **_devices(settings)}, enable_progress_bar=bar, default_root_dir=run.path,
         callbacks=[*callbacks, TrainingProgress()] if bar else callbacks, logger=make_loggers(config["logger"], run),
         use_distributed_sampler=False,  # the loader gives each rank its own part
     )  # fmt: skip

@@ -87,17 +87,18 @@ class CrossBatchNegatives(nn.Module):
         """The batches of all processes as one: all positives, then the extra negatives of each query in turn."""
         parts = [own.queries, own.documents, own.query_rows, own.document_rows]
         parts += [] if own.margins is None else [own.margins]
-        queries, documents, query_rows, rows, *margins = gather(parts)
-        count = len(own.queries)
+        queries, documents, its_rows, rows, *margins = gather(parts)
+        counts = [len(part) for part in queries]
 
-        def ordered(parts: Tensor) -> Tensor:
-            return torch.cat([parts[:, :count].flatten(0, 1), parts[:, count:].flatten(0, 1)])
+        def ordered(parts: tuple[Tensor, ...]) -> Tensor:
+            pairs = [*zip(parts, counts, strict=True)]
+            return torch.cat([part[:n] for part, n in pairs] + [part[n:] for part, n in pairs])
 
-        query_rows, document_rows = query_rows.flatten(), ordered(rows)
+        query_rows, document_rows = torch.cat(its_rows), ordered(rows)
         negatives = torch.from_numpy(self.mask.in_batch(_array(query_rows), _array(document_rows)))
         negatives = negatives.to(own.negatives.device)
-        triples = margins[0].flatten(0, 1) if margins else None
-        return EncodedBatch(queries.flatten(0, 1), ordered(documents), negatives, query_rows, document_rows, triples)
+        triples = torch.cat(margins[0]) if margins else None
+        return EncodedBatch(torch.cat(queries), ordered(documents), negatives, query_rows, document_rows, triples)
 
     def _with_memory(self, memory: CrossBatchMemory, batch: EncodedBatch) -> EncodedBatch:
         vectors, rows = memory.filled()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +23,44 @@ from two_tower.ranking import Share
 def processes() -> int:
     """How many processes train together; 1 unless torch.distributed runs."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def naming_lost() -> Iterator[None]:
+    """Say in one sentence that another process does not answer any more; torch tells where in its own code."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        remark = "Another process of the run has ended, or cannot be reached; what it wrote says why"
+        raise UserError(f"{remark}, and the same command continues.") from error
+
+
+def new_store(rank: int, timeout: timedelta) -> dist.Store:
+    """Where the processes that torchrun has started now find each other: at a store of the first of them.
+
+    The agent's own, which torch would use, still holds the addresses of processes that ended before a restart
+    (torch 2.13). There the first says where its store is; until it has, others may find one that is gone.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    agent, key = dist.TCPStore(host, port, is_master=False, timeout=timeout), "two_tower/store"
+    if rank == 0:
+        store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timeout)
+        agent.set(key, str(store.port))
+        return store
+    end = time.monotonic() + timeout.total_seconds()
+    while not _listens(host, port := int(agent.get(key))) and time.monotonic() < end:
+        time.sleep(0.2)
+    return dist.TCPStore(host, port, is_master=False, timeout=timeout)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 class ProcessShare(Share):
@@ -43,22 +86,16 @@ def share_of(device: torch.device) -> Share:
     return ProcessShare(device) if processes() > 1 else Share()
 
 
-def gather(parts: Sequence[Tensor]) -> list[Tensor]:
+def gather(parts: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     """All-gather with gradients, for processes that then all compute the *same* loss.
 
     The gradients of each process's own tensors are multiplied by W, the number of processes, as those of the weights
     are averaged afterwards: the result is that of one process with the whole batch. Weights that are used later, like
-    a learned temperature, need no factor. Each part has one shape and type in all processes; it becomes (W, …).
+    a learned temperature, need no factor. Each part may have more or fewer rows in each process; it becomes theirs in
+    turn.
     """
-    own = torch.tensor([size for part in parts for size in part.shape], device=parts[0].device)
-    everyone = all_gather(own)
-    differing = (everyone != own).any(0)
-    if bool(differing.any()):
-        sizes = " and ".join(str(size) for size in everyone[:, differing][:, 0].tolist())
-        remedy = "data.batch_size and the number of negatives must be the same in each, or set cross_device=false"
-        what = f"The processes have batches of unequal shapes ({sizes} vectors)"
-        raise UserError(f"{what}: {remedy} cross_batch_memory=0.")
-    return [_Gather.apply(part) for part in parts]
+    counts = all_gather(torch.tensor([len(part) for part in parts], device=parts[0].device)).T.tolist()
+    return [_Gather.apply(part, its) for part, its in zip(parts, counts, strict=True)]
 
 
 def all_gather(own: Tensor) -> Tensor:
@@ -68,13 +105,20 @@ def all_gather(own: Tensor) -> Tensor:
     return everyone
 
 
+def gather_rows(own: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """The tensors of all processes, with ``counts[rank]`` rows: sent as long as the longest, as gloo and NCCL need."""
+    padded = own.new_zeros((max(counts), *own.shape[1:]))
+    padded[: len(own)] = own
+    return tuple(part[:count] for part, count in zip(all_gather(padded), counts, strict=True))
+
+
 class _Gather(torch.autograd.Function):
     # The library's own sums the gradients over the processes: one more message for the same numbers.
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401
-        return all_gather(own)
+    def forward(ctx: Any, own: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:  # noqa: ANN401
+        return gather_rows(own, counts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return grad[dist.get_rank()] * dist.get_world_size()
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return grads[dist.get_rank()] * dist.get_world_size(), None

@@ -122,7 +122,8 @@ class TwoTower(L.LightningModule):
         loss, diagnostics = output
         figures = {**diagnostics, "loss": loss.detach()}
         self.figures = {f"train/{name}": torch.as_tensor(value) for name, value in figures.items()}
-        return loss
+        alone = self.cross_batch is None or not self.cross_batch.cross_device  # else the loss is that of all processes
+        return loss if batch.weight is None or not alone else loss * batch.weight
 
     def _loss_input(self, encoded: EncodedBatch) -> LossInput:
         teacher = TeacherBatch()

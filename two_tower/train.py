@@ -30,6 +30,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     from two_tower.assemble import make_data, make_model, make_trainer, one_process, summary, try_parts, try_source
     from two_tower.config import build
     from two_tower.console import say, set_mode, show_log, work_alone
+    from two_tower.distributed import naming_lost
     from two_tower.logger import logged
     from two_tower.report.results import finish
     from two_tower.run import Run
@@ -62,7 +63,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
             epochs = usual_epochs(data.batches_per_epoch, trainer.accumulate_grad_batches, taught)
             trainer.fit_loop.max_epochs = epochs
         say(summary(config, data, model))
-        with logged(trainer, config):
+        with logged(trainer, config), naming_lost():
             trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
             return finish(run, trainer, validation)
     except UserError:
@@ -101,7 +102,7 @@ def resolve(composed: Composed) -> dict[str, Any]:
 def _types() -> dict[str, Types]:
     from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
 
-    return {"": TOP_LEVEL, "data": LOADER_KEYS}
+    return {"": TOP_LEVEL, "data": LOADER_KEYS, "trainer": {"num_nodes": int | None}}
 
 
 def main() -> None:

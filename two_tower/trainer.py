@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
-from two_tower.distributed import all_gather
-from two_tower.errors import at_least, one_of
+from two_tower.distributed import all_gather, gather_rows, new_store
+from two_tower.errors import UserError, at_least, one_of
 from two_tower.optimizer.base import coalesced
 
 _REFUSED = {  # keys of the Trainer that would do nothing here, or break what is promised; with the remedy
@@ -54,8 +57,27 @@ def check_keys(trainer: Mapping[str, Any]) -> None:
     if trainer.get("limit_train_batches") == 0:
         raise ValueError("limit_train_batches=0 trains nothing: leave it out, or set 1")
     at_least(1, accumulate_grad_batches=trainer.get("accumulate_grad_batches"))
-    if (nodes := trainer.get("num_nodes", 1)) != 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & {*os.environ}:
+    if (nodes := trainer.get("num_nodes")) not in (None, 1) and not {"MASTER_ADDR", "SLURM_JOB_ID"} & {*os.environ}:
         raise ValueError(f"num_nodes={nodes} waits for other machines: start it on each by torchrun or srun")
+
+
+def launched(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Trainer must know of the processes that torchrun or srun has started, on this machine and others.
+
+    Raises a UserError where the keys of ``trainer`` say something else.
+    """
+    if TorchElasticEnvironment.detect():
+        by, variables = "torchrun", {"devices": "LOCAL_WORLD_SIZE", "num_nodes": "GROUP_WORLD_SIZE"}
+    elif SLURMEnvironment.detect():
+        by, variables = "srun", {"devices": "SLURM_NTASKS_PER_NODE", "num_nodes": "SLURM_NNODES"}
+    else:
+        return {} if trainer.get("num_nodes") else {"num_nodes": 1}
+    started = {key: int(os.environ[name]) for key, name in variables.items() if name in os.environ}
+    for key, number in started.items():
+        given = trainer.get(key)
+        if given not in (None, "auto", number, str(number)) and not isinstance(given, list):
+            raise UserError(f"trainer.{key}={given} is not what {by} has started, {number}: leave it out.")
+    return {key: number for key, number in started.items() if not isinstance(trainer.get(key), list)}
 
 
 def has_usual_length(trainer: Mapping[str, Any]) -> bool:
@@ -80,10 +102,26 @@ class RowDDP(DDPStrategy):
     Unlike the wrapper, this does not overlap communication with the backward pass; there are few dense parameters.
     """
 
+    def setup_distributed(self) -> None:
+        if TorchElasticEnvironment.detect() and not dist.is_initialized():
+            self.set_world_ranks()
+            backend = self._get_process_group_backend()
+            store = new_store(self.global_rank, self._timeout or default_pg_timeout)
+            dist.init_process_group(backend, store=store, rank=self.global_rank, world_size=self.world_size)
+        super().setup_distributed()
+
     def configure_ddp(self) -> None:
         model = self.lightning_module  # every process starts with the weights of the first
         for tensor in (*model.parameters(), *model.buffers()) if model else ():
             dist.broadcast(tensor.detach(), src=0)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        trainer = cast(L.LightningModule, self.lightning_module).trainer
+        steps = all_gather(torch.tensor([trainer.global_step], device=self.root_device)).flatten().tolist()
+        if len({*steps}) > 1:
+            where = f"The processes continue from different steps ({', '.join(map(str, steps))})"
+            raise UserError(f"{where}: run_dir={trainer.default_root_dir} must be one folder that all machines share.")
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **more: Any) -> Any:  # noqa: ANN401
         def averaged() -> Any:  # noqa: ANN401
@@ -121,14 +159,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 def _mean_of_rows(grad: Tensor) -> Tensor:
     rows, values = grad.indices()[0], grad.values()
     counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]
-    all_rows, all_values = _all_rows(rows, counts), _all_rows(values, counts)
+    all_rows, all_values = (torch.cat(gather_rows(own, counts)) for own in (rows, values))
     mean = torch.sparse_coo_tensor(all_rows.unsqueeze(0), all_values, grad.shape, check_invariants=False).coalesce()
     mean.values().div_(len(counts))
     return mean
-
-
-def _all_rows(own: Tensor, counts: list[int]) -> Tensor:
-    """All-gather of tensors with ``counts[rank]`` rows: padded to the same length, because gloo and NCCL need that."""
-    padded = own.new_zeros((max(counts), *own.shape[1:]))
-    padded[: len(own)] = own
-    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])

@@ -1,9 +1,9 @@
 """Kill -9 in the middle of an epoch or of mining, same command again: the same batches, tables and model.
 
 Every run is a chain of real processes that share nothing but the command and the run folder: with workers
-that load data, and with two ranks that speak gloo; test_train.py continues runs without either. `recorder.Recorder`
-writes the batches down and kills. Negatives are drawn at random and mined; batches, memory and gradient cache are
-shared between the ranks, so 2 x 12 learn what 24 do.
+that load data, and with two or three ranks that speak gloo; test_train.py continues runs without either.
+`recorder.Recorder` writes the batches down and kills. Negatives are drawn at random and mined; batches, memory and
+gradient cache are shared between the ranks, so 12 and 13, or 8, 8 and 9, learn what 25 do.
 """
 
 import csv
@@ -20,16 +20,16 @@ import torch
 from conftest import ROOT
 from forked import Ended, run_forked
 from killing import untimed
-from recorder import MINING, digest
+from recorder import LAST, MINING, digest
 from training import state
 
 from two_tower.data.stream.batch import BlockShuffle
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for all runs, on a busy machine for minutes
 
-EPOCHS, BATCHES, BATCH = 3, 6, 24
+EPOCHS, BATCHES, BATCH = 3, 6, 25
 STEPS = EPOCHS * BATCHES
-# The training queries of the generated collection; 16 of the 160 are left out of every epoch.
+# The training queries of the generated collection; 10 of the 160 are left out of every epoch.
 QUERIES = [f"q{number}" for number in range(240) if number % 6 > 1]
 
 
@@ -55,9 +55,11 @@ KILLED_AND_INTERRUPTED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, 
 # One rank alone gets the SIGTERM: it stops both after the same step.
 KILLED_AND_STOPPED = [Part(0, 5, "SIGKILL"), Part(3, 6, MINING), Part(6, 8, "SIGTERM"), Part(8, STEPS)]
 SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}  # the path is for a rank that imports anew
-TWO_RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"data.batch_size={BATCH // 2}"]
+RANKS = ["trainer=ddp", "trainer.accelerator=cpu"]
+TWO_RANKS = [*RANKS, "trainer.devices=2"]
 MODES = {
     "two_ranks": Mode(TWO_RANKS, 2, KILLED_AND_STOPPED),  # the slowest first
+    "torchrun": Mode(RANKS, 3, [Part(0, 5, LAST), Part(3, STEPS)]),
     "two_workers": Mode(["data.num_workers=2"], 1, KILLED_AND_INTERRUPTED),
     "whole": Mode([], 1, [Part(0, STEPS)]),
 }
@@ -97,7 +99,7 @@ def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
     """Start the same command again and again."""
     interruptions = ",".join(f"'{part.end}:{part.signal}'" for part in mode.parts if part.signal)
     command = [
-        "data=beir", f"data.path={collection}", f"data.batch_size={BATCH}", "tower.dim=8", "trainer=cpu",
+        "data=beir", f"data.path={collection}", f"data.global_batch_size={BATCH}", "tower.dim=8", "trainer=cpu",
         f"trainer.max_epochs={EPOCHS}", "callbacks.last.every_seconds=3", "validation.bm25=false", f"run_dir={path}",
         "validation.every_n_steps=2", "trainer.log_every_n_steps=1",
         "negatives=mixed", "~negatives@negatives.bm25", "~negatives.weights.bm25", "+negatives@negatives.ann=ann",
@@ -105,6 +107,8 @@ def run_to_the_end(mode: Mode, collection: Path, path: Path) -> Finished:
         "+callbacks.recorder._target_=recorder.Recorder", f"+callbacks.recorder.folder={path}",
         f"+callbacks.recorder.interruptions=[{interruptions}]", *mode.overrides,
     ]  # fmt: skip
+    if mode.parts[0].signal == LAST:  # torchrun starts its ranks again by itself
+        return Finished(path, [run_forked("train.py", *command, cwd=ROOT, TORCHRUN=str(mode.ranks), **SETTINGS)])
     ranks = ["forked" if mode.ranks > 1 and part.first else "anew" for part in mode.parts]  # to import takes longest
     return Finished(path, [run_forked("train.py", *command, cwd=ROOT, SECOND_RANK=r, **SETTINGS) for r in ranks])
 
@@ -130,18 +134,19 @@ def test_an_epoch_is_the_planned_order_without_loss_or_doubling(runs: Runs) -> N
         assert seen == [QUERIES[row] for row in BlockShuffle(len(QUERIES), 0, epoch).take(0, BATCHES * BATCH)]
 
 
-@pytest.mark.parametrize("name", ["two_workers", "two_ranks"])
+@pytest.mark.parametrize("name", ["two_workers", "two_ranks", "torchrun"])
 def test_a_killed_run_trains_on_the_same_batches(name: str, runs: Runs) -> None:
     mode, run = MODES[name], runs[name].result()
     statuses = {"SIGKILL": -signal.SIGKILL, MINING: -signal.SIGKILL, "SIGINT": 1, "SIGTERM": 1, None: 0}
-    assert [p.status for p in run.processes] == [statuses[part.signal] for part in mode.parts], run.processes
+    ends = [statuses[part.signal] for part in mode.parts if part.signal != LAST]
+    assert [p.status for p in run.processes] == ends, run.processes
     whole = dict(runs["whole"].result().steps(rank=0))
-    size = BATCH // mode.ranks
+    bounds = [rank * BATCH // mode.ranks for rank in range(mode.ranks + 1)]
     for rank in range(mode.ranks):
         steps = run.steps(rank)
         assert [step for step, _ in steps] == [step for part in mode.parts for step in range(part.first, part.end)]
         for step, queries in steps:
-            assert queries == whole[step][rank * size : (rank + 1) * size]
+            assert queries == whole[step][bounds[rank] : bounds[rank + 1]]
 
 
 def test_a_killed_run_learns_the_same_bits(runs: Runs) -> None:
@@ -157,11 +162,11 @@ def test_a_run_is_checked_within_its_epochs(runs: Runs) -> None:
     assert whole.results()["best_step"] in checks
 
 
-@pytest.mark.parametrize("name", ["two_workers", "two_ranks"])
+@pytest.mark.parametrize("name", ["two_workers", "two_ranks", "torchrun"])
 def test_a_killed_run_has_the_same_history(name: str, runs: Runs) -> None:
     run, whole = runs[name].result(), runs["whole"].result()
     found, expected = run.history(), whole.history()
-    if name == "two_ranks":  # whose sums have another order
+    if MODES[name].ranks > 1:  # whose sums have another order
         for row, same in zip(found, expected, strict=True):
             assert row.keys() == same.keys()
             assert row.get("train/loss") == pytest.approx(same.get("train/loss"), rel=1e-4)
@@ -187,9 +192,10 @@ def test_the_record_says_which_step_was_mined_from(name: str, runs: Runs) -> Non
     assert (run.path / "killed-in-mining").exists() == any(part.signal == MINING for part in MODES[name].parts)
 
 
-def test_two_ranks_learn_what_one_process_does(runs: Runs) -> None:
-    run = runs["two_ranks"].result()
-    assert {(run.path / f"{rank}.weights").read_text() for rank in range(2)} == {digest(run.weights())}
+@pytest.mark.parametrize("name", ["two_ranks", "torchrun"])
+def test_ranks_with_unequal_shares_learn_what_one_process_does(name: str, runs: Runs) -> None:
+    run, ranks = runs[name].result(), MODES[name].ranks
+    assert {(run.path / f"{rank}.weights").read_text() for rank in range(ranks)} == {digest(run.weights())}
     whole = runs["whole"].result().weights()
     for name, weights in run.weights().items():
         torch.testing.assert_close(weights, whole[name], rtol=0, atol=1e-5)  # sums in another order

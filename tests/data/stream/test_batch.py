@@ -66,7 +66,7 @@ def test_a_loader_continues_exactly_across_epochs(workers: int, cut: int) -> Non
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ranks_with_workers_share_every_epoch_across_a_stop(workers: int) -> None:
-    parts = [make_batches(size=4, rank=rank, ranks=2) for rank in range(2)]
+    parts = [make_batches(size=8, rank=rank, ranks=2) for rank in range(2)]
     loaders = [BatchLoader(part, workers) for part in parts]
     steps = list(zip(*(taken(loader, 9) for loader in loaders), strict=True))
     state = loaders[0].state_dict()  # a checkpoint holds the first rank's only

@@ -1,6 +1,7 @@
 """The data module prepares a source once, says what it did, and trains on what the data brings."""
 
 import logging
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,12 +101,12 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize(("name", "ranks"), [*((name, 2) for name in DRAWN), ("mixed", 4)])
+@pytest.mark.parametrize(("name", "ranks"), [*product(DRAWN, (2, 3)), ("mixed", 4)])
 def test_ranks_together_train_on_what_one_process_would(name: str, ranks: int, tmp_path: Path) -> None:
     source = small_source(tmp_path)
 
     def batches(rank: int, ranks: int) -> list[tuple[list[int], list[list[int]]]]:
-        data = triplet_data(source, tmp_path / "run", DRAWN[name](), batch_size=8 // ranks)
+        data = triplet_data(source, tmp_path / "run", DRAWN[name](), global_batch_size=8)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
         found = []
         for position in [(0, 0), (0, 3), (1, 2)]:

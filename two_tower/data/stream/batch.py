@@ -26,6 +26,7 @@ class Batch:
     query_rows: Tensor  # (B,) int64 rows of the training queries
     document_rows: Tensor  # (N,) int64 rows of the documents
     margins: Tensor | None = None  # (B, G) float32, a teacher's score of each positive minus those of its negatives
+    weight: Tensor | None = None  # () float32, B against an equal share of the step, where processes have unequal ones
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -83,7 +84,7 @@ class BlockShuffle:
 
 @dataclass(eq=False)
 class Batches(Dataset[Batch]):
-    """Batch ``(epoch, k)`` of one rank: a pure function of the seed. Every rank has ``batch_size`` examples of it."""
+    """Batch ``(epoch, k)`` of one rank: a pure function of the seed. All ranks share ``batch_size`` examples."""
 
     data: TrainingSet
     negatives: Negatives
@@ -95,8 +96,8 @@ class Batches(Dataset[Batch]):
     _order: tuple[int, BlockShuffle] | None = None
 
     def __len__(self) -> int:
-        # The last incomplete global batch is dropped.
-        return len(self.data.examples) // (self.batch_size * self.ranks)
+        # The last incomplete batch is dropped.
+        return len(self.data.examples) // self.batch_size
 
     def __getitem__(self, position: tuple[int, int]) -> Batch:
         epoch, k = position
@@ -105,11 +106,21 @@ class Batches(Dataset[Batch]):
             self._order = (epoch, BlockShuffle(len(self.data.examples), self.seed, epoch))
         # A strategy that draws does so for the whole global batch in every rank, so that together they train on what
         # one process would. For 8 x 1,024 queries that costs 1 ms a batch with random documents, 3 ms with a mixture.
-        first, last = (0, self.ranks) if self.negatives.stochastic else (self.rank, self.rank + 1)
-        start = k * self.ranks
-        rows = self._order[1].take((start + first) * self.batch_size, (start + last) * self.batch_size)
-        own = slice((self.rank - first) * self.batch_size, (self.rank - first + 1) * self.batch_size)
-        return self.assemble(rows, np.random.default_rng((self.seed, epoch, k)), own)
+        own, start = self.share, k * self.batch_size
+        if self.negatives.stochastic:
+            rows = self._order[1].take(start, start + self.batch_size)
+        else:
+            rows, own = self._order[1].take(start + own.start, start + own.stop), slice(None)
+        batch = self.assemble(rows, np.random.default_rng((self.seed, epoch, k)), own)
+        if self.batch_size % self.ranks == 0:
+            return batch
+        return replace(batch, weight=torch.tensor(len(batch) * self.ranks / self.batch_size))
+
+    @property
+    def share(self) -> slice:
+        """The examples of a batch that are this rank's."""
+        first, last = (rank * self.batch_size // self.ranks for rank in (self.rank, self.rank + 1))
+        return slice(first, last)
 
     def assemble(self, rows: np.ndarray, rng: np.random.Generator, own: slice) -> Batch:
         """The batch of the part ``own`` of the examples ``rows``."""

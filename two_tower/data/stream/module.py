@@ -169,14 +169,15 @@ class TripletData(L.LightningDataModule):
             return self._batches
         examples = len(self.training_set.examples)
         most = USUAL_BATCH if self.loader.examples == "judged" else TAUGHT_BATCH
-        size = self.loader.batch_size or usual_batch(examples // place[1], most)
+        key, per = ("global_batch_size", 1) if self.loader.global_batch_size else ("batch_size", place[1])
+        size = per * (getattr(self.loader, key) or usual_batch(examples // place[1], most))
+        if size < place[1]:
+            raise UserError(f"data.{key}={size} leaves some of {place[1]} processes without an example.")
         batches = Batches(self.training_set, self.negatives, self.negative_mask, size, self.seed, *place)
         if len(batches) == 0:
-            raise UserError(
-                f"data.batch_size={size} is more than the {examples} training examples "
-                f"of {self.source.name}: set data.batch_size={max(1, examples // place[1])} or less."
-            )
-        dropped = examples - len(batches) * place[1] * size
+            few = f"data.{key}={size // per} is more than the {examples} training examples of {self.source.name}"
+            raise UserError(f"{few}: set data.{key}={max(1, examples // per)} or less.")
+        dropped = examples - len(batches) * size
         log.info("%d batches an epoch; the last %d examples of its order are left out.", len(batches), dropped)
         self._batches = batches
         return batches
