@@ -65,15 +65,21 @@ def test_words_are_added_and_old_texts_stay(overrides: str, collection: Path, fu
     assert not list((tmp_path / "more").glob("results.json"))
 
 
-def test_what_cannot_be_extended(collection: Path, further: Path, tmp_path: Path, transformer_folder: Path) -> None:
-    fit(collection, tmp_path / "run", "tokenizer.min_frequency=1", "trainer.max_steps=1")
-    with pytest.raises(UserError, match="knows every word of"):
-        add_words(Run(tmp_path / "run"), Beir(str(collection)), Run(tmp_path / "more"))
-    assert not (tmp_path / "more").exists()
-    pieces = ["tokenizer=subword", f"tokenizer.path={transformer_folder}"]
-    fit(collection, tmp_path / "pieces", "trainer.max_steps=1", *pieces)
-    with pytest.raises(UserError, match="splits words into pieces"):
-        add_words(Run(tmp_path / "pieces"), Beir(str(further)), Run(tmp_path / "more"))
+@pytest.mark.parametrize("reads", ["words", "pieces"])
+def test_a_collection_without_new_words(
+    reads: str, collection: Path, further: Path, tmp_path: Path, transformer_folder: Path
+) -> None:
+    """What was searched before, and is searched again, needs no word."""
+    pieces, changed = ["tokenizer=subword", f"tokenizer.path={transformer_folder}"], further
+    if reads == "words":
+        pieces, changed = ["tokenizer.min_frequency=1"], collection
+    fit(collection, tmp_path / "run", "trainer.max_steps=1", *pieces)
+    data = composed("data=beir", f"data.path={changed}")["data"]
+    assert not update.update_run(tmp_path / "run", data, tmp_path / "new")
+    old, new = (Encoder.load(Run(tmp_path / name)) for name in ("run", "new"))
+    assert new.tokenizer.fingerprint == old.tokenizer.fingerprint
+    np.testing.assert_array_equal(new.documents(KNOWN), old.documents(KNOWN))
+    assert Searcher.load(tmp_path / "new").passages == len((changed / "corpus.jsonl").read_text().splitlines())
 
 
 STEMS = ["walk", "jump", "climb", "swim", "dance", "laugh", "paint", "build", "stretch", "whisper"]

@@ -16,7 +16,6 @@ from two_tower.config.compose import compose_raw
 from two_tower.console import say
 from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.embed import embed, resolve
-from two_tower.errors import UserError
 from two_tower.files import file_hash, require_new, write_text
 from two_tower.fusion import Fusion
 from two_tower.new_words import NewWords, facts_of
@@ -40,7 +39,7 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
     require_new(path)
     before, source = Run.existing(run), make_source(data)
     config = read(before.config)
-    loader = {key: config["data"][key] for key in LOADER_KEYS} | ALL
+    loader = {key: config["data"][key] for key in LOADER_KEYS if key in config["data"]} | ALL
     splits = {loader["train_split"], loader["validation_split"]}
     taught = loader["examples"] == "passages" and splits <= {*source.splits()}
     if taught:
@@ -50,7 +49,8 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
         changed |= {"trainer": {**config["trainer"], **length}, "optimizer": {**config["optimizer"], **slower}}
         train({**config, **changed})
     else:
-        say(str(add_words(before, source, Run(path))))
+        words = add_words(before, source, Run(path))
+        say(str(words) if words and words.words else f"{before.path} knows every word of {source.name}.")
     usual = resolve(compose_raw("embed", ["run=RUN"]))
     embed({**usual, **_embedding_of(before), "run": str(path), "data": None if taught else dict(data)})
     return taught
@@ -65,19 +65,18 @@ def _embedding_of(run: Run) -> dict[str, Any]:
     return {**kept, "index": read(run.index / "index.yaml")["index"]}
 
 
-def add_words(old: Run, source: Source, new: Run) -> NewWords:
-    """Write a run whose vocabulary holds the new words of a source's passages as well, without training."""
+def add_words(old: Run, source: Source, new: Run) -> NewWords | None:
+    """Write a run whose vocabulary holds the new words of a source's passages as well, without training.
+
+    None where no word is new to it, since it reads pieces of words.
+    """
     model, tokenizer = load_model(old)
-    if tokenizer.rule is None:
-        raise UserError(f"{old.path} splits words into pieces: no word is new to it, embed.py needs nothing more.")
-    words = NewWords.find(old, model, tokenizer, source)
-    if words is None or not words.words:
-        raise UserError(f"{old.path} knows every word of {source.name}: embed.py needs nothing more.")
-    facts, extended = facts_of(old), tokenizer.extended(words.words)
+    facts, state, words = facts_of(old), model.state_dict(), NewWords.find(old, model, tokenizer, source)
+    if words is not None:
+        tokenizer, state = tokenizer.extended(words.words), words.add_to(state)
+        facts |= {"tokenizer": tokenizer.fingerprint} | ({} if words.idf is None else {"idf": words.idf})
     new.checkpoints.mkdir(parents=True)
-    extended.save(new.tokenizer)
-    state = words.add_to(model.state_dict())
-    facts |= {"tokenizer": extended.fingerprint} | ({} if words.idf is None else {"idf": words.idf})
+    tokenizer.save(new.tokenizer)
     torch.save({"state_dict": state, "two_tower": facts}, new.best)
     for kept, its in ((old.data, new.data), (old.learned, new.learned)):
         if kept.exists():
