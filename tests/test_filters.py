@@ -1,6 +1,7 @@
 """Filters leave the passages for which all conditions hold, in the order that they have without."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from two_tower.data.base import FIELDS
 from two_tower.data.beir import Beir
 from two_tower.embed import embed
 from two_tower.filters import Condition, FilterError
+from two_tower.index.faiss import FlatIndex, HnswIndex
 from two_tower.search import Mode, Searcher
 
 DAYS = ["2023-12-31", "2024-01-01", "2024-06-30"]
@@ -47,12 +49,12 @@ def searcher(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Sear
 
 
 @pytest.mark.parametrize("mode", search.MODES)
-@pytest.mark.parametrize("few", [search.FEW, 0])
+@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("where", [["lang=dé"], ["year>=2100", "day<2024-02"], ["lang!=en"], ["year=2003"], ["year<0"]])
 def test_what_fits_is_found_as_if_it_were_alone(
-    mode: Mode, few: int, where: list[str], searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+    mode: Mode, exact: bool, where: list[str], searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "FEW", few)  # few are compared one by one, of many the index gives the first
+    monkeypatch.setattr(FlatIndex, "exact", exact)  # which gives the first that fit; else these are compared one by one
     holds = {
         "lang=dé": lambda f: f.get("lang") == "dé", "lang!=en": lambda f: f.get("lang") != "en",
         "year>=2100": lambda f: f.get("year", 0) >= 2100, "day<2024-02": lambda f: f.get("day", "9") < "2024-02",
@@ -70,6 +72,26 @@ def test_what_fits_is_found_as_if_it_were_alone(
             np.testing.assert_allclose([h.score for h in found.hits], [h.score for h in fits[:5]], atol=1e-5)
         matching = sum(all(holds[each](fields_of(row)) for each in where) for row in range(searcher.passages))
         assert (f"{matching:,} passages match the filter." in found.notes) == (matching < 5)
+
+
+def test_an_approximate_index_is_searched_the_wider_the_fewer_fit(
+    searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, asked = HnswIndex(ef_search=8), list[int]()
+    index.build(searcher.store)
+    change = index.set_search_value
+    monkeypatch.setattr(index, "set_search_value", lambda value: (asked.append(value), change(value)))
+    where, query = ["year<2040"], word(3)
+    (exact,) = searcher.search([query], k=3, where=where)
+    monkeypatch.setattr(searcher, "index", index)
+    (few,) = searcher.search([query], k=3, where=where)
+    assert not asked  # compared one by one
+    monkeypatch.setattr(search, "FEW", 0)
+    (found,) = searcher.search([query], k=3, where=where)
+    assert [hit.id for hit in found.hits] == [hit.id for hit in few.hits] == [hit.id for hit in exact.hits]
+    matching = sum(fields_of(row).get("year", 9999) < 2040 for row in range(searcher.passages))
+    assert asked[0] == math.ceil(8 * (2 * 3 * searcher.passages // matching) / 3)
+    assert index.ef_search == asked[-1] == 8
 
 
 @pytest.mark.parametrize(

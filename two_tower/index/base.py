@@ -22,6 +22,7 @@ class VectorIndex(ABC):
 
     file: ClassVar[str] = ""  # the one file that holds it, in the folder of the index; empty if there is none
     carried: ClassVar[tuple[str, ...]] = ()  # files of an index that its successor needs before it is built
+    exact: ClassVar[bool] = False  # whether it compares with every vector
     search_param: ClassVar[str] = ""  # the key that trades speed for recall; empty for exact search
     search_values: tuple[int, ...] = ()  # to choose from, ascending
     copies: Copies | None = None  # where passages have equal vectors, of which the index holds one

@@ -122,6 +122,8 @@ class FaissIndex(VectorIndex):
 class FlatIndex(FaissIndex):
     """Compares the query with every document: exact."""
 
+    exact = True
+
     def factory(self, rows: int, dim: int) -> str:
         return "Flat"
 
