@@ -233,13 +233,10 @@ def _devices(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return more
 
 
-def make_trainer(
-    config: Mapping[str, Any], run: Run, validation: FullValidation, more: Sequence[L.Callback] = ()
-) -> L.Trainer:
-    """The trainer of a configuration, with its callbacks, ``more`` after them, and its loggers."""
+def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
+    """The trainer of a configuration, with its callbacks and loggers."""
     offer = {"run": run, "validation": validation}
-    chosen = [build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items()]
-    callbacks = [validation, *chosen, *more]
+    callbacks = [validation, *(build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items())]
     settings = {**config["trainer"]}
     if has_usual_length(settings):
         settings["max_epochs"] = USUAL_EPOCHS  # until the data is read, see `usual_epochs`

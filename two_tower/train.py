@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,14 @@ from two_tower.report.sweep import TrainingSweep
 from two_tower.study import Pruned
 
 if TYPE_CHECKING:
-    from two_tower.callbacks._pruning import Report
+    from two_tower.callbacks._pruning import Watched
     from two_tower.data.base import Source
     from two_tower.new_words import NewWords
     from two_tower.run import Run
 
 
 def train(
-    config: dict[str, Any], composition: Composition | None = None, watched: tuple[str, Report] | None = None
+    config: dict[str, Any], composition: Composition | None = None, watched: Watched | None = None
 ) -> dict[str, Any]:
     """Train what a checked configuration describes, in its ``run_dir``; returns the results.
 
@@ -34,7 +35,7 @@ def train(
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from two_tower.assemble import make_data, make_model, make_trainer, one_process, summary, try_parts, try_source
-    from two_tower.callbacks._pruning import Pruning
+    from two_tower.callbacks._pruning import given_up, watch
     from two_tower.config import build
     from two_tower.console import say, set_mode, show_log, work_alone
     from two_tower.logger import logged
@@ -57,8 +58,8 @@ def train(
     L.seed_everything(config["seed"], verbose=False)
     try:
         validation = build("validation", config["validation"], run=run)
-        pruning = Pruning(validation, *watched) if watched else None
-        trainer = make_trainer(config, run, validation, [pruning] if pruning else [])
+        trainer = make_trainer(config, run, validation)
+        watch(trainer, validation, watched)
         data = make_data(config, run.tokenizer, source)
         further = _further_words(Run.existing(config["init_from"]), run, data.learned) if config["init_from"] else None
         data.trainer = trainer  # which part of a batch is this process' own
@@ -72,9 +73,9 @@ def train(
         say(summary(config, data, model))
         with logged(trainer, config):
             trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
-            if pruning is None or not pruning.pruned:
+            if not (reason := given_up(trainer)):
                 return finish(run, trainer, validation)
-        raise Pruned(pruning.pruned)
+        raise Pruned(reason)
     except UserError:
         run.abandon()
         raise
@@ -131,7 +132,7 @@ def _check_job(composed: Composed, metric: str | None = None) -> None:
     if metric is not None:
         call("hydra.sweeper", Pruning, build("validation", config["validation"], run=Run(Path())), metric, None)
         if not one_process(config["trainer"]):
-            raise UserError("A study trains each job in one process: set trainer.devices=1, and hydra/launcher=joblib.")
+            raise UserError("A study trains each job in one process: set trainer.devices=1.")
 
 
 def _run_job(composed: Composed) -> float | None:
@@ -157,11 +158,11 @@ def _figure(results: dict[str, Any], folder: Path, metric: str) -> float:
     from two_tower.report.runs import read_history
     from two_tower.run import Run
 
-    history = read_history(Run(folder).metrics).get(metric, [])
-    figure = results.get(metric, history[-1][1] if history else None)
-    if figure is None:
-        raise UserError(f"hydra.sweeper.metric={metric} is no figure of {folder}; {one_of(metric, results)}.")
-    return float(figure)
+    history = read_history(Run(folder).metrics)
+    if metric not in results and metric not in history:
+        raise UserError(f"hydra.sweeper.metric={metric} is no figure of {folder}; {one_of(metric, results | history)}.")
+    figure = results[metric] if metric in results else history[metric][-1][1]
+    return math.nan if figure is None else float(figure)  # as JSON has it
 
 
 def _default_folder(config: dict[str, Any], job: Job) -> str:

@@ -12,7 +12,8 @@ from two_tower.errors import one_of
 from two_tower.model import TwoTower
 from two_tower.validation.full import FullValidation
 
-Report = Callable[[int, float], bool]  # called with the number of a check, from 1, and a figure; whether to end
+# A figure, and what is called with the number of a check, from 1, and its value then; it says whether to end the run.
+Watched = tuple[str, Callable[[int, float], bool]]
 # Figures of ``results.json`` that only the end of a run has.
 _AT_THE_END = ("seconds", "validation/seconds", "train/triplets_per_second", "epochs", "best_epoch", "best_step")
 
@@ -23,7 +24,7 @@ class Pruning(Callback):
     A run whose training is over anyway is never given up. A figure that no check has is not reported.
     """
 
-    def __init__(self, validation: FullValidation, metric: str, report: Report) -> None:
+    def __init__(self, validation: FullValidation, metric: str, report: Callable[[int, float], bool]) -> None:
         names = dict.fromkeys([*validation.logged, "train/loss", *_AT_THE_END])
         if metric not in names and not metric.startswith(("train/", "doctor/")):
             raise ValueError(f"metric={metric} is no figure of a run; {one_of(metric, names)}")
@@ -31,8 +32,10 @@ class Pruning(Callback):
         self.pruned = ""  # one sentence once the run is given up
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ANN401
+        if not self.validation.just_evaluated:
+            return
         figures = {**trainer.callback_metrics, **cast(TwoTower, pl_module).figures}
-        if not self.validation.just_evaluated or self.metric not in figures:
+        if self.metric not in figures:
             return
         value = float(figures[self.metric])
         hopeless = self.report(len(self.validation.history), value)
@@ -43,3 +46,14 @@ class Pruning(Callback):
             trainer.should_stop = True
 
     on_train_epoch_end = on_train_batch_end
+
+
+def watch(trainer: L.Trainer, validation: FullValidation, watched: Watched | None) -> None:
+    """Let a run be given up, if it is to be watched."""
+    if watched:
+        trainer.callbacks.append(Pruning(validation, *watched))  # type: ignore[attr-defined]
+
+
+def given_up(trainer: L.Trainer) -> str:
+    """Why a run was given up, in one sentence; empty if it was not."""
+    return next((each.pruned for each in trainer.callbacks if isinstance(each, Pruning)), "")  # type: ignore[attr-defined]

@@ -20,7 +20,10 @@ from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
 # Hydra's plug-ins → the extra that installs them.
-LAUNCHERS = dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "launchers") | {"ray": "ray"}
+LAUNCHERS = dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "launchers") | {
+    "ray": "ray",
+    "ray_aws": "ray",
+}
 
 # A text in a list, a mapping or a function, perhaps in quotes.
 _TEXT = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\[\]{}(),:]+)""")

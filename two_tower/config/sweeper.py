@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,8 @@ class Search:
     @classmethod
     def of(cls, hydra: Any) -> Search:  # noqa: ANN401
         """What Hydra's own configuration says, checked; a UserError names the key that is wrong."""
-        try:
-            import optuna  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise UserError('hydra/sweeper=optuna needs its package: pip install -e ".[optuna]"') from error
+        if not all(find_spec(package) for package in ("optuna", "sklearn")):  # the latter at the end
+            raise UserError('hydra/sweeper=optuna needs its package: pip install -e ".[optuna]"')
         settings: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
         own = {**settings, "_target_": f"{cls.__module__}.{cls.__name__}"}
         checked = check(OmegaConf.create({"hydra.sweeper": own}))["hydra.sweeper"]

@@ -20,11 +20,11 @@ def study_blocks(study: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Heading("Study"), f"{len(jobs)} jobs: {', '.join(f'{n} {s}' for s, n in counts.items())}."]
     best = next((job for job in jobs if job["job"] == study["best"]), None)
     if best:
-        shown = f"Job {best['job'] + 1} has the best {metric}, {best['value']:.4f}: {' '.join(best['overrides'])}."
-        blocks += [shown, history(study)]
+        tried = " ".join(best["overrides"])
+        blocks += [f"Job {best['job'] + 1} has the best {metric}, {best['value']:.4f}: {tried}.", history(study)]
     if study["importance"]:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in study["importance"].items())
-        about = f"What the best jobs have in common, by key (PED-ANOVA): {shares}. Of few jobs this says little."
+        about = f"What the figures differ by, by key (fANOVA): {shares}. Of few jobs this says little."
         blocks += [about, importance(study)]
     rows = [
         [str(job["job"] + 1), " ".join(job["overrides"]), str(job["checks"]), f"{job['value']:.4f}"]
@@ -55,7 +55,7 @@ def history(study: Mapping[str, Any]) -> Picture:
 
 
 def importance(study: Mapping[str, Any]) -> Picture:
-    """A bar for each key: its share of what decides whether a job is among the best."""
+    """A bar for each key: its share of what the figures of the jobs differ by."""
     height, bottom = 26, 26 * len(study["importance"]) + 8
     picture, x = Picture("How much each key matters", bottom + 24), Scale([0, 1], 360, WIDTH - 30)
     picture.columns(x, 0, bottom)
