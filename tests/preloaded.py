@@ -23,6 +23,8 @@ from two_tower.tokenizer._languages import _identify
 for module in pkgutil.walk_packages(two_tower.__path__, "two_tower."):
     with suppress(ImportError):  # needs an extra
         importlib.import_module(module.name)
+with suppress(ImportError):
+    importlib.import_module("optuna.importance")
 compose_raw("train", [])
 _identify()  # reads its model
 metadata.entry_points(group="lightning.pytorch.callbacks_factory")

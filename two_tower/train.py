@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from two_tower.config.build import Composed, Types
 from two_tower.config.entry import Job, run_hydra, this_job
 from two_tower.config.saved import Composition, digest
-from two_tower.errors import UserError
+from two_tower.errors import UserError, one_of
 from two_tower.report.sweep import TrainingSweep
+from two_tower.study import Pruned
 
 if TYPE_CHECKING:
+    from two_tower.callbacks._pruning import Watched
     from two_tower.data.base import Source
     from two_tower.new_words import NewWords
     from two_tower.run import Run
 
 
-def train(config: dict[str, Any], composition: Composition | None = None) -> dict[str, Any]:
+def train(
+    config: dict[str, Any], composition: Composition | None = None, watched: Watched | None = None
+) -> dict[str, Any]:
     """Train what a checked configuration describes, in its ``run_dir``; returns the results.
 
-    Raises KeyboardInterrupt when stopped by Ctrl-C or SIGTERM; the same configuration continues.
+    Raises KeyboardInterrupt when stopped by Ctrl-C or SIGTERM; the same configuration continues. The figure that is
+    ``watched`` is reported at each check, see `two_tower.callbacks._pruning`; raises `Pruned` if that ends the run.
     """
     import lightning as L
     import torch
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from two_tower.assemble import make_data, make_model, make_trainer, one_process, summary, try_parts, try_source
+    from two_tower.callbacks._pruning import given_up, watch
     from two_tower.config import build
     from two_tower.console import say, set_mode, show_log, work_alone
     from two_tower.distributed import naming_lost
@@ -52,6 +60,7 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
     try:
         validation = build("validation", config["validation"], run=run)
         trainer = make_trainer(config, run, validation)
+        watch(trainer, validation, watched)
         data = make_data(config, run.tokenizer, source)
         further = _further_words(Run.existing(config["init_from"]), run, data.learned) if config["init_from"] else None
         data.trainer = trainer  # which part of a batch is this process' own
@@ -65,7 +74,9 @@ def train(config: dict[str, Any], composition: Composition | None = None) -> dic
         say(summary(config, data, model))
         with logged(trainer, config), naming_lost():
             trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
-            return finish(run, trainer, validation)
+            if not (reason := given_up(trainer)):
+                return finish(run, trainer, validation)
+        raise Pruned(reason)
     except UserError:
         run.abandon()
         raise
@@ -110,24 +121,49 @@ def main() -> None:
     run_hydra(_run_job, "train", TrainingSweep(_check_job), _types)
 
 
-def _check_job(composed: Composed) -> None:
-    from two_tower.assemble import try_parts
+def _check_job(composed: Composed, metric: str | None = None) -> None:
+    from two_tower.assemble import one_process, try_parts
+    from two_tower.callbacks._pruning import Pruning
+    from two_tower.config import build
+    from two_tower.config.build import call
+    from two_tower.run import Run
 
-    try_parts(resolve(composed))
+    config = resolve(composed)
+    try_parts(config)
+    if metric is not None:
+        call("hydra.sweeper", Pruning, build("validation", config["validation"], run=Run(Path())), metric, None)
+        if not one_process(config["trainer"]):
+            raise UserError("A study trains each job in one process: set trainer.devices=1.")
 
 
 def _run_job(composed: Composed) -> float | None:
-    """Train; returns what validation watches, which a sweeper that looks for the best may want."""
+    """Train; returns what a sweeper that looks for the best may want: what validation watches, or a study compares."""
     from two_tower.console import print_document
 
     config, job = resolve(composed), this_job(composed)
     if job.sweep and "group" in config["logger"]:  # in W&B the runs of a sweep are one group
         config["logger"]["group"] = config["logger"]["group"] or job.sweep.name
     config["run_dir"] = os.path.expanduser(config["run_dir"] or _default_folder(config, job))
-    results = train(config, job.composition)
+    metric = job.study.metric if job.study else f"val/{config['validation']['monitor']}"
+    watched = (metric, partial(job.study.report, job.number)) if job.study else None
+    results = train(config, job.composition, watched)
     if not job.sweep:
         print_document({"run_dir": config["run_dir"], **results})
-    return results.get(f"val/{config['validation']['monitor']}")
+    if job.study:
+        return _figure(results, Path(config["run_dir"]), metric)
+    return results.get(metric)
+
+
+def _figure(results: dict[str, Any], folder: Path, metric: str) -> float:
+    """A figure of a finished run, of its results or else the last of its history."""
+    from two_tower.report.runs import read_history
+    from two_tower.run import Run
+
+    history = read_history(Run(folder).metrics)
+    if metric not in results and metric not in history:
+        raise UserError(f"hydra.sweeper.metric={metric} is no figure of {folder}; {one_of(metric, results | history)}.")
+    figure = results[metric] if metric in results else history[metric][-1][1]
+    return math.nan if figure is None else float(figure)  # as JSON has it
 
 
 def _default_folder(config: dict[str, Any], job: Job) -> str:

@@ -45,7 +45,7 @@ UNREADABLE = {
     "data=_loader": r"^data=_loader leaves data without a choice; valid: beir, ",
     "epochs": r"^'epochs' cannot be read: write key=value",
     "tower.dim=[": r"^tower.dim=\[ has the wrong type: it must be a whole number",
-    "hydra/launcher=rq": r"pip install hydra-rq-launcher\.$",
+    "hydra/launcher=rq_cloud": r"pip install hydra-rq-launcher\.$",
     "hydra/job_logging=colorlog": r"pip install hydra-colorlog\.$",
     "tower=average,gru": r"add -m to run one experiment for each",
     "tower=null": r"^tower=null leaves tower without a choice; valid: average, gru",

@@ -113,7 +113,7 @@ def test_hydras_other_way_to_sweep_is_refused(small: Path, tmp_path: Path, call:
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("plugin", ["hydra/sweeper=optuna", "hydra/launcher=ray"])
+@pytest.mark.parametrize("plugin", ["hydra/sweeper=ax", "hydra/launcher=rq"])
 def test_a_plug_in_that_is_not_installed(small: Path, call: Call, plugin: str) -> None:
     ended = call("train.py", *options(small), plugin, "seed=0,1")
     assert (ended.status, ended.out) == (2, "")

@@ -19,7 +19,11 @@ from two_tower.config.literal import UNREADABLE, as_typed, quoted, read_value
 from two_tower.config.saved import CONF, choices, groups, refuse_renamed
 from two_tower.errors import UserError, one_of
 
-LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's plug-ins that the extra ``launchers`` installs
+# Hydra's plug-ins → the extra that installs them.
+LAUNCHERS = dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "launchers") | {
+    "ray": "ray",
+    "ray_aws": "ray",
+}
 
 # A text in a list, a mapping or a function, perhaps in quotes.
 _TEXT = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\[\]{}(),:]+)""")
@@ -71,16 +75,18 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         listed = [c for c in re.findall(r"^\t(\S+)$", text, re.MULTILINE) if not c.startswith("_")]
         if found[1] == "hydra/launcher" and found[2] in LAUNCHERS:
-            return f'{found[1]}={found[2]} needs its package: pip install -e ".[launchers]"'
+            return f'{found[1]}={found[2]} needs its package: pip install -e ".[{LAUNCHERS[found[2]]}]"'
         plugin = f"; plug-ins of Hydra are installed: pip install {_package(*found.groups())}"
-        plugin = plugin if found[1].startswith("hydra/") else ""
+        plugin = plugin if found[1].startswith("hydra/") and found[1].count("/") == 1 else ""
         return f"{found[1]}={found[2]} does not exist; {one_of(found[2], listed)}{plugin}"
     if found := re.search(r"(?:Could not override|Could not delete from config\.) '([^']+)'", text):
         return _unknown_key(found[1], config_name, overrides)
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"{found[1]} is set already: write {found[1]}=VALUE without '+'"
-    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^'=]+)", text):
         return f"{found[1]} has several values: add -m to run one experiment for each"
+    if "OptunaSweeper" in text:
+        return f"hydra/sweeper=optuna looks for the best training: {config_name} has nothing that it could compare"
     if found := re.match(r"Error merging override ([^=]+)=.*\$\{", text, re.DOTALL):
         return f"{found[1]} has no text: '${{' begins another key's value, as in ${{seed}}; rename what is called so"
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -111,21 +117,23 @@ def _as_a_text(value: str) -> str:
 
 
 def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
-    valid = _valid_keys(config_name, [o for o in overrides if not re.match(rf"[+~]*{re.escape(key)}\s*=", o)])
+    others = [o for o in overrides if not re.match(rf"[+~]*{re.escape(key)}\s*=", o)]
+    valid = _valid_keys(config_name, others, key.startswith("hydra."))
     parent = key.rpartition(".")[0]
     siblings = {name for name in valid if name.rpartition(".")[0] == parent}
     if not siblings and parent in valid:
-        return f"{key} does not exist, since no {parent} is chosen: add {parent}=CHOICE"
+        group = parent.replace("hydra.", "hydra/")
+        return f"{key} does not exist, since no {group} is chosen: add {group}=CHOICE"
     more = f"; another key of Lightning's Trainer is added by +{key}=VALUE" if parent == "trainer" else ""
     return f"{key} does not exist; {one_of(key, siblings or valid)}{more}"
 
 
-def _valid_keys(config_name: str, overrides: list[str]) -> set[str]:
+def _valid_keys(config_name: str, overrides: list[str], hydra_config: bool) -> set[str]:
     """Every key of the configuration composed with the other overrides, and the groups that have no choice yet."""
     try:
-        config = compose_raw(config_name, overrides)
-    except Exception:  # another override is wrong too
-        config = compose_raw(config_name, [])
+        config = compose_raw(config_name, overrides, hydra_config)
+    except Exception:  # another override is wrong too, or is swept
+        config = compose_raw(config_name, [o for o in overrides if o.startswith("hydra/")], hydra_config)
     listed = yaml.safe_load((CONF / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
     named = {key for entry in listed if isinstance(entry, dict) for key in entry if key in groups()}
     return named | set(_names(OmegaConf.to_container(config)))

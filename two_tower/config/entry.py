@@ -20,6 +20,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -28,10 +29,13 @@ from omegaconf.errors import OmegaConfBaseException
 from two_tower.config.compose import check_overrides, compose_raw, explain
 from two_tower.config.literal import MoreTypes, as_typed
 from two_tower.config.saved import CONF, Composition, leaves
+from two_tower.config.sweeper import OptunaSweeper, Search, samples, space_of
 from two_tower.errors import UserError, exit_statuses, fail
+from two_tower.study import Study
 
 # Characters of a folder's name, and of a value in it; file systems take 255 bytes.
 LONGEST_NAME, LONGEST_VALUE = 200, 24
+OPTUNA = "optuna"  # the choice of hydra/sweeper that looks for the best
 
 
 class Job(NamedTuple):
@@ -42,13 +46,17 @@ class Job(NamedTuple):
     sweep: Path | None  # folder of the sweep that it belongs to; None for a single run
     folder: Path  # in a sweep, where it works; its name stands for the overrides
     number: int  # its position in the sweep, from 0
+    study: Study | None = None  # what chose it and is told what comes of it; None unless a study does
 
 
 class Sweep(Protocol):
     """What a command does around the jobs of a sweep. A launcher may copy it into other processes."""
 
-    def check(self, composed: DictConfig) -> object:
-        """Raise a UserError for a combination that cannot work; called for each before any job starts."""
+    def check(self, composed: DictConfig, metric: str | None = None) -> object:
+        """Raise a UserError for a combination that cannot work; called for each before any job starts.
+
+        In a study also if no job would have the figure ``metric``; there some combinations stand for all.
+        """
 
     def begin(self, folder: Path, jobs: int | None, composed: DictConfig) -> None:
         """The sweep starts, with this many jobs if that is known, and this configuration but for what is swept."""
@@ -126,14 +134,13 @@ def _composed_once(config_name: str, overrides: Sequence[str]) -> DictConfig:
 def this_job(composed: DictConfig) -> Job:
     """The job that the process works on."""
     settings = HydraConfig.get()
-    multirun = settings.mode == RunMode.MULTIRUN
-    return Job(
-        composition_of(composed, settings.runtime.choices),
-        tuple(settings.overrides.task),
-        Path(settings.sweep.dir) if multirun else None,
-        Path(settings.runtime.output_dir) if multirun else Path(),
-        int(settings.job.num) if multirun else 0,
-    )
+    composition, overrides = composition_of(composed, settings.runtime.choices), tuple(settings.overrides.task)
+    if settings.mode != RunMode.MULTIRUN:
+        return Job(composition, overrides, None, Path(), 0)
+    folder, number, study = Path(settings.sweep.dir), int(settings.job.num), None
+    if settings.runtime.choices["hydra/sweeper"] == OPTUNA:
+        number, study = settings.sweeper.job, Search.of(settings).study(folder)
+    return Job(composition, overrides, folder, Path(settings.runtime.output_dir), number, study)
 
 
 def composition_of(composed: DictConfig, choices: Any) -> Composition:  # noqa: ANN401
@@ -164,35 +171,45 @@ OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)  # con
 
 def _begin(sweep: Sweep, config_name: str, overrides: Sequence[str]) -> Path:
     """Check every combination of a sweep before any job starts, and begin it; returns its folder."""
-    settings, fixed, combinations = _combinations(config_name, overrides)
-    if settings.get("run_dir") is not None:
-        remedy = "in a sweep write hydra.sweep.dir=FOLDER, in which each job has a folder of its own."
-        raise UserError(f"run_dir={settings.run_dir} is the folder of one run: {remedy}")
-    for swept in combinations or [()]:
-        try:
-            sweep.check(compose_raw(config_name, [*fixed, *swept]))
-        except UserError as error:
-            raise UserError(f"{error} (in the job {' '.join(swept)})" if swept else str(error)) from error
-    folder = Path(settings.hydra.sweep.dir)
-    sweep.begin(folder, len(combinations) or None, settings)
-    return folder
-
-
-def _combinations(config_name: str, overrides: Sequence[str]) -> tuple[DictConfig, list[str], list[tuple[str, ...]]]:
-    """The configuration without what is swept, the overrides of all jobs, and each job's own.
-
-    No jobs where another sweeper than Hydra's own chooses them while it runs.
-    """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):  # glob(*) asks it for the choices
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
-        axes = [each for each in parsed if each.is_sweep_override()]
-        own_sweeper = any(each.key_or_group == "hydra/sweeper" for each in parsed)
-        values = [] if own_sweeper else [[*each.sweep_string_iterator()] for each in axes]
     fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
-    swept = [[f"{axis.get_key_element()}={v}" for v in of_axis] for axis, of_axis in zip(axes, values, strict=False)]
     settings = compose_raw(config_name, fixed, hydra_config=True)
-    return settings, fixed, [] if own_sweeper else list(itertools.product(*swept))
+    if settings.get("run_dir") is not None:
+        remedy = "in a sweep write hydra.sweep.dir=FOLDER, in which each job has a folder of its own."
+        raise UserError(f"run_dir={settings.run_dir} is the folder of one run: {remedy}")
+    combinations, jobs, metric = _combinations(settings.hydra, [each for each in parsed if each.is_sweep_override()])
+    for swept in combinations or [()]:
+        try:
+            sweep.check(compose_raw(config_name, [*fixed, *swept]), metric)
+        except UserError as error:
+            raise UserError(f"{error} (in the job {' '.join(swept)})" if swept else str(error)) from error
+    folder = Path(settings.hydra.sweep.dir)
+    sweep.begin(folder, jobs, settings)
+    return folder
+
+
+def _combinations(
+    hydra: DictConfig, axes: Sequence[Override]
+) -> tuple[list[tuple[str, ...]], int | None, str | None]:  # fmt: skip
+    """Each job's own overrides, how many jobs there are, and which figure a study compares.
+
+    A study chooses its jobs while it runs, so some stand for all. Of another sweeper's nothing is known.
+    """
+    chosen = hydra.runtime.choices["hydra/sweeper"]
+    if chosen == OPTUNA:
+        search = Search.of(hydra)
+        OptunaSweeper.register()
+        return samples(space_of(axes)), search.n_trials, search.metric
+    if chosen != "basic":
+        return [], None, None
+    for axis in axes:
+        if axis.is_interval_sweep():
+            raise UserError(f"{axis.input_line} has no end of values: add hydra/sweeper={OPTUNA}, which chooses some")
+    swept = [[f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()] for axis in axes]
+    jobs = list(itertools.product(*swept))
+    return jobs, len(jobs), None
 
 
 def _read_arguments(arguments: list[str]) -> tuple[list[str], bool]:

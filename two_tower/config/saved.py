@@ -26,8 +26,8 @@ class Composition(NamedTuple):
 
 
 def groups() -> frozenset[str]:
-    """The names of all groups."""
-    return frozenset(path.name for path in CONF.iterdir() if path.is_dir())
+    """The names of all groups but Hydra's own."""
+    return frozenset(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def choices(group: str) -> list[str]:

@@ -32,19 +32,22 @@ svg { width: 100%; margin: .5rem 0; }
 Points = Sequence[tuple[float, float]]
 
 
-def markdown_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
-    """The leaderboard as Markdown; ``failed``: ``job: error`` for each job of a sweep that ended without results."""
-    return markdown([*_content(board), *_failed(failed)])
+def markdown_page(board: Leaderboard, failed: Sequence[str] = (), more: Sequence[Block] = ()) -> str:
+    """The leaderboard as Markdown, and ``more`` below.
+
+    ``failed``: ``job: error`` for each job of a sweep that ended without results.
+    """
+    return markdown([*_content(board), *_failed(failed), *more])
 
 
-def brief_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
+def brief_page(board: Leaderboard, failed: Sequence[str] = (), more: Sequence[Block] = ()) -> str:
     """The first table of the leaderboard and what it says, as Markdown."""
-    return markdown([*_head(board), *_failed(failed)])
+    return markdown([*_head(board), *_failed(failed), *more])
 
 
-def html_page(board: Leaderboard, failed: Sequence[str] = ()) -> str:
+def html_page(board: Leaderboard, failed: Sequence[str] = (), more: Sequence[Block] = ()) -> str:
     """The leaderboard as one HTML document with plots, which loads nothing from elsewhere."""
-    body = "\n".join(map(html, [*_content(board), *_failed(failed)]))
+    body = "\n".join(map(html, [*_content(board), *_failed(failed), *more]))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

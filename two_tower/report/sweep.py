@@ -7,6 +7,7 @@ import os
 import secrets
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from two_tower.config.entry import Job
-from two_tower.console import command, first_process, print_document, say, say_next, set_mode
+from two_tower.console import command, first_process, print_document, say, say_next, set_mode, show_log
 from two_tower.errors import UserError, fail
 from two_tower.files import finite, read_json, write_json, write_text
 from two_tower.report.leaderboard import leaderboard
 from two_tower.report.page import brief_page, html_page, markdown_page
+from two_tower.report.study import study_blocks
+from two_tower.study import SUMMARY, Pruned
 
 FAILURE = "failure.json"
 # The workers of every launcher inherit the environment: which sweep they work for, and how many jobs it has.
@@ -42,30 +45,22 @@ class Failure(NamedTuple):
 class TrainingSweep:
     """A `two_tower.config.entry.Sweep`; ``check`` raises a UserError for a configuration that cannot work."""
 
-    check: Callable[[Any], object]
+    check: Callable[..., object]
 
     def begin(self, folder: Path, jobs: int | None, composed: Mapping[str, Any]) -> None:
         set_mode(composed["console"])
+        show_log()
         os.environ[_NAME], os.environ[_JOBS] = secrets.token_hex(8), str(jobs or "")
         say(f"Sweep of {jobs or 'several'} jobs in {folder}.", style="bold")
 
     def run(self, job: Job, work: Callable[[], float | None]) -> float | None:
         """Do a job and return its objective; what it raises goes into its folder, unless the user ends the sweep."""
-        objective: float | None = math.nan  # of a job that failed, for sweepers that look for the best
-        number, jobs = job.number + 1, os.environ.get(_JOBS, "")
-        say(f"\nJob {number}{f' of {jobs}' if jobs else ''}: {' '.join(job.overrides)}", style="bold")
-        (job.folder / FAILURE).unlink(missing_ok=True)
-        try:
-            objective = work()
-        except (Exception, SystemExit) as error:
-            text = " ".join(str(error).split()) or "no message"
-            sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"  # of a bug, its kind
-            say(f"The job failed: {sentence}", style="red")
-            if first_process():
-                job.folder.mkdir(parents=True, exist_ok=True)  # a run that never began has removed it
-                trace = "".join(traceback.format_exception(error))
-                document = {"overrides": list(job.overrides), "error": sentence, "traceback": trace}
-                write_json(job.folder / FAILURE, {**document, "sweep": os.environ.get(_NAME, "")})
+        number, jobs, study = job.number + 1, os.environ.get(_JOBS, ""), job.study
+        with study.hold(job.number) if study else nullcontext():
+            say(f"\nJob {number}{f' of {jobs}' if jobs else ''}: {' '.join(job.overrides)}", style="bold")
+            objective = _done(job, work)
+            if study:
+                study.tell(job.number, objective)
         if first_process() and job.sweep:
             write_leaderboard(job.sweep)
         return objective
@@ -85,6 +80,26 @@ class TrainingSweep:
             fail(f"{len(failed)} of {jobs} jobs failed ({listed}); the same command tries them again", status=1)
 
 
+def _done(job: Job, work: Callable[[], float | None]) -> float | None:
+    """The objective of a job: None if its run was given up, NaN if it failed, for sweepers that look for the best."""
+    (job.folder / FAILURE).unlink(missing_ok=True)
+    try:
+        return work()
+    except Pruned as ended:
+        say(f"The job was given up: {ended}")
+        return None
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split()) or "no message"
+        sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"  # of a bug, its kind
+        say(f"The job failed: {sentence}", style="red")
+        if first_process():
+            job.folder.mkdir(parents=True, exist_ok=True)  # a run that never began has removed it
+            trace = "".join(traceback.format_exception(error))
+            document = {"overrides": list(job.overrides), "error": sentence, "traceback": trace}
+            write_json(job.folder / FAILURE, {**document, "sweep": os.environ.get(_NAME, "")})
+        return math.nan
+
+
 def failures(folder: Path) -> list[Failure]:
     """The jobs of a sweep's folder that have failed and were not run again since."""
     read = {path.parent: read_json(path) for path in sorted(folder.glob(f"*/{FAILURE}"))}
@@ -100,12 +115,14 @@ def write_leaderboard(folder: Path) -> str:
         failed, document = failures(folder), dict[str, Any](rows=[])
         lines = [str(each) for each in failed]
         finished = [path.parent for path in sorted(folder.glob("*/results.json"))]
+        study = read_json(folder / SUMMARY)
+        more = study_blocks(study) if study else []
         try:
             if not finished:
                 raise UserError("No job has finished yet.")
             board = leaderboard(finished)
-            document, page, html = board.to_dict(), markdown_page(board, lines), html_page(board, lines)
-            brief = brief_page(board, lines)
+            document, page, html = board.to_dict(), markdown_page(board, lines, more), html_page(board, lines, more)
+            brief = brief_page(board, lines, more)
         except UserError as error:
             page = brief = "\n\n".join([f"# Leaderboard\n\n{error}", *(f"Failed: {each}" for each in lines)]) + "\n"
             html = f"<!doctype html>\n<meta charset='utf-8'>\n<title>Leaderboard</title>\n<pre>{escape(page)}</pre>\n"
