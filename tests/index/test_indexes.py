@@ -29,6 +29,7 @@ INDEXES: dict[str, tuple[str, dict[str, Any], float]] = {
     "ivf_pq": ("faiss.IvfPqIndex", {"pq_m": 8}, 0.45),
     "faiss": ("faiss.FactoryIndex", {"factory_string": "IVF8,SQ8", "parameters": "nprobe=8"}, 0.9),
     "chroma": ("chroma.ChromaIndex", {}, 0.9),
+    "milvus": ("milvus.MilvusIndex", {}, 1.0),
 }
 DIM, ROWS = 32, 1500
 

@@ -30,12 +30,8 @@ class Copies:
 
     @classmethod
     def find(cls, store: VectorStore) -> Copies | None:
-        """The copies in a complete store, None if there are none.
-
-        Different vectors share a hash of 64 bits in one of 500,000 collections of 8.8 million.
-        """
-        plain = (np.ascontiguousarray(vectors) + np.float32(0) for vectors in store.vectors())  # -0 is 0
-        hashes = np.fromiter((xxhash.xxh3_64_intdigest(row) for rows in plain for row in rows), np.uint64, store.rows)
+        """The copies in a complete store, None if there are none."""
+        hashes = hash_vectors(store)
         _, first, vector, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
         if len(first) == len(hashes):
             return None
@@ -63,6 +59,15 @@ class Copies:
             return None
         with np.load(folder / COPIES) as saved:
             return cls(saved["rows"], saved["starts"])
+
+
+def hash_vectors(store: VectorStore) -> np.ndarray:
+    """(N,) uint64, of each vector of a complete store.
+
+    Different vectors share a hash of 64 bits in one of 500,000 collections of 8.8 million.
+    """
+    plain = (np.ascontiguousarray(vectors) + np.float32(0) for vectors in store.vectors())  # -0 is 0
+    return np.fromiter((xxhash.xxh3_64_intdigest(row) for rows in plain for row in rows), np.uint64, store.rows)
 
 
 class DistinctVectors(VectorStore):

@@ -19,7 +19,7 @@ from two_tower.console import Advance
 from two_tower.errors import UserError
 from two_tower.files import file_hash, read_json, write_json, write_text
 from two_tower.index._copies import COPIES, Copies, DistinctVectors
-from two_tower.index.base import MEASURE_KEYS, VectorIndex
+from two_tower.index.base import MEASURE_KEYS, SECRETS, VectorIndex
 from two_tower.index.faiss import faiss_threads
 from two_tower.ranking import nearest
 from two_tower.similarity import Similarity
@@ -156,7 +156,7 @@ def make_index(
         message = "index.target_recall=%g is not reached: recall@%d is %.3f with the best value, %s."
         log.warning(message, target, K, recall, report.search_param)
     write_json(folder / "report.json", vars(report))
-    saved = {"index": dict(config), "search_value": chosen, "vectors": _identity(store)}
+    saved = {"index": _written(config), "search_value": chosen, "vectors": _identity(store)}
     write_text(folder / "index.yaml", to_yaml({**saved, "checksum": _checksum(index, folder)}))
     return report
 
@@ -182,7 +182,7 @@ def load_index(folder: Path) -> VectorIndex:
 def is_made(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether the folder holds a whole index of this configuration."""
     try:
-        return read(folder / "index.yaml").get("index") == dict(config) and bool(load_index(folder))
+        return read(folder / "index.yaml").get("index") == _written(config) and bool(load_index(folder))
     except UserError:
         return False
 
@@ -193,9 +193,16 @@ def _serves(earlier: Path, store: VectorStore) -> bool:
     return its.manifest.complete and _identity(its) == _identity(store) and its.ids().equals(store.ids())
 
 
-def _copy(file: Path, folder: Path) -> None:
-    if file.is_file():
-        shutil.copy(file, folder)
+def _written(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in SECRETS}
+
+
+def _copy(path: Path, folder: Path) -> None:
+    if path.is_file():
+        shutil.copy(path, folder)
+    elif path.is_dir():
+        shutil.rmtree(folder / path.name, ignore_errors=True)
+        shutil.copytree(path, folder / path.name)
 
 
 def _built(config: Mapping[str, Any]) -> VectorIndex:

@@ -15,15 +15,16 @@ from two_tower.store import VectorStore
 
 # Keys of the group `index` that say how a build is measured (conf/index/_measure.yaml); an index has the others.
 MEASURE_KEYS: dict[str, Any] = {"target_recall": float | None, "sample": int}
+SECRETS = frozenset({"token"})  # keys of an index that are written nowhere
 
 
 class VectorIndex(ABC):
     """Built once from a store of vectors, saved beside them, searched by row."""
 
     file: ClassVar[str] = ""  # the one file that holds it, in the folder of the index; empty if there is none
-    carried: ClassVar[tuple[str, ...]] = ()  # files of an index that its successor needs before it is built
-    exact: ClassVar[bool] = False  # whether it compares with every vector
-    search_param: ClassVar[str] = ""  # the key that trades speed for recall; empty for exact search
+    carried: ClassVar[tuple[str, ...]] = ()  # files and folders of an index that its successor is built from
+    exact: bool = False  # whether it compares with every vector
+    search_param: str = ""  # the key that trades speed for recall; empty for exact search
     search_values: tuple[int, ...] = ()  # to choose from, ascending
     copies: Copies | None = None  # where passages have equal vectors, of which the index holds one
     structure: str = ""  # what was built, in a few words; it depends on the number of vectors
