@@ -29,7 +29,7 @@ Consistency: TypeAlias = Literal["Strong", "Bounded", "Session", "Eventually"]
 
 IDENTITY, KEYS, LITE = "milvus.json", "milvus.npy", "milvus.db"
 OWNER, MADE = "two_tower.owner", "two_tower.made"  # properties of a collection
-MOST_CANDIDATES = 32_768  # of a search in a graph
+MOST_CANDIDATES, MOST_LISTS = 32_768, 65_536  # of a search
 MOST = 16_384  # that a server gives at once, hits or entities
 QUERIES = 100  # sent together
 NOT_FOUND, NOT_LOADED = 100, 101  # what a server says of a collection
@@ -243,7 +243,7 @@ class MilvusIndex(VectorIndex):
     def _hits(self, q_BD: np.ndarray, k: int) -> list[list[dict[str, Any]]]:
         # Milvus refuses to search a graph for fewer candidates than hits.
         ef = min(max(self.ef_search, k), MOST_CANDIDATES)
-        named = {"nprobe": {"nprobe": min(self.nprobe, self.nlist)}, "ef_search": {"ef": ef}}
+        named = {"nprobe": {"nprobe": min(self.nprobe, MOST_LISTS)}, "ef_search": {"ef": ef}}
         params = named.get(self.search_param, {})
         asked = {"limit": k, "output_fields": ["id"], "search_params": {"metric_type": self._metric, "params": params}}
         asked |= {"consistency_level": self._consistency, "timeout": self._timeout}
