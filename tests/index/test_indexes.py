@@ -42,8 +42,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def config_of(name: str, **keys: object) -> dict[str, Any]:
-    if name == "chroma":
-        pytest.importorskip("chromadb", reason="needs pip install -e '.[chroma]'")
+    if name in ("chroma", "milvus"):
+        package = {"chroma": "chromadb", "milvus": "pymilvus"}[name]
+        pytest.importorskip(package, reason=f"needs pip install -e '.[{name}]'")
     kind, settings, _ = INDEXES[name]
     return {"_target_": f"two_tower.index.{kind}", "sample": 400, **settings, **keys}
 
