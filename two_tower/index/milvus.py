@@ -73,8 +73,8 @@ class MilvusIndex(VectorIndex):
         self.nlist, self.nprobe, self.pq_m = nlist, nprobe, pq_m
         self.exact = kind == "FLAT"
         self.search_param = {"FLAT": "", "AUTOINDEX": "", "HNSW": "ef_search"}.get(kind, "nprobe")
-        self.search_values = VALUES[4:] if kind == "HNSW" else VALUES
-        self._consistency, self._batch, self._timeout = consistency, batch, timeout
+        self.search_values = VALUES[4:]
+        self._consistency, self._batch, self._timeout = consistency, batch, None if uri is None else timeout
         self._server: dict[str, Any] = {"variable": token_variable, "database": database, "retries": retries}
         self._server |= {"token": token or os.environ.get(token_variable, ""), "timeout": timeout}
         self._milvus: Connection
@@ -97,6 +97,8 @@ class MilvusIndex(VectorIndex):
         write_json(store.path / IDENTITY, before)  # first: what an interrupted build leaves behind is known by it
         turn = self.uri is not None and before.get("collection") == self.collection
         self._take(f"{self.collection}_2" if turn else self.collection, hash_vectors(store).view(np.int64))
+        if lists := self._params(store.manifest.dim).get("nlist"):
+            self.search_values = (*(value for value in VALUES if value < lists), lists)
         self._connect(store.path, shared=False)
         self._prepare(before["owner"], store.manifest.dim)
         self._fill(store, progress)
