@@ -83,7 +83,7 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return _unknown_key(found[1], config_name, overrides)
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"{found[1]} is set already: write {found[1]}=VALUE without '+'"
-    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^'=]+)", text):
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)", text):
         return f"{found[1]} has several values: add -m to run one experiment for each"
     if "OptunaSweeper" in text:
         return f"hydra/sweeper=optuna looks for the best training: {config_name} has nothing that it could compare"
