@@ -140,7 +140,7 @@ def test_nonsense_is_refused_before_any_job_starts(
 def test_an_interval_needs_a_sweeper_that_chooses(small: Path, call: Call) -> None:
     without = [each for each in options(small, RATE) if not each.startswith("hydra/")]
     assert one_line(call("train.py", *without).err, "optimizer.lr", "no end of values: add hydra/sweeper=optuna")
-    assert one_line(call("train.py", *without[1:]).err, "optimizer.lr has several values: add -m")
+    assert one_line(call("train.py", *without[1:]).err, "optimizer.lr=", "has several values: add -m")
 
 
 def test_without_its_package(small: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
