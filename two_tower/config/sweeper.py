@@ -144,11 +144,11 @@ def _distribution(axis: Override) -> BaseDistribution:
     return FloatDistribution(low, round(high, 12), log="log" in tags, step=step and abs(step))
 
 
-def samples(space: Mapping[str, BaseDistribution]) -> list[tuple[str, ...]]:
+def samples(space: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Overrides of a few jobs: each choice and each limit of each key occurs, beside the first of the others."""
     values: dict[str, list[Any]] = {}
     for key, each in space.items():
-        values[key] = [*each.choices] if hasattr(each, "choices") else [each.low, each.high]  # type: ignore[attr-defined]
+        values[key] = [*each.choices] if hasattr(each, "choices") else [each.low, each.high]
     texts = {key: [f"{key}={text_of(each, space[key])}" for each in its] for key, its in values.items()}
     jobs = [
         tuple(text if other == key else its[0] for other, its in texts.items()) for key in texts for text in texts[key]
