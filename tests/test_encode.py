@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from two_tower import encode
+from two_tower import vectors
 from two_tower.encode import Encoder
 from two_tower.model import TwoTower
 from two_tower.similarity import Similarity
@@ -29,8 +29,8 @@ def random_encoder(texts: list[str], similarity: str = "cosine") -> Encoder:
 def test_chunks_and_threads_change_nothing(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, before = random_encoder(TEXTS), torch.get_num_threads()
     whole = encoder.documents(TEXTS)
-    monkeypatch.setattr(encode, "CHUNK", 16)
-    monkeypatch.setattr(encode, "MIN_CHUNK", 5)
+    monkeypatch.setattr(vectors, "CHUNK", 16)
+    monkeypatch.setattr(vectors, "MIN_CHUNK", 5)
     torch.set_num_threads(threads)
     in_chunks = encoder.documents(pa.chunked_array([pa.array(TEXTS[:33]), pa.array(TEXTS[33:])]))
     alone = np.concatenate([encoder.documents([text]) for text in TEXTS])

@@ -85,10 +85,12 @@ def changed(rows: list[Row]) -> list[Row]:
     return [*others, {"_id": "more", "title": "", "text": f"{word(1)} {word(2)}"}]
 
 
-@pytest.mark.parametrize("tower", ["average", "gru"])
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("tower", "dtype", "engine"),
+    [("average", "float32", "two_tower.engine.local.LocalEngine"), ("gru", "int8", "elsewhere.Elsewhere")],
+)
 def test_only_what_is_new_is_encoded(
-    tower: str, dtype: str, runs: dict[str, Path], rows: list[Row], encoded: list[int], tmp_path: Path,
+    tower: str, dtype: str, engine: str, runs: dict[str, Path], rows: list[Row], encoded: list[int], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run, output = runs[tower], tmp_path / "index"
@@ -96,7 +98,7 @@ def test_only_what_is_new_is_encoded(
     file = write(tmp_path / "mine.jsonl", changed(rows))
     encoded.clear()
     capsys.readouterr()
-    embed_rows(run, file, output, f"dtype={dtype}")
+    embed_rows(run, file, output, f"dtype={dtype}", f"engine._target_={engine}")
     assert sum(encoded) == 3
     assert f"{len(rows) - 3:,} kept, 1 added, 2 changed, 1 deleted; 3 encoded" in " ".join(
         capsys.readouterr().out.split()

@@ -51,6 +51,25 @@ def test_vectors_come_back_as_float32(tmp_path: Path, dtype: str, error: float, 
     assert (np.diff(rows) > 0).all()
 
 
+def test_shards_may_be_finished_in_any_order(tmp_path: Path) -> None:
+    given = vectors()
+    whole = stored(tmp_path / "whole", given, dtype="int8")
+    store = VectorStore(tmp_path / "parts", Manifest("c", "t", "x", "dot", DIM, SHARD, "int8"))
+    for numbers in ([2], [0, 2], [0, 1, 2]):
+        number = next(n for n in numbers if n not in store.shards)
+        texts = next(table for n, table in enumerate(whole.texts()) if n == number)
+        store.write(number, given[number * SHARD : (number + 1) * SHARD], texts)
+        store = VectorStore.open(tmp_path / "parts")
+        assert [*store.shards] == numbers
+        store.verify()
+        expected = np.concatenate([part for n, part in enumerate(whole.vectors()) if n in numbers])
+        np.testing.assert_array_equal(np.concatenate([*store.vectors()]), expected)
+        assert store.ids().to_pylist() == [str(row) for row in range(ROWS) if row // SHARD in numbers]
+    store.finish()
+    for name in ("manifest.json", "ids.txt"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize("name", ["vectors-00001.npy", "passages-00002.arrow", "scales-00000.npy"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_every_damaged_file_is_named(tmp_path: Path, name: str, damage: str) -> None:

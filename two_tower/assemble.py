@@ -25,6 +25,7 @@ from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
 from two_tower.data.base import LOADER_KEYS, Loader, Source
 from two_tower.data.stream.module import Taught, TripletData
 from two_tower.embedding.base import Embedding, Further
+from two_tower.engine import make_engine
 from two_tower.errors import UserError
 from two_tower.files import find_again
 from two_tower.logger import make_loggers
@@ -189,8 +190,12 @@ def make_model(config: Mapping[str, Any], data: TripletData, further: NewWords |
         build("optimizer", config["optimizer"]), build("scheduler", config["scheduler"]), seed=config["seed"],
         facts=facts,
         encode_chunk=config["encode_chunk"], cross_batch=_cross_batch(config, data, towers[1].dim),
-        teacher=TeacherStore.prepare(build("teacher", config["teacher"]), data) if "vectors" in loss.needs else None,
+        teacher=_taught(config, data) if "vectors" in loss.needs else None,
     )  # fmt: skip
+
+
+def _taught(config: Mapping[str, Any], data: TripletData) -> TeacherStore:
+    return TeacherStore.prepare(build("teacher", config["teacher"]), data, make_engine(config))
 
 
 def _facts(config: Mapping[str, Any], tokenizer: Tokenizer, embedding: Embedding) -> dict[str, Any]:
@@ -244,7 +249,7 @@ def _on_apple(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 def make_trainer(config: Mapping[str, Any], run: Run, validation: FullValidation) -> L.Trainer:
     """The trainer of a configuration, with its callbacks and loggers."""
-    offer = {"run": run, "validation": validation}
+    offer = {"run": run, "validation": validation, "engine": make_engine(config)}
     callbacks = [validation, *(build(f"callbacks.{name}", c, offer=offer) for name, c in config["callbacks"].items())]
     settings = {**config["trainer"]}
     if has_usual_length(settings):

@@ -16,6 +16,7 @@ from two_tower.errors import UserError
 
 if TYPE_CHECKING:
     from two_tower.encode import Encoder
+    from two_tower.engine.base import Engine
     from two_tower.index import Queries
     from two_tower.run import Run
 
@@ -25,6 +26,14 @@ TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Liter
 
 def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
+    from two_tower.engine import make_engine
+
+    engine = make_engine(config)
+    with engine.ready("two_tower.vectors"):
+        return _embed(config, engine)
+
+
+def _embed(config: dict[str, Any], engine: Engine) -> Path:
     from two_tower.assemble import make_source, own_source
     from two_tower.console import command, counter, say, say_next
     from two_tower.encode import Encoder, embed_corpus
@@ -51,11 +60,12 @@ def embed(config: dict[str, Any]) -> Path:
     folder = beside(path, manifest) if earlier else path
     with counter(f"Embedding {source.name}", "passages", total) as progress:
         numbers = earlier.numbers if earlier else None
-        store = embed_corpus(encoder, source, folder, config["shard_rows"], progress, dtype, numbers)
+        store = embed_corpus(encoder, source, folder, config["shard_rows"], progress, dtype, numbers, engine)
     if earlier:
-        say(f"{path}: {earlier.changes(store)}; {earlier.encoded:,} encoded.")
-    if encoder.unknown:
-        share = f"{encoder.unknown:,} of {encoder.tokens:,} words ({encoder.unknown / encoder.tokens:.2%})"
+        say(f"{path}: {earlier.changes(store)}; {encoder.passages.counts.passages:,} encoded.")
+    if unknown := encoder.passages.counts.unknown:
+        tokens = encoder.passages.counts.tokens
+        share = f"{unknown:,} of {tokens:,} words ({unknown / tokens:.2%})"
         say(f"{share} are not in the run's vocabulary and were left to its unknown word.", style="dim")
     if not earlier and is_made(path, config["index"]):
         shutil.rmtree(beside(path, manifest), ignore_errors=True)  # of a process that was killed at its very end
@@ -100,7 +110,7 @@ def resolve(composed: Composed) -> dict[str, Any]:
 
 
 def _types() -> dict[str, Types]:
-    from two_tower.assemble import LOADER_KEYS
+    from two_tower.data.base import LOADER_KEYS
     from two_tower.index import MEASURE_KEYS
 
     return {"": TOP_LEVEL, "data": LOADER_KEYS, "index": MEASURE_KEYS}

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from two_tower.assemble import load_model
 from two_tower.console import Advance, command
-from two_tower.data.base import Source, full_text
-from two_tower.data.stream.token_store import prefetch
+from two_tower.data.base import Source
+from two_tower.engine.base import Engine
+from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
 from two_tower.files import file_hash
 from two_tower.model import TwoTower
 from two_tower.new_words import NewWords
-from two_tower.ragged import Ragged
 from two_tower.run import Run
-from two_tower.store import Manifest, Numbers, VectorStore
-from two_tower.threads import each
+from two_tower.store import Manifest, VectorStore, in_parts
 from two_tower.tokenizer.base import Texts, Tokenizer
+from two_tower.vectors import Counts, Embedded, Embedding, OfPassages, PassageEncoder, Side
 
-# Texts that a thread tokenizes, then pools, at most. It should alternate rarely, since the tokenizer's table and the
-# word vectors each fill its cache (60,000 texts: 340 ms with 1,024, 283 ms with 4,096, 257 ms with 8,192).
-CHUNK = 8192
 WORDS = "words.safetensors"  # beside the vectors of a collection with new words
-MIN_CHUNK = 1024  # fewer texts are not worth another thread: these take 4 ms
-
-OfPassages: TypeAlias = Callable[[pa.Table, Advance | None], Numbers]  # the vectors of some passages
 
 
 class Encoder:
@@ -43,8 +33,7 @@ class Encoder:
         self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "", words: NewWords | None = None
     ) -> None:
         self.model, self.tokenizer, self.fingerprint, self.words = model.eval(), tokenizer, fingerprint, words
-        self.tokens = self.unknown = 0  # of all passages encoded so far: tokens, and those outside the vocabulary
-        self._counting = Lock()
+        self.passages = PassageEncoder(Side(model.document_tower, model.similarity), tokenizer)
 
     @classmethod
     def load(cls, run: Run, words: NewWords | None = None) -> Encoder:
@@ -88,36 +77,7 @@ class Encoder:
 
     def documents(self, texts: Texts, progress: Advance | None = None) -> np.ndarray:
         """Vectors of passages (title and text, see `two_tower.data.base.full_text`), (N, D) float32."""
-        tower = self.model.document_tower
-        if not tower.parallel_by_text or self.model.device.type != "cpu":
-            tokens = self.tokenizer.encode_documents(texts)
-            self._count(tokens)
-            return self.model.encode("documents", tokens, progress).cpu().numpy()
-        column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
-        vectors = np.empty((len(column), tower.dim), np.float32)
-        # Equally many chunks for each thread, none above `CHUNK`.
-        threads = torch.get_num_threads()
-        rounds = max(1, math.ceil(len(column) / (threads * CHUNK)))
-        size = max(MIN_CHUNK, math.ceil(len(column) / (threads * rounds)))
-
-        def encode(start: int) -> None:
-            tokens = self.tokenizer.encode_documents(column.slice(start, size), threads=1)
-            self._count(tokens)
-            vectors[start : start + size] = self.model.encode("documents", tokens).numpy()
-            if progress:
-                progress(len(tokens))
-
-        each(encode, range(0, len(column), size))
-        return vectors
-
-    def numbers(self, dtype: str) -> OfPassages:
-        """A function that gives passages their vectors as a store of that type keeps them."""
-        return lambda passages, progress: Numbers.of(self.documents(full_text(passages), progress), dtype)
-
-    def _count(self, tokens: Ragged) -> None:
-        unknown = int(np.count_nonzero(tokens.ids.numpy() == self.tokenizer.unknown_id))
-        with self._counting:
-            self.tokens, self.unknown = self.tokens + len(tokens.ids), self.unknown + unknown
+        return self.passages.vectors(texts, progress)
 
     def manifest(self, source: Source, shard_rows: int, dtype: str) -> Manifest:
         """What a store of this source's passages is made from."""
@@ -138,27 +98,43 @@ class Encoder:
 
 
 def embed_corpus(
-    encoder: Encoder, source: Source, path: Path,
-    shard_rows: int, progress: Advance | None = None, dtype: str = "float32", numbers: OfPassages | None = None,
+    encoder: Encoder, source: Source, path: Path, shard_rows: int,
+    progress: Advance | None = None, dtype: str = "float32", numbers: OfPassages | None = None, engine: Engine = LOCAL,
 ) -> VectorStore:  # fmt: skip
     """Encode every passage of a source into the store in a folder; finished shards of the same source are kept.
 
     ``numbers`` gives the vectors of passages in place of the ``encoder``, where some are known already. Up to three
     shards are in memory at a time: the next is read and the last one written while one is encoded.
     """
-    store = _opened(VectorStore(path, encoder.manifest(source, shard_rows, dtype)))
+    store = _opened(VectorStore(path.absolute(), encoder.manifest(source, shard_rows, dtype)))
     if store.manifest.complete:
         return store
     path.mkdir(parents=True, exist_ok=True)
-    for stale in path.glob(".*.tmp"):  # of a process that was killed
-        stale.unlink(missing_ok=True)
+    _delete_temporary(path)
     if encoder.words is not None:
         encoder.words.write(path / WORDS)
-    _write_shards(store, numbers or encoder.numbers(dtype), source, progress)
+    if progress:
+        progress(store.rows)
+    work = Embedding(store, encoder.passages, numbers or encoder.passages.numbers(dtype))
+    counts = []
+
+    def keep(done: Embedded) -> None:
+        store.add(done.number, done.shard)
+        counts.append(done.counts)
+
+    engine.run(work, partial(in_parts, source.search_corpus, shard_rows, {*store.shards}), keep, progress)
+    encoder.passages.counts = sum(counts, Counts())
     if not store.manifest.shards:
         raise UserError(f"The corpus of {source.name} is empty: there is nothing to embed.")
+    _delete_temporary(path)
     store.finish()
     return store
+
+
+def _delete_temporary(path: Path) -> None:
+    """Delete what processes that were killed have left."""
+    for stale in path.glob(".*.tmp"):
+        stale.unlink(missing_ok=True)
 
 
 def _opened(new: VectorStore) -> VectorStore:
@@ -171,35 +147,3 @@ def _opened(new: VectorStore) -> VectorStore:
         raise UserError(f"{remark}: delete that folder or choose another output=PATH.")
     store.verify()
     return store
-
-
-def _write_shards(store: VectorStore, encode: OfPassages, source: Source, progress: Advance | None) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(lambda: None)
-        for number, passages in enumerate(prefetch(_shards(source, store.manifest.shard_rows))):
-            if store.has(number):
-                if progress:
-                    progress(passages.num_rows)
-                continue
-            numbers = encode(passages, progress)
-            writing.result()
-            writing = pool.submit(store.write, number, numbers, passages)
-        writing.result()
-
-
-def _shards(source: Source, shard_rows: int) -> Iterator[pa.Table]:
-    waiting, missing = list[pa.RecordBatch](), shard_rows
-    for batch in source.search_corpus():
-        while len(batch) >= missing:
-            yield _table([*waiting, batch.slice(0, missing)])
-            batch, waiting, missing = batch.slice(missing), [], shard_rows
-        if len(batch):
-            waiting.append(batch)
-            missing -= len(batch)
-    if waiting:
-        yield _table(waiting)
-
-
-def _table(batches: Sequence[pa.RecordBatch]) -> pa.Table:
-    """Batches of passages as a table, of which some may have `FIELDS` and others not."""
-    return pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")

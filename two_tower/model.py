@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from two_tower.cross_batch import CrossBatchNegatives, EncodedBatch
 from two_tower.data.stream.batch import Batch
 from two_tower.errors import UserError
-from two_tower.gradient_cache import encode_in_chunks
 from two_tower.loss.base import Loss, LossInput, LossOutput, TeacherBatch
 from two_tower.optimizer.base import clip_gradients, coalesced, learning_rate, parameter_groups
 from two_tower.ragged import Ragged
@@ -23,9 +22,7 @@ from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tower._mapped import MappedWords, fold
 from two_tower.tower.base import Tower, word_tables
-
-# Texts encoded together outside training: few enough for the CPU's cache, and for a progress bar that moves.
-ENCODE_BATCH = 2048
+from two_tower.vectors import Side
 
 
 class TwoTower(L.LightningModule):
@@ -72,39 +69,18 @@ class TwoTower(L.LightningModule):
 
     def queries(self, tokens: Ragged) -> Tensor:
         """Vectors of queries, prepared for the similarity, (B, D)."""
-        return self._vectors(self.query_tower, tokens)
+        return self._side(self.query_tower).vectors(tokens)
 
     def documents(self, tokens: Ragged) -> Tensor:
         """Vectors of documents, prepared for the similarity, (N, D)."""
-        return self._vectors(self.document_tower, tokens)
+        return self._side(self.document_tower).vectors(tokens)
 
-    def _vectors(self, tower: Tower, tokens: Ragged) -> Tensor:
-        vectors = encode_in_chunks(tower, tokens, self._encode_chunk)
-        shape = tuple(getattr(vectors, "shape", ()))
-        if shape != (len(tokens), tower.dim):
-            wanted = f"{len(tokens)} texts with dim={tower.dim} need {(len(tokens), tower.dim)}"
-            raise UserError(f"{type(tower).__name__} returns vectors of the shape {shape}: {wanted}")
-        return self.similarity.prepare(vectors)
+    def _side(self, tower: Tower) -> Side:
+        return Side(tower, self.similarity, self._encode_chunk)
 
-    @torch.inference_mode()
     def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
-        """(B, D) float32 vectors without dropout and gradients: the one encode path of validation, embedding, search.
-
-        ``side`` is ``queries`` or ``documents``; ``progress`` is called after each block with its number of texts.
-        """
-        was_training = self.training
-        self.eval()
-        try:
-            encode = self.queries if side == "queries" else self.documents
-            blocks = []
-            for start in range(0, max(1, len(tokens)), ENCODE_BATCH):  # at least one block, perhaps empty
-                block = tokens.slice(start, min(start + ENCODE_BATCH, len(tokens)))
-                blocks.append(encode(block.to(self.device)).float())
-                if progress:
-                    progress(len(block))
-            return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-        finally:
-            self.train(was_training)
+        """(B, D) float32 vectors of ``queries`` or ``documents`` (``side``), see `Side.encode`."""
+        return self._side(self.query_tower if side == "queries" else self.document_tower).encode(tokens, progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.loss is None:

@@ -47,7 +47,6 @@ class Earlier:
 
     def __init__(self, store: VectorStore, before: Encoder, now: Encoder) -> None:
         self.store = store
-        self.encoded = 0  # passages whose text is new, or one of whose words has another vector now
         self._encoders = now, before
         self._hashes = _hashes(store)
         self._order = np.argsort(self._hashes, kind="stable")
@@ -70,7 +69,10 @@ class Earlier:
         return cls(store, own, encoder)
 
     def numbers(self, passages: pa.Table, progress: Advance | None = None) -> Numbers:
-        """The vectors of some passages as they are stored."""
+        """The vectors of some passages as they are stored.
+
+        Only those are encoded whose text is new, or one of whose words has another vector now.
+        """
         texts = full_text(passages)
         hashes = hash_rows(texts)
         places = np.minimum(np.searchsorted(self._hashes, hashes, sorter=self._order), len(self._order) - 1)
@@ -80,7 +82,6 @@ class Earlier:
         if progress:
             progress(int(there.sum()))
         vectors = self._encoders[0].documents(texts.filter(pa.array(~there)), progress)
-        self.encoded += len(vectors)
         parts = self._taken(rows[there]), Numbers.of(vectors, self.store.manifest.dtype)
         return Numbers.concatenate(parts).take(np.argsort(np.argsort(~there, kind="stable")))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -97,6 +97,50 @@ class Manifest:
         return {k: v for k, v in asdict(self).items() if k not in ("shards", "complete")}
 
 
+@dataclass(frozen=True)
+class Part:
+    """The passages of a shard, by its number."""
+
+    number: int
+    passages: pa.Table
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A table's own pickle holds all of the arrays that it is slices of.
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.passages.schema) as stream:
+            stream.write_table(self.passages)
+        return _unpickled_part, (self.number, sink.getvalue())
+
+
+def _unpickled_part(number: int, passages: pa.Buffer) -> Part:
+    return Part(number, pa.ipc.open_stream(passages).read_all())
+
+
+def in_parts(
+    batches: Callable[[], Iterator[pa.RecordBatch]], shard_rows: int, finished: Container[int] = ()
+) -> Iterator[Part]:
+    """The passages of a corpus by shards of ``shard_rows``, but for those that are ``finished``."""
+    return (Part(n, _table(p)) for n, p in enumerate(_in_shards(batches(), shard_rows)) if n not in finished)
+
+
+def _in_shards(batches: Iterator[pa.RecordBatch], shard_rows: int) -> Iterator[list[pa.RecordBatch]]:
+    waiting, missing = list[pa.RecordBatch](), shard_rows
+    for batch in batches:
+        while len(batch) >= missing:
+            yield [*waiting, batch.slice(0, missing)]
+            batch, waiting, missing = batch.slice(missing), [], shard_rows
+        if len(batch):
+            waiting.append(batch)
+            missing -= len(batch)
+    if waiting:
+        yield waiting
+
+
+def _table(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """Batches of passages as a table, of which some may have fields and others not."""
+    return pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
+
+
 class VectorStore:
     """A folder of shards with the passages beside them, and ``manifest.json``.
 
@@ -123,14 +167,18 @@ class VectorStore:
     def rows(self) -> int:  # of the finished shards
         return self.manifest.rows
 
-    def has(self, number: int) -> bool:  # a finished shard
-        return _name("vectors", number) in self.manifest.shards
+    @property
+    def shards(self) -> dict[int, Shard]:
+        """The finished shards by their numbers, ascending; without gaps once all are finished."""
+        names = self.manifest.shards.items()
+        return {int(name.removeprefix("vectors-").removesuffix(".npy")): shard for name, shard in names}
 
     def write(self, number: int, vectors: np.ndarray | Numbers, passages: pa.Table) -> None:
-        """Add a finished shard: its (rows, D) float32 vectors and the passages, as their source gives them.
+        """Add a finished shard: its (rows, D) float32 vectors and the passages, as their source gives them."""
+        self.add(number, self.save(number, vectors, passages))
 
-        The manifest names the shard only once all its files are whole.
-        """
+    def save(self, number: int, vectors: np.ndarray | Numbers, passages: pa.Table) -> Shard:
+        """Write the files of a shard, which is finished once it is added to the manifest."""
         texts = self.path / _name("passages", number)
         # Not compressed, so that it can be mapped.
         with atomic_path(texts) as temporary, pa.ipc.new_file(temporary, passages.schema) as file:
@@ -138,8 +186,12 @@ class VectorStore:
         numbers = vectors if isinstance(vectors, Numbers) else Numbers.of(vectors, self.manifest.dtype)
         checksum = self._save(_name("vectors", number), numbers.values)
         scales_checksum = "" if numbers.scales is None else self._save(_name("scales", number), numbers.scales)
-        shard = Shard(len(vectors), checksum, file_hash(texts), scales_checksum)
-        self.manifest.shards[_name("vectors", number)] = shard
+        return Shard(len(vectors), checksum, file_hash(texts), scales_checksum)
+
+    def add(self, number: int, shard: Shard) -> None:
+        """Name a shard in the manifest, now that its files are whole; they may come in any order."""
+        shards = self.shards | {number: shard}
+        self.manifest.shards = {_name("vectors", each): shards[each] for each in sorted(shards)}
         write_json(self.path / "manifest.json", asdict(self.manifest))
 
     def _save(self, name: str, array: np.ndarray) -> str:
@@ -162,8 +214,8 @@ class VectorStore:
     def numbers(self) -> list[Numbers]:
         """The vectors of each shard as they are stored, memory-mapped."""
         found, with_scales = [], self.manifest.dtype == "int8"
-        for number, (name, shard) in enumerate(self.manifest.shards.items()):
-            values = self._load(name, (shard.rows, self.manifest.dim))
+        for number, shard in self.shards.items():
+            values = self._load(_name("vectors", number), (shard.rows, self.manifest.dim))
             found.append(Numbers(values, self._load(_name("scales", number), (shard.rows,)) if with_scales else None))
         return found
 
@@ -184,7 +236,7 @@ class VectorStore:
     def verify(self) -> None:
         """Compare all files with their checksums, 2 GB a second on two cores; a UserError names the first changed."""
         checksums: dict[Path, str] = {}
-        for number, shard in enumerate(self.manifest.shards.values()):
+        for number, shard in self.shards.items():
             sums = {"vectors": shard.checksum, "passages": shard.passages, "scales": shard.scales}
             checksums |= {self.path / _name(kind, number): value for kind, value in sums.items() if value}
 
@@ -209,7 +261,7 @@ class VectorStore:
 
     def texts(self) -> Iterator[pa.Table]:
         """The passages of each shard."""
-        return (self._passages(number) for number in range(len(self.manifest.shards)))
+        return map(self._passages, self.shards)
 
     @cache  # noqa: B019 - memory-mapped: costs no memory, lives as long as the store
     def _passages(self, number: int) -> pa.Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from itertools import pairwise
 from threading import Barrier
@@ -47,3 +48,17 @@ def in_parts(work: Callable[[int, int], object], rows: int) -> None:
     threads = max(1, min(torch.get_num_threads(), rows))
     borders = [rows * i // threads for i in range(threads + 1)]
     each(lambda part: work(*part), pairwise(borders))
+
+
+def prefetch(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; a thread computes the next one while the caller works on this one."""
+    context = copy_context()  # warnings belong to the cache entry that the caller is making
+
+    def following() -> Item | None:
+        return context.run(next, items, None)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(following)
+        while (item := future.result()) is not None:
+            future = pool.submit(following)
+            yield item

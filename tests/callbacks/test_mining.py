@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from elsewhere import Elsewhere
 from killing import Killed
 from recorder import digest
 from test_train import STEPS_PER_EPOCH, fit
@@ -101,6 +102,9 @@ def test_search_equals_loops(name: str, watched: Watched, data: TripletData, mon
     model.similarity = Similarity(name)
     monkeypatch.setattr(evaluate, "DOCUMENT_BLOCK", 100)  # three blocks
     found = search(model, data, 12)
+    elsewhere = search(model, data, 12, Elsewhere())
+    for part in ("rows", "scores", "min_positive"):
+        np.testing.assert_array_equal(getattr(elsewhere, part), getattr(found, part))
     queries, documents = model.encode("queries", data.train.tokens), model.encode("documents", data.corpus.tokens)
     scores = model.similarity.scores(queries.double(), documents.double()).numpy()
     for q in range(len(scores)):

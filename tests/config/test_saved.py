@@ -36,6 +36,10 @@ def test_differences_name_every_leaf_but_places() -> None:
     assert differences(old, new) == ["added: absent → None", "tower.dim: 8 → 9", "tower.words.freeze: False → True"]
     assert digest(old) != digest(new)
     assert digest(old) == digest({**old, "run_dir": "b"})
+    for workers in (1, 2):  # who computes does not change what is computed; older runs do not say who
+        elsewhere = {**old, "engine": {"_target_": "x", "workers": workers}}
+        assert differences(old, elsewhere) == []
+        assert digest(elsewhere) == digest(old)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from elsewhere import Elsewhere
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from two_tower.cache import cache_folder
+from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
 from two_tower.teacher import _vectors as vectors
 from two_tower.teacher._vectors import teacher_vectors
@@ -69,6 +71,26 @@ def test_interrupted_it_goes_on_where_it_was(calls: int, tmp_path_factory: pytes
         np.testing.assert_allclose(made.take(np.arange(17)), wanted, atol=1e-3)  # kept in half precision
         np.testing.assert_allclose(made.take(np.array([16, 7, 7])), [wanted[16], wanted[7], wanted[7]], atol=1e-3)
         assert (len(made), made.take(np.zeros(0, np.int64)).shape) == (17, (0, 6))
+
+
+def test_an_engine_writes_the_same_files_and_more_go_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for engine in (LOCAL, Elsewhere()):
+        monkeypatch.setenv("TWO_TOWER_CACHE", str(cache_folder() / "other"))
+        teacher_vectors(Recorder(), TEXTS, "texts", engine=engine)
+        teacher_vectors(Recorder(), pa.array(["new", "text  0"]), "texts", engine=engine)
+        found.append({path.name: path.read_bytes() for path in cache_folder().glob("teacher/*/*.npy")})
+    assert len(found[0]) == 2 * 5
+    assert found[0] == found[1]
+
+
+def test_what_is_missing_between_two_shards_goes_behind_them() -> None:
+    teacher_vectors(Recorder(), TEXTS, "texts")
+    for path in cache_folder().rglob("*-00001.npy"):  # the last one that a killed process would have written
+        path.unlink()
+    teacher_vectors(second := Recorder(), TEXTS, "texts")
+    assert len(second.seen) == 5
+    assert {path.name[-9:-4] for path in cache_folder().rglob("vectors-*")} == {"00000", "00002", "00003", "00004"}
 
 
 def test_they_are_made_once_and_anew_when_anything_changes() -> None:

@@ -15,6 +15,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from two_tower.data.stream.module import TripletData
+from two_tower.engine.base import Engine
+from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, file_hash, read_json, write_json
 from two_tower.model import TwoTower
@@ -35,7 +37,8 @@ class Mining(Callback):
     the same weights; later in the epoch it continues with the table, if the checkpoint was trained with that one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._records: dict[str, dict[str, Any]] = {}  # by folder, which table is in use
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,7 +59,7 @@ class Mining(Callback):
         decision = _decision(path, self._records.get(folder), weights) if trainer.is_global_zero else ""
         decision = trainer.strategy.broadcast(decision)
         if decision == _MINE:
-            _mine(strategy, path, trainer, model, weights)
+            _mine(strategy, path, trainer, model, weights, self._engine)
             trainer.strategy.barrier("negatives")
         elif decision != _USE:
             raise UserError(decision)
@@ -83,9 +86,11 @@ def _decision(path: Path, in_use: dict[str, Any] | None, weights: dict[str, Any]
     return _USE if whole and record is not None and record.items() >= weights.items() else _MINE
 
 
-def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower, weights: dict[str, Any]) -> None:
+def _mine(
+    strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTower, weights: dict[str, Any], engine: Engine
+) -> None:
     start, data = time.perf_counter(), cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
-    found = search(model, data, strategy.last_rank)
+    found = search(model, data, strategy.last_rank, engine)
     if not trainer.is_global_zero:
         return
     table, kept = strategy.choose(found, data.collection)
@@ -97,12 +102,13 @@ def _mine(strategy: ANNNegatives, path: Path, trainer: L.Trainer, model: TwoTowe
     log.info(f"Negatives from the model after {weights['step']} steps: {described}; {seconds:.1f} s.")
 
 
-def search(model: TwoTower, data: TripletData, k: int) -> SearchResult:
+def search(model: TwoTower, data: TripletData, k: int, engine: Engine = LOCAL) -> SearchResult:
     """The ``k`` documents that a model ranks highest for each training query, and the scores of the positives.
 
     Processes that train together share the documents, see `EncodedCorpus`; all get the whole result.
     """
-    encoded, pairs = EncodedCorpus.from_model(model, data.corpus, data.train.tokens), data.collection.pairs
+    encoded = EncodedCorpus.from_model(model, data.corpus, data.train.tokens, engine=engine)
+    pairs = data.collection.pairs
     scores, device = np.full(len(pairs[0]), -np.inf, np.float32), encoded.queries.device
     for first, block in encoded.blocks.items():
         here = np.flatnonzero((pairs[1] >= first) & (pairs[1] < first + len(block)))

@@ -15,7 +15,7 @@ from two_tower.errors import UserError
 
 # A subfolder per group, a file per choice. In a wheel it lies inside the package, in a clone beside it.
 CONF = next(filter(Path.is_dir, (folder / "conf" for folder in Path(__file__).parents[1:3])))
-_PLACES = ("run_dir", "console")  # keys that do not change what a run computes
+_PLACES = ("run_dir", "console", "engine")  # keys and groups that do not change what a run computes
 
 
 class Composition(NamedTuple):
@@ -51,7 +51,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _matters(key: str, old: str, new: str) -> bool:
     """Whether another value is another run: not that of a file that has moved. Data is compared by its fingerprint."""
     same = key.startswith("data.") or os.path.basename(old) == os.path.basename(new)
-    return key not in _PLACES and not (same and os.path.isabs(old) and not os.path.exists(old) and os.path.exists(new))
+    return key.partition(".")[0] not in _PLACES and not (
+        same and os.path.isabs(old) and not os.path.exists(old) and os.path.exists(new)
+    )
 
 
 def leaves(config: Mapping[str, Any], place: str = "") -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from filelock import FileLock
 from torch import Tensor
 
 from two_tower.cache import cache_folder, keep_limit, mark_used
-from two_tower.console import counter
+from two_tower.console import Advance, counter
 from two_tower.data.reading.unique import Numbering, hash_rows
 from two_tower.data.stream.module import TripletData
+from two_tower.engine.base import Engine, Work
+from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
 from two_tower.loss.base import TeacherBatch
@@ -60,7 +63,7 @@ class TeacherStore:
     unread: float = math.nan  # share of these that it does not know
 
     @classmethod
-    def prepare(cls, teacher: Teacher, data: TripletData) -> TeacherStore:
+    def prepare(cls, teacher: Teacher, data: TripletData, engine: Engine = LOCAL) -> TeacherStore:
         """The vectors of the corpus and the training queries, from the cache or computed now."""
         if data.trains_on_texts:
             raise UserError(
@@ -69,8 +72,8 @@ class TeacherStore:
             )
         queries, passages = data.taught_rows
         texts = data.corpus.texts()
-        of_queries = teacher_vectors(teacher, data.train.texts, "queries", queries)
-        of_passages = teacher_vectors(teacher, texts, "passages", passages)
+        of_queries = teacher_vectors(teacher, data.train.texts, "queries", queries, engine)
+        of_passages = teacher_vectors(teacher, texts, "passages", passages, engine)
         return cls(of_queries, of_passages, *_reading(teacher, texts, data.tokenizer))
 
     def take(self, query_rows: Tensor, document_rows: Tensor) -> TeacherBatch:
@@ -88,8 +91,9 @@ def _reading(teacher: Teacher, texts: pa.ChunkedArray, tokenizer: Tokenizer) -> 
 
 
 def teacher_vectors(
-    teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, rows: np.ndarray | None = None
-) -> TeacherVectors:
+    teacher: Teacher, texts: pa.Array | pa.ChunkedArray, what: str, rows: np.ndarray | None = None,
+    engine: Engine = LOCAL,
+) -> TeacherVectors:  # fmt: skip
     """The teacher's vectors of (N,) texts, called ``what`` in messages, from the cache or computed now.
 
     Given (n,) ``rows``, only these texts are sure to have one. Of several processes that need them one computes them.
@@ -103,7 +107,7 @@ def teacher_vectors(
         wanted = wanted[np.unique(hashes[wanted], return_index=True)[1]]
         wanted = np.sort(wanted[known.find(hashes[wanted]) < 0])
         if len(wanted):
-            known.add(teacher, texts.take(pa.array(wanted)), hashes[wanted], what)
+            known.add(teacher, texts.take(pa.array(wanted)), hashes[wanted], what, engine)
             keep_limit(folder)
     mark_used(folder)
     return TeacherVectors(known.vectors, teacher.dim, known.find(hashes))
@@ -116,6 +120,7 @@ class _KnownTexts:
         self._folder = folder
         self.vectors: list[np.ndarray] = []
         self._places = Numbering()  # of the texts in all shards, by their hashes
+        self._number = 0  # of the next shard
         for path in sorted(folder.glob("texts-*.npy")):
             self._open(path.stem.partition("-")[2])
 
@@ -123,19 +128,18 @@ class _KnownTexts:
         """(N,) int32 places of texts in all shards; -1 for those that are not there."""
         return self._places.find(hashes)
 
-    def add(self, teacher: Teacher, texts: pa.Array | pa.ChunkedArray, hashes: np.ndarray, what: str) -> None:
+    def add(
+        self, teacher: Teacher, texts: pa.Array | pa.ChunkedArray, hashes: np.ndarray, what: str, engine: Engine
+    ) -> None:
         """Encode (N,) texts, a shard at a time."""
+        before = self._number
+
+        def keep(done: tuple[int, np.ndarray]) -> None:
+            shard, start = done[0], done[0] * SHARD_ROWS
+            self._write(f"{before + shard:05}", done[1], hashes[start : start + SHARD_ROWS])
+
         with counter(f"{teacher.name} encodes", what, len(texts)) as progress:
-            for start in range(0, len(texts), SHARD_ROWS):
-                part = texts.slice(start, SHARD_ROWS).to_pylist()
-                # Texts of similar length together: less padding inside the model.
-                order = np.argsort([-len(text) for text in part], kind="stable")
-                vectors = np.empty((len(part), teacher.dim), np.float16)
-                for first in range(0, len(part), BLOCK):
-                    rows = order[first : first + BLOCK]
-                    vectors[rows] = teacher.encode([part[row] for row in rows])
-                    progress(len(rows))
-                self._write(f"{len(self.vectors):05}", vectors, hashes[start : start + SHARD_ROWS])
+            engine.run(_Teaching(teacher, teacher.dim), partial(_in_shards, texts, SHARD_ROWS), keep, progress)
 
     def _write(self, number: str, vectors: np.ndarray, hashes: np.ndarray) -> None:
         """The vectors first: a shard is there once its texts are. A last hash is that of the vectors themselves."""
@@ -156,5 +160,30 @@ class _KnownTexts:
             whole = False
         if not whole:
             raise UserError(f"{path} is not as it was written: delete the folder {self._folder}, and it is made anew")
+        self._number = max(self._number, int(number) + 1)
         self.vectors.append(vectors)
         self._places.add(hashes)
+
+
+class _Teaching(Work[tuple[int, list[str]], tuple[int, np.ndarray]]):
+    """Gives the texts of a shard a teacher's vectors of ``dim`` numbers, (n, T) float16."""
+
+    def __init__(self, teacher: Teacher, dim: int) -> None:
+        self._teacher, self._dim = teacher, dim
+
+    def __call__(self, item: tuple[int, list[str]], progress: Advance | None) -> Callable[[], tuple[int, np.ndarray]]:
+        number, texts = item
+        # Texts of similar length together: less padding inside the model.
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        vectors = np.empty((len(texts), self._dim), np.float16)
+        for first in range(0, len(texts), BLOCK):
+            rows = order[first : first + BLOCK]
+            vectors[rows] = self._teacher.encode([texts[row] for row in rows])
+            if progress:
+                progress(len(rows))
+        return lambda: (number, vectors)
+
+
+def _in_shards(texts: pa.Array | pa.ChunkedArray, rows: int) -> Iterator[tuple[int, list[str]]]:
+    for start in range(0, len(texts), rows):
+        yield start // rows, texts.slice(start, rows).to_pylist()

@@ -44,6 +44,13 @@ class SentenceTransformerTeacher(Teacher):
         self.name, self.max_tokens, self.batch_size, self.device = str(model), max_tokens, batch_size, device
         self._folder, self._dtype = _local(self.name), dtype
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Elsewhere the model is loaded again, perhaps on another device, and computes as it would here.
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_model", "_tokenizer")}
+        if self._dtype is None and not torch.cuda.is_available():
+            state["_dtype"] = "bfloat16" if self._rounds else "float32"
+        return state
+
     @cached_property
     def folder(self) -> Path:
         """Where the model is, downloaded if need be."""

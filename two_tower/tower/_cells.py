@@ -215,9 +215,16 @@ class Cell:
     step: Callable[[Texts, Inputs, Step, Array], None]
     back: Callable[[Texts, Step, Grads], None]  # the derivative of ``step``
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy elsewhere uses the loops that are compiled there
+        return _cell, (self.library.__name__.lower(),)
+
 
 CELLS = {
     "rnn": Cell(nn.RNN, 1, _rnn_step, _rnn_back),
     "gru": Cell(nn.GRU, 3, _gru_step, _gru_back),
     "lstm": Cell(nn.LSTM, 4, _lstm_step, _lstm_back),
 }
+
+
+def _cell(name: str) -> Cell:
+    return CELLS[name]

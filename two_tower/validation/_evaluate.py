@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
+from two_tower.console import Advance
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
+from two_tower.engine.base import Engine, Work
+from two_tower.engine.local import LOCAL
 from two_tower.fusion import Judged, cross_fit
 from two_tower.metrics import DEFAULT_METRICS, mean
 from two_tower.metrics.rank_metrics import RankMetrics
@@ -22,6 +26,7 @@ from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
+from two_tower.vectors import Side
 
 BM25_VERSION = 6  # raise whenever BM25 would rank otherwise
 
@@ -74,17 +79,17 @@ class EncodedCorpus:
 
     @classmethod
     def from_model(
-        cls, model: TwoTower, corpus: Corpus, queries: Ragged, progress: Callable[[int], None] | None = None
-    ) -> EncodedCorpus:
+        cls, model: TwoTower, corpus: Corpus, queries: Ragged, progress: Callable[[int], None] | None = None,
+        engine: Engine = LOCAL,
+    ) -> EncodedCorpus:  # fmt: skip
         """Encode the queries and this process's documents; ``progress`` gets the number of documents just encoded."""
         share = share_of(model.device)
-        vectors = model.encode("queries", queries)
-        blocks = {}
-        for number, first in enumerate(range(0, len(corpus), DOCUMENT_BLOCK)):
-            if share.owns(number):
-                tokens = corpus.tokens.slice(first, min(first + DOCUMENT_BLOCK, len(corpus)))
-                blocks[first] = model.encode("documents", tokens, progress)
-        return cls(model, corpus, vectors, blocks, share)
+        vectors, blocks = model.encode("queries", queries), dict[int, Tensor]()
+        firsts = [first for n, first in enumerate(range(0, len(corpus), DOCUMENT_BLOCK)) if share.owns(n)]
+        tokens = corpus.tokens.ids.numpy(), corpus.tokens.offsets.numpy()
+        work = _Documents(Side(model.document_tower, model.similarity))
+        engine.run(work, partial(_slices, *tokens, firsts), lambda done: blocks.update([done]), progress)
+        return cls(model, corpus, vectors, {first: block.to(model.device) for first, block in blocks.items()}, share)
 
     def rank(self, k: int, pairs: RowPairs | None = None) -> Ranking:
         """The best ``k`` documents of every query, and the ranks of pairs."""
@@ -92,6 +97,33 @@ class EncodedCorpus:
             self.queries, lambda part: self.blocks[part.start], len(self.corpus), self.model.similarity,
             order=self.corpus.order, pairs=pairs, k=k, blocks=Blocks(documents=DOCUMENT_BLOCK), share=self.share,
         )  # fmt: skip
+
+
+class _Documents(Work[tuple[int, np.ndarray, np.ndarray], tuple[int, Tensor]]):
+    """Gives the tokens of documents their vectors."""
+
+    def __init__(self, side: Side) -> None:
+        self._side, self._away = side, False
+
+    def to(self, device: str) -> None:
+        self._side.tower.to(device)
+        self._away = True
+
+    def __call__(
+        self, item: tuple[int, np.ndarray, np.ndarray], progress: Advance | None
+    ) -> Callable[[], tuple[int, Tensor]]:
+        first, *tokens = item
+        vectors = self._side.encode(Ragged.from_numpy(*tokens), progress)
+        return lambda: (first, vectors.cpu() if self._away else vectors)
+
+
+def _slices(
+    ids: np.ndarray, offsets: np.ndarray, firsts: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The tokens of the blocks of documents that begin at ``firsts``; in numpy, whose views are pickled alone."""
+    for first in firsts:
+        own = offsets[first : first + DOCUMENT_BLOCK + 1]
+        yield first, ids[own[0] : own[-1]], own - own[0]
 
 
 def rank_split(

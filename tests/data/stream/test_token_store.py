@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens, token_hashes
+from two_tower.data.stream.token_store import TokenWriter, read_tokens, token_hashes
 from two_tower.ragged import Ragged
+from two_tower.threads import prefetch
 
 TEXTS = st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=12)
 

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from two_tower.cache import entry, key_of, notice
 from two_tower.console import counter
 from two_tower.data.base import QUERIES, PartOfSource, Source, full_text, take_rows
-from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, read_tokens
 from two_tower.errors import UserError
 from two_tower.metrics import Qrels
 from two_tower.ragged import Ragged
 from two_tower.ranking import id_order
+from two_tower.threads import prefetch
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer
 

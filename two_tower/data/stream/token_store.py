@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 import numba
 import numpy as np
@@ -14,8 +11,6 @@ import pyarrow as pa
 
 from two_tower.data.reading.unique import hash_rows
 from two_tower.ragged import Ragged
-
-T = TypeVar("T")
 
 _PARTS = ("ids", "offsets", "hashes", "texts")
 
@@ -92,17 +87,3 @@ def _memory_map(path: Path, dtype: type[np.generic]) -> np.ndarray:
     if path.stat().st_size == 0:  # an empty file cannot be mapped
         return np.empty(0, dtype)
     return np.memmap(path, dtype, mode="c")  # copy on write, because torch wants writable arrays
-
-
-def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items; a thread computes the next one while the caller works on this one."""
-    context = copy_context()  # warnings belong to the cache entry that the caller is making
-
-    def following() -> T | None:
-        return context.run(next, items, None)
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(following)
-        while (item := future.result()) is not None:
-            future = pool.submit(following)
-            yield item

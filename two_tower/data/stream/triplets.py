@@ -15,10 +15,11 @@ from two_tower.cache import entry, key_of, notice
 from two_tower.console import counter
 from two_tower.data.base import Source
 from two_tower.data.stream.corpus import LAYOUT, Corpus, Split, rows_of
-from two_tower.data.stream.token_store import TokenWriter, prefetch, read_tokens
+from two_tower.data.stream.token_store import TokenWriter, read_tokens
 from two_tower.errors import UserError
 from two_tower.negatives.base import KnownPositives, Positives
 from two_tower.ragged import Ragged
+from two_tower.threads import prefetch
 from two_tower.tokenizer.base import Tokenizer
 
 log = logging.getLogger(__name__)
