@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.tables import ROOT
-from two_tower.assemble import own_source
 from two_tower.data.base import full_text
 from two_tower.encode import Encoder
+from two_tower.loading import own_source
 from two_tower.run import Run
 from two_tower.search import MODES, Searcher
 

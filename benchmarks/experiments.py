@@ -19,12 +19,12 @@ from benchmarks.peers import figures
 from benchmarks.subsets import answers_of, write_subset
 from benchmarks.tables import PAGES, ROOT, Column, Experiment, Folders, Found, Row, filled, found_of, store, stored
 from two_tower import new_words
-from two_tower.assemble import LOADER_KEYS, make_source
 from two_tower.config.compose import composed
 from two_tower.console import say
-from two_tower.data.base import Source
+from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.evaluation import evaluate_run
 from two_tower.files import write_text
+from two_tower.loading import make_source
 
 METRICS = ("mrr@10", "recall@100", "ndcg@10")
 

@@ -148,8 +148,8 @@ def run(quick: bool = False) -> list[Row]:
 
 def main(path: str, seconds: str = "10") -> None:
     """Put the load on a run's service; the questions are the run's own validation queries."""
-    from two_tower.assemble import make_source
     from two_tower.config import read
+    from two_tower.loading import make_source
 
     searcher = Searcher.load(path)
     config = read(Path(path, "config.yaml"))["data"]

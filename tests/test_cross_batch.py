@@ -14,10 +14,11 @@ from test_train import configure, fit
 from torch import Tensor
 from training import state, with_margins
 
-from two_tower.assemble import load_model, make_data, make_model, try_parts
+from two_tower.assemble import make_data, make_model, try_parts
 from two_tower.cross_batch import CrossBatchMemory
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
+from two_tower.loading import load_model
 from two_tower.loss.base import Loss, LossInput
 from two_tower.loss.distillation import DistillationLoss
 from two_tower.model import TwoTower

@@ -16,13 +16,13 @@ from killing import killed_after
 from training import state
 
 from two_tower import run as run_module
-from two_tower.assemble import make_source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.embed import embed
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.evaluation import evaluate_run
 from two_tower.examine import examine
+from two_tower.loading import make_source
 from two_tower.run import Run
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.train import train

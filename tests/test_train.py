@@ -14,9 +14,9 @@ from killing import assert_same_weights, killed_after, untimed
 from training import history, losses, state
 
 from train import train
-from two_tower.assemble import load_model
 from two_tower.callbacks.speed import Speed
 from two_tower.errors import UserError
+from two_tower.loading import load_model
 from two_tower.run import Run
 from two_tower.tower.base import Tower, WordTable
 

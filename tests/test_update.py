@@ -13,7 +13,6 @@ from scipy.sparse.linalg import lsqr
 from test_train import fit
 
 from two_tower import update
-from two_tower.assemble import load_model
 from two_tower.config import read
 from two_tower.data.beir import Beir
 from two_tower.data.stream.corpus import Corpus
@@ -24,6 +23,7 @@ from two_tower.embedding.transformer import TransformerEmbedding
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.index.faiss import HnswIndex
+from two_tower.loading import load_model
 from two_tower.new_words import NewWords, facts_of
 from two_tower.run import Run
 from two_tower.search import Searcher

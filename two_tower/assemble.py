@@ -1,12 +1,8 @@
-"""From a checked configuration to the parts of a run: data, towers, model.
-
-The same functions serve training and the loading of a finished run, so both have the same parts.
-"""
+"""From a checked configuration to the parts of a run that is to be trained: data, model, trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ from torch import Tensor
 
 from two_tower.callbacks.checkpoint import AtomicCheckpointIO
 from two_tower.callbacks.speed import TrainingProgress
-from two_tower.config import build, read
+from two_tower.config import build
 from two_tower.config.build import call, target_of
 from two_tower.console import Mode, on_terminal, say
 from two_tower.cross_batch import CrossBatchMemory, CrossBatchNegatives
@@ -27,7 +23,7 @@ from two_tower.data.stream.module import Taught, TripletData
 from two_tower.embedding.base import Embedding, Further
 from two_tower.engine import make_engine
 from two_tower.errors import UserError
-from two_tower.files import find_again
+from two_tower.loading import load_model, make_source, make_towers
 from two_tower.logger import make_loggers
 from two_tower.loss.base import Loss
 from two_tower.model import TwoTower
@@ -37,8 +33,7 @@ from two_tower.run import Run
 from two_tower.similarity import Similarity, SimilarityName
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tokenizer.base import Tokenizer
-from two_tower.tower._mapped import MappedWords
-from two_tower.tower.base import Tower, WordTable, word_tables
+from two_tower.tower.base import Tower, word_tables
 from two_tower.trainer import USUAL_EPOCHS, RowDDP, check_keys, has_usual_length, launched
 from two_tower.validation.full import FullValidation
 
@@ -55,7 +50,7 @@ def try_parts(config: Mapping[str, Any]) -> None:
     for group in ("tokenizer", "negatives", "scheduler"):
         build(group, config[group])
     embedding: Embedding = build("embedding", config["embedding"])
-    towers = _towers(config, ["", "a"], embedding.dim, embedding)
+    towers = make_towers(config, ["", "a"], embedding.dim, embedding)
     loss = build("loss", config["loss"])
     if config["data"].get("examples") == "passages" and "vectors" not in loss.needs:
         raise UserError("data.examples=passages leaves only a teacher to learn from: use loss=distillation, or judged.")
@@ -69,11 +64,6 @@ def try_parts(config: Mapping[str, Any]) -> None:
     build("optimizer", config["optimizer"])(parameter_groups({"model": model}))
 
 
-def make_source(config: Mapping[str, Any]) -> Source:
-    """The data source of a configuration's ``data`` group."""
-    return build("data", {k: v for k, v in config.items() if k not in LOADER_KEYS})
-
-
 def try_source(config: Mapping[str, Any]) -> tuple[Source, dict[str, Any]] | tuple[None, None]:
     """The data and what tells whether it has changed; None where it cannot be read, which is said when it is."""
     try:
@@ -81,27 +71,6 @@ def try_source(config: Mapping[str, Any]) -> tuple[Source, dict[str, Any]] | tup
         return source, source.facts()
     except UserError:
         return None, None
-
-
-def own_config(run: Run) -> dict[str, Any]:
-    """The configuration of a run. Data that is gone is looked for where it would be had it moved with the run."""
-    config = read(run.config)
-    for path in find_again(config["data"].get("path"), run.path) if run.data.exists() else ():
-        moved = {**config["data"], "path": path}
-        with suppress(UserError):  # another file of that name
-            run.check_data(make_source(moved).facts())
-            return {**config, "data": moved}
-    return config
-
-
-def own_source(run: Run) -> Source:
-    """The data that a run was trained on; a UserError if it has changed since, or says where it was."""
-    try:
-        source = make_source(own_config(run)["data"])
-    except UserError as error:
-        raise UserError(f"The data of {run.path} cannot be read: {error}") from error
-    run.check_data(source.facts())
-    return source
 
 
 def make_data(config: Mapping[str, Any], tokenizer_path: Path, source: Source | None = None) -> TripletData:
@@ -130,30 +99,6 @@ def _loader(config: Mapping[str, Any]) -> Loader:
     return call("data", Loader, **{key: config["data"][key] for key in LOADER_KEYS if key in config["data"]})
 
 
-def _towers(
-    config: Mapping[str, Any], spelling: Sequence[str], width: int, embedding: Embedding | None = None
-) -> tuple[Tower, Tower]:
-    """Query and document tower with empty word tables of ``width`` dimensions; two of their own start equal.
-
-    They are to be used, or trained as the ``embedding`` says.
-    """
-    size, pull = len(spelling), embedding.pull if embedding else None
-
-    def tower() -> Tower:
-        words = WordTable(size, width) if pull is None else MappedWords(size, width, pull)
-        words.spelling = spelling
-        built: Tower = build("tower", config["tower"], offer={"words": words})  # a transformer has its own
-        words.freeze(embedding is not None and embedding.frozen)
-        return built
-
-    query_tower = tower()
-    if config["shared_towers"]:
-        return query_tower, query_tower
-    document_tower = tower()
-    document_tower.load_state_dict(query_tower.state_dict())
-    return query_tower, document_tower
-
-
 def make_model(config: Mapping[str, Any], data: TripletData, further: NewWords | None = None) -> TwoTower:
     """A model to train: word tables initialised from the embedding group and the corpus, or from another run.
 
@@ -163,7 +108,7 @@ def make_model(config: Mapping[str, Any], data: TripletData, further: NewWords |
     torch.manual_seed(config["seed"])
     size = len(data.tokenizer)
     embedding: Embedding = build("embedding", config["embedding"])
-    towers = _towers(config, data.tokenizer.spelling, embedding.dim, embedding)
+    towers = make_towers(config, data.tokenizer.spelling, embedding.dim, embedding)
     tables = [table for tower in dict.fromkeys(towers) for table in word_tables(tower).values()]
     idf: dict[str, Tensor] = {}
     if tables:  # a transformer has none
@@ -286,26 +231,3 @@ def summary(config: Mapping[str, Any], data: TripletData, model: TwoTower) -> st
 def _kept_out(data: TripletData) -> str:
     kept_out = len(data.searched) - len(data.corpus)
     return f" (and {kept_out:,} that only validation sees)" if kept_out else ""
-
-
-def load_model(run: Run, further: NewWords | None = None) -> tuple[TwoTower, Tokenizer]:
-    """The best model of a run, ready for use, and its tokenizer; a UserError if they do not belong together.
-
-    With ``further`` words they know these as well.
-    """
-    config, tokenizer = read(run.config), Tokenizer.load(run.tokenizer)
-    try:
-        checkpoint = torch.load(run.best, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{run.best} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    if checkpoint["two_tower"]["tokenizer"] != tokenizer.fingerprint:
-        raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
-    # Only the towers': a loss' learned numbers and remembered vectors are for training.
-    state = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("query_tower.", "document_tower."))}
-    if further is not None:
-        state, tokenizer = further.add_to(state), tokenizer.extended(further.words)
-    # The word vectors' width is a fact: the file that they once came from need not exist any more.
-    towers = _towers(config, tokenizer.spelling, checkpoint["two_tower"]["width"])
-    model = TwoTower(*towers, Similarity(config["similarity"]))
-    model.load_state_dict(state)
-    return model.eval().requires_grad_(False), tokenizer

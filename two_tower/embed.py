@@ -34,12 +34,11 @@ def embed(config: dict[str, Any]) -> Path:
 
 
 def _embed(config: dict[str, Any], engine: Engine) -> Path:
-    from two_tower.assemble import make_source, own_source
     from two_tower.console import command, counter, say, say_next
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.files import settle
     from two_tower.index import is_made, make_index
-    from two_tower.logger import archive_index
+    from two_tower.loading import make_source, own_source
     from two_tower.renewal import Earlier, beside, put_in_place
     from two_tower.run import Run
 
@@ -70,7 +69,7 @@ def _embed(config: dict[str, Any], engine: Engine) -> Path:
     if not earlier and is_made(path, config["index"]):
         shutil.rmtree(beside(path, manifest), ignore_errors=True)  # of a process that was killed at its very end
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
-        archive_index(run, path)
+        _archive(run, path)
         return path
     queries = _queries(run, encoder)
     with counter("Indexing", "vectors", store.manifest.rows) as progress:
@@ -79,18 +78,28 @@ def _embed(config: dict[str, Any], engine: Engine) -> Path:
         put_in_place(folder, path)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
     say(str(report), style="dim")
-    archive_index(run, path)
+    _archive(run, path)
     where = ["--index", path] if config["output"] else []
     say_next(command("two-tower", "search", run.path, "your question", *where))
     return path
+
+
+def _archive(run: Run, path: Path) -> None:
+    """Hand the index to a logger that keeps files; only then is what loggers need imported, which takes seconds."""
+    from two_tower.config import read
+
+    if read(run.config)["logger"].get("artifacts"):
+        from two_tower.logger import archive_index
+
+        archive_index(run, path)
 
 
 def _queries(run: Run, encoder: Encoder) -> Queries | None:
     """The run's validation queries, to measure the index with; None where they cannot be read."""
     import pyarrow as pa
 
-    from two_tower.assemble import own_source
     from two_tower.config import read
+    from two_tower.loading import own_source
 
     config = read(run.config)["data"]
     try:

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from two_tower.assemble import load_model
 from two_tower.console import Advance, command
 from two_tower.data.base import Source
 from two_tower.engine.base import Engine
 from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
 from two_tower.files import file_hash
-from two_tower.model import TwoTower
+from two_tower.loading import load_model
 from two_tower.new_words import NewWords
 from two_tower.run import Run
 from two_tower.store import Manifest, VectorStore, in_parts
 from two_tower.tokenizer.base import Texts, Tokenizer
-from two_tower.vectors import Counts, Embedded, Embedding, OfPassages, PassageEncoder, Side
+from two_tower.vectors import Counts, Embedded, Embedding, OfPassages, PassageEncoder, Side, Towers
 
 WORDS = "words.safetensors"  # beside the vectors of a collection with new words
 
@@ -30,7 +29,7 @@ class Encoder:
     """A run's model and tokenizer; ``fingerprint`` identifies the checkpoint, ``words`` are known besides its own."""
 
     def __init__(
-        self, model: TwoTower, tokenizer: Tokenizer, fingerprint: str = "", words: NewWords | None = None
+        self, model: Towers, tokenizer: Tokenizer, fingerprint: str = "", words: NewWords | None = None
     ) -> None:
         self.model, self.tokenizer, self.fingerprint, self.words = model.eval(), tokenizer, fingerprint, words
         self.passages = PassageEncoder(Side(model.document_tower, model.similarity), tokenizer)

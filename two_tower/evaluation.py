@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from two_tower.assemble import make_source, own_source
 from two_tower.cache import notice
 from two_tower.config import read
 from two_tower.data.base import JUDGED_ENOUGH, Source
@@ -18,6 +17,7 @@ from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, in_a_sentence
 from two_tower.fusion import DEPTH, EVEN, Fusion, Judged, tune
+from two_tower.loading import make_source, own_source
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
 from two_tower.run import Run

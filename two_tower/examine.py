@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from two_tower.assemble import load_model, make_data, own_config
+from two_tower.assemble import make_data
 from two_tower.data.base import full_text
 from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
 from two_tower.doctor.diagnose import diagnose
@@ -23,6 +23,7 @@ from two_tower.doctor.measure_data import measure_data, some_texts
 from two_tower.encode import WORDS, Encoder
 from two_tower.errors import UserError
 from two_tower.files import file_hash
+from two_tower.loading import load_model, own_config
 from two_tower.new_words import NewWords
 from two_tower.run import Run
 from two_tower.store import VectorStore

@@ -17,15 +17,14 @@ from two_tower.data.stream.batch import Batch
 from two_tower.errors import UserError
 from two_tower.loss.base import Loss, LossInput, LossOutput, TeacherBatch
 from two_tower.optimizer.base import clip_gradients, coalesced, learning_rate, parameter_groups
-from two_tower.ragged import Ragged
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import TeacherStore
 from two_tower.tower._mapped import MappedWords, fold
 from two_tower.tower.base import Tower, word_tables
-from two_tower.vectors import Side
+from two_tower.vectors import Towers
 
 
-class TwoTower(L.LightningModule):
+class TwoTower(L.LightningModule, Towers):
     """Query tower, document tower (the same object for shared towers), similarity and loss.
 
     A model that is only used has no loss. The scheduler's ``build(optimizer, total_steps)`` returns a Lightning
@@ -57,30 +56,10 @@ class TwoTower(L.LightningModule):
         self.loss = loss
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._facts = seed, dict(facts or {})
-        self._encode_chunk, self.cross_batch, self.teacher = encode_chunk, cross_batch, teacher
+        self.encode_chunk, self.cross_batch, self.teacher = encode_chunk, cross_batch, teacher
         self.figures: dict[str, Tensor] = {}  # of the latest step, to be logged
         self._folds = False
         self._pulled = [t for t in word_tables(self).values() if isinstance(t, MappedWords) and t.pull]
-
-    @property
-    def shared(self) -> bool:
-        """Whether both sides are one tower."""
-        return self.query_tower is self.document_tower
-
-    def queries(self, tokens: Ragged) -> Tensor:
-        """Vectors of queries, prepared for the similarity, (B, D)."""
-        return self._side(self.query_tower).vectors(tokens)
-
-    def documents(self, tokens: Ragged) -> Tensor:
-        """Vectors of documents, prepared for the similarity, (N, D)."""
-        return self._side(self.document_tower).vectors(tokens)
-
-    def _side(self, tower: Tower) -> Side:
-        return Side(tower, self.similarity, self._encode_chunk)
-
-    def encode(self, side: str, tokens: Ragged, progress: Callable[[int], None] | None = None) -> Tensor:
-        """(B, D) float32 vectors of ``queries`` or ``documents`` (``side``), see `Side.encode`."""
-        return self._side(self.query_tower if side == "queries" else self.document_tower).encode(tokens, progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.loss is None:

@@ -24,10 +24,10 @@ from two_tower.embedding._parts import SubwordVectors
 from two_tower.embedding.base import Further, idf_of
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, file_hash
-from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.tokenizer.base import Texts, Tokenizer
 from two_tower.tower.base import WordTable, word_tables
+from two_tower.vectors import Towers
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class NewWords:
     idf: Tensor | None = None  # (V + W,) of all words in the collection, if the run has that of its own
 
     @classmethod
-    def find(cls, run: Run, model: TwoTower, tokenizer: Tokenizer, source: Source) -> NewWords | None:
+    def find(cls, run: Run, model: Towers, tokenizer: Tokenizer, source: Source) -> NewWords | None:
         """Those of a source's passages; None where words are not what the run reads."""
         tables = dict(_tables(model))
         if tokenizer.rule is None or not tables:
@@ -158,7 +158,7 @@ def _row(tensor: Callable[[str], Tensor], place: str) -> tuple[Tensor, Tensor]:
     return vectors, log_weights
 
 
-def _tables(model: TwoTower) -> Iterator[tuple[str, WordTable]]:
+def _tables(model: Towers) -> Iterator[tuple[str, WordTable]]:
     """The word tables, by their places in the model's state; shared towers have theirs in two places."""
     for side, tower in (("query_tower", model.query_tower), ("document_tower", model.document_tower)):
         for name, table in word_tables(tower).items():

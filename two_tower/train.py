@@ -93,7 +93,7 @@ def train(
 
 def _further_words(before: Run, run: Run, source: Source) -> NewWords | None:
     """The words of a source that the run to start from lacks; the new run's tokenizer knows both."""
-    from two_tower.assemble import load_model
+    from two_tower.loading import load_model
     from two_tower.new_words import NewWords
 
     model, tokenizer = load_model(before)
@@ -111,7 +111,8 @@ def resolve(composed: Composed) -> dict[str, Any]:
 
 
 def _types() -> dict[str, Types]:
-    from two_tower.assemble import LOADER_KEYS, TOP_LEVEL
+    from two_tower.assemble import TOP_LEVEL
+    from two_tower.data.base import LOADER_KEYS
 
     return {"": TOP_LEVEL, "data": LOADER_KEYS, "trainer": {"num_nodes": int | None}}
 

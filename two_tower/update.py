@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from two_tower.assemble import load_model, make_source
 from two_tower.config import read
 from two_tower.config.compose import compose_raw
 from two_tower.console import say
@@ -18,6 +17,7 @@ from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.embed import embed, resolve
 from two_tower.files import file_hash, require_new, write_text
 from two_tower.fusion import Fusion
+from two_tower.loading import load_model, make_source
 from two_tower.new_words import NewWords, facts_of
 from two_tower.run import Run
 from two_tower.store import VectorStore

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from two_tower.console import Advance
 from two_tower.data.base import full_text
@@ -78,7 +78,53 @@ class Side:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next(self.tower.parameters()).device
+        return _device(self.tower)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+class Towers(nn.Module):
+    """Query tower, document tower (the same object for shared towers) and the similarity of their vectors."""
+
+    query_tower: Tower
+    document_tower: Tower
+    similarity: Similarity
+    encode_chunk: int | None = None  # texts encoded together in training, see `encode_in_chunks`
+
+    @property
+    def shared(self) -> bool:
+        """Whether both sides are one tower."""
+        return self.query_tower is self.document_tower
+
+    @property
+    def device(self) -> torch.device:
+        """Where they compute."""
+        return _device(self)
+
+    def queries(self, tokens: Ragged) -> Tensor:
+        """Vectors of queries, prepared for the similarity, (B, D)."""
+        return self._side(self.query_tower).vectors(tokens)
+
+    def documents(self, tokens: Ragged) -> Tensor:
+        """Vectors of documents, prepared for the similarity, (N, D)."""
+        return self._side(self.document_tower).vectors(tokens)
+
+    def encode(self, side: str, tokens: Ragged, progress: Advance | None = None) -> Tensor:
+        """(B, D) float32 vectors of ``queries`` or ``documents`` (``side``), see `Side.encode`."""
+        return self._side(self.query_tower if side == "queries" else self.document_tower).encode(tokens, progress)
+
+    def _side(self, tower: Tower) -> Side:
+        return Side(tower, self.similarity, self.encode_chunk)
+
+
+class LoadedTowers(Towers):
+    """Those of a finished run, to be used."""
+
+    def __init__(self, query_tower: Tower, document_tower: Tower, similarity: Similarity) -> None:
+        super().__init__()
+        self.query_tower, self.document_tower, self.similarity = query_tower, document_tower, similarity
 
 
 @dataclass(frozen=True)

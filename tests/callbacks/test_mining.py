@@ -15,7 +15,7 @@ from test_train import STEPS_PER_EPOCH, fit
 from torch import Tensor
 from training import state as state_of
 
-from two_tower.assemble import load_model, make_data
+from two_tower.assemble import make_data
 from two_tower.callbacks import mining
 from two_tower.callbacks.checkpoint import LastCheckpoint
 from two_tower.callbacks.mining import checksum, search
@@ -24,6 +24,7 @@ from two_tower.config.saved import CONF
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.module import TripletData
 from two_tower.errors import UserError
+from two_tower.loading import load_model
 from two_tower.model import TwoTower
 from two_tower.run import Run
 from two_tower.similarity import Similarity

@@ -16,9 +16,9 @@ from rows import write_rows
 from test_train import fit
 from training import checkpoint
 
-from two_tower.assemble import load_model
 from two_tower.callbacks.samples import Sample, SampleQueries, beginnings, first_ranks, spread
 from two_tower.data.beir import Beir
+from two_tower.loading import load_model
 from two_tower.metrics import Qrels
 from two_tower.run import Run
 

@@ -11,8 +11,8 @@ import yaml
 from conftest import ROOT, composed, write_collection
 from rows import check_refused, everything, pack, write_rows, write_text
 
-from two_tower.assemble import make_source
 from two_tower.config.saved import choices
+from two_tower.loading import make_source
 
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^    (python (?:train|embed)\.py.*?) *$", TEXT, re.MULTILINE)))

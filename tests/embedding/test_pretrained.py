@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import fit
 
-from two_tower.assemble import load_model
 from two_tower.embedding import _files as files
 from two_tower.embedding.base import Pretrained
 from two_tower.embedding.pretrained import open_vectors, read_pretrained
 from two_tower.errors import UserError
+from two_tower.loading import load_model
 from two_tower.run import Run
 from two_tower.tokenizer.base import Tokenizer
 from two_tower.tokenizer.word import WordTokenizer

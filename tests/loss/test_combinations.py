@@ -13,8 +13,9 @@ from test_train import fit
 from training import UniformityLoss, checkpoint, history, losses, of_scores, state
 
 from train import train
-from two_tower.assemble import load_model, make_data
+from two_tower.assemble import make_data
 from two_tower.config.saved import choices
+from two_tower.loading import load_model
 from two_tower.loss.in_batch import InBatchLoss
 from two_tower.run import Run
 

@@ -12,11 +12,12 @@ from killing import assert_same_weights, killed_after
 from test_train import fit
 from training import embedded, history, state
 
-from two_tower.assemble import load_model, make_data, make_model
+from two_tower.assemble import make_data, make_model
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.evaluation import evaluate_run
 from two_tower.export import export_run
+from two_tower.loading import load_model
 from two_tower.run import Run
 from two_tower.search import Searcher
 from two_tower.teacher.sentence_transformer import SentenceTransformerTeacher

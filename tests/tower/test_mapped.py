@@ -10,8 +10,8 @@ from test_train import fit
 from tower.test_recurrent import DIM, WORDS, random_batch
 from training import history, state
 
-from two_tower.assemble import load_model
 from two_tower.errors import UserError
+from two_tower.loading import load_model
 from two_tower.optimizer.base import coalesced
 from two_tower.run import Run
 from two_tower.tower._mapped import MappedWords, fold

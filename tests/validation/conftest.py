@@ -14,9 +14,9 @@ from rows import write_rows
 from training import triplet_data
 
 from train import train
-from two_tower.assemble import load_model
 from two_tower.data.beir import Beir
 from two_tower.data.stream.module import TripletData
+from two_tower.loading import load_model
 from two_tower.run import Run
 
 PASSAGES = 120

@@ -13,9 +13,9 @@ from torch import Tensor
 from two_tower.data.stream.batch import Batch
 from two_tower.doctor.base import Probe
 from two_tower.loss.base import Loss, LossInput, TeacherBatch
-from two_tower.model import TwoTower
 from two_tower.negatives.base import Positives
 from two_tower.ragged import Ragged
+from two_tower.vectors import Towers
 
 QUERIES = 64  # of a batch that are looked at
 EXTRAS = 1024  # further documents that they are compared with
@@ -196,7 +196,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def difference_alone(model: TwoTower, sides: dict[str, Ragged]) -> float:
+def difference_alone(model: Towers, sides: dict[str, Ragged]) -> float:
     """The largest difference between the vector of a text by itself and among the others, in relation to its length."""
     largest = 0.0
     for side, tokens in sides.items():

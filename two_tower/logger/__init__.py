@@ -55,14 +55,12 @@ def log_epoch(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
 
 
 def archive_index(run: Run, folder: Path) -> None:
-    """Hand a finished index to the logger of its run, if that keeps files; say so if it cannot.
+    """Hand a finished index to the logger of its run, which keeps files; say so if it cannot.
 
     Only for a complete run: another may be training now, or is shown as failed, which this would overwrite. An index
     is not kept twice, so this may be called whenever one is found.
     """
     config = read(run.config)["logger"]
-    if not config.get("artifacts"):
-        return
     try:
         if not run.complete:
             raise UserError(f"the run in {run.path} is not complete.")

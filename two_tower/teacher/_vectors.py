@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,6 @@ from torch import Tensor
 from two_tower.cache import cache_folder, keep_limit, mark_used
 from two_tower.console import Advance, counter
 from two_tower.data.reading.unique import Numbering, hash_rows
-from two_tower.data.stream.module import TripletData
 from two_tower.engine.base import Engine, Work
 from two_tower.engine.local import LOCAL
 from two_tower.errors import UserError
@@ -26,6 +26,9 @@ from two_tower.files import atomic_path
 from two_tower.loss.base import TeacherBatch
 from two_tower.teacher.base import Teacher
 from two_tower.tokenizer.base import Tokenizer
+
+if TYPE_CHECKING:
+    from two_tower.data.stream.module import TripletData
 
 SHARD_ROWS = 4096  # texts of a shard: an interruption loses no more than that, some minutes of a large model
 READ_TEXTS = 256  # of which it is told how the teacher reads them

@@ -22,11 +22,10 @@ from two_tower.engine.local import LOCAL
 from two_tower.fusion import Judged, cross_fit
 from two_tower.metrics import DEFAULT_METRICS, mean
 from two_tower.metrics.rank_metrics import RankMetrics
-from two_tower.model import TwoTower
 from two_tower.ragged import Ragged
 from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
-from two_tower.vectors import Side
+from two_tower.vectors import Side, Towers
 
 BM25_VERSION = 6  # raise whenever BM25 would rank otherwise
 
@@ -71,7 +70,7 @@ class EncodedCorpus:
     whole ranking, which does not depend on their number.
     """
 
-    model: TwoTower
+    model: Towers
     corpus: Corpus
     queries: Tensor  # (Q, D)
     blocks: dict[int, Tensor]  # the vectors of this process's blocks of documents, by their first row
@@ -79,7 +78,7 @@ class EncodedCorpus:
 
     @classmethod
     def from_model(
-        cls, model: TwoTower, corpus: Corpus, queries: Ragged, progress: Callable[[int], None] | None = None,
+        cls, model: Towers, corpus: Corpus, queries: Ragged, progress: Callable[[int], None] | None = None,
         engine: Engine = LOCAL,
     ) -> EncodedCorpus:  # fmt: skip
         """Encode the queries and this process's documents; ``progress`` gets the number of documents just encoded."""
@@ -127,7 +126,7 @@ def _slices(
 
 
 def rank_split(
-    model: TwoTower, corpus: Corpus, split: Split, top_k: int = 100,
+    model: Towers, corpus: Corpus, split: Split, top_k: int = 100,
     metrics: Sequence[str] = DEFAULT_METRICS, progress: Callable[[int], None] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Encode everything, rank all documents for every query and measure the ranking; keeps the best ``top_k``."""
