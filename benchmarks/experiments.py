@@ -47,6 +47,7 @@ def _subset(name: str) -> Callable[[Folders], list[str]]:
     return overrides
 
 
+_AVERAGE = "experiment=best_average"
 _DISTIL, _NO_LEXICAL = "experiment=distil_average", "tower.lexical_dims=0"
 _FREE = ("embedding.pull=null", _NO_LEXICAL, "optimizer.lr=0.01", "optimizer.embedding_lr_scale=1")
 _UNTRAINED = (_NO_LEXICAL, "optimizer.lr=1e-9", "trainer.max_steps=1", "trainer.max_epochs=-1")
@@ -147,6 +148,23 @@ EXPERIMENTS = {
         [Column("seen", "seen", "dense/mrr@10"), Column("not seen", "unseen", "dense/mrr@10")],
         split="dev",
         seeds=(0,),
+    ),
+    "best": Experiment(
+        {
+            "best_average": Row("`best_average`", (_AVERAGE,)),
+            "map": Row("… without the dimensions for exact words", (_AVERAGE, _NO_LEXICAL, "optimizer.lr=0.0005")),
+            "bm25": Row("… `negatives=bm25`", (_AVERAGE, "negatives=bm25")),
+            "ann": Row("… `negatives=ann`", (_AVERAGE, "negatives=ann")),
+            "triplet": Row("… `loss=triplet`", (_AVERAGE, "loss=triplet")),
+            "frozen": Row("… `embedding.freeze=true`", (_AVERAGE, "embedding.freeze=true")),
+            "best_gru": Row("`best_gru`", ("experiment=best_gru",)),
+            "best_lstm": Row("`best_lstm`", ("experiment=best_lstm",)),
+        },
+        {"all": _data(MSMARCO)},
+        [Column("untrained", "all", "untrained/mrr@10"), Column("**MRR@10 `dev`**", "all", "val/mrr@10"),
+         Column("Recall@100 `dev`", "all", "val/recall@100"), Column("MRR@10 `test`", "all", "dense/mrr@10"),
+         Column("Recall@100 `test`", "all", "dense/recall@100"), Column("hybrid", "all", "hybrid/mrr@10"),
+         Column("seconds", "all", "seconds")],
     ),
     "judged": Experiment(
         {"average": Row("average"), **{t: Row(t, (f"tower={t}",)) for t in ("gru", "lstm", "rnn")}},
