@@ -1,7 +1,7 @@
 """A collection of MS MARCO's size and shape, of invented words: ``python -m benchmarks.collection FOLDER``.
 
-Lengths, word frequencies and the growth of the vocabulary are those of a sample of MS MARCO's passages; nothing of their
-text is here. The files are MS MARCO's own: ``collection.tsv``, ``queries.*.tsv``, ``qrels.*.tsv`` (data=msmarco_passage).
+Lengths, word frequencies and the growth of the vocabulary are those of a sample of MS MARCO's passages; nothing of
+their text is here. The files are named and made as MS MARCO's own (``data=msmarco_passage``).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.costs import costs
 from benchmarks.order import order_matters
 from benchmarks.peers import figures
+from benchmarks.renewal import renewal
 from benchmarks.subsets import answers_of, write_subset
 from benchmarks.tables import PAGES, ROOT, Column, Experiment, Folders, Found, Row, filled, found_of, store, stored
 from two_tower import new_words
@@ -129,6 +130,16 @@ EXPERIMENTS = {
         [Column("old passages (`dev`)", "all", "val/mrr@10"), Column("new passages (`test`)", "all", "dense/mrr@10"),
          Column("Recall@100", "all", "dense/recall@100"), Column("hybrid", "all", "hybrid/mrr@10"),
          Column("seconds", "all", "seconds")],
+    ),
+    "renewal": Experiment(
+        {"gru": Row("`distil_gru`", runs="recurrent-{row}-unseen"),
+         "average": Row("`distil_average`", runs="recurrent-{row}-unseen")},
+        {"changed": _data(MSMARCO)},
+        [Column("from scratch", "changed", "cost/scratch_s"),
+         Column("1 % added, 1 % changed, 1 % deleted", "changed", "cost/changed_s"),
+         Column("nothing changed", "changed", "cost/same_s")],
+        seeds=(0,),
+        measure=renewal,
     ),
     "small": Experiment(
         {

@@ -1,0 +1,76 @@
+"""The tables and the picture of docs/scale.md, from what `benchmarks.growth` has measured."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from two_tower.plot import WIDTH, Picture, Scale
+
+
+class Measured(NamedTuple):
+    """What a step took."""
+
+    step: str
+    passages: int
+    seconds: float
+    memory: int  # bytes, at most at a time
+    disk: int  # bytes, of new files
+    found: dict[str, float]
+
+
+Figure = Callable[[Measured], float]
+QUANTITIES: dict[str, tuple[Figure, Callable[[float], str]]] = {
+    "seconds": (lambda row: row.seconds, lambda value: f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"),
+    "memory": (lambda row: row.memory, lambda value: f"{value / 1e9:.2f} GB"),
+    "disk": (lambda row: row.disk, lambda value: f"{max(0, value) / 1e9:.2f} GB"),
+    "query": (lambda row: row.found.get("p50_ms", math.nan), lambda value: f"{value:.2f} ms"),
+    "recall": (lambda row: row.found.get("recall", math.nan), lambda value: f"{value:.3f}"),
+}
+
+
+def filled(page: str, rows: Sequence[Measured], names: dict[str, str]) -> str:
+    """The page with its tables; ``names`` are those of the steps."""
+
+    def whole(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{table(rows, names, *QUANTITIES[match[2]])}\n{match[3]}"
+
+    return re.sub(r"(<!-- growth (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
+
+
+def table(rows: Sequence[Measured], names: dict[str, str], figure: Figure, written: Callable[[float], str]) -> str:
+    """A figure of each step at each size, and by which power of the size it grows between the two largest."""
+    sizes = sorted({row.passages for row in rows})
+    lines = [["", *(f"{size:,}" for size in sizes), "slope"], ["---", *("---:" for _ in sizes), "---:"]]
+    for step, name in names.items():
+        values = {row.passages: figure(row) for row in rows if row.step == step and not math.isnan(figure(row))}
+        if values:
+            cells = (written(values[size]) if size in values else "" for size in sizes)
+            lines.append([name, *cells, slope(values)])
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def slope(values: dict[int, float]) -> str:
+    """The power of the size by which values grow between the two largest sizes."""
+    (a, low), (b, high) = sorted(values.items())[-2:] if len(values) > 1 else ((1, 0.0), (2, 0.0))
+    return f"{math.log(high / low) / math.log(b / a):.2f}" if low > 0 and high > 0 else ""
+
+
+def picture(rows: Sequence[Measured], names: dict[str, str]) -> str:
+    """Seconds against passages, both by powers of ten, as an SVG document."""
+    left, top, bottom = 60, 20, 360
+    drawing = Picture("Seconds of each step against the number of passages", bottom + 44)
+    x = Scale([math.log10(row.passages) for row in rows], left, WIDTH - 170)
+    y = Scale([math.log10(max(row.seconds, 0.1)) for row in rows], bottom, top)
+    drawing.columns(x, top, bottom)
+    drawing.rows(y, left, WIDTH - 170)
+    drawing.text(left, bottom + 36, "powers of ten: passages from left to right, seconds upwards")
+    for number, (step, name) in enumerate(names.items()):
+        own = sorted((row for row in rows if row.step == step), key=lambda row: row.passages)
+        points = [(x(math.log10(row.passages)), y(math.log10(max(row.seconds, 0.1)))) for row in own]
+        if points:
+            drawing.path("polyline", f"curve c{number % 8}", points, name)
+            drawing.text(points[-1][0] + 6, points[-1][1] + 4, name)
+    return drawing.document()
