@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo test test-all faults bench lint format clean
 
 demo: .venv/.core
 	$(BIN)/python train.py run_dir=$(RUNS)/demo-average
@@ -29,6 +29,11 @@ test: .venv/.dev
 
 test-all: .venv/.all
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# Kills every kind of work several times, at other moments than last time.
+KILLS ?= 10
+faults: .venv/.all
+	KILLS=$(KILLS) SEED=$$(date +%s) $(BIN)/python -m pytest tests/faults
 
 bench: .venv/.all
 	$(BIN)/python -m benchmarks

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from benchmarks.collection import growth, ranks, spelled, write
 
+from benchmarks.collection import growth, ranks, spelled, write
 from two_tower.data.msmarco_passage import MsMarcoPassage
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from benchmarks.collection import write
 from benchmarks.growth import NAMES, PAGE, PICTURE, STEP, Place, measure, stored
 from benchmarks.growth_page import Measured, filled, picture, slope

@@ -15,7 +15,7 @@ from two_tower.config.compose import compose_raw
 from two_tower.console import say
 from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.embed import embed, resolve
-from two_tower.files import file_hash, require_new, write_text
+from two_tower.files import file_hash, read_json, require_new, write_json, write_text
 from two_tower.fusion import Fusion
 from two_tower.loading import load_model, make_source
 from two_tower.new_words import NewWords, facts_of
@@ -26,6 +26,7 @@ from two_tower.train import train
 # Of distillation, on old and new passages; the rate as a part of that from scratch, at which the passages that the run
 # knew already are found worse afterwards (measured in docs/experiments.md).
 STEPS, RATE = 60, 0.6
+BEGUN = "update.json"  # in the new folder: which update makes it
 ALL = {"unseen_share": 0.0, "unseen_ids": None}  # every passage is to be learned
 
 
@@ -34,10 +35,14 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
 
     ``data`` is the configuration of a source. A run that learned passages from a teacher goes on with that, from its
     weights, on all of them. Another, or one whose new data has no queries, is given vectors for new words. Returns
-    whether it was trained.
+    whether it was trained. The same update again continues an interrupted one.
     """
-    require_new(path)
     before, source = Run.existing(run), make_source(data)
+    begun = {"run": str(before.path.absolute()), "checkpoint": file_hash(before.best), "data": source.fingerprint()}
+    if read_json(path / BEGUN) != begun:
+        require_new(path)
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / BEGUN, begun)
     config = read(before.config)
     loader = {key: config["data"][key] for key in LOADER_KEYS if key in config["data"]} | ALL
     splits = {loader["train_split"], loader["validation_split"]}
@@ -48,7 +53,7 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
         changed = {"data": {**data, **loader}, "init_from": str(before.path), "run_dir": str(path)}
         changed |= {"trainer": {**config["trainer"], **length}, "optimizer": {**config["optimizer"], **slower}}
         train({**config, **changed})
-    else:
+    elif not Run(path).config.exists():
         words = add_words(before, source, Run(path))
         say(str(words) if words and words.words else f"{before.path} knows every word of {source.name}.")
     usual = resolve(compose_raw("embed", ["run=RUN"]))
@@ -75,7 +80,7 @@ def add_words(old: Run, source: Source, new: Run) -> NewWords | None:
     if words is not None:
         tokenizer, state = tokenizer.extended(words.words), words.add_to(state)
         facts |= {"tokenizer": tokenizer.fingerprint} | ({} if words.idf is None else {"idf": words.idf})
-    new.checkpoints.mkdir(parents=True)
+    new.checkpoints.mkdir(parents=True, exist_ok=True)
     tokenizer.save(new.tokenizer)
     torch.save({"state_dict": state, "two_tower": facts}, new.best)
     for kept, its in ((old.data, new.data), (old.learned, new.learned)):

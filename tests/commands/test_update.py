@@ -27,8 +27,11 @@ def test_new_passages_are_embedded_with_their_words(collection: Path, tmp_path: 
     found = call("two-tower", "search", "more", "zebrafish", "-k", "1")
     assert found.status == 0, found.err
     assert f"{word(0)} zebrafish" in found.out
+    again = call("two-tower", "update", "run", "more", *data)
+    assert again.status == 0
+    assert "nothing to do" in again.out + again.err
     for arguments, said in (
-        (["more", *data], "more exists already"),
+        (["more", "data=beir", f"data.path={collection}"], "more exists already"),
         (["other"], "Say what the collection is now"),
     ):
         mistake = call("two-tower", "update", "run", *arguments)
