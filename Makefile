@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all faults bench lint format clean
+.PHONY: demo test test-all faults fuzz bench lint format clean
 
 demo: .venv/.core
 	$(BIN)/python train.py run_dir=$(RUNS)/demo-average
@@ -33,7 +33,12 @@ test-all: .venv/.all
 # Kills every kind of work several times, at other moments than last time.
 KILLS ?= 10
 faults: .venv/.all
-	KILLS=$(KILLS) SEED=$$(date +%s) $(BIN)/python -m pytest tests/faults
+	KILLS=$(KILLS) SEED=$$(date +%s) $(BIN)/python -m pytest tests/faults/test_kills.py
+
+# Damages files, settings and requests in thousands of ways.
+CASES ?= 10000
+fuzz: .venv/.all
+	CASES=$(CASES) $(BIN)/python -m pytest tests/faults/test_fuzz.py --timeout 1800
 
 bench: .venv/.all
 	$(BIN)/python -m benchmarks

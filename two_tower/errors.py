@@ -32,8 +32,12 @@ _EXAMPLES = 3
 class UserError(Exception):
     """A mistake in the command, the configuration or the data.
 
-    The message is one clear sentence: what was wrong, where (file, row, config key), what to do.
+    The message is one clear sentence: what was wrong, where (file, row, config key), what to do. It stays on one line,
+    whatever it quotes.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", message))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

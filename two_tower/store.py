@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ FORMAT = 3
 # float16 is half as large as float32 and changes cosines by 0.0001 at most; int8, with a scale for each vector, is a
 # quarter as large and changes them by 0.0003 on average, 0.0024 at most.
 DTYPES = ("float32", "float16", "int8")
+_NAME = re.compile(r"vectors-(\d+)\.npy")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Manifest:
 
     def __post_init__(self) -> None:
         self.shards = {k: v if isinstance(v, Shard) else Shard(**v) for k, v in self.shards.items()}
+        counts = self.dim, self.shard_rows, *(shard.rows for shard in self.shards.values())
+        numbers = all(isinstance(count, int) and count >= 0 for count in counts)
+        if not numbers or not all(map(_NAME.fullmatch, self.shards)):
+            raise ValueError("its numbers, or the names of its shards, cannot be right")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype={self.dtype} does not exist; {one_of(self.dtype, DTYPES)}.")
 
@@ -170,8 +176,7 @@ class VectorStore:
     @property
     def shards(self) -> dict[int, Shard]:
         """The finished shards by their numbers, ascending; without gaps once all are finished."""
-        names = self.manifest.shards.items()
-        return {int(name.removeprefix("vectors-").removesuffix(".npy")): shard for name, shard in names}
+        return {int(_NAME.sub(r"\1", name)): shard for name, shard in self.manifest.shards.items()}
 
     def write(self, number: int, vectors: np.ndarray | Numbers, passages: pa.Table) -> None:
         """Add a finished shard: its (rows, D) float32 vectors and the passages, as their source gives them."""

@@ -43,7 +43,7 @@ def target_of(spec: Mapping[str, Any], place: str = "") -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last for names that begin with a dot
         raise UserError(f"{place or 'component'}._target_={name} cannot be imported: {error}.") from error
 
 

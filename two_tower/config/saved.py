@@ -86,7 +86,7 @@ def read(path: Path) -> dict[str, Any]:
         loaded = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: {path.parent} is not the folder of a run.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no configuration.")

@@ -164,7 +164,7 @@ def make_index(
 def load_index(folder: Path) -> VectorIndex:
     """The finished index in a folder; a UserError if it is missing, damaged, or of other vectors than those there."""
     saved = read(folder / "index.yaml")
-    if not {"index", "search_value", "vectors", "checksum"} <= saved.keys():
+    if not ({"search_value", "vectors", "checksum"} <= saved.keys() and isinstance(saved.get("index"), dict)):
         raise UserError(f"{folder / 'index.yaml'} is of another version of two_tower: run embed.py again.")
     store = VectorStore.open(folder)
     if saved["vectors"] != _identity(store):

@@ -44,9 +44,11 @@ class QrelsFile(DelimitedFile):
         first, *below = self.first_rows
         self.names = None if self._names_columns(first, below) else self.numbered().names
         found = [[cell for cell in first if plain(cell) in usual] for usual in JUDGED]
-        if self.names is not None or not all(len(cells) == 1 for cells in found[: min(3, len(first))]):
-            if len(first) not in _WITHOUT_HEADER:
-                shown = first[0][:100] if len(first) == 1 else f"{len(first)} columns"
+        if self.names is not None or not all(len(cells) == 1 for cells in found[: max(2, min(3, len(first)))]):
+            nameless = self.names is None and not all(map(str.strip, first))
+            if len(first) not in _WITHOUT_HEADER or nameless:
+                shown = "a column without name" if nameless else f"{len(first)} columns"
+                shown = first[0][:100] if len(first) == 1 else shown
                 raise UserError(f"{self.path}, row 1: has {shown}; {_EXPECTED}")
             places = [int(place) - 1 for place in _WITHOUT_HEADER[len(first)]]
             return [self.schema.names[place] for place in places]
