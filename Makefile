@@ -38,7 +38,7 @@ faults: .venv/.all
 # Damages files, settings and requests in thousands of ways.
 CASES ?= 10000
 fuzz: .venv/.all
-	CASES=$(CASES) $(BIN)/python -m pytest tests/faults/test_fuzz.py --timeout 1800
+	CASES=$(CASES) $(BIN)/python -m pytest tests/faults/test_fuzz.py tests/faults/test_requests.py --timeout 1800
 
 bench: .venv/.all
 	$(BIN)/python -m benchmarks
