@@ -191,7 +191,7 @@ def test_a_continued_run_has_the_memory_of_an_uninterrupted_one(folder: Path, tm
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
     assert (state(tmp_path / "whole")["cross_batch.memory.rows"] >= 0).all()
     model, _ = load_model(Run(tmp_path / "whole"))
-    assert model.cross_batch is None  # a model in use needs no memory
+    assert not any("cross_batch" in key for key in model.state_dict())  # a model in use needs no memory
     without = fit(folder, tmp_path / "without", *options, "cross_batch_memory=0")
     assert without["train/loss"] != whole["train/loss"]  # negative control
 

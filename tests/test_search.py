@@ -79,8 +79,8 @@ def test_the_store_is_the_contract_and_one_of_another_run_is_recognized(run: Run
     assert (manifest.complete, manifest.checkpoint, manifest.rows, manifest.dim) == (True, file_hash(run.best), 240, 16)
     assert [p["id"] for p in store.passages([239, 0, 101])] == ["d239", "d0", "d101"]
     assert encoder.mismatches(manifest) == []
-    for key in ("tokenizer", "checkpoint", "similarity", "dim"):
-        assert encoder.mismatches(replace(manifest, **{key: "another"})) == [key]
+    for key, value in (("tokenizer", "another"), ("checkpoint", "another"), ("similarity", "another"), ("dim", 17)):
+        assert encoder.mismatches(replace(manifest, **{key: value})) == [key]
 
 
 @pytest.mark.parametrize("shard_rows", [70, 1000])
