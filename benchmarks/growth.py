@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -182,6 +183,10 @@ def run(work: Path, sizes: Sequence[int], steps: Sequence[str]) -> None:
         place = Place(work / str(passages))
         if not (place.folder / "data" / "qrels.dev.small.tsv").exists():
             write(place.folder / "data", passages, TRAINING * passages // PASSAGES, min(VALIDATION, passages // 10))
+        if steps[0] == "prepare":  # from scratch: what is there already would not be measured
+            for made in place.folder.iterdir():
+                if made.name != "data":
+                    shutil.rmtree(made) if made.is_dir() else made.unlink()
         for step in steps:
             row = measure(step, place)
             keep(row)
