@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from benchmarks.collection import PASSAGES, TRAINING, VALIDATION, write
 from benchmarks.growth_page import Measured, filled, picture
+from benchmarks.tables import ROOT
 from two_tower.console import say
 from two_tower.files import read_json, write_json, write_text
 
-ROOT = Path(__file__).parents[1]
 PAGE, PICTURE, STORED = (ROOT / "docs" / f"scale.{kind}" for kind in ("md", "svg", "json"))
 STEPS, FEW_STEPS = 2_000, 200  # of training, at the full size and below: a step costs the same
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from benchmarks.tables import markdown, with_blocks
 from two_tower.plot import WIDTH, Picture, Scale
 
 
@@ -33,11 +33,7 @@ QUANTITIES: dict[str, tuple[Figure, Callable[[float], str]]] = {
 
 def filled(page: str, rows: Sequence[Measured], names: dict[str, str]) -> str:
     """The page with its tables; ``names`` are those of the steps."""
-
-    def whole(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{table(rows, names, *QUANTITIES[match[2]])}\n{match[3]}"
-
-    return re.sub(r"(<!-- growth (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
+    return with_blocks(page, "growth", lambda name: table(rows, names, *QUANTITIES[name]))
 
 
 def table(rows: Sequence[Measured], names: dict[str, str], figure: Figure, written: Callable[[float], str]) -> str:
@@ -49,7 +45,7 @@ def table(rows: Sequence[Measured], names: dict[str, str], figure: Figure, writt
         if values:
             cells = (written(values[size]) if size in values else "" for size in sizes)
             lines.append([name, *cells, slope(values)])
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return markdown(lines)
 
 
 def slope(values: dict[int, float]) -> str:

@@ -116,18 +116,29 @@ def table(rows: Sequence[Stored], name: str, experiment: Experiment) -> str:
         found = next((f for row in (last, *experiment.rows) if (f := figure(rows, name, row, column.variant, key))), "")
         bm25.append(f"*{found.partition(' ')[0]}*" if found and column.key.startswith("dense") else "")
     lines += [["*BM25*", *bm25]] if any(bm25) else []
+    return markdown(lines)
+
+
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of these cells."""
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def with_blocks(page: str, kind: str, block: Callable[[str], str]) -> str:
+    """A page with what ``block`` makes of each NAME between ``<!-- KIND NAME -->`` and ``<!-- end -->``."""
+
+    def whole(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{block(match[2])}\n{match[3]}"
+
+    return re.sub(rf"(<!-- {kind} (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
 
 
 def filled(page: str, rows: Sequence[Stored], experiments: Mapping[str, Experiment]) -> str:
     """A document with the stored figures in it."""
 
-    def whole(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{table(rows, match[2], experiments[match[2]])}\n{match[3]}"
-
     def single(match: re.Match[str]) -> str:
         name, row, variant, key = (part.strip() for part in match[2].split("|"))
         return f"{figure(rows, name, row, variant, key).partition(' ± ')[0] or '?'}{match[1]}"
 
-    page = re.sub(r"(<!-- figures (\w+) -->)\n.*?(<!-- end -->)", whole, page, flags=re.DOTALL)
+    page = with_blocks(page, "figures", lambda name: table(rows, name, experiments[name]))
     return re.sub(r"(?:\?|(?:< )?[-.,\d]+)( ?<!-- (\w+ \|[^>]*?) -->)", single, page)

@@ -47,8 +47,8 @@ class QrelsFile(DelimitedFile):
         if self.names is not None or not all(len(cells) == 1 for cells in found[: max(2, min(3, len(first)))]):
             nameless = self.names is None and not all(map(str.strip, first))
             if len(first) not in _WITHOUT_HEADER or nameless:
-                shown = "a column without name" if nameless else f"{len(first)} columns"
-                shown = first[0][:100] if len(first) == 1 else shown
+                columns = "a column without name" if nameless else f"{len(first)} columns"
+                shown = first[0][:100] if len(first) == 1 else columns
                 raise UserError(f"{self.path}, row 1: has {shown}; {_EXPECTED}")
             places = [int(place) - 1 for place in _WITHOUT_HEADER[len(first)]]
             return [self.schema.names[place] for place in places]
