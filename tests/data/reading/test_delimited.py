@@ -79,6 +79,12 @@ def test_a_tsv_file_of_the_csv_module(tmp_path: Path, late: bool, monkeypatch: p
     assert values(Passages(path).corpus()) == [(i, title, text) for i, text, title in rows]
 
 
+def test_cells_that_begin_with_a_quote_do_not_swallow_the_rows_below(tmp_path: Path) -> None:
+    rows = [('"', '"a', "1"), ('"', "gone", "1"), ("ab", 'a"a', "1")]
+    text = "".join("\t".join(row) + "\n" for row in [("query-id", "corpus-id", "score"), *rows])
+    assert read(tmp_path / "dev.tsv", text) == rows
+
+
 def test_rows_before_the_first_quoted_one_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("two_tower.data.reading.rows._BLOCK_BYTES", 500)
     path = tmp_path / "psgs.tsv"

@@ -215,8 +215,7 @@ def quoting(block: bytes, delimiter: str) -> bool | None:
     cells = re.findall(rf'"(?<!{edge}")(?:(?:[^"]|"")*+(?:"(?!{edge})|\Z))?', text)
     signs = sum('""' in cell[1:-1] and cell.strip('"') != "" for cell in cells) - cells.count('"')
     plain, quoted = (_rows(text, delimiter, quotes) for quotes in (False, True))
-    columns = Counter(map(len, quoted)).most_common(1)[0][0]
-    signs += _regularity(quoted, columns) - _regularity(plain, columns)
+    signs += _regularity(quoted) - _regularity(plain)
     if not start and all(re.fullmatch(r'"[^"]*"', name) for name in plain[0]):
         signs += 10
     if signs:
@@ -226,6 +225,6 @@ def quoting(block: bytes, delimiter: str) -> bool | None:
     return any(any(cell.strip('"') for cell in column) for column in in_quotes) or None
 
 
-def _regularity(rows: Sequence[Sequence[str]], columns: int) -> int:
-    """How many rows have so many cells, minus how many have another number."""
-    return 2 * sum(len(row) == columns for row in rows) - len(rows)
+def _regularity(rows: Sequence[Sequence[str]]) -> int:
+    """How many rows have the usual number of cells, minus how many have another."""
+    return 2 * Counter(map(len, rows)).most_common(1)[0][1] - len(rows)
