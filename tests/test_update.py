@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -198,8 +199,11 @@ def test_a_taught_run_follows_its_collection(
     update.update_run(tmp_path / "run", composed("data=beir", f"data.path={further}")["data"], tmp_path / "more")
     run = Run(tmp_path / "more")
     config, results = read(run.config), run.read_results()
-    assert results["best_step"] <= 3
+    new = len(run.read_learned()) - len(Run(tmp_path / "run").read_learned())
+    steps, size = config["trainer"]["max_steps"], config["data"]["batch_size"]
+    assert steps == max(3, math.ceil(2 * update.TIMES * new / size)) >= results["best_step"]
     assert (config["data"]["examples"], config["data"]["unseen_share"]) == ("passages", 0)
+    assert config["data"]["new_share"] == pytest.approx(min(0.5, update.TIMES * new / (steps * size)))
     assert run.has_learned(Beir(str(further)).fingerprint())
     searcher = Searcher.load(run.path)
     assert (searcher.passages, searcher.store.manifest.dtype) == (242, "int8")

@@ -81,10 +81,11 @@ def make_data(config: Mapping[str, Any], tokenizer_path: Path, source: Source | 
     def common_words() -> Sequence[str]:  # for a new tokenizer: a finished run does without its teacher, or its file
         return build("embedding", config["embedding"]).common_words()
 
+    known = Run.existing(config["init_from"]).read_learned() if config["init_from"] else None
     return TripletData(
         source, build("tokenizer", _tokenizer(config)), tokenizer_path, negatives,
         loss.in_batch_negatives if in_batch is None else in_batch, _loader(config), seed=config["seed"],
-        taught=Taught(common_words, config["teacher"].get("sample")),
+        taught=Taught(common_words, config["teacher"].get("sample"), known),
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from two_tower.metrics import DEFAULT_METRICS, from_ranks
 from two_tower.metrics.significance import mean_interval, randomisation_test
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
-from two_tower.validation._groups import GROUPS, NAMES, NEW, SEEN, QueryGroups, is_new
+from two_tower.validation._groups import GROUPS, NAMES, NEW, SEEN, QueryGroups
 
 PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
 
@@ -61,7 +61,7 @@ def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion 
     """The figures of the queries whose passages were learned from, and of those whose passages are new."""
     if learned is None:
         return {}
-    new = is_new(ranked.corpus, learned)
+    new = ranked.corpus.is_new(learned)
     results: dict[str, Any] = {"learned_documents": int((~new).sum())} if new.any() else {}
     groups = QueryGroups.find(ranked.corpus, ranked.queries, new)
     if groups is None or new.all():
@@ -112,7 +112,7 @@ class _RankedSplit:
         """Chosen on the queries whose passages are not among the ``learned`` ones, if there are enough of them."""
         groups = None
         if learned is not None:
-            groups = QueryGroups.find(self.corpus, self.queries, is_new(self.corpus, learned))
+            groups = QueryGroups.find(self.corpus, self.queries, self.corpus.is_new(learned))
         unseen = groups.unseen if groups and groups.unseen.sum() >= JUDGED_ENOUGH else None
         judged = Judged(self.corpus.order, self.queries.qrels, metric, self.queries.name, self.queries.threshold)
         best = tune(self.dense.ranking, self.bm25.ranking, judged, unseen)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from two_tower.config import read
 from two_tower.config.compose import compose_raw
-from two_tower.console import say
-from two_tower.data.base import LOADER_KEYS, Source
+from two_tower.console import counter, say
+from two_tower.data.base import LOADER_KEYS, Source, full_text
+from two_tower.data.reading.unique import hash_rows
+from two_tower.data.stream.module import TAUGHT_BATCH, usual_batch
 from two_tower.embed import embed, resolve
 from two_tower.files import file_hash, read_json, require_new, write_json, write_text
 from two_tower.fusion import Fusion
@@ -23,9 +27,9 @@ from two_tower.run import Run
 from two_tower.store import VectorStore
 from two_tower.train import train
 
-# Of distillation, on old and new passages; the rate as a part of that from scratch, at which the passages that the run
-# knew already are found worse afterwards (measured in docs/experiments.md).
-STEPS, RATE = 60, 0.6
+# How often each new passage is learned, as from scratch, beside as many old ones at least; the fewest steps; and their
+# rate as a part of that from scratch, which would make old passages worse to find (measured in docs/experiments.md).
+TIMES, STEPS, RATE = 8, 24, 0.6
 BEGUN = "update.json"  # in the new folder: which update makes it
 ALL = {"unseen_share": 0.0, "unseen_ids": None}  # every passage is to be learned
 
@@ -48,8 +52,10 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
     splits = {loader["train_split"], loader["validation_split"]}
     taught = loader["examples"] == "passages" and splits <= {*source.splits()}
     if taught:
-        length = {"max_steps": STEPS, "max_epochs": -1, "max_time": None}
+        steps, share = _plan(*_counted(source, before.read_learned()), loader["batch_size"])
+        length = {"max_steps": steps, "max_epochs": -1, "max_time": None}
         slower = {"lr": RATE * config["optimizer"]["lr"]}
+        loader |= {"new_share": share}
         changed = {"data": {**data, **loader}, "init_from": str(before.path), "run_dir": str(path)}
         changed |= {"trainer": {**config["trainer"], **length}, "optimizer": {**config["optimizer"], **slower}}
         train({**config, **changed})
@@ -59,6 +65,26 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
     usual = resolve(compose_raw("embed", ["run=RUN"]))
     embed({**usual, **_embedding_of(before), "run": str(path), "data": None if taught else dict(data)})
     return taught
+
+
+def _counted(source: Source, learned: np.ndarray | None) -> tuple[int, int]:
+    """How many passages a source has, and how many of them are new to a run that has kept what it learned."""
+    passages = new = 0
+    if learned is None:
+        return passages, new
+    with counter(f"Looking for new passages in {source.name}", "passages", source.estimated_size()) as progress:
+        for batch in source.corpus():
+            new += int((~np.isin(hash_rows(full_text(batch)), learned)).sum())
+            passages += len(batch)
+            progress(len(batch))
+    return passages, new
+
+
+def _plan(passages: int, new: int, batch_size: int | None) -> tuple[int, float]:
+    """The steps of an update, and the share of the new passages in what it learns from."""
+    size = batch_size or usual_batch(passages, TAUGHT_BATCH)
+    steps = max(STEPS, math.ceil(2 * TIMES * new / size))
+    return steps, min(0.5, TIMES * new / (steps * size))
 
 
 def _embedding_of(run: Run) -> dict[str, Any]:

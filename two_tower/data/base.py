@@ -51,11 +51,16 @@ class Loader:
     exclude_same_id: bool
     unseen_share: float = 0.0
     unseen_ids: Path | str | None = None
+    new_share: float = 0.0
     global_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.unseen_share < 1:
             raise ValueError(f"unseen_share={self.unseen_share} must be a share of the passages, from 0 to less than 1")
+        if not 0 <= self.new_share < 1:
+            raise ValueError(f"new_share={self.new_share} must be a share of the examples, from 0 to less than 1")
+        if self.new_share and self.examples != "passages":
+            raise ValueError("new_share is for passages to learn from a teacher: set data.examples=passages")
         at_least(1, batch_size=self.batch_size, global_batch_size=self.global_batch_size)
         at_least(0, num_workers=self.num_workers, max_examples=self.max_examples)
 

@@ -15,14 +15,6 @@ SEEN, UNSEEN, NEW = GROUPS = ("seen", "unseen", "new")
 NAMES = {SEEN: "seen", UNSEEN: "unseen", NEW: "among new"}  # for people
 
 
-def is_new(corpus: Corpus, learned: np.ndarray) -> np.ndarray:
-    """(N,) bool: the passages whose text, letter by letter, is not among those of the hashes ``learned``.
-
-    One without words can be neither learned nor found.
-    """
-    return (corpus.written != 0) & ~np.isin(corpus.written, learned)
-
-
 @dataclass(frozen=True, eq=False)
 class QueryGroups:
     """Which of Q queries look for passages that were learned from, and which for new ones.

@@ -21,7 +21,7 @@ from two_tower.model import TwoTower
 from two_tower.ranking import Ranking, write_run
 from two_tower.run import Run
 from two_tower.validation._evaluate import Evaluation, fuse_cross_fitted, rank_split, rank_split_by_bm25
-from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, is_new, means_by_group
+from two_tower.validation._groups import GROUPS, NAMES, NEW, QueryGroups, means_by_group
 
 # The attributes that are kept in checkpoints: what a continued run cannot measure again, as the towers are trained by
 # then, and what was ranked, for a run that was interrupted after its last epoch (`on_train_start` is not called then).
@@ -109,7 +109,7 @@ class FullValidation(Callback):
             self.split, self.queries = self.queries_split.name, len(self.queries_split)
             self.documents, self.all_documents = len(self.corpus), len(data.searched)
             if data.learned is not data.source:
-                new = is_new(self.corpus, data.corpus.written)
+                new = self.corpus.is_new(data.corpus.written)
                 self.query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
                 self.new_documents = len(self.query_groups.corpus) if self.query_groups else 0
             if trainer.is_global_zero:

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import word, write_collection
+from hypothesis import given
+from hypothesis import strategies as st
 from training import TextTriplets
 
 from two_tower.data.beir import Beir
 from two_tower.data.stream.batch import Batches
 from two_tower.data.stream.corpus import Corpus, Split
-from two_tower.data.stream.triplets import id_triplets, text_triplets
+from two_tower.data.stream.triplets import EveryPassage, id_triplets, text_triplets
 from two_tower.errors import UserError
 from two_tower.negatives.base import NegativeMask, Negatives
 from two_tower.negatives.given import GivenNegatives
@@ -83,3 +85,28 @@ def test_id_triplets_of_other_splits_and_unknown_passages_are_left_out(
     fresh = Beir(str(folder))
     with pytest.raises(UserError, match="None of the 1 triplets"):
         id_triplets(Corpus.load(fresh, tokenizer), Split.load(corpus, "train", tokenizer))
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.none() | st.integers(1, 250))
+def test_every_passage_comes_once_and_queries_equally_often(queries: int, passages: int, sample: int | None) -> None:
+    every = EveryPassage.spread(queries, passages, sample)
+    rows = every.take(np.arange(len(every)))
+    assert np.unique(rows.positive_rows).tolist() == rows.positive_rows.tolist() == every.rows()[1].tolist()
+    assert len(every) == min(passages, sample or passages)
+    assert (rows.positive_rows.max() < passages, rows.query_rows.max() < queries) == (True, True)
+    times = np.bincount(rows.query_rows)[every.rows()[0]]
+    assert (len(times), times.max() - times.min() <= 1) == (min(queries, len(every)), True)
+
+
+@given(st.integers(10, 200), st.sets(st.integers(0, 9)), st.floats(0, 0.9), st.none() | st.integers(1, 250))
+def test_some_passages_make_up_a_share(passages: int, some: set[int], share: float, sample: int | None) -> None:
+    rows = np.array(sorted(some), np.int64)
+    every = EveryPassage.spread(5, passages, sample)
+    others = {*every.passages.tolist()} - some
+    listed = every.with_share(rows, share).passages
+    times = np.bincount(listed, minlength=passages)
+    assert {*listed.tolist()} == others | some
+    assert (times[[*others]] == 1).all()
+    assert len({*times[rows].tolist()}) <= 1
+    if some and times[rows[0]] > 1:  # as near to the share as whole numbers allow
+        assert abs(times[rows].sum() - share / (1 - share) * len(others)) <= len(some) / 2

@@ -160,3 +160,13 @@ def test_what_cannot_be_kept_out(folder: Path, tmp_path: Path, settings: dict[st
 def test_a_share_is_less_than_one() -> None:
     with pytest.raises(ValueError, match="unseen_share=1 must be a share of the passages"):
         loader(unseen_share=1)
+    with pytest.raises(ValueError, match="new_share=1 must be a share of the examples"):
+        loader(new_share=1, examples="passages")
+    with pytest.raises(ValueError, match="new_share is for passages"):
+        loader(new_share=0.5)
+
+
+def test_a_share_of_new_passages_needs_to_know_the_old_ones(folder: Path, tmp_path: Path) -> None:
+    data = triplet_data(Beir(str(folder)), tmp_path / "run", examples="passages", new_share=0.5)
+    with pytest.raises(UserError, match=r"data\.new_share needs a run .*: set init_from\."):
+        _ = data.training_set

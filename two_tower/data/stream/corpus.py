@@ -65,6 +65,13 @@ class Corpus:
         """(N,) texts as towers and BM25 see them, read from the source again."""
         return pa.chunked_array([full_text(b) for b in self.source.corpus()], pa.string())
 
+    def is_new(self, learned: np.ndarray) -> np.ndarray:
+        """(N,) bool: the passages whose text, letter by letter, is not among those of the hashes ``learned``.
+
+        One without words can be neither learned nor found.
+        """
+        return (self.written != 0) & ~np.isin(self.written, learned)
+
 
 def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
     schema = pa.schema([("id", pa.string())])

@@ -43,6 +43,7 @@ class Taught:
 
     common_words: Callable[[], Sequence[str]] = list  # to be in the vocabulary whether or not the texts have them
     sample: int | None = None  # passages to learn from; None for all
+    known: np.ndarray | None = None  # hashes of the texts that the run has learned from which this one starts
 
 
 class TripletData(L.LightningDataModule):
@@ -200,10 +201,14 @@ class TripletData(L.LightningDataModule):
         """The rows of the queries and of the passages that a teacher must encode; None for all."""
         return self._every_passage.rows() if self.taught.sample else (None, None)
 
-    @property
+    @cached_property
     def _every_passage(self) -> EveryPassage:
-        passages, sample = len(self.corpus), self.taught.sample
-        return EveryPassage(min(passages, sample or passages), passages, len(self.train))
+        every = EveryPassage.spread(len(self.train), len(self.corpus), self.taught.sample)
+        if not self.loader.new_share:
+            return every
+        if self.taught.known is None:
+            raise UserError("data.new_share needs a run that it starts from, and what that has learned: set init_from.")
+        return every.with_share(np.flatnonzero(self.corpus.is_new(self.taught.known)), self.loader.new_share)
 
     @cached_property
     def judged(self) -> TrainingSet:

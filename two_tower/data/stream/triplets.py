@@ -79,25 +79,33 @@ class ExampleSubset(_Counted):
 
 
 @dataclass(frozen=True, eq=False)
-class EveryPassage(_Counted):
-    """Every passage once, each with an unrelated training query, to learn from a teacher; all come equally often.
+class EveryPassage:
+    """Passages, each with an unrelated training query, to learn from a teacher; the queries come equally often."""
 
-    Or ``count`` of the ``passages`` and as many of the ``queries``, both spread evenly.
-    """
+    queries: np.ndarray  # rows, int64
+    passages: np.ndarray  # rows, int64; one that occurs twice comes twice
 
-    passages: int
-    queries: int
+    @classmethod
+    def spread(cls, queries: int, passages: int, sample: int | None = None) -> EveryPassage:
+        """All of so many, or a ``sample`` of the passages and at most as many queries, both spread evenly."""
+        count = min(passages, sample or passages)
+        return cls(*(np.arange(min(count, all_)) * all_ // max(1, min(count, all_)) for all_ in (queries, passages)))
+
+    def with_share(self, rows: np.ndarray, share: float) -> EveryPassage:
+        """The same, but passages of some ``rows`` come so often that they make up that share."""
+        others = self.passages[~np.isin(self.passages, rows)]
+        times = max(1, round(share / (1 - share) * len(others) / max(1, len(rows))))
+        return EveryPassage(self.queries, np.concatenate([others, np.repeat(rows, times)]))
+
+    def __len__(self) -> int:
+        return len(self.passages)
 
     def take(self, positions: np.ndarray) -> ExampleRows:
-        return ExampleRows(*self._spread(positions * STRIDE % min(self.count, self.queries), positions))
+        return ExampleRows(self.queries[positions * STRIDE % len(self.queries)], self.passages[positions])
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """The different rows of queries and of passages, ascending int64."""
-        return self._spread(np.arange(min(self.count, self.queries)), np.arange(self.count))
-
-    def _spread(self, queries: np.ndarray, passages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of those that are used, counted from 0."""
-        return queries * self.queries // min(self.count, self.queries), passages * self.passages // self.count
+        return np.unique(self.queries), np.unique(self.passages)
 
 
 @dataclass(frozen=True, eq=False)
