@@ -30,10 +30,10 @@ test: .venv/.dev
 test-all: .venv/.all
 	$(BIN)/python -m pytest $(PARALLEL)
 
-# Kills every kind of work several times, at other moments than last time.
-KILLS ?= 10
+# Kills every kind of work several times, at other moments than last time; fills its disk; damages every file of a run.
+KILLS ?= 5
 faults: .venv/.all
-	KILLS=$(KILLS) SEED=$$(date +%s) $(BIN)/python -m pytest tests/faults/test_kills.py
+	KILLS=$(KILLS) SEED=$$(date +%s) $(BIN)/python -m pytest tests/faults/test_kills.py tests/faults/test_disk.py tests/faults/test_damage.py
 
 # Damages files, settings and requests in thousands of ways.
 CASES ?= 10000

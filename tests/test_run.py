@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from two_tower.errors import UserError
@@ -41,3 +42,14 @@ def test_the_verdict_is_honest() -> None:
     bad = {**good, "val/mrr@10": 0.39}
     assert "training made search worse" in verdict(bad, "mrr@10")
     assert "no trained model" in verdict({"untrained/mrr@10": 0.4}, "mrr@10").lower()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
+def test_what_was_learned_is_named_where_it_is_damaged(content: bytes, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_learned() is None
+    run.keep_learned(np.array([3, 1, 3], np.uint64))
+    assert run.read_learned().tolist() == [1, 3]
+    run.learned.write_bytes(content)
+    with pytest.raises(UserError, match=r"learned\.npy is damaged"):
+        run.read_learned()

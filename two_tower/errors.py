@@ -124,6 +124,11 @@ def printable(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in its first line; its kind, if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def in_a_sentence(error: OSError) -> str:
     """What the operating system refuses, with the path if it is known."""
     reason = error.strerror or str(error)

@@ -86,8 +86,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
-    """A JSON document; None if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """A JSON document; None if there is no file, a UserError if it cannot be read as one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore or delete that file.") from error
 
 
 def json_line(document: Mapping[str, Any], file: TextIO) -> str:

@@ -11,7 +11,7 @@ import torch
 from two_tower.config import build, read
 from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.embedding.base import Embedding
-from two_tower.errors import UserError
+from two_tower.errors import UserError, first_line
 from two_tower.files import find_again
 from two_tower.new_words import NewWords
 from two_tower.run import Run
@@ -81,7 +81,7 @@ def load_model(run: Run, further: NewWords | None = None) -> tuple[LoadedTowers,
     try:
         checkpoint = torch.load(run.best, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{run.best} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{run.best} cannot be read as a checkpoint: {first_line(error)}") from error
     if checkpoint["two_tower"]["tokenizer"] != tokenizer.fingerprint:
         raise UserError(f"{run.tokenizer} is not the tokenizer that {run.best} was trained with: restore that file.")
     # Only the towers': a loss' learned numbers and remembered vectors are for training.

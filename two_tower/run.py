@@ -163,7 +163,10 @@ class Run:
 
     def read_learned(self) -> np.ndarray | None:
         """The ascending hashes of all texts that the run has learned from; None of a run that has not kept them."""
-        return np.load(self.learned, mmap_mode="r") if self.learned.exists() else None
+        try:
+            return np.load(self.learned, mmap_mode="r") if self.learned.exists() else None
+        except (ValueError, EOFError) as error:
+            raise UserError(f"{self.learned} is damaged ({error}): restore or delete that file.") from error
 
     @property
     def keeps_out(self) -> bool:

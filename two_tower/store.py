@@ -270,7 +270,11 @@ class VectorStore:
 
     @cache  # noqa: B019 - memory-mapped: costs no memory, lives as long as the store
     def _passages(self, number: int) -> pa.Table:
-        return pa.ipc.open_file(pa.memory_map(str(self.path / _name("passages", number)))).read_all()
+        path = self.path / _name("passages", number)
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"{path} is missing or damaged: embed again.") from error
 
 
 def _name(kind: str, number: int) -> str:

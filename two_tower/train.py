@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from two_tower.config.build import Composed, Types
 from two_tower.config.entry import Job, run_hydra, this_job
 from two_tower.config.saved import Composition, digest
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError, first_line, one_of
 from two_tower.report.sweep import TrainingSweep
 from two_tower.study import Pruned
 
@@ -82,7 +82,7 @@ def train(
         raise
     except MisconfigurationException as error:  # keys of the trainer that fit only other data
         run.abandon()
-        raise UserError(f"trainer refuses its settings: {str(error).splitlines()[0]}") from error
+        raise UserError(f"trainer refuses its settings: {first_line(error)}") from error
     except SystemExit:  # what Lightning makes of KeyboardInterrupt
         if not trainer.is_global_zero:  # the first process tells; an error here would make Lightning kill it
             raise SystemExit(0) from None

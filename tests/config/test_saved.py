@@ -90,3 +90,15 @@ def test_every_renamed_key_is_gone_and_has_a_place_to_go() -> None:
 
     keys = {*saved.leaves(composed()), *saved.leaves(composed("run=x", program="embed"))}
     assert not keys & {*saved.RENAMED, *saved.REMOVED}
+
+
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data:\n  path: x\nshared_to")
+    with pytest.raises(UserError, match=r"holds no|is not valid YAML"):
+        read(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("data:\n  path: x\n")
+    config = read(tmp_path / "config.yaml")
+    assert config == {"data": {"path": "x"}}
+    assert to_yaml(config) == "data:\n  path: x\n"
+    with pytest.raises(UserError, match=r"config\.yaml lacks 'loss', perhaps since it was cut short"):
+        config["loss"]

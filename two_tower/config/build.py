@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from two_tower.config.saved import groups, leaves
-from two_tower.errors import UserError, one_of
+from two_tower.errors import UserError, first_line, one_of
 
 Composed = DictConfig  # what Hydra composed, for those who only pass it on
 Types = Mapping[str, Any]  # key → type annotation
@@ -81,7 +81,7 @@ def call(place: str, target: Callable[..., Any], *args: Any, **keys: Any) -> Any
         raise
     except Exception as error:
         if not ours:
-            raise UserError(f"{place} ({name}) refuses its settings: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{place} ({name}) refuses its settings: {first_line(error)}") from error
         if not isinstance(error, ValueError):  # a bug
             raise
         raise UserError(f"{place}.{error}" if place else str(error)) from error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, first_line
 
 # A subfolder per group, a file per choice. In a wheel it lies inside the package, in a clone beside it.
 CONF = next(filter(Path.is_dir, (folder / "conf" for folder in Path(__file__).parents[1:3])))
@@ -80,18 +80,32 @@ def to_yaml(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
+class _Saved(dict[str, Any]):
+    """A configuration from a file, which is named where a key is asked for that it lacks."""
+
+    path = Path("config.yaml")
+
+    def __missing__(self, key: str) -> Any:  # noqa: ANN401
+        raise UserError(f"{self.path} lacks {key!r}, perhaps since it was cut short: restore that file.")
+
+
 def read(path: Path) -> dict[str, Any]:
-    """Read a saved configuration; a UserError if the file is missing, is not YAML or holds a renamed key."""
+    """Read a saved configuration; a UserError if the file is missing, is not YAML or holds a renamed key.
+
+    So it is where a key is taken that the file lacks.
+    """
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: {path.parent} is not the folder of a run.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{path} is not valid YAML: {first_line(error)}.") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no configuration.")
     refuse_renamed(leaves(loaded), path)
-    return loaded
+    saved = _Saved(loaded)
+    saved.path = path
+    return saved
 
 
 # Old key → new key. A key of a group also stands for that key of its nested components: negatives.NAME.share_batch.

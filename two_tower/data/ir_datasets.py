@@ -15,7 +15,7 @@ from two_tower.cache import file_fingerprint
 from two_tower.data.base import CORPUS, QRELS, QUERIES, SPLITS, TRIPLETS
 from two_tower.data.reading.rows import Rows, parse_each
 from two_tower.data.reading.tables import TableSource
-from two_tower.errors import BadRow, UserError, nearest
+from two_tower.errors import BadRow, UserError, first_line, nearest
 
 Entry = Any  # one of the library's named tuples
 
@@ -131,7 +131,7 @@ class IrDatasets(TableSource):
 
 
 def _unavailable(dataset_id: str, kind: str, error: Exception, place: str = "") -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return UserError(f"ir_datasets cannot provide the {kind} of {dataset_id}{place}: {reason}")
 
 

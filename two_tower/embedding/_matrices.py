@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from two_tower.embedding._files import Block, VectorFile, opened
-from two_tower.errors import BadRows, UserError, one_of
+from two_tower.errors import BadRows, UserError, first_line, one_of
 
 BLOCK_ROWS = 1 << 16
 
@@ -51,7 +51,7 @@ def npy_vectors(path: Path, words: Mapping[int, str]) -> MatrixVectors:
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as a matrix of numbers: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{path} cannot be read as a matrix of numbers: {first_line(error)}.") from error
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise UserError(f"{path} holds {matrix.dtype} of shape {matrix.shape}: a matrix of numbers is needed.")
     if len(matrix) != max(words) + 1:
@@ -133,7 +133,7 @@ def read_words(path: Path) -> dict[int, str]:
     try:
         words = _read_words(path)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as a list of words: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{path} cannot be read as a list of words: {first_line(error)}.") from error
     if not words:
         raise UserError(f"{path} holds no words: give a list of words, or a mapping of words to rows.")
     return words

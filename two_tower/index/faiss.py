@@ -167,6 +167,8 @@ class IvfIndex(FaissIndex):
 
     def _prepare(self, index: Any) -> None:  # noqa: ANN401
         self.search_values = (*(value for value in type(self).search_values if value < index.nlist), index.nlist)
+        if hasattr(index, "do_polysemous_training"):  # takes most of the time, for searches that are not made here
+            index.do_polysemous_training = False
 
     def _lists(self, rows: int) -> int:
         limit = max(1, rows // MIN_PER_LIST)

@@ -11,7 +11,7 @@ from typing import Any
 import wandb
 
 from two_tower.config import read
-from two_tower.errors import UserError
+from two_tower.errors import UserError, first_line
 from two_tower.logger.wandb import HISTOGRAMS, SAMPLES, STEP, Progress, logged_in
 from two_tower.metrics import DEFAULT_METRICS
 from two_tower.run import Run
@@ -74,7 +74,7 @@ class Dashboard:
             workspace = self._workspace()
             workspace.save()
         except (wandb.Error, ValueError) as error:
-            raise UserError(f"W&B does not take the dashboard: {str(error).splitlines()[0].rstrip('.')}.") from error
+            raise UserError(f"W&B does not take the dashboard: {first_line(error).rstrip('.')}.") from error
         return str(workspace.url)
 
     def _workspace(self) -> Any:  # noqa: ANN401

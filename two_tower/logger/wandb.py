@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from two_tower.cache import notice
 from two_tower.config.saved import choices_of
 from two_tower.console import say
-from two_tower.errors import UserError
+from two_tower.errors import UserError, first_line
 from two_tower.files import read_json, write_json, write_text
 from two_tower.logger.base import RunLogger
 from two_tower.run import Run
@@ -118,7 +118,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
             # "create_new": never another run of this process, whether finished or not.
             run = wandb.init(**options, id=progress.id, resume="allow", reinit="create_new", settings=settings)
         except (wandb.Error, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             remedy = "is its folder writable?" if self._offline else "logger.offline=true needs no connection."
             raise UserError(f"W&B cannot start a run ({reason}); {remedy}") from error
         progress.row = max(progress.row, run.step - 1)  # the server's count, 0 offline

@@ -14,7 +14,7 @@ import tokenizers
 import torch
 
 from two_tower.cache import entry, file_fingerprint, key_of
-from two_tower.errors import UserError, at_least
+from two_tower.errors import UserError, at_least, first_line
 from two_tower.teacher.base import Teacher
 
 # The same weights in two formats; a folder may hold both.
@@ -63,7 +63,7 @@ class SentenceTransformerTeacher(Teacher):
         except Exception as error:  # of many kinds: no such model, no network
             raise UserError(
                 f"The teacher {self.name} is neither a folder nor a model that can be downloaded from the hub: "
-                f"{str(error).splitlines()[0]} Set teacher.model to one."
+                f"{first_line(error)} Set teacher.model to one."
             ) from error
 
     @property
@@ -146,7 +146,7 @@ class SentenceTransformerTeacher(Teacher):
         try:
             model = SentenceTransformer(str(self.folder), device=self.device)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"The teacher {self.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise UserError(f"The teacher {self.name} cannot be loaded: {first_line(error)}") from error
         model.max_seq_length = min(self.max_tokens, model.max_seq_length or self.max_tokens)
         if self._rounds:
             return model.bfloat16()

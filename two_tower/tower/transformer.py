@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from two_tower.errors import UserError
+from two_tower.errors import UserError, first_line
 from two_tower.ragged import Ragged
 from two_tower.tower._products import Projection
 from two_tower.tower.base import Tower, first_state, last_state, mean_state, padded
@@ -41,7 +41,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401
             output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # of many kinds
-        raise ValueError(f"path={path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"path={path} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith("pooler.")):
         raise ValueError(f"path={path} cannot be loaded: its file has no weights called {missing[0]}")
     return model
