@@ -99,7 +99,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 READ: dict[str, Callable[[Path], Any]] = {
     "best.ckpt": _weights,
     "last.ckpt": _weights,
-    "results.json": lambda path: untimed(json.loads(path.read_text())),
+    "results.json": lambda path: {**untimed(json.loads(path.read_text())), "doctor/findings": "some are of time"},
     "run.trec": _hash,
     "per_query.csv": _hash,
     "tokenizer.json": _hash,

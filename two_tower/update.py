@@ -19,7 +19,7 @@ from two_tower.data.base import LOADER_KEYS, Source, full_text
 from two_tower.data.reading.unique import hash_rows
 from two_tower.data.stream.module import TAUGHT_BATCH, usual_batch
 from two_tower.embed import embed, resolve
-from two_tower.files import file_hash, read_json, require_new, write_json, write_text
+from two_tower.files import atomic_path, file_hash, read_json, require_new, write_json, write_text
 from two_tower.fusion import Fusion
 from two_tower.loading import load_model, make_source
 from two_tower.new_words import NewWords, facts_of
@@ -108,7 +108,8 @@ def add_words(old: Run, source: Source, new: Run) -> NewWords | None:
         facts |= {"tokenizer": tokenizer.fingerprint} | ({} if words.idf is None else {"idf": words.idf})
     new.checkpoints.mkdir(parents=True, exist_ok=True)
     tokenizer.save(new.tokenizer)
-    torch.save({"state_dict": state, "two_tower": facts}, new.best)
+    with atomic_path(new.best) as temporary:
+        torch.save({"state_dict": state, "two_tower": facts}, temporary)
     for kept, its in ((old.data, new.data), (old.learned, new.learned)):
         if kept.exists():
             shutil.copy(kept, its)
