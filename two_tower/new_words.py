@@ -66,7 +66,7 @@ class NewWords:
         tables = dict(_tables(model))
         if tokenizer.rule is None or not tables:
             return None
-        passages = _Texts(source, run.read_learned())
+        passages = CountedTexts(source, run.read_learned())
         with counter(f"Looking for new words in {source.name}", "passages", source.estimated_size()) as progress:
             found = tokenizer.frequencies(passages.read(progress))
         known = set(tokenizer.vocabulary)
@@ -175,7 +175,7 @@ def _log_weights(table: WordTable, new: int, before: Tensor | None, now: Tensor 
     return torch.cat([learned + ADAPTED * (known / before).log(), fresh.log() + beyond])
 
 
-class _Texts:
+class CountedTexts:
     """The texts of a source's passages, counted as they are read, as are those of the hashes ``learned``."""
 
     def __init__(self, source: Source, learned: np.ndarray | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,13 @@ import torch
 from two_tower.config import read
 from two_tower.config.compose import compose_raw
 from two_tower.console import counter, say
-from two_tower.data.base import LOADER_KEYS, Source, full_text
-from two_tower.data.reading.unique import hash_rows
+from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.data.stream.module import TAUGHT_BATCH, usual_batch
 from two_tower.embed import embed, resolve
 from two_tower.files import atomic_path, file_hash, read_json, require_new, write_json, write_text
 from two_tower.fusion import Fusion
 from two_tower.loading import load_model, make_source
-from two_tower.new_words import NewWords, facts_of
+from two_tower.new_words import CountedTexts, NewWords, facts_of
 from two_tower.run import Run
 from two_tower.store import VectorStore
 from two_tower.train import train
@@ -69,15 +69,12 @@ def update_run(run: Path | str, data: Mapping[str, Any], path: Path) -> bool:
 
 def _counted(source: Source, learned: np.ndarray | None) -> tuple[int, int]:
     """How many passages a source has, and how many of them are new to a run that has kept what it learned."""
-    passages = new = 0
     if learned is None:
-        return passages, new
+        return 0, 0
+    texts = CountedTexts(source, learned)
     with counter(f"Looking for new passages in {source.name}", "passages", source.estimated_size()) as progress:
-        for batch in source.corpus():
-            new += int((~np.isin(hash_rows(full_text(batch)), learned)).sum())
-            passages += len(batch)
-            progress(len(batch))
-    return passages, new
+        deque(texts.read(progress), maxlen=0)
+    return texts.count, texts.count - texts.learned
 
 
 def _plan(passages: int, new: int, batch_size: int | None) -> tuple[int, float]:
