@@ -32,8 +32,9 @@ test-all: .venv/.all
 
 # Kills every kind of work several times, at other moments than last time; fills its disk; damages every file of a run.
 KILLS ?= 5
+SEED ?= $(shell date +%s)
 faults: .venv/.all
-	KILLS=$(KILLS) SEED=$$(date +%s) $(BIN)/python -m pytest tests/faults/test_kills.py tests/faults/test_disk.py tests/faults/test_damage.py
+	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_kills.py tests/faults/test_disk.py tests/faults/test_damage.py
 
 # Damages files, settings and requests in thousands of ways.
 CASES ?= 10000
