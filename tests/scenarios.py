@@ -1,6 +1,7 @@
 """Commands that are killed, whose disk fills up; and what they must have written in the end."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ import xxhash
 from forked import Ended, run_forked
 from killing import untimed
 from training import state
+
+# ``make faults`` sets both: how often each is killed, and when.
+FAULTS, SEED = "KILLS" in os.environ, os.environ.get("SEED", "0")
+KILLS = int(os.environ.get("KILLS", 1))
 
 TEACHER = ["teacher=sentence_transformer", "embedding=transformer", "loss=distillation", "data.examples=passages"]
 TRAIN = [
@@ -47,6 +52,12 @@ SCENARIOS = {
     "updated_by_a_teacher": Scenario(UPDATE, [[*TRAIN, *TEACHER]], often=False),
     "sweep": Scenario([*TRAIN[:-3], "hydra.sweep.dir=run", "-m", "seed=0,1"], often=False),
 }  # fmt: skip
+
+
+def skip_unless(often: bool) -> None:
+    """In ``make test``, skip what takes long."""
+    if not (often or FAULTS):
+        pytest.skip("only in  make faults")
 
 
 def prepare(name: str, data: Path, folder: Path, request: pytest.FixtureRequest) -> list[str]:

@@ -3,7 +3,6 @@
 ``make faults`` damages every file in every way before each command, ``make test`` a few before a search.
 """
 
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -11,10 +10,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from scenarios import TRAIN, run
+from scenarios import FAULTS, SEED, TRAIN, run, skip_unless
 
-SEED = os.environ.get("SEED", "0")
-ALL, FEW = "KILLS" in os.environ, 4
+FEW = 4
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -70,13 +68,12 @@ def cases(whole: Path) -> list[tuple[str, str]]:
         for file, damage in product(files, DAMAGES)
         if not (damage == "flipped" and (file.suffix in TEXT or not file.stat().st_size))
     ]
-    return found if ALL else random.Random(SEED).sample(found, FEW)
+    return found if FAULTS else random.Random(SEED).sample(found, FEW)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_damaged_file_is_named_or_not_needed(name: str, whole: Path, tmp_path: Path) -> None:
-    if not (ALL or name == "search"):
-        pytest.skip("only in  make faults")
+    skip_unless(name == "search")
     answer = run(shutil.copytree(whole, tmp_path / "whole"), *COMMANDS[name])
     wrong = list[str]()
     for number, (file, damage) in enumerate(cases(whole)):

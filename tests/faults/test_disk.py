@@ -3,7 +3,6 @@
 ``make faults`` fills it in every scenario at several moments, ``make test`` in one of them once.
 """
 
-import os
 import random
 import shutil
 import subprocess
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenarios import SCENARIOS, contents, prepare, run
+from scenarios import KILLS, SCENARIOS, SEED, contents, prepare, run, skip_unless
 
-MOMENTS, SEED = min(3, int(os.environ.get("KILLS", 1))), os.environ.get("SEED", "0")
+MOMENTS = min(3, KILLS)
 ROOM = 1 << 30
 pytestmark = pytest.mark.timeout(600)
 
@@ -56,8 +55,7 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 def test_a_full_disk_is_named_and_nothing_is_lost(
     name: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    if not (name == "average" or "KILLS" in os.environ):
-        pytest.skip("only in  make faults")
+    skip_unless(name == "average")
     prepared = tmp_path / "prepared"
     command = prepare(name, data, prepared, request)
     with disk(tmp_path / "disk") as folder:
