@@ -156,10 +156,13 @@ def split(of: tokenizers.Tokenizer, text: str) -> list[tuple[str, int, int]]:
 
 @functools.cache
 def extends(code: int) -> bool:
-    """Whether a code point belongs to the letter before it: a mark, an invisible one, a vowel of a Hangul syllable."""
+    """Whether a code point belongs to the letter before it: a mark, an invisible one, a vowel of a Hangul syllable.
+
+    So does Arabic's tatweel, a line that lengthens a letter: it goes, and what stood around it may combine.
+    """
     letter = chr(code)
     first = unicodedata.normalize("NFKD", letter)[0]
     if first != letter:  # a vowel sign of two parts, a half-width sound mark
         return extends(ord(first))
     is_jamo = 0x1160 <= code < 0x1200 or 0xD7B0 <= code < 0xD800
-    return is_jamo or bool(pairs.marks()[code]) or re.match(f"[{INVISIBLE}]", letter) is not None
+    return is_jamo or code == 0x640 or bool(pairs.marks()[code]) or re.match(f"[{INVISIBLE}]", letter) is not None
