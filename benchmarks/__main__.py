@@ -1,11 +1,9 @@
-"""``python -m benchmarks [NAME…] [--quick] [--output FILE]``: run benchmarks, show a table, write results.json."""
+"""``python -m benchmarks [NAME…]``: run benchmarks, show a table, write results.json; docs/benchmarks.md on demand."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +12,10 @@ from shutil import which
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import rates_page
+from benchmarks.fill import fill
 from benchmarks.measure import Row
+from two_tower.files import write_json
 
 #: One file each.
 NAMES = (
@@ -28,8 +29,11 @@ NAMES = (
     "stream_triples",
     "embed_corpus",
     "index_hnsw",
+    "encode_teacher",
     "serve",
 )
+#: What `benchmarks/results.json` has of a row.
+KEYS = ("name", "ours", "peer", "unit", "ratio", "peer_name")
 
 console = Console()
 
@@ -57,9 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all works, not how fast")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"), help="the JSON file")
+    parser.add_argument("--publish", action="store_true", help="store the rows, write docs/benchmarks.md")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in NAMES]:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    if options.quick and options.publish:
+        parser.error("tiny sizes show nothing worth publishing: leave out --quick or --publish")
     rows: list[Row] = []
     for name in options.names or NAMES:
         if packages := missing(name):
@@ -68,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with console.status(name):
             rows += import_module(f"benchmarks.{name}").run(options.quick)
     _show(rows)
-    options.output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    write_json(options.output, [{key: getattr(row, key) for key in KEYS} for row in rows])
+    if options.publish:
+        rates_page.publish(rows)
+        fill()
 
 
 if __name__ == "__main__":

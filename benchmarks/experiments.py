@@ -18,13 +18,12 @@ from benchmarks.order import order_matters
 from benchmarks.peers import figures
 from benchmarks.renewal import renewal
 from benchmarks.subsets import answers_of, write_subset
-from benchmarks.tables import PAGES, ROOT, Column, Experiment, Folders, Found, Row, filled, found_of, store, stored
+from benchmarks.tables import ROOT, Column, Experiment, Folders, Found, Row, found_of, store, stored
 from two_tower import new_words
 from two_tower.config.compose import composed
 from two_tower.console import say
 from two_tower.data.base import LOADER_KEYS, Source
 from two_tower.evaluation import evaluate_run
-from two_tower.files import write_text
 from two_tower.loading import make_source
 
 METRICS = ("mrr@10", "recall@100", "ndcg@10")
@@ -257,15 +256,10 @@ def _keep(name: str, row: str, variant: str, seed: int | None, seconds: float, f
     say(f"{name}: {row}, {variant}, seed {seed}: {', '.join(f'{key} {value}' for key, value in [*kept.items()][:5])}")
 
 
-def fill() -> None:
-    """Write the stored figures into the documents."""
-    for name in PAGES:
-        path = ROOT / name
-        write_text(path, filled(path.read_text(encoding="utf-8"), stored(), EXPERIMENTS))
-
-
 def main(action: str, name: str = "", *folders: str) -> None:
     """The command."""
+    from benchmarks.fill import fill
+
     if action == "run":
         paths = {Path(folder).name: Path(folder).resolve() for folder in folders}
         run(name, paths, Path("runs") / "experiments")

@@ -1,8 +1,7 @@
 """How cost grows with a collection: ``python -m benchmarks.growth FOLDER PASSAGES…`` measures every step at each size.
 
 Each step is a process of its own, whose seconds, anonymous memory (mapped files do not count, the system can drop
-those) and files are written down in docs/scale.json, and from there, by ``python -m benchmarks.growth fill``, into
-docs/scale.md.
+those) and files are written down in docs/data/scale.json, and from there into docs/scale.md.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.collection import PASSAGES, TRAINING, VALIDATION, write
-from benchmarks.growth_page import Measured, filled, picture
+from benchmarks.fill import fill
+from benchmarks.growth_page import STORED, Measured, stored
 from benchmarks.tables import ROOT
 from two_tower.console import say
-from two_tower.files import read_json, write_json, write_text
+from two_tower.files import read_json, write_json
 
-PAGE, PICTURE, STORED = (ROOT / "docs" / f"scale.{kind}" for kind in ("md", "svg", "json"))
 STEPS, FEW_STEPS = 2_000, 200  # of training, at the full size and below: a step costs the same
 
 
@@ -116,20 +115,9 @@ STEP: dict[str, Callable[[Place], dict[str, Any] | None]] = {
     "bm25": bm25,
     "embed_float16": lambda place: _index(place, "dtype=float16"),
     "embed_int8": lambda place: _index(place, "dtype=int8", f"output={place.folder / 'int8'}"),
+    "ivf": lambda place: _index(place, "index=ivf", "index.dtype=int8", "index.target_recall=0.95", "dtype=float16"),
     "ivf_pq": lambda place: _index(place, "index=ivf_pq", "index.target_recall=0.95", "dtype=float16"),
     "hnsw": lambda place: _index(place, "index=hnsw", "index.target_recall=0.95", "dtype=float16"),
-}
-
-
-NAMES = {
-    "prepare": "read, number the words",
-    "train": "train (some steps)",
-    "validate": "rank all by the towers",
-    "bm25": "rank all by BM25",
-    "embed_float16": "embed, float16, `flat`",
-    "embed_int8": "embed, int8, `flat`",
-    "ivf_pq": "`ivf_pq`",
-    "hnsw": "`hnsw`",
 }
 
 
@@ -142,7 +130,7 @@ def measure(step: str, place: Place) -> Measured:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         while process.poll() is None:
             most = max(most, _anonymous(process.pid))
-            time.sleep(0.05)
+            time.sleep(0.2)  # more often, it would take a tenth of a core
     seconds, path = time.perf_counter() - start, place.folder / f"{step}.json"
     if process.returncode:
         raise RuntimeError(f"{step} has failed with {process.returncode}: see {place.folder / f'{step}.log'}")
@@ -166,11 +154,6 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def stored() -> list[Measured]:
-    """All results so far."""
-    return [Measured(**row) for row in read_json(STORED)] if STORED.exists() else []
-
-
 def keep(row: Measured) -> None:
     """Store a result in place of an earlier one."""
     others = [each for each in stored() if (each.step, each.passages) != (row.step, row.passages)]
@@ -191,15 +174,10 @@ def run(work: Path, sizes: Sequence[int], steps: Sequence[str]) -> None:
         for step in steps:
             row = measure(step, place)
             keep(row)
+            shutil.rmtree(place.folder / "int8", ignore_errors=True)  # nothing needs it, and its index is large
             found = ", ".join(f"{key} {value:.4g}" for key, value in row.found.items())
             size = f"{row.memory / 1e9:.2f} GB of memory, {row.disk / 1e9:.2f} GB of files"
             say(f"{step}, {passages:,} passages: {row.seconds:.1f} s, {size}. {found}")
-
-
-def fill() -> None:
-    """Write the stored figures into the page, and draw them."""
-    write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), stored(), NAMES))
-    write_text(PICTURE, picture(stored(), NAMES))
 
 
 def main(folder: str, *more: str) -> None:
@@ -209,9 +187,8 @@ def main(folder: str, *more: str) -> None:
         found = STEP[name](Place(Path(place)))
         (Path(place) / f"{name}.json").write_text(json.dumps(found or {}), encoding="utf-8")
         return
-    if folder != "fill":
-        sizes = [int(each.replace("_", "")) for each in more if each[0].isdigit()]
-        run(Path(folder).resolve(), sizes, [each for each in more if each in STEP] or [*STEP])
+    sizes = [int(each.replace("_", "")) for each in more if each[0].isdigit()]
+    run(Path(folder).resolve(), sizes, [each for each in more if each in STEP] or [*STEP])
     fill()
 
 

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from benchmarks.tables import markdown, with_blocks
+from benchmarks.tables import DATA, markdown, with_blocks
+from two_tower.files import read_json
 from two_tower.plot import WIDTH, Picture, Scale
+
+STORED = DATA / "scale.json"
 
 
 class Measured(NamedTuple):
@@ -21,6 +24,18 @@ class Measured(NamedTuple):
     found: dict[str, float]
 
 
+NAMES = {
+    "prepare": "read, number the words",
+    "train": "train (some steps)",
+    "validate": "rank all by the towers",
+    "bm25": "rank all by BM25",
+    "embed_float16": "embed, float16, `flat`",
+    "embed_int8": "embed, int8, `flat`",
+    "ivf": "`ivf`, int8",
+    "ivf_pq": "`ivf_pq`",
+    "hnsw": "`hnsw`",
+}
+
 Figure = Callable[[Measured], float]
 QUANTITIES: dict[str, tuple[Figure, Callable[[float], str]]] = {
     "seconds": (lambda row: row.seconds, lambda value: f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"),
@@ -31,16 +46,21 @@ QUANTITIES: dict[str, tuple[Figure, Callable[[float], str]]] = {
 }
 
 
-def filled(page: str, rows: Sequence[Measured], names: dict[str, str]) -> str:
-    """The page with its tables; ``names`` are those of the steps."""
-    return with_blocks(page, "growth", lambda name: table(rows, names, *QUANTITIES[name]))
+def stored() -> list[Measured]:
+    """All results so far."""
+    return [Measured(**row) for row in read_json(STORED)] if STORED.exists() else []
 
 
-def table(rows: Sequence[Measured], names: dict[str, str], figure: Figure, written: Callable[[float], str]) -> str:
+def filled(page: str, rows: Sequence[Measured]) -> str:
+    """The page with its tables."""
+    return with_blocks(page, "growth", lambda name: table(rows, *QUANTITIES[name]))
+
+
+def table(rows: Sequence[Measured], figure: Figure, written: Callable[[float], str]) -> str:
     """A figure of each step at each size, and by which power of the size it grows between the two largest."""
     sizes = sorted({row.passages for row in rows})
     lines = [["", *(f"{size:,}" for size in sizes), "slope"], ["---", *("---:" for _ in sizes), "---:"]]
-    for step, name in names.items():
+    for step, name in NAMES.items():
         values = {row.passages: figure(row) for row in rows if row.step == step and not math.isnan(figure(row))}
         if values:
             cells = (written(values[size]) if size in values else "" for size in sizes)
@@ -54,7 +74,7 @@ def slope(values: dict[int, float]) -> str:
     return f"{math.log(high / low) / math.log(b / a):.2f}" if low > 0 and high > 0 else ""
 
 
-def picture(rows: Sequence[Measured], names: dict[str, str]) -> str:
+def picture(rows: Sequence[Measured]) -> str:
     """Seconds against passages, both by powers of ten, as an SVG document."""
     left, top, bottom = 60, 20, 360
     drawing = Picture("Seconds of each step against the number of passages", bottom + 44)
@@ -63,7 +83,7 @@ def picture(rows: Sequence[Measured], names: dict[str, str]) -> str:
     drawing.columns(x, top, bottom)
     drawing.rows(y, left, WIDTH - 170)
     drawing.text(left, bottom + 36, "powers of ten: passages from left to right, seconds upwards")
-    for number, (step, name) in enumerate(names.items()):
+    for number, (step, name) in enumerate(NAMES.items()):
         own = sorted((row for row in rows if row.step == step), key=lambda row: row.passages)
         points = [(x(math.log10(row.passages)), y(math.log10(max(row.seconds, 0.1)))) for row in own]
         if points:

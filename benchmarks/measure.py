@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class Row:
     unit: str  # of both; more is better
     ratio: float  # the median over the rounds of ours / peer
     peer_name: str  # the fastest peer and its setting
+    rates: Rates = field(default_factory=dict, compare=False)  # of us and all peers in each round; ours first
 
 
 def alternate(
@@ -52,10 +53,12 @@ def alternate(
 
 def compare(name: str, unit: str, rates: Rates, ours: str, peers: Iterable[str]) -> Row:
     """The row of ``ours`` against the fastest of ``peers``, names in ``rates``."""
+    peers = [*peers]
     medians = {contestant: statistics.median(values) for contestant, values in rates.items()}
     peer = max(peers, key=medians.__getitem__)
     ratio = statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True))
-    return Row(name, round(medians[ours]), round(medians[peer]), unit, round(ratio, 2), peer)
+    seen = {each: [round(rate, 1) for rate in rates[each]] for each in (ours, *peers)}
+    return Row(name, round(medians[ours]), round(medians[peer]), unit, round(ratio, 2), peer, seen)
 
 
 def require_equal(what: str, ours: np.ndarray, peer: np.ndarray, tolerance: float) -> None:

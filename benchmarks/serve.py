@@ -1,18 +1,15 @@
 """Single-query requests by 16 clients at once: the service, and a handler that searches for each request alone.
 
-``python -m benchmarks.serve RUN [SECONDS]`` puts the load on a run of yours; its own queries are asked. As one of
-``python -m benchmarks`` it searches 31,000 passages of real words by an untrained average tower of 256 dimensions.
-The load comes from wrk (https://github.com/wg/wrk; Debian's package ``wrk``) over the loopback address, so it shares
-the machine's cores with the service.
+It searches 31,000 passages of real words by an untrained average tower of 256 dimensions; `benchmarks.load` puts a load
+on a run of yours. The load comes from wrk (https://github.com/wg/wrk; Debian's package ``wrk``) over the loopback
+address, so it shares the machine's cores with the service.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -42,6 +39,12 @@ _SCRIPT = """
 local paths, next = {}, 0
 for line in io.lines("%s") do paths[#paths + 1] = line end
 request = function() next = next %% #paths + 1; return wrk.format("GET", paths[next]) end
+done = function(summary, latency)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.timeout + errors.status
+  print("found", summary.requests / summary.duration * 1e6, failed,
+        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3)
+end
 """
 
 
@@ -50,28 +53,21 @@ class Load:
     """The figures of a load test."""
 
     rate: float  # requests answered a second
-    median: float  # milliseconds
+    failed: float  # requests without an answer, or with a status of 400 and above
+    p50: float  # milliseconds
     p99: float
-    failed: int  # requests without an answer, or with a status of 400 and above
+    p999: float
 
 
-def load(url: str, queries: Sequence[str], seconds: float) -> Load:
+def load(url: str, queries: Sequence[str], seconds: float, clients: int = CLIENTS) -> Load:
     """Put a load on a service, which is asked the queries in turns."""
     with tempfile.TemporaryDirectory() as folder:
         paths, script = Path(folder, "paths"), Path(folder, "ask.lua")
         paths.write_text("".join(f"/search?k=10&q={quote(query)}\n" for query in queries), encoding="utf-8")
         script.write_text(_SCRIPT % paths, encoding="utf-8")
-        command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}", "--latency", "-s", str(script), url]
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}", "-s", str(script), url]
         said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 30).stdout
-    bad = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
-    bad += sum(sum(map(int, re.findall(r"\d+", line))) for line in re.findall("Socket errors:(.*)", said))
-    rate = float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
-    return Load(rate, _milliseconds("50%", said), _milliseconds("99%", said), bad)
-
-
-def _milliseconds(which: str, said: str) -> float:
-    value, unit = re.search(rf"{which}\s+([\d.]+)(us|ms|s)\b", said).groups()
-    return float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+    return Load(*map(float, said.rpartition("found")[2].split()))
 
 
 @contextmanager
@@ -138,26 +134,9 @@ def run(quick: bool = False) -> list[Row]:
                     load(url, queries, 1)  # a new thread's first calls do not count
                     seen = load(url, queries, 1 if quick else 5)
                 if seen.failed:
-                    raise RuntimeError(f"{name}: {seen.failed} requests failed")
+                    raise RuntimeError(f"{name}: {seen.failed:.0f} requests failed")
                 rates[name].append(seen.rate)
                 p99[name].append(seen.p99)
     for name, values in p99.items():
         say(f"{name}: 99 of 100 answers within {statistics.median(values):.0f} ms", style="dim")
     return [compare("serve", "requests/s", rates, "ours", ["a search for each request"])]
-
-
-def main(path: str, seconds: str = "10") -> None:
-    """Put the load on a run's service; the questions are the run's own validation queries."""
-    from two_tower.config import read
-    from two_tower.loading import make_source
-
-    searcher = Searcher.load(path)
-    config = read(Path(path, "config.yaml"))["data"]
-    queries = make_source(config).queries(config["validation_split"])["text"].to_pylist()
-    with served_app(_ours(searcher)) as url:
-        seen = load(url, queries, float(seconds))
-    say(f"{searcher.passages:,} passages of {searcher.store.manifest.dim} dimensions, {CLIENTS} clients: {seen}")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

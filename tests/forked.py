@@ -70,7 +70,8 @@ class Command:
 
     def send(self, number: signal.Signals) -> None:
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self._process.pid, number)
 
     def check_alive(self) -> None:
         assert self._process.exitcode is None, self.ended()

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from benchmarks import __main__ as command
-from benchmarks import measure, tokenise
+from benchmarks import measure, rates_page, tokenise
 from benchmarks.inputs import passages
 from two_tower.tokenizer.base import Tokenizer
 
@@ -60,3 +60,23 @@ def test_a_peer_that_does_something_else_is_not_timed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tokenise, "alternate", lambda *_: pytest.fail("timed unequal work"))
     with pytest.raises(RuntimeError, match="ids differ"):
         tokenise.run(quick=True)
+
+
+def test_what_is_published_is_kept_by_row_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates_page, "STORED", tmp_path / "benchmarks.json")
+    here = {name: "1" for name in rates_page.PACKAGES}
+    monkeypatch.setattr(rates_page, "machine", lambda: {"processor": "slow", **here})
+    rates = {"ours, float32": [20.0, 30.0, 40.0], "slow": [1.0, 1.0, 1.0], "fast": [10.0, 10.0, 10.0]}
+    for name in "abb":
+        rates_page.publish([measure.compare(name, "texts/s", rates, "ours, float32", ["slow", "fast"])])
+    stored = rates_page.stored()
+    assert [row["name"] for row in stored["rows"]] == ["a", "b"]
+    empty = "".join(f"<!-- benchmarks {name} -->\n<!-- end -->\n" for name in ("rows", "all", "machine"))
+    page = rates_page.filled(empty, stored)
+    assert "| `a` | 30 texts/s | 10 texts/s | **3.0** | 2.0–4.0 |" in page
+    assert "| `b`, texts/s | ours, float32 | 30 | 20–40 |\n| | slow | 1 | 1–1 |" in page
+    assert "slow; torch 1, " in page
+    assert rates_page.picture(stored["rows"]).count("<rect") == 2
+    monkeypatch.setattr(rates_page, "machine", lambda: {"processor": "fast", **here})
+    rates_page.publish([measure.compare("c", "texts/s", rates, "ours, float32", ["slow", "fast"])])
+    assert [row["name"] for row in rates_page.stored()["rows"]] == ["c"]

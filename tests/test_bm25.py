@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 from pathlib import Path
 
 import bm25s
@@ -137,13 +136,6 @@ def test_no_words_no_queries_no_documents() -> None:
     assert BM25(["cat"]).rank([], order=np.arange(1), k=1).rows.shape == (0, 1)
     with pytest.raises(UserError, match="at least one document"):
         BM25([])
-
-
-def test_building_writes_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        BM25(["cat dog", "fish"]).rank(["cat"], order=np.arange(2), k=1)
-    assert capfd.readouterr() == ("", "")
-    assert [r for r in caplog.records if r.name.startswith("bm25s")] == []
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -7,16 +7,18 @@ import pytest
 from conftest import composed
 
 from benchmarks import experiments, tables
+from benchmarks.fill import WRITTEN, read
 from benchmarks.subsets import answers_of, write_subset
 from benchmarks.tables import Column, Experiment, Row, figure, filled, table
 from two_tower.data.beir import Beir
 from two_tower.train import train
 
 
-@pytest.mark.parametrize("page", tables.PAGES)
-def test_the_documents_show_what_is_stored(page: str) -> None:
-    text = (tables.ROOT / page).read_text(encoding="utf-8")
-    assert filled(text, tables.stored(), experiments.EXPERIMENTS) == text, "run  python -m benchmarks.experiments fill"
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_documents_show_what_is_stored(name: str) -> None:
+    text = read(name)
+    assert text
+    assert WRITTEN[name](text) == text, "run  python -m benchmarks.fill"
 
 
 ROWS = [

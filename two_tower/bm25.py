@@ -1,12 +1,11 @@
-"""BM25, the lexical baseline that every tower is compared with: bm25s, Snowball stems, no stop words."""
+"""BM25, the lexical baseline that every tower is compared with: the scores of bm25s, Snowball stems, no stop words."""
 
 from __future__ import annotations
 
 import json
-import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from two_tower.errors import UserError
 from two_tower.files import atomic_path
+from two_tower.ragged import Ragged
 from two_tower.ranking import Ranking, RowPairs, Score, rank
 from two_tower.threads import in_parts
-from two_tower.tokenizer.base import Rule, Stemmer, Texts, numbered_words, refold
+from two_tower.tokenizer.base import Rule, Stemmer, Texts, numbered_parts, numbered_words, refold
 
 
 class BM25:
@@ -34,8 +34,8 @@ class BM25:
         if not len(documents):
             raise UserError("BM25 needs at least one document, but the corpus is empty.")
         self._documents, self._stems = len(documents), _Stems(rule or Rule.found([documents]))
-        ids = self._stems.learned(documents)
-        self._weights, self._rows, self._starts = _postings(ids, self._stems.numbers, k1, b)
+        parts = self._stems.learned(documents)
+        self._weights, self._rows, self._starts = _postings(parts, len(self._stems.numbers), k1, b)
 
     def __len__(self) -> int:
         return self._documents
@@ -121,18 +121,19 @@ class _Stems:
         self.numbers: dict[str, int] = {}  # of the stems
         self.words: dict[str, int] = {}  # of the corpus, folded, with the numbers of their stems
 
-    def learned(self, documents: Texts) -> list[list[int]]:
-        """The stems of each document's words; learns them all."""
-        tokens, counts = numbered_words(self._spelled, documents)
+    def learned(self, documents: Texts) -> list[Ragged]:
+        """The stems of each document's words, in parts; learns them all."""
+        parts, counts = numbered_parts(self._spelled, documents)
         folded, best = refold(self.rule, [*counts]), dict[str, str]()
         for word, plain in zip(counts, folded, strict=True):
             if plain not in best or counts[word] > counts[best[plain]]:
                 best[plain] = word
         stems = refold(self.rule, [*map(self._stem, best.values())])
         self.words = {p: self.numbers.setdefault(stem, len(self.numbers)) for p, stem in zip(best, stems, strict=True)}
-        numbers = np.fromiter((self.words[plain] for plain in folded), np.int64, count=len(folded))
-        ids, offsets = numbers[tokens.ids.numpy()].tolist(), tokens.offsets.tolist()
-        return [ids[start:end] for start, end in pairwise(offsets)]
+        numbers = np.fromiter((self.words[plain] for plain in folded), np.int32, count=len(folded))
+        for part in parts:  # in place: all tokens of a large collection are there once
+            part.ids.numpy()[:] = numbers[part.ids.numpy()]
+        return parts
 
     def known(self, queries: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Stems of the queries that occur in the corpus, one query after another, and (Q + 1,) where each begins."""
@@ -144,18 +145,63 @@ class _Stems:
         return numbers[numbers >= 0], kept.offsets.numpy()
 
 
-def _postings(ids: list[list[int]], numbers: dict[str, int], k1: float, b: float) -> tuple[np.ndarray, ...]:
-    """The index of bm25s: float32 weights and int32 document rows by stem, int64 starts of the stems."""
-    import bm25s
+def _postings(parts: Sequence[Ragged], stems: int, k1: float, b: float) -> tuple[np.ndarray, ...]:
+    """The postings of documents: float32 weights and int32 document rows by stem, int64 starts of the stems.
 
-    # It sets its own level to DEBUG, so its chatter would reach every log that has a handler.
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
-    if not numbers:
-        return np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
-    # Its numba backend compiles anew for each index (1 s); only the index is needed here.
-    index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
-    index.index((ids, numbers), create_empty_token=False, show_progress=False)
-    return index.scores["data"], index.scores["indices"], index.scores["indptr"]
+    The arithmetic is that of bm25s, bit for bit; what it makes of lists of Python takes 4 KB of memory a document.
+    """
+    lengths = np.concatenate([np.diff(part.offsets.numpy()) for part in parts])
+    borders, frequencies = np.cumsum([0, *map(len, parts)]), np.zeros(stems, np.int64)
+    texts = [(part.ids.numpy(), part.offsets.numpy(), first) for part, first in zip(parts, borders, strict=False)]
+    ends = np.full(stems, -1)
+    for text in texts:
+        _count(*text, ends, frequencies)
+    starts = np.concatenate([[0], np.cumsum(frequencies)])
+    rows, weights, ends = np.empty(starts[-1], np.int32), np.zeros(starts[-1], np.float32), starts[:-1].copy()
+    for text in texts:
+        _append(*text, starts, ends, rows, weights)
+    saturation = k1 * ((1 - b) + b * lengths / (lengths.mean() or 1))
+    in_parts(lambda start, stop: _weigh(start, stop, starts, rows, weights, saturation), stems)
+    return weights, rows, starts
+
+
+@njit(nogil=True, cache=True)
+def _count(ids: np.ndarray, offsets: np.ndarray, first: int, last: np.ndarray, counts: np.ndarray) -> None:
+    """Count the documents, from row ``first`` on, that hold each stem; ``last`` is the row that did so last."""
+    for document in range(len(offsets) - 1):
+        for stem in ids[offsets[document] : offsets[document + 1]]:
+            counts[stem] += last[stem] != first + document
+            last[stem] = first + document
+
+
+@njit(nogil=True, cache=True)
+def _append(
+    ids: np.ndarray, offsets: np.ndarray, first: int,
+    starts: np.ndarray, ends: np.ndarray, rows: np.ndarray, counts: np.ndarray,
+) -> None:  # fmt: skip
+    """Append documents, from row ``first`` on, to the postings of their stems, which so far go to ``ends``."""
+    for document in range(len(offsets) - 1):
+        row = first + document
+        for stem in ids[offsets[document] : offsets[document + 1]]:
+            last = ends[stem] - 1
+            if last < starts[stem] or rows[last] != row:
+                last += 1
+                rows[last] = row
+                ends[stem] += 1
+            counts[last] += 1
+
+
+@njit(nogil=True, cache=True)
+def _weigh(
+    start: int, stop: int, starts: np.ndarray, rows: np.ndarray, weights: np.ndarray, saturation: np.ndarray
+) -> None:
+    """Turn the counts in the postings of stems ``start`` to ``stop`` into weights."""
+    for stem in range(start, stop):
+        holding = starts[stem + 1] - starts[stem]
+        idf = np.float32(math.log(1 + (len(saturation) - holding + 0.5) / (holding + 0.5)))
+        for p in range(starts[stem], starts[stem + 1]):
+            count = np.float64(weights[p])
+            weights[p] = np.float64(idf) * (count / (saturation[rows[p]] + count))
 
 
 @njit(nogil=True, cache=True)

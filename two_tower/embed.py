@@ -7,6 +7,8 @@ encodes what is new.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,23 +29,43 @@ TOP_LEVEL = {"run": str, "output": str | None, "shard_rows": int, "dtype": Liter
 def embed(config: dict[str, Any]) -> Path:
     """Embed and index what a checked configuration describes; returns the index folder."""
     from two_tower.engine import make_engine
+    from two_tower.run import Run
 
-    engine = make_engine(config)
-    with engine.ready("two_tower.vectors"):
-        return _embed(config, engine)
+    engine, run = make_engine(config), Run.existing(Path(config["run"]).expanduser())
+    path = Path(config["output"] or run.index).expanduser()
+    with engine.ready("two_tower.vectors"), _alone(path):
+        _embed(config, run, path, engine)
+    return path
 
 
-def _embed(config: dict[str, Any], engine: Engine) -> Path:
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process writes the same index."""
+    from filelock import FileLock, Timeout
+
+    from two_tower.console import say
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"Another process writes {path}: waiting for its end.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _embed(config: dict[str, Any], run: Run, path: Path, engine: Engine) -> None:
     from two_tower.console import command, counter, say, say_next
     from two_tower.encode import Encoder, embed_corpus
     from two_tower.files import settle
     from two_tower.index import is_made, make_index
     from two_tower.loading import make_source, own_source
     from two_tower.renewal import Earlier, beside, put_in_place
-    from two_tower.run import Run
 
-    run = Run.existing(Path(config["run"]).expanduser())
-    path = Path(config["output"] or run.index).expanduser()
     source = make_source(config["data"]) if config.get("data") else own_source(run)
     encoder = Encoder.of_collection(run, source, path)
     if encoder.words is not None:
@@ -70,7 +92,7 @@ def _embed(config: dict[str, Any], engine: Engine) -> Path:
         shutil.rmtree(beside(path, manifest), ignore_errors=True)  # of a process that was killed at its very end
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         _archive(run, path)
-        return path
+        return
     queries = _queries(run, encoder)
     with counter("Indexing", "vectors", store.manifest.rows) as progress:
         report = make_index(config["index"], store, queries, progress, earlier.store.path if earlier else None)
@@ -81,7 +103,6 @@ def _embed(config: dict[str, Any], engine: Engine) -> Path:
     _archive(run, path)
     where = ["--index", path] if config["output"] else []
     say_next(command("two-tower", "search", run.path, "your question", *where))
-    return path
 
 
 def _archive(run: Run, path: Path) -> None:

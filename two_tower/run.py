@@ -23,7 +23,7 @@ from two_tower.console import first_process
 from two_tower.errors import UserError
 from two_tower.files import atomic_path, read_json, write_json, write_text
 
-PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "tokenizers", "bm25s", "faiss-cpu")
+PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "numba", "pyarrow", "tokenizers", "faiss-cpu")
 HOLD_SECONDS = 10  # a killed process may leave children that hold the folder for some seconds
 
 

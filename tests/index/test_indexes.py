@@ -82,7 +82,7 @@ def test_it_finds_what_exact_search_finds(name: str, similarity: str, tmp_path: 
     assert [(found.shape, found.dtype), (rows.shape, rows.dtype)] == [((50, 10), np.float32), ((50, 10), np.int64)]
     assert (np.diff(found, axis=1) <= 1e-6).all()  # best first
     if name not in ("ivf_pq", "faiss"):  # which know the vectors approximately
-        rounded = 1e-3 if name == "hnsw" else 0.0  # it keeps float16
+        rounded = 1e-3 if name in ("hnsw", "ivf") else 0.0  # they keep float16
         np.testing.assert_allclose(found, np.take_along_axis(scores, rows, 1), rtol=rounded, atol=1e-4 + rounded)
     best = np.argsort(-scores, axis=1)[:, :10]
     # Graphs and lists are made for distances.
@@ -91,6 +91,15 @@ def test_it_finds_what_exact_search_finds(name: str, similarity: str, tmp_path: 
     assert (report.vectors, report.bytes > 1000, 0 < report.recall <= 1) == (ROWS, True, True)
     assert 0 < report.p50_ms <= report.p99_ms
     assert json.loads((store.path / "report.json").read_text()) == vars(report)
+
+
+@pytest.mark.parametrize("name", ["hnsw", "ivf"])
+def test_shorter_numbers_take_less_room_and_find_the_same(name: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path)
+    reports = [make_index(config_of(name, dtype=dtype), store, None) for dtype in ("float32", "float16", "int8")]
+    sizes = [report.bytes for report in reports]
+    np.testing.assert_allclose(np.diff(sizes), [-2 * ROWS * DIM, -ROWS * DIM], atol=1000)
+    assert min(report.recall for report in reports) >= 0.97
 
 
 @pytest.mark.parametrize("name", [name for name in INDEXES if name != "faiss"])  # whose string fixes a size

@@ -24,7 +24,8 @@ from two_tower.store import VectorStore
 
 log = logging.getLogger(__name__)
 
-Storage: TypeAlias = Literal["float16", "float32"]
+Storage: TypeAlias = Literal["int8", "float16", "float32"]
+STORED: dict[Storage, str] = {"int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}  # FAISS's names
 
 TRAINING_PER_LIST = 64
 MAX_TRAINING = 1_000_000
@@ -142,10 +143,10 @@ class HnswIndex(FaissIndex):
         at_least(2, m=m)  # with fewer, FAISS ends the process
         at_least(1, ef_construction=ef_construction, ef_search=ef_search)
         self.m, self.ef_construction, self.ef_search = m, ef_construction, ef_search
-        self.storage = {"float16": "SQfp16", "float32": "Flat"}[dtype]
+        self.dtype = dtype
 
     def factory(self, rows: int, dim: int) -> str:
-        return f"HNSW{self.m},{self.storage}"
+        return f"HNSW{self.m},{STORED[self.dtype]}"
 
     def _prepare(self, index: Any) -> None:  # noqa: ANN401
         index.hnsw.efConstruction = self.ef_construction
@@ -157,13 +158,15 @@ class IvfIndex(FaissIndex):
     search_param = faiss_name = "nprobe"
     search_values = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 
-    def __init__(self, nlist: int | None = None, nprobe: int = 16, gpu: bool = False) -> None:
+    def __init__(
+        self, nlist: int | None = None, nprobe: int = 16, gpu: bool = False, dtype: Storage = "float16"
+    ) -> None:
         super().__init__(gpu)
         at_least(1, nlist=nlist, nprobe=nprobe)
-        self.nlist, self.nprobe = nlist, nprobe
+        self.nlist, self.nprobe, self.dtype = nlist, nprobe, dtype
 
     def factory(self, rows: int, dim: int) -> str:
-        return f"IVF{self._lists(rows)},Flat"
+        return f"IVF{self._lists(rows)},{STORED[self.dtype]}"
 
     def _prepare(self, index: Any) -> None:  # noqa: ANN401
         self.search_values = (*(value for value in type(self).search_values if value < index.nlist), index.nlist)

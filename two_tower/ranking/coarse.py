@@ -26,11 +26,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from two_tower.ranking.base import NONE, key_of, key_score
+from two_tower.ranking.base import NONE, key_of, key_score, slices
 from two_tower.threads import in_parts
 
 _CHUNK = 256  # documents that are counted together
 _SKIP = 64  # documents that are passed over together
+_TOGETHER = 2048  # documents multiplied together in float32: 8,192 took a third more, their products leave the cache
 _MIN_BITS, _MAX_BITS = -32768, 32767  # of an int16
 _ZERO = 1e-25  # scores nearer to 0 count as 0
 _SHORTEST = 1e-18  # shorter lengths are not measured: their squares are denormal
@@ -70,18 +71,28 @@ def _fast_bfloat16() -> bool:
 def products(queries: Tensor, documents: Tensor) -> np.ndarray:
     """(q, n) int16, the bits of the bfloat16 products of (q, D) and (n, D) vectors in bfloat16 or float32.
 
-    The array belongs to this thread and its next call overwrites it: fresh memory would cost a tenth of the time.
+    The array belongs to this thread and its next call overwrites it: fresh memory would cost a fifth of the time.
     """
     shape = (len(queries), len(documents))
-    if getattr(_thread, "products", None) is None or _thread.products.numel() < shape[0] * shape[1]:
-        _thread.products = torch.empty(shape[0] * shape[1], dtype=torch.bfloat16)
-    out = _thread.products[: shape[0] * shape[1]].view(shape)
+    out = _kept(torch.bfloat16, shape)
     if queries.dtype == torch.bfloat16:
         torch.mm(queries, documents.T, out=out)
     else:
-        out.copy_(queries @ documents.T)
+        for part in slices(shape[1], _TOGETHER):
+            exact = _kept(torch.float32, (shape[0], part.stop - part.start))
+            out[:, part] = torch.mm(queries, documents[part].T, out=exact)
     bits: np.ndarray = out.view(torch.int16).numpy()
     return bits
+
+
+def _kept(dtype: torch.dtype, shape: tuple[int, int]) -> Tensor:
+    """Memory of this thread for numbers of a kind."""
+    size, kept = shape[0] * shape[1], getattr(_thread, str(dtype), None)
+    if kept is None or kept.numel() < size:
+        kept = torch.empty(size, dtype=dtype)
+        setattr(_thread, str(dtype), kept)
+    part: Tensor = kept[:size].view(shape)
+    return part
 
 
 def slacks(queries: Rounded, documents: Rounded) -> np.ndarray:

@@ -48,7 +48,7 @@ class SentenceTransformerTeacher(Teacher):
         # Elsewhere the model is loaded again, perhaps on another device, and computes as it would here.
         state = {key: value for key, value in self.__dict__.items() if key not in ("_model", "_tokenizer")}
         if self._dtype is None and not torch.cuda.is_available():
-            state["_dtype"] = "bfloat16" if self._rounds else "float32"
+            state["_dtype"] = "bfloat16" if self.rounds else "float32"
         return state
 
     @cached_property
@@ -79,11 +79,11 @@ class SentenceTransformerTeacher(Teacher):
         files = sorted(self.folder.rglob("*.json"))
         weights = [path for name in _WEIGHTS for path in sorted(self.folder.rglob(name))]
         parts = [(path.relative_to(self.folder), file_fingerprint(path)) for path in (*files, *weights[:1])]
-        rounded = ["bfloat16"] if self._rounds else []
+        rounded = ["bfloat16"] if self.rounds else []
         return key_of("sentence_transformer", self.max_tokens, *parts, *rounded)
 
     @property
-    def _rounds(self) -> bool:
+    def rounds(self) -> bool:
         """Whether it computes in bfloat16."""
         on_cpu = self.device == "cpu" or (self.device is None and not torch.cuda.is_available())
         return self._dtype == "bfloat16" or (self._dtype is None and on_cpu and _has_bfloat16_products())
@@ -148,7 +148,7 @@ class SentenceTransformerTeacher(Teacher):
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"The teacher {self.name} cannot be loaded: {first_line(error)}") from error
         model.max_seq_length = min(self.max_tokens, model.max_seq_length or self.max_tokens)
-        if self._rounds:
+        if self.rounds:
             return model.bfloat16()
         return model if model.device.type == "cpu" or self._dtype else model.half()
 

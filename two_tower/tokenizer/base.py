@@ -29,7 +29,7 @@ from two_tower.tokenizer import _hash_table as hash_table
 from two_tower.tokenizer._languages import Stemmer, Texts
 from two_tower.tokenizer._rule import CAMEL, Rule, library, split
 
-__all__ = ["CAMEL", "Rule", "Stemmer", "Texts", "Tokenizer", "numbered_words", "refold"]
+__all__ = ["CAMEL", "Rule", "Stemmer", "Texts", "Tokenizer", "numbered_parts", "numbered_words", "refold"]
 
 Encoded: TypeAlias = tuple[np.ndarray, np.ndarray]  # ids (int32) and offsets (int64) of a chunk of texts
 
@@ -85,14 +85,20 @@ def count_words(rule: Rule, texts: Iterable[Texts]) -> hash_table.HashTable:
     return counted
 
 
-def numbered_words(rule: Rule, texts: Texts) -> tuple[Ragged, dict[str, int]]:
-    """The words of texts, numbered in the order of their first occurrence; and each with how often it occurs."""
-    fold, table, parts = folding.shared(rule), hash_table.empty(), list[Encoded]()
+def numbered_parts(rule: Rule, texts: Texts) -> tuple[list[Ragged], dict[str, int]]:
+    """The words of texts, in parts, numbered by their first occurrence; and each word with how often it occurs."""
+    fold, table, parts = folding.shared(rule), hash_table.empty(), list[Ragged]()
     for text, starts in buffers(texts):
         folded, folded_starts = fold(text, starts)
         table = hash_table.count(folded, table)
-        parts.append(hash_table.look_up(folded, folded_starts, table, -1, np.iinfo(np.int64).max))
-    return _joined(parts), hash_table.spelled(table)
+        parts.append(Ragged.from_numpy(*hash_table.look_up(folded, folded_starts, table, -1, np.iinfo(np.int64).max)))
+    return parts, hash_table.spelled(table)
+
+
+def numbered_words(rule: Rule, texts: Texts) -> tuple[Ragged, dict[str, int]]:
+    """The same as one batch."""
+    parts, counts = numbered_parts(rule, texts)
+    return _joined([(part.ids.numpy(), part.offsets.numpy()) for part in parts]), counts
 
 
 def refold(rule: Rule, words: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from two_tower.metrics.rank_metrics import RankMetrics
 from two_tower.ragged import Ragged
 from two_tower.ranking import Blocks, Ranking, RowPairs, Share, nearest
 from two_tower.tokenizer.base import Tokenizer
+from two_tower.validation._room import room_for
 from two_tower.vectors import Side, Towers
 
 BM25_VERSION = 6  # raise whenever BM25 would rank otherwise
@@ -83,12 +84,13 @@ class EncodedCorpus:
     ) -> EncodedCorpus:  # fmt: skip
         """Encode the queries and this process's documents; ``progress`` gets the number of documents just encoded."""
         share = share_of(model.device)
-        vectors, blocks = model.encode("queries", queries), dict[int, Tensor]()
+        vectors = model.encode("queries", queries)
         firsts = [first for n, first in enumerate(range(0, len(corpus), DOCUMENT_BLOCK)) if share.owns(n)]
         tokens = corpus.tokens.ids.numpy(), corpus.tokens.offsets.numpy()
         work = _Documents(Side(model.document_tower, model.similarity))
-        engine.run(work, partial(_slices, *tokens, firsts), lambda done: blocks.update([done]), progress)
-        return cls(model, corpus, vectors, {first: block.to(model.device) for first, block in blocks.items()}, share)
+        room = room_for(len(firsts) * DOCUMENT_BLOCK, vectors.shape[1], model.device)
+        engine.run(work, partial(_slices, *tokens, firsts), room.keep, progress)
+        return cls(model, corpus, vectors, room.blocks(), share)
 
     def rank(self, k: int, pairs: RowPairs | None = None) -> Ranking:
         """The best ``k`` documents of every query, and the ranks of pairs."""
