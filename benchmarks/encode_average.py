@@ -32,12 +32,12 @@ BATCHES = (1024, 16_384)
 Encode = Callable[[list[str]], np.ndarray]
 
 
-def static_embedding(library: tokenizers.Tokenizer, table: np.ndarray, batch_size: int) -> Encode:
+def static_embedding(library: tokenizers.Tokenizer, table: np.ndarray, batch_size: int, device: str = "cpu") -> Encode:
     """Sentence Transformers' table of vectors with a tokenizer of the library."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    model = SentenceTransformer(modules=[StaticEmbedding(library, embedding_weights=table)], device="cpu")
+    model = SentenceTransformer(modules=[StaticEmbedding(library, embedding_weights=table)], device=device)
     return lambda texts: model.encode(texts, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True)
 
 

@@ -24,7 +24,8 @@ NEEDS = ("sentence_transformers",)
 BATCHES = (32, 128, 512)
 
 
-def _sentence_transformers(ours: Encoder, batch_size: int) -> Encode:
+def peer_lstm(ours: Encoder, batch_size: int, device: str = "cpu") -> Encode:
+    """Sentence Transformers' modules with an encoder's weights."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import LSTM, Pooling, WordEmbeddings
     from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
@@ -35,7 +36,7 @@ def _sentence_transformers(ours: Encoder, batch_size: int) -> Encode:
     network = LSTM(DIM, DIM, bidirectional=False)
     network.encoder.load_state_dict(tower.forwards[0].state_dict())
     words = WordEmbeddings(splitter, tower.words.vectors.detach().numpy())
-    model = SentenceTransformer(modules=[words, network, Pooling(DIM, "mean")], device="cpu")
+    model = SentenceTransformer(modules=[words, network, Pooling(DIM, "mean")], device=device)
     return lambda texts: model.encode(texts, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True)
 
 
@@ -46,7 +47,7 @@ def run(quick: bool = False) -> list[Row]:
     low = encoder("lstm", "mean", words, "bfloat16")
     exact = mean.documents(column), last.documents(column)
     require_equal("vectors in bfloat16", exact[0], low.documents(column), TOLERANCE[torch.bfloat16])
-    library = {f"Sentence Transformers LSTM, batch {size}": _sentence_transformers(mean, size) for size in BATCHES}
+    library = {f"Sentence Transformers LSTM, batch {size}": peer_lstm(mean, size) for size in BATCHES}
     plain = {f"padded nn.LSTM, batch {size}": padded(last, size) for size in BATCHES}
     for vectors, peers in zip(exact, (library, plain), strict=True):
         for name, peer in peers.items():

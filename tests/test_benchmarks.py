@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from benchmarks import __main__ as command
-from benchmarks import measure, rates_page, tokenise
+from benchmarks import gpu, measure, rates_page, tokenise
 from benchmarks.inputs import passages
 from two_tower.tokenizer.base import Tokenizer
 
@@ -80,3 +80,20 @@ def test_what_is_published_is_kept_by_row_and_machine(tmp_path: Path, monkeypatc
     monkeypatch.setattr(rates_page, "machine", lambda: {"processor": "fast", **here})
     rates_page.publish([measure.compare("c", "texts/s", rates, "ours, float32", ["slow", "fast"])])
     assert [row["name"] for row in rates_page.stored()["rows"]] == ["c"]
+
+
+def test_what_a_card_computes_is_compared(tmp_path: Path) -> None:
+    """On the processor, where the device is the reference; and with a bound that nothing meets."""
+    found = [*gpu.rankings("cpu", True), *gpu.curves(tmp_path, "cpu", True), *gpu.indexes(tmp_path, False)]
+    assert [check for check in found if not check.passed] == []
+    rounded = next(check for check in found if "bf16-mixed" in check.name)
+    assert 0 < rounded.error < rounded.bound
+    assert not rounded._replace(bound=rounded.error / 2).passed
+    assert not rounded._replace(error=np.nan).passed
+
+
+@pytest.mark.parametrize("part", ["teachers", "rates"])
+def test_a_card_beside_sentence_transformers(part: str) -> None:
+    for package in ("sentence_transformers", gpu.TEACHER):
+        pytest.importorskip(package, reason="needs pip install -e '.[bench,teacher]'")
+    assert [*getattr(gpu, part)("cpu", True)]
