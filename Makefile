@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all faults fuzz bench lint format clean
+.PHONY: demo test test-all test-lowest audit faults fuzz bench lint format clean
 
 demo: .venv/.core
 	$(BIN)/python train.py run_dir=$(RUNS)/demo-average
@@ -30,11 +30,25 @@ test: .venv/.dev
 test-all: .venv/.all
 	$(BIN)/python -m pytest $(PARALLEL)
 
-# Kills every kind of work several times, at other moments than last time; fills its disk; damages every file of a run.
+# The same with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	$(PYTHON) -m venv .lowest
+	$(PYTHON) .ci/lowest.py > .lowest/constraints.txt
+	.lowest/bin/pip --disable-pip-version-check install --quiet --constraint .lowest/constraints.txt --editable ".[dev]"
+	.lowest/bin/python -m pytest $(PARALLEL)
+
+# Known weaknesses of what is installed; asks the package index.
+audit: .venv/.all
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip --disable-pip-version-check install --quiet pip-audit
+	$(BIN)/pip freeze --exclude-editable > .audit/installed.txt
+	.audit/bin/pip-audit --requirement .audit/installed.txt --no-deps --disable-pip
+
+# Kills every kind of work several times, starts it twice at once, fills its disk; damages every file of a run.
 KILLS ?= 5
 SEED ?= $(shell date +%s)
 faults: .venv/.all
-	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_kills.py tests/faults/test_disk.py tests/faults/test_damage.py
+	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_kills.py tests/faults/test_company.py tests/faults/test_disk.py tests/faults/test_damage.py
 
 # Damages files, settings and requests in thousands of ways.
 CASES ?= 10000
@@ -55,7 +69,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .lowest .audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.torch:
 	$(PYTHON) -m venv .venv

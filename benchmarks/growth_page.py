@@ -10,7 +10,13 @@ from benchmarks.tables import DATA, markdown, with_blocks
 from two_tower.files import read_json
 from two_tower.plot import WIDTH, Picture, Scale
 
-STORED = DATA / "scale.json"
+STORED, AXES_STORED = DATA / "scale.json", DATA / "axes.json"
+#: What `benchmarks.axes` varies; the other two are 30,000 words, batches of 1,024, 256 dimensions.
+AXES = {
+    "words": (30_000, 100_000, 300_000, 1_000_000),
+    "batch": (128, 512, 2_048, 8_192, 16_384),
+    "dim": (64, 128, 256, 512, 1_024),
+}
 
 
 class Measured(NamedTuple):
@@ -53,7 +59,21 @@ def stored() -> list[Measured]:
 
 def filled(page: str, rows: Sequence[Measured]) -> str:
     """The page with its tables."""
-    return with_blocks(page, "growth", lambda name: table(rows, *QUANTITIES[name]))
+    page = with_blocks(page, "growth", lambda name: table(rows, *QUANTITIES[name]))
+    return with_blocks(page, "axis", axis_table)
+
+
+def axis_table(axis: str) -> str:
+    """A step of training and encoding at each size of an axis, with the slopes between the two largest."""
+    rows = [row for row in (read_json(AXES_STORED) if AXES_STORED.exists() else []) if row["axis"] == axis]
+    lines = [["", *(f"{row[axis]:,}" for row in rows), "slope"], ["---", *("---:" for _ in rows), "---:"]]
+    for name, key, written in (
+        ("a step", "step_ms", "{:,.0f} ms"),
+        ("memory", "gigabytes", "{:.2f} GB"),
+        ("passages encoded a second", "passages_per_second", "{:,.0f}"),
+    ):
+        lines.append([name, *(written.format(row[key]) for row in rows), slope({row[axis]: row[key] for row in rows})])
+    return markdown(lines)
 
 
 def table(rows: Sequence[Measured], figure: Figure, written: Callable[[float], str]) -> str:

@@ -3,13 +3,15 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import tokenizers
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, measure, rates_page, tokenise
+from benchmarks import gpu, load, load_page, measure, rates_page, serve, tokenise
 from benchmarks.inputs import passages
 from two_tower.tokenizer.base import Tokenizer
 
@@ -97,3 +99,23 @@ def test_a_card_beside_sentence_transformers(part: str) -> None:
     for package in ("sentence_transformers", gpu.TEACHER):
         pytest.importorskip(package, reason="needs pip install -e '.[bench,teacher]'")
     assert [*getattr(gpu, part)("cpu", True)]
+
+
+def test_a_disturbed_service_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if packages := [name for name in command.missing("serve") if name != "wrk"]:
+        pytest.skip(f"needs {' and '.join(packages)}: pip install -e '.[serve]'")
+    texts = passages(40, quick=True)
+    searcher = serve._searcher(tmp_path, texts, quick=True)
+    monkeypatch.setattr(load, "NONSENSE", 40)
+    with serve.served_app(serve._ours(searcher)) as url:
+        assert load.disturb(url) == 20  # half of them are not waited for
+        with urlopen(f"{url}/search?q={quote(texts[3][:40])}&k=3") as answer:
+            assert len(json.load(answer)["hits"]) == 3
+
+
+def test_the_table_of_a_load() -> None:
+    seen = serve.Load(rate=512.3, failed=0.0, p50=25.1, p99=33.0, p999=41.7)
+    stored = {"passages": 31_058, "dim": 256, "machine": "slow", "rows": [load._row("flat", 16, seen, 400.4, 401.0)]}
+    page = load_page.filled("<!-- load table -->\n<!-- end -->", stored)
+    assert "31,058 passages of 256 dimensions; slow.\n" in page
+    assert "| flat | 16 | 512 | 25 ms | 33 ms | 42 ms | 0 | 400 MB | 401 MB |" in page

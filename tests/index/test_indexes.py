@@ -272,3 +272,24 @@ def test_a_shared_chroma_server_keeps_other_collections(tmp_path: Path, monkeypa
     for store, name in ((mine, "passages"), (other, "others")):
         with pytest.raises(UserError, match=f"holds no whole collection {name}"):
             load_index(store.path)
+
+
+@pytest.mark.parametrize("name", ["flat", "hnsw"])
+def test_vectors_are_never_there_twice(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The array has room for all of them before the first is added, so it does not move."""
+    import faiss
+
+    seen = set[int]()
+    store = write_store(tmp_path, rows=3 * 64)
+    monkeypatch.setattr("two_tower.index.faiss.BLOCK", 64)
+    config = config_of(name)
+    index = build("index", {key: value for key, value in config.items() if key != "sample"})
+
+    def look(_: int) -> None:
+        array = faiss.downcast_index(getattr(index_of[0], "storage", index_of[0]))
+        seen.add(int(array.codes.data()))
+
+    index_of: list[Any] = []
+    monkeypatch.setattr(index, "_prepare", index_of.append)
+    index.build(store, look)
+    assert len(seen) == 1

@@ -65,6 +65,8 @@ class FaissIndex(VectorIndex):
                 nlist = int(getattr(index, "nlist", 0)) or 1024
                 training_rows = min(rows, TRAINING_PER_LIST * max(256, nlist), MAX_TRAINING)
                 index.train(store.sample(training_rows, SEED)[0])
+            if not self._gpu:
+                _reserve(index, rows)
             for vectors in store.vectors():
                 for start in range(0, len(vectors), BLOCK):
                     block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
@@ -226,6 +228,14 @@ def faiss_threads(maximum: int) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def _reserve(index: Any, rows: int) -> None:  # noqa: ANN401
+    """Make room for so many vectors: growing, an array is there twice, the old one and one of twice its size."""
+    array = faiss.downcast_index(getattr(index, "storage", index))
+    if hasattr(array, "codes"):
+        array.codes.resize(rows * array.code_size)
+        array.codes.resize(0)
 
 
 def _gpu_resources() -> Any:  # noqa: ANN401
