@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
+from shutil import which
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import Killed, killed_after
 from test_train import STEPS_PER_EPOCH, fit
-from training import embedded
+from training import embedded, history
 from wandb_files import WandbRun, log_until_killed, wandb_runs
 
 from two_tower.errors import UserError
@@ -245,6 +248,28 @@ def test_what_a_killed_process_logged_is_there(tmp_path: Path) -> None:
     assert first.id == second.id
     assert (first.exit_code, second.exit_code) == (None, 0)
     assert [row["train/loss"] for row in (*first.history, *second.history)] == [0.4, 0.9, 1.4, 1.9]
+
+
+def test_training_goes_on_where_wandb_has_gone(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if which("pkill") is None:
+        pytest.skip("needs pkill, to find W&B's own process")
+    original = WandbLogger.log_hyperparams
+
+    def killing(self: WandbLogger, *arguments: Any) -> None:  # noqa: ANN401
+        original(self, *arguments)
+        subprocess.run(["pkill", "-9", "-P", str(os.getpid()), "wandb-core"], check=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WandbLogger, "log_hyperparams", killing)
+        results = fit(collection, tmp_path / "lost", *OPTIONS)
+    said = " ".join(" ".join(capsys.readouterr()).split())
+    assert said.count("W&B has gone") == said.count("metrics.csv has all of it") == 1
+    assert history(tmp_path / "lost")[-1]
+    assert results["val/mrr@10"] >= 0
+    fit(collection, tmp_path / "next", *OPTIONS)  # of the same process
+    assert only(tmp_path / "next").exit_code == 0
 
 
 CALLS = st.lists(

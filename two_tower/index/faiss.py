@@ -232,7 +232,7 @@ def faiss_threads(maximum: int) -> Iterator[None]:
 
 def _reserve(index: Any, rows: int) -> None:  # noqa: ANN401
     """Make room for so many vectors: growing, an array is there twice, the old one and one of twice its size."""
-    array = faiss.downcast_index(getattr(index, "storage", index))
+    array: Any = faiss.downcast_index(getattr(index, "storage", index))
     if hasattr(array, "codes"):
         array.codes.resize(rows * array.code_size)
         array.codes.resize(0)

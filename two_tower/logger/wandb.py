@@ -8,7 +8,8 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -93,7 +94,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         self._row: dict[str, Any] = {}  # the values of the newest step, not handed over yet
         self._row_step = 0
         self._sent_step, self._sent_names = -1, set[str]()  # the last step that was handed over, and what of it
-        self._finished, self._trained, self._unreachable = False, False, False
+        self._finished, self._trained, self._unreachable, self._lost = False, False, False, False
         self._progress: Progress
 
     @property
@@ -153,7 +154,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         metrics = {name: v for name, v in metrics.items() if at != self._sent_step or name not in self._sent_names}
         if self._unreachable:
             metrics = _without_tables(metrics)
-        if at <= self._last_known_step or not metrics:
+        if at <= self._last_known_step or not metrics or self._lost:
             return
         if at != self._row_step:
             self.flush()
@@ -162,11 +163,25 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
 
     @rank_zero_only
     def alert(self, title: str, text: str, severity: str) -> None:
-        self.experiment.alert(title, text, "ERROR" if severity == "error" else "WARN")
+        self._give(lambda run: run.alert(title, text, "ERROR" if severity == "error" else "WARN"))
 
     @rank_zero_only
     def summarize(self, values: Mapping[str, Any]) -> None:
-        self.experiment.summary.update(dict(values))
+        self._give(lambda run: run.summary.update(dict(values)))
+
+    def _give(self, work: Callable[[wandb.Run], object]) -> bool:
+        """Do something with the W&B run; False once W&B's own process has gone, without which training goes on."""
+        if not self._lost:
+            try:
+                work(self.experiment)
+            except UserError:  # it could not begin
+                raise
+            except Exception as error:  # of many kinds, some of them private
+                self._lost, self._row = True, {}
+                log.warning("W&B has gone (%s): its history ends here, metrics.csv has all of it.", first_line(error))
+                with suppress(Exception):
+                    wandb.teardown()  # else it would tell of the loss again when the program ends
+        return not self._lost
 
     @rank_zero_only
     def flush(self) -> None:
@@ -179,8 +194,10 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         try:
             self.experiment.log(row, step=progress.row, commit=True)
         except (wandb.Error, OSError) as error:  # nothing of it was logged
+            without = _without_tables(row)
+            if not self._give(lambda run: run.log(without, step=progress.row, commit=True)):
+                return
             self._warn_unreachable("tables any more", str(error))
-            self.experiment.log(_without_tables(row), step=progress.row, commit=True)
         if time.monotonic() - start > SECONDS_FOR_TABLES and not self._unreachable:
             self._warn_unreachable("tables any more", "its server does not answer")
         progress.step = max(self._row_step, progress.step)
@@ -193,7 +210,7 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
     def archive(self, kind: str, files: Sequence[Path], mark: str = "") -> bool:
         """Keep files as an artifact. They are not copied: offline they must stay in place until ``wandb sync``."""
         last = self._folder / f"{kind}.txt"
-        if not self._artifacts or (mark and last.exists() and last.read_text(encoding="utf-8") == mark):
+        if self._lost or not self._artifacts or (mark and last.exists() and last.read_text(encoding="utf-8") == mark):
             return False
         metadata = {"run": self._run.path.name, **(self._run.read_results() if self._run.complete else {})}
         artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind, metadata=metadata)
@@ -231,16 +248,17 @@ class WandbLogger(loggers.WandbLogger, RunLogger):  # type: ignore[misc]  # its 
         if self._status == "success" and self._trained and self._run.best.exists():
             self.archive("model", [self._run.best, self._run.tokenizer, self._run.config])
         super().finalize(self._status)
-        if self._offline:  # for the next start: of several folders ``wandb sync`` takes the last one's summary only
-            summary = self._experiment.summary
-            names = [name for name in summary.keys() if not name.startswith("_")]  # noqa: SIM118 (not a mapping)
-            write_json(self._summary_file, {name: summary.get(name) for name in names})
         self._finished = True
-        self._experiment.finish(exit_code=0 if self._status == "success" else 1)
-        if self._offline:
+        if self._give(self._end) and self._offline:
             folder = shlex.quote(str(self._folder))
             commands = f"upload it with  wandb sync {folder}/offline-run-*  or look at it with  wandb leet {folder}"
             say(f"W&B: the run is in {self._folder}; {commands}", style="dim")
+
+    def _end(self, run: wandb.Run) -> None:
+        if self._offline:  # for the next start: of several folders ``wandb sync`` takes the last one's summary only
+            names = [name for name in run.summary.keys() if not name.startswith("_")]  # noqa: SIM118 (not a mapping)
+            write_json(self._summary_file, {name: run.summary.get(name) for name in names})
+        run.finish(exit_code=0 if self._status == "success" else 1)
 
 
 def logged_in() -> bool:
