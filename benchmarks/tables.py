@@ -122,7 +122,7 @@ def table(rows: Sequence[Stored], name: str, experiment: Experiment) -> str:
 
 def markdown(lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table of these cells."""
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return "\n".join(re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(line)} |") for line in lines)
 
 
 def with_blocks(page: str, kind: str, block: Callable[[str], str]) -> str:

@@ -43,10 +43,11 @@ def _alone(path: Path) -> Iterator[None]:
     """Wait until no other process writes the same index."""
     from filelock import FileLock, Timeout
 
+    from two_tower.cache import cache_folder, key_of
     from two_tower.console import say
 
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache_folder() / f".{key_of(str(path.resolve()))}.lock")  # beside the index it would be in the way
+    cache_folder().mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
