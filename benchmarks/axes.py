@@ -12,29 +12,18 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.collection import ranks
 from benchmarks.fill import fill
 from benchmarks.growth_page import AXES, AXES_STORED
 from benchmarks.measure import watched_memory
+from benchmarks.train_average import in_batches, trainable
 from two_tower.console import say
-from two_tower.data.stream.batch import Batches
-from two_tower.data.stream.triplets import ExampleRows, TrainingSet
 from two_tower.files import write_json
-from two_tower.loss.in_batch import InBatchLoss
-from two_tower.model import TwoTower
-from two_tower.negatives.base import KnownPositives, NegativeMask
-from two_tower.negatives.given import GivenNegatives
-from two_tower.optimizer.adam import Adam
 from two_tower.ragged import Ragged
-from two_tower.similarity import Similarity
-from two_tower.tower.average import AverageTower
-from two_tower.tower.base import WordTable
 
 BASE = {"words": 30_000, "batch": 1_024, "dim": 256}
 WORDS, QUERY_WORDS = 57, 7  # of a passage, of a query
@@ -50,20 +39,9 @@ def measure(words: int, batch: int, dim: int) -> dict[str, float]:
     """Milliseconds of a step, passages a second, gigabytes at most."""
     warnings.filterwarnings("ignore", message=".*self.trainer.*")  # a model that no trainer drives
     rng, n = np.random.default_rng(0), batch * BATCHES
-    rows, queries, documents = np.arange(n), _texts(n, QUERY_WORDS, words, rng), _texts(2 * n, WORDS, words, rng)
-    positives = KnownPositives(rows, rows, rows, np.arange(2 * n))
-    examples = ExampleRows(rows, rows, rows[:, None] + n)
-    data = TrainingSet(examples, queries, documents, positives, np.zeros(n, np.uint64))
-    batches = Batches(data, GivenNegatives(), NegativeMask(positives, whole_batch=True), batch, seed=0)
+    batches = in_batches(_texts(n, QUERY_WORDS, words, rng), _texts(2 * n, WORDS, words, rng), batch)
     with watched_memory() as seen:
-        table = WordTable(words, dim)
-        table.initialize(torch.randn(words, dim) * 0.05, None)
-        tower = AverageTower(table, dim)
-        adam = partial(
-            Adam, lr=0.01, embedding_lr_scale=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-            embedding_weight_decay=0.0, row_wise=True,
-        )  # fmt: skip
-        model = TwoTower(tower, tower, Similarity("cosine"), InBatchLoss(0.05, symmetric=False), adam)
+        model = trainable(words, dim)
         optimizer, steps, start = model.configure_optimizers(), 0, 0.0
         while steps < 3 or time.perf_counter() - start < SECONDS:
             start = time.perf_counter() if steps == 2 else start  # the first two compile

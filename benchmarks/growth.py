@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from benchmarks.collection import PASSAGES, TRAINING, VALIDATION, write
 from benchmarks.fill import fill
 from benchmarks.growth_page import STORED, Measured, stored
+from benchmarks.measure import anonymous_memory
 from benchmarks.tables import ROOT
 from two_tower.console import say
 from two_tower.files import read_json, write_json
@@ -143,8 +144,7 @@ def _anonymous(group: int) -> int:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if int((folder / "stat").read_text().rpartition(")")[2].split()[2]) == group:
-                status = (folder / "status").read_text()
-                total += sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+                total += anonymous_memory(folder.name)
         except (OSError, IndexError, ValueError):  # it has ended
             continue
     return total

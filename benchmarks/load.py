@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.fill import fill
 from benchmarks.load_page import STORED
+from benchmarks.measure import anonymous_memory
 from benchmarks.rates_page import machine
 from benchmarks.serve import Load, load
 from benchmarks.tables import ROOT
@@ -40,8 +41,7 @@ class Served:
     @property
     def megabytes(self) -> float:
         """Of memory that it has for itself."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
+        return anonymous_memory(self._process.pid) / 2**20
 
 
 @contextmanager

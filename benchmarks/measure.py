@@ -71,15 +71,20 @@ def require_equal(what: str, ours: np.ndarray, peer: np.ndarray, tolerance: floa
         raise RuntimeError(f"{what}: the results differ by {worst:.2g}, more than {tolerance:g}")
 
 
+def anonymous_memory(process: int | str = "self") -> int:
+    """Bytes that a process has for itself; mapped files do not count, the system can drop those."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+
+
 @contextmanager
 def watched_memory() -> Iterator[list[int]]:
-    """Anonymous memory of this process in bytes, every 20 ms; mapped files do not count, the system can drop those."""
+    """The `anonymous_memory` of this process, every 20 ms."""
     status, seen, stop = Path("/proc/self/status"), [0], threading.Event()
 
     def watch() -> None:
         while status.exists() and not stop.wait(0.02):
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            seen.append(int(line.split()[1]) * 1024)
+            seen.append(anonymous_memory())
 
     thread = threading.Thread(target=watch)
     thread.start()

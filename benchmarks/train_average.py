@@ -81,17 +81,9 @@ class Triplets:
         texts = passages(2 * n, quick)
         queries = [" ".join(text.split()[10:17]) for text in texts[:n]]
         self.columns = queries, texts[:n], texts[n:]
-        rows = np.arange(n)
         self.tokenizer = tokenizer(quick)
-        training_set = TrainingSet(
-            ExampleRows(rows, rows, rows[:, None] + n),
-            self.tokenizer.encode(pa.array(queries)),
-            self.tokenizer.encode(pa.array(texts)),
-            KnownPositives(rows, rows, rows, np.arange(2 * n)),
-            np.zeros(n, np.uint64),
-        )
-        mask = NegativeMask(training_set.positives, whole_batch=True)
-        self.batches = Batches(training_set, GivenNegatives(), mask, size, seed=0)
+        encoded = (self.tokenizer.encode(pa.array(column)) for column in (queries, texts))
+        self.batches = in_batches(*encoded, size)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -106,23 +98,38 @@ class Triplets:
         return [[column[row] for row in rows] for column in self.columns]
 
 
-def _table(words: int) -> Tensor:
-    return torch.randn(words, DIM, generator=torch.Generator().manual_seed(0)) * 0.05
+def in_batches(queries: Ragged, documents: Ragged, size: int) -> Batches:
+    """Batches of triplets: query ``i`` of n, its positive ``i`` of 2 n documents, its negative ``i + n``."""
+    n = len(queries)
+    rows = np.arange(n)
+    positives = KnownPositives(rows, rows, rows, np.arange(2 * n))
+    examples = ExampleRows(rows, rows, rows[:, None] + n)
+    training_set = TrainingSet(examples, queries, documents, positives, np.zeros(n, np.uint64))
+    return Batches(training_set, GivenNegatives(), NegativeMask(positives, whole_batch=True), size, seed=0)
 
 
-def _ours(data: Triplets, words: int) -> Contestant:
-    table = WordTable(words, DIM)
-    table.initialize(_table(words), None)
-    tower = AverageTower(table, DIM)
+def _table(words: int, dim: int = DIM) -> Tensor:
+    return torch.randn(words, dim, generator=torch.Generator().manual_seed(0)) * 0.05
+
+
+def trainable(words: int, dim: int = DIM) -> TwoTower:
+    """An average tower with in-batch softmax and lazy Adam."""
+    table = WordTable(words, dim)
+    table.initialize(_table(words, dim), None)
+    tower = AverageTower(table, dim)
     adam = partial(
         Adam, lr=RATE, embedding_lr_scale=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
         embedding_weight_decay=0.0, row_wise=True,
     )  # fmt: skip
-    model = TwoTower(tower, tower, Similarity("cosine"), InBatchLoss(TEMPERATURE, symmetric=False), adam)
+    return TwoTower(tower, tower, Similarity("cosine"), InBatchLoss(TEMPERATURE, symmetric=False), adam)
+
+
+def _ours(data: Triplets, words: int) -> Contestant:
+    model = trainable(words)
     optimizer = model.configure_optimizers()
     return Contestant(
         lambda k: model.training_step(data.tokens(k), k),
-        table.vectors,
+        model.document_tower.words.vectors,
         optimizer,
         lambda: model.configure_gradient_clipping(optimizer, CLIP),
         len(data),

@@ -6,7 +6,6 @@ import pkgutil
 from contextlib import suppress
 from importlib import metadata
 
-import bm25s  # noqa: F401
 import numpy as np
 import pyarrow
 import quick_hydra  # noqa: F401

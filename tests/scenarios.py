@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,23 @@ def prepare(name: str, data: Path, folder: Path, request: pytest.FixtureRequest)
         ended = run(folder, *command)
         assert ended.status == 0, ended.err
     return commands[-1]
+
+
+class Begun(NamedTuple):
+    """A command, what it has written undisturbed, and how long it took."""
+
+    command: list[str]
+    whole: dict[str, Any]
+    seconds: float
+
+
+def begin(name: str, data: Path, prepared: Path, request: pytest.FixtureRequest) -> Begun:
+    """Make the folder in which a scenario's command can begin, and see what that does to a copy of it."""
+    command, whole = prepare(name, data, prepared, request), prepared.with_name("whole")
+    shutil.copytree(prepared, whole)
+    start = time.monotonic()
+    assert (ended := run(whole, *command)).status == 0, ended.err
+    return Begun(command, contents(whole), time.monotonic() - start)
 
 
 def settings(folder: Path) -> Mapping[str, str]:

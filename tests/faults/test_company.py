@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from forked import forked
-from scenarios import KILLS, SCENARIOS, SEED, contents, prepare, run, settings, skip_unless
+from scenarios import KILLS, SCENARIOS, SEED, begin, contents, run, settings, skip_unless
 
 pytestmark = pytest.mark.timeout(600)
 DAY = 86_400
@@ -23,12 +23,9 @@ def test_the_second_of_two_waits_refuses_or_finds_it_done(
     name: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     skip_unless(name == "embedded")
-    prepared, whole, both = (tmp_path / name for name in ("prepared", "whole", "both"))
-    command = prepare(name, data, prepared, request)
-    shutil.copytree(prepared, whole)
-    start = time.monotonic()
-    assert (ended := run(whole, *command)).status == 0, ended.err
-    seconds, moments = time.monotonic() - start, random.Random(f"{SEED}{name}")
+    prepared, both = tmp_path / "prepared", tmp_path / "both"
+    command, whole, seconds = begin(name, data, prepared, request)
+    moments = random.Random(f"{SEED}{name}")
     for _ in range(KILLS):
         shutil.copytree(prepared, both)
         with forked(*command, cwd=both, **settings(both)) as one:
@@ -38,7 +35,7 @@ def test_the_second_of_two_waits_refuses_or_finds_it_done(
                     assert each.status in (0, 2) or name == "sweep", each
                     assert "Traceback" not in each.err, each.err
         assert (ended := run(both, *command)).status == 0, ended.err
-        assert contents(both) == contents(whole)
+        assert contents(both) == whole
         shutil.rmtree(both)
 
 
@@ -48,13 +45,9 @@ def test_stopped_and_continued_the_day_before(
 ) -> None:
     """Half of the work is done when the clock is set back by a day: all of its files are of tomorrow."""
     skip_unless(name == "changed")
-    prepared, whole, stopped = (tmp_path / name for name in ("prepared", "whole", "stopped"))
-    command = prepare(name, data, prepared, request)
-    shutil.copytree(prepared, whole)
+    prepared, stopped = tmp_path / "prepared", tmp_path / "stopped"
+    command, whole, seconds = begin(name, data, prepared, request)
     shutil.copytree(prepared, stopped)
-    start = time.monotonic()
-    assert (ended := run(whole, *command)).status == 0, ended.err
-    seconds = time.monotonic() - start
     with forked(*command, cwd=stopped, **settings(stopped)) as part:
         time.sleep(random.Random(f"{SEED}{name}").uniform(0, seconds))
         part.send(signal.SIGTERM)
@@ -63,4 +56,4 @@ def test_stopped_and_continued_the_day_before(
     for path in stopped.rglob("*"):
         os.utime(path, (tomorrow, tomorrow))
     assert (ended := run(stopped, *command)).status == 0, ended.err
-    assert contents(stopped) == contents(whole)
+    assert contents(stopped) == whole

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from forked import forked
-from scenarios import KILLS, SCENARIOS, SEED, contents, prepare, run, settings, skip_unless
+from scenarios import KILLS, SCENARIOS, SEED, begin, contents, run, settings, skip_unless
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -21,15 +21,12 @@ def test_it_ends_as_if_nothing_had_happened(
     name: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     skip_unless(SCENARIOS[name].often)
-    prepared, whole, killed = (tmp_path / name for name in ("prepared", "whole", "killed"))
-    command = prepare(name, data, prepared, request)
-    shutil.copytree(prepared, whole)
+    prepared, killed = tmp_path / "prepared", tmp_path / "killed"
+    command, whole, seconds = begin(name, data, prepared, request)
     shutil.copytree(prepared, killed)
-    start = time.monotonic()
-    assert (ended := run(whole, *command)).status == 0, ended.err
-    seconds, moments = time.monotonic() - start, random.Random(f"{SEED}{name}")
+    moments = random.Random(f"{SEED}{name}")
     for _ in range(KILLS):
         with forked(*command, cwd=killed, **settings(killed)):  # and killed where it ends
             time.sleep(moments.uniform(0, seconds))
     assert (ended := run(killed, *command)).status == 0, ended.err
-    assert contents(killed) == contents(whole)
+    assert contents(killed) == whole
