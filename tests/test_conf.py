@@ -48,6 +48,8 @@ def with_choice(group: str, choice: str, *more: str) -> dict[str, Any]:
         return filled(program, f"{group}={choice}", *more)
     place = choices(group).index(choice)
     others = {g: choices(g)[place % len(choices(g))] for g in defaults(program) & groups() if g != "experiment"}
+    if others.get("tower") == "transformer":
+        others["tokenizer"] = "subword"  # reads no other
     return filled(program, *(f"{g}={c}" for g, c in sorted(others.items())), *more)
 
 

@@ -100,6 +100,24 @@ def serve(
 
 
 @app.command()
+def start(
+    path: Annotated[Path, typer.Argument(help="folder of documents, or one document", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="settings as for train.py, for example tower=gru", show_default=False)
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="folder of the run, if not runs/NAME")] = None,
+    host: Annotated[str, typer.Option(help="address of the search page")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any that is free")] = 8000,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="serve a search page at the end")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in a browser")] = True,
+) -> None:
+    """From documents (text, Markdown, HTML, PDF, tables) to a search page, in one command."""
+    from two_tower.start import start as begin
+
+    begin(path, overrides or [], run, host, port, page, browser)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,

@@ -1,0 +1,310 @@
+"""`data=documents`: a folder of documents, cut into passages; questions are found or made, to train and judge with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from two_tower.cache import entry, file_fingerprint, key_of, notice
+from two_tower.console import counter
+from two_tower.data import _pages
+from two_tower.data._sections import length, sections
+from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, Source, draw_dev, percentiles
+from two_tower.data.pairs import PairsSource
+from two_tower.data.passages import Passages
+from two_tower.data.reading import names, table_files
+from two_tower.data.reading.content import kind_of
+from two_tower.errors import UserError, at_least
+
+log = logging.getLogger(__name__)
+
+RULES = 1  # raise whenever the same files would give other passages or questions
+ENOUGH = 100  # questions of the documents themselves with which validation needs no other
+_ROWS = 4096
+_OWN = ("environment.json", "config.yaml")  # a folder with these is a run
+_NO_TEXT = ("node_modules", "__pycache__")
+_QUESTION = re.compile(r"[?？؟]\W*$")
+_FIRST_SENTENCE = re.compile(r"[^\s#>|`*\-+\d].{20,300}?(?:[.!?…](?=\s)|[。！？।])", re.DOTALL)
+_COLUMNS = ("id", "title", "text", "own_title", "own_text", "query", "kind", "sentence", "link", "fields")
+
+Row = dict[str, str]
+
+
+class NoText(UserError):
+    """A table that holds something else."""
+
+
+class Found(NamedTuple):
+    """What a folder holds."""
+
+    files: Counter[str]  # that were read, by the ending of their name
+    others: Counter[str]  # that were not
+    queries: Counter[str]  # by kind: question, heading, sentence
+
+
+class Documents(Source):
+    """Text, Markdown, HTML, PDF and tables (CSV, TSV, JSON, Parquet) of a folder, or one such file.
+
+    A passage is what stands under a heading, or a part of it of at most about ``passage_words`` words; in a table it is
+    a row. Its id is the file's path with the heading's anchor, so that it stays when other parts change.
+
+    Queries are questions that the documents answer: headings with a question mark, questions beside their answers in a
+    table. Other passages get their heading, where no other has the same, or their first sentence (as in the inverse
+    cloze task of Lee et al., 2019, https://arxiv.org/abs/1906.00300). What became a query is held back from its passage
+    in training and validation (`corpus`), not in the index (`search_corpus`). ``dev`` is a tenth, `JUDGED_ENOUGH` at
+    least: of the questions alone where there are `ENOUGH`.
+    """
+
+    def __init__(
+        self, path: Path | str, passage_words: int = 150, base_url: str | None = None, dev_share: float | None = None,
+        dev_seed: int = 0, name: str | None = None,
+    ) -> None:  # fmt: skip
+        at_least(20, passage_words=passage_words)
+        if dev_share is not None and not 0 < dev_share < 1:
+            raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
+        self.path = Path(os.path.abspath(Path(path).expanduser()))
+        super().__init__(name or self.path.stem)
+        if not self.path.exists():
+            raise UserError(f"{path} does not exist: data.path must be a folder of documents, or one document")
+        self.root = self.path if self.path.is_dir() else self.path.parent
+        self.base_url, self.passage_words = base_url, passage_words
+        self.dev_share, self.dev_seed = dev_share, dev_seed
+
+    def corpus(self) -> Iterator[pa.RecordBatch]:
+        """Passages without what became their queries."""
+        table = self._rows.select(["id", "own_title", "own_text"]).rename_columns(CORPUS.names)
+        yield from table.combine_chunks().to_batches(_ROWS)
+
+    def search_corpus(self) -> Iterator[pa.RecordBatch]:
+        """Whole passages; their fields have a ``url`` that leads to their place."""
+        fields = pa.array([self._fields(*pair) for pair in self._values("link", "fields")], pa.string())
+        table = self._rows.select(CORPUS.names).append_column(FIELDS, fields)
+        yield from table.combine_chunks().to_batches(_ROWS)
+
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "dev")
+
+    def queries(self, split: str) -> pa.Table:
+        texts = list(self._split(split))
+        return pa.table([[_query_id(text) for text in texts], texts], QUERIES)
+
+    def qrels(self, split: str) -> pa.Table:
+        pairs = [(_query_id(text), name) for text, passages in self._split(split).items() for name in passages]
+        queries, passages = zip(*pairs, strict=True)
+        return pa.table([queries, passages, np.ones(len(pairs), np.int32)], QRELS)
+
+    def fingerprint(self) -> str:
+        files = [f"{self._relative(path)} {file_fingerprint(path)}" for path in self._files]
+        return self._key(RULES, self.passage_words, self.dev_share, self.dev_seed, *files)
+
+    def estimated_size(self) -> int:
+        return len(self._rows)
+
+    def some_texts(self) -> list[str]:
+        """A thousand passages at most, spread evenly."""
+        return self._rows["text"].to_pylist()[:: max(1, len(self._rows) // 1000)]
+
+    def found(self) -> Found:
+        """What was read, and what queries it gave."""
+        read = {name.partition("#")[0] for name in self._rows["id"].to_pylist()}
+        seen = Counter(kind_of(path) for path in self._files if self._relative(path) in read)
+        others = (path for path in self._all_files if self._relative(path) not in read)
+        return Found(seen, Counter(kind_of(path) or path.name for path in others), Counter(self._kinds.values()))
+
+    @cached_property
+    def _all_files(self) -> list[Path]:
+        """All files but hidden ones and those of runs, in the order of their names."""
+        if self.path.is_file():
+            return [self.path]
+        files = []
+        for folder, subfolders, its in os.walk(self.path):
+            if all(name in its for name in _OWN):
+                subfolders.clear()
+                continue
+            subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name not in _NO_TEXT)
+            files += [Path(folder, name) for name in sorted(its) if name[0] != "."]
+        return files
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        found = [path for path in self._all_files if kind_of(path) in (*_pages.KINDS, *table_files.KINDS)]
+        if not found:
+            kinds = ", ".join((*_pages.KINDS, *table_files.KINDS))
+            raise UserError(f"{self.path} holds no document of a known kind: {kinds}")
+        return found
+
+    @cached_property
+    def _rows(self) -> pa.Table:
+        key = key_of(RULES, self.passage_words, self.fingerprint())
+        table = pq.read_table(entry("documents", key, self._write) / "passages.parquet")
+        if not len(table):
+            raise UserError(f"{self.path} holds no text in its {len(self._files)} files")
+        return table
+
+    def _write(self, folder: Path) -> None:
+        rows, problems = list[Row](), list[str]()
+        with counter(f"Reading {self.name}", "files", len(self._files)) as progress:
+            for path in self._files:
+                try:
+                    rows += self._read(path)
+                except NoText:
+                    if path == self.path:
+                        raise
+                except UserError as error:
+                    problems.append(str(error))
+                progress(1)
+        if problems:
+            some = "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else "")
+            text = f"{self.path}: {len(problems)} of {len(self._files)} files were not read: {some}"
+            if not rows:
+                raise UserError(text)
+            notice(text)
+        rows = _ask(_distinct(rows))
+        columns = [[row.get(name, "") for row in rows] for name in _COLUMNS]
+        pq.write_table(pa.table([pa.array(c, pa.string()) for c in columns], _COLUMNS), folder / "passages.parquet")
+
+    def _read(self, path: Path) -> list[Row]:
+        if kind_of(path) in table_files.KINDS:
+            return list(_table_rows(path, self._relative(path)))
+        return list(_document_rows(path, self._relative(path), self.passage_words))
+
+    def _split(self, split: str) -> dict[str, list[str]]:
+        """The queries of a split, and the ids of the passages that answer each."""
+        if split not in self.splits():
+            raise self._no_split(split)
+        return {text: ids for text, ids in self._answers.items() if (text in self._dev) == (split == "dev")}
+
+    @cached_property
+    def _answers(self) -> dict[str, list[str]]:
+        answers = defaultdict[str, list[str]](list)
+        for name, *queries in self._values("id", "query", "sentence"):
+            for query in filter(None, queries):
+                answers[query].append(name)
+        if len(answers) < 2:
+            raise UserError(f"{self.path} holds too little text: training and validation need a passage each at least")
+        return answers
+
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        kinds = {query: kind for query, kind in self._values("query", "kind")}
+        return {text: kinds.get(text, "sentence") for text in self._answers}
+
+    @cached_property
+    def _dev(self) -> set[str]:
+        asked = [text for text, kind in self._kinds.items() if kind == "question"]
+        among = asked if len(asked) >= ENOUGH else list(self._answers)
+        draws = percentiles(among, self.dev_seed)
+        chosen = draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())
+        return {text for text, own in zip(among, chosen & (draws != draws.max()), strict=True) if own}
+
+    def _fields(self, link: str, fields: str) -> str:
+        start = f"{self.root.as_uri()}/" if self.base_url is None else f"{self.base_url.rstrip('/')}/"
+        return json.dumps({"url": start + link} | (json.loads(fields) if fields else {}), ensure_ascii=False)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _values(self, *columns: str) -> Iterator[tuple[str, ...]]:
+        return zip(*(self._rows[name].to_pylist() for name in columns), strict=True)
+
+
+def _query_id(text: str) -> str:
+    return key_of(text)[:16]
+
+
+def _document_rows(path: Path, relative: str, most: int) -> Iterator[Row]:
+    """The passages of a document."""
+    for page in _pages.pages(path):
+        above = [" ".join(title.split()) for title in (page.title or _spoken(path), page.heading) if title]
+        for section in sections(page.markdown, most):
+            place = "#".join(filter(None, (relative, page.place or section.anchor)))
+            outer = above if page.title or not section.headings else above[1:]
+            titles = dict.fromkeys([*outer, *section.headings])  # a document's title is usually its first heading too
+            yield {
+                "id": f"{place}:{section.part + 1}" if section.part else place,
+                "title": " › ".join(titles), "text": section.text, "link": quote(place, safe="/#=~:.-_"),
+                "heading": section.headings[-1] if section.headings else "", "section": place,
+                "part": str(section.part or ""),
+            }  # fmt: skip
+
+
+def _table_rows(path: Path, relative: str) -> Iterator[Row]:
+    """The rows of a table: passages, or questions with their answers."""
+    columns = table_files.open_table(path).schema.names
+    question = names.first_of(names.QUERY, columns)
+    if question and names.first_of(names.POSITIVE, [name for name in columns if name != question]):
+        pairs, asked = PairsSource(path), defaultdict[str, list[str]](list)
+        for split in pairs.splits():
+            texts = dict(zip(*pairs.queries(split).to_pydict().values(), strict=True))
+            for query, passage, _ in zip(*pairs.qrels(split).to_pydict().values(), strict=True):
+                asked[passage].append(texts[query])
+        source: Source = pairs
+    elif names.first_of(names.TEXT, columns):
+        source, asked = Passages(path), defaultdict(list)
+    else:
+        raise NoText(f"{path} has no column that is called like a text ({', '.join(names.TEXT[:5])} …)")
+    for batch in source.search_corpus():
+        for row in batch.to_pylist():
+            query = next(iter(asked[row["id"]]), "")
+            title, kind = row["title"], "question" if query else ""
+            yield {
+                "id": f"{relative}#{row['id']}", "title": title or query, "text": row["text"], "link": quote(relative),
+                "fields": row.get(FIELDS, ""), "own_title": title, "query": query, "kind": kind,
+            }  # fmt: skip
+
+
+def _spoken(path: Path) -> str:
+    """A file's name as a title."""
+    return re.sub(r"[-_]+", " ", path.stem).strip()
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Rows without copies (the same words under the same heading); ids that occur again get a number."""
+    kept = {(row.get("heading", row["title"]), " ".join(row["text"].split())): row for row in reversed(rows)}
+    seen, distinct = Counter[str](), list(reversed(kept.values()))
+    for row in distinct:
+        seen[row["id"]] += 1
+        if seen[row["id"]] > 1:
+            row["id"] = f"{row['id']}~{seen[row['id']]}"
+    if len(distinct) < len(rows):
+        log.info("%s passages are copies of others and were left out.", f"{len(rows) - len(distinct):,}")
+    return distinct
+
+
+def _ask(rows: list[Row]) -> list[Row]:
+    """Give each passage a query where it has none, and hold that back from what is trained on."""
+    sections_of = defaultdict[str, set[str]](set)
+    for row in rows:
+        sections_of[_same(row.get("heading", ""))].add(row.get("section", ""))
+    taken = {row["query"] for row in rows if row.get("query")}
+    for row in rows:
+        own = row.setdefault("own_title", row["title"])
+        heading, alone = row.get("heading", ""), len(sections_of[_same(row.get("heading", ""))]) == 1
+        if not row.get("query") and heading and alone and (length(heading) > 1 or _QUESTION.search(heading)):
+            row["query"], row["kind"] = heading, "question" if _QUESTION.search(heading) else "heading"
+            row["own_title"] = own.removesuffix(heading).removesuffix(" › ")
+            taken.add(heading)
+        row["sentence"], row["own_text"] = "", row["text"]
+        found = _FIRST_SENTENCE.match(row["text"])
+        if found and (not row.get("query") or (row["kind"] == "heading" and row["part"])):
+            sentence, rest = " ".join(found[0].split()), row["text"][found.end() :].strip()
+            if length(sentence) >= 5 and length(rest) >= 20 and sentence not in taken:
+                row["sentence"], row["own_text"] = sentence, rest
+                taken.add(sentence)
+    return rows
+
+
+def _same(heading: str) -> str:
+    return " ".join(heading.casefold().split())
