@@ -82,12 +82,16 @@ def write_tevatron(folder: Path) -> None:
         write_text(folder / f"scifact-qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\n{judged}")
 
 
+def write_handbook(folder: Path) -> None:
+    write_text(folder / "handbook" / "all.md", "".join(f"# {d['title']}\n\n{d['text']}\n\n" for d in DOCUMENTS))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, hub_cache: None) -> Path:
     """A folder with everything that the commands name."""
     folder = tmp_path_factory.mktemp("place")
     write_collection(folder / "mine")
-    for make in (write_pairs, write_ms_marco, write_passage_ranking, write_tevatron):
+    for make in (write_pairs, write_ms_marco, write_passage_ranking, write_tevatron, write_handbook):
         make(folder)
     return folder
 

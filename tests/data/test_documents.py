@@ -197,7 +197,8 @@ def test_long_parts_are_cut_between_paragraphs_lines_and_sentences() -> None:
     assert [each.part for each in sections(paragraph * 3, 60)] == [0, 1, 2]
 
 
-WORDS = st.text("ab \n#-*`|>{}[]().!?1=_~&<东", max_size=200)
+# No signs of headings, which are left out where nothing stands below them, nor of markup.
+WORDS = st.text("ab \n*`|>{}[]().!?1_~&东", max_size=200)
 
 
 @given(WORDS, st.integers(20, 40))
@@ -206,4 +207,4 @@ def test_any_text_is_cut_without_loss(text: str, most: int) -> None:
     assert all(each.text.strip() and length(each.text) <= most + 4 for each in found)  # signs of a cut word count
     letters = "".join(each.text + "".join(each.headings) for each in found)
     for letter in "ab东":
-        assert ("<" in text and "a" in text) or (letter in letters) == (letter in text)
+        assert letters.count(letter) == text.count(letter)
