@@ -1,28 +1,17 @@
 # make demo and make test are all that a newcomer needs: each makes .venv and installs what is missing.
 
 PYTHON ?= python3
-# The torch to install. On Linux the package index's own wheel brings CUDA; for the smaller CPU build, or
-# another CUDA version, give the address of a wheel index:  make demo TORCH_INDEX=URL
-TORCH ?= torch==2.13.*
-TORCH_INDEX ?=
-# Where the demo's runs go.
-RUNS ?= runs
 # Tests run on all cores, up to four; those of one file share what is costly to make, so they stay together. In their
 # order: by default files with few tests come last, and these take longest.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test test-all test-lowest audit faults fuzz bench lint format clean
 
+# The same without make, on Windows too:  python install.py --demo
 demo: .venv/.core
-	$(BIN)/python train.py run_dir=$(RUNS)/demo-average
-	$(BIN)/python train.py tower=gru trainer.max_epochs=3 run_dir=$(RUNS)/demo-gru
-	$(BIN)/python embed.py run=$(RUNS)/demo-average
-	$(BIN)/two-tower search $(RUNS)/demo-average "how to compute cosine similarity between two vectors" -k 3
-	$(BIN)/two-tower search $(RUNS)/demo-average "reduce the learning rate when the loss stops improving" -k 3
-	$(BIN)/two-tower search $(RUNS)/demo-average "shortest path between two nodes in a graph" -k 3
+	$(PYTHON) -c 'import install; install.demo()'
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -71,19 +60,14 @@ format: .venv/.dev
 clean:
 	rm -rf .venv .lowest .audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/.torch:
-	$(PYTHON) -m venv .venv
-	$(PIP) "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+.venv/.core: pyproject.toml
+	$(PYTHON) install.py
 	@touch $@
 
-.venv/.core: .venv/.torch pyproject.toml
-	$(PIP) --editable .
-	@touch $@
-
-.venv/.dev: .venv/.torch pyproject.toml
-	$(PIP) --editable ".[dev]"
+.venv/.dev: pyproject.toml
+	$(PYTHON) install.py dev
 	@touch $@ .venv/.core
 
-.venv/.all: .venv/.torch pyproject.toml
-	$(PIP) --editable ".[all]"
+.venv/.all: pyproject.toml
+	$(PYTHON) install.py all
 	@touch $@ .venv/.dev .venv/.core
