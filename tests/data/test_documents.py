@@ -129,6 +129,22 @@ def test_a_first_sentence_is_a_query_where_there_is_no_heading(tmp_path: Path) -
     assert {text for _, _, text in values(source.corpus())} == {rest}
 
 
+def test_the_first_part_of_a_section_answers_its_heading(tmp_path: Path) -> None:
+    sentences = [f"Step {i} of it is to knead the dough for quite a while." for i in range(12)]
+    (tmp_path / "bread.md").write_text(f"# Bread\n\n## How to bake\n\n{' '.join(sentences)}\n\n## End\n\nEnd.")
+    source = Documents(tmp_path, passage_words=60)
+    judged = [values(source.qrels(split)) for split in source.splits()]
+    texts = {row["id"]: row["text"] for split in source.splits() for row in source.queries(split).to_pylist()}
+    asked = {document: texts[query] for rows in judged for query, document, _ in rows}
+    assert asked == {
+        "bread.md#how-to-bake": "How to bake", "bread.md#how-to-bake:2": sentences[4],
+        "bread.md#how-to-bake:3": sentences[8],
+    }  # fmt: skip
+    trained = {name: (title, text) for name, title, text in values(source.corpus())}
+    assert trained["bread.md#how-to-bake:2"] == ("Bread", " ".join(sentences[5:8]))
+    assert passages(source)["bread.md#how-to-bake:2"]["text"] == " ".join(sentences[4:8])
+
+
 def test_ids_stay_when_other_parts_change(folder: Path) -> None:
     before = passages(Documents(folder))
     (folder / "guide.md").write_text(GUIDE.replace("## Heat", "## New\n\nNew words.\n\n## Heat"), encoding="utf-8")

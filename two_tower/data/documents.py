@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -20,30 +17,18 @@ import pyarrow.parquet as pq
 from two_tower.cache import entry, file_fingerprint, key_of, notice
 from two_tower.console import counter
 from two_tower.data import _pages
-from two_tower.data._sections import length, sections
+from two_tower.data._document_rows import NoText, Row, ask, distinct, document_rows, table_rows
 from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, Source, draw_dev, percentiles
-from two_tower.data.pairs import PairsSource
-from two_tower.data.passages import Passages
-from two_tower.data.reading import names, table_files
+from two_tower.data.reading import table_files
 from two_tower.data.reading.content import kind_of
 from two_tower.errors import UserError, at_least
-
-log = logging.getLogger(__name__)
 
 RULES = 1  # raise whenever the same files would give other passages or questions
 ENOUGH = 100  # questions of the documents themselves with which validation needs no other
 _ROWS = 4096
 _OWN = ("environment.json", "config.yaml")  # a folder with these is a run
 _NO_TEXT = ("node_modules", "__pycache__")
-_QUESTION = re.compile(r"[?？؟]\W*$")
-_FIRST_SENTENCE = re.compile(r"[^\s#>|`*\-+\d].{20,300}?(?:[.!?…](?=\s)|[。！？।])", re.DOTALL)
-_COLUMNS = ("id", "title", "text", "own_title", "own_text", "query", "kind", "sentence", "link", "fields")
-
-Row = dict[str, str]
-
-
-class NoText(UserError):
-    """A table that holds something else."""
+_COLUMNS = ("id", "title", "text", "own_title", "own_text", "query", "kind", "link", "fields")
 
 
 class Found(NamedTuple):
@@ -171,14 +156,14 @@ class Documents(Source):
             if not rows:
                 raise UserError(text)
             notice(text)
-        rows = _ask(_distinct(rows))
+        rows = ask(distinct(rows))
         columns = [[row.get(name, "") for row in rows] for name in _COLUMNS]
         pq.write_table(pa.table([pa.array(c, pa.string()) for c in columns], _COLUMNS), folder / "passages.parquet")
 
     def _read(self, path: Path) -> list[Row]:
         if kind_of(path) in table_files.KINDS:
-            return list(_table_rows(path, self._relative(path)))
-        return list(_document_rows(path, self._relative(path), self.passage_words))
+            return list(table_rows(path, self._relative(path)))
+        return list(document_rows(path, self._relative(path), self.passage_words))
 
     def _split(self, split: str) -> dict[str, list[str]]:
         """The queries of a split, and the ids of the passages that answer each."""
@@ -189,8 +174,8 @@ class Documents(Source):
     @cached_property
     def _answers(self) -> dict[str, list[str]]:
         answers = defaultdict[str, list[str]](list)
-        for name, *queries in self._values("id", "query", "sentence"):
-            for query in filter(None, queries):
+        for name, query in self._values("id", "query"):
+            if query:
                 answers[query].append(name)
         if len(answers) < 2:
             raise UserError(f"{self.path} holds too little text: training and validation need a passage each at least")
@@ -199,7 +184,7 @@ class Documents(Source):
     @cached_property
     def _kinds(self) -> dict[str, str]:
         kinds = {query: kind for query, kind in self._values("query", "kind")}
-        return {text: kinds.get(text, "sentence") for text in self._answers}
+        return {text: kinds[text] for text in self._answers}
 
     @cached_property
     def _dev(self) -> set[str]:
@@ -222,89 +207,3 @@ class Documents(Source):
 
 def _query_id(text: str) -> str:
     return key_of(text)[:16]
-
-
-def _document_rows(path: Path, relative: str, most: int) -> Iterator[Row]:
-    """The passages of a document."""
-    for page in _pages.pages(path):
-        above = [" ".join(title.split()) for title in (page.title or _spoken(path), page.heading) if title]
-        for section in sections(page.markdown, most):
-            place = "#".join(filter(None, (relative, page.place or section.anchor)))
-            outer = above if page.title or not section.headings else above[1:]
-            titles = dict.fromkeys([*outer, *section.headings])  # a document's title is usually its first heading too
-            yield {
-                "id": f"{place}:{section.part + 1}" if section.part else place,
-                "title": " › ".join(titles), "text": section.text, "link": quote(place, safe="/#=~:.-_"),
-                "heading": section.headings[-1] if section.headings else "", "section": place,
-                "part": str(section.part or ""),
-            }  # fmt: skip
-
-
-def _table_rows(path: Path, relative: str) -> Iterator[Row]:
-    """The rows of a table: passages, or questions with their answers."""
-    columns = table_files.open_table(path).schema.names
-    question = names.first_of(names.QUERY, columns)
-    if question and names.first_of(names.POSITIVE, [name for name in columns if name != question]):
-        pairs, asked = PairsSource(path), defaultdict[str, list[str]](list)
-        for split in pairs.splits():
-            texts = dict(zip(*pairs.queries(split).to_pydict().values(), strict=True))
-            for query, passage, _ in zip(*pairs.qrels(split).to_pydict().values(), strict=True):
-                asked[passage].append(texts[query])
-        source: Source = pairs
-    elif names.first_of(names.TEXT, columns):
-        source, asked = Passages(path), defaultdict(list)
-    else:
-        raise NoText(f"{path} has no column that is called like a text ({', '.join(names.TEXT[:5])} …)")
-    for batch in source.search_corpus():
-        for row in batch.to_pylist():
-            query = next(iter(asked[row["id"]]), "")
-            title, kind = row["title"], "question" if query else ""
-            yield {
-                "id": f"{relative}#{row['id']}", "title": title or query, "text": row["text"], "link": quote(relative),
-                "fields": row.get(FIELDS, ""), "own_title": title, "query": query, "kind": kind,
-            }  # fmt: skip
-
-
-def _spoken(path: Path) -> str:
-    """A file's name as a title."""
-    return re.sub(r"[-_]+", " ", path.stem).strip()
-
-
-def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """Rows without copies (the same words under the same heading); ids that occur again get a number."""
-    kept = {(row.get("heading", row["title"]), " ".join(row["text"].split())): row for row in reversed(rows)}
-    seen, distinct = Counter[str](), list(reversed(kept.values()))
-    for row in distinct:
-        seen[row["id"]] += 1
-        if seen[row["id"]] > 1:
-            row["id"] = f"{row['id']}~{seen[row['id']]}"
-    if len(distinct) < len(rows):
-        log.info("%s passages are copies of others and were left out.", f"{len(rows) - len(distinct):,}")
-    return distinct
-
-
-def _ask(rows: list[Row]) -> list[Row]:
-    """Give each passage a query where it has none, and hold that back from what is trained on."""
-    sections_of = defaultdict[str, set[str]](set)
-    for row in rows:
-        sections_of[_same(row.get("heading", ""))].add(row.get("section", ""))
-    taken = {row["query"] for row in rows if row.get("query")}
-    for row in rows:
-        own = row.setdefault("own_title", row["title"])
-        heading, alone = row.get("heading", ""), len(sections_of[_same(row.get("heading", ""))]) == 1
-        if not row.get("query") and heading and alone and (length(heading) > 1 or _QUESTION.search(heading)):
-            row["query"], row["kind"] = heading, "question" if _QUESTION.search(heading) else "heading"
-            row["own_title"] = own.removesuffix(heading).removesuffix(" › ")
-            taken.add(heading)
-        row["sentence"], row["own_text"] = "", row["text"]
-        found = _FIRST_SENTENCE.match(row["text"])
-        if found and (not row.get("query") or (row["kind"] == "heading" and row["part"])):
-            sentence, rest = " ".join(found[0].split()), row["text"][found.end() :].strip()
-            if length(sentence) >= 5 and length(rest) >= 20 and sentence not in taken:
-                row["sentence"], row["own_text"] = sentence, rest
-                taken.add(sentence)
-    return rows
-
-
-def _same(heading: str) -> str:
-    return " ".join(heading.casefold().split())
