@@ -168,7 +168,7 @@ function showFound(found) {
   } else {
     const section = make("section");
     section.setAttribute("aria-label", "Results");
-    section.append(...notes(answer), ...(answer.hits ? [results({ way, answer }, open)] : []));
+    section.append(make("h2", "unseen", "Results"), ...notes(answer), ...(answer.hits ? [results({ way, answer }, open)] : []));
     $("columns").replaceChildren(section);
   }
   $("further").hidden = most < Number($("k").value) || most >= Number($("k").max);
