@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_command, word
+from conftest import ROOT, word
+from forked import run_forked
 from serve.browsing import QUERY, Page, search, settled
 from serve.serving import Service, served
 
@@ -68,6 +69,16 @@ def test_judgements_are_kept_and_taken_back(page: Page, service: Service) -> Non
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Forget all").click()
     assert (pressed(page), page.get_by_role("button", name="Export").count()) == ([], 0)
+
+
+def test_a_browser_that_keeps_nothing_says_so(page: Page) -> None:
+    search(page, QUERY)
+    page.get_by_role("button", name="Judge").click()
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    for key in ("ArrowDown", "r"):
+        page.keyboard.press(key)
+    assert "keep nothing" in page.inner_text("#status")
+    assert pressed(page) == []
 
 
 def test_each_corpus_has_its_own(page: Page, run_folders: list[Path]) -> None:
@@ -150,9 +161,9 @@ def test_evaluate_reads_them(
         program = program.replace("RUN/index", str(run_folders[0] / "index"))
         subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
     words = [str(run_folders[0]) if each == "RUN" else each for each in evaluation.split()]
-    done = run_command(*words, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    done = run_forked(*words, "--json", cwd=tmp_path)
+    assert done.status == 0, done.err
+    results = json.loads(done.out)
     assert (results["queries"], results["documents"], results["split"]) == (2, 243, "test")
     assert results["dense/mrr@10"] == pytest.approx((1 + 1 / 3) / 2)  # the ranks that the page has shown
     assert results["dense/recall@10"] == 1

@@ -103,7 +103,7 @@ def create_app(runs: Runs, limits: Limits | None = None, watch: bool = False, fi
     for path, file in PAGE_FILES.items():
         app.add_route(path, _route(file))
     if documents is not None:
-        app.add_route("/files/{path:path}", documents)
+        app.add_route("/files/{path:path}", documents.answer)
     return app
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import FileResponse, Response
 
 # What is offered, and as what. Text that a browser would save, or draw, is shown as it is.
 TYPES = {
@@ -24,7 +23,7 @@ _POLICY = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-
 
 
 class Files:
-    """ASGI application for ``/files/{path}``: the files of a folder and its folders, but for hidden ones.
+    """Answers ``/files/{path}``: the files of a folder and its folders, but for hidden ones.
 
     ``addresses`` are the beginnings of their file: URLs: of the folder as it was named and, where links lead to it, as
     it is.
@@ -35,16 +34,12 @@ class Files:
         named = Path(os.path.abspath(folder))
         self.addresses = [f"{path.as_uri()}/" for path in dict.fromkeys((named, self._folder))]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if request.method not in ("GET", "HEAD"):
-            raise HTTPException(405, headers={"allow": "GET, HEAD"})
+    async def answer(self, request: Request) -> Response:
         path = await run_in_threadpool(self._find, request.path_params["path"])  # a disk may be slow
         if path is None:
             raise HTTPException(404)
         headers = {"content-security-policy": _POLICY, "cache-control": "no-cache"}
-        response = FileResponse(path, media_type=TYPES[path.suffix.lower()], headers=headers)
-        await response(scope, receive, send)
+        return FileResponse(path, media_type=TYPES[path.suffix.lower()], headers=headers)
 
     def _find(self, relative: str) -> Path | None:
         """The file itself, not a link to it; None for whatever is not offered."""

@@ -13,13 +13,18 @@ function read(corpus) {
   }
 }
 
-// Give a passage a grade, or take it back if it has this one.
+// Give a passage a grade, or take it back if it has this one. False where the browser keeps nothing.
 export function judge(corpus, query, id, grade) {
   const all = read(corpus);
   const { [id]: before, ...others } = all[query] ?? {};
   all[query] = before === grade ? others : { ...others, [id]: grade };
   if (!Object.keys(all[query]).length) delete all[query];
-  localStorage.setItem(place(corpus), JSON.stringify(all));
+  try {
+    localStorage.setItem(place(corpus), JSON.stringify(all));
+  } catch {
+    return false;
+  }
+  return true;
 }
 
 // Show on every card what was said of it, and in the bar how much there is.

@@ -227,7 +227,8 @@ function connect() {
     const grade = event.target.closest("[data-grade]:not(li)")?.dataset.grade;
     if (grade === undefined || !isPressed($("judge"))) return;
     const item = event.target.closest("li[data-id]");
-    judge(item.dataset.corpus, queryNow(), item.dataset.id, Number(grade));
+    const kept = judge(item.dataset.corpus, queryNow(), item.dataset.id, Number(grade));
+    if (!kept) say("This browser lets the page keep nothing, so it cannot judge.", true);
     judgementsNow();
   });
   $("further").addEventListener("click", () => {
