@@ -124,6 +124,7 @@ def test_fields_come_with_the_passage(run: Run, with_fields: Path) -> None:
         assert hit.fields == ({} if row < 100 else kinds[row % 4])
         assert hit.url == hit.fields.get("URL")
     assert Hit(1, "", 0, "", "", fields={"source": "HTTP://a.b", "url": "ftp://a.b"}).url == "HTTP://a.b"
+    assert Hit(1, "", 0, "", "", fields={"URL": "file:///a/b.pdf#page=3"}).url == "file:///a/b.pdf#page=3"
 
 
 def test_several_indexes_answer_each_for_itself(

@@ -91,12 +91,13 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.001, help="longest time of a search, in seconds")] = 10.0,
     index: Indexes = None,
     watch: Annotated[bool, typer.Option("--watch", help="take up an index that embed.py has renewed")] = False,
+    files: Annotated[Path | None, typer.Option(help="folder of the documents, for the page to link to")] = None,
 ) -> None:
     """Serve runs over HTTP: a JSON API and a search page. SIGHUP makes it take up its indexes anew."""
     from two_tower.serve import Limits, serve
 
     limits = Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue)
-    serve(runs, host, port, limits, bm25, index or [], watch)
+    serve(runs, host, port, limits, bm25, index or [], watch, files)
 
 
 @app.command()

@@ -54,11 +54,11 @@ class Hit:
 
     @property
     def url(self) -> str | None:
-        """Where the passage is to be read, if a field says so and a browser opens that."""
+        """Where the passage is to be read, on the web or on this disk, if a field says so."""
         named = {name.casefold(): value for name, value in reversed(self.fields.items())}
         values = (named.get(name) for name in URL_FIELDS)
         return next(
-            (each for each in values if isinstance(each, str) and re.fullmatch(r"(?i)https?://\S+", each)), None
+            (each for each in values if isinstance(each, str) and re.fullmatch(r"(?i)(https?|file)://\S+", each)), None
         )
 
 
@@ -84,9 +84,10 @@ class Searcher:
     """A run's encoder, its index, and the passages; ``fusion`` with BM25 is even if not given."""
 
     def __init__(
-        self, encoder: Encoder, index: VectorIndex, store: VectorStore, name: str = "", fusion: Fusion | None = None
-    ) -> None:
-        self.encoder, self.index, self.store, self.name = encoder, index, store, name
+        self, encoder: Encoder, index: VectorIndex, store: VectorStore, name: str = "", fusion: Fusion | None = None,
+        run: Run | None = None,
+    ) -> None:  # fmt: skip
+        self.encoder, self.index, self.store, self.name, self.run = encoder, index, store, name, run
         self.fusion = fusion or EVEN
         self._filters: dict[tuple[str, ...], np.ndarray] = {}
 
@@ -282,7 +283,7 @@ def _searcher(run: Run, encoder: Encoder, store: VectorStore) -> Searcher:
     fusion = Fusion.read(run.hybrid, encoder.fingerprint)
     if fusion and not (fusion.unseen or run.has_learned(store.manifest.corpus)):
         fusion = None
-    return Searcher(encoder, load_index(store.path), store, name, fusion)
+    return Searcher(encoder, load_index(store.path), store, name, fusion, run)
 
 
 def _store(path: Path, runs: Sequence[Run]) -> VectorStore:

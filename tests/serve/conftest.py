@@ -1,9 +1,12 @@
-"""A service over two small runs."""
+"""A service over two small runs, and a real browser for its page."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from serve.serving import Service, served
 from test_train import fit
 from training import embedded
 
@@ -36,3 +39,41 @@ def runs(run_folders: list[Path]) -> Runs:
     loaded = Runs(map(Searcher.load, run_folders))
     loaded.warm()
     return loaded
+
+
+@pytest.fixture(scope="module")
+def service(runs: Runs) -> Iterator[Service]:
+    for package in ("fastapi", "prometheus_client"):
+        pytest.importorskip(package, reason="needs the service: pip install -e '.[serve]'")
+    with served(runs) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")  # no longer: no other event loop may run beside Playwright's
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Debian's package chromium")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, service: Service) -> Iterator[Any]:  # noqa: ANN401
+    """The search page, which may neither fail nor ask any other server for anything."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    opened.set_default_timeout(15_000)
+    problems, asked = list[str](), list[str]()
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(service.url)
+    opened.wait_for_selector("#way option", state="attached")
+    yield opened
+    assert [problem for problem in problems if "status of 422" not in problem] == []
+    assert all(url.removeprefix("blob:").startswith(service.url) for url in asked)
+    context.close()

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from two_tower.serve import Limits, Runs
@@ -47,10 +48,12 @@ class Service:
 
 
 @contextmanager
-def served(runs: Runs, limits: Limits | None = None, watch: bool = False) -> Iterator[Service]:
+def served(
+    runs: Runs, limits: Limits | None = None, watch: bool = False, files: Path | None = None
+) -> Iterator[Service]:
     """Serve runs in a thread; imports within, so that tests are skipped where the service is not installed."""
     from benchmarks.serve import served_app
     from two_tower.serve.app import create_app
 
-    with served_app(create_app(runs, limits, watch)) as url:
+    with served_app(create_app(runs, limits, watch, files)) as url:
         yield Service(url)

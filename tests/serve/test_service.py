@@ -26,6 +26,7 @@ from two_tower.serve import Limits, Runs, SearchParams, serve
 
 for package in ("fastapi", "prometheus_client"):
     pytest.importorskip(package, reason="needs the service: pip install -e '.[serve]'")
+
 LIMITS = Limits(body=2000, characters=300, k=20, seconds=5, queue=64, batch=8)
 
 
@@ -71,11 +72,15 @@ def test_mistakes_get_a_sentence(service: Service) -> None:
 
 
 def test_nothing_that_is_served_may_run_or_load_anything_else(service: Service) -> None:
-    for path in ("/", "/page.js", "/page.css", "/openapi.json", "/search?q=zazuzu", "/nothing"):
-        _, text, headers = service.ask(path)
+    from two_tower.serve.app import PAGE_FILES
+
+    assert {"/", "/page.js", "/page.css", "/markdown.js"} <= set(PAGE_FILES)
+    for path in (*PAGE_FILES, "/openapi.json", "/search?q=zazuzu", "/nothing"):
+        status, text, headers = service.ask(path)
+        assert status == (404 if path == "/nothing" else 200)
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert headers["x-content-type-options"] == "nosniff"
-        assert not re.search("https?://", str(text))
+        assert not re.search("https?://", str(text).replace('xmlns="http://www.w3.org/2000/svg"', ""))
 
 
 def test_facts_notes_and_defaults(service: Service) -> None:
@@ -92,6 +97,7 @@ def test_facts_notes_and_defaults(service: Service) -> None:
     assert (first["name"], first["passages"], first["index"]) == ("first", 243, "flat")
     assert first["corpus"] == second["corpus"]
     assert second["modes"] == ["dense", "bm25", "hybrid"]
+    assert (second["max_k"], second["files"], len(second["examples"])) == (20, [], 3)
     api = service.ask("/openapi.json")[1]
     assert {"/search", "/health", "/metrics", "/runs"} == set(api["paths"])
     assert api["components"]["schemas"]["Question"]["properties"]["k"]["maximum"] == 20
@@ -189,12 +195,16 @@ def test_the_command_serves_and_stops_in_order(run_folders: list[Path], tmp_path
     port = random.randrange(20_000, 32_000)  # below those that the system gives to others
     service = Service(f"http://127.0.0.1:{port}")
     index = shutil.copytree(run_folders[0] / "index", tmp_path / "index")
-    command = ["serve", run_folders[0], "--index", index, "--port", str(port)]
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "a.md").write_text("# Ä")
+    command = ["serve", run_folders[0], "--index", index, "--port", str(port), "--files", "documents"]
     with forked("two-tower", *command, cwd=tmp_path) as process:
         while not service.listens():
             process.check_alive()
             time.sleep(0.05)
         assert service.ask("/health")[0] == 200
+        assert service.ask("/runs")[1][0]["files"] == [f"{(tmp_path / 'documents').as_uri()}/"]
+        assert service.ask("/files/a.md")[:2] == (200, "# Ä")
         with pytest.raises(UserError, match=f"port {port}"):  # it is taken
             serve(run_folders, *service.address, Limits())
         with ThreadPoolExecutor(4) as pool:
@@ -212,6 +222,8 @@ def test_what_cannot_be_served_is_named_and_equal_names_get_numbers(runs: Runs) 
     for run, host in (("no-such-run", "127.0.0.1"), ("run", "203.0.113.1")):
         with pytest.raises(UserError, match=run if run != "run" else host):
             serve([Path(run)], host, 0, Limits())
+    with pytest.raises(UserError, match="--files nowhere is no folder"):
+        serve([Path("run")], "127.0.0.1", 0, Limits(), files=Path("nowhere"))
     _, searcher = next(iter(runs))
     assert [name for name, _ in Runs([searcher, searcher, searcher])] == ["first", "first-2", "first-3"]
 

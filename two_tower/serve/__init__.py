@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from two_tower.console import say
 from two_tower.errors import UserError, one_of
 from two_tower.search import MODES, Answer, Mode, Searcher, by_name, load_searchers
+from two_tower.serve.opening import best_mode, examples
 from two_tower.tokenizer.base import Rule
 
 GRACE = 10  # seconds for the current requests to end when the service stops
@@ -56,6 +57,7 @@ class Runs:
             raise UserError("There is no run to serve.")
         self.default = next(iter(self._by_name))
         self.modes: tuple[Mode, ...] = MODES if bm25 else ("dense",)
+        self._openings = {name: (best_mode(each, self.modes), examples(each)) for name, each in self}
 
     def __iter__(self) -> Iterator[tuple[str, Searcher]]:
         return iter(self._by_name.items())
@@ -77,6 +79,7 @@ class Runs:
         fresh = Runs(self._load(), "bm25" in self.modes)
         fresh.warm()
         self._by_name, self.default, self.since = fresh._by_name, fresh.default, fresh.since
+        self._openings = fresh._openings
 
     def indexes(self) -> dict[str, dict[str, Any]]:
         """Which state of its collection each index is of."""
@@ -115,6 +118,8 @@ class Runs:
                 "similarity": searcher.store.manifest.similarity,
                 "index": type(searcher.index).__name__.removesuffix("Index").lower(),
                 "modes": list(self.modes),
+                "best": self._openings[name][0],
+                "examples": self._openings[name][1],
             }
             for name, searcher in self
         ]
@@ -128,12 +133,16 @@ def serve(
     bm25: bool = True,
     indexes: Sequence[Path] = (),
     watch: bool = False,
+    files: Path | None = None,
 ) -> None:
     """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first.
 
     ``indexes`` are folders that embed.py wrote, see `two_tower.search.load_searchers`. SIGHUP, or with ``watch`` a
-    change of their folders, makes the service take them up anew.
+    change of their folders, makes the service take them up anew. ``files`` is the folder of the documents that the
+    passages were made of: the page links to them.
     """
+    if files is not None and not files.is_dir():
+        raise UserError(f"--files {files} is no folder: name the one that the documents are in.")
     try:
         import uvicorn
 
@@ -146,7 +155,7 @@ def serve(
         say("Warming up …", style="dim")
         runs.warm()
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-        config = uvicorn.Config(create_app(runs, limits, watch), timeout_graceful_shutdown=GRACE, **quiet)
+        config = uvicorn.Config(create_app(runs, limits, watch, files), timeout_graceful_shutdown=GRACE, **quiet)
         listener.listen(2048)
         for name, searcher in runs:
             say(f"{name}: {searcher.passages:,} passages")

@@ -24,14 +24,15 @@ from two_tower.filters import FilterError
 from two_tower.search import Answer, Hit, Mode
 from two_tower.serve import Limits, Runs, SearchParams
 from two_tower.serve.batcher import Batcher, QueueFull
+from two_tower.serve.files import Files
 from two_tower.serve.renewal import renewed
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/icon.svg": "icon.svg"}
+PAGE_FILES = {"/": "index.html"} | {f"/{file.name}": file.name for file in PAGE.iterdir() if file.suffix != ".html"}
 # Counted by name in the metrics; all other paths are counted together.
-PATHS = frozenset({*FILES, "/search", "/health", "/runs", "/metrics", "/openapi.json"})
+PATHS = frozenset({*PAGE_FILES, "/search", "/health", "/runs", "/metrics", "/openapi.json"})
 _HEADERS = {
     # Passages and queries come from outside: nothing in them may run or load anything.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -73,8 +74,11 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(runs: Runs, limits: Limits | None = None, watch: bool = False) -> FastAPI:
-    """The application that searches with warm runs; see `two_tower.serve.renewal.renewed` for ``watch``."""
+def create_app(runs: Runs, limits: Limits | None = None, watch: bool = False, files: Path | None = None) -> FastAPI:
+    """The application that searches with warm runs.
+
+    See `two_tower.serve.renewal.renewed` for ``watch``, `two_tower.serve.files.Files` for ``files``.
+    """
     limits = limits or Limits()
     metrics = Metrics()
     metrics.count(runs)
@@ -94,9 +98,12 @@ def create_app(runs: Runs, limits: Limits | None = None, watch: bool = False) ->
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     _add_search(app, _search(runs, batcher, limits), limits)
-    _add_facts(app, runs, metrics)
-    for path, file in FILES.items():
+    documents = None if files is None else Files(files)
+    _add_facts(app, runs, metrics, limits, documents)
+    for path, file in PAGE_FILES.items():
         app.add_route(path, _route(file))
+    if documents is not None:
+        app.add_route("/files/{path:path}", documents.answer)
     return app
 
 
@@ -137,7 +144,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(_HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)  # a document has a policy of its own
             await send(message)
 
         try:
@@ -225,14 +234,16 @@ def _add_search(app: FastAPI, search: Search, limits: Limits) -> None:
         return await search(question.query, question.k, question.mode, question.run, question.filter)
 
 
-def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics) -> None:
+def _add_facts(app: FastAPI, runs: Runs, metrics: Metrics, limits: Limits, documents: Files | None) -> None:
+    of_service = {"max_k": limits.k, "files": [] if documents is None else documents.addresses}
+
     @app.get("/health", summary="Whether the service answers")
     async def health() -> dict[str, Any]:
         return {"status": "ok", "runs": [name for name, _ in runs], "indexes": runs.indexes(), "since": runs.since}
 
     @app.get("/runs", summary="What can be searched, and how")
     async def describe() -> list[dict[str, Any]]:
-        return runs.describe()
+        return [{**run, **of_service} for run in runs.describe()]
 
     @app.get("/metrics", summary="Counts and times for Prometheus", response_class=PlainTextResponse)
     async def show_metrics() -> Response:

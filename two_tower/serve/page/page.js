@@ -1,21 +1,15 @@
-"use strict";
+// The page: what it asks the service, where it shows the answers, and the address that says both.
 
-// Everything that comes from outside goes through textContent: passages may hold markup.
-const $ = (id) => document.getElementById(id);
-const make = (tag, className = "", text = "") => {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-};
+import { $, isPressed, make, press } from "./dom.js";
+import { column, notes, results } from "./hits.js";
+import { copy, judge, show as showJudgements } from "./judge.js";
+import { listen } from "./keys.js";
+import { opener } from "./links.js";
 
-// In the language of the text, which may run from right to left.
-const written = (element) => {
-  element.dir = "auto";
-  return element;
-};
-
+const STEP = 10; // passages, and as many more
 let ways = [];
+let best = ""; // the way that the page opens with
+let open = () => null; // see links.js
 let latest = 0; // an answer that comes after a newer question is not shown
 
 async function ask(path) {
@@ -25,117 +19,86 @@ async function ask(path) {
   return body;
 }
 
-// One column for each run, one for BM25 over each corpus, one for each run fused with BM25.
+// Each run, BM25 over each corpus, each run fused with BM25.
 function waysOf(runs) {
-  const corpora = new Map();
-  for (const run of runs) if (!corpora.has(run.corpus)) corpora.set(run.corpus, run);
-  const several = corpora.size > 1;
+  const corpora = [...corporaOf(runs).values()];
+  const way = (run, mode, title) => ({ id: mode === "dense" ? run.name : `${run.name}:${mode}`, run: run.name, corpus: run.corpus, mode, title });
   return [
-    ...runs.map((run) => ({ id: run.name, run: run.name, mode: "dense", title: run.name })),
-    ...[...corpora.values()].filter((run) => run.modes.includes("bm25"))
-      .map((run) => ({ id: `${run.name}:bm25`, run: run.name, mode: "bm25", title: several ? `BM25 (${run.name})` : "BM25" })),
-    ...runs.filter((run) => run.modes.includes("hybrid"))
-      .map((run) => ({ id: `${run.name}:hybrid`, run: run.name, mode: "hybrid", title: `${run.name} + BM25` })),
+    ...runs.map((run) => way(run, "dense", run.name)),
+    ...corpora.filter((run) => run.modes.includes("bm25"))
+      .map((run) => way(run, "bm25", corpora.length > 1 ? `BM25 (${run.name})` : "BM25")),
+    ...runs.filter((run) => run.modes.includes("hybrid")).map((run) => way(run, "hybrid", `${run.name} + BM25`)),
   ];
 }
 
-function showWays(chosen) {
+// Corpus → the first run that searches it.
+function corporaOf(runs) {
+  const corpora = new Map();
+  for (const run of runs) if (!corpora.has(run.corpus)) corpora.set(run.corpus, run);
+  return corpora;
+}
+
+function showWays() {
   for (const way of ways) {
-    const label = make("label");
-    const box = make("input");
+    const option = $("way").appendChild(make("option", "", way.title));
+    option.value = way.id;
+    const label = $("ways").appendChild(make("label"));
+    const box = label.appendChild(make("input"));
     box.type = "checkbox";
-    box.name = "in";
     box.value = way.id;
-    box.checked = chosen.includes(way.id);
     box.addEventListener("change", () => search(true));
-    label.append(box, way.title);
-    $("ways").append(label);
+    label.append(way.title);
   }
+  $("way").hidden = ways.length < 2;
+  $("compare").hidden = ways.length < 2;
+  $("way").value = best;
 }
 
-const chosenWays = () => ways.filter((way) => [...$("ways").querySelectorAll(":checked")].some((box) => box.value === way.id));
-
-// Marks count Unicode code points, JavaScript's strings count UTF-16 units.
-function marked(element, text, marks) {
-  const points = Array.from(text);
-  let end = 0;
-  for (const [first, last] of marks) {
-    element.append(points.slice(end, first).join(""), make("mark", "", points.slice(first, last).join("")));
-    end = last;
+function welcome(runs) {
+  const corpora = [...corporaOf(runs).values()];
+  const count = (run) => `${run.passages.toLocaleString("en")} passages`;
+  const names = (corpus) => runs.filter((run) => run.corpus === corpus).map((run) => run.name).join(", ");
+  for (const run of corpora) $("welcome").append(make("p", "", `Search ${count(run)} with ${names(run.corpus)}.`));
+  const { examples } = runs[0]; // for which the page opens
+  if (!examples.length) return;
+  const list = make("ul");
+  for (const example of examples) {
+    const link = list.appendChild(make("li")).appendChild(make("a", "", example));
+    link.dir = "auto";
+    link.href = `?${new URLSearchParams({ q: example })}`;
   }
-  element.append(points.slice(end).join(""));
-  return element;
+  $("welcome").append(make("p", "", "For example:"), list);
 }
 
-// The field that says where a passage is to be read. Nothing but http: a link may run a script.
-function linkOf(fields) {
-  const of = (name) => Object.keys(fields).find((key) => key.toLowerCase() === name && /^https?:\/\/\S+$/i.test(fields[key]));
-  return ["url", "link", "source"].map(of).find(Boolean);
+const isComparing = () => isPressed($("compare"));
+const boxes = () => [...$("ways").querySelectorAll("input")];
+
+function chosenWays() {
+  if (!isComparing()) return ways.filter((way) => way.id === $("way").value);
+  return ways.filter((way) => boxes().some((box) => box.checked && box.value === way.id));
 }
 
-function heading(hit, url) {
-  const title = written(make("h3"));
-  const inner = url ? title.appendChild(make("a")) : title;
-  if (url) {
-    inner.setAttribute("href", url);
-    inner.setAttribute("rel", "noopener");
-    inner.setAttribute("target", "_blank");
-  }
-  if (hit.title) marked(inner, hit.title, hit.title_marks);
-  else inner.textContent = url;
-  return title;
+// What is shown now beside BM25 and the first two runs.
+function usualComparison() {
+  const [first, second] = ways.filter((way) => way.mode === "dense");
+  return [$("way").value, ways.find((way) => way.mode === "bm25")?.id, first?.id, second?.id];
 }
 
-function card(hit, elsewhere) {
-  const item = make("li");
-  item.tabIndex = 0;
-  item.dataset.id = hit.id;
-  const facts = make("div", "facts");
-  facts.append(make("span", "rank", `${hit.rank}`), make("span", "score", hit.score.toFixed(3)));
-  if (hit.id !== hit.title) facts.append(make("span", "id", hit.id));
-  for (const other of elsewhere) facts.append(make("span", "other", other));
-  const link = linkOf(hit.fields);
-  for (const [name, value] of Object.entries(hit.fields)) {
-    if (name !== link && value !== null) facts.append(written(make("span", "field", `${name}: ${value}`)));
-  }
-  item.append(facts);
-  if (hit.title || link) item.append(heading(hit, hit.fields[link]));
-  item.append(marked(written(make("p", "text")), hit.text, hit.marks));
-  item.addEventListener("click", (event) => {
-    if (!String(getSelection()) && !event.target.closest("a")) item.classList.toggle("whole");
-  });
-  const same = (on) => {
-    for (const twin of document.querySelectorAll("li")) twin.classList.toggle("same", on && twin !== item && twin.dataset.id === hit.id);
-  };
-  item.addEventListener("mouseenter", () => same(true));
-  item.addEventListener("mouseleave", () => same(false));
-  item.addEventListener("focus", () => same(true));
-  item.addEventListener("blur", () => same(false));
-  return item;
+function setComparing(on) {
+  press($("compare"), on);
+  $("ways").hidden = !on;
+  document.body.classList.toggle("comparing", on);
 }
 
-function column(way, answer, others) {
-  const section = make("section");
-  section.setAttribute("aria-label", way.title);
-  const head = make("h2", "", `${way.title} `);
-  section.append(head);
-  if (answer.problem) {
-    section.append(make("p", "note", answer.problem));
-    return section;
-  }
-  head.append(make("small", "", `${answer.milliseconds.toFixed(0)} ms`));
-  for (const note of answer.notes) section.append(make("p", "note", note));
-  if (!answer.hits.length && !answer.notes.length) section.append(make("p", "note", "Nothing found."));
-  const list = make("ol");
-  for (const hit of answer.hits) {
-    const elsewhere = others.filter((other) => other.answer.hits).map(({ way: { title }, answer: { hits } }) => {
-      const twin = hits.find((candidate) => candidate.id === hit.id);
-      return twin ? `${title}: ${twin.rank}` : `${title}: –`;
-    });
-    list.append(card(hit, elsewhere));
-  }
-  section.append(list);
-  return section;
+function setJudging(on) {
+  press($("judge"), on);
+  $("judged").hidden = !on;
+  document.body.classList.toggle("judging", on);
+}
+
+function setFolded(folded) {
+  $("options").hidden = folded;
+  $("fold").setAttribute("aria-expanded", !folded);
 }
 
 async function answerOf(way, query, k, filters) {
@@ -155,109 +118,149 @@ function say(text, problem = false) {
   $("status").classList.toggle("problem", problem);
 }
 
-async function search(remember) {
-  const query = $("query").value.trim();
-  const k = $("k").value || "10";
+const queryNow = () => $("query").value.trim();
+const filtersNow = () => $("filter").value.split(/\s+and\s+/i).map((each) => each.trim()).filter(Boolean);
+
+// What the page shows now; the usual is left out.
+function addressNow() {
+  const parameters = new URLSearchParams();
+  if (queryNow()) parameters.set("q", queryNow());
+  if ($("k").value !== String(STEP)) parameters.set("k", $("k").value);
+  for (const filter of filtersNow()) parameters.append("filter", filter);
+  if (isComparing()) parameters.set("compare", "1");
+  if (isComparing() || $("way").value !== best) for (const way of chosenWays()) parameters.append("in", way.id);
+  if (isPressed($("judge"))) parameters.set("judge", "1");
+  return parameters.size ? `?${parameters}` : "";
+}
+
+function remember() {
+  const address = addressNow();
+  if (address !== location.search) history.pushState(null, "", address || location.pathname);
+}
+
+async function search(keep) {
+  const query = queryNow();
+  const k = $("k").value || STEP;
   const chosen = chosenWays();
-  const filters = $("filter").value.split(/\s+and\s+/i).map((each) => each.trim()).filter(Boolean);
-  const parameters = new URLSearchParams({ q: query, k });
-  for (const filter of filters) parameters.append("filter", filter);
-  for (const way of chosen) parameters.append("in", way.id);
-  if (remember && `?${parameters}` !== location.search) history.pushState(null, "", `?${parameters}`);
+  if (keep) remember();
   document.title = query ? `${query} – Two-tower search` : "Two-tower search";
+  document.body.classList.toggle("empty", !query);
+  $("welcome").hidden = Boolean(query);
   const mine = ++latest;
   if (!query || !chosen.length) {
     $("columns").replaceChildren();
+    $("further").hidden = true;
     say(query ? "Choose what to search with." : "");
     return;
   }
   say("Searching …");
-  const answers = await Promise.all(chosen.map((way) => answerOf(way, query, k, filters)));
+  const answers = await Promise.all(chosen.map((way) => answerOf(way, query, k, filtersNow())));
   if (mine !== latest) return;
-  const found = chosen.map((way, i) => ({ way, answer: answers[i] }));
-  $("columns").replaceChildren(...found.map((one) => column(one.way, one.answer, found.filter((other) => other !== one))));
-  say(summary(answers.filter((answer) => answer.hits)), false);
+  showFound(chosen.map((way, i) => ({ way, answer: answers[i] })));
+  judgementsNow();
 }
 
-// How far the columns agree.
+function showFound(found) {
+  const [{ way, answer }] = found;
+  const most = Math.max(...found.map((one) => one.answer.hits?.length ?? 0));
+  if (isComparing()) {
+    $("columns").replaceChildren(...found.map((one) => column(one, found.filter((other) => other !== one), open)));
+  } else {
+    const section = make("section");
+    section.setAttribute("aria-label", "Results");
+    section.append(make("h2", "unseen", "Results"), ...notes(answer), ...(answer.hits ? [results({ way, answer }, open)] : []));
+    $("columns").replaceChildren(section);
+  }
+  $("further").hidden = most < Number($("k").value) || most >= Number($("k").max);
+  say(summary(found.map((one) => one.answer).filter((one) => one.hits)));
+}
+
+// How many there are, or how far the columns agree.
 function summary(answers) {
-  if (answers.length < 2) return answers.length ? `${answers[0].hits.length} passages` : "";
+  const count = (passages) => `${passages} ${passages === 1 ? "passage" : "passages"}`;
+  if (answers.length < 2) return answers.map(({ hits, milliseconds }) => `${count(hits.length)} in ${milliseconds.toFixed(0)} ms`).join("");
   const [first, ...rest] = answers.map((answer) => new Set(answer.hits.map((hit) => hit.id)));
   const common = [...first].filter((id) => rest.every((ids) => ids.has(id)));
   const most = Math.max(...answers.map((answer) => answer.hits.length));
-  return `${common.length} of ${most} passages are in every column`;
+  return `${common.length} of ${count(most)} are in every column`;
 }
 
-function move(down, right) {
-  const lists = [...document.querySelectorAll("main section")].map((section) => [...section.querySelectorAll("li")]);
-  const active = document.activeElement.closest("li"); // or a link in it
-  const at = lists.findIndex((list) => list.includes(active));
-  if (at < 0) {
-    if (down > 0) lists.find((list) => list.length)?.[0].focus();
-    return;
-  }
-  const row = lists[at].indexOf(active);
-  if (row === 0 && down < 0) {
-    $("query").focus();
-    return;
-  }
-  let list = at + right; // columns without passages are passed over
-  while (lists[list] && !lists[list].length) list += right;
-  const to = lists[list] ?? lists[at];
-  to[Math.min(row + down, to.length - 1)]?.focus();
-}
-
-const MOVES = { ArrowDown: [1, 0], j: [1, 0], ArrowUp: [-1, 0], k: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-
-function key(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
-  const typing = event.target instanceof HTMLInputElement && event.target.type !== "checkbox";
-  if (typing && !(event.target === $("query") && event.key === "ArrowDown")) return;
-  if (event.key === "/" || event.key === "Escape") {
-    $("query").focus();
-    $("query").select();
-  } else if (event.key === "Enter" && event.target.matches("li")) {
-    event.target.classList.toggle("whole");
-  } else if (event.key in MOVES) {
-    move(...MOVES[event.key]);
-  } else {
-    return;
-  }
-  event.preventDefault();
+function judgementsNow() {
+  showJudgements(queryNow(), new Map(chosenWays().map((way) => [way.corpus, way.run])));
 }
 
 // What the address says, so that a search can be kept and sent, and "back" leads back.
 function read() {
   const parameters = new URLSearchParams(location.search);
+  const chosen = parameters.getAll("in").filter((id) => ways.some((way) => way.id === id));
   $("query").value = parameters.get("q") ?? "";
-  $("k").value = parameters.get("k") ?? "10";
+  $("k").value = parameters.get("k") ?? STEP;
   $("filter").value = parameters.getAll("filter").join(" and ");
-  const chosen = parameters.getAll("in");
-  for (const box of $("ways").querySelectorAll("input")) if (chosen.length) box.checked = chosen.includes(box.value);
+  setFolded(!$("filter").value && $("k").value === String(STEP));
+  setJudging(parameters.has("judge"));
+  setComparing(parameters.has("compare") || chosen.length > 1);
+  if (!isComparing()) $("way").value = chosen[0] ?? best;
+  for (const box of boxes()) box.checked = chosen.includes(box.value);
 }
 
-async function begin() {
+function connect() {
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
     search(true);
   });
-  document.addEventListener("keydown", key);
+  $("way").addEventListener("change", () => search(true));
+  $("fold").addEventListener("click", () => setFolded(!$("options").hidden));
+  $("compare").addEventListener("click", () => {
+    setComparing(!isComparing());
+    if (isComparing() && !boxes().some((box) => box.checked)) {
+      const usual = usualComparison();
+      for (const box of boxes()) box.checked = usual.includes(box.value);
+    }
+    search(true);
+  });
+  $("judge").addEventListener("click", () => {
+    setJudging(!isPressed($("judge")));
+    remember();
+    judgementsNow();
+  });
+  $("columns").addEventListener("click", (event) => {
+    const grade = event.target.closest("[data-grade]:not(li)")?.dataset.grade;
+    if (grade === undefined || !isPressed($("judge"))) return;
+    const item = event.target.closest("li[data-id]");
+    const kept = judge(item.dataset.corpus, queryNow(), item.dataset.id, Number(grade));
+    if (!kept) say("This browser lets the page keep nothing, so it cannot judge.", true);
+    judgementsNow();
+  });
+  $("further").addEventListener("click", () => {
+    $("k").value = Math.min(Number($("k").value) + STEP, Number($("k").max));
+    search(true);
+  });
+  $("help-opener").addEventListener("click", () => $("help").showModal());
+  $("copy").addEventListener("click", copy);
   addEventListener("popstate", () => {
     read();
     search(false);
   });
+  listen();
+}
+
+async function begin() {
+  connect();
   try {
     const runs = await ask("runs");
+    const [first] = runs;
     ways = waysOf(runs);
-    // Every run beside BM25.
-    showWays(ways.filter((way) => way.mode === "bm25").slice(0, 1).concat(ways.filter((way) => way.mode === "dense").slice(0, 2)).map((way) => way.id));
-    say(runs.map((run) => `${run.name}: ${run.passages.toLocaleString("en")} passages`).join(" · "));
+    best = first.best === "dense" ? first.name : `${first.name}:${first.best}`;
+    open = opener(first.files);
+    $("k").max = first.max_k;
+    showWays();
+    welcome(runs);
   } catch (error) {
     say(`The service cannot be reached: ${error.message}`, true);
     return;
   }
   read();
-  if ($("query").value) search(false);
+  search(false);
 }
 
 begin();
