@@ -232,6 +232,7 @@ def export(run: RunFolder, path: Annotated[Path, typer.Argument(help="new folder
 
     for remark in export_run(run, path):
         say(remark)
+    say(f"{path / 'README.md'}: its card; read it before you pass the model on.", style="dim")
     say(f'{path}: load it with  sentence_transformers.SentenceTransformer("{path}")')
 
 

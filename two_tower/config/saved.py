@@ -23,6 +23,7 @@ class Composition(NamedTuple):
 
     choices: Mapping[str, str] = {}  # group → the name of its choice
     derived: Sequence[str] = ()  # keys whose value conf/ takes from another key: ``embedding.dim: ${tower.dim}``
+    overrides: Sequence[str] = ()  # what was typed, in a sweep for this job; empty where no command made it
 
 
 def groups() -> frozenset[str]:
