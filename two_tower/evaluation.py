@@ -11,6 +11,7 @@ import numpy as np
 
 from two_tower.cache import notice
 from two_tower.config import read
+from two_tower.console import counter
 from two_tower.data.base import JUDGED_ENOUGH, Source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
@@ -73,7 +74,8 @@ class _RankedSplit:
 
     def __init__(self, encoder: Encoder, corpus: Corpus, queries: Split) -> None:
         self.encoder, self.corpus, self.queries = encoder, corpus, queries
-        self.dense = rank_split(encoder.model, corpus, queries, DEPTH)
+        with counter(f"Encoding {corpus.source.name}", "passages", len(corpus)) as progress:
+            self.dense = rank_split(encoder.model, corpus, queries, DEPTH, progress=progress)
         self.bm25 = rank_split_by_bm25(corpus, queries, encoder.tokenizer, DEPTH)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,6 @@ from two_tower.validation.full import FullValidation
 # Groups of the configuration that make a model what it is, in the order in which text runs through them.
 _GROUPS = ("data", "tokenizer", "embedding", "tower", "teacher", "loss", "negatives", "optimizer", "scheduler")
 NOTABLE = 0.001  # shares from which on something is worth a line
-_NO_PART = re.compile(r"[+~]*(run_dir|console)=")  # of what makes a run again
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +124,9 @@ def _lengths(tokens: Ragged) -> str:
 
 
 def _training(of: Trained) -> list[Block]:
-    typed = [each for each in of.composition.overrides if not _NO_PART.match(each)]
     again = "No command of train.py made it; `config.yaml` holds every setting."
     if of.composition.choices:
-        again = f"    {command('python', 'train.py', *typed)}"
+        again = f"    {command('python', 'train.py', *of.composition.again)}"
     results, config, data = of.results, of.config, of.data
     chosen = ", ".join(f"`{group}={of.choices[group]}`" for group in _GROUPS if group in of.choices)
     rate = config["optimizer"].get("lr")
