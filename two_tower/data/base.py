@@ -171,7 +171,8 @@ class Source(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What a run or an index keeps of the data it was made of, to notice when it has changed."""
-        return {"name": self.name, "fingerprint": self.fingerprint(), "parts": self._key_parts}
+        facts = {"name": self.name, "fingerprint": self.fingerprint(), "parts": self._key_parts}
+        return {**facts, "splits": [*self.splits()]}
 
     def _key(self, *parts: object) -> str:
         """A fingerprint of ``parts`` (of a file, its name and its hash) and of how files are read."""
