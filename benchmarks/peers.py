@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 from two_tower.data.base import Source
 from two_tower.data.stream.corpus import Corpus, Split, trained_tokenizer
-from two_tower.evaluation import figures_of
 from two_tower.fusion import DEPTH, EVEN
 from two_tower.metrics import DEFAULT_METRICS, from_ranks
+from two_tower.metrics.significance import figures_of
 from two_tower.ranking import Ranking, nearest
 from two_tower.similarity import Similarity
 from two_tower.teacher._vectors import teacher_vectors

@@ -40,7 +40,7 @@ def test_vectors_are_equal(collection: Path, request: pytest.FixtureRequest, tmp
         ["It holds code, for the lexical half: load it with trust_remote_code=True."] if "lexical" in overrides else []
     )
     assert remarks == ([] if separate else ["Queries are cut after 256 tokens there, not after 64."]) + code
-    suffixes = {".json", ".safetensors", *([".py"] if code else [])}
+    suffixes = {".json", ".safetensors", ".md", *([".py"] if code else [])}
     assert {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()} == suffixes
     with pytest.raises(UserError, match="exists already"):
         export_run(tmp_path / "run", tmp_path / "model")

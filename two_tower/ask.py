@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from two_tower.console import say, say_marked
+from two_tower.console import aside, command, counter, say, say_marked, say_next
 from two_tower.errors import UserError
 from two_tower.files import json_line
-from two_tower.search import Answer, Mode, by_name, load_searchers
+
+if TYPE_CHECKING:
+    from two_tower.search import Answer, Mode
 
 SHOWN = 200  # characters of a passage
 
@@ -24,7 +27,10 @@ def ask(
     """
     if query is None and as_json and sys.stdin.isatty():
         raise UserError('--json needs a query on the command line: two-tower search RUN "query" --json')
-    searchers = by_name(load_searchers([run], indexes))
+    with aside(as_json), counter(f"Loading {run}") as loading:
+        from two_tower.search import by_name, load_searchers
+
+        searchers = by_name(load_searchers([run], indexes))
     for question in _lines() if query is None else [query]:
         answers = {name: each.search([question], k, mode, where)[0] for name, each in searchers.items()}
         if as_json:
@@ -34,6 +40,9 @@ def ask(
             if len(answers) > 1:
                 say(f"{name}: {searchers[name].passages:,} passages", style="bold")
             _show(answer)
+    if query is not None and not as_json:
+        say(f"Loaded {loading}.", style="dim")
+        say_next(command("two-tower", "serve", run, *(word for path in indexes for word in ("--index", path))))
 
 
 def _lines() -> Iterator[str]:

@@ -13,8 +13,18 @@ import typer
 
 from two_tower.errors import UserError, exit_statuses, one_of
 
-app = typer.Typer(name="two-tower", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app, cache_app = typer.Typer(), typer.Typer()
+
+def _example(words: str) -> str:
+    """The end of a command's help: one line to paste, with names in capitals to replace."""
+    return f"\b\nExample:\n  two-tower {words}"
+
+
+app = typer.Typer(
+    name="two-tower", epilog=_example('search RUN "your question"'), pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)  # fmt: skip
+data_app = typer.Typer(help="What a collection is like.", epilog=_example("data inspect data=beir data.path=FOLDER"))
+cache_app = typer.Typer(epilog=_example("cache"))
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
@@ -63,7 +73,7 @@ def embed() -> None:
     main()
 
 
-@app.command()
+@app.command(epilog=_example('search RUN "your question" -k 3 --hybrid'))
 def search(
     run: RunFolder,
     query: Annotated[str | None, typer.Argument(help="the question; else a prompt asks, or a pipe's lines")] = None,
@@ -79,7 +89,7 @@ def search(
     ask(run, index or [], query, k, "hybrid" if hybrid else "dense", as_json, where or [])
 
 
-@app.command()
+@app.command(epilog=_example("serve RUN OTHER_RUN --port 8000"))
 def serve(
     runs: Annotated[list[Path], typer.Argument(help="folders of embedded runs", show_default=False)],
     host: Annotated[str, typer.Option(help="address; 0.0.0.0 is reached from other machines")] = "127.0.0.1",
@@ -94,8 +104,10 @@ def serve(
     files: Annotated[Path | None, typer.Option(help="folder of the documents, for the page to link to")] = None,
 ) -> None:
     """Serve runs over HTTP: a JSON API and a search page. SIGHUP makes it take up its indexes anew."""
-    from two_tower.serve import Limits, serve
+    from two_tower.console import counter
 
+    with counter("Loading PyTorch"):
+        from two_tower.serve import Limits, serve
     limits = Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue)
     serve(runs, host, port, limits, bm25, index or [], watch, files)
 
@@ -118,24 +130,35 @@ def start(
     begin(path, overrides or [], run, host, port, page, browser)
 
 
-@app.command()
+@app.command(epilog=_example("evaluate RUN --split test --hybrid"))
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
     data: BeirFolder = None,
-    split: Annotated[str, typer.Option(help="which queries: dev or test")] = "dev",
+    split: Annotated[
+        str, typer.Option(help="which queries: dev or test", autocompletion=lambda: ["dev", "test", "train"])
+    ] = "dev",
     hybrid: Hybrid = False,
     as_json: AsJson = False,
 ) -> None:
     """Whole-corpus metrics of a run with intervals, beside BM25 on the same corpus: the run's own, or another."""
-    from two_tower.console import say
-    from two_tower.evaluation import describe, evaluate_run
+    from two_tower.console import aside, command, counter, say, say_next
+    from two_tower.run import Run
 
     overrides = _with_folder(overrides or [], data)
-    results = evaluate_run(run, _data_of(overrides) if overrides else None, split, hybrid)
+    with aside(as_json), counter(f"Evaluating {run}", "queries") as pace:
+        from two_tower.evaluation import describe, evaluate_run
+
+        results = evaluate_run(run, _data_of(overrides) if overrides else None, split, hybrid)
+        pace(results["queries"])
     if as_json:
         return _print_json(results)
     say("\n".join(describe(results)))
+    say(f"\nEvaluated {pace}.", style="dim")
+    if not (hybrid or Run(run).hybrid.exists()):
+        say_next(command("two-tower", "evaluate", run, *overrides, "--split", split, "--hybrid"))
+    elif Run(run).complete:
+        say_next(command("two-tower", "compare", run))
 
 
 def _with_folder(overrides: list[str], folder: Path | None) -> list[str]:
@@ -161,7 +184,7 @@ def _data_of(overrides: list[str]) -> dict[str, Any]:
     return composed(overrides, {"data": LOADER_KEYS})["data"]
 
 
-@app.command()
+@app.command(epilog=_example("compare RUN OTHER_RUN --html FILE"))
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs or of sweeps", show_default=False)],
     metric: Annotated[str | None, typer.Option(help="what to order and test by, if not what validation used")] = None,
@@ -170,12 +193,14 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Leaderboard of finished runs, with tests of significance."""
-    from two_tower.console import say
+    from two_tower.console import aside, command, counter, say, say_next
     from two_tower.files import write_text
-    from two_tower.report.leaderboard import leaderboard
-    from two_tower.report.page import html_page, markdown_page, pictures
 
-    board = leaderboard(runs, metric)
+    with aside(as_json), counter("Comparing runs") as pace:
+        from two_tower.report.leaderboard import leaderboard
+        from two_tower.report.page import html_page, markdown_page, pictures
+
+        board = leaderboard(runs, metric)
     drawn = {plots / f"{name}.svg": picture for name, picture in pictures(board).items()} if plots else {}
     for file, picture in drawn.items():
         write_text(file, picture.document())
@@ -188,21 +213,31 @@ def compare(
         say(f"Page with plots: {html}", style="dim")
     if drawn:
         say(f"Plots: {', '.join(map(str, drawn))}", style="dim")
+    say(f"Compared {pace}.", style="dim")
+    best = board.rows[0].runs[0]
+    if "test" in (best.data or {}).get("splits", ()):
+        say_next(command("two-tower", "evaluate", best.path, "--split", "test"))
 
 
-@app.command()
+@app.command(epilog=_example("doctor RUN"))
 def doctor(run: RunFolder, index: Index = None, as_json: AsJson = False) -> None:
     """Say what is wrong with a finished or running run and its index, and what to change."""
-    from two_tower.doctor.record import document, report
-    from two_tower.examine import examine
+    from two_tower.console import aside, command, counter, say, say_next
 
-    result = examine(run, index)
+    with aside(as_json), counter(f"Examining {run}") as pace:
+        from two_tower.doctor.record import document, report
+        from two_tower.examine import examine, retry
+
+        result = examine(run, index)
     if as_json:
         return _print_json({**document(result.findings, result.signals), "unchecked": result.unchecked})
     report(result.findings, result.signals, result.unchecked)
+    say(f"Examined {pace}.", style="dim")
+    if overrides := retry(run, result.findings):
+        say_next(command("python", "train.py", *overrides))
 
 
-@app.command()
+@app.command(epilog=_example("dashboard RUN OTHER_RUN"))
 def dashboard(
     runs: Annotated[
         list[Path] | None,
@@ -224,7 +259,7 @@ def dashboard(
         sys.stderr.write("Nothing was created: there is no W&B account here. After  wandb login  run this again.\n")
 
 
-@app.command()
+@app.command(epilog=_example("update RUN NEW_RUN --data FOLDER"))
 def update(
     run: RunFolder,
     path: Annotated[Path, typer.Argument(help="new run folder", show_default=False)],
@@ -232,25 +267,31 @@ def update(
     data: BeirFolder = None,
 ) -> None:
     """Let a run follow its collection: new passages and words, some steps of training, a fresh index."""
-    from two_tower.console import command, say_next, show_log
-    from two_tower.update import update_run
+    from two_tower.console import command, counter, say_next, show_log
 
     overrides = _with_folder(overrides or [], data)
     if not overrides:
         raise UserError("Say what the collection is now: --data FOLDER, or data=SOURCE with its settings.")
     show_log()
+    with counter("Loading PyTorch and Lightning"):
+        from two_tower.update import update_run
     if update_run(run, _data_of(overrides), path):
         say_next(command("two-tower", "compare", run, path))
 
 
-@app.command()
+@app.command(epilog=_example("export RUN FOLDER"))
 def export(run: RunFolder, path: Annotated[Path, typer.Argument(help="new folder", show_default=False)]) -> None:
     """Write a folder that sentence_transformers.SentenceTransformer(PATH) loads, with equal vectors."""
-    from two_tower.console import say
-    from two_tower.export import export_run
+    from two_tower.console import counter, say
 
-    for remark in export_run(run, path):
+    with counter(f"Exporting {run}") as pace:
+        from two_tower.export import export_run
+
+        remarks = export_run(run, path)
+    for remark in remarks:
         say(remark)
+    say(f"Exported {pace}.", style="dim")
+    say(f"{path / 'README.md'}: its card; read it before you pass the model on.", style="dim")
     say(f'{path}: load it with  sentence_transformers.SentenceTransformer("{path}")')
 
 
@@ -271,7 +312,7 @@ def cache(context: typer.Context) -> None:
         say(f"  {kind:<14} {len(its):>6,} {size_of(sum(each.bytes for each in its)):>9}   used {days:.0f} days ago")
 
 
-@cache_app.command("clear")
+@cache_app.command("clear", epilog=_example("cache clear corpus"))
 def clear_cache(
     kinds: Annotated[list[str] | None, typer.Argument(help="what to delete; all if none is named")] = None,
 ) -> None:
@@ -283,24 +324,23 @@ def clear_cache(
     say(f"{len(gone):,} entries deleted, {size_of(sum(each.bytes for each in gone))}.")
 
 
-@data_app.command("inspect")
+@data_app.command("inspect", epilog=_example("data inspect data=beir data.path=FOLDER --json"))
 def inspect_data(overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Sizes, lengths, unknown words, copies, leakage and mistakes of a collection."""
-    import rich
+    from two_tower.console import aside, command, counter, say, say_next
 
-    from two_tower.doctor.facts import inspect
-    from two_tower.doctor.inspect_page import show
+    with aside(as_json), counter("Inspecting", "passages") as pace:
+        from two_tower.doctor.facts import inspect
+        from two_tower.doctor.inspect_page import show
 
-    console = rich.get_console()
-    before = console.stderr
-    console.stderr = as_json or before  # where progress is shown: stdout is for the document
-    try:
         facts = inspect(overrides or [])
-    finally:
-        console.stderr = before
     if as_json:
         return _print_json(facts)
     show(facts)
+    pace(facts["passages"]["count"])
+    say(f"\nInspected {pace}.", style="dim")
+    if {facts["source"]["train_split"], facts["source"]["validation_split"]} <= {*facts["splits"]}:
+        say_next(command("python", "train.py", *(overrides or [])))
 
 
 def _print_json(document: Mapping[str, Any]) -> None:

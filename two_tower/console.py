@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -131,20 +133,65 @@ class _Rate(bars.ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
+class Pace:
+    """What `counter` counts: called with the number of things just done. As text, how long all took and how fast.
+
+    ``(12.3 s, 4,100 passages/s)``, or without things to count ``(12.3 s)``; while the work lasts, so far.
+    """
+
+    def __init__(self, unit: str, show: Advance) -> None:
+        self._unit, self._show = unit, show
+        self._start, self._end = time.perf_counter(), math.nan
+        self._count = 0
+
+    def __call__(self, done: int) -> None:
+        self._count += done
+        self._show(done)
+
+    def stop(self) -> None:
+        """The work is done."""
+        self._end = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return (time.perf_counter() if math.isnan(self._end) else self._end) - self._start
+
+    def __str__(self) -> str:
+        seconds = self.seconds
+        rate = f", {self._count / max(seconds, 1e-9):,.0f} {self._unit}/s" if self._count else ""
+        return f"({seconds:.1f} s{rate})"
+
+
 @contextmanager
-def counter(title: str, unit: str, total: int | None = None) -> Iterator[Advance]:
-    """A line with count and rate, and with a bar and the time left if the total is known, exactly or about."""
+def counter(title: str, unit: str = "", total: int | None = None) -> Iterator[Pace]:
+    """A line with time, count and rate while something lasts, on a terminal only, and what to say of it at the end.
+
+    With a bar and the time left if the total is known, exactly or about; without a unit nothing is counted.
+    """
     columns = [
         bars.TextColumn(title),
         *([bars.BarColumn(), bars.TaskProgressColumn()] if total else [bars.SpinnerColumn()]),
-        bars.TextColumn("{task.completed:,} " + unit),
-        _Rate(),
+        *([bars.TextColumn("{task.completed:,} " + unit), _Rate()] if unit else []),
         bars.TimeElapsedColumn(),
         *([bars.TextColumn("left"), bars.TimeRemainingColumn()] if total else []),
     ]
-    with bars.Progress(*columns, transient=True, disable=not rich.get_console().is_terminal) as progress:
+    with bars.Progress(*columns, transient=True, disable=not on_terminal()) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda done: progress.update(task, advance=done)
+        pace = Pace(unit, lambda done: progress.update(task, advance=done))
+        yield pace
+        pace.stop()
+
+
+@contextmanager
+def aside(document: bool) -> Iterator[None]:
+    """Show what is done on stderr, where a command writes one ``document`` to stdout and nothing else."""
+    console = rich.get_console()
+    before = console.stderr
+    console.stderr = before or document
+    try:
+        yield
+    finally:
+        console.stderr = before
 
 
 class CheckTable:

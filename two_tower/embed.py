@@ -61,14 +61,16 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _embed(config: dict[str, Any], run: Run, path: Path, engine: Engine) -> None:
     from two_tower.console import command, counter, say, say_next
-    from two_tower.encode import Encoder, embed_corpus
-    from two_tower.files import settle
-    from two_tower.index import is_made, make_index
-    from two_tower.loading import make_source, own_source
-    from two_tower.renewal import Earlier, beside, put_in_place
 
-    source = make_source(config["data"]) if config.get("data") else own_source(run)
-    encoder = Encoder.of_collection(run, source, path)
+    with counter(f"Loading {run.path}"):
+        from two_tower.encode import Encoder, embed_corpus
+        from two_tower.files import settle
+        from two_tower.index import is_made, make_index
+        from two_tower.loading import make_source, own_source
+        from two_tower.renewal import Earlier, beside, put_in_place
+
+        source = make_source(config["data"]) if config.get("data") else own_source(run)
+        encoder = Encoder.of_collection(run, source, path)
     if encoder.words is not None:
         say(str(encoder.words), style="dim")
     validated_against = run.read_results().get("all_documents") if run.complete else None
@@ -95,15 +97,17 @@ def _embed(config: dict[str, Any], run: Run, path: Path, engine: Engine) -> None
         _archive(run, path)
         return
     queries = _queries(run, encoder)
-    with counter("Indexing", "vectors", store.manifest.rows) as progress:
-        report = make_index(config["index"], store, queries, progress, earlier.store.path if earlier else None)
+    with counter("Indexing", "vectors", store.manifest.rows) as indexing:
+        report = make_index(config["index"], store, queries, indexing, earlier.store.path if earlier else None)
     if earlier:
         put_in_place(folder, path)
     say(f"{path}: {store.manifest.rows:,} passages as {store.manifest.dim}-dimensional vectors, indexed.")
+    say(f"Encoded {progress}, indexed and measured ({indexing.seconds:.1f} s).", style="dim")
     say(str(report), style="dim")
     _archive(run, path)
     where = ["--index", path] if config["output"] else []
-    say_next(command("two-tower", "search", run.path, "your question", *where))
+    search = command("two-tower", "search", run.path, "your question", *where)
+    say_next(search, command("two-tower", "serve", run.path, *where))
 
 
 def _archive(run: Run, path: Path) -> None:
@@ -149,7 +153,12 @@ def _types() -> dict[str, Types]:
 
 def main() -> None:
     """Embed what the command line says."""
-    from two_tower.console import work_alone
+    from two_tower.console import counter, work_alone
+
+    def run(composed: Composed) -> None:
+        with counter("Loading PyTorch"):  # which takes some seconds
+            config = resolve(composed)
+        embed(config)
 
     work_alone()
-    run_hydra(lambda composed: embed(resolve(composed)), "embed", more_types=_types)
+    run_hydra(run, "embed", more_types=_types)

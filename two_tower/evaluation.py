@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +11,18 @@ import numpy as np
 
 from two_tower.cache import notice
 from two_tower.config import read
+from two_tower.console import counter
 from two_tower.data.base import JUDGED_ENOUGH, Source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, in_a_sentence
 from two_tower.fusion import DEPTH, EVEN, Fusion, Judged, tune
 from two_tower.loading import make_source, own_source
-from two_tower.metrics import DEFAULT_METRICS, from_ranks
-from two_tower.metrics.significance import mean_interval, randomisation_test
+from two_tower.metrics import BRIEF_METRICS, DEFAULT_METRICS, from_ranks
+from two_tower.metrics.significance import LEGEND, Values, cell, figures_of
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
 from two_tower.validation._groups import GROUPS, NAMES, NEW, SEEN, QueryGroups
-
-PerQuery = Mapping[str, np.ndarray]  # metric → (Q,) values
-
-BRIEF_METRICS = ("mrr@10", "recall@100", "ndcg@10")
-_SYSTEMS = ("hybrid", "dense", "bm25")  # each is tested against those behind it
 
 
 def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
@@ -74,23 +69,13 @@ def _of_groups(ranked: _RankedSplit, learned: np.ndarray | None, fusion: Fusion 
     return results
 
 
-def figures_of(systems: Mapping[str, PerQuery]) -> dict[str, float]:
-    """Means of several systems with their intervals, and p-values of tests against each other."""
-    results = _with_intervals({f"{system}/{name}": v for system, its in systems.items() for name, v in its.items()})
-    ordered = sorted(systems, key=lambda system: _SYSTEMS.index(system.partition("_")[0]))
-    for system, other in itertools.combinations(ordered, 2):
-        for metric, values in systems[system].items():
-            p_value = randomisation_test(values, systems[other][metric])
-            results[f"{system}/{metric}/p_vs_{other.partition('_')[0]}"] = p_value
-    return results
-
-
 class _RankedSplit:
     """The queries of a split, ranked by a run's towers and by BM25 over all passages of a corpus."""
 
     def __init__(self, encoder: Encoder, corpus: Corpus, queries: Split) -> None:
         self.encoder, self.corpus, self.queries = encoder, corpus, queries
-        self.dense = rank_split(encoder.model, corpus, queries, DEPTH)
+        with counter(f"Encoding {corpus.source.name}", "passages", len(corpus)) as progress:
+            self.dense = rank_split(encoder.model, corpus, queries, DEPTH, progress=progress)
         self.bm25 = rank_split_by_bm25(corpus, queries, encoder.tokenizer, DEPTH)
 
     @classmethod
@@ -98,12 +83,12 @@ class _RankedSplit:
         corpus = Corpus.load(source, encoder.tokenizer)
         return cls(encoder, corpus, Split.load(corpus, split, encoder.tokenizer, exclude_same_id))
 
-    def per_query(self, fusion: Fusion | None) -> dict[str, PerQuery]:
+    def per_query(self, fusion: Fusion | None) -> dict[str, Values]:
         """The figures of both, and perhaps of their fusion."""
-        systems: dict[str, PerQuery] = {"dense": self.dense.per_query, "bm25": self.bm25.per_query}
+        systems: dict[str, Values] = {"dense": self.dense.per_query, "bm25": self.bm25.per_query}
         return systems | ({} if fusion is None else {"hybrid": self.fused(fusion)})
 
-    def fused(self, fusion: Fusion) -> PerQuery:
+    def fused(self, fusion: Fusion) -> Values:
         qrels = self.queries.qrels
         ranking = fusion(self.dense.ranking, self.bm25.ranking, order=self.corpus.order, pairs=qrels.pairs)
         return from_ranks(ranking.ranks, qrels, DEFAULT_METRICS, self.queries.threshold)
@@ -149,25 +134,16 @@ def _chosen(run: Run, ranked: _RankedSplit) -> Fusion:
     return fusion
 
 
-def _with_intervals(figures: PerQuery) -> dict[str, float]:
-    lows, highs = mean_interval(np.stack(list(figures.values()), axis=1))
-    out: dict[str, float] = {}
-    for (name, values), low, high in zip(figures.items(), lows.tolist(), highs.tolist(), strict=True):
-        out |= {name: float(values.mean()), f"{name}/low": low, f"{name}/high": high}
-    return out
-
-
 def describe(results: Mapping[str, Any]) -> list[str]:
     """What `evaluate_run` returned, in lines for people."""
     systems = [system for system in ("dense", "bm25", "hybrid") if f"{system}/mrr@10" in results]
     heads = ["BM25" if system == "bm25" else system for system in systems]
     lines = [
         f"{results['queries']:,} queries of '{results['split']}', each against all {results['documents']:,} passages; "
-        "in brackets 95 % intervals (bootstrap over the queries); * differs from BM25 by more than chance (paired "
-        "randomisation test, p < .05)",
+        + LEGEND,
         "",
         _line("", heads),
-        *(_line(metric, [_cell(results, f"{system}/{metric}") for system in systems]) for metric in DEFAULT_METRICS),
+        *(_line(metric, [cell(results, f"{system}/{metric}") for system in systems]) for metric in DEFAULT_METRICS),
         *_group_lines(results, systems, heads),
     ]
     if "fusion/method" not in results:
@@ -202,14 +178,9 @@ def _group_lines(results: Mapping[str, Any], systems: Sequence[str], heads: Sequ
     groups = [group for group in GROUPS if f"queries_{group}" in results]
     for metric in BRIEF_METRICS:
         lines += ["", _line(metric, heads)]
-        lines += [_line(NAMES[g], [_cell(results, f"{system}_{g}/{metric}") for system in systems]) for g in groups]
+        lines += [_line(NAMES[g], [cell(results, f"{system}_{g}/{metric}") for system in systems]) for g in groups]
     return lines
 
 
 def _line(name: str, cells: Iterable[str]) -> str:
     return f"{name:<12}" + "".join(f"{cell:<24}" for cell in cells).rstrip()
-
-
-def _cell(results: Mapping[str, Any], name: str) -> str:
-    star = " *" if results.get(f"{name}/p_vs_bm25", 1) < 0.05 else ""
-    return f"{results[name]:.3f} [{results[f'{name}/low']:.3f}, {results[f'{name}/high']:.3f}]{star}"

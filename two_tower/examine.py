@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from two_tower.assemble import make_data
+from two_tower.config.compose import composed
 from two_tower.data.base import full_text
 from two_tower.doctor.base import Check, Finding, IndexSignals, Signals, Step
 from two_tower.doctor.diagnose import diagnose
@@ -81,6 +83,38 @@ def examine(path: Path | str, index: Path | str | None = None) -> Examination:
     passed = [f for f in told.values() if f.severity == "info" and f.id not in found]
     examination.findings = [*found.values(), *passed]
     return examination
+
+
+def retry(path: Path | str, findings: Sequence[Finding]) -> list[str] | None:
+    """The overrides of a run with those that the likeliest finding advises; None where it names none that fit."""
+    composition = Run(Path(path)).composition()
+    wrong = next((finding for finding in findings if finding.severity != "info"), None)
+    changes = _advised(wrong.remedy) if wrong else []
+    if not changes or not composition.choices:
+        return None
+    changed = {change.partition("=")[0] for change in changes}
+
+    def replaced(override: str) -> bool:  # by a change of its key, or of its group's choice
+        key = override.lstrip("+~").partition("=")[0]
+        return key in changed or key.partition(".")[0] in changed
+
+    overrides = [*(each for each in composition.again if not replaced(each)), *changes]
+    with suppress(UserError):
+        composed(overrides, {})
+        return overrides
+    return None
+
+
+def _advised(remedy: str) -> list[str]:
+    """The overrides that a remedy begins with, up to the first other word or mark; none if one is to be filled in."""
+    changes = []
+    for word in remedy.split():
+        if not (change := re.fullmatch(r"([\w.]+=[^\s,;]+)([,;]?)", word)):
+            break
+        changes.append(change[1])
+        if change[2]:
+            break
+    return [] if any(re.search("=[A-Z]+$", change) for change in changes) else changes
 
 
 def _signals(run: Run, config: Mapping[str, Any]) -> Signals:

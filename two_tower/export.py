@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, naming
 from two_tower.files import atomic_path, require_new, write_json, write_text
+from two_tower.report.readme import readme
 from two_tower.run import Run
 from two_tower.similarity import Similarity
 from two_tower.tokenizer.base import Tokenizer
@@ -49,6 +50,15 @@ class Halves(Module):
     def save(self, output_path, *args, safe_serialization=True, **kwargs):
         self.save_config(output_path)
 '''
+LOADING = """\
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("FOLDER"{options})  # where this file is
+queries = model.encode_query(["a question"])
+passages = model.encode_document(["a passage that answers it", "another one"])
+print(model.similarity(queries, passages))
+```"""
 # What a transformer's tokenizer consists of besides tokenizer.json.
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json")
 
@@ -85,11 +95,12 @@ class _Module:
 def export_run(run: Path | str, path: Path) -> list[str]:
     """Write a folder that ``sentence_transformers.SentenceTransformer(path)`` loads, with equal vectors.
 
-    The run's best checkpoint is exported. Two separate towers become a router: ``encode_query`` and
-    ``encode_document`` take theirs. Returns sentences on what is different there.
+    The run's best checkpoint is exported; ``README.md`` is its card. Two separate towers become a router:
+    ``encode_query`` and ``encode_document`` take theirs. Returns sentences on what is different there.
     """
     require_new(path)
-    encoder = Encoder.load(Run.existing(run))
+    known = Run.existing(run)
+    encoder = Encoder.load(known)
     model, words = encoder.model, encoder.tokenizer
     remarks: list[str] = []
     documents = _modules(model.document_tower, model.similarity, words, words.document_tokens)
@@ -103,12 +114,15 @@ def export_run(run: Path | str, path: Path) -> list[str]:
     else:
         queries = _modules(model.query_tower, model.similarity, words, words.query_tokens)
         _write_router(path, {"query": queries, "document": documents})
-    if any(module.kind == HALVES for module in documents):
+    has_code = any(module.kind == HALVES for module in documents)
+    if has_code:
         write_text(path / f"{HALVES}.py", HALVES_CODE)
         remarks.append("It holds code, for the lexical half: load it with trust_remote_code=True.")
     name = model.similarity.name
     facts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": name, "__version__": {}}
     write_json(path / "config_sentence_transformers.json", facts)
+    how = LOADING.format(options=", trust_remote_code=True" if has_code else "")
+    write_text(path / "README.md", readme(known, words.rule.languages if words.rule else (), how))
     return remarks
 
 

@@ -42,6 +42,7 @@ class Run:
         self.data = path / "data.json"  # what `Source.facts` said when the run began
         self.learned = path / "learned.npy"  # ascending hashes of the passages that it learned from
         self.hybrid = path / "hybrid.json"  # how its tower and BM25 are fused
+        self.card = path / "report.md"
         self.doctor, self.signals = path / "doctor.json", path / "signals.json"
         self.similarities = path / "similarities.svg"
         self._lock_file = path / ".lock"
@@ -185,7 +186,7 @@ class Run:
     def composition(self) -> Composition:
         """What the configuration was composed from; empty for a run that no command made."""
         saved = read_json(self.environment) or {}
-        return Composition(saved.get("choices", {}), saved.get("derived", []))
+        return Composition(**{key: saved[key] for key in Composition._fields if key in saved})
 
 
 def _grown(before: Mapping[str, Any], now: Mapping[str, Any], key: str, done: int) -> bool:

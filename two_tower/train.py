@@ -139,9 +139,12 @@ def _check_job(composed: Composed, metric: str | None = None) -> None:
 
 def _run_job(composed: Composed) -> float | None:
     """Train; returns what a sweeper that looks for the best may want: what validation watches, or a study compares."""
-    from two_tower.console import print_document
+    from two_tower.console import counter, print_document, set_mode
 
-    config, job = resolve(composed), this_job(composed)
+    set_mode(composed["console"])
+    with counter("Loading PyTorch and Lightning"):  # which takes some seconds
+        config = resolve(composed)
+    job = this_job(composed)
     if job.sweep and "group" in config["logger"]:  # in W&B the runs of a sweep are one group
         config["logger"]["group"] = config["logger"]["group"] or job.sweep.name
     config["run_dir"] = os.path.expanduser(config["run_dir"] or _default_folder(config, job))

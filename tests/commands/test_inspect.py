@@ -43,7 +43,7 @@ def test_a_page_for_people(damaged: Path, call: Call) -> None:
     assert (ended.status, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert lines[0].startswith("damaged: 241 passages, a vocabulary of ")
-    assert max(len(line) for line in lines if str(damaged) not in line) <= 80
+    assert max(len(line) for line in lines if damaged.name not in line) <= 80
     assert all(line == line.rstrip() for line in lines)
     rows = {line[:29].strip(): line[29:].split() for line in lines}
     assert rows["texts"] == ["241", "160", "40", "40"]
@@ -59,7 +59,7 @@ def test_a_page_for_people(damaged: Path, call: Call) -> None:
     assert f"- 1 of {damaged / 'corpus.jsonl'} with malformed JSON" in text
     warnings = text.partition(" Warnings - ")[2].split(" - ")
     assert [warning.split(" of ")[0] for warning in warnings] == ["1 rows", "2", "2"]
-    assert warnings[2] == (
+    assert warnings[2].partition(" Inspected ")[0] == (
         "2 of 40 dev queries are also training queries, 0 with the same relevant passage (q0, q6): figures on dev "
         "are too good. Remove them from one of the two splits."
     )
@@ -68,7 +68,10 @@ def test_a_page_for_people(damaged: Path, call: Call) -> None:
 def test_a_clean_collection_says_so(collection: Path, call: Call) -> None:
     ended = call(*INSPECT, "data=beir", f"data.path={collection}")
     assert (ended.status, ended.err) == (0, "")
-    assert ended.out.endswith("\nNothing to warn of.\n")
+    *_, verdict, blank, pace, command = ended.out.splitlines()
+    assert (verdict, blank) == ("Nothing to warn of.", "")
+    assert re.fullmatch(r"Inspected \(\d+\.\d s, [\d,]+ passages/s\)\.", pace)
+    assert command == f"Next: python train.py data=beir data.path={collection}"
     assert "Warnings" not in ended.out
 
 

@@ -102,8 +102,8 @@ class SampleQueries(Callback):
             s.ranks.append(int(ranks[s.row]))
             best = latest.ranking.rows[s.row, : self._hits].tolist()
             s.hits = [[self._texts[row].as_py(), (s.row, row) in right] for row in best if row >= 0]
-            cells = [f"✓ {_plain(text)}" if relevant else _plain(text) for text, relevant in s.hits]
-            data.append([name, _plain(s.text), *s.figures(), *cells, *[""] * (self._hits - len(cells))])
+            cells = [f"✓ {plain(text)}" if relevant else plain(text) for text, relevant in s.hits]
+            data.append([name, plain(s.text), *s.figures(), *cells, *[""] * (self._hits - len(cells))])
         for logger in run_loggers(trainer.loggers):
             logger.log_table(key="val/samples", columns=columns, data=data, step=trainer.global_step - 1)
         if self._console == "each":
@@ -180,9 +180,9 @@ def _shown(rank: int | None) -> str:
 
 def _line(start: str, text: str, style: str = "") -> None:
     """Print a line that ends with someone else's text, cut to the terminal's width."""
-    rich.get_console().print(Text(start + _plain(text), style=style), no_wrap=True, overflow="ellipsis")
+    rich.get_console().print(Text(start + plain(text), style=style), no_wrap=True, overflow="ellipsis")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """On one line, without characters that a terminal would obey: line ends, escapes, changes of direction."""
     return " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())

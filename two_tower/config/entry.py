@@ -134,7 +134,8 @@ def _composed_once(config_name: str, overrides: Sequence[str]) -> DictConfig:
 def this_job(composed: DictConfig) -> Job:
     """The job that the process works on."""
     settings = HydraConfig.get()
-    composition, overrides = composition_of(composed, settings.runtime.choices), tuple(settings.overrides.task)
+    overrides = tuple(settings.overrides.task)
+    composition = composition_of(composed, settings.runtime.choices)._replace(overrides=overrides)
     if settings.mode != RunMode.MULTIRUN:
         return Job(composition, overrides, None, Path(), 0)
     folder, number, study = Path(settings.sweep.dir), int(settings.job.num), None

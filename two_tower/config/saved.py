@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,12 @@ class Composition(NamedTuple):
 
     choices: Mapping[str, str] = {}  # group → the name of its choice
     derived: Sequence[str] = ()  # keys whose value conf/ takes from another key: ``embedding.dim: ${tower.dim}``
+    overrides: Sequence[str] = ()  # what was typed, in a sweep for this job; empty where no command made it
+
+    @property
+    def again(self) -> list[str]:
+        """The overrides that make the same model, wherever."""
+        return [each for each in self.overrides if re.split("[=.]", each.lstrip("+~"))[0] not in _PLACES]
 
 
 def groups() -> frozenset[str]:

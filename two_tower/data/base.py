@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -105,14 +105,20 @@ def draw_dev(draws: np.ndarray, share: float | None, usual: float) -> np.ndarray
     return (draws < 100 * usual) | np.isin(draws, fewest)
 
 
+MS_MARCO = "non-commercial research only, by Microsoft's terms for MS MARCO"
+
+
 class Source(ABC):
     """A collection in the field's standard form. All methods read lazily and may be called again.
 
     A source of your own implements `corpus`, `splits`, `queries`, `qrels` and `fingerprint`; `triplets` too where
     it has some. Two bases do most of that: `reading.tables.TableSource` for passages, queries and judgements in
     separate tables, `reading.groups.GroupSource` for rows that hold a query with its passages. docs/data.md has an
-    example. ``name`` is for folders and messages; ``max_bad_rows`` is the fraction of a file's rows that may be bad.
+    example. ``name`` is for folders and messages; ``max_bad_rows`` is the fraction of a file's rows that may be bad;
+    ``licence`` says in a few words what its texts may be used for, where that is the same for whatever it reads.
     """
+
+    licence: ClassVar[str | None] = None
 
     def __init__(self, name: str, max_bad_rows: float = 0) -> None:
         BadRows(max_bad_rows)  # checks the limit now, not after the first file
@@ -165,7 +171,8 @@ class Source(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What a run or an index keeps of the data it was made of, to notice when it has changed."""
-        return {"name": self.name, "fingerprint": self.fingerprint(), "parts": self._key_parts}
+        facts = {"name": self.name, "fingerprint": self.fingerprint(), "parts": self._key_parts}
+        return {**facts, "splits": [*self.splits()]}
 
     def _key(self, *parts: object) -> str:
         """A fingerprint of ``parts`` (of a file, its name and its hash) and of how files are read."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from two_tower.data.base import CORPUS, QUERIES, SPLITS
+from two_tower.data.base import CORPUS, MS_MARCO, QUERIES, SPLITS
 from two_tower.data.reading.arrow import as_text, empty, flat_lists, list_fields, list_type, text_of
 from two_tower.data.reading.groups import GroupSource, Part
 from two_tower.data.reading.hub import HubData, split_names
@@ -52,6 +52,7 @@ class MsMarco(GroupSource):
 
     repeated_queries = False
     judged_negatives = True
+    licence = MS_MARCO
 
     def __init__(
         self, version: str = "v1.1", path: Path | str = "microsoft/ms_marco", streaming: bool = True,

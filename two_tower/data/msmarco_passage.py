@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from two_tower.cache import file_fingerprint
-from two_tower.data.base import CORPUS, QUERIES, SPLITS
+from two_tower.data.base import CORPUS, MS_MARCO, QUERIES, SPLITS
 from two_tower.data.reading.archive import Folder, Member
 from two_tower.data.reading.content import File, check_encoding
 from two_tower.data.reading.delimited import TsvFile
@@ -38,6 +38,8 @@ class MsMarcoPassage(TableSource):
     are (0 to 3 at TREC). Ids in triples are not looked up here. With triples of texts, queries and judgements of
     ``train`` are not needed.
     """
+
+    licence = MS_MARCO
 
     def __init__(
         self, path: Path | str, corpus: str = "collection.tsv", queries: Mapping[str, str | None] = _QUERY_FILES,

@@ -62,6 +62,8 @@ class PyDocs(Source):
     never imported. The first harvest takes 10 s; its result is cached.
     """
 
+    licence = "that of each package, and Python's own"
+
     def __init__(self, stdlib: bool = True, cache: Path | str | None = None) -> None:
         super().__init__("pydocs")
         self.stdlib, self.cache = stdlib, Path(cache).expanduser() if cache else cache_folder()

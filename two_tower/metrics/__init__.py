@@ -24,6 +24,7 @@ from two_tower.errors import UserError, one_of
 from two_tower.files import atomic_path
 
 DEFAULT_METRICS = ("mrr", "mrr@10", "recall@1", "recall@5", "recall@10", "recall@100", "ndcg@10")
+BRIEF_METRICS = ("mrr@10", "recall@100", "ndcg@10")  # where all take too much room
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +138,7 @@ class PerQuery(NamedTuple):
     """What ``per_query.csv`` holds of Q queries, in the order of the split; numbers read back equal."""
 
     ids: list[str]
-    values: dict[str, np.ndarray]  # ``METRIC`` and ``bm25/METRIC`` → (Q,) float64
+    values: dict[str, np.ndarray]  # ``METRIC``, ``bm25/METRIC``, perhaps ``hybrid/METRIC`` → (Q,) float64
     texts: list[str]  # empty if the file has none
 
 

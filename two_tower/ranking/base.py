@@ -189,6 +189,17 @@ def write_run(path: str | os.PathLike[str], query_ids: Ids, document_ids: Ids, r
                 file.write(f"{between.join((query, 'Q0', names[document], str(place), f'{score:.9g}', tag))}\n")
 
 
+def read_first(path: str | os.PathLike[str], query_ids: Sequence[str]) -> dict[str, str]:
+    """The document that a TREC run file has first for each of some queries, where it has one."""
+    wanted, first = {field: query for field, query in zip(_fields(pa.array(query_ids)), query_ids, strict=True)}, {}
+    with Path(path).open(encoding="utf-8") as file:
+        for line in file:
+            query, _, document, place, *_ = line.split("\t" if "\t" in line else " ")
+            if place == "1" and query in wanted:
+                first[wanted[query]] = document
+    return first
+
+
 def _strings(ids: Ids) -> pa.Array | pa.ChunkedArray:
     return ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())
 

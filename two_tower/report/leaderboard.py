@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from two_tower.config.saved import Composition, choices_of, leaves
-from two_tower.metrics.significance import holm, mean_interval, paired_differences, randomisation_test
+from two_tower.metrics.significance import clearest, holm, mean_interval, paired_differences, randomisation_test
 from two_tower.report.runs import FinishedRun, metric_of, read_runs
 
 log = logging.getLogger(__name__)
@@ -214,16 +214,14 @@ def _comparison(first: FinishedRun, best: Row, name: str, values: np.ndarray) ->
     differences = paired_differences(best.values, values)
     texts = first.per_query.texts or [""] * len(differences)
 
-    def clearest(sign: int) -> list[Example]:
-        largest = np.argsort(-sign * differences, kind="stable")[:EXAMPLES]
+    def examples(sign: int) -> list[Example]:
         return [
             Example(first.per_query.ids[i], texts[i], float(best.values[i]), float(values[i]))
-            for i in largest.tolist()
-            if sign * differences[i] > 0
+            for i in clearest(differences, sign, EXAMPLES)
         ]
 
     wins, losses, ties = (int((np.sign(differences) == sign).sum()) for sign in (1, -1, 0))
-    return Comparison(best.name, name, wins, losses, ties, clearest(1), clearest(-1), differences)
+    return Comparison(best.name, name, wins, losses, ties, examples(1), examples(-1), differences)
 
 
 def experiment(config: Mapping[str, Any]) -> dict[str, Any]:

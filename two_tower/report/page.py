@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from two_tower.metrics.significance import SIGNIFICANT
 from two_tower.plot import COLOURS, SERIES, STYLE, WIDTH, Picture, Scale
 from two_tower.report.blocks import Block, Heading, Table, html, markdown
 from two_tower.report.leaderboard import Comparison, Leaderboard, PValue, Row
 from two_tower.validation._groups import GROUPS, NAMES
 
-LEVEL = 0.05  # p-values below are called more than chance
 MAX_NAMES = 4  # of rows in a sentence
 MAX_AXES = 5  # columns for what distinguishes the rows
 BARS = 400  # most bars of a picture; of more queries every n-th is drawn
@@ -99,11 +99,11 @@ def _verdict(board: Leaderboard) -> list[str]:
         bm25 = board.bm25[board.metric]
         difference = best.values.mean() - bm25
         side = "above" if difference > 0 else "below"
-        chance = "more than chance" if best.vs_bm25.holm < LEVEL else "which may be chance"
+        chance = "more than chance" if best.vs_bm25.holm < SIGNIFICANT else "which may be chance"
         p = _p(best.vs_bm25) if best.vs_bm25.holm < 1e-4 else f"= {_p(best.vs_bm25)}"
         sentences.append(f"It is {abs(difference):.3f} {side} BM25 ({bm25:.3f}), {chance} (p {p}).")
     for certain in (True, False):
-        names = [row.name for row in others if row.vs_best and (row.vs_best.holm < LEVEL) == certain]
+        names = [row.name for row in others if row.vs_best and (row.vs_best.holm < SIGNIFICANT) == certain]
         listed = "; ".join(names) if len(names) <= MAX_NAMES else f"{len(names)} rows"
         if names and certain:
             sentences.append(f"Below the best by more than chance: {listed}.")

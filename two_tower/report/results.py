@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 
 from two_tower.callbacks.doctor import Doctor
 from two_tower.callbacks.samples import SampleQueries
 from two_tower.callbacks.speed import Speed
-from two_tower.console import against, command, name_of_check, say, say_next
+from two_tower.console import command, name_of_check, say, say_next
+from two_tower.data.stream.module import TripletData
 from two_tower.files import finite, write_json, write_text
 from two_tower.logger import RunLogger
+from two_tower.model import TwoTower
+from two_tower.report.card import Trained, model_card
 from two_tower.run import Run
-from two_tower.validation._groups import NAMES, means_by_group
 from two_tower.validation.full import FullValidation
 
 
@@ -49,7 +51,10 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
     }
     if trainer.is_global_zero:
         reason = stopping.reason if stopping else ""
-        write_text(run.path / "report.md", report_page(run.path.name, results, validation, reason))
+        data, model = cast(TripletData, trainer.datamodule), cast(TwoTower, trainer.lightning_module)  # type: ignore[attr-defined]
+        validation.open(data)
+        sentences, cost = _sentences(results, validation, reason), _cost(results)
+        write_text(run.card, model_card(Trained(run, results, sentences, cost, validation, data, model, doctor)))
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.summarize(finite(results))
@@ -57,7 +62,7 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not before: a terminal may fail
             if isinstance(callback, SampleQueries | Doctor):
                 callback.show()
-        for sentence in ("", *_sentences(results, validation, reason), _cost(results)):
+        for sentence in ("", *sentences, cost):
             say(sentence)
         files = "report.md, results.json, checkpoints/best.ckpt" if best else "report.md, results.json"
         say(f"Run folder: {run.path} ({files})", style="dim")
@@ -96,38 +101,3 @@ def verdict(results: Mapping[str, Any], monitor: str, best: str = "") -> str:
     documents, whole = results.get("documents"), results.get("all_documents")
     part = f", against {documents:,} of {whole:,} passages" if documents != whole else ""
     return f"Best {name}: {monitor} {value:.3f}{beside}{part}."
-
-
-def report_page(name: str, results: Mapping[str, Any], validation: FullValidation, reason: str = "") -> str:
-    """The run as a Markdown page: baselines, every check, speed, and why it ended if that was early."""
-    paragraphs = [
-        f"# {name}",
-        "\n".join(_sentences(results, validation, reason)),
-        f"{validation.queries:,} queries of the split `{validation.split}`, each against "
-        f"{against(validation.documents, validation.all_documents)}. "
-        "The star marks the best check, which is `checkpoints/best.ckpt`.",
-        "\n".join(_table(validation)),
-        f"{results['epochs']} epochs in {results['seconds']:.0f} s, "
-        f"{results['train/triplets_per_second']:,.0f} triplets a second in training, "
-        f"last training loss {results['train/loss']:.4f}.\n{_cost(results)}",
-    ]
-    return "\n\n".join(paragraphs) + "\n"
-
-
-def _table(validation: FullValidation) -> list[str]:
-    metrics, rows = validation.metrics, list[tuple[str, int, Mapping[str, float]]]()
-
-    def add(name: str, means: Mapping[str, float], system: str, groups: Mapping[str, float]) -> None:
-        rows.append((name, validation.documents, means))
-        for group, its in means_by_group(system, groups, metrics).items():
-            rows.append((NAMES[group], validation.ranked(group), its))
-
-    add("BM25", validation.bm25, "bm25", validation.groups)
-    add("untrained", validation.untrained, "untrained", validation.groups)
-    for row in validation.history:
-        add(name_of_check(row) + (" *" if row is validation.best else ""), row, "val", row)
-        if "hybrid_seconds" in row:
-            rows.append(("with BM25", validation.documents, {m: row[f"hybrid/{m}"] for m in metrics}))
-    lines = [["", "documents", *metrics], ["---", *["---:"] * (len(metrics) + 1)]]
-    lines += [[name, f"{ranked:,}", *(f"{means[m]:.3f}" for m in metrics)] for name, ranked, means in rows if means]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]

@@ -19,9 +19,6 @@ from two_tower.config.entry import Job
 from two_tower.console import command, first_process, print_document, say, say_next, set_mode, show_log
 from two_tower.errors import UserError, fail
 from two_tower.files import finite, read_json, write_json, write_text
-from two_tower.report.leaderboard import leaderboard
-from two_tower.report.page import brief_page, html_page, markdown_page
-from two_tower.report.study import study_blocks
 from two_tower.study import SUMMARY, Pruned
 
 FAILURE = "failure.json"
@@ -111,6 +108,10 @@ def write_leaderboard(folder: Path) -> str:
 
     Runs that cannot be compared, of different collections for example, leave a sentence in their place.
     """
+    from two_tower.report.leaderboard import leaderboard  # with PyTorch, which takes seconds before anything is shown
+    from two_tower.report.page import brief_page, html_page, markdown_page
+    from two_tower.report.study import study_blocks
+
     with FileLock(folder / ".leaderboard.lock"):  # jobs may end at the same time
         failed, document = failures(folder), dict[str, Any](rows=[])
         lines = [str(each) for each in failed]

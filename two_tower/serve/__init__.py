@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from two_tower.console import say
+from two_tower.console import counter, say
 from two_tower.errors import UserError, one_of
 from two_tower.search import MODES, Answer, Mode, Searcher, by_name, load_searchers
 from two_tower.serve.opening import best_mode, examples
@@ -151,14 +151,16 @@ def serve(
         raise UserError(f'two-tower serve needs {error.name}: pip install -e ".[serve]"') from error
     with _bound(host, port) as listener:  # at once, not after the seconds that loading takes
         load = partial(load_searchers, paths, indexes)
-        runs = Runs(load(), bm25, load)
         say("Warming up …", style="dim")
-        runs.warm()
+        with counter("Loading and warming up") as pace:
+            runs = Runs(load(), bm25, load)
+            runs.warm()
         quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
         config = uvicorn.Config(create_app(runs, limits, watch, files), timeout_graceful_shutdown=GRACE, **quiet)
         listener.listen(2048)
         for name, searcher in runs:
             say(f"{name}: {searcher.passages:,} passages")
+        say(f"Ready {pace}.", style="dim")
         name, number = listener.getsockname()[:2]
         address = f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
         say(f"Search page: {address}  (API: {address}/openapi.json; stop with Ctrl-C)")

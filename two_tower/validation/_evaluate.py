@@ -14,7 +14,7 @@ from torch import Tensor
 
 from two_tower.bm25 import BM25
 from two_tower.cache import entry, key_of
-from two_tower.console import Advance
+from two_tower.console import Advance, counter
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.distributed import share_of
 from two_tower.engine.base import Engine, Work
@@ -173,9 +173,10 @@ def rank_split_by_bm25(
     start, rule = time.perf_counter(), tokenizer.rule
 
     def measure(folder: Path) -> None:
-        bm25 = BM25(corpus.texts(), rule)
-        texts, order = split.texts.to_pylist(), corpus.order
-        ranking = _without_same(lambda k, pairs: bm25.rank(texts, order=order, pairs=pairs, k=k), split, top_k)
+        with counter(f"BM25 on {corpus.source.name}"):
+            bm25 = BM25(corpus.texts(), rule)
+            texts, order = split.texts.to_pylist(), corpus.order
+            ranking = _without_same(lambda k, pairs: bm25.rank(texts, order=order, pairs=pairs, k=k), split, top_k)
         rows = ranking.rows.astype(np.int32)
         np.savez(folder / "ranking.npz", rows=rows, scores=ranking.scores, ranks=ranking.ranks)
 

@@ -70,7 +70,7 @@ class FullValidation(Callback):
         self.split, self.queries, self.documents, self.all_documents = "", 0, 0, 0
         self.new_documents = 0  # of those that are ranked, the ones that are kept out of training
         self.overhead_seconds = 0.0  # that all this took from training
-        self.corpus: Corpus  # this and the next are set when training starts
+        self.corpus: Corpus  # this and the next are set by `open`
         self.queries_split: Split  # with judgements in rows of ``corpus``
         self.latest: Evaluation | None = None  # None before the first of this process
         self.baseline: Evaluation | None = None  # of the untrained model; None in a continued run
@@ -101,17 +101,23 @@ class FullValidation(Callback):
         """The passages that are ranked, and the queries with judgements in rows of these; a subclass may take fewer."""
         return data.searched, data.validation
 
+    def open(self, data: TripletData) -> None:
+        """Know what is ranked, if it is not known yet: `on_train_start` may not have been called, see `_STATE`."""
+        if hasattr(self, "corpus"):
+            return
+        self.corpus, self.queries_split = self.collection(data)
+        self.split, self.queries = self.queries_split.name, len(self.queries_split)
+        self.documents, self.all_documents = len(self.corpus), len(data.searched)
+        if data.learned is not data.source:
+            new = self.corpus.is_new(data.corpus.written)
+            self.query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
+            self.new_documents = len(self.query_groups.corpus) if self.query_groups else 0
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure BM25 and the untrained towers, unless a continued run knows them already."""
         with self._counting_seconds():
             data = cast(TripletData, trainer.datamodule)  # type: ignore[attr-defined]
-            self.corpus, self.queries_split = self.collection(data)
-            self.split, self.queries = self.queries_split.name, len(self.queries_split)
-            self.documents, self.all_documents = len(self.corpus), len(data.searched)
-            if data.learned is not data.source:
-                new = self.corpus.is_new(data.corpus.written)
-                self.query_groups = QueryGroups.find(self.corpus, self.queries_split, new)
-                self.new_documents = len(self.query_groups.corpus) if self.query_groups else 0
+            self.open(data)
             if trainer.is_global_zero:
                 self._table = CheckTable(self.metrics, self.queries, self.documents, self.split, self.all_documents)
             if self.with_bm25:
@@ -179,8 +185,8 @@ class FullValidation(Callback):
             groups = _prefixed("val", self.latest.groups)
             row |= groups
             metrics = {f"val/{k}": v for k, v in self.latest.means.items()} | groups
-            if self.hybrid:
-                fused = self._fuse(self.latest, pl_module)
+            fused = self._fuse(self.latest, pl_module) if self.hybrid else None
+            if fused is not None:
                 hybrid = {f"hybrid/{k}": v for k, v in fused.means.items()}
                 row |= {**hybrid, "hybrid_seconds": fused.seconds}
                 metrics |= hybrid
@@ -191,7 +197,7 @@ class FullValidation(Callback):
             pl_module.log_dict(metrics, logger=False)  # for schedulers and early stopping
             log_epoch(trainer, metrics)
             if row is self.best and trainer.is_global_zero:
-                self._write(self.latest)
+                self._write(self.latest, fused)
             self._show_row(row)
         self.just_evaluated = True
 
@@ -209,14 +215,15 @@ class FullValidation(Callback):
         """Documents ranked per query: the length of the run file must not decide on what is fused."""
         return max(self.depth, DEPTH) if self.hybrid else self.depth
 
-    def _write(self, best: Evaluation) -> None:
-        """Write the ranking of the best evaluation, and the figures of every query, beside BM25's."""
+    def _write(self, best: Evaluation, fused: Evaluation | None) -> None:
+        """Write the ranking of the best evaluation, and the figures of every query, beside BM25's and the hybrid's."""
         folder, ids, ranking = self.run.path, self.queries_split.ids, best.ranking
         cut = Ranking(ranking.rows[:, : self.depth], ranking.scores[:, : self.depth], ranking.ranks)
         write_run(folder / "run.trec", ids, self.corpus.ids, cut, tag=folder.name)
         values = dict(best.per_query)
-        if self.bm25_evaluation is not None:
-            values |= {f"bm25/{metric}": v for metric, v in self.bm25_evaluation.per_query.items()}
+        for system, other in (("bm25", self.bm25_evaluation), ("hybrid", fused)):
+            if other is not None:
+                values |= {f"{system}/{metric}": v for metric, v in other.per_query.items()}
         write_per_query(folder / "per_query.csv", ids.to_pylist(), values, self.queries_split.texts.to_pylist())
 
     def _show_row(self, row: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import entry, key_of, notice
-from two_tower.console import counter
+from two_tower.console import Advance, counter
 from two_tower.data.base import QUERIES, PartOfSource, Source, full_text, take_rows
 from two_tower.data.stream.token_store import TokenWriter, read_tokens
 from two_tower.errors import UserError
@@ -88,7 +88,7 @@ def _write_corpus(folder: Path, source: Source, tokenizer: Tokenizer) -> None:
     if tokens.texts == 0:
         raise UserError(f"The corpus of {source.name} is empty: there is nothing to search.")
     np.save(folder / "order.npy", id_order(_read_arrow(folder / "ids.arrow")["id"]))
-    log.info("%s: parsed and tokenised %d passages.", source.name, tokens.texts)
+    log.info("%s: parsed and tokenised %d passages %s.", source.name, tokens.texts, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,10 +172,12 @@ def trained_tokenizer(source: Source, tokenizer: WordTokenizer, split: str) -> T
     """
 
     def train(folder: Path) -> None:
-        trained = tokenizer.train(_TrainingTexts(source, split))
+        with counter(f"Counting the words of {source.name}", "texts") as progress:
+            trained = tokenizer.train(_TrainingTexts(source, split, progress))
         trained.save(folder / "tokenizer.json")
         if trained.rule and tokenizer.language is None:
-            log.info("%s: texts parsed as %s.", source.name, ", ".join(trained.rule.languages) or "no language")
+            languages = ", ".join(trained.rule.languages) or "no language"
+            log.info("%s: texts parsed as %s, %d words %s.", source.name, languages, len(trained), progress)
 
     key = key_of(LAYOUT, source.fingerprint(), split, *sorted(vars(tokenizer).items()))
     return Tokenizer.load(entry("tokenizer", key, train) / "tokenizer.json")
@@ -187,8 +189,14 @@ class _TrainingTexts:
 
     source: Source
     split: str
+    progress: Advance
 
     def __iter__(self) -> Iterator[pa.Array | pa.ChunkedArray]:
+        for texts in self._texts():
+            yield texts
+            self.progress(len(texts))
+
+    def _texts(self) -> Iterator[pa.Array | pa.ChunkedArray]:
         for batch in self.source.corpus():
             yield full_text(batch)
         if self.split in self.source.splits():
