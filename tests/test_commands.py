@@ -75,6 +75,8 @@ def check(command: str) -> None:
 def check_own(rest: list[str]) -> None:
     options = typer.main.get_command(app)
     while hasattr(options, "commands") and (rest or not options.invoke_without_command):
+        if rest[0].startswith("--"):
+            break
         options = options.commands[rest.pop(0)]
     if "--help" not in rest:
         options.make_context("two-tower", rest)

@@ -102,6 +102,7 @@ def serve(
     index: Indexes = None,
     watch: Annotated[bool, typer.Option("--watch", help="take up an index that embed.py has renewed")] = False,
     files: Annotated[Path | None, typer.Option(help="folder of the documents, for the page to link to")] = None,
+    browser: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
 ) -> None:
     """Serve runs over HTTP: a JSON API and a search page. SIGHUP makes it take up its indexes anew."""
     from two_tower.console import counter
@@ -109,10 +110,10 @@ def serve(
     with counter("Loading PyTorch"):
         from two_tower.serve import Limits, serve
     limits = Limits(body=max_body, k=max_k, seconds=timeout, queue=max_queue)
-    serve(runs, host, port, limits, bm25, index or [], watch, files)
+    serve(runs, host, port, limits, bm25, index or [], watch, files, browser)
 
 
-@app.command()
+@app.command(epilog=_example("start FOLDER"))
 def start(
     path: Annotated[Path, typer.Argument(help="folder of documents, or one document", show_default=False)],
     overrides: Annotated[

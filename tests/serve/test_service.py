@@ -197,8 +197,10 @@ def test_the_command_serves_and_stops_in_order(run_folders: list[Path], tmp_path
     index = shutil.copytree(run_folders[0] / "index", tmp_path / "index")
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "a.md").write_text("# Ä")
-    command = ["serve", run_folders[0], "--index", index, "--port", str(port), "--files", "documents"]
-    with forked("two-tower", *command, cwd=tmp_path) as process:
+    command = ["serve", run_folders[0], "--index", index, "--port", str(port), "--files", "documents", "--open"]
+    (tmp_path / "browser.sh").write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    (tmp_path / "browser.sh").chmod(0o755)
+    with forked("two-tower", *command, cwd=tmp_path, BROWSER=str(tmp_path / "browser.sh")) as process:
         while not service.listens():
             process.check_alive()
             time.sleep(0.05)
@@ -207,6 +209,9 @@ def test_the_command_serves_and_stops_in_order(run_folders: list[Path], tmp_path
         assert service.ask("/files/a.md")[:2] == (200, "# Ä")
         with pytest.raises(UserError, match=f"port {port}"):  # it is taken
             serve(run_folders, *service.address, Limits())
+        while not (opened := tmp_path / "opened").exists() or not opened.read_text():
+            time.sleep(0.05)
+        assert opened.read_text() == f"{service.url}\n"
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(service.ask, "/search?q=bababa&mode=hybrid") for _ in range(4)]
             time.sleep(0.02)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,12 +136,13 @@ def serve(
     indexes: Sequence[Path] = (),
     watch: bool = False,
     files: Path | None = None,
+    browser: bool = False,
 ) -> None:
     """Serve embedded runs over HTTP until SIGINT or SIGTERM; current requests are answered first.
 
     ``indexes`` are folders that embed.py wrote, see `two_tower.search.load_searchers`. SIGHUP, or with ``watch`` a
     change of their folders, makes the service take them up anew. ``files`` is the folder of the documents that the
-    passages were made of: the page links to them.
+    passages were made of: the page links to them. With ``browser`` the page is opened in one.
     """
     if files is not None and not files.is_dir():
         raise UserError(f"--files {files} is no folder: name the one that the documents are in.")
@@ -164,6 +167,9 @@ def serve(
         name, number = listener.getsockname()[:2]
         address = f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
         say(f"Search page: {address}  (API: {address}/openapi.json; stop with Ctrl-C)")
+        if browser:
+            place = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+            threading.Timer(0.5, webbrowser.open, [place]).start()  # once the server answers
         with _signals_ignored():
             uvicorn.Server(config).run(sockets=[listener])
     say("Stopped.", style="dim")

@@ -12,8 +12,8 @@ from starlette.responses import FileResponse, Response
 
 # What is offered, and as what. Text that a browser would save, or draw, is shown as it is.
 TYPES = {
-    **dict.fromkeys((".txt", ".md", ".markdown", ".csv", ".tsv", ".jsonl"), "text/plain"),
-    **dict.fromkeys((".html", ".htm"), "text/html"),
+    **dict.fromkeys((".txt", ".md", ".markdown", ".rst", ".csv", ".tsv", ".jsonl"), "text/plain"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "text/html"),
     **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
     ".json": "application/json", ".pdf": "application/pdf", ".png": "image/png", ".gif": "image/gif",
     ".svg": "image/svg+xml", ".webp": "image/webp",

@@ -1,7 +1,7 @@
 // Passages as cards: one column of pages for readers, columns of ranks for who compares.
 
 import { button, link, make, written } from "./dom.js";
-import { pageOf, placeOf, sourceOf } from "./links.js";
+import { atHeading, pageOf, placeOf, sourceOf } from "./links.js";
 import { isMarkdown, markdown } from "./markdown.js";
 import { Marked } from "./marked.js";
 import { snippetOf } from "./snippet.js";
@@ -79,7 +79,7 @@ function card(hit, way, open) {
   item.dataset.id = hit.id;
   item.dataset.corpus = way.corpus;
   const source = sourceOf(hit.fields);
-  const address = source && open(source.address);
+  const address = source && atHeading(open(source.address), hit.title);
   const place = placeOf(hit.fields, open);
   if (hit.title || address) item.append(heading(hit, address, place));
   if (place && hit.title) item.append(written(make("p", "place", place)));

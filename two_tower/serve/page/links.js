@@ -22,6 +22,13 @@ export function opener(folders) {
   };
 }
 
+// A browser finds no anchor in plain text; it finds the words of the heading.
+export function atHeading(address, title) {
+  const words = title.split(" › ").at(-1);
+  if (!words || !/^files\/[^#]*\.(md|markdown|rst)#/i.test(address ?? "")) return address;
+  return `${address}:~:text=${encodeURIComponent(words).replaceAll("-", "%2D")}`;
+}
+
 // The field that says where a passage is to be read: its name and value.
 export function sourceOf(fields) {
   const names = Object.keys(fields);
