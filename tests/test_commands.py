@@ -75,8 +75,9 @@ def check(command: str) -> None:
 def check_own(rest: list[str]) -> None:
     options = typer.main.get_command(app)
     while hasattr(options, "commands") and (rest or not options.invoke_without_command):
-        if rest[0].startswith("--"):
-            break
+        if rest[0].startswith("--"):  # to parse it would do it
+            assert rest[0] in {name for option in options.params for name in option.opts}
+            return
         options = options.commands[rest.pop(0)]
     if "--help" not in rest:
         options.make_context("two-tower", rest)
