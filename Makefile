@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all test-lowest audit faults fuzz bench lint format clean
+.PHONY: demo test test-all test-lowest audit faults fuzz bench site tutorial lint format clean
 
 demo: .venv/.core
 	$(BIN)/python train.py run_dir=$(RUNS)/demo-average
@@ -58,6 +58,14 @@ fuzz: .venv/.all
 bench: .venv/.all
 	$(BIN)/python -m benchmarks
 
+# The documentation, to be read from site/index.html. Material for MkDocs announces its successor in every build.
+site: .venv/.all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+# Runs the notebook of the tutorial: about half an hour.
+tutorial: .venv/.all
+	TUTORIAL=1 $(BIN)/python -m pytest tests/test_notebook.py --timeout 7200
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,7 +77,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .lowest .audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .lowest .audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis site
 
 .venv/.torch:
 	$(PYTHON) -m venv .venv
