@@ -7,7 +7,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-lowest audit faults fuzz bench lint format clean
+.PHONY: demo test test-all test-lowest audit faults fuzz bench site tutorial lint format clean
 
 # The same without make, on Windows too:  python install.py --demo
 demo: .venv/.core
@@ -47,6 +47,14 @@ fuzz: .venv/.all
 bench: .venv/.all
 	$(BIN)/python -m benchmarks
 
+# The documentation, to be read from site/index.html. Material for MkDocs announces its successor in every build.
+site: .venv/.all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+# Runs the notebook of the tutorial: about half an hour.
+tutorial: .venv/.all
+	TUTORIAL=1 $(BIN)/python -m pytest tests/test_notebook.py --timeout 7200
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,7 +66,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .lowest .audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .lowest .audit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis site
 
 .venv/.core: pyproject.toml
 	$(PYTHON) install.py

@@ -1,4 +1,7 @@
-"""``python -m benchmarks.fill``: write what was measured, as stored in docs/data, into the documents and pictures."""
+"""``python -m benchmarks.fill``: write the documents and pictures, or parts of them, that are made from something else.
+
+What was measured is stored in docs/data; the settings are in conf/; the notebook says what the tutorial says.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from benchmarks import growth_page, load_page, rates_page, tables
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.tables import ROOT
 from two_tower.files import write_text
+from website import configuration, links
+from website.notebook import notebook
 
 #: Files and what they must hold, given what they do.
 WRITTEN: dict[str, Callable[[str], str]] = {
@@ -18,7 +23,11 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "docs/benchmarks.md": lambda text: rates_page.filled(text, rates_page.stored()),
     "docs/benchmarks.svg": lambda _: rates_page.picture(rates_page.stored()["rows"]),
     "docs/serve.md": lambda text: load_page.filled(text, load_page.stored()),
+    "docs/configuration.md": lambda _: configuration.page(),
+    "website/links.txt": lambda _: links.listed(),
 }
+if (TUTORIAL := ROOT / "docs" / "tutorial.md").exists():
+    WRITTEN["docs/tutorial.ipynb"] = lambda _: notebook(TUTORIAL.read_text(encoding="utf-8"))
 
 
 def read(name: str, root: Path = ROOT) -> str:

@@ -160,7 +160,7 @@ def _checked(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     choices = _choices(hint)
     if choices:
         raise UserError(f"{place}={value} does not exist; {one_of(str(value), choices)}")
-    raise UserError(f"{place}={value} has the wrong type: it must be {_words(hint)}")
+    raise UserError(f"{place}={value} has the wrong type: it must be {in_words(hint)}")
 
 
 def _checked_items(place: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
@@ -239,14 +239,16 @@ def _choices(hint: Any) -> list[str]:  # noqa: ANN401
     return list(dict.fromkeys(str(value) for literal in literals for value in typing.get_args(literal)))
 
 
-def _words(hint: Any) -> str:  # noqa: ANN401
-    """What a type annotation allows, for people: ``a whole number or null``."""
+def in_words(hint: Any) -> str:  # noqa: ANN401
+    """What a type annotation allows, for people: ``a whole number or null``, ``mean or last``."""
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    words = []
+    words = _choices(hint)
     for alternative in alternatives(hint):
         kind = typing.get_origin(alternative) or alternative
         if kind in names:
             words.append(names[kind])
+        elif _is_path(kind):
+            words.append("a path")
         elif inspect.isclass(kind) and issubclass(kind, list | tuple | Mapping | collections.abc.Sequence):
             words.append("a mapping" if issubclass(kind, Mapping) else _list_in_words(typing.get_args(alternative)))
     return " or ".join(words) or getattr(hint, "__name__", str(hint))
