@@ -2,11 +2,18 @@
 
 import importlib.util
 import json
+import os
+import random
+import subprocess
+import sys
+import time
+import urllib.request
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import word
+from conftest import ROOT, word
 from forked import run_forked
 
 from two_tower import start
@@ -20,6 +27,12 @@ def write_handbook(folder: Path, chapters: int = 40, language: str = "") -> Path
         (folder / f"{i}.md").parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.md").write_text(f"# About {word(7 * i)} {word(7 * i + 3)}\n\n{language or words}\n")
     return folder
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/files/new.md", timeout=5) as page:
+        return page.read().startswith(b"# Something else")
+    return False
 
 
 def test_from_documents_to_an_index_and_on_when_they_change(tmp_path: Path) -> None:
@@ -46,6 +59,20 @@ def test_from_documents_to_an_index_and_on_when_they_change(tmp_path: Path) -> N
     assert "out was trained on these documents as they were" in ended.out
     assert "40 kept, 1 added" in ended.out
     assert run.best.read_bytes() == before
+    if importlib.util.find_spec("uvicorn") is None:
+        return  # the page needs the extra serve
+    port = random.randrange(20_000, 32_000)  # below those that the system gives to others
+    shown = ["two_tower", "start", "my book", "--run", "out", "--no-browser", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *shown], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    try:
+        while process.poll() is None and not answers(port):
+            time.sleep(0.1)
+        assert answers(port)
+    finally:
+        process.terminate()
+    assert process.wait() == 0
 
 
 def test_a_mistake_ends_it_with_the_commands_own_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def start(
     serve = ["serve", str(folder), "--host", host, "--port", str(port), "--files", str(source.root)]
     if page:
         say("4  Search page", style="bold")
-        _do(*serve, *(["--open"] if browser else []))
+        _become(*serve, *(["--open"] if browser else []))
     else:
         say_next(command("two-tower", "search", folder, "your question"), command("two-tower", *serve))
 
@@ -125,6 +126,14 @@ def _do(name: str, *arguments: str) -> None:
         signal.signal(signal.SIGTERM, before)
     if status:
         sys.exit(status if status > 0 else 1)
+
+
+def _become(name: str, *arguments: str) -> None:
+    """The last command, in place of this process, whose memory it then has."""
+    if os.name == "nt":  # there the shell would not wait for it
+        return _do(name, *arguments)
+    say(f"   $ {command('two-tower', name, *arguments)}", style="dim")
+    os.execv(sys.executable, [sys.executable, "-m", "two_tower", name, *arguments])
 
 
 def _waited(process: subprocess.Popen[Any]) -> int:
