@@ -46,7 +46,7 @@ def test_from_documents_to_an_index_and_on_when_they_change(tmp_path: Path) -> N
     shown = [line.split("$ ")[1] for line in ended.out.splitlines() if line.startswith("   $ ")]
     assert [each.split()[1] for each in shown] == ["train", "evaluate", "embed"]
     assert "'data.path=my book'" in shown[0]
-    assert f"two-tower serve out --host 127.0.0.1 --port 8000 --files '{tmp_path}/my book'" in ended.out
+    assert f"two-tower serve out --host 127.0.0.1 --port 8000 --files '{tmp_path}/my book' --watch" in ended.out
     run = Run(tmp_path / "out")
     assert run.hybrid.exists()
     found = run_forked("two-tower", "search", "out", f"about {word(7)}", "--json", cwd=tmp_path)

@@ -15,8 +15,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "TWO_TOWER_CACHE_LIMIT"
 DEFAULT = "20GB"
 IN_USE = 600.0  # seconds after its last use during which an entry is not deleted: a process may be reading it
+WAITING = 2.0  # seconds before that is said
 _UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 # What costs most to make again, by the byte: deleted last.
 _DEAR = ("teacher",)
@@ -75,7 +76,7 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
         except OSError as error:
             remedy = "set TWO_TOWER_CACHE to a folder that can be written"
             raise UserError(f"{in_a_sentence(error)}: prepared data is kept there; {remedy}") from error
-        with FileLock(path.with_name(f".{key}.lock")):
+        with _alone(FileLock(path.with_name(f".{key}.lock")), path):
             if not path.is_dir():
                 _make(path, make)
                 keep_limit(path)
@@ -84,6 +85,20 @@ def entry(kind: str, key: str, make: Callable[[Path], None], root: Path | None =
         for text in json.loads((path / _NOTICES).read_text(encoding="utf-8"))["notices"]:
             notice(text)
     return path
+
+
+@contextmanager
+def _alone(lock: FileLock, path: Path) -> Iterator[None]:
+    """Hold the lock of an entry; who must wait for another process says so."""
+    try:
+        lock.acquire(timeout=WAITING)
+    except Timeout:
+        log.info("Waiting for another process, which prepares the same data (%s).", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:

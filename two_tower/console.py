@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shlex
 import sys
 import time
@@ -22,6 +23,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from two_tower.files import finite, json_line
+
+STEP = "TWO_TOWER_STEP"  # the variable that is set for a command which is a step of another
+SILENCE = 30.0  # seconds after which long work says where it is, where there is no terminal to show it
 
 # normal: for people; quiet: warnings only, on stderr; json: one JSON document on stdout, all else on stderr.
 Mode = Literal["normal", "quiet", "json"]
@@ -64,8 +68,9 @@ def command(*words: object) -> str:
 
 
 def say_next(*commands: str) -> None:
-    """Print what to do next: commands, each made by `command`, one after another."""
-    say(f"Next: {'   then   '.join(commands)}", style="dim")
+    """Print what to do next: commands, each made by `command`, one after another; not within another command."""
+    if STEP not in os.environ:
+        say(f"Next: {'   then   '.join(commands)}", style="dim")
 
 
 class _Console(logging.Handler):
@@ -177,7 +182,17 @@ def counter(title: str, unit: str = "", total: int | None = None) -> Iterator[Pa
     ]
     with bars.Progress(*columns, transient=True, disable=not on_terminal()) as progress:
         task = progress.add_task(title, total=total)
-        pace = Pace(unit, lambda done: progress.update(task, advance=done))
+        told = time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal told
+            progress.update(task, advance=done)
+            if unit and progress.disable and time.monotonic() - told > SILENCE:
+                told, state = time.monotonic(), progress.tasks[0]
+                whole = f" of {total:,}" if total else ""
+                say(f"{title}: {state.completed:,.0f}{whole} {unit}, {state.speed or 0:,.0f}/s", style="dim")
+
+        pace = Pace(unit, advance)
         yield pace
         pace.stop()
 

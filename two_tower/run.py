@@ -129,7 +129,7 @@ class Run:
         files = [re.fullmatch(r"(.+) [0-9a-f]{16,}", part) for part in changed]
         names = {file[1] if file else "a setting" for file in files}
         what = f" ({', '.join(sorted(names))})" if names else ""
-        remedy = "choose another run_dir, or put the data back"
+        remedy = "choose another run_dir, put the data back, or name it as it is now (data=SOURCE data.path=…)"
         raise UserError(f"The data of {self.path} has changed since that run began: {now['name']}{what}; {remedy}")
 
     def release(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from two_tower.config.compose import composed
-from two_tower.console import command, say, say_next, show_log
+from two_tower.console import STEP, command, say, say_next, show_log
 from two_tower.data.base import LOADER_KEYS
 from two_tower.data.documents import Documents, Found
 from two_tower.errors import UserError
@@ -52,6 +52,8 @@ def start(
     elif not trained.results.exists():
         choices, why = _training(source, overrides)
         say(f"   {why}")
+        if not any(each.startswith("callbacks=") for each in overrides):
+            choices.append("callbacks=early_stopping")
         _do("train", *choices, *data, f"run_dir={folder}", "callbacks.samples.console=never")
         _do("evaluate", str(folder), "--split", "dev", "--hybrid")
         say("   The questions were made from the documents: real ones are other, and harder.", style="dim")
@@ -60,7 +62,7 @@ def start(
     say("3  Index", style="bold")
     _do("embed", f"run={folder}", *_of_data(data))
     say(f"Done in {time.monotonic() - began:,.0f} s.")
-    serve = ["serve", str(folder), "--host", host, "--port", str(port), "--files", str(source.root)]
+    serve = ["serve", str(folder), "--host", host, "--port", str(port), "--files", str(source.root), "--watch"]
     if page:
         say("4  Search page", style="bold")
         _become(*serve, *(["--open"] if browser else []))
@@ -74,8 +76,10 @@ def _of_data(overrides: Sequence[str]) -> list[str]:
 
 def _tell(source: Documents, found: Found) -> None:
     """What was read, what not, what was made of it, and how to change that."""
-    others = f"; {_listed(found.others)} not read" if found.others else ""
-    say(f"   {source.path}: {_listed(found.files)}{others}.")
+    say(f"   {source.path}: {_listed(found.files)}.")
+    if found.others:
+        more = f" and {len(found.others) - _SHOWN:,} more" if len(found.others) > _SHOWN else ""
+        say(f"   Not read, or without text: {', '.join(found.others[:_SHOWN])}{more}.")
     words = f"at most {source.passage_words} words, cut at headings"
     say(f"   {source.estimated_size():,} passages of {words} (data.passage_words=N).")
     say(f"   Queries to learn from and to judge by: {_listed(found.queries)}; {len(source.queries('dev')):,} are dev.")
@@ -118,7 +122,8 @@ def _training(source: Documents, overrides: Sequence[str]) -> tuple[list[str], s
 def _do(name: str, *arguments: str) -> None:
     """Run a command, which is shown; ends this one with its status where it fails."""
     say(f"   $ {command('two-tower', name, *arguments)}", style="dim")
-    process = subprocess.Popen([sys.executable, "-m", "two_tower", name, *arguments])
+    program = [sys.executable, "-m", "two_tower", name, *arguments]
+    process = subprocess.Popen(program, env={**os.environ, STEP: "1"})
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         status = _waited(process)

@@ -99,7 +99,7 @@ def test_each_kind_of_document_becomes_passages_with_a_place(folder: Path) -> No
     assert not any("secret" in row["text"] or "not a document" in row["text"] for row in found.values())
     what = source.found()
     assert what.files == {".md": 1, ".html": 1, ".txt": 1, ".csv": 1, ".jsonl": 1}
-    assert what.others == {".json": 1, ".png": 1}
+    assert what.others == ["picture.png", "settings.json"]
 
 
 def test_what_became_a_query_is_held_back_from_training_only(folder: Path) -> None:
@@ -160,9 +160,18 @@ def test_copies_are_left_out_and_links_may_lead_elsewhere(tmp_path: Path) -> Non
     (tmp_path / "b.md").write_text("# One\n\nThe  same words.\n")
     found = passages(Documents(tmp_path, base_url="https://docs.example.org/v1/"))
     assert {name: json.loads(row["fields"]) for name, row in found.items()} == {
-        "a.md#one": {"url": "https://docs.example.org/v1/a.md#one"},
-        "a.md#two": {"url": "https://docs.example.org/v1/a.md#two"},
+        "a.md#one": {"url": "https://docs.example.org/v1/a.md#one", "document": "a.md"},
+        "a.md#two": {"url": "https://docs.example.org/v1/a.md#two", "document": "a.md"},
     }
+
+
+def test_odd_names_are_quoted_in_links_alone(tmp_path: Path) -> None:
+    (tmp_path / "C# 100%.md").write_text('# A b\n\n<a id="x"></a>Text of <NAME>.\n')
+    source = Documents(tmp_path)
+    (row,) = passages(source).values()
+    fields = {"url": f"{tmp_path.as_uri()}/C%23%20100%25.md#a-b", "document": "C# 100%.md"}
+    assert (row["id"], row["text"], json.loads(row["fields"])) == ("C# 100%.md#a-b", "Text of <NAME>.", fields)
+    assert list(source.corpus())
 
 
 def test_pdf_pages_know_their_number_and_chapter(tmp_path: Path) -> None:

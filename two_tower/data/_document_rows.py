@@ -37,9 +37,10 @@ def document_rows(path: Path, relative: str, most: int) -> Iterator[Row]:
             place = "#".join(filter(None, (relative, page.place or section.anchor)))
             outer = above if page.title or not section.headings else above[1:]
             titles = dict.fromkeys([*outer, *section.headings])  # a document's title is usually its first heading too
+            link = "#".join(map(_quoted, filter(None, (relative, page.place or section.anchor))))
             yield {
                 "id": f"{place}:{section.part + 1}" if section.part else place,
-                "title": " › ".join(titles), "text": section.text, "link": quote(place, safe="/#=~:.-_"),
+                "title": " › ".join(titles), "text": section.text, "link": link,
                 "heading": section.headings[-1] if section.headings else "", "section": place,
                 "part": str(section.part or ""),
             }  # fmt: skip
@@ -65,9 +66,13 @@ def table_rows(path: Path, relative: str) -> Iterator[Row]:
             query = next(iter(asked[row["id"]]), "")
             title, kind = row["title"], "question" if query else ""
             yield {
-                "id": f"{relative}#{row['id']}", "title": title or query, "text": row["text"], "link": quote(relative),
-                "fields": row.get(FIELDS, ""), "own_title": title, "query": query, "kind": kind,
+                "id": f"{relative}#{row['id']}", "title": title or query, "text": row["text"],
+                "link": _quoted(relative), "fields": row.get(FIELDS, ""), "own_title": title, "query": query, "kind": kind,
             }  # fmt: skip
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="/=~:.-_")
 
 
 def _spoken(path: Path) -> str:

@@ -16,6 +16,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？।])\s*")
 _DENSE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # no blanks between words
 _NOT_IN_ANCHORS = re.compile(r"[^\w\- ]")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+# Tags that stand within Markdown; others may be meant, as ``<NAME>`` is.
+_INLINE_TAG = re.compile(r"</?(?:a|b|br|div|em|i|img|kbd|p|small|span|strong|sub|sup|u)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 
 
 class Section(NamedTuple):
@@ -94,6 +96,8 @@ def _blocks(markdown: str) -> Iterator[_Block]:
         text = "\n".join(lines[token.map[0] : token.map[1]]).strip("\n")
         if token.type == "html_block":
             text = _TAG.sub("", text).strip()
+        elif token.type not in ("fence", "code_block"):
+            text = _INLINE_TAG.sub("", text)
         if text.strip():
             yield _Block(text, lines=token.type != "paragraph_open")
 

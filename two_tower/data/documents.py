@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ class Found(NamedTuple):
     """What a folder holds."""
 
     files: Counter[str]  # that were read, by the ending of their name
-    others: Counter[str]  # that were not
+    others: list[str]  # that were not, or hold no text
     queries: Counter[str]  # by kind: question, heading, sentence
 
 
@@ -73,7 +74,7 @@ class Documents(Source):
         yield from table.combine_chunks().to_batches(_ROWS)
 
     def search_corpus(self) -> Iterator[pa.RecordBatch]:
-        """Whole passages; their fields have a ``url`` that leads to their place."""
+        """Whole passages; of their fields ``url`` leads to their place, ``document`` is their file."""
         fields = pa.array([self._fields(*pair) for pair in self._values("link", "fields")], pa.string())
         table = self._rows.select(CORPUS.names).append_column(FIELDS, fields)
         yield from table.combine_chunks().to_batches(_ROWS)
@@ -103,10 +104,10 @@ class Documents(Source):
 
     def found(self) -> Found:
         """What was read, and what queries it gave."""
-        read = {name.partition("#")[0] for name in self._rows["id"].to_pylist()}
-        seen = Counter(kind_of(path) for path in self._files if self._relative(path) in read)
-        others = (path for path in self._all_files if self._relative(path) not in read)
-        return Found(seen, Counter(kind_of(path) or path.name for path in others), Counter(self._kinds.values()))
+        read = {unquote(link.partition("#")[0]) for link in self._rows["link"].to_pylist()}
+        files = [(path, self._relative(path)) for path in self._all_files]
+        seen = Counter(kind_of(path) for path, name in files if name in read)
+        return Found(seen, [name for _, name in files if name not in read], Counter(self._kinds.values()))
 
     @cached_property
     def _all_files(self) -> list[Path]:
@@ -178,7 +179,10 @@ class Documents(Source):
             if query:
                 answers[query].append(name)
         if len(answers) < 2:
-            raise UserError(f"{self.path} holds too little text: training and validation need a passage each at least")
+            count = f"{len(self._rows)} passages in {len(self._files)} files give {len(answers)} queries"
+            raise UserError(
+                f"{self.path} holds too little text: {count}, training and validation need one each at least"
+            )
         return answers
 
     @cached_property
@@ -196,7 +200,8 @@ class Documents(Source):
 
     def _fields(self, link: str, fields: str) -> str:
         start = f"{self.root.as_uri()}/" if self.base_url is None else f"{self.base_url.rstrip('/')}/"
-        return json.dumps({"url": start + link} | (json.loads(fields) if fields else {}), ensure_ascii=False)
+        own = {"url": start + link, "document": unquote(link.partition("#")[0])}
+        return json.dumps(own | (json.loads(fields) if fields else {}), ensure_ascii=False)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

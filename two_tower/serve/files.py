@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from two_tower.data.reading.encodings import guess
+
 # What is offered, and as what. Text that a browser would save, or draw, is shown as it is.
 TYPES = {
     **dict.fromkeys((".txt", ".md", ".markdown", ".rst", ".csv", ".tsv", ".jsonl"), "text/plain"),
@@ -20,6 +22,11 @@ TYPES = {
 }  # fmt: skip
 # Nothing in a document may run or send anything; it may look as it does on the disk.
 _POLICY = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return guess(file.read(1 << 20)).replace("cp", "windows-")
 
 
 class Files:
@@ -39,7 +46,10 @@ class Files:
         if path is None:
             raise HTTPException(404)
         headers = {"content-security-policy": _POLICY, "cache-control": "no-cache"}
-        return FileResponse(path, media_type=TYPES[path.suffix.lower()], headers=headers)
+        kind = TYPES[path.suffix.lower()]
+        if kind == "text/plain":
+            kind += f"; charset={await run_in_threadpool(_encoding, path)}"
+        return FileResponse(path, media_type=kind, headers=headers)
 
     def _find(self, relative: str) -> Path | None:
         """The file itself, not a link to it; None for whatever is not offered."""

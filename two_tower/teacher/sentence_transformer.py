@@ -143,6 +143,7 @@ class SentenceTransformerTeacher(Teacher):
         from transformers.utils import logging as messages
 
         messages.disable_progress_bar()
+        messages.set_verbosity_error()  # it tells of weights that nobody needs
         try:
             model = SentenceTransformer(str(self.folder), device=self.device)
         except (OSError, ValueError, KeyError) as error:
