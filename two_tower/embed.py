@@ -76,6 +76,10 @@ def _embed(config: dict[str, Any], run: Run, path: Path, engine: Engine) -> None
     validated_against = run.read_results().get("all_documents") if run.complete else None
     total = source.estimated_size() if config.get("data") else validated_against
 
+    where = ["--index", path] if config["output"] else []
+    search = command("two-tower", "search", run.path, "your question", *where)
+    following = search, command("two-tower", "serve", run.path, *where)
+
     dtype = config.get("dtype", "float32")
     manifest = encoder.manifest(source, config["shard_rows"], dtype)
     settle(path)
@@ -95,6 +99,7 @@ def _embed(config: dict[str, Any], run: Run, path: Path, engine: Engine) -> None
         shutil.rmtree(beside(path, manifest), ignore_errors=True)  # of a process that was killed at its very end
         say(f"{path} is complete: {store.manifest.rows:,} passages, nothing to do.")
         _archive(run, path)
+        say_next(*following)
         return
     queries = _queries(run, encoder)
     with counter("Indexing", "vectors", store.manifest.rows) as indexing:
@@ -105,9 +110,7 @@ def _embed(config: dict[str, Any], run: Run, path: Path, engine: Engine) -> None
     say(f"Encoded {progress}, indexed and measured ({indexing.seconds:.1f} s).", style="dim")
     say(str(report), style="dim")
     _archive(run, path)
-    where = ["--index", path] if config["output"] else []
-    search = command("two-tower", "search", run.path, "your question", *where)
-    say_next(search, command("two-tower", "serve", run.path, *where))
+    say_next(*following)
 
 
 def _archive(run: Run, path: Path) -> None:

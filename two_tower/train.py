@@ -37,7 +37,7 @@ def train(
     from two_tower.assemble import make_data, make_model, make_trainer, one_process, summary, try_parts, try_source
     from two_tower.callbacks._pruning import given_up, watch
     from two_tower.config import build
-    from two_tower.console import say, set_mode, show_log, work_alone
+    from two_tower.console import command, say, say_next, set_mode, show_log, work_alone
     from two_tower.distributed import naming_lost
     from two_tower.logger import logged
     from two_tower.report.results import finish
@@ -53,6 +53,7 @@ def train(
     source, facts = try_source(config)
     if not run.start(config, composition, facts, extensible):
         say(f"{run.path} is complete: nothing to do. Its results are in {run.results}.")
+        say_next(command("python", "embed.py", f"run={run.path}"))
         return run.read_results()
 
     torch.set_flush_denormal(True)  # denormal numbers slow the first epochs of a word table many times over

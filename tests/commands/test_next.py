@@ -45,6 +45,7 @@ def test_a_chain_from_text_to_the_figure_to_report(place: Path) -> None:
     embed, search = next_of(pasted(train, *SMALL, "run_dir=mein Lauf", "data.train_split=dev"))
     assert next_of(pasted(embed)) == [search, "two-tower serve 'mein Lauf'"]
     assert next_of(pasted(search)) == ["two-tower serve 'mein Lauf'"]
+    assert next_of(pasted(embed)) == [search, "two-tower serve 'mein Lauf'"]  # which has nothing to do any more
     (hybrid,) = next_of(pasted("two-tower evaluate 'mein Lauf'"))
     assert shlex.split(hybrid)[-3:] == ["--split", "dev", "--hybrid"]
     (compare,) = next_of(pasted(hybrid))
