@@ -67,7 +67,8 @@ def table_rows(path: Path, relative: str) -> Iterator[Row]:
             title, kind = row["title"], "question" if query else ""
             yield {
                 "id": f"{relative}#{row['id']}", "title": title or query, "text": row["text"],
-                "link": _quoted(relative), "fields": row.get(FIELDS, ""), "own_title": title, "query": query, "kind": kind,
+                "link": _quoted(relative), "fields": row.get(FIELDS, ""), "own_title": title,
+                "query": query, "kind": kind,
             }  # fmt: skip
 
 
