@@ -5,6 +5,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import ir_measures
 import numpy as np
 import oracles
 import pytest
@@ -18,7 +19,7 @@ from two_tower.data.beir import Beir
 from two_tower.encode import Encoder
 from two_tower.errors import UserError
 from two_tower.evaluation import describe, evaluate_run
-from two_tower.metrics import DEFAULT_METRICS
+from two_tower.metrics import DEFAULT_METRICS, read_per_query
 from two_tower.metrics.significance import randomisation_test
 from two_tower.run import Run
 
@@ -118,6 +119,17 @@ def test_every_figure_is_the_definitions(run: Path, hard: Path) -> None:
     assert lines[2].split() == ["dense", "BM25", "hybrid"]
     assert [(line.split()[0], line.count("[")) for line in lines[3:10]] == [(name, 3) for name in DEFAULT_METRICS]
     assert "for the tower, chosen by mrr@10 on 'dev'" in lines[-1]
+
+
+def test_files_give_trec_eval_the_same_figures(run: Path, tmp_path: Path) -> None:
+    results = evaluate_run(run, None, "test", hybrid=True, output=tmp_path / "out")
+    qrels = list(ir_measures.read_trec_qrels(str(tmp_path / "out" / "qrels.trec")))
+    per_query = read_per_query(tmp_path / "out" / "per_query.csv")
+    for system, prefix in (("dense", ""), ("bm25", "bm25/"), ("hybrid", "hybrid/")):
+        ranking = list(ir_measures.read_trec_run(str(tmp_path / "out" / f"{system}.trec")))
+        found = ir_measures.calc_aggregate([ir_measures.RR @ 10], qrels, ranking)[ir_measures.RR @ 10]
+        assert found == pytest.approx(results[f"{system}/mrr@10"])
+        assert per_query.values[f"{prefix}mrr@10"].mean() == pytest.approx(found)
 
 
 def test_intervals_lie_around_their_means(run: Path) -> None:

@@ -140,6 +140,9 @@ def evaluate(
         str, typer.Option(help="which queries: dev or test", autocompletion=lambda: ["dev", "test", "train"])
     ] = "dev",
     hybrid: Hybrid = False,
+    output: Annotated[
+        Path | None, typer.Option(help="folder for the rankings, judgements and figures of each query")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Whole-corpus metrics of a run with intervals, beside BM25 on the same corpus: the run's own, or another."""
@@ -150,7 +153,7 @@ def evaluate(
     with aside(as_json), counter(f"Evaluating {run}", "queries") as pace:
         from two_tower.evaluation import describe, evaluate_run
 
-        results = evaluate_run(run, _data_of(overrides) if overrides else None, split, hybrid)
+        results = evaluate_run(run, _data_of(overrides) if overrides else None, split, hybrid, output)
         pace(results["queries"])
     if as_json:
         return _print_json(results)

@@ -16,20 +16,25 @@ from two_tower.data.base import JUDGED_ENOUGH, Source
 from two_tower.data.stream.corpus import Corpus, Split
 from two_tower.encode import Encoder
 from two_tower.errors import UserError, in_a_sentence
+from two_tower.files import write_text
 from two_tower.fusion import DEPTH, EVEN, Fusion, Judged, tune
 from two_tower.loading import make_source, own_source
-from two_tower.metrics import BRIEF_METRICS, DEFAULT_METRICS, from_ranks
+from two_tower.metrics import BRIEF_METRICS, DEFAULT_METRICS, from_ranks, write_per_query
 from two_tower.metrics.significance import LEGEND, Values, cell, figures_of
+from two_tower.ranking import Ranking, write_run
 from two_tower.run import Run
 from two_tower.validation._evaluate import rank_split, rank_split_by_bm25
 from two_tower.validation._groups import GROUPS, NAMES, NEW, SEEN, QueryGroups
 
 
-def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid: bool = False) -> dict[str, Any]:
+def evaluate_run(
+    path: Path, data: Mapping[str, Any] | None, split: str, hybrid: bool = False, output: Path | None = None
+) -> dict[str, Any]:
     """Metrics of a run's best checkpoint and of BM25 on one split, over its whole corpus.
 
     ``data`` is the configuration of a data source, or None for the run's own. With ``hybrid`` the two are fused as
-    well. How is chosen once, on the validation split of the run's own data, and kept as ``hybrid.json``.
+    well. How is chosen once, on the validation split of the run's own data, and kept as ``hybrid.json``. The folder
+    ``output`` gets the rankings (``SYSTEM.trec``), the judgements (``qrels.trec``) and ``per_query.csv``.
 
     The keys are ``SYSTEM/METRIC`` of ``dense``, ``bm25`` and perhaps ``hybrid``, with the ends of its 95 % bootstrap
     interval (``…/low``, ``…/high``) and p-values of the paired randomisation test, uncorrected, for the difference from
@@ -44,6 +49,8 @@ def evaluate_run(path: Path, data: Mapping[str, Any] | None, split: str, hybrid:
         Encoder.of_collection(run, source), source, split, settings.get("exclude_same_id", False)
     )
     fusion = _fusion(run, ranked) if hybrid else None
+    if output is not None:
+        ranked.write(output, source, fusion)
     results: dict[str, Any] = figures_of(ranked.per_query(fusion))
     results |= {"documents": len(ranked.corpus), "queries": len(ranked.queries), "split": split}
     if fusion is not None:
@@ -89,9 +96,28 @@ class _RankedSplit:
         return systems | ({} if fusion is None else {"hybrid": self.fused(fusion)})
 
     def fused(self, fusion: Fusion) -> Values:
-        qrels = self.queries.qrels
-        ranking = fusion(self.dense.ranking, self.bm25.ranking, order=self.corpus.order, pairs=qrels.pairs)
-        return from_ranks(ranking.ranks, qrels, DEFAULT_METRICS, self.queries.threshold)
+        return from_ranks(self.fuse(fusion).ranks, self.queries.qrels, DEFAULT_METRICS, self.queries.threshold)
+
+    def fuse(self, fusion: Fusion) -> Ranking:
+        pairs = self.queries.qrels.pairs
+        return fusion(self.dense.ranking, self.bm25.ranking, order=self.corpus.order, pairs=pairs)
+
+    def write(self, folder: Path, source: Source, fusion: Fusion | None) -> None:
+        """Write what trec_eval and tests of one's own need: 100 passages of each query, judgements, figures."""
+        queries, rankings = self.queries, {"dense": self.dense.ranking, "bm25": self.bm25.ranking}
+        rankings |= {} if fusion is None else {"hybrid": self.fuse(fusion)}
+        folder.mkdir(parents=True, exist_ok=True)
+        for system, ranking in rankings.items():
+            cut = Ranking(ranking.rows[:, :DEPTH], ranking.scores[:, :DEPTH], ranking.ranks)
+            write_run(folder / f"{system}.trec", queries.ids, self.corpus.ids, cut, tag=system)
+        judged = zip(*source.qrels(queries.name).to_pydict().values(), strict=True)
+        lines = (f"{query}\t0\t{passage}\t{grade}\n" for query, passage, grade in judged)
+        write_text(folder / "qrels.trec", "".join(lines))
+        values = {
+            metric if system == "dense" else f"{system}/{metric}": column
+            for system, its in self.per_query(fusion).items() for metric, column in its.items()
+        }  # fmt: skip
+        write_per_query(folder / "per_query.csv", queries.ids.to_pylist(), values, queries.texts.to_pylist())
 
     def best_fusion(self, metric: str, learned: np.ndarray | None) -> Fusion:
         """Chosen on the queries whose passages are not among the ``learned`` ones, if there are enough of them."""

@@ -66,7 +66,9 @@ def finish(run: Run, trainer: L.Trainer, validation: FullValidation) -> dict[str
             say(sentence)
         files = "report.md, results.json, checkpoints/best.ckpt" if best else "report.md, results.json"
         say(f"Run folder: {run.path} ({files})", style="dim")
-        if best:
+        if doctor and any(finding.severity == "error" for finding in doctor.findings):
+            say_next(command("two-tower", "doctor", run.path))  # which says how to begin anew
+        elif best:
             search = command("two-tower", "search", run.path, "your question")
             say_next(command("python", "embed.py", f"run={run.path}"), search)
     return results
