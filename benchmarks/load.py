@@ -47,7 +47,7 @@ class Served:
 @contextmanager
 def served(run: Path, index: Path) -> Iterator[Served]:
     """The command with a run and an index, ready to answer."""
-    command = [sys.executable, "-m", "two_tower.cli", "serve", str(run), "--index", str(index), "--port", "0"]
+    command = [sys.executable, "-m", "two_tower", "serve", str(run), "--index", str(index), "--port", "0"]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, text=True, cwd=ROOT)
         try:
