@@ -35,10 +35,9 @@ def install(extras: list[str]) -> None:
     if not made and _run([sys.executable, "-m", "venv", str(ENVIRONMENT)], "Making .venv"):
         sys.exit("Python cannot make .venv: on Debian and Ubuntu install the package python3-venv.")
     torch = os.environ.get("TORCH", "torch==2.13.*")
-    *others, last = torch_sources()
-    if all(_pip([torch, *options], title, quiet=True) for title, options in others) and _pip(
-        [torch, *last[1]], last[0]
-    ):
+    *others, (title, options) = torch_sources()
+    missing = all(_pip([torch, *its], name, quiet=True) for name, its in others)
+    if missing and _pip([torch, *options], title):
         sys.exit("PyTorch could not be installed: see pip's message above.")
     project = f".[{','.join(extras)}]" if extras else "."
     if _pip(["--editable", project], f"Installing the project{' with ' + ', '.join(extras) if extras else ''}"):

@@ -34,13 +34,13 @@ def document_rows(path: Path, relative: str, most: int) -> Iterator[Row]:
     for page in _pages.pages(path):
         above = [" ".join(title.split()) for title in (page.title or _spoken(path), page.heading) if title]
         for section in sections(page.markdown, most):
-            place = "#".join(filter(None, (relative, page.place or section.anchor)))
+            parts = [part for part in (relative, page.place or section.anchor) if part]
+            place = "#".join(parts)
             outer = above if page.title or not section.headings else above[1:]
             titles = dict.fromkeys([*outer, *section.headings])  # a document's title is usually its first heading too
-            link = "#".join(map(_quoted, filter(None, (relative, page.place or section.anchor))))
             yield {
                 "id": f"{place}:{section.part + 1}" if section.part else place,
-                "title": " › ".join(titles), "text": section.text, "link": link,
+                "title": " › ".join(titles), "text": section.text, "link": "#".join(map(_quoted, parts)),
                 "heading": section.headings[-1] if section.headings else "", "section": place,
                 "part": str(section.part or ""),
             }  # fmt: skip

@@ -108,6 +108,17 @@ def draw_dev(draws: np.ndarray, share: float | None, usual: float) -> np.ndarray
 MS_MARCO = "non-commercial research only, by Microsoft's terms for MS MARCO"
 
 
+def check_dev_share(share: float | None) -> None:
+    """Raise a ValueError for a share with which one side of a `divided` source would be empty; None passes."""
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"dev_share={share} must be between 0 and 1: validation needs queries of its own")
+
+
+def divided(draws: np.ndarray, share: float | None) -> np.ndarray:
+    """`draw_dev` of a source without splits of its own, (Q,) bool: a tenth, but one query at least is on each side."""
+    return (draw_dev(draws, share, 0.1) | (draws == draws.min())) & (draws != draws.max())
+
+
 class Source(ABC):
     """A collection in the field's standard form. All methods read lazily and may be called again.
 

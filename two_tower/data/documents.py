@@ -19,7 +19,7 @@ from two_tower.cache import entry, file_fingerprint, key_of, notice
 from two_tower.console import counter
 from two_tower.data import _pages
 from two_tower.data._document_rows import NoText, Row, ask, distinct, document_rows, table_rows
-from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, Source, draw_dev, percentiles
+from two_tower.data.base import CORPUS, FIELDS, QRELS, QUERIES, Source, check_dev_share, divided, percentiles
 from two_tower.data.reading import table_files
 from two_tower.data.reading.content import kind_of
 from two_tower.errors import UserError, at_least
@@ -58,8 +58,7 @@ class Documents(Source):
         dev_seed: int = 0, name: str | None = None,
     ) -> None:  # fmt: skip
         at_least(20, passage_words=passage_words)
-        if dev_share is not None and not 0 < dev_share < 1:
-            raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
+        check_dev_share(dev_share)
         self.path = Path(os.path.abspath(Path(path).expanduser()))
         super().__init__(name or self.path.stem)
         if not self.path.exists():
@@ -133,8 +132,7 @@ class Documents(Source):
 
     @cached_property
     def _rows(self) -> pa.Table:
-        key = key_of(RULES, self.passage_words, self.fingerprint())
-        table = pq.read_table(entry("documents", key, self._write) / "passages.parquet")
+        table = pq.read_table(entry("documents", self.fingerprint(), self._write) / "passages.parquet")
         if not len(table):
             raise UserError(f"{self.path} holds no text in its {len(self._files)} files")
         return table
@@ -194,9 +192,8 @@ class Documents(Source):
     def _dev(self) -> set[str]:
         asked = [text for text, kind in self._kinds.items() if kind == "question"]
         among = asked if len(asked) >= ENOUGH else list(self._answers)
-        draws = percentiles(among, self.dev_seed)
-        chosen = draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())
-        return {text for text, own in zip(among, chosen & (draws != draws.max()), strict=True) if own}
+        chosen = divided(percentiles(among, self.dev_seed), self.dev_share)
+        return {text for text, own in zip(among, chosen, strict=True) if own}
 
     def _fields(self, link: str, fields: str) -> str:
         start = f"{self.root.as_uri()}/" if self.base_url is None else f"{self.base_url.rstrip('/')}/"

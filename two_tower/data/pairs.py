@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from two_tower.cache import notice
-from two_tower.data.base import CORPUS, FIELDS, TRIPLETS, draw_dev, percentiles
+from two_tower.data.base import CORPUS, FIELDS, TRIPLETS, check_dev_share, divided, percentiles
 from two_tower.data.passages import Passages
 from two_tower.data.reading import names
 from two_tower.data.reading.arrow import Column, blank, empty, kept, leave_out
@@ -43,8 +43,7 @@ class PairsSource(TableSource):
         passage_id_column: str | None = None, corpus: Path | str | None = None, dev_share: float | None = None,
         dev_seed: int = 0, encoding: str | None = None, max_bad_rows: float = 0.001, name: str | None = None,
     ) -> None:  # fmt: skip
-        if dev_share is not None and not 0 < dev_share < 1:
-            raise ValueError(f"dev_share={dev_share} must be between 0 and 1: validation needs queries of its own")
+        check_dev_share(dev_share)
         self.path, self.dev_share, self.dev_seed = Path(path).expanduser(), dev_share, dev_seed
         super().__init__(name or bare_name(self.path), max_bad_rows)
         chosen = {
@@ -116,7 +115,7 @@ class PairsSource(TableSource):
         draws = percentiles(self._all_queries("dev")[0]["text"].to_pylist(), self.dev_seed)
         if draws.min() == draws.max():
             raise UserError(f"{self.path} holds only one query: training and validation need one each at least")
-        return (draw_dev(draws, self.dev_share, 0.1) | (draws == draws.min())) & (draws != draws.max())
+        return divided(draws, self.dev_share)
 
     def _pairs(self, bad: BadRows, fields: bool = False) -> Tables:
         """The good rows: id and text of query, positive and negative, title, grade; "" for what is missing.
